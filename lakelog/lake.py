@@ -395,7 +395,7 @@ class Lake:
         head = history.undo(self.store, self.branch_name, self.settle, force, to_branch, why)
         return self._described(head)
 
-    def log(self, limit: int | None = None) -> list[history.LogEntry]:
+    def log(self, limit: int | None = None) -> list[history.HistoryEntry]:
         """Moves of the branch, newest first."""
         return history.log(self.store, self.branch_name, limit)
 

@@ -18,9 +18,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support.tree import ROOT, Function, Sources, functions, nodes, parsed, sources
-
-OWN = "lakelog"
+from tests.support.tree import (
+    OWN,
+    ROOT,
+    Function,
+    Module,
+    Sources,
+    dotted,
+    functions,
+    imported_names,
+    module_of,
+    nodes,
+    parsed,
+    sources,
+)
 
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
@@ -42,16 +53,15 @@ ORDER = {
     "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy""",
-    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
-        lost_ids data comparison repair""",
+    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
+        data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
-        checksum scan places key_groups spool cursors content identity""",
+        checksum scan places key_groups spool cursors content cursor_paths file_copies identity""",
     "formats": """sqltext uniform format narrow_queries tables zones local_time encoded
-        windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents
-        pieces winevent docker journal documents otlpsql otlp oos bulk line_starts
-        pattern_format pattern_tables styles columns hash_headers grok re2 definition custom
-        access logformat cef logfmt cri auditd compose zeek w3c delimited plain leading_times
-        mixture registry""",
+        windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
+        winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
+        pattern_tables styles columns hash_headers grok re2 definition custom access logformat cef
+        logfmt cri auditd compose zeek w3c delimited plain leading_times mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
@@ -79,17 +89,17 @@ ORDER = {
     "analyze": "dedupe similar",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
-        dataset staging provenance leaks report
-        documents trainingset rebuild compare agreement inspection sandbox""",
+        dataset staging provenance leaks report documents trainingset rebuild compare agreement
+        inspection sandbox""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
         conversations preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config registry
-        oci_descriptors oci_names oci conditions known objects untrusted site ancestry carry
-        signature_files pushes merge_records merge_rows merge fetches checks
-        prunes""",
+    "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config
+        registry_connections registry oci_descriptors oci_names oci conditions known objects
+        untrusted site ancestry carry signature_files pushes merge_records merge_rows merge fetches
+        checks prunes""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
@@ -141,19 +151,6 @@ ENTRIES = "lakelog/store/entry.py"
 ENTRY_READERS = tuple(
     f"lakelog/{name}" for name in "store segments maintain query views files ingest".split()
 )
-Module = tuple[str, ...]
-
-
-# --- reading a tree ---------------------------------------------------------------------------
-
-
-def module_of(path: str) -> Module:
-    """Return lakelog/store/wal.py as ("store", "wal")."""
-    return tuple(path.removesuffix(".py").split("/")[1:])
-
-
-def dotted(module: Module) -> str:
-    return ".".join((OWN, *module)).removesuffix(".__init__")
 
 
 # --- (a) the import law -----------------------------------------------------------------------
@@ -202,14 +199,6 @@ def own_imports(text: str, importer: Module, tree: Sources) -> Iterator[tuple[as
         for name in imported_names(node, importer):
             if name.split(".")[0] == OWN:
                 yield node, meant(tuple(name.split(".")[1:]), tree, isinstance(node, ast.Import))
-
-
-def imported_names(node: ast.AST, importer: Module) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        above = [OWN, *importer[: len(importer) - node.level]] if node.level else []
-        yield from (".".join([*above, *filter(None, [node.module, a.name])]) for a in node.names)
 
 
 def meant(name: Module, tree: Sources, exact: bool) -> Module:

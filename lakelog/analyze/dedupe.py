@@ -23,7 +23,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.maintain import compact, row_removal
 from lakelog.pinned import PinnedLake
-from lakelog.query.sql.keys import Key, key_of
+from lakelog.query.sql.keys import EventKey, key_of
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
@@ -187,7 +187,7 @@ def apply(
     )
 
 
-def _repeated_hashes(key: Key) -> str:
+def _repeated_hashes(key: EventKey) -> str:
     """SQL of the hashes that more than one event has, a cheap first filter."""
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
@@ -200,5 +200,5 @@ def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Any:
     )
 
 
-def _named_parts(key: Key) -> list[tuple[str, str]]:
+def _named_parts(key: EventKey) -> list[tuple[str, str]]:
     return list(zip(key.names, key.parts, strict=True))

@@ -21,7 +21,7 @@ from contextlib import closing
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
 from lakelog.files import cursors
-from lakelog.files.cursors import Cursor, CursorIndex
+from lakelog.files.cursors import CursorIndex, FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.lease import lease
 from lakelog.files.rotation import is_rotated
@@ -43,7 +43,7 @@ def is_finished(file: FileState, now_s: float, after: float | None) -> bool:
     return (rotated and quiet >= QUIET) or (after is not None and quiet >= after)
 
 
-def covering(store: Store, branch: str, path: str, label: str | None) -> Cursor | None:
+def covering(store: Store, branch: str, path: str, label: str | None) -> FileCursor | None:
     """Return the published cursor of a file if it covers every byte of it, else None.
 
     Raises OSError.

@@ -30,7 +30,7 @@ from lakelog.event import bookkeeping
 from lakelog.files.cursors import CursorIndex, of_state, printable
 from lakelog.files.exclusions import MARK
 from lakelog.files.identity import locate
-from lakelog.files.scan import FileState, Scan
+from lakelog.files.scan import FileScan, FileState
 from lakelog.files.source import Source
 from lakelog.store import disk
 
@@ -102,7 +102,7 @@ class BackupScheduler:
         self.copies = self.removals = self.expirations = 0
         remember_directory(lake, self._directory.root)
 
-    def __call__(self, listing: Scan) -> None:
+    def __call__(self, listing: FileScan) -> None:
         """Start a round in the background if something is due and none is running."""
         # The clock is asked before the files, of which there may be thousands.
         if not self.is_busy and time.monotonic() >= self._next and self._is_due(listing):
@@ -114,7 +114,7 @@ class BackupScheduler:
         """Whether a round is in progress."""
         return self._running is not None and not self._running.done()
 
-    def run(self, listing: Scan) -> None:
+    def run(self, listing: FileScan) -> None:
         """Back up what is due, delete expired backups, remove finished files; raises nothing."""
         root = self._directory.root
         try:
@@ -151,7 +151,7 @@ class BackupScheduler:
         phrases += [f"{self.expirations:,} old {backups} deleted"] if self.expirations else []
         return ", ".join(phrases)
 
-    def _is_due(self, listing: Scan) -> bool:
+    def _is_due(self, listing: FileScan) -> bool:
         """Whether a file is new, changed and not backed up for an interval, or to be looked at
         again; or whether old backups may have expired."""
         # Asked after every scan, so it compares what is in memory and does not touch the disk.
@@ -166,7 +166,7 @@ class BackupScheduler:
                 return True
         return False
 
-    def _round(self, listing: Scan) -> None:
+    def _round(self, listing: FileScan) -> None:
         """Delete expired backups, copy what is due, and remove what is finished."""
         # Expired backups are deleted first: on a full disk that makes room for the new ones.
         backups = self._expire(self._directory.scan().backups, listing)
@@ -288,7 +288,7 @@ class BackupScheduler:
         )
         return True
 
-    def _expire(self, backups: list[Backup], listing: Scan) -> list[Backup]:
+    def _expire(self, backups: list[Backup], listing: FileScan) -> list[Backup]:
         """Delete expired backups of our own files; return all that stay, those of others too."""
         plan = self._plan
         # Other lakes and watchers may keep their backups in this directory, with other limits.

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
         read_file,
         unseal,
     )
-    from lakelog.chunks.state_index import Extent, StateEntry, StateIndex
+    from lakelog.chunks.state_index import ChunkRef, Extent, StateEntry, StateIndex
 
 __all__ = [
+    "ChunkRef",
     "ChunkWriter",
     "Extent",
     "PendingChunk",
@@ -42,6 +43,6 @@ __getattr__ = lazy_face(
     {
         "chunk_writer": "ChunkWriter PendingChunk",
         "state_files": "StateFiles StateRecord check digest_of_name read_file unseal",
-        "state_index": "Extent StateEntry StateIndex",
+        "state_index": "ChunkRef Extent StateEntry StateIndex",
     },
 )

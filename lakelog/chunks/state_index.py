@@ -47,7 +47,7 @@ _KINDS = ("dir", "file", "link", "hard", *_SPECIAL)
 _PATH_MAX = 4_096
 _SIZE_MAX = 1 << 62
 Extent = tuple[int, int]
-Chunk = tuple[str, int]
+ChunkRef = tuple[str, int]
 Content = Callable[[], Iterator[bytes]]
 """Yields the content of an index in parts of at most PIECE_BYTES, from the start each time. Raises
 NotIntact, if need be after the last part."""
@@ -117,7 +117,7 @@ def load(content: Content, length: int) -> StateIndex:
     """Return an index of this many bytes. Raises NotIntact for one that breaks a rule of F21."""
     if length > _LONG:
         _survey(content)
-    entries, chunks = list[StateEntry](), list[Chunk]()
+    entries, chunks = list[StateEntry](), list[ChunkRef]()
     with _malformed():
         for members in _pieces(content()):
             entries += map(_from_json, members.get("entries", ()))
@@ -189,7 +189,7 @@ def _texts(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield opening + waiting
 
 
-def _chunks(members: dict[str, Any]) -> list[Chunk]:
+def _chunks(members: dict[str, Any]) -> list[ChunkRef]:
     listed_chunks = [(_digest(name), _count(size)) for name, size in members.get("chunks", ())]
     if any(not 0 < size <= CHUNK_MAX for _, size in listed_chunks):
         raise ValueError("a chunk of no possible length")

@@ -24,7 +24,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event.levels import severity
 from lakelog.formats import custom, registry
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
@@ -188,7 +188,7 @@ def add_format(
     whoever opens the lake. Without --for and --source, it is used only as --format NAME. A
     rollback does not remove it.
     """
-    definition = definition_of(form, **rules) or Definition()
+    definition = definition_of(form, **rules) or FormatDefinition()
     lake_format = LakeFormat(replace(definition, name=name), globs, sources)
     definitions.check_new(lake_format)  # before a lake is made for it
     with app.open_or_create() as lake:
@@ -225,7 +225,7 @@ def _files(form: LakeFormat) -> str:
     return ", ".join([*form.globs, *(f"--source {name}" for name in form.sources)])
 
 
-def _definition_words(definition: Definition) -> str:
+def _definition_words(definition: FormatDefinition) -> str:
     return ", ".join(filter(None, (definition.format, definition.zone, definition.encoding)))
 
 

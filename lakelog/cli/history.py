@@ -18,7 +18,7 @@ from lakelog.query.behaviour import Behaviour, Finding
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock, dumps, micros, payload, second
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.history import SHORT, Diff, LogEntry, Snapshot
+from lakelog.store.history import SHORT, Diff, HistoryEntry, Snapshot
 from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
@@ -150,7 +150,7 @@ def snapshot_record(state: Snapshot) -> dict[str, object]:
     }
 
 
-def _log_record(entry: LogEntry) -> dict[str, object]:
+def _log_record(entry: HistoryEntry) -> dict[str, object]:
     move = entry.move
     moved_at = micros(move.time) if move.time else None
     values = (
@@ -167,7 +167,7 @@ def _log_record(entry: LogEntry) -> dict[str, object]:
     return dict(zip(_LOG, values, strict=True))
 
 
-def _log_row(entry: LogEntry) -> dict[str, object]:
+def _log_row(entry: HistoryEntry) -> dict[str, object]:
     move = entry.move
     # Safety tags are long, and there is one at most moves before a rollback: --json has them.
     tags = "".join(f"[{t}] " for t in entry.tags if not t.startswith(_SAFETY))

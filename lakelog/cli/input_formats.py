@@ -17,7 +17,7 @@ from lakelog.cli.options import combined, option
 from lakelog.cli.rounds import SpanParam
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.formats import custom, definition, registry
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
 from lakelog.store import bootstrap
@@ -85,19 +85,19 @@ def ignore_older(note: str = "") -> Any:
 
 def definition_of(
     form: str | None, *, levels: tuple[str, ...], define: tuple[str, ...], **rules: str
-) -> Definition | None:
+) -> FormatDefinition | None:
     """Return the definition that a format and the values of RULES make, None for nothing.
 
     Raises InvalidSetting, UsageError.
     """
-    result = definition.read(form) if form else Definition()
+    result = definition.read(form) if form else FormatDefinition()
     result = replace(
         result,
         **{name: value for name, value in rules.items() if value},
         levels=_pairs("--level", "WORD=LEVEL", levels) or result.levels,
         define=_pairs("--define", "NAME=REGEX", define) or result.define,
     )
-    return None if result == Definition() else result
+    return None if result == FormatDefinition() else result
 
 
 def _checked(form: str | None, **rules: Any) -> str | None:
@@ -111,7 +111,7 @@ def _checked(form: str | None, **rules: Any) -> str | None:
     if resolved.pattern and not custom.form(resolved.spelled()).has_time:
         app.say(NO_TIME)
     # A plain name stays one, so that the lake's own format of that name is still found.
-    return form if asked == Definition(format=form or "") else asked.spelled()
+    return form if asked == FormatDefinition(format=form or "") else asked.spelled()
 
 
 _RULES: dict[str, object] = {

@@ -25,7 +25,7 @@ from lakelog.views import read
 if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.views import user_views
-    from lakelog.views.definition import Definition
+    from lakelog.views.definition import ViewDefinition
 else:
     user_views = Lazy("lakelog.views.user_views")
 
@@ -163,7 +163,7 @@ def _result(lake: Lake, rows: Any, target: OutputTarget, main: tuple[str, ...]) 
     return dataclasses.replace(result, main=main)
 
 
-def _record(definition: Definition, is_own: bool) -> dict[str, object]:
+def _record(definition: ViewDefinition, is_own: bool) -> dict[str, object]:
     return {
         "view": definition.name,
         "about": definition.about,

@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.files import lease
 from lakelog.files.cursors import CursorIndex
-from lakelog.files.scan import FileState, Scan, seen_as
+from lakelog.files.scan import FileScan, FileState, seen_as
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""
@@ -127,7 +127,7 @@ class OldFiles:
         self._mtimes: dict[FileIdentity, int] = {}
 
     def leave_out(
-        self, listing: Scan, followed: Container[FileIdentity], index: Callable[[], CursorIndex]
+        self, listing: FileScan, followed: Container[FileIdentity], index: Callable[[], CursorIndex]
     ) -> None:
         """Take them out of a scan; their inodes stay in it."""
         if self._seconds is None:

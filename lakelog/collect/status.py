@@ -18,7 +18,7 @@ from lakelog.errors import LakelogError
 from lakelog.event import bookkeeping
 from lakelog.event.types import Event
 from lakelog.files.cursors import printable
-from lakelog.files.scan import Scan
+from lakelog.files.scan import FileScan
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
@@ -101,7 +101,7 @@ class Reporter:
         if report.quarantined:
             self.say(f"{report.path}: {report.quarantined} lines to quarantine: {report.reason}")
 
-    def forget(self, listing: Scan) -> None:
+    def forget(self, listing: FileScan) -> None:
         """Drop complaints about paths that no longer exist: compressed, or removed."""
         if not self.complaints:
             return
@@ -145,7 +145,7 @@ class Reporter:
         self.totals.repeated_lines += lines
         self._say(path, bookkeeping.repeated_words(lines))
 
-    def count(self, listing: Scan, start: float, new: int) -> None:
+    def count(self, listing: FileScan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""
         totals = self.totals
         totals.rounds += 1

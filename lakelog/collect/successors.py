@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 
 from lakelog.collect.followed_file import FileIdentity, FollowedFile
 from lakelog.files import content, cursors
-from lakelog.files.cursors import Cursor, CursorIndex
+from lakelog.files.cursors import CursorIndex, FileCursor
 from lakelog.files.exclusions import is_apart
 from lakelog.files.rotation import PACKED
-from lakelog.files.scan import FileState, Scan, Selection, seen_as
+from lakelog.files.scan import FileScan, FileState, Selection, seen_as
 from lakelog.files.source import Source
 
 ENTRIES_MAX = 20_000
@@ -73,7 +73,7 @@ class Successors:
 
     def update(
         self,
-        listing: Scan,
+        listing: FileScan,
         followed_files: Mapping[FileIdentity, FollowedFile],
         index: Callable[[], CursorIndex],
     ) -> None:
@@ -126,7 +126,7 @@ class Successors:
                 losses.append(LostFile(missing.path, unread, missing.key))
         return losses
 
-    def _keep(self, listing: Scan) -> None:
+    def _keep(self, listing: FileScan) -> None:
         """Add the files that were found before and are still there."""
         for identity, path in list(self._paths.items()):
             state = _state_of(path)
@@ -142,9 +142,9 @@ class Successors:
 
     def _find(
         self,
-        listing: Scan,
+        listing: FileScan,
         missing: list[FollowedFile],
-        old_cursors: list[Cursor],
+        old_cursors: list[FileCursor],
         index: CursorIndex,
     ) -> None:
         """Find what files became: by inode those that were followed until now, and by their
@@ -182,7 +182,11 @@ class Successors:
         return missing.size - cursor.bytes - cursor.unfinished
 
     def _find_content(
-        self, listing: Scan, new: list[str], other_files: list[str], old_cursors: list[Cursor]
+        self,
+        listing: FileScan,
+        new: list[str],
+        other_files: list[str],
+        old_cursors: list[FileCursor],
     ) -> None:
         """Add files that hold what was consumed of others and more, and changed since."""
         since, unmatched = (
@@ -200,7 +204,9 @@ class Successors:
                 if state:
                     self._follow(state, listing)
 
-    def _held(self, some: Iterable[Cursor], path: str, *, goes_on: bool = False) -> list[Cursor]:
+    def _held(
+        self, some: Iterable[FileCursor], path: str, *, goes_on: bool = False
+    ) -> list[FileCursor]:
         """Return the cursors of which a file holds what was consumed, and that is no file's
         beginning but its own; with `goes_on` also more."""
         held_cursors = []
@@ -217,7 +223,7 @@ class Successors:
                     held_cursors += [cursor] if not goes_on or source.read(1) else []
         return held_cursors
 
-    def _follow(self, state: FileState, listing: Scan) -> None:
+    def _follow(self, state: FileState, listing: FileScan) -> None:
         if listing.add(state):
             self._paths[state.identity] = state.path
 
@@ -228,7 +234,7 @@ class Successors:
             if not self._selection.is_excluded(path):
                 yield inode, path
 
-    def without_outside(self, listing: Scan) -> Scan:
+    def without_outside(self, listing: FileScan) -> FileScan:
         """Return a scan without the files that are in none of the watched directories."""
         outside = {
             path
@@ -241,7 +247,9 @@ class Successors:
         return replace(listing, files=files)
 
 
-def _gone(index: CursorIndex, listing: Scan, roots: list[str], label: str | None) -> list[Cursor]:
+def _gone(
+    index: CursorIndex, listing: FileScan, roots: list[str], label: str | None
+) -> list[FileCursor]:
     """Return the cursors of files of these directories that are not in a scan."""
     return [
         cursor
@@ -260,9 +268,9 @@ def _changed(paths: list[str], since: int) -> list[str]:
     return [s.path for s in sorted(states, key=lambda s: -s.ctime_ns)[:OPENED_MAX]]
 
 
-def _released(index: CursorIndex, paths: set[str]) -> list[Cursor]:
+def _released(index: CursorIndex, paths: set[str]) -> list[FileCursor]:
     """Return the last cursor of what each of these paths held before it was truncated."""
-    newest: dict[str, Cursor] = {}
+    newest: dict[str, FileCursor] = {}
     for cursor in index if paths else ():
         if cursor.inode == cursors.RELEASED and cursor.name in paths:
             newest[cursor.name] = max(

@@ -24,7 +24,7 @@ from lakelog.collect.successors import Successors
 from lakelog.collect.turns import Turns
 from lakelog.files import cursors
 from lakelog.files.rotation import PACKED, is_rotated
-from lakelog.files.scan import IGNORED, FileState, Scan, Selection, look_again, scan
+from lakelog.files.scan import IGNORED, FileScan, FileState, Selection, look_again, scan
 from lakelog.ingest import repeats, skip
 from lakelog.ingest.batch import GRACE, Job
 from lakelog.ingest.file_report import FileReport
@@ -56,7 +56,7 @@ class Watcher:
         form: str | None = None,
         source: str | None = None,
         say: Say | None = None,
-        after: Callable[[Scan], None] | None = None,
+        after: Callable[[FileScan], None] | None = None,
     ) -> None:
         """`after` is called with each scan, once everything new in it is ingested. `ignore_older`
         is that of OldFiles; with `from_end` a first watcher reads what is written from now on."""
@@ -250,7 +250,7 @@ class Watcher:
             for repeated in repeats.report(self._job, started_files, self._reporter.store):
                 self._reporter.repeat(repeated.path, repeated.lines)
 
-    def _note_inodes(self, listing: Scan) -> None:
+    def _note_inodes(self, listing: FileScan) -> None:
         """Record where each inode can be read, for the decision which file is which."""
         self._inodes.clear()
         for identity, followed in self._known.items():

@@ -28,7 +28,7 @@ from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefus
 from lakelog.lake import Lake
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.state.extract import Extraction
+from lakelog.state.extract import Extractor
 from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.present import contains
 from lakelog.state.restore import check_restore, restore_state
@@ -414,7 +414,7 @@ def _load(
             continue
         with _staging(lake) as folder:
             index = chunks.StateFiles(lake.store.paths).read_index(record.index)
-            Extraction(lake.store.paths, record.index, index).create(f"{folder}/0")
+            Extractor(lake.store.paths, record.index, index).create(f"{folder}/0")
             try:
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
                     body = orjson.loads(file.read())

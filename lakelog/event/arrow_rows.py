@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.event.exported import OWN_COLUMNS, is_exported, payload
+from lakelog.event.exported import assigned_columns, payload
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def events_of(stream: Any) -> Iterator[dict[str, Any]]:
     """Yield the events of what exports an Arrow stream: nulls are left out, JSON text in `data` is
     JSON, and of exported rows what a lake assigns is left out."""
     for batch in pa.RecordBatchReader.from_stream(stream):
-        own_columns = OWN_COLUMNS if is_exported(batch.schema.names) else ()
+        own_columns = assigned_columns(batch.schema.names)
         fields = [f.with_type(_microseconds_type(f.type)) for f in batch.schema]
         for row in batch.cast(pa.schema(fields), safe=False).to_pylist():
             event = {k: v for k, v in row.items() if v is not None and k not in own_columns}

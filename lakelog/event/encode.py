@@ -28,7 +28,7 @@ from lakelog.event.exact import (
     spell_numbers,
     to_json,
 )
-from lakelog.event.exported import as_event, is_exported
+from lakelog.event.exported import as_event, assigned_columns
 from lakelog.event.levels import level_of
 from lakelog.event.uniform import ALIASES as ALIASES
 from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
@@ -302,7 +302,7 @@ def _as_dict(event: Any) -> dict[str, Any]:
 
 def gather(event: dict[Any, Any]) -> dict[str, Any]:
     """Rename known spellings; everything unknown goes into data, but what a lake had assigned."""
-    if "ingested_at" in event and is_exported(event):
+    if "ingested_at" in event and assigned_columns(event):
         return as_event(event)
     columns: dict[str, Any] = {}
     extra: dict[str, Any] = {}

@@ -19,14 +19,15 @@ GIVEN_COLUMNS = ("time", "type", "category", "source", "subject", "level", "mess
 _ASSIGNED = ("ingested_at", "origin", "position")
 EVENT_COLUMNS = (*GIVEN_COLUMNS, *_ASSIGNED)
 """Columns of a row, as they are stored."""
-OWN_COLUMNS = (*_ASSIGNED, "seq")
+_OWN = (*_ASSIGNED, "seq")
 """Columns that a lake assigns; an event that moves to another lake gets new values."""
 _EXPORTED = (frozenset(EVENT_COLUMNS), frozenset((*EVENT_COLUMNS, "seq")))
 
 
-def is_exported(names: Iterable[str]) -> bool:
-    """Whether these are the columns of `events`, or of a segment."""
-    return frozenset(names) in _EXPORTED
+def assigned_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns that a lake assigned, if these are all of `events` or of a segment; of any
+    others none."""
+    return _OWN if frozenset(names) in _EXPORTED else ()
 
 
 def as_event(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
-from lakelog.event.exported import OWN_COLUMNS, is_exported
+from lakelog.event.exported import assigned_columns
 from lakelog.files.inflate import BrokenStream
 from lakelog.runtime.lazy import Lazy
 
@@ -144,7 +144,7 @@ def _arrow(fd: int, start: bytes) -> Iterator[pa.RecordBatch]:
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
     """Return the rows of a batch as JSON lines."""
-    own_columns = OWN_COLUMNS if is_exported(batch.schema.names) else ()
+    own_columns = assigned_columns(batch.schema.names)
     large = pa.large_string()
     # One string array of full length, so that a batch without columns still gives its rows.
     columns: list[pa.Array] = [pa.array(["{"] * batch.num_rows, large)]

@@ -11,6 +11,7 @@ had when it was first seen; two files never share one.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import hashlib
 import itertools
@@ -46,12 +47,10 @@ _PIECE = 1 << 20
 # wrongly within a tick.
 _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 """The clock of the times of files."""
-Bytes = bytes
-"""The type, where a field of that name hides it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
+class FileCursor:
     """How far one file was ingested; `origin` is that of its rows.
 
     `forms` says in which format, from which byte on: [byte, name] pairs. `inode` is 0 where it is
@@ -90,7 +89,7 @@ class Cursor:
     host: str = field(default="", compare=False)  # alone no change: each start of a pod has its own
 
     @classmethod
-    def from_entry(cls, record: Record) -> Cursor:
+    def from_entry(cls, record: Record) -> FileCursor:
         """Return the cursor that an entry holds. Raises TypeError, ValueError where it is
         malformed."""
         members = record.members
@@ -134,13 +133,13 @@ class Cursor:
         """Whether all that is known of the file are rows of another one."""
         return bool(self.shares) and self.shared >= self.bytes
 
-    def read_as(self, form: str, place: int) -> Cursor:
+    def read_as(self, form: str, place: int) -> FileCursor:
         """The cursor with a format that applies from a place on."""
         if self.forms and self.forms[-1][1] == form:
             return self
         return replace(self, forms=_shared((*self.forms, (place, form))))
 
-    def moved(self, place: int, before: Bytes, crc: int | None) -> Cursor:
+    def moved(self, place: int, before: builtins.bytes, crc: int | None) -> FileCursor:
         """The cursor at a later place: the bytes before it, and the CRC-32 of all of them."""
         places = self.places
         if place > self.bytes and self.crc is not None and self.bytes:
@@ -157,14 +156,14 @@ class Cursor:
             tail_key="",
         )
 
-    def released(self) -> Cursor:
+    def released(self) -> FileCursor:
         """The cursor of content whose file is another one now."""
         return replace(self, inode=RELEASED)
 
 
-_NAMES = tuple(field.name for field in fields(Cursor))
+_NAMES = tuple(field.name for field in fields(FileCursor))
 # Members with these values are left out of an entry: most cursors have most of them.
-_DEFAULTS = {field.name: field.default for field in fields(Cursor)[_NAMES.index("device") :]}
+_DEFAULTS = {field.name: field.default for field in fields(FileCursor)[_NAMES.index("device") :]}
 
 
 @dataclass(frozen=True)
@@ -176,11 +175,11 @@ class Start:
     of how it was recognised.
     """
 
-    cursor: Cursor
-    replaced: Cursor | None
+    cursor: FileCursor
+    replaced: FileCursor | None
     head: bytes
     before: bytes
-    released: tuple[Cursor, ...] = ()
+    released: tuple[FileCursor, ...] = ()
     note: str = ""
     ended: str = ""
     """The segment of an unfinished last line that is read again with what came after it."""
@@ -206,8 +205,8 @@ class Start:
 class CursorIndex:
     """The cursors of one state, found by key, inode and beginning."""
 
-    def __init__(self, cursors: Iterable[Cursor]) -> None:
-        self._by_key: dict[str, Cursor] = {}
+    def __init__(self, cursors: Iterable[FileCursor]) -> None:
+        self._by_key: dict[str, FileCursor] = {}
         self._by_inode: Groups = {}
         self._by_stem: Groups = {}
         self._by_base: Groups = {}
@@ -216,14 +215,14 @@ class CursorIndex:
         for cursor in cursors:
             self.add(cursor)
 
-    def __iter__(self) -> Iterator[Cursor]:
+    def __iter__(self) -> Iterator[FileCursor]:
         return iter(self._by_key.values())
 
-    def get(self, key: str) -> Cursor | None:
+    def get(self, key: str) -> FileCursor | None:
         """The cursor of a key."""
         return self._by_key.get(key)
 
-    def add(self, cursor: Cursor) -> None:
+    def add(self, cursor: FileCursor) -> None:
         """Add a cursor, replacing the one of the same key."""
         self.remove(cursor.key)
         self._by_key[cursor.key] = cursor
@@ -244,25 +243,25 @@ class CursorIndex:
             part(self._by_inode, old.identity, key)
             part(self._by_origin, old.origin, key)
 
-    def of_inode(self, identity: tuple[int, int]) -> list[Cursor]:
+    def of_inode(self, identity: tuple[int, int]) -> list[FileCursor]:
         """The cursors of one inode, the newest first."""
         return [self._by_key[key] for key in reversed(keys_of(self._by_inode, identity))]
 
-    def of_origin(self, origin: str) -> list[Cursor]:
+    def of_origin(self, origin: str) -> list[FileCursor]:
         """The cursors whose rows are of an origin."""
         return [self._by_key[key] for key in keys_of(self._by_origin, origin)]
 
-    def named(self, name: str) -> list[Cursor]:
+    def named(self, name: str) -> list[FileCursor]:
         """The cursors of files of a name, with their directory."""
         keys = keys_of(self._by_base, base_name(name))
         return [self._by_key[key] for key in keys if self._by_key[key].name == name]
 
-    def alike(self, head: bytes, label: str | None) -> list[Cursor]:
+    def alike(self, head: bytes, label: str | None) -> list[FileCursor]:
         """The cursors of files that begin as this one does, the furthest first."""
         cursors = (self._by_key[key] for group in self._groups(head, label) for key in group)
         return sorted(cursors, key=lambda c: -c.bytes)
 
-    def alike_or_named(self, head: bytes, label: str | None, name: str) -> list[Cursor]:
+    def alike_or_named(self, head: bytes, label: str | None, name: str) -> list[FileCursor]:
         """Cursors of files whose name has the same base, and ALIKE_MAX of those that begin alike.
 
         A file may be shorter than what is remembered of another one's beginning, so names are
@@ -314,9 +313,9 @@ def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
     return [list(pair) for pair in forms]
 
 
-def of_state(store: Store, state: Manifest) -> list[Cursor]:
+def of_state(store: Store, state: Manifest) -> list[FileCursor]:
     """Return the cursors of a state. Raises DamagedManifest."""
-    return store.manifests.read_records(state, WHAT, Cursor.from_entry)
+    return store.manifests.read_records(state, WHAT, FileCursor.from_entry)
 
 
 @functools.lru_cache(256)
@@ -338,16 +337,16 @@ def head_length(size: int) -> int:
     return min(WINDOW, 1 << (size.bit_length() - 1))
 
 
-def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> Cursor:
+def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> FileCursor:
     """Return the cursor of a file of which nothing was ingested yet."""
     head = head[: head_length(_written(head))]
     key = index.free_key(head, label)
-    fresh = Cursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
+    fresh = FileCursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
     cursor = with_status(replace(fresh, head=stem(head, label)), source)
     return replace(cursor, begun=cursor.looked)
 
 
-def with_status(cursor: Cursor, source: Source) -> Cursor:
+def with_status(cursor: FileCursor, source: Source) -> FileCursor:
     """The cursor with the present name, size, inode and times of its file."""
     host = hosts.host_name()
     updated = replace(cursor, name=printable(source.name), size=source.size, host=host)
@@ -358,7 +357,7 @@ def with_status(cursor: Cursor, source: Source) -> Cursor:
     return replace(updated, device=device, inode=inode, mtime=source.mtime, looked=looked)
 
 
-def with_head(cursor: Cursor, head: bytes, label: str | None) -> Cursor:
+def with_head(cursor: FileCursor, head: bytes, label: str | None) -> FileCursor:
     """The cursor with as much of its file's beginning as there is: more by now, or less in another
     file that holds what was consumed."""
     length = min(head_length(_written(head)), WINDOW)
@@ -372,7 +371,9 @@ def _written(head: bytes) -> int:
     return len(head) - end_hole(head) or len(head)
 
 
-def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+def before_place(
+    source: Source, cursor: FileCursor, head: bytes, label: str | None
+) -> bytes | None:
     """The bytes before a cursor's place, if the file holds there what was consumed; else None.
 
     The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source then
@@ -394,7 +395,7 @@ def before_place(source: Source, cursor: Cursor, head: bytes, label: str | None)
     return before[-WINDOW:]
 
 
-def holds_all(source: Source, cursor: Cursor, head: bytes, label: str | None) -> bytes | None:
+def holds_all(source: Source, cursor: FileCursor, head: bytes, label: str | None) -> bytes | None:
     """As `before_place`, with every byte compared by the sum of all, where there is one.
 
     What was copied before a line was finished need not have the beginning of that line.

@@ -18,43 +18,24 @@ and files that exist side by side may be equal. The rules, in this order (FORMAT
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from lakelog.files import content, cursors
-from lakelog.files.cursors import Cursor, CursorIndex, Start
-from lakelog.files.rotation import PACKED, base_name, is_copy_name, relation, unpacked
+from lakelog.files import content, cursors, file_copies
+from lakelog.files.cursor_paths import CursorPaths, Inodes, goes_on, is_as_read
+from lakelog.files.cursors import CursorIndex, FileCursor, Start
+from lakelog.files.file_copies import FileCopy
+from lakelog.files.rotation import base_name, is_copy_name, relation, unpacked
 from lakelog.files.source import Source
 
 _APART_MAX = 8
-Inodes = Mapping[tuple[int, int], str]
-"""The path of each file that is known to exist, by device and inode."""
-
-
-@dataclass(frozen=True)
-class FileCopy:
-    """The file is a copy, so far, of another one whose lines are ingested from there.
-
-    `cursor` is to be committed in the place of `replaced`; nothing is read.
-    """
-
-    cursor: Cursor
-    replaced: Cursor | None
-    head: bytes
-    released: tuple[Cursor, ...] = ()
-
-    @property
-    def start(self) -> Start:
-        """The start that a publish compares and replaces."""
-        return Start(self.cursor, self.replaced, self.head, b"", self.released)
 
 
 @dataclass(frozen=True)
 class KnownContent:
     """All that the file holds was ingested from another one, which `cursor` names."""
 
-    cursor: Cursor
+    cursor: FileCursor
 
 
 @dataclass(frozen=True)
@@ -79,9 +60,7 @@ class Resolver:
     ) -> None:
         self.index = index
         self._label, self._follows = label, follows
-        self._inodes: Inodes = {} if inodes is None else inodes
-        self._unnamed: list[str] | None = None
-        self._folders: dict[str, dict[int, str]] = {}
+        self._paths = CursorPaths(index, label, {} if inodes is None else inodes, follows=follows)
 
     def resolve(
         self, source: Source, *, settled: bool = True
@@ -97,7 +76,7 @@ class Resolver:
         for cursor in self.index.of_inode(source.identity):
             source.reach(max(cursor.bytes, cursor.head_len))
         head = cursors.read_head(source)
-        released: list[Cursor] = []
+        released: list[FileCursor] = []
         # Several cursors may name one inode: other labels, copies, files before it was reused.
         for cursor in self.index.of_inode(source.identity):
             if cursor.is_copy:
@@ -107,12 +86,12 @@ class Resolver:
                 released.append(cursor)  # it went another way than its original
                 continue
             before = cursors.before_place(source, cursor, head, self._label)
-            if before is not None and self._is_doubtful(source, cursor, head):
+            if before is not None and self._paths.is_doubtful(source, cursor, head):
                 # The inode number may have been reused: distinctive content is better evidence.
                 known_content = self._of_content(source, head, (*released, cursor), settled)
                 if _is_certain(known_content, head):
                     return known_content
-                if not _goes_on(cursor, source):
+                if not goes_on(cursor, source):
                     released.append(cursor)
                     continue
                 before = cursors.before_place(source, cursor, head, self._label)
@@ -127,7 +106,7 @@ class Resolver:
                 released.append(cursor)
         return self._of_content(source, head, tuple(released), settled)
 
-    def apply(self, start: Start, cursor: Cursor) -> None:
+    def apply(self, start: Start, cursor: FileCursor) -> None:
         """Apply the publish of a file's cursor to the index."""
         for old in start.released:
             if old.is_copy:
@@ -140,13 +119,8 @@ class Resolver:
 
     # --- by content ---
 
-    def _is_doubtful(self, source: Source, cursor: Cursor, head: bytes) -> bool:
-        """Whether an inode number may be reused: the file was written since, and says nothing."""
-        is_rewritten = self._follows and not _is_as_read(source, cursor)
-        return is_rewritten and not content.is_distinctive(head[: cursor.bytes])
-
     def _of_content(
-        self, source: Source, head: bytes, released: tuple[Cursor, ...], settled: bool
+        self, source: Source, head: bytes, released: tuple[FileCursor, ...], settled: bool
     ) -> Start | FileCopy | KnownContent | UndecidedFile:
         """Identify a file whose inode no cursor names, or none any more."""
         # Only a watcher sees the original as well, which it reads next.
@@ -158,7 +132,7 @@ class Resolver:
             result = None
             # An existing file keeps its cursor, so this one can only be a copy; a cursor whose file
             # is gone may be taken over.
-            alive = self._path_of(cursor, source)
+            alive = self._paths.path_of(cursor, source)
             if alive:
                 result, note = self._beside(source, cursor, alive, head, released, settled, note)
                 separate_origins += [cursor.origin] if note else []
@@ -168,7 +142,7 @@ class Resolver:
                 return result
         # No cursor is its own: in doubt its lines are stored again (rule 5).
         source.seek(0)
-        fresh = cursors.new_cursor(source, head, self.index, self._label)
+        fresh = self._fresh(source, head)
         fresh = replace(fresh, apart=tuple(separate_origins[:_APART_MAX]))
         return Start(fresh, None, head, b"", released, note)
 
@@ -177,7 +151,7 @@ class Resolver:
         then that one is read, and this one is identified by its content later."""
         plain, folder = unpacked(source.name), os.path.dirname(source.name)
         if source.compression:  # what it was packed from may have lost its name since it was seen
-            originals = [plain, *self._nameless()]
+            originals = [plain, *self._paths.nameless()]
         else:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
@@ -188,20 +162,17 @@ class Resolver:
                 continue
             with suppress(OSError), closing(Source(path)) as candidate:
                 # Only of a file that this watcher follows is it certain that it will be read.
-                if candidate.identity == source.identity or candidate.identity not in self._inodes:
+                if (
+                    candidate.identity == source.identity
+                    or candidate.identity not in self._paths.inodes
+                ):
                     continue
                 cursor = of_inode(candidate, self.index, self._label)
                 if (cursor is None or not cursor.bytes) and content.prefix_of(source, candidate, 0):
                     return True
         return False
 
-    def _nameless(self) -> list[str]:
-        """The paths of files that are followed though they have no name any more."""
-        if self._unnamed is None:
-            self._unnamed = [p for p in self._inodes.values() if p.startswith("/dev/fd/")]
-        return self._unnamed
-
-    def _ranked(self, source: Source, head: bytes) -> list[Cursor]:
+    def _ranked(self, source: Source, head: bytes) -> list[FileCursor]:
         """The cursors that may be of this file's content, the likeliest first."""
         name = cursors.printable(source.name)
         candidates = [
@@ -229,7 +200,12 @@ class Resolver:
         )
 
     def _instead(
-        self, source: Source, cursor: Cursor, head: bytes, released: tuple[Cursor, ...], note: str
+        self,
+        source: Source,
+        cursor: FileCursor,
+        head: bytes,
+        released: tuple[FileCursor, ...],
+        note: str,
     ) -> tuple[Start | FileCopy | KnownContent | None, str]:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
         name = cursors.printable(source.name)
@@ -258,59 +234,23 @@ class Resolver:
             return None, note
         # Less than was consumed: a copy made before the last lines were written, if its length
         # is that of an earlier place; else what is after the last such place is read again.
-        place = self._last_place(source, cursor, size)
+        place = file_copies.last_place(source, cursor, size)
         if not place or not content.is_distinctive(head[:place]):
             return None, note
         # Equal content under an unrelated name is no evidence of a copy (F18.4, rule 4).
         if related < 2:
             return None, note
-        return self._sharing(source, cursor, head, place, size, released), note
-
-    def _sharing(
-        self,
-        source: Source,
-        cursor: Cursor,
-        head: bytes,
-        place: int,
-        size: int,
-        released: tuple[Cursor, ...],
-    ) -> Start | FileCopy:
-        """A file of its own whose first bytes are rows of another one."""
-        fresh = cursors.new_cursor(source, head, self.index, self._label)
-        before = content.before(source, place)
-        crc = cursors.crc_of(source, place)
-        lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
-        shared = replace(
-            fresh,
-            shares=cursor.origin,
-            shared=place,
-            bytes=place,
-            crc=crc,
-            lines=lines,
-            tail=cursors.digest(before),
-        )
-        # Nothing is left to read now; only a plain file can grow later.
-        if place == size and not source.compression:
-            return FileCopy(shared, None, head, released)
-        source.seek(place)
-        note = f"a copy of {cursor.name} that is {size - place:,} bytes past what is known of it"
-        return Start(shared, None, head, before, released, note)
-
-    def _last_place(self, source: Source, cursor: Cursor, size: int) -> int:
-        """The last place up to `size` at which a file holds what the cursor's file held."""
-        # The latest that agrees, so that as few lines as possible are stored twice.
-        for place, crc in reversed(cursor.places):
-            if place <= size and cursors.crc_of(source, place) == crc:
-                return place
-        return 0
+        return file_copies.sharing(
+            source, self._fresh(source, head), cursor, head, place, size, released
+        ), note
 
     def _beside(
         self,
         source: Source,
-        cursor: Cursor,
+        cursor: FileCursor,
         path: str,
         head: bytes,
-        released: tuple[Cursor, ...],
+        released: tuple[FileCursor, ...],
         settled: bool,
         note: str,
     ) -> tuple[Start | FileCopy | KnownContent | UndecidedFile | None, str]:
@@ -321,7 +261,7 @@ class Resolver:
             size = content.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: both may just begin alike.
-            times = _is_as_read(original, cursor)
+            times = is_as_read(original, cursor)
             # What a file was packed from has its words and its time, to the nanosecond; it may be
             # read later, by a descriptor opened before it went, or since it was unpacked again.
             is_unpacked = (
@@ -338,28 +278,38 @@ class Resolver:
         known_name = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and content.is_distinctive(head):
-            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
+            return FileCopy(
+                file_copies.copy_of(source, self._fresh(source, head), cursor, size),
+                None,
+                head,
+                released,
+            ), note
         if not is_copy_name(known_name, source.name):
             if not settled and content.is_distinctive(head):
                 return UndecidedFile(), note  # it may be moved here from another file system
         elif (
             is_packing
             or content.is_distinctive(head)
-            or (not source.compression and self._is_cut(source, size))
+            or (not source.compression and file_copies.is_cut(source, size))
             or (times and source.mtime > cursor.looked)
         ):
-            return FileCopy(self._copy_of(source, cursor, head, size), None, head, released), note
+            return FileCopy(
+                file_copies.copy_of(source, self._fresh(source, head), cursor, size),
+                None,
+                head,
+                released,
+            ), note
         elif not settled:
             return UndecidedFile(), note  # more of it may tell
         return None, f"it is equal to {path} so far, and read as a file of its own"
 
-    def _is_cut(self, source: Source, size: int) -> bool:
-        """Whether a file ends within a line, as a copy does that is being made."""
-        source.seek(max(size - 1, 0))
-        return source.read(1) != b"\n"
-
     def _repeated(
-        self, source: Source, cursor: Cursor, path: str, head: bytes, released: tuple[Cursor, ...]
+        self,
+        source: Source,
+        cursor: FileCursor,
+        path: str,
+        head: bytes,
+        released: tuple[FileCursor, ...],
     ) -> Start | FileCopy | KnownContent | None:
         """The new part of a file that an explicit ingest reads, of which another file is the
         beginning, or the whole."""
@@ -370,33 +320,30 @@ class Resolver:
             return None
         if cursors.holds_all(source, cursor, head, self._label) is None:
             return None
-        start = self._sharing(source, cursor, head, cursor.bytes, source.size, released)
+        start = file_copies.sharing(
+            source, self._fresh(source, head), cursor, head, cursor.bytes, source.size, released
+        )
         note = f"its first {cursor.bytes:,} bytes are those of {cursor.name} and not stored again"
         return replace(start, note=note) if isinstance(start, Start) else start
 
-    def _copy_of(self, source: Source, cursor: Cursor, head: bytes, size: int) -> Cursor:
-        fresh = cursors.new_cursor(source, head, self.index, self._label)
-        origin = cursor.shares if cursor.is_copy else cursor.origin
-        return replace(
-            fresh,
-            bytes=size,
-            shares=origin,
-            shared=size,
-            tail=cursors.digest(content.before(source, size)),
-            crc=cursors.crc_of(source, size),
-        )
+    def _fresh(self, source: Source, head: bytes) -> FileCursor:
+        return cursors.new_cursor(source, head, self.index, self._label)
 
-    def _copy_again(self, source: Source, copy: Cursor, head: bytes) -> Start | FileCopy | None:
+    def _copy_again(self, source: Source, copy: FileCursor, head: bytes) -> Start | FileCopy | None:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
         if cursors.before_place(source, copy, head, self._label) is None:
             return None
-        if self._follows and not _is_as_read(source, copy) and not _goes_on(copy, source):
+        if self._follows and not is_as_read(source, copy) and not goes_on(copy, source):
             return None  # the copy went, and its inode number is that of another file
-        if not content.is_distinctive(head) and self._is_cut(source, copy.bytes) and source.read(1):
+        if (
+            not content.is_distinctive(head)
+            and file_copies.is_cut(source, copy.bytes)
+            and source.read(1)
+        ):
             return None  # it was taken for a copy since it ended within a line: what is it now?
         source.seek(copy.bytes)
         original = next(iter(self.index.of_origin(copy.shares)), None)
-        path = self._path_of(original, source) if original else ""
+        path = self._paths.path_of(original, source) if original else ""
         has_grown = bool(source.read(1)) if not source.compression else source.size != copy.size
         current = cursors.with_head(cursors.with_status(copy, source), head, self._label)
         # As it was: nothing to read, only its name or inode may be new.
@@ -407,7 +354,7 @@ class Resolver:
                 size = content.prefix_of(source, reopened, copy.bytes)
             if not size:
                 return None
-            return FileCopy(self._grown(source, current, size), copy, head)
+            return FileCopy(file_copies.grown(source, current, size), copy, head)
         # Without a cursor of its original the copy is all there is, so its new lines are its own.
         if original is None:
             return Start(current, copy, head, content.before(source, copy.bytes))
@@ -419,59 +366,7 @@ class Resolver:
         size_now = content.length_if_less(source, original.bytes)
         if size_now is None:
             return None
-        return FileCopy(self._grown(source, current, size_now), copy, head)
-
-    def _grown(self, source: Source, copy: Cursor, size: int) -> Cursor:
-        tail, crc = cursors.digest(content.before(source, size)), cursors.crc_of(source, size)
-        return replace(copy, bytes=size, shared=size, tail=tail, crc=crc)
-
-    # --- where files are ---
-
-    def _path_of(self, cursor: Cursor, source: Source) -> str:
-        """The path of a cursor's file, if it still holds what was consumed; else empty."""
-        if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
-            return ""
-        for path in filter(None, self._places(cursor)):
-            with suppress(OSError), closing(Source(path)) as candidate:
-                right = not cursor.inode or candidate.identity == cursor.identity
-                if not right or candidate.identity == source.identity:
-                    continue
-                # Cursors without an inode (F18.9) claim no file that another cursor names.
-                if not cursor.inode and self.index.of_inode(candidate.identity):
-                    continue
-                head = cursors.read_head(candidate)
-                # read_head() limits the source to the window; what was consumed may be longer.
-                candidate.limit = None
-                if cursors.before_place(candidate, cursor, head, self._label) is None:
-                    continue
-                if not self._is_doubtful(candidate, cursor, head) or _goes_on(cursor, candidate):
-                    return path
-        return ""
-
-    def _places(self, cursor: Cursor) -> list[str]:
-        """Paths at which a cursor's file may be: where it was seen, or under its old name, or
-        renamed in the same directory."""
-        followed_path = self._inodes.get(cursor.identity, "") if cursor.inode else ""
-        if followed_path:
-            return [followed_path]
-        folder = os.path.dirname(cursor.name) or "."
-        if cursor.inode and folder not in self._folders:
-            with suppress(OSError), os.scandir(folder) as entries:
-                # One listing serves all cursors of a directory.
-                self._folders[folder] = {e.inode(): e.path for e in entries}
-        return [cursor.name, self._folders.get(folder, {}).get(cursor.inode, "")]
-
-
-def _is_as_read(source: Source, cursor: Cursor) -> bool:
-    """Whether a file has the size and time that it had when it was read."""
-    return (source.size, source.mtime) == (cursor.size, cursor.mtime)
-
-
-def _goes_on(cursor: Cursor, source: Source) -> bool:
-    """Whether a file that was written since is called as its cursor's, or as what rotation makes of
-    that: neither packing nor anything else does it with the inode."""
-    old, new = cursor.name, cursors.printable(source.name)
-    return old == new or (relation(old, new) == 2 and old.endswith(PACKED) == new.endswith(PACKED))
+        return FileCopy(file_copies.grown(source, current, size_now), copy, head)
 
 
 def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head: bytes) -> bool:
@@ -482,7 +377,7 @@ def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head:
     return isinstance(decision, FileCopy) and content.is_distinctive(head[: decision.cursor.bytes])
 
 
-def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+def of_inode(source: Source, index: CursorIndex, label: str | None) -> FileCursor | None:
     """The cursor of a file's inode, if it holds what was consumed; the source stands there."""
     head = cursors.read_head(source)
     for cursor in index.of_inode(source.identity):
@@ -491,7 +386,7 @@ def of_inode(source: Source, index: CursorIndex, label: str | None) -> Cursor | 
     return None
 
 
-def locate(source: Source, index: CursorIndex, label: str | None) -> Cursor | None:
+def locate(source: Source, index: CursorIndex, label: str | None) -> FileCursor | None:
     """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
     cursor = of_inode(source, index, label)
     if cursor is None:

@@ -75,7 +75,7 @@ def inflated(file: Any, codec: str, on_trailing: Callable[[], None] = lambda: No
     """
     if codec == WIDE:
         return Utf16Stream(file, file.read(WIDE_MAX))
-    stream = Zstd(file) if codec == "zstd" else Members(file, codec, on_trailing)
+    stream = Zstd(file) if codec == "zstd" else CompressedFile(file, codec, on_trailing)
     start, fault = b"", None
     try:
         while len(start) < WIDE_MAX and (block := stream.read(WIDE_MAX - len(start))):
@@ -159,7 +159,7 @@ _MEMBERS: dict[str, Callable[[], Any]] = {
 }
 
 
-class Members:
+class CompressedFile:
     """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding, and what
     is no member after the last one of gzip or bzip2 is ignored, as these programs do."""
 

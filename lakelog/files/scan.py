@@ -61,7 +61,7 @@ class FileState(NamedTuple):
 
 
 @dataclass
-class Scan:
+class FileScan:
     """All files of one traversal by path, and what could not be read, with the reason."""
 
     files: dict[str, FileState] = field(default_factory=dict)
@@ -84,14 +84,14 @@ class Scan:
         return True
 
 
-def scan(roots: list[str], selection: Selection) -> Scan:
+def scan(roots: list[str], selection: Selection) -> FileScan:
     """Scan directories and single files; links to directories are not followed.
 
     A file that is linked to is read once, under the first name. Pipes, devices and sockets are left
     out, which `ignored` says, and so are hidden files, lakes, backups and files being written under
     a temporary name.
     """
-    result = Scan()
+    result = FileScan()
     for root in roots:
         for path, inode in _paths(root, result, selection):
             if path == root or selection.is_wanted(path):
@@ -101,7 +101,7 @@ def scan(roots: list[str], selection: Selection) -> Scan:
     return result
 
 
-def look_again(result: Scan, selection: Selection) -> list[FileState]:
+def look_again(result: FileScan, selection: Selection) -> list[FileState]:
     """Add to a scan the files that appeared since their directory was listed; return them.
 
     After this, whatever existed when the size of any file was taken is in the scan: the copy that
@@ -129,7 +129,7 @@ def seen_as(path: str, status: os.stat_result) -> FileState:
     return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
 
 
-def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
+def _look(path: str, result: FileScan, *, is_root: bool) -> FileState | None:
     """Add a file to a scan, unless it is no regular file, or in it under another name."""
     try:
         status = os.stat(path)
@@ -148,7 +148,7 @@ def _look(path: str, result: Scan, *, is_root: bool) -> FileState | None:
     return state if result.add(state) else None
 
 
-def _paths(root: str, result: Scan, selection: Selection) -> Iterator[tuple[str, int]]:
+def _paths(root: str, result: FileScan, selection: Selection) -> Iterator[tuple[str, int]]:
     """Yield the paths at and below a root, with the numbers of their inodes, of links 0."""
     if not os.path.isdir(root):
         yield root, 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from lakelog.files.splits import Answer, Splits
+    from lakelog.files.splits import PendingSplit, Splits
 
 CHUNK, SHORT = 24 << 20, 8 << 20
 """Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
@@ -149,7 +149,7 @@ class Split:
 
     base: int
     length: int
-    answer: Answer
+    answer: PendingSplit
 
 
 Piece = Chunk | Overlong | Hole | Pause | Split

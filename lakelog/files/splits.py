@@ -61,7 +61,7 @@ class SplitRefused(Exception):
     """A worker did not load a split: not all of its lines are spelled alike, or it has ended."""
 
 
-Answer = Future[Loaded]
+PendingSplit = Future[Loaded]
 """Done once a worker has loaded a split, or raises SplitRefused."""
 
 
@@ -83,7 +83,7 @@ class Splits:
         is_next = count and abs(own_bytes - count * self.size) <= self.chunk // 2
         return self.size if is_next and any(w.waiting < _AHEAD for w in self._workers) else 0
 
-    def give(self, base: int, size: int) -> Answer:
+    def give(self, base: int, size: int) -> PendingSplit:
         """Give whole lines to a worker."""
         self._end = base + size
         return min(self._workers, key=lambda worker: worker.waiting).load(base, size)
@@ -112,7 +112,7 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
-        self._begun: list[Answer] = []
+        self._begun: list[PendingSplit] = []
         self._send(load)
 
     @property
@@ -121,7 +121,7 @@ class _Worker:
         self._begun = [answer for answer in self._begun if not answer.done()]
         return len(self._begun)
 
-    def load(self, base: int, size: int) -> Answer:
+    def load(self, base: int, size: int) -> PendingSplit:
         """Let it load a split."""
         self._send((base, size))
         self._begun.append(self._thread.submit(self._answer))

@@ -13,7 +13,7 @@ import re
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, time_sql
 from lakelog.segments.sql import literal
 
@@ -40,7 +40,7 @@ class AuditRecords(Format):
         """Return how likely it is (0 to 1) that these are records of auditd."""
         return pattern.share(lines, self.parse)
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one record. Raises InvalidEvent."""
         record = pattern.decoded(line)
         head = re.match(_HEAD, record, re.ASCII)
@@ -51,7 +51,7 @@ class AuditRecords(Format):
         pairs_text = re.sub(_WITHIN, r"\1", record[head.end() :])
         # Up to Linux 2.6 the kernel says that a record is one of user space.
         pairs_text = re.sub(r"^ ?user(?= pid=)", "", pairs_text)
-        event: Event = {"time": stamp, "type": record_type, "subject": f"{stamp}:{serial}"}
+        event: EventMembers = {"time": stamp, "type": record_type, "subject": f"{stamp}:{serial}"}
         parse_time(stamp)
         if node:
             event["source"] = node

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
+from lakelog.event.types import JsonObject
 from lakelog.formats import jsonl
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 
 ACTIONS = ("index", "create", "update", "delete")
 Action = tuple[str, JsonObject]
@@ -31,7 +32,7 @@ class BulkRequest(Format):
             full = full[1:]
         return self.traits.surest if full and action_of(full[0]) else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one document. Raises InvalidEvent."""
         return jsonl.FORM.parse(line)
 
@@ -55,7 +56,7 @@ def action_of(line: bytes) -> Action | None:
     return (name, properties) if name in ACTIONS and isinstance(properties, dict) else None
 
 
-def join(action: Action, line: bytes) -> Event:
+def join(action: Action, line: bytes) -> EventMembers:
     """Return the event of a document under its action. Raises InvalidEvent."""
     name, properties = action
     event = jsonl.FORM.parse(line)

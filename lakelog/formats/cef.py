@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.pattern import CLOCK, MONTH, Pattern
 from lakelog.formats.zones import TZ
 
@@ -72,7 +72,7 @@ class Envelope(Format):
         marked = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
         return sum(map(self._is_one, marked)) / len(full) if marked else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         record = pattern.decoded(line)
         match = (_CEF if self.NAME == "cef" else _LEEF).fullmatch(record)
@@ -101,9 +101,9 @@ class Envelope(Format):
 CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)
 
 
-def _event(name: str, data: dict[str, str], moment: str) -> Event:
+def _event(name: str, data: dict[str, str], moment: str) -> EventMembers:
     """The event of what an envelope holds, its header's time being `moment`."""
-    event: Event = {"type": name, "source": data["product"], "category": data["class"]}
+    event: EventMembers = {"type": name, "source": data["product"], "category": data["class"]}
     # The event's own time is better than that of the relay which wrote the header.
     moment = next(filter(None, (_time(data.get(key, "")) for key in _TIMES)), moment)
     if moment:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakelog.event.types import JsonObject
 from lakelog.formats import jsonl
 from lakelog.formats.dialect import Dialect
-from lakelog.formats.format import Event, JsonObject
+from lakelog.formats.format import EventMembers
 
 
 @dataclass(frozen=True, eq=False)
 class CloudEvents(Dialect):
     """The dialect of CloudEvents: known by its members, read as JSON lines are."""
 
-    def event(self, members: JsonObject) -> Event:
+    def event(self, members: JsonObject) -> EventMembers:
         """Return the event of an object."""
         return jsonl.typed(members)
 

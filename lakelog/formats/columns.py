@@ -21,8 +21,9 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.exact import parse_value
 from lakelog.event.levels import with_word
+from lakelog.event.types import JsonObject
 from lakelog.formats import pattern, sqltext
-from lakelog.formats.format import Event, JsonObject
+from lakelog.formats.format import EventMembers
 from lakelog.formats.pattern import STATUS
 from lakelog.segments.sql import literal
 
@@ -46,7 +47,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class LineTable:
     """How the lines of a file are read.
 
     `split` gives the cells of a line, `split_sql` the same over `text`, or null where it is not
@@ -68,7 +69,7 @@ class Table:
     tabs: bool = False
     nulls: bool = False
 
-    def event(self, line: str) -> Event:
+    def event(self, line: str) -> EventMembers:
         """Return the event of a line. Raises InvalidEvent."""
         cells = self.split(line)
         if len(cells) != len(self.columns):
@@ -76,7 +77,7 @@ class Table:
         # In an own export an empty cell in quotes is text; elsewhere nobody can tell it from null.
         none = (None,) if self.nulls else ("", self.unset)
         values = [None if cell in none else cell for cell in cells]
-        event: Event = {"type": self.type}
+        event: EventMembers = {"type": self.type}
         data = {}
         for column, value in zip(self.columns, values, strict=True):
             if column.kind == "payload":
@@ -246,7 +247,7 @@ def _payload(cell: str) -> Any:
     return orjson.Fragment(cell.replace("\n", " ").replace("\r", " "))
 
 
-def _with_data(event: Event, data: JsonObject) -> Event:
+def _with_data(event: EventMembers, data: JsonObject) -> EventMembers:
     """An event with the columns that go into `data`, beside what a payload holds or around it."""
     payload = event.get("data")
     if not data:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import merge, parse_line
 from lakelog.formats import dialects, logfmt, pattern
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(
@@ -37,7 +37,7 @@ class ComposeJson(Format):
         full = [line for line in lines if line.strip()]
         return sum(map(self._is_one, full)) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         line_text = pattern.decoded(line)
         match = _LINE.fullmatch(line_text)
@@ -50,7 +50,7 @@ class ComposeJson(Format):
             event["data"] = merge(event.get("data"), {"source": own_source})
         return event
 
-    def _of_pairs(self, line_text: str) -> Event:
+    def _of_pairs(self, line_text: str) -> EventMembers:
         match = _BAR.match(line_text)
         if match is None:
             raise InvalidEvent("no service with an object or pairs behind a bar")
@@ -71,7 +71,9 @@ class ComposeJson(Format):
 FORM = ComposeJson(__doc__)
 
 
-def of_service(line: bytes, event: Event, parse: Callable[[bytes], Event | None]) -> Event:
+def of_service(
+    line: bytes, event: EventMembers, parse: Callable[[bytes], EventMembers | None]
+) -> EventMembers:
     """Return the event of a line that is no object without the service before it, which is the
     source; a source that the line itself names stays in `data`. Others are their `event`."""
     match = _PREFIX.match(line)

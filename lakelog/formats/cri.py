@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lakelog.formats import pattern
-from lakelog.formats.format import Event, Format, Heads, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.pattern import MESSAGE, Pattern
 from lakelog.formats.pieces import open_after
 from lakelog.runtime.lazy import Lazy
@@ -61,7 +61,7 @@ class ContainerLog(Format):
         """Return how likely it is (0 to 1) that these are lines of a container."""
         return pattern.share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
 
-    def parse(self, line: bytes) -> list[Event]:
+    def parse(self, line: bytes) -> list[EventMembers]:
         """Return the events of a record, in the order of their first pieces. Raises
         InvalidEvent."""
         return [event for _, event in _placed(line)]
@@ -87,12 +87,12 @@ class ContainerLog(Format):
 FORM = ContainerLog(__doc__)
 
 
-def _placed(line: bytes) -> list[tuple[int, Event]]:
+def _placed(line: bytes) -> list[tuple[int, EventMembers]]:
     pattern.decoded(line)
     if b"\n" not in line.strip():
         return [(0, pattern.parse(_PIECES, line, _OTHERWISE))]
-    events: list[tuple[int, Event]] = []
-    still: dict[str, Event] = {}
+    events: list[tuple[int, EventMembers]] = []
+    still: dict[str, EventMembers] = {}
     end = 0
     for fragment in line.split(b"\n"):
         start, end = end, end + len(fragment) + 1

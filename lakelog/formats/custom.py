@@ -21,8 +21,8 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import SEVERITIES, with_word
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
-from lakelog.formats.definition import Definition, read
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.definition import FormatDefinition, read
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
 
@@ -55,7 +55,7 @@ def form(name: str) -> CustomFormat:
 class CustomFormat(Format):
     """The format that a definition with a pattern describes. Raises InvalidSetting."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: FormatDefinition) -> None:
         super().__init__(definition.pattern)
         self.definition = definition
         self.NAME = definition.spelled()
@@ -94,7 +94,7 @@ class CustomFormat(Format):
         full = [line for line in lines if line.strip() and self._begins(line)]
         return sum(map(self._fits, full)) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
         record = _decoded(line)
         head, _, continuation = record.partition("\n")
@@ -163,9 +163,9 @@ class CustomFormat(Format):
             None,
         )
 
-    def _event(self, head: str, continuation: str, values: dict[str, str]) -> Event:
+    def _event(self, head: str, continuation: str, values: dict[str, str]) -> EventMembers:
         """The event of a line that fits."""
-        event: Event = {"type": TYPE}
+        event: EventMembers = {"type": TYPE}
         if self._ways and (moment := self._time(values)):
             event["time"] = parse_time(moments.iso(self._ways, moment), self._zone)
         for column, groups in self._layout.columns.items():
@@ -275,12 +275,12 @@ class _Layout:
     places: tuple[tuple[str, str], ...]
 
 
-def _untimed(definition: Definition) -> bool:
+def _untimed(definition: FormatDefinition) -> bool:
     return definition.time_format == moments.NONE
 
 
 @functools.lru_cache(maxsize=256)
-def _layout(definition: Definition) -> _Layout:
+def _layout(definition: FormatDefinition) -> _Layout:
     """Parse and compile a pattern. Raises InvalidSetting."""
     source = definition.pattern
     if not source or len(source) > TEXT_MAX:
@@ -306,7 +306,7 @@ def _layout(definition: Definition) -> _Layout:
 
 
 def _places(
-    definition: Definition, fields: tuple[Field, ...]
+    definition: FormatDefinition, fields: tuple[Field, ...]
 ) -> tuple[dict[str, tuple[str, ...]], dict[Field, tuple[str, ...]], tuple[tuple[str, ...], ...]]:
     """Which groups go to which column, which to `data`, and which make up the time."""
     names: dict[str, str] = {}

@@ -19,7 +19,7 @@ PREFIX = "pattern:"
 
 
 @dataclass(frozen=True)
-class Definition:
+class FormatDefinition:
     """How lines are read, as a user defines it; what is empty is left to lakelog.
 
     `format` names a format in place of a `pattern`; `name` is that of the definition in a lake.
@@ -45,7 +45,7 @@ class Definition:
         """The whole definition as the name of a format, which `read` parses."""
         return PREFIX + orjson.dumps(self.members()).decode()
 
-    def over(self, base: Definition) -> Definition:
+    def over(self, base: FormatDefinition) -> FormatDefinition:
         """Return another definition, overridden by all that this one sets."""
         overrides = {
             name: value for name, value in vars(self).items() if value and name != "format"
@@ -53,7 +53,7 @@ class Definition:
         return replace(base, **overrides)
 
 
-def read(name: str) -> Definition:
+def read(name: str) -> FormatDefinition:
     """Return the definition that the name of a format means: one written out, a pattern, or a name.
     Raises InvalidSetting."""
     if name.startswith(PREFIX):
@@ -62,8 +62,8 @@ def read(name: str) -> Definition:
         except (orjson.JSONDecodeError, AttributeError):
             raise InvalidSetting(f"{shortened(name)!r} is not a format") from None
     if is_pattern(name):
-        return Definition(pattern=name)
-    return Definition(format=name)
+        return FormatDefinition(pattern=name)
+    return FormatDefinition(format=name)
 
 
 def is_pattern(name: str) -> bool:
@@ -71,7 +71,7 @@ def is_pattern(name: str) -> bool:
     return not name.startswith("access:") and any(m in name for m in ("%{", "(?P<", "(?<"))
 
 
-def of_members(members: dict[str, Any]) -> Definition:
+def of_members(members: dict[str, Any]) -> FormatDefinition:
     """Return the definition that members of a JSON object give; others are ignored."""
 
     def text(name: str) -> str:
@@ -80,7 +80,7 @@ def of_members(members: dict[str, Any]) -> Definition:
     def pairs(name: str) -> tuple[tuple[str, str], ...]:
         return tuple(sorted((str(k), str(v)) for k, v in dict(members.get(name) or {}).items()))
 
-    return Definition(
+    return FormatDefinition(
         text("pattern"),
         text("format"),
         text("begins"),

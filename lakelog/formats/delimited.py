@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
-from lakelog.event.exported import OWN_COLUMNS, is_exported
+from lakelog.event.exported import assigned_columns
 from lakelog.event.levels import severity
 from lakelog.formats import columns
-from lakelog.formats.columns import DATA, NOWHERE, Column, Table
-from lakelog.formats.format import Event, Format, Heads, Traits
+from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
+from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
@@ -107,7 +107,7 @@ class Delimited(Format):
         """Return the format of a file that begins so."""
         return DelimitedFormat(head)
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Refuse a line without its header."""
         raise InvalidEvent("no header line names its columns")
 
@@ -132,17 +132,17 @@ class DelimitedFormat(Format):
         moment = _moment(names, _samples(head, mark, len(names)))
         placed = _placed(names, moment)
         # What a lake assigns to rows is assigned again when its export is ingested.
-        is_own = is_exported(names)
-        if is_own:
-            placed = [replace(c, place=NOWHERE) if c.name in OWN_COLUMNS else c for c in placed]
-        self._table = Table(
+        assigned = assigned_columns(names)
+        if assigned:
+            placed = [replace(c, place=NOWHERE) if c.name in assigned else c for c in placed]
+        self._table = LineTable(
             tuple(placed),
-            columns.quoted(mark, nulls=is_own),
+            columns.quoted(mark, nulls=bool(assigned)),
             columns.quoted_sql(mark),
             DEFAULT_TYPE,
             moment,
             tabs=mark == "\t",
-            nulls=is_own,
+            nulls=bool(assigned),
         )
         self._whole = _alone(mark)
 
@@ -153,7 +153,7 @@ class DelimitedFormat(Format):
         """The format is known."""
         return _SURE
 
-    def parse(self, line: bytes) -> list[Event]:
+    def parse(self, line: bytes) -> list[EventMembers]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""
         try:
             record = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")

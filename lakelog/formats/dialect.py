@@ -20,8 +20,9 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.event.levels import severity, without_offset
+from lakelog.event.types import JsonObject
 from lakelog.formats import jsonl, moments, sqltext
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
 
@@ -119,7 +120,7 @@ class Dialect(Format):
             return 0.0
         return jsonl.FORM.sniff(lines) * (1 + fits / len(members) / 100)
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
@@ -138,13 +139,13 @@ class Dialect(Format):
         """Of each tuple one must be met."""
         return tuple(tuple(fit.split("|")) for fit in self.fits)
 
-    def event(self, members: JsonObject) -> Event:
+    def event(self, members: JsonObject) -> EventMembers:
         """Return the event of an object. Raises InvalidEvent."""
         # Lines of other kinds in the same file are read as plain JSON lines, not refused.
         if not self.is_one(members):
             return jsonl.typed(members)
         payload = dict(self.prepared(members) if self.prepared else members)
-        event: Event = {}
+        event: EventMembers = {}
         moment = next(filter(_is_given, (_moment(payload, m) for m in self.time)), None)
         word = None
         if isinstance(moment, str):

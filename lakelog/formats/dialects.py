@@ -6,9 +6,10 @@ Audit records have no level; one that failed is an ERROR, any other INFO.
 from __future__ import annotations
 
 from lakelog.event.encode import encode
+from lakelog.event.types import JsonObject
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect, Scale
-from lakelog.formats.format import Event, JsonObject
+from lakelog.formats.format import EventMembers
 from lakelog.formats.tables import path_beside, read_tables
 
 _SCALES: dict[str, Scale] = {
@@ -69,7 +70,7 @@ LINES = tuple(
 NAMED = {form.NAME: form for form in LINES}
 
 
-def event_of(members: JsonObject) -> Event:
+def event_of(members: JsonObject) -> EventMembers:
     """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
     InvalidEvent."""
     form = next((form for form in LINES if form.is_one(members)), None)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
+from lakelog.event.types import JsonObject
 from lakelog.formats.dialect import Dialect
-from lakelog.formats.format import Event, Format, Heads, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.pieces import open_after
 from lakelog.runtime.lazy import Lazy
 
@@ -69,7 +70,7 @@ SELECT * REPLACE (CASE WHEN ends_with(message, chr(10)) THEN message[:-2] ELSE m
             return False
         return not _is_open(pieces_of_record)
 
-    def parse(self, record: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
         entries = [parse_line(line) for line in record.split(b"\n") if line.strip()]
         lines: list[JsonObject] = []

@@ -21,9 +21,10 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, parse_line
 from lakelog.event.exact import parse_value
+from lakelog.event.types import JsonObject
 from lakelog.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.formats.dialect import Dialect, glimpse
-from lakelog.formats.format import Event, Format, Heads, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import VALID
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
@@ -121,7 +122,7 @@ class Documents(Format):
             return _value(record) is not None
         return True
 
-    def parse(self, record: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a document. Raises InvalidEvent."""
         try:
             value = parse_value(record)
@@ -136,7 +137,7 @@ class Documents(Format):
         """Whether an array was opened whose elements are no records of their own."""
         return self.indent is None and re.match(_OPEN.encode(), record) is not None
 
-    def _event(self, element: Any, siblings: JsonObject) -> Event:
+    def _event(self, element: Any, siblings: JsonObject) -> EventMembers:
         try:
             members = _as_object(element)
             members = {**siblings, **members} if siblings else members

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lakelog.errors import InvalidSetting
-from lakelog.formats.format import Event, Format, FormatWrapper
+from lakelog.formats.format import EventMembers, Format, FormatWrapper
 
 _ASCII = bytes(range(32, 127)) + b"\t\r\n"
 
@@ -46,11 +46,11 @@ class EncodedFormat(FormatWrapper):
         super().__init__(form, name, replace(form.traits, encoding=codec_of(encoding)))
         self._encoding = self.traits.encoding
 
-    def parse(self, line: bytes) -> Event | list[Event]:
+    def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
         return self._form.parse(decoded(line, self._encoding))
 
-    def parse_own(self, line: bytes) -> Event | list[Event]:
+    def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a record of the format itself. Raises InvalidEvent."""
         return self._form.parse_own(decoded(line, self._encoding))
 

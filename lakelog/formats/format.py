@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
     from lakelog.formats.uniform.uniform_lines import UniformLines
 
-Event: TypeAlias = dict[str, Any]
+EventMembers: TypeAlias = dict[str, Any]
 """The members of one event, as `lakelog.event` encodes them."""
-JsonObject: TypeAlias = dict[str, Any]
-"""An object as it was parsed."""
 Heads: TypeAlias = "tuple[np.ndarray, bool | None]"
 """Which lines begin a record, and whether the last record is open; None if no line says so yet."""
 
@@ -105,15 +103,15 @@ class Format(ABC):
         """Return how likely it is (0 to 1) that these first lines of a file are of this format."""
 
     @abstractmethod
-    def parse(self, line: bytes) -> Event | list[Event]:
+    def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the event of a record, or the list of its events. Raises InvalidEvent."""
 
-    def events(self, line: bytes) -> list[Event]:
+    def events(self, line: bytes) -> list[EventMembers]:
         """Return the events of a record as a list. Raises InvalidEvent."""
         events = self.parse(line)
         return events if isinstance(events, list) else [events]
 
-    def parse_own(self, line: bytes) -> Event | list[Event]:
+    def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """As `parse`, but refuse lines of other styles."""
         return self.parse(line)
 
@@ -154,11 +152,11 @@ class FormatWrapper(Format):
         """Return the score of the format."""
         return self._form.sniff(lines)
 
-    def parse(self, line: bytes) -> Event | list[Event]:
+    def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
         return self._form.parse(line)
 
-    def parse_own(self, line: bytes) -> Event | list[Event]:
+    def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a record of the format itself. Raises InvalidEvent."""
         return self._form.parse_own(line)
 

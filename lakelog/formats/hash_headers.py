@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.formats import pattern
-from lakelog.formats.columns import Table
-from lakelog.formats.format import Event, Format, Heads, Traits
+from lakelog.formats.columns import LineTable
+from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ else:
     np = Lazy("numpy")
     pc = Lazy("pyarrow.compute")
 
-ReadHeader = Callable[[list[str]], Table | None]
+ReadHeader = Callable[[list[str]], LineTable | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class HashHeaders(Format):
         """Return the format of a file that begins so."""
         return HashHeaderFormat(self, head)
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Refuse a line without its header."""
         raise InvalidEvent(f"no {self.directive} before it")
 
@@ -95,7 +95,7 @@ class HashHeaderFormat(Format):
         repeats = {line.split()[0] for line in lines if line.strip()}
         return [line for line in self._header if line.split()[0] not in repeats]
 
-    def parse(self, line: bytes) -> Event | list[Event]:
+    def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the event of a line, or those of the lines under a header. Raises InvalidEvent."""
         try:
             record = line.decode("utf-8").removeprefix("\ufeff")
@@ -122,7 +122,7 @@ def _is_row(line: str) -> bool:
     return bool(line.strip(pattern.SPACE)) and line[:1] != "#"
 
 
-def _event(table: Table | None, line: str) -> Event:
+def _event(table: LineTable | None, line: str) -> EventMembers:
     if table is None:
         raise InvalidEvent("no header line names its columns")
     return table.event(line)
@@ -151,7 +151,7 @@ def _groups(hashes: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _same(table: Table, newer: Table | None) -> bool:
+def _same(table: LineTable, newer: LineTable | None) -> bool:
     return newer is not None and (table.columns, table.moment, table.type) == (
         newer.columns,
         newer.moment,

@@ -13,8 +13,9 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import to_json
+from lakelog.event.types import JsonObject
 from lakelog.formats.dialects import NAMED
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
 _FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")
@@ -62,7 +63,7 @@ class JournalExport(Format):
             return self
         return replace(self, traits=replace(self.traits, begins=f"^{entry[1].decode()}="))
 
-    def parse(self, record: bytes) -> Event:
+    def parse(self, record: bytes) -> EventMembers:
         """Return the event of an entry. Raises InvalidEvent."""
         values = values_of(record)
         if "__REALTIME_TIMESTAMP" not in values:
@@ -79,10 +80,10 @@ def values_of(entry: bytes) -> JsonObject:
     for name, value in _fields(entry):
         if name not in values:
             values[name] = value
-        elif isinstance(values[name], _Values):
+        elif isinstance(values[name], _RepeatedValues):
             values[name].append(value)
         else:
-            values[name] = _Values([values[name], value])
+            values[name] = _RepeatedValues([values[name], value])
     return values
 
 
@@ -107,7 +108,7 @@ def split(data: bytes, *, is_end: bool = False) -> tuple[list[bytes], bytes]:
     return entries, remainder
 
 
-class _Values(list):  # type: ignore[type-arg]
+class _RepeatedValues(list):  # type: ignore[type-arg]
     """The values of a field that is there several times."""
 
 

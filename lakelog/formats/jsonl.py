@@ -10,7 +10,7 @@ from __future__ import annotations
 from lakelog.event.encode import gather, merge, parse_line
 from lakelog.event.levels import severity, with_word, without_offset
 from lakelog.formats import moments, narrow_queries
-from lakelog.formats.format import Event, Format
+from lakelog.formats.format import EventMembers, Format
 from lakelog.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -44,7 +44,7 @@ class JsonLines(Format):
         full = [line for line in lines if line.strip()]
         return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         return typed(parse_line(line))
 
@@ -63,7 +63,7 @@ class JsonLines(Format):
 FORM = JsonLines(__doc__)
 
 
-def typed(event: Event) -> Event:
+def typed(event: EventMembers) -> EventMembers:
     """Return a parsed line with a type, which some other key may hint at; without one of its own
     its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is known."""
     times = _TIMES.intersection(event)
@@ -82,7 +82,7 @@ def typed(event: Event) -> Event:
     return event
 
 
-def _has_plain_time(event: Event, times: frozenset[str]) -> bool:
+def _has_plain_time(event: EventMembers, times: frozenset[str]) -> bool:
     """Whether the only time is text that `parse_time` reads."""
     if len(times) > 1:
         return False
@@ -90,7 +90,7 @@ def _has_plain_time(event: Event, times: frozenset[str]) -> bool:
     return moments.is_plain(event[key])
 
 
-def _timed(event: Event) -> Event:
+def _timed(event: EventMembers) -> EventMembers:
     """An event whose time is text that `parse_time` reads, if its spelling is known. The other
     times of several stay as they are; an empty text is no time."""
     times = [k for k in event if k in TIMES and event[k] is not None]
@@ -104,7 +104,7 @@ def _timed(event: Event) -> Event:
     return event if zone is None else {"tz": zone, **event}
 
 
-def _without_id(event: Event) -> Event:
+def _without_id(event: EventMembers) -> EventMembers:
     """An event whose `id` is in `data` like other unknown keys, in their order."""
     envelope = {k: v for k, v in event.items() if k in _KNOWN and k != "id"}
     extra = {k: v for k, v in event.items() if k not in envelope}

@@ -8,10 +8,11 @@ event is the same as before; any other object is read as JSON lines are.
 from __future__ import annotations
 
 from lakelog.event.encode import parse_line
-from lakelog.event.exported import EVENT_COLUMNS, OWN_COLUMNS, is_exported
+from lakelog.event.exported import EVENT_COLUMNS, assigned_columns
+from lakelog.event.types import JsonObject
 from lakelog.formats import jsonl, sqltext
 from lakelog.formats.dialect import objects
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.jsonl import JsonLines
 from lakelog.segments.sql import literal
 
@@ -37,15 +38,15 @@ class LakelogJson(Format):
 
     def is_one(self, members: JsonObject) -> bool:
         """Whether an object has the members of an exported event and no others."""
-        return is_exported(members)
+        return bool(assigned_columns(members))
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         return self.event(parse_line(line))
 
-    def event(self, members: JsonObject) -> Event:
+    def event(self, members: JsonObject) -> EventMembers:
         """Return the event of an object. Raises InvalidEvent."""
-        own_columns = OWN_COLUMNS if self.is_one(members) else ()
+        own_columns = assigned_columns(members)
         return jsonl.typed({k: v for k, v in members.items() if k not in own_columns})
 
     def _query(self) -> str:
@@ -65,7 +66,7 @@ class LakelogJson(Format):
 FORM = LakelogJson(__doc__)
 
 
-class Rows(JsonLines):
+class ColumnarRows(JsonLines):
     """The name of a columnar container, whose rows come as lines of JSON: see columnar.py."""
 
     def __init__(self, name: str) -> None:

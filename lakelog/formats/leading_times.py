@@ -35,7 +35,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import severity, with_word
 from lakelog.formats import pattern, windows_1252
-from lakelog.formats.format import Event
+from lakelog.formats.format import EventMembers
 from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
@@ -449,7 +449,7 @@ PATTERNS = tuple(
 class Stamped(PatternFormat):
     """The style of lines of no known layout that have a time at their beginning."""
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of a line. Raises InvalidEvent."""
         if b"/" in line:
             with contextlib.suppress(InvalidEvent):
@@ -461,8 +461,8 @@ class Stamped(PatternFormat):
         return _event(line_text, moment)
 
 
-def _event(line: str, moment: LeadingTime) -> Event:
-    event: Event = {"type": "log", "time": moment.iso}
+def _event(line: str, moment: LeadingTime) -> EventMembers:
+    event: EventMembers = {"type": "log", "time": moment.iso}
     close = _CLOSE.match(line, moment.end)
     place = close.end() if close else moment.end
     level, end = _level(line, place)

@@ -18,7 +18,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import severity
 from lakelog.formats import sqltext
-from lakelog.formats.format import Event, Format, FormatWrapper
+from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import Lazy
 
@@ -67,14 +67,14 @@ class LocalTimeFormat(FormatWrapper):
         super().__init__(form, name, replace(form.traits, zone=engine_zone(zone)))
         self._name, self._zone = zone, zone_of(zone)
 
-    def parse(self, line: bytes) -> Event | list[Event]:
+    def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a line, their times in UTC. Raises InvalidEvent."""
         events = self._form.parse(line)
         for event in events if isinstance(events, list) else [events]:
             self._set_zone(event)
         return events
 
-    def parse_own(self, line: bytes) -> Event | list[Event]:
+    def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a line of the format itself. Raises InvalidEvent."""
         # Over a mixture the format's rule alone is asked, which knows no zone.
         return self._form.parse_own(line) if self.traits.styles else self.parse(line)
@@ -87,7 +87,7 @@ class LocalTimeFormat(FormatWrapper):
         """Return the format that a change makes of the one below, in the same zone."""
         return LocalTimeFormat(change(self._form), self._name, self.NAME)
 
-    def _set_zone(self, event: Event) -> None:
+    def _set_zone(self, event: EventMembers) -> None:
         for key in sqltext.TIMES:
             if isinstance(event.get(key), str):
                 event[key] = parse_time(event[key], self._zone)

@@ -15,7 +15,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word, without_offset
 from lakelog.formats import pattern
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
 
 _KEY = r'[^ \t="]+'
@@ -43,7 +43,7 @@ class LogfmtLines(Format):
         """Return how likely it is (0 to 1) that these are lines of pairs."""
         return pattern.share(lines, self.parse)
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         line_text, data = pattern.decoded(line), dict[str, str]()
         if priority := re.match(_PRIORITY, line_text, re.ASCII):
@@ -55,7 +55,7 @@ class LogfmtLines(Format):
             if key in data:
                 raise InvalidEvent(f"key {key[:40]!r} is given twice")
             data[key] = _unquoted(value)
-        event: Event = {"type": "log"}
+        event: EventMembers = {"type": "log"}
         # FortiGate: the date and the time of day are pairs of their own.
         if _is_full(_DAY, data.get("date")) and _is_full(_CLOCK, data.get("time")):
             zone = data["tz"] if _is_full(_ZONE, data.get("tz")) else ""

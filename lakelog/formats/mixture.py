@@ -37,7 +37,7 @@ from lakelog.formats import (
     styles,
 )
 from lakelog.formats.dialect import Dialect
-from lakelog.formats.format import Event, Format, FormatWrapper
+from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.pattern_format import IndentedFormat
 from lakelog.segments.sql import literal
 
@@ -108,7 +108,7 @@ class MixtureFormat(FormatWrapper):
         if form.places is not None:
             self.places = functools.partial(_places, form.places)
 
-    def parse(self, line: bytes) -> list[Event]:
+    def parse(self, line: bytes) -> list[EventMembers]:
         """Return the events of a line; their time is CARRIED where it is that of the line before.
         Raises InvalidEvent."""
         # Plain text fits everything, so other styles come first.
@@ -144,8 +144,8 @@ class MixtureFormat(FormatWrapper):
         return False
 
     def _other(
-        self, line: bytes, parse: Callable[[bytes], Event | None] | None = None
-    ) -> Event | None:
+        self, line: bytes, parse: Callable[[bytes], EventMembers | None] | None = None
+    ) -> EventMembers | None:
         """The event of a line by the first style that fits; lines after it go to its message."""
         head, _, continuation = line.partition(b"\n")
         event = (parse or _by_style)(head.rstrip(b"\r"))
@@ -183,7 +183,7 @@ def _places(places: Callable[[bytes], list[int]], line: bytes) -> list[int]:
         return [0]
 
 
-def uncarry(events: list[Event]) -> bool:
+def uncarry(events: list[EventMembers]) -> bool:
     """Remove the times CARRIED and ARRIVAL from events; return whether one was CARRIED."""
     is_carried = False
     for event in events:
@@ -198,7 +198,7 @@ def _is_json(form: Format) -> bool:
     return form in (jsonl.FORM, docker.FORM) or isinstance(form, Dialect)
 
 
-def _by_style(line: bytes) -> Event | None:
+def _by_style(line: bytes) -> EventMembers | None:
     # JSON before styles: a message in an object may look like a line of one.
     if line.lstrip()[:1] == b"{":
         with contextlib.suppress(InvalidEvent):
@@ -211,7 +211,7 @@ def _by_style(line: bytes) -> Event | None:
     return None
 
 
-def _stamped(line: bytes) -> Event | None:
+def _stamped(line: bytes) -> EventMembers | None:
     with contextlib.suppress(InvalidEvent):
         return leading_times.FORM.parse(line)
     return None
@@ -222,13 +222,13 @@ def _styled() -> re.Pattern[bytes]:
     return re.compile(_STYLED.encode(), re.ASCII)
 
 
-def _check_time(event: Event) -> None:
+def _check_time(event: EventMembers) -> None:
     """Raise InvalidEvent where a time is none."""
     if "time" in event:
         parse_time(event["time"])
 
 
-def _timed(event: Event, line: bytes) -> Event:
+def _timed(event: EventMembers, line: bytes) -> EventMembers:
     """An event with a time: what its format read, else that at the beginning of its line, else that
     of the line before."""
     if "time" not in event:

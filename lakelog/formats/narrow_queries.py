@@ -10,8 +10,8 @@ import re
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
+from lakelog.event.types import JsonObject
 from lakelog.formats import sqltext
-from lakelog.formats.format import JsonObject
 from lakelog.formats.sqltext import COLUMN
 
 _TAIL = r",\s*}\s*$"

@@ -10,7 +10,7 @@ import re
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.formats import sqltext
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
 
 _SHAPE = re.compile(
@@ -36,7 +36,7 @@ class OosLines(Format):
         full = [line for line in lines if line.strip()]
         return sum(bool(_SHAPE.match(line)) for line in full) / len(full) if full else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
         try:
             fields = line.decode("utf-8").rstrip("\r\n").split("|", 5)
@@ -45,7 +45,7 @@ class OosLines(Format):
         if len(fields) != 6:
             raise InvalidEvent(f"{len(fields)} fields, but an OOS line has 6, separated by |")
         time, name, category, source, subject, payload = fields
-        event: Event = {"time": time, "type": name}
+        event: EventMembers = {"time": time, "type": name}
         event.update({"category": category, "source": source, "subject": subject})
         if payload.strip():
             event["data"] = parse_value(payload.encode())

@@ -16,9 +16,10 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.exact import parse_value
 from lakelog.event.levels import severity
+from lakelog.event.types import JsonObject
 from lakelog.formats import documents, otlpsql
 from lakelog.formats.dialect import OTEL
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 
 _KINDS = {
     "resourceLogs": ("scopeLogs", "logRecords"),
@@ -48,7 +49,7 @@ class OtlpRequests(Format):
         """Whether a record that nothing follows yet has its end."""
         return documents.FORM.complete(record)
 
-    def parse(self, record: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a request. Raises InvalidEvent."""
         value = parse_value(record)
         requests = value if isinstance(value, list) else [value]
@@ -98,7 +99,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def events_of(request: JsonObject) -> list[Event]:
+def events_of(request: JsonObject) -> list[EventMembers]:
     """Return the events of an export request. Raises InvalidEvent."""
     result = []
     for signal, (scopes, records) in _KINDS.items():
@@ -136,11 +137,13 @@ def _described(value: Any, schema: Any, *, flat: bool) -> JsonObject:
     return result | ({"schemaUrl": schema} if schema else {})
 
 
-def _event(signal: str, record: JsonObject, resource: JsonObject, scope: JsonObject) -> Event:
+def _event(
+    signal: str, record: JsonObject, resource: JsonObject, scope: JsonObject
+) -> EventMembers:
     data = dict(record)
     if "attributes" in data:
         data["attributes"] = attributes(data["attributes"])
-    event: Event = {"type": "log"}
+    event: EventMembers = {"type": "log"}
     # A body of text is the message; structure stays in the payload.
     if signal == "resourceLogs":
         body = plain(data.pop("body", None))
@@ -205,7 +208,7 @@ def _level(data: JsonObject) -> str | None:
     return "ERROR" if failed else None
 
 
-def _with_valid_time(event: Event) -> Event:
+def _with_valid_time(event: EventMembers) -> EventMembers:
     """An event, or where its time is none, what it holds."""
     try:
         parse_time(event.get("time", 0))

@@ -20,7 +20,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word
 from lakelog.formats import sqltext
-from lakelog.formats.format import Event
+from lakelog.formats.format import EventMembers
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
@@ -132,9 +132,9 @@ class Pattern:
         value = value.replace('""', '"') if name in self.doubled else value
         return re.sub(ESCAPE, r"\1", value) if name in self.quoted else value
 
-    def event(self, values: dict[str, str | None]) -> Event:
+    def event(self, values: dict[str, str | None]) -> EventMembers:
         """Return the event that groups give."""
-        event: Event = {"type": self.type}
+        event: EventMembers = {"type": self.type}
         if self.time != "-":
             event["time"] = iso(self.time, values)
         for column in ("message", "source", "subject"):
@@ -196,7 +196,7 @@ class Pattern:
 
 def parse(
     patterns: Sequence[Pattern], line: bytes, otherwise: str, *, joined: bool = False
-) -> Event:
+) -> EventMembers:
     """Return the event of a line; raises InvalidEvent, with the reason `otherwise` if none fits.
 
     Lines that are `joined` to it go after its message.
@@ -218,7 +218,7 @@ def parse(
     return event
 
 
-def _first(patterns: Sequence[Pattern], line: str) -> Event | None:
+def _first(patterns: Sequence[Pattern], line: str) -> EventMembers | None:
     """The event by the first pattern that fits."""
     for pattern in patterns:
         values = pattern.groups(line)
@@ -247,7 +247,7 @@ def decoded(line: bytes) -> str:
         raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
 
 
-def share(lines: list[bytes], parse_line: Callable[[bytes], Event]) -> float:
+def share(lines: list[bytes], parse_line: Callable[[bytes], EventMembers]) -> float:
     """The share of the lines that are not blank that are events with a time of their own."""
     full = [line for line in lines if line.strip()]
     return sum(_timed(line, parse_line) for line in full) / len(full) if full else 0.0
@@ -370,7 +370,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _timed(line: bytes, parse_line: Callable[[bytes], Event]) -> bool:
+def _timed(line: bytes, parse_line: Callable[[bytes], EventMembers]) -> bool:
     if line.lstrip()[:1] == b"{":
         return False
     try:

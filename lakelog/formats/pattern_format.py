@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
 from lakelog.formats import line_starts, pattern
-from lakelog.formats.format import Event, Format, FormatWrapper, Traits
+from lakelog.formats.format import EventMembers, Format, FormatWrapper, Traits
 from lakelog.formats.pattern import COLOURS, Level, Pattern
 from lakelog.runtime.lazy import LazyProperty
 
@@ -54,7 +54,7 @@ class PatternFormat(Format):
             candidates = [line for line in candidates if not self.unlike.match(line.lstrip())]
         return sum(map(self._score, candidates)) / len(full) if candidates else 0.0
 
-    def parse(self, line: bytes) -> Event:
+    def parse(self, line: bytes) -> EventMembers:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
         event = pattern.parse(self.PATTERNS, line, self.otherwise, joined=self._joined)
         if self.word_level and "level" not in event:
@@ -104,7 +104,7 @@ class PatternFormat(Format):
         except InvalidEvent:
             return 0.0
 
-    def _unrivalled(self, line: bytes) -> Event:
+    def _unrivalled(self, line: bytes) -> EventMembers:
         """The event of a line that no rival reads better. Raises InvalidEvent."""
         event = self.parse(line)
         if "source" in event or not (self.rivals and self._rival_head.match(line)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from lakelog.formats import pattern
-from lakelog.formats.format import Event, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.pattern import Pattern
 from lakelog.formats.pattern_format import PatternFormat
 
@@ -35,7 +35,7 @@ class Plain(PatternFormat):
         """Whether this is text that is no beginning of a document."""
         return not _JSON.match(line) and pattern.share([line], self._untimed) > 0
 
-    def _untimed(self, line: bytes) -> Event:
+    def _untimed(self, line: bytes) -> EventMembers:
         return {**self.parse(line), "time": 0}
 
 

@@ -69,8 +69,8 @@ _ALL: tuple[Format, ...] = (
     delimited.FORM,
     plain.FORM,
     lakelog_json.FORM,
-    lakelog_json.Rows("parquet"),
-    lakelog_json.Rows("arrow"),
+    lakelog_json.ColumnarRows("parquet"),
+    lakelog_json.ColumnarRows("arrow"),
 )
 FORMATS: dict[str, Format] = {form.NAME: form for form in _ALL}
 LAST = plain.FORM.NAME

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from lakelog.formats import columns
-from lakelog.formats.columns import DATA, Column, Table
+from lakelog.formats.columns import DATA, Column, LineTable
 from lakelog.formats.hash_headers import HashHeaders
 
 _DAY = re.compile(r"#(?:Start-)?Date:\s*(\d{4}-\d\d-\d\d)")
@@ -27,7 +27,7 @@ def _is_log(lines: list[bytes]) -> bool:
     return has_fields and start.startswith((b"#Software:", b"#Version:", b"#Fields:"))
 
 
-def _table(header: list[str]) -> Table | None:
+def _table(header: list[str]) -> LineTable | None:
     """The table that the lines of a header describe."""
     fields = [line.removeprefix(_FIELDS).split() for line in header if line.startswith(_FIELDS)]
     # The last #Fields counts: a server that was restarted writes its header again.
@@ -44,7 +44,7 @@ def _table(header: list[str]) -> Table | None:
     # What makes up the time is not repeated in the payload.
     spent = {date, time} if moment else set()
     quoted = columns.quoted(" ")
-    return Table(
+    return LineTable(
         tuple(
             Column(
                 n,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
+from lakelog.event.types import JsonObject
 from lakelog.formats.dialects import NAMED
-from lakelog.formats.format import Event, Format, JsonObject, Traits
+from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class WindowsEvents(Format):
         """Whether a record that nothing follows yet has its end."""
         return record.rstrip().endswith((b"</Event>", b"</Events>", b"\n}"))
 
-    def parse(self, record: bytes) -> list[Event]:
+    def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
         try:
             decoded = record.decode("utf-8").removeprefix("\ufeff")
@@ -91,7 +92,7 @@ class _Node:
     text: str = ""
 
 
-def _event(element: str, *, alone: bool) -> Event:
+def _event(element: str, *, alone: bool) -> EventMembers:
     """The event of an element; a damaged one among others of its record is kept as text."""
     try:
         members = {"Event": _value(_tree(element))}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from lakelog.formats.columns import DATA, Column, Table
+from lakelog.formats.columns import DATA, Column, LineTable
 from lakelog.formats.hash_headers import HashHeaders
 
 _NUMBERS = ("count", "int", "port", "double", "interval", "time")
@@ -22,7 +22,7 @@ def _is_log(lines: list[bytes]) -> bool:
     return bool(lines) and lines[0].startswith(b"#separator ")
 
 
-def _table(header: list[str]) -> Table | None:
+def _table(header: list[str]) -> LineTable | None:
     """The table that the lines of a header describe."""
     directives = {}
     for line in header:
@@ -39,7 +39,7 @@ def _table(header: list[str]) -> Table | None:
         Column(name, _kind(column_type), places.get(name, DATA))
         for name, column_type in zip(names, kinds, strict=True)
     )
-    return Table(
+    return LineTable(
         columns,
         # Zeek escapes tabs within values, so every tab is a separator.
         lambda text: text.split("\t"),

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
-from lakelog.files.cursors import Cursor, CursorIndex, Start
-from lakelog.files.identity import Inodes, Resolver
+from lakelog.files.cursor_paths import Inodes
+from lakelog.files.cursors import CursorIndex, FileCursor, Start
+from lakelog.files.identity import Resolver
 from lakelog.files.source import Source, Split
 from lakelog.files.splits import SplitRefused
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
 from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.ingest import definitions
@@ -35,6 +36,7 @@ from lakelog.ingest.transform import Transformer
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, identity_run, rows, segment, typed
+from lakelog.segments.connection import Connect
 from lakelog.segments.typed import Schema
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -112,8 +114,8 @@ class Job:
 
     store: Store
     branch: str
-    connect: Callable[[], Any]
-    form: str | Definition | None = None
+    connect: Connect
+    form: str | FormatDefinition | None = None
     label: str | None = None
     dry_run: bool = False
     mode: str = "once"
@@ -150,9 +152,9 @@ class Job:
         self.cache.keep(state.digest, index)
         return state, index
 
-    def definition(self, path: str) -> Definition | None:
+    def definition(self, path: str) -> FormatDefinition | None:
         """The definition of the format for a file of this name, if there is one."""
-        if isinstance(self.form, Definition):
+        if isinstance(self.form, FormatDefinition):
             return self.form
         match = definitions.find(self.formats, path, self.label)
         return match.definition if match else None
@@ -390,7 +392,7 @@ class Batch:
 
 
 def commit(
-    job: Job, batch: Batch, moves: Sequence[tuple[Start, Cursor]], index: CursorIndex
+    job: Job, batch: Batch, moves: Sequence[tuple[Start, FileCursor]], index: CursorIndex
 ) -> Head:
     """Publish a batch with the cursors of its files, each from its Start, as decided over the
     cursors of the batch's base, to its place now; return the move. `index` holds those cursors and
@@ -460,7 +462,7 @@ def apply_steps(index: CursorIndex, steps: list[Record | Removal]) -> None:
         if isinstance(step, Removal):
             index.remove(step.key)
         else:
-            index.add(Cursor.from_entry(step))
+            index.add(FileCursor.from_entry(step))
 
 
 def bad_table(bad: list[RejectedLine]) -> pa.Table:

@@ -28,7 +28,7 @@ _READ_MAX = 65_536
 """Bytes of payloads that the ledger looks into; longer ones breach nothing."""
 _DEEP = "deep"
 """The structure of payloads that the engine cannot look into, which breach nothing."""
-Shape = tuple[str, str]
+PayloadShape = tuple[str, str]
 """A type and the structure of a payload."""
 
 
@@ -39,7 +39,7 @@ class Conformance:
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
         self.contracts = contracts
         self._contracts = {t: c for t, c in contracts.items() if c.on_breach == QUARANTINE}
-        self._outcomes: dict[Shape, str] = {}
+        self._outcomes: dict[PayloadShape, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._contracts)
@@ -68,7 +68,7 @@ class Conformance:
 
     def _judged(
         self, cursor: duckdb.DuckDBPyConnection, groups: list[tuple[str, str, str, list[int]]]
-    ) -> dict[Shape, str]:
+    ) -> dict[PayloadShape, str]:
         """Compare a payload of each structure with the contract of its type."""
         if not groups:
             return {}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
-from lakelog.files.cursors import Cursor
+from lakelog.files.cursors import FileCursor
 from lakelog.formats import definition, encoded, local_time, registry
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.runtime.closest import closest
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 class LakeFormat:
     """A format definition of a lake, and the files that it is for: by a glob or by --source."""
 
-    definition: Definition
+    definition: FormatDefinition
     globs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     time: int = 0
@@ -127,7 +127,7 @@ def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
     return formats[name] if rank else None
 
 
-def of_cursor(formats: Formats, cursor: Cursor) -> Definition | None:
+def of_cursor(formats: Formats, cursor: FileCursor) -> FormatDefinition | None:
     """Return what goes now for a file that was read: the format for its name, else the present
     one of the name that it was read by last."""
     match = find(formats, cursor.name, None)
@@ -137,7 +137,7 @@ def of_cursor(formats: Formats, cursor: Cursor) -> Definition | None:
     return match.definition if match else None
 
 
-def resolve(spelling: str, formats: Formats) -> Definition:
+def resolve(spelling: str, formats: Formats) -> FormatDefinition:
     """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
     parsed = definition.read(spelling)
     if not parsed.pattern and parsed.format in formats:
@@ -146,7 +146,7 @@ def resolve(spelling: str, formats: Formats) -> Definition:
     return parsed
 
 
-def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
+def check(definition: FormatDefinition, names: tuple[str, ...] = ()) -> None:
     """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
     if definition.encoding:
         encoded.codec_of(definition.encoding)
@@ -173,7 +173,7 @@ def check(definition: Definition, names: tuple[str, ...] = ()) -> None:
         local_time.zone_of(definition.zone)
 
 
-def form_name(definition: Definition) -> str:
+def form_name(definition: FormatDefinition) -> str:
     """Return the name of the format that a definition gives, "" if it leaves that to lakelog."""
     name = definition.format
     if definition.pattern:

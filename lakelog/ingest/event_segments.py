@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lakelog.files.splits import Answer, Loaded
+from lakelog.files.splits import Loaded, PendingSplit
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed_rows import FieldColumns
@@ -43,7 +43,7 @@ class EventSegments:
         # One thread writes segments while the next row group is encoded; syncs would stall the
         # encoder.
         self._disk = ThreadPoolExecutor(1)
-        self._writes: list[Future[SegmentEntry] | Answer] = []
+        self._writes: list[Future[SegmentEntry] | PendingSplit] = []
         self._encoder: segment.SegmentEncoder | None = None
         self._fields: FieldColumns | None = None
         """How structs are stored; `_stored` is that of the segment that is being encoded."""
@@ -61,7 +61,7 @@ class EventSegments:
         while self._waiting >= step or self._bytes >= _BYTES:
             self._encode(min(step, self._waiting))
 
-    def insert(self, answer: Answer) -> None:
+    def insert(self, answer: PendingSplit) -> None:
         """Put the segments that another process makes of a split behind the rows so far."""
         self._end_segment()
         self._writes.append(answer)

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files import checksum, cursors, splits
 from lakelog.files.checksum import Checksum
-from lakelog.files.cursors import WINDOW, Cursor, Start
+from lakelog.files.cursors import WINDOW, FileCursor, Start
+from lakelog.files.file_copies import FileCopy
 from lakelog.files.holes import visible
-from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
+from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Pause, Piece, Source, Split
 from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.format import Format
@@ -75,7 +76,7 @@ class Gatherer:
         )
 
     @property
-    def start(self) -> Cursor:
+    def start(self) -> FileCursor:
         """The cursor at which reading started."""
         return self._start.cursor
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.files import source as sources
-from lakelog.files.cursors import WINDOW, Cursor, Start, printable
-from lakelog.files.identity import FileCopy, KnownContent, UndecidedFile
+from lakelog.files.cursors import WINDOW, FileCursor, Start, printable
+from lakelog.files.file_copies import FileCopy
+from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.source import Chunk, Source
 from lakelog.formats import bulk
 from lakelog.formats.format import Format
@@ -58,7 +59,7 @@ class _Piece:
     report: FileReport
     form: Format
     start: Start
-    at: Cursor
+    at: FileCursor
     data: bytes
     lines: int
 
@@ -327,7 +328,7 @@ def _new_data(source: Source, start: Start) -> bytes | None:
     return None if len(data) > bytes_max or source.is_shrunk else data
 
 
-def _cursor_after(start: Start, data: bytes, form: str) -> Cursor:
+def _cursor_after(start: Start, data: bytes, form: str) -> FileCursor:
     """The cursor after data that was read at its place, in a format."""
     place, crc = start.cursor.bytes, start.cursor.crc
     before = (start.before + data[-WINDOW:])[-WINDOW:]
@@ -354,6 +355,6 @@ def _within(begins: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.searchsorted(begins, places, "right") - 1
 
 
-def _counted(member: _Piece) -> Cursor:
+def _counted(member: _Piece) -> FileCursor:
     """The cursor of a piece with its number of lines."""
     return replace(member.at, lines=member.start.cursor.lines + member.report.lines)

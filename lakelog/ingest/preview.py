@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,13 @@ from lakelog.files.holes import visible
 from lakelog.files.source import Chunk, Source
 from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.custom import CustomFormat
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.segments import arrays
+from lakelog.segments.connection import Connect
 
 SAMPLE = 256 << 10
 """Bytes of a file that are read for a preview."""
@@ -74,10 +74,10 @@ class Preview:
 
 def preview(
     path: str,
-    connect: Callable[[], Any],
+    connect: Connect,
     *,
     formats: Formats,
-    requested: Definition | None = None,
+    requested: FormatDefinition | None = None,
     label: str | None = None,
     count: int = 5,
 ) -> Preview:
@@ -132,7 +132,7 @@ def _choose(
     head: bytes,
     data: bytes,
     formats: Formats,
-    requested: Definition | None,
+    requested: FormatDefinition | None,
     label: str | None,
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""

@@ -17,7 +17,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.files import cursors
 from lakelog.formats import jsonl, registry, sqltext
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions, messages, stream_cursor
 from lakelog.ingest.conformance import Conformance
@@ -26,6 +26,7 @@ from lakelog.ingest.transform import Transformer
 from lakelog.maintain.seal import drop_duplicates
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
@@ -51,7 +52,7 @@ _PARTS = "a line of over "
 """The beginning of the reason of a line that was quarantined in parts."""
 _Placed = tuple[dict[str, Any], int, int]
 """An event, its position, and the index of its line."""
-Rules = Callable[[str], Definition | None]
+Rules = Callable[[str], FormatDefinition | None]
 """The definition for the lines of an origin, if there is one."""
 
 
@@ -93,7 +94,7 @@ def drop(store: Store, branch: str) -> int:
 def replay(
     store: Store,
     branch: str,
-    connect: Callable[[], Any],
+    connect: Connect,
     *,
     form: str | None = None,
     type_: str | None = None,
@@ -154,7 +155,7 @@ class _Retry:
         self,
         store: Store,
         branch: str,
-        connect: Callable[[], Any],
+        connect: Connect,
         state: Manifest,
         rules: Rules,
         type_: str | None,
@@ -275,14 +276,14 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     """The definitions by origin: a format, nothing, or a time zone alone."""
     formats = definitions.formats_of(store, state)
     requested = definitions.resolve(form, formats) if form is not None else None
-    of_origin: dict[str, Definition | None] = {}
+    of_origin: dict[str, FormatDefinition | None] = {}
     if requested is None and formats:
         for cursor in cursors.of_state(store, state):
             of_origin[cursor.origin] = definitions.of_cursor(formats, cursor)
     return lambda origin: requested or of_origin.get(origin)
 
 
-def _form(rule: Definition | None, head: bytes) -> Format:
+def _form(rule: FormatDefinition | None, head: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
@@ -292,7 +293,7 @@ def _form(rule: Definition | None, head: bytes) -> Format:
 
 
 def _parse(
-    rule: Definition | None, line: str, reason: str, type_: str | None
+    rule: FormatDefinition | None, line: str, reason: str, type_: str | None
 ) -> list[dict[str, Any]] | None:
     """Return the events of a line, None if it is none, or not stored byte for byte."""
     try:

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.event import bookkeeping
 from lakelog.event.types import Event
 from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import Cursor, CursorIndex
+from lakelog.files.cursors import CursorIndex, FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import segment_sql
+from lakelog.segments.connection import Connect
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -45,7 +45,7 @@ class Repeats:
     """Whether no two files are likely to share these lines."""
 
 
-def earlier(index: CursorIndex, later: Cursor) -> list[Cursor]:
+def earlier(index: CursorIndex, later: FileCursor) -> list[FileCursor]:
     """Return the cursors of what had a file's name before it, or is its beginning."""
     excluded = {later.origin, *later.apart}
     namesakes = [
@@ -96,11 +96,11 @@ def find(job: Job, doubtful_by_origin: dict[str, bool]) -> list[Repeats]:
 
 
 def compare(
-    connect: Callable[[], Any],
+    connect: Connect,
     paths: Paths,
     entries: list[SegmentEntry],
     index: CursorIndex,
-    files: list[Cursor],
+    files: list[FileCursor],
 ) -> list[Repeats]:
     """Compare the rows of files with those of earlier ones; return what is repeated, by file."""
     pairs = [

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from lakelog.files import content, cursors
-from lakelog.files.cursors import Cursor, CursorIndex, Start, printable
+from lakelog.files.cursors import CursorIndex, FileCursor, Start, printable
 from lakelog.files.scan import FileState
 from lakelog.files.source import Source
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
@@ -31,7 +31,7 @@ def skip_to_ends(job: Job, files: Sequence[FileState], roots: list[str]) -> None
             if _is_known(resolver.index, job.label, roots):
                 job.cache.keep(batch.state.digest, resolver.index)
                 return
-            moves = list[tuple[Start, Cursor]]()
+            moves = list[tuple[Start, FileCursor]]()
             for file in files:
                 # One that cannot be read is reported by who reads it next.
                 with suppress(OSError), closing(Source(file.path)) as source:
@@ -57,7 +57,7 @@ def _is_known(index: CursorIndex, label: str | None, roots: list[str]) -> bool:
     )
 
 
-def _at_end(source: Source, start: Start) -> Cursor:
+def _at_end(source: Source, start: Start) -> FileCursor:
     """The cursor behind the last whole line of a file; of a packed one behind all of it."""
     source.limit = None
     source.seek(0)

@@ -3,12 +3,12 @@ leaves out those that the tail has, and looks again right before the link (F13.5
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import DamagedWal
 from lakelog.segments import identity_run, rows
+from lakelog.segments.connection import Connect
 from lakelog.store import wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.tail import Tail, pick
@@ -32,7 +32,7 @@ class TailKeys:
         self._tail: Tail | None = None
         self._parts: list[_Part] = []
 
-    def look(self, store: Store, branch: str, connect: Callable[[], Any]) -> list[Any]:
+    def look(self, store: Store, branch: str, connect: Connect) -> list[Any]:
         """Return the keys of now, as pairs of sorted arrays."""
         self._tail = self._tail or Tail(store.paths, store.refs, branch)
         frames = {

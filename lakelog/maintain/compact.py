@@ -16,18 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
-from lakelog.maintain.payloads import Payloads, Rows, read_segment
+from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import (
-    arrays,
-    bloom,
-    column_encoding,
-    segment,
-    segment_sql,
-    word_index,
-    word_indexing,
-)
+from lakelog.segments import arrays, bloom, segment, segment_sql, word_index, word_indexing
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
 from lakelog.store import disk
@@ -60,8 +52,6 @@ _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
 _ROW_GROUP_BYTES = 32_000_000
-_TRIED = 8_192
-"""Encodings of texts are tried on so many rows."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +168,7 @@ class _Merging:
         level: int,
     ) -> None:
         self._store, self._branch, self._encoding, self._level = store, branch, encoding, level
-        self._payloads = Payloads(store, engine)
+        self._payloads = PayloadStorage(store, engine)
         self._pending: _SortedSegment | None = None
         self.total = Compaction()
 
@@ -276,7 +266,11 @@ class _SortedSegment:
 
 
 def _sorted_segment(
-    rows: Rows, group: list[SegmentEntry], level: int, payloads: Payloads, encoding: Executor
+    rows: SegmentRows,
+    group: list[SegmentEntry],
+    level: int,
+    payloads: PayloadStorage,
+    encoding: Executor,
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
     encoding is done at once."""
@@ -284,7 +278,7 @@ def _sorted_segment(
     step = _row_group(table)
     order = sort_order(table, step)
     fields = payloads.choose(rows, group, order)
-    commit, encodings = disk.random_hex(), _text_encodings(table, order)
+    commit, encodings = disk.random_hex(), segment.text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
     words = word_indexing.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
@@ -313,19 +307,6 @@ def _row_group(table: pa.Table) -> int:
     """Return the rows of a row group: fewer where they are long, as there are several copies."""
     fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
     return max(1, min(segment.ROW_GROUP, fitting))
-
-
-def _text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
-    """Return the encodings of columns of texts, by trial."""
-    rows = order.take(column_encoding.sample(len(order), _TRIED))
-    columns = table.select(segment.TEXTS).take(rows)
-    values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
-    scale = len(order) / max(len(rows), 1)
-    return {
-        name: column_encoding.choose(column, scale)
-        for name, column in values.items()
-        if len(column)
-    }
 
 
 def sort_order(table: pa.Table, step: int) -> pa.Array:
@@ -378,8 +359,8 @@ def write_sorted(
 ) -> SegmentEntry:
     """Write rows of `group` with seq, in any order, as a sorted segment."""
     with ThreadPoolExecutor(1) as encoding:
-        payloads = Payloads(store, connection)
-        return _sorted_segment(Rows(rows), group, level, payloads, encoding).put(store)
+        payloads = PayloadStorage(store, connection)
+        return _sorted_segment(SegmentRows(rows), group, level, payloads, encoding).put(store)
 
 
 def check(store: Store, group: list[SegmentEntry]) -> None:

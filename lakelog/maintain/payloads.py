@@ -28,7 +28,7 @@ TYPED = True
 
 
 @dataclass(frozen=True)
-class Rows:
+class SegmentRows:
     """Rows of segments with seq. Payloads in a column `fields` are structs of `schema`, which are
     `text_bytes` as text."""
 
@@ -37,7 +37,7 @@ class Rows:
     text_bytes: int = 0
 
 
-class Payloads:
+class PayloadStorage:
     """How one run stores payloads: as typed columns, with the schemas of what is there already."""
 
     def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
@@ -46,7 +46,7 @@ class Payloads:
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
 
-    def rows(self, group: list[SegmentEntry]) -> Rows:
+    def rows(self, group: list[SegmentEntry]) -> SegmentRows:
         """Return the rows of a group. Raises DamagedSegment."""
         sources = [
             (entry, *read_segment(self._store, entry, segment.read_stored)) for entry in group
@@ -77,10 +77,10 @@ class Payloads:
             index = merged.column_names.index(typed.COLUMN)
             structs = merged[typed.COLUMN].combine_chunks()
             merged = merged.set_column(index, typed.COLUMN, structs)
-        return Rows(merged, given, size)
+        return SegmentRows(merged, given, size)
 
     def choose(
-        self, rows: Rows, group: list[SegmentEntry], order: pa.Array
+        self, rows: SegmentRows, group: list[SegmentEntry], order: pa.Array
     ) -> typed_rows.FieldColumns | None:
         """Return how the payloads of a group are stored in an order, None for text."""
         if not TYPED:

@@ -7,15 +7,14 @@ once no move in the window names them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.event.encode import from_micros
 from lakelog.maintain import compact
+from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Retention, SegmentEntry, tombstone
+from lakelog.store.entry import RetentionEntry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
@@ -56,7 +55,7 @@ def preview(store: Store, branch: str, before: int) -> RetentionResult:
     return RetentionResult(before, len(old), len(straddling), events, not straddling, False)
 
 
-def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) -> RetentionResult:
+def apply(store: Store, branch: str, before: int, connect: Connect) -> RetentionResult:
     """Remove events before the cutoff. Raises DamagedSegment, OSError."""
     rewritten: dict[str, SegmentEntry | None] = {}
     counts = {"removed": 0, "rewritten": 0, "events": 0}
@@ -79,16 +78,14 @@ def apply(store: Store, branch: str, before: int, connect: Callable[[], Any]) ->
             "retention",
             f"{counts['events']} events before {line}",
             entries=(*map(tombstone, (*old, *straddling)), *remainders),
-            retention=Retention(before, disk.now_us()),
+            retention=RetentionEntry(before, disk.now_us()),
         )
 
     head = publish(store, branch, plan, discard=rewritten.clear)
     return RetentionResult(before, **counts, exact=True, applied=head is not None)
 
 
-def _rest(
-    store: Store, connect: Callable[[], Any], entry: SegmentEntry, before: int
-) -> SegmentEntry | None:
+def _rest(store: Store, connect: Connect, entry: SegmentEntry, before: int) -> SegmentEntry | None:
     """Write the rows of a straddling segment that stay."""
     condition = f"epoch_us(time) >= {before}"
     return compact.rewrite(store, connect(), [entry], condition, _LEVEL)

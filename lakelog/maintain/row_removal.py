@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import StalePlan
 from lakelog.maintain import compact
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
+from lakelog.segments.connection import Connect
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
@@ -111,7 +111,7 @@ def apply(
     generation: int,
     note: DedupeNote,
     message: str,
-    connect: Callable[[], Any],
+    connect: Connect,
     progress: ProgressCallback | None = None,
 ) -> RowRemoval:
     """Remove the rows of the sorted seqs `removed_seqs` from a branch, as one `dedupe` move.
@@ -145,7 +145,7 @@ def apply(
 
 
 def _rest(
-    store: Store, connect: Callable[[], Any], entry: SegmentEntry, removed_part: np.ndarray
+    store: Store, connect: Connect, entry: SegmentEntry, removed_part: np.ndarray
 ) -> SegmentEntry | None:
     """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
     compact.check(store, [entry])
@@ -157,7 +157,7 @@ def _rest(
     cursor.register("removed", removed)
     with contextlib.closing(cursor):
         query = f"SELECT count(*) FROM ({query}) WHERE seq IN (SELECT seq FROM removed)"
-        if cursor.execute(query).fetchone()[0] != len(removed_part):
+        if cursor.execute(query).fetchall()[0][0] != len(removed_part):
             raise StalePlan("some of the rows are not on the branch any more: plan again")
     if len(removed_part) == entry.events:
         return None

@@ -60,7 +60,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Step:
+class ProofStep:
     """The neighbour of a path's node of this height: how many events it has, and its hash."""
 
     height: int
@@ -94,7 +94,7 @@ def leaf(data: bytes) -> bytes:
     return hashlib.sha256(b"\0" + data).digest()
 
 
-def node(height: int, first_child: Step, second_child: Step) -> bytes:
+def node(height: int, first_child: ProofStep, second_child: ProofStep) -> bytes:
     """Return the node above two neighbours of a height."""
     head = _NODE.pack(1, height, first_child.count, second_child.count)
     return hashlib.sha256(head + first_child.hash + second_child.hash).digest()
@@ -152,11 +152,11 @@ def _heads(lake: str, rows: pa.Table, columns: list[Any]) -> Any:
     return heads
 
 
-def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, list[Step]]:
+def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, list[ProofStep]]:
     """Return the highest nodes above `levels` that lie within the range of seq [low, high), and
     the path from the event `seq` up to one of them. No two of the nodes may overlap."""
     peaks: Levels = {}
-    path: list[Step] = []
+    path: list[ProofStep] = []
     rising = _none()
     for height in range(HEIGHT + 1):
         nodes = _merge(rising, levels[height]) if height in levels else rising
@@ -178,7 +178,7 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
     return peaks, path
 
 
-def root(levels: Levels, seq: int = -1) -> tuple[bytes, int, list[Step]]:
+def root(levels: Levels, seq: int = -1) -> tuple[bytes, int, list[ProofStep]]:
     """Return the root above nodes that do not overlap, the number of events, and the path from
     the event `seq` to the root."""
     peaks, path = climb(levels, *_WHOLE, seq)
@@ -211,7 +211,7 @@ def _merge(rising: Nodes, added: Nodes) -> Nodes:
     return concat([rising, added]) if len(rising.places) else added
 
 
-def _neighbour(nodes: Nodes, height: int, seq: int) -> list[Step]:
+def _neighbour(nodes: Nodes, height: int, seq: int) -> list[ProofStep]:
     """Return the neighbour of the node above a seq, if both have events."""
     place = seq >> height
     indices = {}
@@ -221,7 +221,7 @@ def _neighbour(nodes: Nodes, height: int, seq: int) -> list[Step]:
             return []
         indices[sibling] = index
     index = indices[place ^ 1]
-    return [Step(height, int(nodes.counts[index]), nodes.hashes[index].tobytes())]
+    return [ProofStep(height, int(nodes.counts[index]), nodes.hashes[index].tobytes())]
 
 
 def _join(nodes: Nodes, height: int) -> Nodes:
@@ -252,10 +252,10 @@ def _hash_pairs(nodes: Nodes, left_indices: Any, height: int) -> Any:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def follow(event: bytes, seq: int, path: list[Step]) -> tuple[bytes, int, int]:
+def follow(event: bytes, seq: int, path: list[ProofStep]) -> tuple[bytes, int, int]:
     """Return the root that a path leads to from an event, the number of events below it, and how
     many of them come before the event. Raises ValueError for a path that cannot be."""
-    current, index, height = Step(-1, 1, leaf(event)), 0, -1
+    current, index, height = ProofStep(-1, 1, leaf(event)), 0, -1
     for step in path:
         if not height < step.height < HEIGHT or step.count < 1:
             raise ValueError("its path is not in order")
@@ -263,5 +263,5 @@ def follow(event: bytes, seq: int, path: list[Step]) -> tuple[bytes, int, int]:
         is_right = seq >> height & 1
         pair = (step, current) if is_right else (current, step)
         index += step.count if is_right else 0
-        current = Step(height, current.count + step.count, node(height, *pair))
+        current = ProofStep(height, current.count + step.count, node(height, *pair))
     return current.hash, current.count, index

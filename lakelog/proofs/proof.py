@@ -16,7 +16,7 @@ from typing import Any
 from lakelog.errors import NotProven
 from lakelog.proofs import envelope, event_tree, signing, snapshot_tree
 from lakelog.proofs.envelope import Signed
-from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, Step
+from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
 from lakelog.proofs.keys import PublicKey
 from lakelog.proofs.signing import Target
 from lakelog.store import disk, document
@@ -116,10 +116,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int
 
 
-def _step(body: Any) -> Step:
+def _step(body: Any) -> ProofStep:
     if body.keys() != _STEP or not (_is_count(body["height"]) and _is_count(body["events"])):
         raise ValueError("a step of its path")
     digest = bytes.fromhex(body["hash"])
     if len(digest) != 32 or digest.hex() != body["hash"]:
         raise ValueError("a hash of its path")
-    return Step(body["height"], body["events"], digest)
+    return ProofStep(body["height"], body["events"], digest)

@@ -27,6 +27,7 @@ import orjson
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
+from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff
@@ -112,12 +113,12 @@ class _Source:
     failing: int | None = None
 
 
-def looking(store: Store, connect: Callable[[], Any]) -> Callable[[Diff], Behaviour]:
+def looking(store: Store, connect: Connect) -> Callable[[Diff], Behaviour]:
     """Return what a Diff asks for its behaviour."""
     return lambda found: compare(store, found, connect)
 
 
-def compare(store: Store, diff: Diff, connect: Callable[[], Any]) -> Behaviour:
+def compare(store: Store, diff: Diff, connect: Connect) -> Behaviour:
     """Compare the behaviour of two states. Raises Damaged."""
     with closing(connect().cursor()) as cursor:
         before, after = _sides(store, diff, cursor)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from lakelog.query.tail_rows import TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.search import expanded
 from lakelog.segments import segment_sql, sql
+from lakelog.segments.connection import Connect
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store import wal
 from lakelog.store.bootstrap import Store
@@ -69,7 +70,7 @@ class Follower:
         self,
         store: Store,
         branch: str,
-        connect: Callable[[], Any],
+        connect: Connect,
         condition: str | None = None,
         tail: Tail | None = None,
     ) -> None:
@@ -298,7 +299,7 @@ class Follower:
 
 
 def matching_segments(
-    store: Store, connect: Callable[[], Any], state: Manifest, condition: str | None
+    store: Store, connect: Connect, state: Manifest, condition: str | None
 ) -> list[SegmentEntry]:
     """The segments of events of a state that may hold what matches a condition."""
     entries = store.manifests.segments(state, "events")

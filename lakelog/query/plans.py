@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selection:
+class LakeSelect:
     """A SELECT over tables of the lake, and the state that it reads."""
 
     query: Query
@@ -38,13 +38,13 @@ class Selection:
     pinned: Pinned
 
 
-class Plan(Protocol):
+class QueryPlan(Protocol):
     """A way to answer a SELECT."""
 
-    def applies(self, selection: Selection) -> bool:
+    def applies(self, selection: LakeSelect) -> bool:
         """Whether the plan can answer a SELECT."""
 
-    def run(self, selection: Selection) -> Stream | None:
+    def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows; None if the query needs another plan, or is wrong."""
 
 
@@ -54,12 +54,12 @@ class CountPlan:
     def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
         self._tables, self._types, self._cursors = tables, types, cursors
 
-    def applies(self, selection: Selection) -> bool:
+    def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
         query = selection.query
         return self._tables.only is None and (query.counts_all is not None or query.has_words)
 
-    def run(self, selection: Selection) -> Stream | None:
+    def run(self, selection: LakeSelect) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
         if selection.query.has_words:
             counted = counted_word(selection.query.sql)
@@ -67,7 +67,7 @@ class CountPlan:
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.constant(answer) if answer else None
 
-    def _of_word(self, selection: Selection, column: str, word: str) -> Stream | None:
+    def _of_word(self, selection: LakeSelect, column: str, word: str) -> Stream | None:
         """Count the events that have a word: by the index of each segment that knows, and by
         reading the others and the tail."""
         (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
@@ -88,11 +88,11 @@ class ScanPlan:
     def __init__(self, tables: LakeTables, scans: FrameScans) -> None:
         self._tables, self._scans = tables, scans
 
-    def applies(self, selection: Selection) -> bool:
+    def applies(self, selection: LakeSelect) -> bool:
         """Whether nothing but all events is read."""
         return selection.names == {"events"} and self._tables.only is None
 
-    def run(self, selection: Selection) -> Stream | None:
+    def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows, None if they need columns that are not in every frame."""
         cursor = self._tables.engine().cursor()
         return self._scans.stream(cursor, selection.query, selection.pinned)
@@ -105,7 +105,7 @@ class NeedlePlan:
     def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
         self._tables, self._types, self._cursors = tables, types, cursors
 
-    def applies(self, selection: Selection) -> bool:
+    def applies(self, selection: LakeSelect) -> bool:
         """Whether certain ids, subjects or words are asked for, in segments alone."""
         pending, query = selection.pinned[1], selection.query
         has_tail = pending is not None and bool(pending.frames)
@@ -115,7 +115,7 @@ class NeedlePlan:
             and not table_sql.has_names(query.sql)
         )
 
-    def run(self, selection: Selection) -> Stream | None:
+    def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows, None if more than one table, or many rows for words, are to be read."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
@@ -139,11 +139,11 @@ class TablePlan:
     ) -> None:
         self._tables, self._types, self._tops, self._cursors = tables, types, tops, cursors
 
-    def applies(self, selection: Selection) -> bool:
+    def applies(self, selection: LakeSelect) -> bool:
         """Whether tables are read: always."""
         return True
 
-    def run(self, selection: Selection) -> Stream | None:
+    def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
@@ -153,7 +153,7 @@ class TablePlan:
         return self._cursors.stream(rewritten, views)
 
 
-def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Plan, ...]:
+def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[QueryPlan, ...]:
     """Return all plans, in the order in which they are tried."""
     types, cursors = binder.types, binder.cursors
     return (

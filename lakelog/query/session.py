@@ -19,7 +19,7 @@ from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.lake_tables import LakeTables
-from lakelog.query.plans import Selection, plans_of
+from lakelog.query.plans import LakeSelect, plans_of
 from lakelog.query.relation import Failure, Relation, guarded
 from lakelog.query.sql import listings
 from lakelog.query.sql.analysis import analyze
@@ -117,7 +117,7 @@ class Session:
                     return Relation(None, stream, self._failure(stream.query, (sql, None, digest)))
         return None
 
-    def _selection(self, sql: str, digest: str | None) -> Selection | None:
+    def _selection(self, sql: str, digest: str | None) -> LakeSelect | None:
         """Parse a query; None if it may read anything besides `events` and `quarantine`."""
         tables = self.tables
         is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
@@ -127,7 +127,7 @@ class Session:
         names = query.own_tables(TABLES)
         if names is None or tables.hides_tables or listings.asks_for_tables(sql):
             return None
-        return Selection(query, names, tables.state(digest))
+        return LakeSelect(query, names, tables.state(digest))
 
     def _run(
         self, cursor: Any, sql: str, values: Any, digest: str | None, scope: Scope | None

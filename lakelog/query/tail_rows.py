@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lakelog.maintain.seal import batches, drop_duplicates
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
@@ -27,17 +27,17 @@ ORDER = "tail_order"
 """A column of the tail: the order in which its rows will be sealed, the same for every reader."""
 _RUN = b"lakelog.run"
 """Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
-Frame = tuple[str, int]
+FrameId = tuple[str, int]
 
 
 class TailRows:
     """Rows of one branch's tail, kept between queries; what is sealed is dropped."""
 
-    def __init__(self, store: Store, connect: Callable[[], Any]) -> None:
+    def __init__(self, store: Store, connect: Connect) -> None:
         self._store, self._connect = store, connect
         self._table: pa.Table | None = None
         self._run, self._deduped_run = disk.random_hex(), ""
-        self._frames: list[tuple[Frame, int]] = []
+        self._frames: list[tuple[FrameId, int]] = []
         self._head, self._grew, self._upto = 0, False, dict[str, int]()
         self._answer: tuple[PendingFrames, tuple[IdRun, ...], pa.Table | None] | None = None
         self._deduped: tuple[pa.Table | None, tuple[IdRun, ...], pa.Table] | None = None

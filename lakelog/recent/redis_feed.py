@@ -39,7 +39,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
-from lakelog.views.lineage import Part
+from lakelog.views.lineage import SegmentRead
 
 if TYPE_CHECKING:
     import duckdb
@@ -278,7 +278,7 @@ class RecentFeeder:
         """Fill another generation, let it take the place of the one that is read, drop the rest."""
         generation = secrets.token_hex(4)
         entries = self._store.manifests.segments(state, "events")
-        step = DeltaStep(tuple(Part(entry, {}) for entry in entries), state.next_seq)
+        step = DeltaStep(tuple(SegmentRead(entry, {}) for entry in entries), state.next_seq)
         fresh = Watermark(self._store.lake_id, self._lake.branch_name, _MAPPING, "append")
         try:
             self._call("SADD", f"{self._prefix}:generations", generation)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import known
-from lakelog.remotes.known import KnownBranch, KnownRemote, Place, place_of
+from lakelog.remotes.known import KnownBranch, KnownRemote, MovePosition, place_of
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
 from lakelog.store.merge_note import MergeNote
@@ -101,7 +101,7 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
 
 def shared_place(
     store: Store, site: Site, branch: KnownBranch, local: Move, remote: Move
-) -> Place | str:
+) -> MovePosition | str:
     """Return the newest place of the remote branch that both branches go on from, with its numbers,
     as far as can be told; or the reason why there is none."""
     common = branch.common
@@ -129,18 +129,18 @@ def shared_place(
     return "the move that both had in common is gone there"
 
 
-def _is_since(place: Place, remote: Move) -> bool:
+def _is_since(place: MovePosition, remote: Move) -> bool:
     """Whether a place is one of the branch as it was not rewound since."""
     return place.generation == remote.generation and place.number <= remote.number
 
 
-def _is_passed(site: Site, place: Place, remote: Move) -> bool:
+def _is_passed(site: Site, place: MovePosition, remote: Move) -> bool:
     """Whether the log of the remote branch has the move of a place."""
     head = site.move(remote.branch, place.number)
     return head is not None and head.move.snapshot == place.snapshot
 
 
-def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> Place | None:
+def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MovePosition | None:
     """Return the newest move of the remote branch that names a state which the local one names,
     too, both since their last rewinds."""
     moves = _since_rewind(store, local, over_merges=False)
@@ -155,7 +155,7 @@ def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> Place
     return None
 
 
-def _is_in_log(site: Site, place: Place, remote: Move) -> bool:
+def _is_in_log(site: Site, place: MovePosition, remote: Move) -> bool:
     """Whether the remote branch still has a move: a registry may keep one of two that were made at
     once, and have acknowledged both."""
     if place.number >= remote.number:
@@ -183,10 +183,10 @@ def _is_unchanged(store: Store, local: Move, since: int) -> bool:
     return since <= local.number
 
 
-def _merged_places(moves: Iterable[Move]) -> Iterator[Place]:
+def _merged_places(moves: Iterable[Move]) -> Iterator[MovePosition]:
     """Yield the places that merges among moves name."""
     for note in filter(None, map(MergeNote.of, moves)):
-        yield Place(note.number, note.generation, note.snapshot)
+        yield MovePosition(note.number, note.generation, note.snapshot)
 
 
 def _since_rewind(store: Store, local: Move, over_merges: bool) -> Iterator[Move]:

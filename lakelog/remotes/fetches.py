@@ -28,7 +28,7 @@ from lakelog.remotes.ancestry import (
 )
 from lakelog.remotes.carry import Carried, Transfer
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.known import Common, KnownBranch, KnownRemote, Place, place_of, track
+from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
@@ -286,7 +286,7 @@ class _Fetch:
         carry.download(self._store, self._site.remote, pages, Carried(), _silent)
         return state
 
-    def _state_at(self, branch: str, place: Place) -> Manifest:
+    def _state_at(self, branch: str, place: MovePosition) -> Manifest:
         """Return the manifest of a move of the remote's branch. Raises Diverged if it is gone."""
         manifests, snapshot = self._store.manifests, place.snapshot
         if manifests.is_there(snapshot):

@@ -54,7 +54,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 
 
 @dataclass(frozen=True)
-class Place:
+class MovePosition:
     """A move of a remote branch: its number, the branch's generation, and the state it names."""
 
     number: int
@@ -66,15 +66,15 @@ class Place:
 class Common:
     """A move of the remote branch, and the move of the local one that held the same events."""
 
-    remote: Place
-    local: Place
+    remote: MovePosition
+    local: MovePosition
 
 
 @dataclass(frozen=True)
 class KnownBranch:
     """What is known of one branch of a remote."""
 
-    seen: Place | None = None
+    seen: MovePosition | None = None
     common: Common | None = None
 
 
@@ -157,8 +157,8 @@ def load(store: Store, name: str) -> KnownRemote:
 def _known(body: dict[str, dict[str, dict[str, object]]]) -> KnownBranch:
     place, common = body["seen"], body["common"]
     return KnownBranch(
-        place and Place(**place),  # type: ignore[arg-type]
-        common and Common(Place(**common["remote"]), Place(**common["local"])),  # type: ignore
+        place and MovePosition(**place),  # type: ignore[arg-type]
+        common and Common(MovePosition(**common["remote"]), MovePosition(**common["local"])),  # type: ignore
     )
 
 
@@ -225,9 +225,9 @@ def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes 
     store.refs.replace_tag(Tag(name, snapshot, now_us, author(), message, branch, commit, carried))
 
 
-def place_of(move: Move) -> Place:
+def place_of(move: Move) -> MovePosition:
     """Return what is remembered of a move."""
-    return Place(move.number, move.generation, move.snapshot)
+    return MovePosition(move.number, move.generation, move.snapshot)
 
 
 def checked_url(url: str) -> str:

@@ -20,7 +20,7 @@ from lakelog.maintain.row_removal import dedupes
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
-from lakelog.remotes.known import Place
+from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_records import (
     Conflict,
     LiveEntries,
@@ -57,7 +57,7 @@ class Merge:
     """The merge of a state of a remote's branch into a branch of a lake."""
 
     def __init__(
-        self, lake: Lake, url: str, name: str, base: Manifest, place: Place, theirs: Manifest
+        self, lake: Lake, url: str, name: str, base: Manifest, place: MovePosition, theirs: Manifest
     ) -> None:
         """`base` is a state that both grew from, `place` that of `theirs`, and `name` what the
         remote's branch is called here."""

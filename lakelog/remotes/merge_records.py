@@ -16,7 +16,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 
-Key = tuple[str, str]
+EntryKey = tuple[str, str]
 """The `what` and the key of an entry."""
 _STATUS = {
     "cursor": frozenset(
@@ -46,14 +46,14 @@ class Conflict(ValueError):
 class LiveEntries:
     """The live entries of a state: records by what and key, and segments of each kind by key."""
 
-    records: dict[Key, Record]
+    records: dict[EntryKey, Record]
     events: dict[str, SegmentEntry]
     quarantine: dict[str, SegmentEntry]
 
 
 def live_entries(store: Store, state: Manifest) -> LiveEntries:
     """Return the live entries of a state; opens every page. Raises DamagedManifest."""
-    live: dict[Key, Entry] = {}
+    live: dict[EntryKey, Entry] = {}
     pages = map(store.manifests.page, state.pages)
     for entry in itertools.chain(*pages, state.recent):
         key = entry.what, entry.key
@@ -69,7 +69,7 @@ def live_entries(store: Store, state: Manifest) -> LiveEntries:
 
 
 def join_records(
-    base: dict[Key, Record], ours: dict[Key, Record], theirs: dict[Key, Record]
+    base: dict[EntryKey, Record], ours: dict[EntryKey, Record], theirs: dict[EntryKey, Record]
 ) -> list[Record | Removal]:
     """Return the entries that bring our changes since `base` to theirs, removals first; also where
     and when we looked at what neither changed. Raises Conflict."""
@@ -108,7 +108,7 @@ def join_quarantine(
     return removals, [entry for key, entry in ours.quarantine.items() if key not in had]
 
 
-def _changed(base: dict[Key, Record], records: dict[Key, Record]) -> set[Key]:
+def _changed(base: dict[EntryKey, Record], records: dict[EntryKey, Record]) -> set[EntryKey]:
     """Return the keys whose content is not that of the base."""
     keys = base.keys() | records.keys()
     return {key for key in keys if _content(base.get(key)) != _content(records.get(key))}
@@ -123,10 +123,10 @@ def _content(record: Record | None) -> dict[str, object] | None:
 
 
 def _sources(
-    changed: Iterable[Key], base: dict[Key, Record], records: dict[Key, Record]
-) -> dict[str, set[Key]]:
+    changed: Iterable[EntryKey], base: dict[EntryKey, Record], records: dict[EntryKey, Record]
+) -> dict[str, set[EntryKey]]:
     """Return the changed cursors of each origin of rows, and of each file of a machine."""
-    sources: dict[str, set[Key]] = {}
+    sources: dict[str, set[EntryKey]] = {}
     for key in changed:
         if key[0] == "cursor":
             for record in filter(None, (base.get(key), records.get(key))):
@@ -138,7 +138,7 @@ def _sources(
     return sources
 
 
-def _words(key: Key, record: Record | None) -> str:
+def _words(key: EntryKey, record: Record | None) -> str:
     name = record.members.get("name") if record and key[0] in _STATUS else None
     done = _CHANGED.get(key[0], f"the {key[0]} {{name}} was changed")
     return f"{done.format(name=repr(name or key[1]))} on both sides, each in its own way"

@@ -9,7 +9,7 @@ that are there: by their identity key, or by their origin and position.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from lakelog.maintain import compact
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, segment_sql, sql
+from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -72,7 +73,7 @@ class OwnRows:
 class RowSieve:
     """Finds our rows that are not among theirs, which came from the remote at `url`."""
 
-    def __init__(self, store: Store, url: str, connect: Callable[[], Any]) -> None:
+    def __init__(self, store: Store, url: str, connect: Connect) -> None:
         self._store, self._url, self._connect = store, url, connect
 
     def require_whole(self, theirs: RowSpan) -> None:

@@ -1,30 +1,24 @@
 """The HTTP API of an OCI registry: manifests, blobs and tags of one repository.
 
-See https://github.com/opencontainers/distribution-spec. Connections are kept open and shared by
-threads. Bodies are bounded, secrets go to the registry and to the token server that it names and
-nowhere else, and nothing is sent in the clear but to this machine. A request that was interrupted
-raises Interrupted; the caller makes it again.
+See https://github.com/opencontainers/distribution-spec. Bodies are bounded, secrets go to the
+registry and to the token server that it names and nowhere else, and nothing is sent in the clear
+but to this machine. A request that was interrupted raises Interrupted; the caller makes it again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import io
 import json
 import re
-import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from lakelog.clients.connection import is_loopback
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import docker_config
-from lakelog.remotes.remote import Interrupted, Pace
+from lakelog.remotes.registry_connections import RegistryConnections, RegistryResponse, RequestBody
+from lakelog.remotes.remote import Interrupted
 
 MANIFEST_MAX = 4 << 20
 """Bytes of a manifest at most, as registries have it."""
@@ -32,97 +26,12 @@ PART = 8 << 20
 """Longer blobs are sent in parts of this length."""
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-_ANSWER_MAX, _TAGS_MAX = 64 << 10, 8 << 20
+_TAGS_MAX = 8 << 20
 _NAMES_MAX, _PAGES_MAX = 400_000, 1_000
-_PIECE = 1 << 20
-_TIMEOUT = 60.0
-_IDLE = 4.0
-"""Servers close connections that are idle for 5 s or longer."""
-_WAIT_MAX = 30.0
 _REDIRECTS = 5
 _MOVED = (301, 302, 303, 307, 308)
 _REFERENCE = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
-Body = bytes | None
-
-
-@dataclass(frozen=True)
-class _Link:
-    """A connection that is open: where to, and when it was used last."""
-
-    to: tuple[str, str]
-    http: http.client.HTTPConnection
-    used: float = 0.0
-
-
-class _PacedStream(io.RawIOBase):
-    """The bytes of a connection, given up where they come too slowly, in headers as in bodies."""
-
-    def __init__(self, raw: io.RawIOBase, url: str) -> None:
-        self._raw, self._pace = raw, Pace(url)
-
-    def readable(self) -> bool:
-        """It is only read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what is there."""
-        started = time.monotonic()
-        count = self._raw.readinto(buffer)
-        self._pace.add(time.monotonic() - started, count or 0)
-        return count
-
-    def close(self) -> None:
-        """Close the connection's side of it."""
-        self._raw.close()
-        super().close()
-
-
-class Answer:
-    """What a server answered; its body is read later, or the connection ends with `close`."""
-
-    def __init__(
-        self, response: http.client.HTTPResponse, link: _Link, give_back: Callable[[_Link], None]
-    ) -> None:
-        self.status, self.headers = response.status, response.headers
-        self._response, self._link, self._give_back = response, link, give_back
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the body. Raises Interrupted."""
-        whole = False
-        try:
-            while chunk := self._response.read1(_PIECE):
-                yield chunk
-            # A body that ends early has no error of its own here.
-            if self._response.length:
-                raise Interrupted("the connection was lost")
-            whole = True
-        except (OSError, http.client.HTTPException) as error:
-            raise (
-                error if isinstance(error, (Interrupted, Unreachable)) else _interrupted(error)
-            ) from None
-        finally:
-            self._end(whole)
-
-    def body(self, limit: int = _ANSWER_MAX) -> bytes:
-        """Return the body, cut at a limit. Raises Interrupted."""
-        data = bytearray()
-        for chunk in self.pieces():
-            data += chunk
-            if len(data) > limit:
-                break
-        return bytes(data)
-
-    def close(self) -> None:
-        """Read no further."""
-        self._end(False)
-
-    def _end(self, whole: bool) -> None:
-        if whole and self._response.isclosed() and not self._response.will_close:
-            self._give_back(self._link)
-        else:
-            self._response.close()
-            self._link.http.close()
 
 
 class Repository:
@@ -135,7 +44,7 @@ class Repository:
         server = "registry-1.docker.io" if host == "docker.io" else host
         scheme = "http" if is_loopback(urlsplit(f"//{server}").hostname or "") else "https"
         self._root = (scheme, server)
-        self._idle: list[_Link] = []
+        self._connections = RegistryConnections(url)
         self._lock = threading.Lock()
         self._authorization = ""
         self._login: docker_config.Login | None = None
@@ -276,10 +185,7 @@ class Repository:
 
     def close(self) -> None:
         """Close the connections."""
-        with self._lock:
-            links, self._idle = self._idle, []
-        for link in links:
-            link.http.close()
+        self._connections.close()
 
     def _size(self, path: str, headers: dict[str, str] | None = None) -> int | None:
         answer = self._request("HEAD", path, headers=headers)
@@ -291,8 +197,12 @@ class Repository:
         return int(length) if length.isdecimal() else 0
 
     def _request(
-        self, method: str, path: str, body: Body = None, headers: dict[str, str] | None = None
-    ) -> Answer:
+        self,
+        method: str,
+        path: str,
+        body: RequestBody = None,
+        headers: dict[str, str] | None = None,
+    ) -> RegistryResponse:
         """Return the answer to a request, after redirects, with authorization where it is needed.
         Raises Interrupted, Unreachable, TransferRefused."""
         url = self._absolute(path if path[:1] in "/h" else f"/v2/{self._name}/{path}")
@@ -305,11 +215,13 @@ class Repository:
             answer = self._follow(method, url, body, own_headers)
         return answer
 
-    def _follow(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
+    def _follow(
+        self, method: str, url: str, body: RequestBody, headers: dict[str, str]
+    ) -> RegistryResponse:
         for _ in range(_REDIRECTS):
             authorization = {"Authorization": self._authorization} if self._authorization else {}
             # What is not the registry itself, such as the store behind it, gets no secrets.
-            answer = self._once(
+            answer = self._connections.request(
                 method, url, body, headers | (authorization if self._of_registry(url) else {})
             )
             if answer.status not in _MOVED or method not in ("GET", "HEAD"):
@@ -335,63 +247,6 @@ class Repository:
     def _of_registry(self, url: str) -> bool:
         return urlsplit(url)[:2] == self._root
 
-    def _once(self, method: str, url: str, body: Body, headers: dict[str, str]) -> Answer:
-        address = urlsplit(url)
-        target = (address.path or "/") + (f"?{address.query}" if address.query else "")
-        link = self._take((address.scheme, address.netloc))
-        try:
-            link.http.request(method, target, body, {"User-Agent": "lakelog", **headers})
-            answer = Answer(link.http.getresponse(), link, self._give_back)
-        except ssl.SSLCertVerificationError as error:
-            link.http.close()
-            raise Unreachable(
-                f"{self.url}: the certificate is not accepted: {error.verify_message}: name its"
-                " authority with SSL_CERT_FILE"
-            ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            link.http.close()
-            if isinstance(error, Unreachable):
-                raise
-            raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
-        if answer.status == 429 or answer.status >= 500:
-            self._wait(answer)
-        return answer
-
-    def _wait(self, answer: Answer) -> None:
-        """Wait as long as a busy server asks, and have the request made again."""
-        seconds = answer.headers.get("Retry-After", "")
-        reason = _words(answer)
-        if seconds.isdecimal():
-            time.sleep(min(float(seconds), _WAIT_MAX))
-        raise Interrupted(f"{self.url}: {reason}")
-
-    def _take(self, root: tuple[str, str]) -> _Link:
-        with self._lock:
-            for index in range(len(self._idle) - 1, -1, -1):
-                if self._idle[index].to == root:
-                    link = self._idle.pop(index)
-                    if time.monotonic() - link.used < _IDLE:
-                        return link
-                    link.http.close()
-        scheme, netloc = root
-        if scheme == "http":
-            connection = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
-        else:
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
-        connection.response_class = self._paced  # type: ignore[assignment]
-        return _Link(root, connection)
-
-    def _paced(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
-        response = http.client.HTTPResponse(sock, *arguments, **options)
-        raw: Any = response.fp.detach()
-        response.fp = io.BufferedReader(_PacedStream(raw, self.url))
-        return response
-
-    def _give_back(self, link: _Link) -> None:
-        with self._lock:
-            self._idle.append(_Link(link.to, link.http, time.monotonic()))
-
     # --- authorization ----------------------------------------------------------------------------
 
     def _authorize(self, challenge: str) -> None:
@@ -416,11 +271,13 @@ class Repository:
             form = {"grant_type": "refresh_token", "refresh_token": login.identity}
             body = urlencode({**query, **form, "client_id": "lakelog"}).encode()
             form_headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._once("POST", realm, body, form_headers)
+            answer = self._connections.request("POST", realm, body, form_headers)
         else:
             mark = "&" if "?" in realm else "?"
             headers = {"Authorization": login.basic} if login.basic else {}
-            answer = self._once("GET", f"{realm}{mark}{urlencode(query)}", None, headers)
+            answer = self._connections.request(
+                "GET", f"{realm}{mark}{urlencode(query)}", None, headers
+            )
         if answer.status in (400, 401, 403):
             answer.close()
             raise self._refused()
@@ -438,7 +295,7 @@ class Repository:
             " rights of that user"
         )
 
-    def _require(self, answer: Answer, *statuses: int) -> Answer:
+    def _require(self, answer: RegistryResponse, *statuses: int) -> RegistryResponse:
         """Return an answer with one of the statuses. Raises FileNotFoundError, Unreachable for
         missing rights, TransferRefused."""
         if answer.status in statuses:
@@ -446,7 +303,7 @@ class Repository:
         if answer.status in (401, 403):
             answer.close()
             raise self._refused()
-        reason = _words(answer)
+        reason = answer.reason()
         if answer.status in (404, 416):  # an upload that the registry forgot, or has otherwise
             raise Interrupted(f"{self.url}: {reason}")
         raise TransferRefused(f"{self.url}: the registry refuses: {reason}")
@@ -480,21 +337,3 @@ def divide(url: str) -> tuple[str, str]:
 
 def _with_digest(place: str, digest: str) -> str:
     return f"{place}{'&' if urlsplit(place).query else '?'}{urlencode({'digest': digest})}"
-
-
-def _interrupted(error: Exception) -> Interrupted:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Interrupted(" ".join(reason.split())[:200])
-
-
-def _words(answer: Answer) -> str:
-    """Return the status and what the registry says, in one line."""
-    data = b""
-    with contextlib.suppress(Interrupted):
-        data = answer.body()
-    reason = data[:500].decode("utf-8", "replace")
-    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, RecursionError):
-        error: Any = json.loads(data)["errors"][0]
-        reason = f"{error['code']}: {error['message']}"
-    printable = "".join(c if c.isprintable() else " " for c in reason)[:200]
-    return f"HTTP {answer.status} {' '.join(printable.split())}".rstrip()

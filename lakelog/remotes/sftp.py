@@ -44,7 +44,7 @@ _NAMES_MAX = 1_000_000
 _ANSWER = 120.0
 """Seconds to wait for an answer."""
 _GOODBYE = 10.0
-Answer = tuple[int, bytes]
+SftpReply = tuple[int, bytes]
 
 
 class Lost(Interrupted):
@@ -87,11 +87,11 @@ class SftpClient:
             stderr=subprocess.PIPE,
         )
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, Future[Answer]] = {}
+        self._waiting: dict[int, Future[SftpReply]] = {}
         self._lock = threading.Lock()
         self._unsent: list[bytes] = []
         self._words: deque[bytes] = deque(maxlen=16)
-        self._version: Future[Answer] = Future()
+        self._version: Future[SftpReply] = Future()
         self.extensions: frozenset[str] = frozenset()
         self.length = _SAFE_LENGTH
         self.is_lost = False
@@ -160,7 +160,7 @@ class SftpClient:
             self._forget(handle)
 
     def _read_on(
-        self, handle: bytes, start: int, size: int, answer: Future[Answer]
+        self, handle: bytes, start: int, size: int, answer: Future[SftpReply]
     ) -> Iterator[bytes]:
         offset, requested = start, start + self.length
         under_way = deque([answer])
@@ -179,10 +179,10 @@ class SftpClient:
                 # Less than was asked for: what follows was asked for at a wrong place.
                 under_way, requested = deque([self._read(handle, offset)]), offset + self.length
 
-    def _read(self, handle: bytes, offset: int) -> Future[Answer]:
+    def _read(self, handle: bytes, offset: int) -> Future[SftpReply]:
         return self._ask(_READ, _string(handle), struct.pack(">QI", offset, self.length))
 
-    def _data(self, answer: Future[Answer]) -> bytes:
+    def _data(self, answer: Future[SftpReply]) -> bytes:
         packet_type, body = self._result(answer)
         if packet_type == _STATUS and _Fields(body).u32() == _EOF:
             return b""
@@ -194,7 +194,7 @@ class SftpClient:
     def write(self, path: bytes, chunks: Iterator[bytes], how: int) -> None:
         """Write a file and sync it."""
         handle = self._open(path, WRITE | how)
-        under_way: deque[Future[Answer]] = deque()
+        under_way: deque[Future[SftpReply]] = deque()
         try:
             offset = 0
             for chunk in chunks:
@@ -306,12 +306,12 @@ class SftpClient:
         # packet of the network as the next request.
         self._ask(_CLOSE, _string(handle), send=False)
 
-    def _ask_more(self, name: str, *fields: bytes) -> Future[Answer]:
+    def _ask_more(self, name: str, *fields: bytes) -> Future[SftpReply]:
         return self._ask(_EXTENDED, _string(name.encode()), *fields)
 
-    def _ask(self, packet_type: int, *fields: bytes, send: bool = True) -> Future[Answer]:
+    def _ask(self, packet_type: int, *fields: bytes, send: bool = True) -> Future[SftpReply]:
         """Make a request; one that is not sent goes out with the next one that is."""
-        body, answer = b"".join(fields), Future[Answer]()
+        body, answer = b"".join(fields), Future[SftpReply]()
         number = next(self._numbers) & 0xFFFFFFFF
         self._waiting[number] = answer
         packet = struct.pack(">IBI", len(body) + 5, packet_type, number) + body
@@ -335,18 +335,18 @@ class SftpClient:
         if self.is_lost:
             self._break()  # whoever broke it may have done so before this request was noted
 
-    def _result(self, answer: Future[Answer]) -> Answer:
+    def _result(self, answer: Future[SftpReply]) -> SftpReply:
         try:
             return answer.result(_ANSWER)
         except NoAnswer:
             self._break()
             raise Lost("the server does not answer") from None
 
-    def _answer(self, answer: Future[Answer], packet_type: int) -> bytes:
+    def _answer(self, answer: Future[SftpReply], packet_type: int) -> bytes:
         got, body = self._result(answer)
         return self._expect(got, body, packet_type)
 
-    def _done(self, answer: Future[Answer]) -> None:
+    def _done(self, answer: Future[SftpReply]) -> None:
         packet_type, body = self._result(answer)
         self._expect(packet_type, body, _STATUS)
 

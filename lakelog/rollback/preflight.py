@@ -61,7 +61,7 @@ _TICK_NS = 50_000_000
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightLine:
     """A line of a preflight: of `part`, `name` is `now` so and `then` so; `problem` is "" or why
     the rollback is refused."""
 
@@ -80,7 +80,7 @@ class Preflight:
 
     target: str
     parts: tuple[str, ...]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[PreflightLine] = field(default_factory=list)
     records: list[StateRecord] = field(default_factory=list)
     copied: set[str] = field(default_factory=set)
     indices: dict[str, StateIndex] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Preflight:
         self, part: str, name: str, present_text: str, after_text: str, problem: str = ""
     ) -> None:
         """Add a finding."""
-        self.findings.append(Finding(part, name, present_text, after_text, problem))
+        self.findings.append(PreflightLine(part, name, present_text, after_text, problem))
 
 
 def examine(

@@ -32,7 +32,7 @@ from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_direct
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, origin, rewind
 from lakelog.state.listing import BEFORE_ROLLBACK
-from lakelog.state.parts import Part, extract, lay_out
+from lakelog.state.parts import DirectoryRestore, extract, lay_out
 from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import ClusterStep, Intent
@@ -333,7 +333,7 @@ def _prepare(
     return intent, notes
 
 
-def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[Part]:
+def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[DirectoryRestore]:
     """Return how each directory is replaced that differs from its record."""
     indices = captured.indices if captured else {}
     with _refusing():

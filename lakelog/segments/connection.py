@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakelog.engine import core
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 else:
     duckdb = Lazy("duckdb")
 
+Connect = Callable[[], "duckdb.DuckDBPyConnection"]
+"""Returns the database of a session, which is opened when it is first asked for."""
 SPILL = "spill-"
 """Prefix of directories in cache/ in which the engine keeps what does not fit in memory; it removes
 them when it ends, and gc removes those of processes that were killed."""

@@ -39,16 +39,16 @@ class _Float(str):
 
 
 @dataclass(slots=True)
-class _Values:
+class _ValueKinds:
     """What was seen at one place of the payloads: values by kind, and nulls."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     nulls: int = 0
     whole: int = 0
     """Numbers of kind float that have no fraction and were written with a point."""
-    members: dict[str, _Values] = field(default_factory=dict)
+    members: dict[str, _ValueKinds] = field(default_factory=dict)
     orders: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    elements: _Values | None = None
+    elements: _ValueKinds | None = None
 
     @property
     def seen(self) -> int:
@@ -67,9 +67,9 @@ class _Values:
         elif value_kind == "object" and depth < typed.DEPTH_MAX:
             self.orders[tuple(dict.fromkeys(name for name, _ in value))] += 1
             for name, item in value:
-                self.members.setdefault(name, _Values()).add(item, depth + 1)
+                self.members.setdefault(name, _ValueKinds()).add(item, depth + 1)
         elif value_kind == "list" and depth < typed.DEPTH_MAX:
-            self.elements = self.elements or _Values()
+            self.elements = self.elements or _ValueKinds()
             for item in value:
                 self.elements.add(item, depth + 1)
 
@@ -77,7 +77,7 @@ class _Values:
 def infer(payloads: Iterable[str], start: Schema | None = None) -> Schema | None:
     """Return a schema for these payloads that has the members of `start` as well; None where most
     of them are no objects."""
-    root, spaces = _Values(), Counter[str]()
+    root, spaces = _ValueKinds(), Counter[str]()
     for payload in payloads:
         # Depth, digits and half surrogates that Python refuses: such rows stay text.
         try:
@@ -108,7 +108,7 @@ def _kind(value: Any) -> str:
     return "object" if isinstance(value, _Object) else "list"
 
 
-def _members(values: _Values, start: tuple[Member, ...] = ()) -> tuple[Member, ...]:
+def _members(values: _ValueKinds, start: tuple[Member, ...] = ()) -> tuple[Member, ...]:
     """Return the members of an object, the most frequent first to get a name."""
     earlier = {member.name: member for member in start}
     by_name: dict[str, str] = {typed.fold(name): name for name in earlier}
@@ -130,7 +130,7 @@ def _members(values: _Values, start: tuple[Member, ...] = ()) -> tuple[Member, .
     return tuple(members[name] for name in _order(values, start, members.keys()))
 
 
-def _member(name: str, values: _Values, is_null: bool, old: Member | None = None) -> Member:
+def _member(name: str, values: _ValueKinds, is_null: bool, old: Member | None = None) -> Member:
     member_kind = _decide(values)
     if old is not None and values.kinds.total() == 0:
         return Member(name, old.kind, is_null, old.members)
@@ -145,12 +145,12 @@ def _member(name: str, values: _Values, is_null: bool, old: Member | None = None
         )
     if member_kind == "list":
         before = old.members[0] if old else None
-        element = _member("", values.elements or _Values(), True, before)
+        element = _member("", values.elements or _ValueKinds(), True, before)
         return Member(name, member_kind, is_null, (element,))
     return Member(name, member_kind, is_null)
 
 
-def _decide(values: _Values) -> str:
+def _decide(values: _ValueKinds) -> str:
     """Return the kind that almost all values of a place have, json where there is none."""
     kinds, total = values.kinds, values.kinds.total()
     common = {common_kind for common_kind, count in kinds.items() if count > total * _RARE}
@@ -166,14 +166,14 @@ def _decide(values: _Values) -> str:
     return common_kind
 
 
-def _is_map(values: _Values) -> bool:
+def _is_map(values: _ValueKinds) -> bool:
     """Whether an object is used as a map: many names, each in few objects."""
     names = len(values.members)
     values_seen = sum(member_values.seen for member_values in values.members.values())
     return names > _MAP_NAMES and values_seen < names * values.kinds["object"] * _MAP_SHARE
 
 
-def _order(values: _Values, start: tuple[Member, ...], names: Iterable[str]) -> list[str]:
+def _order(values: _ValueKinds, start: tuple[Member, ...], names: Iterable[str]) -> list[str]:
     """Return names in one order that agrees with most of those in which they were seen."""
     unplaced = dict.fromkeys(names)
     edges: dict[str, Counter[str]] = {name: Counter() for name in unplaced}
@@ -207,7 +207,7 @@ def leaves(members: tuple[Member, ...]) -> int:
     return sum(leaves(member.members) if member.members else 1 for member in members)
 
 
-def _bounded(members: tuple[Member, ...], values: _Values) -> tuple[Member, ...]:
+def _bounded(members: tuple[Member, ...], values: _ValueKinds) -> tuple[Member, ...]:
     """Return members of at most LEAVES_MAX columns: wide ones become JSON, rare ones go."""
     while leaves(members) > LEAVES_MAX:
         widest = max(members, key=lambda member: leaves(member.members))
@@ -217,7 +217,7 @@ def _bounded(members: tuple[Member, ...], values: _Values) -> tuple[Member, ...]
         members = tuple(plain if member is widest else member for member in members)
     if len(members) <= LEAVES_MAX:
         return members
-    unseen = _Values()
+    unseen = _ValueKinds()
     often = sorted(members, key=lambda member: -values.members.get(member.name, unseen).seen)
     frequent = {member.name for member in often[:LEAVES_MAX]}
     return tuple(member for member in members if member.name in frequent)

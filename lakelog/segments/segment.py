@@ -55,6 +55,8 @@ _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
 _DELTA = ("time", "ingested_at", "position", "seq")
 _LENGTHS = ("subject", "data", "id", "line")
 """Texts whose lengths are stored apart in sorted segments, unless another encoding was chosen."""
+_TRIED = 8_192
+"""Encodings of texts are tried on so many rows."""
 TEXTS = ("subject", "message", "id")
 """Columns of texts of any kind, whose encodings are chosen by trial in sorted segments."""
 _REPEATS = 4
@@ -253,6 +255,20 @@ class SegmentEncoder:
         writer.add_key_value_metadata(notes)
         writer.close()
         return bytes(self._sink.getvalue())
+
+
+def text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
+    """Return the encodings of `TEXTS` for a segment of the rows of a table in this order, by
+    trial."""
+    rows = order.take(column_encoding.sample(len(order), _TRIED))
+    columns = table.select(TEXTS).take(rows)
+    values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
+    scale = len(order) / max(len(rows), 1)
+    return {
+        name: column_encoding.choose(column, scale)
+        for name, column in values.items()
+        if len(column)
+    }
 
 
 def _encodings(names: list[str], layout: str) -> dict[str, str]:

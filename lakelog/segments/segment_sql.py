@@ -25,7 +25,7 @@ _LAYOUTS = ("arrival", "sorted")
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class SegmentScan:
     """Segments that are read alike: `schema` is that of their typed payloads, None where all are
     text; with `has_texts` some are. In their files, typed rows have `fields` and others `data`."""
 
@@ -45,20 +45,20 @@ class Scan:
 RowRanges = Mapping[str, tuple[tuple[int, int], ...]]
 """The first and the last of the rows that are read of segments, by their digests; all rows of those
 that are not among them."""
-TEXT = Scan("arrival", None, False)
+TEXT = SegmentScan("arrival", None, False)
 """How rows that are in no segment are read."""
-Columns = Callable[[Scan], Iterable[str]]
+Columns = Callable[[SegmentScan], Iterable[str]]
 """Returns more columns of a scan, as SQL over the columns of the files."""
 
 
-def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Scan]:
+def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[SegmentScan]:
     """Divide segments into scans, those in layout `arrival` first. Raises DamagedSegment."""
-    groups: dict[tuple[str, str, bool], Scan] = {}
+    groups: dict[tuple[str, str, bool], SegmentScan] = {}
     for entry in sorted(entries, key=lambda e: _LAYOUTS.index(e.layout)):
         key = entry.layout, entry.fields, entry.texts > 0
         if key not in groups:
             schema = typed.of_entry(paths, entry) if entry.fields else None
-            groups[key] = Scan(entry.layout, schema, key[2])
+            groups[key] = SegmentScan(entry.layout, schema, key[2])
         groups[key].entries.append(entry)
     return list(groups.values())
 
@@ -76,7 +76,7 @@ def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:
 
 def queries(
     paths: Paths,
-    scan_list: Iterable[Scan],
+    scan_list: Iterable[SegmentScan],
     extra_columns: Columns | None = None,
     ranges: RowRanges | None = None,
 ) -> list[str]:
@@ -94,7 +94,7 @@ def queries(
     return selects
 
 
-def _where(scan: Scan, ranges: RowRanges) -> str:
+def _where(scan: SegmentScan, ranges: RowRanges) -> str:
     """SQL for the rows that are read of a scan, where those are not all."""
     conditions = [
         " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in ranges[entry.key])
@@ -110,7 +110,7 @@ def _where(scan: Scan, ranges: RowRanges) -> str:
     return f" WHERE CASE file_index {cases} END"
 
 
-def _seq_sql(scan: Scan) -> str:
+def _seq_sql(scan: SegmentScan) -> str:
     """SQL for seq: a column of sorted segments, first plus row number of the others.
 
     A single file is not treated differently: in DuckDB 2.0 a plain sum makes late materialization

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Protocol
 
-from lakelog.chunks import Extent, PendingChunk, StateEntry, StateIndex
+from lakelog.chunks import ChunkRef, Extent, PendingChunk, StateEntry, StateIndex
 from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
@@ -42,7 +42,6 @@ _SLACK_NS = 20_000_000
 _SHOWN, _SHOWN_CHARACTERS = 5, 80
 _PATH_MAX, _RANDOM = 4095, 16
 """Bytes of a path that the system takes, and of what follows STAGING in a name."""
-Chunk = tuple[str, int]
 
 
 class ChunkSink(Protocol):
@@ -109,7 +108,7 @@ class _Previous:
         """Whether an entry is one that `unchanged` returned."""
         return self.entries.get(entry.path, (None, 0))[0] is entry
 
-    def span(self, files: list[StateEntry]) -> list[Chunk] | None:
+    def span(self, files: list[StateEntry]) -> list[ChunkRef] | None:
         """Return the chunks that hold exactly these unchanged files, one after another."""
         start = end = self.entries[files[0].path][1]
         for entry in files:
@@ -140,7 +139,7 @@ class Capture:
         # A restore writes them below a longer name beside the directory.
         name = max(len(os.path.basename(self._root)), len(STAGING) + _RANDOM)
         self._longest = _PATH_MAX - len(os.path.dirname(self._root)) - name - 2
-        self._pieces: list[PendingChunk | Chunk] = []
+        self._pieces: list[PendingChunk | ChunkRef] = []
         self._result = Captured(StateIndex((), ()))
         self._total = self._read_bytes = 0
         self._devices: set[int] = set()

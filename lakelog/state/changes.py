@@ -15,7 +15,7 @@ from lakelog.chunks import StateEntry, StateIndex
 from lakelog.state.contents import Contents
 from lakelog.store.paths import Paths
 
-Place = tuple[tuple[str, int, int], ...]
+Placement = tuple[tuple[str, int, int], ...]
 """The chunks that hold the content of a file, each with the range in it."""
 
 
@@ -83,7 +83,7 @@ def compare(
     return changes
 
 
-def located(index: StateIndex) -> Iterator[tuple[StateEntry, Place]]:
+def located(index: StateIndex) -> Iterator[tuple[StateEntry, Placement]]:
     """Yield each entry with the place of its content."""
     number, end, offset = -1, 0, 0
     for entry in index.entries:
@@ -121,7 +121,7 @@ class _Places:
             offset += chunk[1]
         self._saved, self._begin, self._end = iter(saved.chunks), 0, 0
         self._chunk = ("", 0)
-        self._all: list[dict[bytes, Place]] = []
+        self._all: list[dict[bytes, Placement]] = []
 
     def are_equal(self, before: StateEntry, entry: StateEntry, offset: int) -> bool:
         """Whether a file is in the same chunks in both; those of the second index are asked for in

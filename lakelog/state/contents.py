@@ -11,7 +11,7 @@ from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex
 from lakelog.store.paths import Paths
 
-Part = tuple[str, int, int]
+ChunkRange = tuple[str, int, int]
 """The digest of a chunk, and the range of bytes in it."""
 
 
@@ -33,7 +33,7 @@ class Contents:
             entry = self.entries[entry.target]
         return entry if entry is not None and entry.kind == "file" else None
 
-    def parts(self, file: StateEntry) -> list[tuple[int, Part]]:
+    def parts(self, file: StateEntry) -> list[tuple[int, ChunkRange]]:
         """Return the data of a file: where in the file each part of a chunk belongs."""
         slices, start = [], self._starts[file.path]
         for offset, length in file.extents:

@@ -34,7 +34,7 @@ Stamp = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class Step:
+class ExchangeStep:
     """A path to exchange: `inode` is that of the fresh tree, 0 until it is complete; negative, it
     is that of the target, which only goes. The paths are in `root`, a directory of which
     nothing else changes, and afterwards these `stamps` are set in it; "" stands for whatever
@@ -49,7 +49,7 @@ class Step:
     seen: str = ""
 
 
-def note_step(step: Step) -> dict[str, Any]:
+def note_step(step: ExchangeStep) -> dict[str, Any]:
     """Return the members of a step in a note."""
     body = asdict(step)
     for name in _PATHS:
@@ -59,13 +59,13 @@ def note_step(step: Step) -> dict[str, Any]:
     return body
 
 
-def parse_step(body: dict[str, Any]) -> Step:
+def parse_step(body: dict[str, Any]) -> ExchangeStep:
     """Return a step that was noted. Raises KeyError, TypeError."""
     for name in _PATHS:
         if isinstance(body.get(name), dict):
             body[name] = os.fsdecode(bytes.fromhex(body[name]["hex"]))
     stamps = tuple((str(path), int(time), int(mode)) for path, time, mode in body.get("stamps", ()))
-    return Step(**(body | {"stamps": stamps}))
+    return ExchangeStep(**(body | {"stamps": stamps}))
 
 
 def recover(store: Store) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def fresh_path(target: str) -> str:
 
 
 @contextlib.contextmanager
-def open_parent(step: Step) -> Iterator[int]:
+def open_parent(step: ExchangeStep) -> Iterator[int]:
     """Open the directory that holds target and fresh tree; below `root` never through a link."""
     parent = os.path.dirname(step.target)
     top = step.root or parent
@@ -104,7 +104,7 @@ def open_parent(step: Step) -> Iterator[int]:
         os.close(fd)
 
 
-def put_in_place(step: Step) -> None:
+def put_in_place(step: ExchangeStep) -> None:
     """Put the fresh tree in the target's place, unless that is done already."""
     target, fresh = (os.fsencode(os.path.basename(path)) for path in (step.target, step.fresh))
     with open_parent(step) as folder:
@@ -130,7 +130,7 @@ def inode_of(name: bytes, folder: int) -> int:
         return 0
 
 
-def discard(store: Store, steps: Sequence[Step]) -> None:
+def discard(store: Store, steps: Sequence[ExchangeStep]) -> None:
     """Delete what is left next to the targets, set the times around it, and delete the note. What
     cannot be deleted stays: see `leftovers`."""
     for step in steps:
@@ -146,7 +146,7 @@ def discard(store: Store, steps: Sequence[Step]) -> None:
     drop_journal(store)
 
 
-def _is_changed(step: Step, name: bytes, folder: int) -> bool:
+def _is_changed(step: ExchangeStep, name: bytes, folder: int) -> bool:
     """Whether a name has what was exchanged out, and that was written to since it was seen."""
     inode = inode_of(name, folder)
     if not step.seen or not step.inode or inode in (0, step.inode):
@@ -158,7 +158,7 @@ def _is_changed(step: Step, name: bytes, folder: int) -> bool:
         return True  # nobody can tell
 
 
-def _set_aside(step: Step, name: bytes, folder: int) -> None:
+def _set_aside(step: ExchangeStep, name: bytes, folder: int) -> None:
     """Give what was exchanged out the name by which it is deleted, also by whoever comes after a
     death: of half of it nobody could tell whether it was written to. What was, is kept."""
     new_name = os.fsencode(os.path.basename(step.fresh)) + _DOOMED
@@ -168,13 +168,13 @@ def _set_aside(step: Step, name: bytes, folder: int) -> None:
         os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _kept_path(step: Step) -> str:
+def _kept_path(step: ExchangeStep) -> str:
     suffix = os.fsencode(_KEPT + step.fresh[-8:])
     name = os.fsencode(os.path.basename(step.target))[: _NAME_MAX - len(suffix)] + suffix
     return f"{os.path.dirname(step.target)}/{os.fsdecode(name)}"
 
 
-def kept_notes(steps: Iterable[Step]) -> list[str]:
+def kept_notes(steps: Iterable[ExchangeStep]) -> list[str]:
     """Say what was not deleted, as it was written to since it was looked at."""
     return [
         f"{step.target} was written to while it was being replaced: what it was then is kept as"
@@ -184,13 +184,13 @@ def kept_notes(steps: Iterable[Step]) -> list[str]:
     ]
 
 
-def leftovers(steps: Sequence[Step]) -> list[str]:
+def leftovers(steps: Sequence[ExchangeStep]) -> list[str]:
     """Return what was exchanged out and could not be deleted."""
     paths = (step.fresh + suffix.decode() for step in steps for suffix in (b"", _OLD, _DOOMED))
     return [path for path in paths if os.path.lexists(path)]
 
 
-def _set_stamps(step: Step) -> None:
+def _set_stamps(step: ExchangeStep) -> None:
     if not step.stamps:
         return
     with contextlib.suppress(FileNotFoundError):
@@ -245,14 +245,14 @@ def _journal(store: Store) -> str:
     return f"{store.paths.cache}/restore.json"
 
 
-def write_journal(store: Store, steps: Sequence[Step]) -> None:
+def write_journal(store: Store, steps: Sequence[ExchangeStep]) -> None:
     """Note the steps, durably."""
     body = {"steps": [note_step(step) for step in steps], **origin.place(store)}
     disk.make_dirs(store.paths.cache)
     disk.replace_whole(_journal(store), document.encode(body))
 
 
-def noted_steps(store: Store) -> list[Step]:
+def noted_steps(store: Store) -> list[ExchangeStep]:
     """Return the steps of a restore that is at work, or died."""
     return [parse_step(step) for step in _read_journal(store).get("steps", ())]
 

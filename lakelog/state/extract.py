@@ -23,7 +23,7 @@ from lakelog.chunks import StateEntry, StateIndex
 from lakelog.errors import DamagedState, StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
-from lakelog.state.changes import Place, is_inside, located
+from lakelog.state.changes import Placement, is_inside, located
 from lakelog.store.paths import INDEX, Paths
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +38,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveDirectory:
     """What is there now: the directory, its entries, and the paths that are as they were saved."""
 
     root: str
@@ -46,7 +46,7 @@ class Live:
     equal: set[bytes]
 
 
-class Extraction:
+class Extractor:
     """Extracts one index, of which the digest is given as well; `notes` says what could not be
     done. With `only`, it is these paths and
     the directories above them; with `skip`, what cannot be made is left out."""
@@ -58,7 +58,7 @@ class Extraction:
         index: StateIndex,
         progress: ProgressCallback | None = None,
         *,
-        live: Live | None = None,
+        live: LiveDirectory | None = None,
         only: tuple[bytes, ...] = (),
         skip: bool = False,
     ) -> None:
@@ -84,7 +84,7 @@ class Extraction:
         """
         self._base, self._names, self._open = folder, names, {}
         self._top = next(iter(names)) if len(names) == 1 else None
-        self._targets: dict[bytes, tuple[StateEntry, Place]] = {}
+        self._targets: dict[bytes, tuple[StateEntry, Placement]] = {}
         placed = []
         link_targets = {entry.target for entry in self._index.entries if entry.kind == "hard"}
         for entry, place in located(self._index):
@@ -159,7 +159,7 @@ class Extraction:
         if not self._is_synced:
             os.fsync(fd)
 
-    def _create(self, entry: StateEntry, path: bytes, place: Place) -> None:
+    def _create(self, entry: StateEntry, path: bytes, place: Placement) -> None:
         parent, _, name = path.rpartition(b"/")
         folder = self._in(self._base, parent)
         if entry.kind == "dir":
@@ -252,7 +252,7 @@ class Extraction:
             return
         self._set_metadata_by_name(folder, name, entry)
 
-    def _write(self, entry: StateEntry, folder: int, name: bytes, place: Place) -> None:
+    def _write(self, entry: StateEntry, folder: int, name: bytes, place: Placement) -> None:
         fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
         try:
             chunk_spans, ready = iter(place), memoryview(b"")
@@ -327,7 +327,7 @@ class _Chunks:
         paths: Paths,
         index: StateIndex,
         digest: str,
-        places: list[Place],
+        places: list[Placement],
         progress: ProgressCallback | None,
     ) -> None:
         self._paths, self._progress = paths, progress
@@ -341,7 +341,7 @@ class _Chunks:
         self._done = 0
 
     @staticmethod
-    def _in_order(places: list[Place]) -> Iterator[str]:
+    def _in_order(places: list[Placement]) -> Iterator[str]:
         previous = ""
         for place in places:
             for digest, _, _ in place:

@@ -19,8 +19,8 @@ from lakelog.errors import StateRefused
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, fingerprint
 from lakelog.state.changes import Changes, compare, is_inside
-from lakelog.state.exchange import Stamp, Step
-from lakelog.state.extract import Extraction, Live, shown, unmade
+from lakelog.state.exchange import ExchangeStep, Stamp
+from lakelog.state.extract import Extractor, LiveDirectory, shown, unmade
 from lakelog.store.bootstrap import Store
 
 _NOTHING = -(1 << 62)
@@ -28,15 +28,15 @@ _NOTHING = -(1 << 62)
 
 
 @dataclass(frozen=True)
-class Part:
+class DirectoryRestore:
     """How a directory is restored: a step for each path that is exchanged, of which those that the
     state has are extracted; `stamps` are set at the end. `only` limits it to some paths."""
 
     record: StateRecord
     index: StateIndex
-    steps: dict[bytes, Step]
+    steps: dict[bytes, ExchangeStep]
     stamps: tuple[Stamp, ...] = ()
-    live: Live | None = None
+    live: LiveDirectory | None = None
     only: tuple[bytes, ...] = ()
     skip: bool = False
     notes: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def lay_out(
     only: tuple[bytes, ...] = (),
     *,
     skip: bool = False,
-) -> Part:
+) -> DirectoryRestore:
     """Decide how a directory is restored to one that holds what the index `present` says, or to
     none. Raises StateRefused where something cannot be made, unless that is skipped; Damaged."""
     index = chunks.StateFiles(store.paths).read_index(record.index)
@@ -58,8 +58,8 @@ def lay_out(
         devices = [e.path for e in index.entries if e.kind == "device"]
         _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)
         observed = fingerprint.NOTHING
-        steps = {b"": Step(target, exchange.fresh_path(target), seen=observed)}
-        return Part(record, index, steps, only=only, skip=skip)
+        steps = {b"": ExchangeStep(target, exchange.fresh_path(target), seen=observed)}
+        return DirectoryRestore(record, index, steps, only=only, skip=skip)
     changes = compare(store.paths, present, index)
     changes.paths = {path for path in changes.paths if _is_chosen(path, only)}
     changes.stale = {path for path in changes.stale if _is_chosen(path, only)}
@@ -71,16 +71,16 @@ def lay_out(
     for top in tops:
         path = f"{target}/{os.fsdecode(top)}" if top else target
         observed = fingerprint.of_entries(entries, top)
-        steps[top] = Step(path, exchange.fresh_path(path), seen=observed)
+        steps[top] = ExchangeStep(path, exchange.fresh_path(path), seen=observed)
         if top:
             # Until the step is complete: what gives the directory back its time.
             outer = entries[os.path.dirname(top)]
             before = (outer.path.hex(), outer.mtime, -1)
             steps[top] = replace(steps[top], root=target, stamps=(before,))
     if stamps and not steps:
-        steps[b""] = Step(target, exchange.fresh_path(target), 0, target)
-    live = Live(target, entries, changes.equal)
-    return Part(record, index, steps, stamps, live, only, skip, notes)
+        steps[b""] = ExchangeStep(target, exchange.fresh_path(target), 0, target)
+    live = LiveDirectory(target, entries, changes.equal)
+    return DirectoryRestore(record, index, steps, stamps, live, only, skip, notes)
 
 
 def _is_chosen(path: bytes, only: tuple[bytes, ...]) -> bool:
@@ -162,14 +162,14 @@ def is_exchangeable(path: str) -> bool:
 
 
 def extract(
-    store: Store, parts: Sequence[Part], progress: ProgressCallback | None
-) -> tuple[tuple[str, ...], list[Step]]:
+    store: Store, parts: Sequence[DirectoryRestore], progress: ProgressCallback | None
+) -> tuple[tuple[str, ...], list[ExchangeStep]]:
     """Make the fresh trees of parts durably; return what could not be set, and the steps with their
     inodes, not noted yet. An error leaves nothing. Raises Damaged, StateRefused, OSError."""
     steps = [step for part in parts for step in part.steps.values()]
     # First, so that whoever comes after a crash knows what to delete.
     exchange.write_journal(store, steps)
-    notes, complete = list[str](), list[Step]()
+    notes, complete = list[str](), list[ExchangeStep]()
     try:
         for part in parts:
             extraction, step_paths = _extract(store, part, progress)
@@ -182,9 +182,9 @@ def extract(
 
 
 def _extract(
-    store: Store, part: Part, progress: ProgressCallback | None
-) -> tuple[tuple[str, ...], list[Step]]:
-    extraction = Extraction(
+    store: Store, part: DirectoryRestore, progress: ProgressCallback | None
+) -> tuple[tuple[str, ...], list[ExchangeStep]]:
+    extraction = Extractor(
         store.paths,
         part.record.index,
         part.index,
@@ -195,7 +195,7 @@ def _extract(
     )
     saved_paths = {entry.path for entry in part.index.entries}
     is_time_alone = list(part.steps) == [b""] and bool(part.steps[b""].root)
-    folders: dict[str, dict[bytes, Step]] = {}
+    folders: dict[str, dict[bytes, ExchangeStep]] = {}
     for top, step in part.steps.items():
         folders.setdefault(os.path.dirname(step.target), {})[top] = step
     step_paths = []

@@ -24,7 +24,7 @@ from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
-from lakelog.state.exchange import Step
+from lakelog.state.exchange import ExchangeStep
 from lakelog.state.listing import (
     BEFORE_RESTORE,
     RESTORE_MESSAGE,
@@ -117,7 +117,7 @@ def restore_state(
         return Restored(state, targets, backup, (*recovery_notes, *notes, *undeleted(steps)))
 
 
-def undeleted(steps: Sequence[Step]) -> list[str]:
+def undeleted(steps: Sequence[ExchangeStep]) -> list[str]:
     """Say what of the old directories is left, as this user may not delete it, or as it was written
     to meanwhile."""
     return exchange.kept_notes(steps) + [

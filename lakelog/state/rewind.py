@@ -27,7 +27,7 @@ import orjson
 from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.state import exchange, origin
-from lakelog.state.exchange import Step
+from lakelog.state.exchange import ExchangeStep
 from lakelog.store import disk, document, history, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -79,7 +79,7 @@ class Intent:
     safety: str
     only: int | None = None
     labels: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ExchangeStep, ...] = ()
     cluster: ClusterStep | None = None
     machine: str = ""
     lake: str = ""
@@ -118,7 +118,7 @@ def _body(intent: Intent) -> dict[str, Any]:
     return asdict(intent) | {"steps": [exchange.note_step(step) for step in intent.steps]}
 
 
-def pending_steps(store: Store) -> list[Step]:
+def pending_steps(store: Store) -> list[ExchangeStep]:
     """Return the steps of what is being restored or rolled back, or was when its process died."""
     with contextlib.suppress(DamagedRef):  # verify names it
         intent = read(store)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, ClassVar
 
+from lakelog.event.types import JsonObject
+
 Pair = tuple[int, int]
-Members = dict[str, Any]
-"""A JSON object."""
 Counts = dict[str, int] | str
 """Rows by value, null counted as ""; or MANY."""
 MANY = "many"
@@ -58,7 +58,7 @@ class SegmentEntry:
     """The key of the schema of a typed segment (`typed`), "" of any other."""
     texts: int = 0
     """In a typed segment, the number of rows whose payload is text in `data`."""
-    other: Members | None = None
+    other: JsonObject | None = None
     """Members that this version does not know."""
 
 
@@ -69,7 +69,7 @@ class Record:
 
     what: str
     key: str
-    members: Members
+    members: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Removal:
     events: int = 0
     bytes: int = 0
     kind: str = ""
-    other: Members | None = None
+    other: JsonObject | None = None
 
 
 Entry = SegmentEntry | Record | Removal
@@ -97,7 +97,7 @@ class IdRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class RetentionEntry:
     """The last retention: events before `before` were removed at `time`, both in us (F6.2)."""
 
     before: int
@@ -115,7 +115,7 @@ _REMOVAL = frozenset(("del", "key"))
 _SEGMENT_REMOVAL = _REMOVAL | {"events", "bytes", "kind"}
 
 
-def parse(bodies: Iterable[Members]) -> tuple[Entry, ...]:
+def parse(bodies: Iterable[JsonObject]) -> tuple[Entry, ...]:
     """Return the entries that JSON objects stand for; records take over their objects. Raises
     MalformedEntry."""
     try:
@@ -124,7 +124,7 @@ def parse(bodies: Iterable[Members]) -> tuple[Entry, ...]:
         raise MalformedEntry(f"an entry in it is malformed ({error!r})") from None
 
 
-def _from_json(body: Members) -> Entry:
+def _from_json(body: JsonObject) -> Entry:
     entry_type = body.get("add")
     if entry_type == "segment":
         return _segment(body)
@@ -134,7 +134,7 @@ def _from_json(body: Members) -> Entry:
     return Record(intern(entry_type), body.pop("key"), body)
 
 
-def _segment(body: Members) -> SegmentEntry:
+def _segment(body: JsonObject) -> SegmentEntry:
     key, rows_kind, size, events = body["key"], body["kind"], body["bytes"], body["events"]
     if not (isinstance(key, str) and isinstance(size, int) and isinstance(events, int)):
         raise TypeError("key, bytes or events")
@@ -174,7 +174,7 @@ def _segment(body: Members) -> SegmentEntry:
     return entry  # type: ignore[no-any-return]
 
 
-def _removal(body: Members) -> Removal:
+def _removal(body: JsonObject) -> Removal:
     entry_type = intern(body["del"])
     if entry_type != "segment":
         return Removal(entry_type, body["key"], other=_others(body, _REMOVAL))
@@ -182,16 +182,16 @@ def _removal(body: Members) -> Removal:
     return Removal(entry_type, body["key"], *counts, _others(body, _SEGMENT_REMOVAL))
 
 
-def _others(body: Members, members: frozenset[str]) -> Members | None:
+def _others(body: JsonObject, members: frozenset[str]) -> JsonObject | None:
     """The members that this version does not know, None for none."""
     return None if body.keys() <= members else {k: v for k, v in body.items() if k not in members}
 
 
-def to_json(entry: Entry) -> Members:
+def to_json(entry: Entry) -> JsonObject:
     """Return the JSON object of an entry."""
     if isinstance(entry, Record):
         return {"add": entry.what, "key": entry.key, **entry.members}
-    body: Members
+    body: JsonObject
     if isinstance(entry, Removal):
         body = {"del": entry.what, "key": entry.key}
         if entry.what == "segment":
@@ -249,7 +249,7 @@ def assign_seq(entries: Iterable[Entry], next_seq: int) -> tuple[list[Entry], in
     return numbered, next_seq
 
 
-def segment_changes(bodies: Iterable[Members]) -> tuple[list[str], list[str]]:
+def segment_changes(bodies: Iterable[JsonObject]) -> tuple[list[str], list[str]]:
     """Return the digests of segments that JSON objects add and remove, each by its last entry: what
     gc needs of the many thousand states that it reads once."""
     last = {b["key"]: "add" in b for b in bodies if (b.get("add") or b.get("del")) == "segment"}
@@ -257,7 +257,7 @@ def segment_changes(bodies: Iterable[Members]) -> tuple[list[str], list[str]]:
     return added, [key for key, is_added in last.items() if not is_added]
 
 
-def state_changes(bodies: Iterable[Members]) -> dict[str, str]:
+def state_changes(bodies: Iterable[JsonObject]) -> dict[str, str]:
     """Return the indices that JSON objects of state directories name, by label; "" for one that
     they remove."""
     states = (b for b in bodies if (b.get("add") or b.get("del")) == "state")

@@ -70,7 +70,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class LogEntry:
+class HistoryEntry:
     """One move with the counts of its state; None where the manifest is gone."""
 
     move: Move
@@ -120,12 +120,12 @@ def describe(state: Manifest) -> Snapshot:
     )
 
 
-def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
+def log(store: Store, branch: str, limit: int | None = None) -> list[HistoryEntry]:
     """Return moves, newest first, with the counts of the state that each made."""
     names: dict[str, list[str]] = {}
     for tag in store.refs.tags():
         names.setdefault(tag.snapshot, []).append(tag.name)
-    entries: list[LogEntry] = []
+    entries: list[HistoryEntry] = []
     for move in moves(store, branch):
         if limit is not None and len(entries) >= limit:
             break
@@ -137,7 +137,7 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[LogEntry]:
         # History is thinned: that a state is gone does not keep its move from being listed (F10.1).
         except DamagedManifest:
             events = segments = None
-        entries.append(LogEntry(move, tuple(names.get(move.snapshot, ())), events, segments))
+        entries.append(HistoryEntry(move, tuple(names.get(move.snapshot, ())), events, segments))
     return entries
 
 

@@ -33,16 +33,16 @@ import orjson
 import zstandard
 
 from lakelog.errors import DamagedManifest, FormatTooNew
+from lakelog.event.types import JsonObject
 from lakelog.store import document
 from lakelog.store.disk import Begun
 from lakelog.store.entry import (
     Entry,
     IdRun,
     MalformedEntry,
-    Members,
     Record,
     Removal,
-    Retention,
+    RetentionEntry,
     SegmentEntry,
     parse,
     segment_changes,
@@ -108,7 +108,7 @@ class Manifest:
     recent: tuple[Entry, ...]
     """The newest entries, which are in no page yet; `tail` on disk."""
     ids: tuple[IdRun, ...]
-    retention: Retention | None
+    retention: RetentionEntry | None
     digest: str = field(default="", compare=False)
 
 
@@ -147,14 +147,14 @@ class Ref(Protocol):
         """The text of the manifest, b"" where it has a file."""
 
 
-def of_json(body: Members, digest: str) -> Manifest:
+def of_json(body: JsonObject, digest: str) -> Manifest:
     """Return the manifest of a JSON object; any error of types and values for another object."""
     members = {k: v for k, v in body.items() if k not in ("format", "tail")} | {
         "totals": Totals(**body["totals"]),
         "pages": tuple(Page(**p) for p in body["pages"]),
         "recent": parse(body["tail"]),
         "ids": tuple(IdRun(r["digest"], r["bytes"], r["count"]) for r in body["ids"]),
-        "retention": body["retention"] and Retention(**body["retention"]),
+        "retention": body["retention"] and RetentionEntry(**body["retention"]),
     }
     return Manifest(**members, digest=digest)
 
@@ -331,7 +331,7 @@ class Manifests:
         _apply(live, manifest.recent, "segment")
         return [e for e in live.values() if e.time[0] <= high and low <= e.time[1]]
 
-    def decode(self, body: Members, digest: str) -> Manifest:
+    def decode(self, body: JsonObject, digest: str) -> Manifest:
         """Return the manifest of a JSON object. Raises DamagedManifest."""
         with self._refusing_malformed(digest):
             return of_json(body, digest)

@@ -25,7 +25,7 @@ from lakelog.errors import OutcomeUnknown, StaleFiles
 from lakelog.store import clock, disk, manifest, page_tree
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.disk import Begun
-from lakelog.store.entry import Entry, IdRun, Retention, SegmentEntry, assign_seq
+from lakelog.store.entry import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, parse_wal
 from lakelog.store.ref import Head, Move, author, encode_ref, escape_text
@@ -53,7 +53,7 @@ class Change:
     sealed: dict[str, int] = field(default_factory=dict)
     ids_add: tuple[IdRun, ...] = ()
     ids_drop: tuple[str, ...] = ()
-    retention: Retention | None = None
+    retention: RetentionEntry | None = None
     merge_pages: bool = False
     snapshot: str | None = None
     onto: Manifest | None = None
@@ -68,7 +68,7 @@ class Change:
     first, and right before the link."""
 
 
-Plan = Callable[[Head, Manifest], Change | None]
+ChangePlan = Callable[[Head, Manifest], Change | None]
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Follow:
     `made` is its head, None where it was not made: then the caller publishes it by itself.
     """
 
-    plan: Plan
+    plan: ChangePlan
     is_due: Callable[[Head], bool] = lambda _: True
     made: Head | None = None
 
@@ -93,7 +93,7 @@ class SettleWith(Protocol):
 def publish(
     store: Store,
     branch: str,
-    plan: Plan,
+    plan: ChangePlan,
     discard: Callable[[], object] | None = None,
     commit: str = "",
     *,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -19,7 +19,7 @@ class BranchAccess:
     store: Store
     branch: str
     tail: Tail
-    connect: Callable[[], Any]
+    connect: Connect
     settle: Callable[[], Head]
 
     def head(self) -> Head:

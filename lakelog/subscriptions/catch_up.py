@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
@@ -13,6 +13,7 @@ from lakelog.maintain import compact
 from lakelog.query.follow import COLUMNS, matching_segments
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, segment_sql
+from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -41,7 +42,7 @@ class PositionedTable:
 
 def read(
     store: Store,
-    connect: Callable[[], Any],
+    connect: Connect,
     state: Manifest,
     condition: str | None,
     position: Position,
@@ -84,7 +85,7 @@ def _window_end(entries: list[SegmentEntry], start: int, end: int) -> int:
 
 def _tables(
     store: Store,
-    connect: Callable[[], Any],
+    connect: Connect,
     entries: list[SegmentEntry],
     condition: str | None,
     position: Position,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import orjson
 
 from lakelog.errors import InvalidSetting
-from lakelog.store.entry import Members
+from lakelog.event.types import JsonObject
 
 PARTITIONS = 64
 """Events are divided by their subject into so many; this never changes."""
@@ -29,14 +29,14 @@ class Position:
     time: int = 0
     last_seq: int = -1
 
-    def members(self) -> Members:
+    def members(self) -> JsonObject:
         """The position as a manifest has it; what follows `seq` only within a window."""
         if not self.upto:
             return {"seq": self.seq}
         return {"seq": self.seq, "upto": self.upto, "time": self.time, "last_seq": self.last_seq}
 
     @classmethod
-    def of(cls, members: Members) -> Position:
+    def of(cls, members: JsonObject) -> Position:
         """Read the members of a position. Raises KeyError, TypeError."""
         return cls(*(int(members.get(name, default)) for name, default in _DEFAULTS))
 

@@ -25,7 +25,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, Watermark
-from lakelog.views.lineage import Lineage, Part, cover_of
+from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,9 +45,9 @@ class DeltaStep:
     Rows of `removed` from `below` on are not in the table.
     """
 
-    added: tuple[Part, ...]
+    added: tuple[SegmentRead, ...]
     upto: int
-    removed: tuple[Part, ...] = ()
+    removed: tuple[SegmentRead, ...] = ()
     below: int = 0
 
     @property
@@ -148,9 +148,9 @@ def _tip(
     return f"{seq}:{rows[0][0]}" if len(rows) == 1 else ""
 
 
-def parts_of(entries: list[SegmentEntry]) -> tuple[Part, ...]:
+def parts_of(entries: list[SegmentEntry]) -> tuple[SegmentRead, ...]:
     """Return segments as parts that are read whole."""
-    return tuple(Part(entry, {}) for entry in entries)
+    return tuple(SegmentRead(entry, {}) for entry in entries)
 
 
 def joined(steps: list[DeltaStep]) -> list[DeltaStep]:
@@ -179,7 +179,7 @@ def _differences(
     entries: list[SegmentEntry],
     upto: int,
     state: Manifest,
-) -> tuple[list[Part], list[Part]]:
+) -> tuple[list[SegmentRead], list[SegmentRead]]:
     """Return what the older state has alone, and what the newer one has alone."""
     lineage, covers = Lineage(), (cover_of(before), cover_of(entries))
     for cover in covers:
@@ -198,13 +198,13 @@ def _differences(
     return removed, added
 
 
-def _from(entries: list[SegmentEntry], upto: int) -> list[Part]:
+def _from(entries: list[SegmentEntry], upto: int) -> list[SegmentRead]:
     """Segments from a seq on."""
     remaining = []
     for entry in entries:
         if entry.seq[1] >= upto:
             excluded = ((0, upto - 1),) if entry.seq[0] < upto else ()
-            remaining.append(Part(entry, {}, excluded))
+            remaining.append(SegmentRead(entry, {}, excluded))
     return remaining
 
 
@@ -213,7 +213,7 @@ def _count(
 ) -> int:
     """The number of events of segments below a seq."""
     whole = sum(e.events for e in entries if e.seq[1] < upto)
-    across = tuple(Part(e, {}) for e in entries if e.seq[0] < upto <= e.seq[1])
+    across = tuple(SegmentRead(e, {}) for e in entries if e.seq[0] < upto <= e.seq[1])
     if not across:
         return whole
     query = f"SELECT count(*) FROM ({_rows(store, across)}) WHERE {KEY} < {upto}"
@@ -221,7 +221,7 @@ def _count(
 
 
 def _steps(
-    added: list[Part], low: int, end: int, removed: list[Part] | None = None
+    added: list[SegmentRead], low: int, end: int, removed: list[SegmentRead] | None = None
 ) -> tuple[DeltaStep, ...]:
     """Divide segments where no seq range of one reaches over the next one's first."""
     groups = list(_disjoint(added, low))
@@ -237,8 +237,8 @@ def _steps(
     )
 
 
-def _disjoint(overlapping: list[Part], low: int) -> Iterator[list[Part]]:
-    group: list[Part] = []
+def _disjoint(overlapping: list[SegmentRead], low: int) -> Iterator[list[SegmentRead]]:
+    group: list[SegmentRead] = []
     reach = low - 1
     for candidate in sorted(overlapping, key=lambda p: p.entry.seq[0]):
         if group and candidate.entry.seq[0] > reach:
@@ -250,7 +250,7 @@ def _disjoint(overlapping: list[Part], low: int) -> Iterator[list[Part]]:
         yield group
 
 
-def _rows(store: Store, segment_parts: tuple[Part, ...]) -> str:
+def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
     compact.check(store, [segment_part.entry for segment_part in segment_parts])
     whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]

@@ -49,7 +49,7 @@ class RowMapping:
     is_several: bool
 
 
-_Scope = dict[str, "RowSource | None"]
+_RowSources = dict[str, "RowSource | None"]
 
 
 def row_mapping(tree: Node) -> RowMapping:
@@ -120,7 +120,7 @@ def _reads_tables(tree: Any) -> bool:
     return any(child.get("type") == "BASE_TABLE" for child in nodes(tree))
 
 
-def _select(node: Node, scope: _Scope) -> RowSource | None:
+def _select(node: Node, scope: _RowSources) -> RowSource | None:
     """Return what a SELECT gives, None where it reads no event. Raises Dependent."""
     if node.get("type") != "SELECT_NODE":
         raise Dependent(str(node.get("type")))
@@ -138,7 +138,7 @@ def _select(node: Node, scope: _Scope) -> RowSource | None:
     return RowSource("", _hands_up_key(node["select_list"], source, is_joined=is_joined))
 
 
-def _table(table: Node, scope: _Scope) -> RowSource | None:
+def _table(table: Node, scope: _RowSources) -> RowSource | None:
     """Return what a part of FROM gives. Raises Dependent."""
     table_type, name = table.get("type"), str(table.get("alias") or "").lower()
     if table.get("sample"):
@@ -169,7 +169,7 @@ def _table(table: Node, scope: _Scope) -> RowSource | None:
     raise Dependent(f"{table_type}")
 
 
-def _join(table: Node, scope: _Scope) -> RowSource | None:
+def _join(table: Node, scope: _RowSources) -> RowSource | None:
     left_source, right = _table(table["left"], scope), _table(table["right"], scope)
     if left_source and right:
         raise Dependent("a join of events with others")

@@ -18,7 +18,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.views.definition import Definition, parse
+from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:
     from importlib import resources
@@ -35,7 +35,7 @@ BUILT_IN = (
 
 
 @functools.cache
-def built_in() -> dict[str, Definition]:
+def built_in() -> dict[str, ViewDefinition]:
     """The views that lakelog brings, by name."""
     folder = resources.files("lakelog.views") / "sql"
     definitions = {name: (folder / f"{name}.sql").read_text("utf-8") for name in BUILT_IN}
@@ -70,7 +70,7 @@ def own(store: Store, state: Manifest) -> dict[str, StoredView]:
     return {view.name: view for view in views}
 
 
-def find(name: str, views: dict[str, StoredView]) -> Definition:
+def find(name: str, views: dict[str, StoredView]) -> ViewDefinition:
     """Return the definition of a view of this name, or with this text, which has several lines.
 
     Raises InvalidView where there is none of the name.
@@ -94,7 +94,7 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
         raise InvalidView(f"view {name!r} exists: `lakelog view drop {name}` first, or --replace")
 
 
-def create(store: Store, branch: str, definition: Definition, *, replace: bool = False) -> Head:
+def create(store: Store, branch: str, definition: ViewDefinition, *, replace: bool = False) -> Head:
     """Publish a checked definition. Raises InvalidView where the name is taken."""
     view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 

@@ -55,7 +55,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Definition:
+class ViewDefinition:
     """One view. `sections` are map, merge and finish, perhaps totals, or one called query. `main`
     are the columns that a narrow table shows first."""
 
@@ -90,7 +90,7 @@ class Definition:
         return hashlib.sha256("\0".join(inputs).encode()).hexdigest()
 
 
-def parse(source: str, name: str | None = None) -> Definition:
+def parse(source: str, name: str | None = None) -> ViewDefinition:
     """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
     if len(source.encode()) > TEXT_MAX:
         raise InvalidView(f"a view has at most {TEXT_MAX:,} bytes of text")
@@ -122,7 +122,7 @@ def parse(source: str, name: str | None = None) -> Definition:
     key, by, main = (
         tuple(re.findall(r"[^,\s]+", header.get(name, ""))) for name in ("key", "by", "main")
     )
-    return Definition(
+    return ViewDefinition(
         name,
         header.get("version", "1"),
         header.get("about", ""),

@@ -28,9 +28,9 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.views import finalize
 from lakelog.views.background_writer import BackgroundWriter
-from lakelog.views.definition import Definition
-from lakelog.views.layers import Layer, LayerBuilder, LayerPart, Shape, Table, view
-from lakelog.views.lineage import Lineage, Part, cover_of
+from lakelog.views.definition import ViewDefinition
+from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, view
+from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
 
@@ -68,7 +68,7 @@ class Limits:
     disk_bytes: int = 2 << 30
 
 
-class Source(Protocol):
+class RowsProvider(Protocol):
     """What gives the rows of segments: a session of the lake."""
 
     def rows_sql(self, entries: list[SegmentEntry], columns: tuple[Extraction, ...] = ()) -> str:
@@ -101,7 +101,7 @@ class _NewRows:
     tail: pa.Table
     start: int
     next_seq: int
-    table: Table
+    table: LayerTable
 
 
 class Projector:
@@ -111,7 +111,7 @@ class Projector:
         self,
         store: Store,
         database: duckdb.DuckDBPyConnection,
-        source: Source,
+        source: RowsProvider,
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
@@ -126,13 +126,13 @@ class Projector:
         )
         self._tail_overlays: dict[str, _TailOverlay] = {}
         self._new_rows: _NewRows | None = None
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[str, StateShape] = {}
         self._mutex = OrderedLock(Rank.PROJECTOR)
         self.background_writer = BackgroundWriter()
 
     def read(
         self,
-        definition: Definition,
+        definition: ViewDefinition,
         values: Values,
         state: Manifest,
         tail: pa.Table | None,
@@ -166,7 +166,7 @@ class Projector:
             self._new_rows = None
 
     def _layer(
-        self, definition: Definition, values: Values, state: Manifest, tail: pa.Table | None
+        self, definition: ViewDefinition, values: Values, state: Manifest, tail: pa.Table | None
     ) -> Layer:
         name = definition.state(values, _engine())
         cursor = self._builder.cursor()
@@ -185,8 +185,12 @@ class Projector:
             cursor.close()
 
     def _shape(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, definition: Definition, values: Values
-    ) -> Shape:
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        name: str,
+        definition: ViewDefinition,
+        values: Values,
+    ) -> StateShape:
         shape = self._shapes.get(name)
         if shape is None:
             maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
@@ -197,7 +201,7 @@ class Projector:
         return shape
 
     def _segments(
-        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: Shape, state: Manifest
+        self, cursor: duckdb.DuckDBPyConnection, name: str, shape: StateShape, state: Manifest
     ) -> Layer:
         """The layer of a state's segments."""
         entries = self._store.manifests.segments(state, "events")
@@ -212,7 +216,7 @@ class Projector:
             self._lineage.search(self._store.manifests, state, cover)
         leaves = self._lineage.leaves(cover)
         layer, covered = self._best(cursor, name, shape, leaves, partials)
-        deltas: list[Table] = []
+        deltas: list[LayerTable] = []
         # Partials of segments that the best layer lacks are cheaper to load than to compute;
         # one that overlaps what is covered would count its events twice.
         for partial in partials if layer is not None else ():
@@ -226,7 +230,7 @@ class Projector:
         # Of a segment an unknown part is covered: nothing can be taken from it, so all of
         # it is mapped again.
         if missing is None:
-            layer, deltas, missing = None, [], [Part(e, cover_of([e])) for e in entries]
+            layer, deltas, missing = None, [], [SegmentRead(e, cover_of([e])) for e in entries]
         if missing or layer is None:
             fresh = self._mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)
@@ -251,7 +255,7 @@ class Projector:
         self,
         cursor: duckdb.DuckDBPyConnection,
         name: str,
-        shape: Shape,
+        shape: StateShape,
         leaves: frozenset[str],
         partials: list[Partial],
     ) -> tuple[Layer | None, frozenset[str]]:
@@ -294,7 +298,7 @@ class Projector:
 
     def _cut(
         self,
-        definition: Definition,
+        definition: ViewDefinition,
         values: Values,
         state: Manifest,
         tail: pa.Table | None,
@@ -306,7 +310,7 @@ class Projector:
         try:
             shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
             near = self._store.manifests.segments_between(state, low, high - 1)
-            sources = [Part(e, {}) for e in near if e.kind == "events"]
+            sources = [SegmentRead(e, {}) for e in near if e.kind == "events"]
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
@@ -318,11 +322,11 @@ class Projector:
     def _mapped(
         self,
         cursor: duckdb.DuckDBPyConnection,
-        shape: Shape,
-        sources: list[Part],
+        shape: StateShape,
+        sources: list[SegmentRead],
         tail: str = "",
         condition: str = "true",
-    ) -> Table:
+    ) -> LayerTable:
         """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
         table, extractions = "segment", tuple[Extraction, ...]()
         if any(source.entry.fields for source in sources):
@@ -345,7 +349,7 @@ class Projector:
         rewriting = table_sql.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
         return None if rewriting is None or rewriting.reads_events else rewriting
 
-    def _rows(self, sources: list[Part], columns: tuple[Extraction, ...] = ()) -> str:
+    def _rows(self, sources: list[SegmentRead], columns: tuple[Extraction, ...] = ()) -> str:
         """SQL for the rows of segments, each verified before."""
         whole = [source.entry for source in sources if not source.without]
         queries = [self._source.rows_sql(whole, columns)] if whole or not sources else []
@@ -374,7 +378,9 @@ class Projector:
         self._new_rows = _NewRows(tail, start, next_seq, table)
         return f"FROM {table.name}"
 
-    def _write(self, name: str, shape: Shape, sources: list[Part], table: Table) -> None:
+    def _write(
+        self, name: str, shape: StateShape, sources: list[SegmentRead], table: LayerTable
+    ) -> None:
         """Have a partial written."""
         cover: Cover = {key: info for source in sources for key, info in source.cover.items()}
         if not cover:
@@ -390,7 +396,7 @@ class Projector:
 
         self.background_writer.put(save)
 
-    def _write_whole(self, name: str, shape: Shape, cover: Cover, layer: Layer) -> None:
+    def _write_whole(self, name: str, shape: StateShape, cover: Cover, layer: Layer) -> None:
         """Have a layer written as one piece, in place of the small ones it was read from."""
 
         def save() -> None:
@@ -443,13 +449,13 @@ class Projector:
 
 
 def shape_of(
-    cursor: duckdb.DuckDBPyConnection, definition: Definition, maps: str, merges: str
-) -> Shape:
+    cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, maps: str, merges: str
+) -> StateShape:
     """Ask the engine which columns a map gives; its merge must give the same."""
     view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
     relation = cursor.sql(maps)
     columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
-    return Shape(columns, definition.key, definition.merged, maps, merges)
+    return StateShape(columns, definition.key, definition.merged, maps, merges)
 
 
 def _engine() -> str:

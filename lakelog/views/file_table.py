@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lakelog.files import cursors
-from lakelog.files.cursors import Cursor
+from lakelog.files.cursors import FileCursor
 from lakelog.files.traversal import path_of
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import hosts
@@ -45,7 +45,7 @@ def table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
     return pa.table(columns)
 
 
-def _size(cursor: Cursor) -> int:
+def _size(cursor: FileCursor) -> int:
     """The size of a file now, where this machine has it under its name, else when it was read."""
     try:
         status = os.stat(path_of(cursor.name))
@@ -55,6 +55,6 @@ def _size(cursor: Cursor) -> int:
     return status.st_size if is_it else cursor.size
 
 
-def _behind(cursor: Cursor, size: int) -> int | None:
+def _behind(cursor: FileCursor, size: int) -> int | None:
     """How many bytes are not consumed yet; None of files that count in other bytes."""
     return None if cursor.name.endswith(_PACKED) else max(size - cursor.bytes, 0)

@@ -18,8 +18,8 @@ from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier
 from lakelog.views import params as parameters
-from lakelog.views.definition import TOTALS, Definition
-from lakelog.views.layers import Change, Layer, LayerBuilder, Table, given, named, view
+from lakelog.views.definition import TOTALS, ViewDefinition
+from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, given, named, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +56,7 @@ class _SplitQuery:
 _SPLIT: dict[str, _SplitQuery] = {}
 
 
-def asked(definition: Definition, values: parameters.Values) -> FinalQuery:
+def asked(definition: ViewDefinition, values: parameters.Values) -> FinalQuery:
     """Return what a view asks of its state."""
     totals = definition.filled(TOTALS, values) if TOTALS in definition.sections else ""
     return FinalQuery(definition.filled("finish", values), totals, definition.by)
@@ -71,7 +71,7 @@ def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) 
     cursor = builder.cursor()
     try:
         relations, tables = _given(builder, cursor, layer, final)
-        query, part_tables = final.finish, list[Table]()
+        query, part_tables = final.finish, list[LayerTable]()
         if has_time:
             query, part_tables = _over_tables(builder, cursor, layer, final, relations)
             query = parameters.filled(query, (), {}, moment)
@@ -117,7 +117,7 @@ def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str,
 
 def _sums(
     builder: LayerBuilder, cursor: duckdb.DuckDBPyConnection, layer: Layer, final: FinalQuery
-) -> tuple[Table, dict[str, str]]:
+) -> tuple[LayerTable, dict[str, str]]:
     """The totals of a layer, computed once: from those of the layer before it if there is one."""
     sums = layer.sums.get(final.totals)
     if sums is not None:
@@ -138,7 +138,11 @@ def _sums(
 
 
 def _changed(
-    layer: Layer, final: FinalQuery, change: Change, before: Table, columns: dict[str, str]
+    layer: Layer,
+    final: FinalQuery,
+    change: LayerChange,
+    before: LayerTable,
+    columns: dict[str, str],
 ) -> str:
     """SQL for the totals after a change."""
     groups = "".join(f"{identifier(name)}, " for name in final.by)
@@ -160,7 +164,7 @@ def _changed(
     return f"SELECT {groups}{added} FROM ({' UNION ALL '.join(changes)}) GROUP BY ALL{some}"
 
 
-def _totals(layer: Layer, final: FinalQuery, table: Table) -> str:
+def _totals(layer: Layer, final: FinalQuery, table: LayerTable) -> str:
     """SQL for the totals of the rows of one table."""
     return given(final.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
 
@@ -177,7 +181,7 @@ def _over_tables(
     layer: Layer,
     final: FinalQuery,
     relations: dict[str, str],
-) -> tuple[str, list[Table]]:
+) -> tuple[str, list[LayerTable]]:
     """Return the query with tables in the place of its parts without `$now`, which are run once
     for a layer; and these tables."""
     split = _SPLIT.get(final.finish)

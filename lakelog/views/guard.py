@@ -16,7 +16,7 @@ from lakelog.engine.syntax import SyntaxFault, parse
 from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import InvalidView
 from lakelog.views import params as parameters
-from lakelog.views.definition import TOTALS, Definition, Section
+from lakelog.views.definition import TOTALS, Section, ViewDefinition
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +32,7 @@ _REASONS = {
 }
 
 
-def check(definition: Definition, cursor: duckdb.DuckDBPyConnection) -> None:
+def check(definition: ViewDefinition, cursor: duckdb.DuckDBPyConnection) -> None:
     """Refuse a definition that says what it may not. Raises InvalidView: section, line, what."""
     param_names = {p.name for p in definition.params}
     for section in definition.sections.values():
@@ -57,7 +57,7 @@ def engine_error(section: Section, message: str) -> InvalidView:
     return wrong(section, messages.gist(message), messages.line_of(message))
 
 
-def _check_name(section: Section, name: str, definition: Definition) -> None:
+def _check_name(section: Section, name: str, definition: ViewDefinition) -> None:
     place = section.sql.lower().find(f"${name}")
     line = section.sql.count("\n", 0, max(place, 0)) + 1
     if name == parameters.NOW and section.name in ("finish", "query"):

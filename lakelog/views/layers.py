@@ -46,7 +46,7 @@ _SPARE = 8
 
 
 @dataclass(frozen=True)
-class Shape:
+class StateShape:
     """What a state looks like and how it is made: see Definition."""
 
     columns: tuple[tuple[str, str], ...]
@@ -94,7 +94,7 @@ class Unused:
             yield self.short.popleft()
 
 
-class Table:
+class LayerTable:
     """A table of the engine that is dropped or written over some time after the last use."""
 
     def __init__(self, name: str, rows: int, unused: Unused) -> None:
@@ -111,14 +111,14 @@ class Hidden:
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
-        self.table: Table | None = None
+        self.table: LayerTable | None = None
 
 
 @dataclass(frozen=True)
 class LayerPart:
     """The rows of a table, but for those that parts after it have in their place."""
 
-    table: Table
+    table: LayerTable
     hidden: Hidden | None = None
 
     @property
@@ -135,12 +135,12 @@ class LayerPart:
 
 
 @dataclass(frozen=True)
-class Change:
+class LayerChange:
     """How a layer became another: rows of it (None if there were none) gave way to others."""
 
     layer: Layer
-    gone: Table | None
-    come: Table
+    gone: LayerTable | None
+    come: LayerTable
 
 
 class Layer:
@@ -149,12 +149,14 @@ class Layer:
     The parts are one attribute, for another thread may put a folded base in their place.
     """
 
-    def __init__(self, shape: Shape, *layer_parts: LayerPart, change: Change | None = None) -> None:
+    def __init__(
+        self, shape: StateShape, *layer_parts: LayerPart, change: LayerChange | None = None
+    ) -> None:
         self.shape, self.parts, self.change = shape, layer_parts, change
         self.results: dict[Any, pa.Table] = {}
-        self.tables: dict[Any, list[Table]] = {}
+        self.tables: dict[Any, list[LayerTable]] = {}
         """Of queries, those parts that do not depend on the time."""
-        self.sums: dict[str, tuple[Table, dict[str, str]]] = {}
+        self.sums: dict[str, tuple[LayerTable, dict[str, str]]] = {}
         """Totals, with the types of their columns."""
 
     @property
@@ -184,7 +186,7 @@ class LayerBuilder:
                 cursor.execute(f"DROP TABLE IF EXISTS {name}")
         return cursor
 
-    def table(self, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+    def table(self, cursor: duckdb.DuckDBPyConnection, query: str) -> LayerTable:
         """Keep the rows of a query."""
         name = self._unused.spare() or f"{SCHEMA}.t{next(self._numbers)}"
         try:
@@ -192,11 +194,15 @@ class LayerBuilder:
         except BaseException:
             self._unused.others.append(name)
             raise
-        return Table(name, int(counts[0][0]) if counts else 0, self._unused)
+        return LayerTable(name, int(counts[0][0]) if counts else 0, self._unused)
 
     def mapped(
-        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, segment: str, table: str = "segment"
-    ) -> Table:
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        shape: StateShape,
+        segment: str,
+        table: str = "segment",
+    ) -> LayerTable:
         """Keep the partial of the rows that SQL gives, merged in itself; `table` is the name that
         the map has for them."""
         mapped = given(shape.map, **{table: segment})
@@ -205,8 +211,8 @@ class LayerBuilder:
         )
 
     def merged(
-        self, cursor: duckdb.DuckDBPyConnection, shape: Shape, partials: Iterable[str]
-    ) -> Table:
+        self, cursor: duckdb.DuckDBPyConnection, shape: StateShape, partials: Iterable[str]
+    ) -> LayerTable:
         """Keep what the partials that several SELECTs give merge into."""
         selects = (f"SELECT {shape.listed} FROM ({partial})" for partial in partials)
         return self.table(
@@ -223,7 +229,9 @@ class LayerBuilder:
         )
         return " UNION ALL ".join(selects), layer_parts
 
-    def extend(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, deltas: list[Table]) -> Layer:
+    def extend(
+        self, cursor: duckdb.DuckDBPyConnection, layer: Layer, deltas: list[LayerTable]
+    ) -> Layer:
         """Return the state that merging in some partials gives."""
         partials = [f"FROM {delta.name}" for delta in deltas]
         if self._is_small(layer):
@@ -255,7 +263,7 @@ class LayerBuilder:
         del layer_parts
         return Layer(layer.shape, LayerPart(table))
 
-    def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: Table) -> Layer:
+    def _overlay(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, new: LayerTable) -> Layer:
         """Return the state that a partial merged in itself makes with the rows of its keys."""
         if not new.rows:
             return layer
@@ -284,11 +292,11 @@ class LayerBuilder:
         return Layer(
             shape,
             *self._joined(cursor, [*over, LayerPart(come)]),
-            change=Change(layer, replaced, come),
+            change=LayerChange(layer, replaced, come),
         )
 
     def _found(
-        self, cursor: duckdb.DuckDBPyConnection, layer_part: LayerPart, new: Table, hashes: Any
+        self, cursor: duckdb.DuckDBPyConnection, layer_part: LayerPart, new: LayerTable, hashes: Any
     ) -> Any:
         """The rows of a part that may have a key of new ones."""
         table = layer_part.table
@@ -366,7 +374,7 @@ def _rows(cursor: duckdb.DuckDBPyConnection, name: str, lists: list[Any]) -> lis
     return [f"SELECT {column} FROM lakelog_{name}" for column in columns]
 
 
-def _but(table: Table, hidden: str) -> str:
+def _but(table: LayerTable, hidden: str) -> str:
     """SQL for the rows of a table without those of some numbers."""
     return f"FROM {table.name} WHERE rowid NOT IN ({hidden})"
 

@@ -22,7 +22,7 @@ _BACK = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class SegmentRead:
     """A segment to be read, but for the seq ranges that are covered already; what that covers."""
 
     entry: SegmentEntry
@@ -80,7 +80,9 @@ class Lineage:
         """The last seq of a segment that is known."""
         return int(self._known[digest][2])
 
-    def missing(self, entries: list[SegmentEntry], covered: frozenset[str]) -> list[Part] | None:
+    def missing(
+        self, entries: list[SegmentEntry], covered: frozenset[str]
+    ) -> list[SegmentRead] | None:
         """What must still be read of a state of which leaves are covered.
 
         None where seq ranges do not tell covered rows from others (after a repair).
@@ -95,7 +97,7 @@ class Lineage:
                 spans = (self._known[leaf][1:3] for leaf in covered_leaves)
                 uncovered = leaves - covered_leaves if covered_leaves else (entry.key,)
                 cover = {leaf: self._known[leaf] for leaf in uncovered}
-                sources.append(Part(entry, cover, tuple((a, b) for a, b in spans)))
+                sources.append(SegmentRead(entry, cover, tuple((a, b) for a, b in spans)))
         return sources
 
     def _overlap(self, leaves: frozenset[str]) -> bool:

@@ -28,7 +28,7 @@ import orjson
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import Paths
-from lakelog.views.layers import LayerBuilder, Shape, Table
+from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,7 +68,7 @@ class Partials:
         self._root, self._bytes_max = f"{paths.cache}/views", bytes_max
         self._known: dict[tuple[str, int], Partial | None] = {}
 
-    def of(self, state: str, shape: Shape) -> list[Partial]:
+    def of(self, state: str, shape: StateShape) -> list[Partial]:
         """The intact pieces of a state, those of the most events first."""
         partials = []
         try:
@@ -87,8 +87,8 @@ class Partials:
         builder: LayerBuilder,
         cursor: duckdb.DuckDBPyConnection,
         partial: Partial,
-        shape: Shape,
-    ) -> Table | None:
+        shape: StateShape,
+    ) -> LayerTable | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
         try:
             body = memoryview(disk.read(partial.path))[partial.start :]
@@ -105,7 +105,12 @@ class Partials:
             cursor.unregister("lakelog_piece")
 
     def save(
-        self, state: str, cover: Cover, shape: Shape, cursor: duckdb.DuckDBPyConnection, query: str
+        self,
+        state: str,
+        cover: Cover,
+        shape: StateShape,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
     ) -> None:
         """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
         # Types that Parquet does not give back as they were are not kept: an answer from the cache
@@ -139,7 +144,7 @@ class Partials:
             disk.replace_whole(path, b"".join((head, header, body)), sync=False)
             self._trim(path)
 
-    def replace(self, state: str, shape: Shape, cover: Cover) -> None:
+    def replace(self, state: str, shape: StateShape, cover: Cover) -> None:
         """Remove the pieces that are but a small part of one that was written."""
         events = sum(info[0] for info in cover.values())
         for partial in self.of(state, shape):

@@ -16,9 +16,9 @@ from lakelog.errors import InvalidView
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier
 from lakelog.views import finalize, guard, params
-from lakelog.views.definition import PLAIN, TOTALS, Definition
+from lakelog.views.definition import PLAIN, TOTALS, ViewDefinition
 from lakelog.views.engine import PLACE, shape_of
-from lakelog.views.layers import Layer, LayerBuilder, LayerPart, Shape, Table, given, view
+from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, given, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,7 +49,7 @@ _MADE = """
 
 
 def check(
-    definition: Definition, rows: pa.Table, given: Mapping[str, Any] | None = None
+    definition: ViewDefinition, rows: pa.Table, given: Mapping[str, Any] | None = None
 ) -> pa.Table:
     """Try a definition on rows of `events` with seq; return its answer.
 
@@ -86,7 +86,7 @@ def _fill(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
 
 
 def _both_ways(
-    database: duckdb.DuckDBPyConnection, definition: Definition, values: params.Values
+    database: duckdb.DuckDBPyConnection, definition: ViewDefinition, values: params.Values
 ) -> pa.Table:
     maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
     final = finalize.asked(definition, values)
@@ -123,7 +123,7 @@ def _both_ways(
 
 def _check_totals(
     database: duckdb.DuckDBPyConnection,
-    definition: Definition,
+    definition: ViewDefinition,
     final: finalize.FinalQuery,
     state: str,
 ) -> None:
@@ -160,7 +160,7 @@ def _check_totals(
     view(database, TOTALS, final.totals)
 
 
-def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
+def _ways(builder: LayerBuilder, shape: StateShape) -> Iterator[tuple[str, Layer]]:
     """Layers of the same rows, put together in other ways."""
     cursor = builder.cursor()
     if shape.merged:
@@ -177,7 +177,7 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
             ("place", "hash(seq)"),
             ("subject", "hash(subject)"),
         ):
-            partials: list[Table] = [
+            partials: list[LayerTable] = [
                 _mapped(builder, shape, f"coalesce({sources}, 0) % {count} = {n}")
                 for n in range(count)
             ]
@@ -199,11 +199,11 @@ def _ways(builder: LayerBuilder, shape: Shape) -> Iterator[tuple[str, Layer]]:
     yield "after no events", layer
 
 
-def _mapped(builder: LayerBuilder, shape: Shape, condition: str) -> Table:
+def _mapped(builder: LayerBuilder, shape: StateShape, condition: str) -> LayerTable:
     return builder.mapped(builder.cursor(), shape, f"SELECT * FROM sample WHERE {condition}")
 
 
-def _select(shape: Shape, table: Table) -> str:
+def _select(shape: StateShape, table: LayerTable) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
@@ -223,7 +223,7 @@ def _sortable(value: Any) -> tuple[str, Any]:
 
 
 def _compare(
-    definition: Definition, how: str, whole: list[tuple[Any, ...]], split: list[tuple[Any, ...]]
+    definition: ViewDefinition, how: str, whole: list[tuple[Any, ...]], split: list[tuple[Any, ...]]
 ) -> None:
     expected: Any
     right: Any
@@ -254,7 +254,7 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _same_columns(definition: Definition, mapped: list[str], merge_columns: list[str]) -> None:
+def _same_columns(definition: ViewDefinition, mapped: list[str], merge_columns: list[str]) -> None:
     if sorted(mapped) != sorted(merge_columns):
         raise guard.wrong(
             definition.sections["merge"],
@@ -264,7 +264,7 @@ def _same_columns(definition: Definition, mapped: list[str], merge_columns: list
 
 
 def _run(
-    database: duckdb.DuckDBPyConnection, definition: Definition, section: str, sql: str
+    database: duckdb.DuckDBPyConnection, definition: ViewDefinition, section: str, sql: str
 ) -> pa.Table:
     """Run one section alone, so that the engine's line is the section's."""
     try:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         params,
         type_columns,
     )
-    from lakelog.views.definition import Definition
+    from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
 else:
     duckdb, encode = Lazy("duckdb"), Lazy("lakelog.event.encode")
@@ -57,7 +57,7 @@ _OFFERED = "lakelog_view_"
 _HIGHEST = 2**62
 
 
-class Schema(NamedTuple):
+class BranchSchema(NamedTuple):
     """The name of a schema that has the `events` of a ref."""
 
     name: str
@@ -74,7 +74,7 @@ class ViewTables:
         self._own: collections.OrderedDict[str, dict[str, catalog.StoredView]] = (
             collections.OrderedDict()
         )
-        self._checked: dict[str, Definition] = {}
+        self._checked: dict[str, ViewDefinition] = {}
         self._fields: tuple[str, pa.Table | None, ledger.Ledger] | None = None
 
     @property
@@ -106,7 +106,7 @@ class ViewTables:
         pinned: Pinned,
         name: str,
         arguments: Mapping[str, Any] | None,
-        source: str | Schema | None,
+        source: str | BranchSchema | None,
         since: Any = None,
         until: Any = None,
         read_at: Any = None,
@@ -134,7 +134,7 @@ class ViewTables:
                 self._own.popitem(last=False)
         return views
 
-    def definitions(self, digest: str | None = None) -> list[tuple[Definition, bool]]:
+    def definitions(self, digest: str | None = None) -> list[tuple[ViewDefinition, bool]]:
         """Every view of a state by name, and whether the lake itself defines it."""
         state, _ = self._tables.state(digest)
         own_views = self.own_views(state)
@@ -146,7 +146,7 @@ class ViewTables:
         own_views = self.own_views(state)
         return [*dict.fromkeys((*catalog.BUILT_IN, *own_views, file_table.NAME, origin_table.NAME))]
 
-    def definition(self, name: str, digest: str | None = None) -> Definition:
+    def definition(self, name: str, digest: str | None = None) -> ViewDefinition:
         """One view of a state. Raises InvalidView where there is none."""
         state, _ = self._tables.state(digest)
         return catalog.find(name, self.own_views(state))
@@ -173,7 +173,7 @@ class ViewTables:
             self._engine.close()
             self._engine = None
 
-    def _definition(self, name: str, own_views: dict[str, catalog.StoredView]) -> Definition:
+    def _definition(self, name: str, own_views: dict[str, catalog.StoredView]) -> ViewDefinition:
         definition = catalog.find(name, own_views)
         is_built_in = name not in own_views and name in catalog.BUILT_IN
         if not is_built_in and self._checked.get(name) != definition:
@@ -186,9 +186,9 @@ class ViewTables:
 
     def _plain(
         self,
-        definition: Definition,
+        definition: ViewDefinition,
         values: params.Values,
-        source: str | Schema | None,
+        source: str | BranchSchema | None,
         moment: int,
         window: tuple[int, int] | None,
     ) -> pa.Table:
@@ -210,10 +210,10 @@ class ViewTables:
             cursor.close()
 
     def _over_events(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, source: str | Schema | None
+        self, cursor: duckdb.DuckDBPyConnection, query: str, source: str | BranchSchema | None
     ) -> str:
         """Let a cursor find the events of a state; return the query that it can run."""
-        if isinstance(source, Schema):
+        if isinstance(source, BranchSchema):
             cursor.execute(f"SET search_path = '{source.name}'")
             return query
         with self._tables.mutex.hold():
@@ -228,7 +228,7 @@ class ViewTables:
                 return None
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
-        answer = self._table_of(pinned, table, Schema(events), is_present=False)
+        answer = self._table_of(pinned, table, BranchSchema(events), is_present=False)
         schema = self.session.binder.refs.new_schema(name)
         cursor = self._tables.connect().cursor()
         cursor.register("lakelog_answer", answer)
@@ -237,7 +237,7 @@ class ViewTables:
         return schema
 
     def _table_of(
-        self, pinned: Pinned, name: str, source: str | Schema | None, *, is_present: bool
+        self, pinned: Pinned, name: str, source: str | BranchSchema | None, *, is_present: bool
     ) -> pa.Table:
         """Return `files`, `origins` or a view of a state, which is found again at `source`."""
         # A view that a lake has of such a name stays what it was.
@@ -249,7 +249,7 @@ class ViewTables:
             return self._origins(pinned, source)
         return self._view_of(pinned, name, None, source)
 
-    def _origins(self, pinned: Pinned, source: str | Schema | None) -> pa.Table:
+    def _origins(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
         cursor = self._tables.connect().cursor()
         try:
             query = self._over_events(cursor, origin_table.PRESENT, source)
@@ -290,7 +290,7 @@ class ViewTables:
         return cached[2]
 
     def _look_for_fields(
-        self, definition: Definition, values: params.Values, source: str | Schema | None
+        self, definition: ViewDefinition, values: params.Values, source: str | BranchSchema | None
     ) -> None:
         """Say so if a view is empty because no event has the field it was asked for."""
         for param in definition.params:

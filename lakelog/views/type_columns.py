@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r'\[\]|"(?:[^"\\]|\\.)*"|[^."\[\]]+', re.S)
 _ESCAPED = re.compile(r"\\(.)", re.S)
-Path = tuple[str, ...]
+FieldPath = tuple[str, ...]
 
 
 def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
     """Return the columns of the fields of a type, in order of path."""
-    kinds: dict[Path, frozenset[str]] = {}
+    kinds: dict[FieldPath, frozenset[str]] = {}
     for (owner, spelled), field in ledger.items():
         path = parsed(spelled) if owner == type_ and spelled != PAYLOAD else None
         if path is not None:
@@ -43,7 +43,7 @@ def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
     return tuple(result)
 
 
-def kinds_of(ledger: Ledger, path: Path) -> frozenset[str]:
+def kinds_of(ledger: Ledger, path: FieldPath) -> frozenset[str]:
     """Return the kinds of values that a field has in events of all types; that of a member of a map
     are those of all its members. Events of types that are not told apart may have text."""
     kinds: set[str] = set()
@@ -55,7 +55,7 @@ def kinds_of(ledger: Ledger, path: Path) -> frozenset[str]:
     return frozenset(kinds - {"null"} - UNREAD)
 
 
-def _is_of(spelled: str, path: Path) -> bool:
+def _is_of(spelled: str, path: FieldPath) -> bool:
     """Whether a path of the ledger is that of a field, or stands for it among others."""
     if not spelled.endswith(REST):
         return spelled != PAYLOAD and parsed(spelled) == path
@@ -64,7 +64,7 @@ def _is_of(spelled: str, path: Path) -> bool:
     return owner is not None and len(owner) < len(path) and path[: len(owner)] == owner
 
 
-def parsed(spelled: str) -> Path | None:
+def parsed(spelled: str) -> FieldPath | None:
     """Return the names on a path of the ledger; None for what is no field by itself: elements of
     lists, what is not told apart, and names that the engine's paths cannot say."""
     steps = _PART.findall(spelled)

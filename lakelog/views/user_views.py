@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakelog.views import catalog, sample
-from lakelog.views.definition import Definition, parse
+from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:
     from lakelog.views.tables import ViewTables
 
 
-def listed(lake: Any) -> list[tuple[Definition, bool]]:
+def listed(lake: Any) -> list[tuple[ViewDefinition, bool]]:
     """Every view by name, and whether the lake itself defines it."""
     return _views(lake).definitions(getattr(lake, "id", None))
 
 
-def definition(lake: Any, name: str) -> Definition:
+def definition(lake: Any, name: str) -> ViewDefinition:
     """Return one view's definition. Raises InvalidView where there is none."""
     return _views(lake).definition(name, getattr(lake, "id", None))
 
@@ -32,7 +32,7 @@ def create(
     params: Mapping[str, Any] | None = None,
     *,
     replace: bool = False,
-) -> Definition:
+) -> ViewDefinition:
     """Keep a view in the lake's manifest, once it was tried both ways on a sample of the lake.
 
     `params` are needed for parameters without a default. Raises InvalidView: section, line, what.

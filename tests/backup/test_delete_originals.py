@@ -25,7 +25,7 @@ from lakelog.backup.directory import BackupDirectory, copies_of
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directories
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.files.scan import FileState, Scan, Selection, scan
+from lakelog.files.scan import FileScan, FileState, Selection, scan
 from lakelog.ingest.audit.audit import Audit, audit
 from tests.support.effort import share
 
@@ -377,4 +377,4 @@ def test_which_files_are_finished(
     """Rotated and packed names count once they are quiet; others for as long as was asked."""
     seen = FileState(f"/x/{name}", 1, 1, 1, 10**18)
     assert delete.is_finished(seen, 1e9 + quiet, after) is finished
-    assert Scan().files == {}
+    assert FileScan().files == {}

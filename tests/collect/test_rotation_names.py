@@ -19,7 +19,7 @@ import lakelog
 from lakelog.cli import cli, exits
 from lakelog.collect import followed_file, watch
 from lakelog.collect.watch import Watcher
-from lakelog.files.scan import Scan
+from lakelog.files.scan import FileScan
 from tests.support.watching import Place, stored
 
 PROGRAMS = {
@@ -243,7 +243,7 @@ def test_a_file_that_is_renamed_while_it_is_looked_at(
     place.write("a.log", 3)
     real = watch.scan
 
-    def scan(*args: Any) -> Scan:
+    def scan(*args: Any) -> FileScan:
         result = real(*args)
         if (place.root / "a.log").exists():
             place.move("a.log", "was a log")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lakelog
-from lakelog.event.exported import EVENT_COLUMNS, is_exported
+from lakelog.event.exported import EVENT_COLUMNS, assigned_columns
 
 MakeLake = Callable[..., lakelog.Lake]
 QUERY = """SELECT epoch_us(time), type, category, source, subject, level, message, data, id
@@ -65,7 +65,7 @@ def test_an_export_gives_the_events_back(
     ingested.ingest(path)
     if ending == "csv":  # which does not tell a text from JSON
         with path.open() as file:
-            assert is_exported(next(csv.reader(file)))
+            assert assigned_columns(next(csv.reader(file)))
         assert ingested.sql(
             "SELECT count(*) FROM events WHERE data LIKE '%ingested_at%'"
         ).fetchall() == [(0,)]
@@ -103,7 +103,7 @@ def test_other_rows_keep_columns_of_these_names(make_lake: MakeLake, home: Path)
         way(lake)
         (data,) = lake.sql("SELECT data FROM events").fetchall()
         assert json.loads(data[0]) == {"position": 5, "origin": "moon", "seq": 7}
-    assert not is_exported((*EVENT_COLUMNS, "other"))
+    assert not assigned_columns((*EVENT_COLUMNS, "other"))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def given_splits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(batch, "ROWS_MAX", 6_000)
     found, real = list[int](), splits.Splits.give
 
-    def give(self: splits.Splits, base: int, size: int) -> splits.Answer:
+    def give(self: splits.Splits, base: int, size: int) -> splits.PendingSplit:
         found.append(base)
         return real(self, base, size)
 

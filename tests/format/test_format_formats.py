@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lakelog
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.maintain.repair import recover
@@ -13,7 +13,7 @@ from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from tests.conftest import MakeLake
 
-FORM = Definition(
+FORM = FormatDefinition(
     "%{WORD:a} %{OWN:b}",
     begins="x",
     continues="y",
@@ -33,7 +33,7 @@ def entries(lake: lakelog.Lake) -> list[Record]:
     return lake.store.manifests.records(head(lake), "format")
 
 
-def add(lake: lakelog.Lake, form: Definition, **rest: Any) -> None:
+def add(lake: lakelog.Lake, form: FormatDefinition, **rest: Any) -> None:
     definitions.add(lake.store, "main", LakeFormat(form, **rest))
 
 
@@ -41,7 +41,7 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
     """F6.16: its members, and only those that it says; what is read of it is what was said."""
     lake = make_lake()
     add(lake, FORM, globs=("*.log",), sources=("s",))
-    add(lake, Definition(zone="+02:00", name="zone"))
+    add(lake, FormatDefinition(zone="+02:00", name="zone"))
     full, zone = entries(lake)
     assert full.key == "mine"
     assert {k: v for k, v in full.members.items() if k != "time"} == {
@@ -66,7 +66,7 @@ def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None
     """F6.16: more than a manifest's tail holds are all there, verified, compacted and salvaged."""
     lake = make_lake()
     for n in range(20):
-        add(lake, Definition("%{WORD:a}", name=f"f{n}"))
+        add(lake, FormatDefinition("%{WORD:a}", name=f"f{n}"))
     definitions.remove(lake.store, "main", "f3")
     lake.append([{"type": "a"}, {"type": "b"}])
     lake.compact()
@@ -87,7 +87,7 @@ def test_a_reader_that_knows_no_formats_passes_over_them(
     add(lake, FORM)
     unknown = Record("later", "x", {"anything": [1]})
     monkeypatch.setattr(LakeFormat, "entry", lambda self: unknown)
-    add(lake, Definition("%{WORD:a}", name="n"))
+    add(lake, FormatDefinition("%{WORD:a}", name="n"))
     lake.append({"type": "b"})
     lake.settle()
     assert lake.count() == 2

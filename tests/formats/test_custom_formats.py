@@ -16,7 +16,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.files.source import Chunk
 from lakelog.formats import definition, grok, moments, pattern, re2, registry
 from lakelog.formats.custom import CustomFormat
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import NOW, compare
@@ -53,23 +53,26 @@ def encoded(texts: list[str]) -> list[bytes]:
 
 
 def made(pattern: str, **rest: Any) -> CustomFormat:
-    return CustomFormat(Definition(pattern=pattern, **rest))
+    return CustomFormat(FormatDefinition(pattern=pattern, **rest))
 
 
 @pytest.mark.parametrize(
     ("definition", "least"),
     [
-        (Definition(WHOLE), 7),
-        (Definition(WHOLE, zone="Europe/Berlin"), 7),
-        (Definition(WHOLE, levels=(("LOUD", "WARN"), ("notice", "DEBUG"))), 8),
-        (Definition(WHOLE, time_format="%Y-%m-%d %H:%M:%S,%f"), 1),
-        (Definition(WHOLE, time_format="none"), 9),
-        (Definition(SOME), 10),
-        (Definition("%{OWN}", define=(("OWN", "%{IP:id} %{WORD:type} %{DATA:subject} "),)), 10),
+        (FormatDefinition(WHOLE), 7),
+        (FormatDefinition(WHOLE, zone="Europe/Berlin"), 7),
+        (FormatDefinition(WHOLE, levels=(("LOUD", "WARN"), ("notice", "DEBUG"))), 8),
+        (FormatDefinition(WHOLE, time_format="%Y-%m-%d %H:%M:%S,%f"), 1),
+        (FormatDefinition(WHOLE, time_format="none"), 9),
+        (FormatDefinition(SOME), 10),
+        (
+            FormatDefinition("%{OWN}", define=(("OWN", "%{IP:id} %{WORD:type} %{DATA:subject} "),)),
+            10,
+        ),
     ],
 )
 def test_the_engine_agrees_with_the_exact_rule(
-    make_lake: MakeLake, definition: Definition, least: int
+    make_lake: MakeLake, definition: FormatDefinition, least: int
 ) -> None:
     """Where SQL decides a line, it says what the exact rule says, and it decides most."""
     form, lines = CustomFormat(definition), encoded(LINES)
@@ -179,40 +182,46 @@ def test_times_are_read_as_they_are_written(written: str, text: str, wanted: str
 @pytest.mark.parametrize(
     ("definition", "words"),
     [
-        (Definition(r"(?P<a>x"), "missing )"),
-        (Definition(r"(?P<a>x)(?=y)"), "looks ahead, which RE2 does not do"),
-        (Definition(r"(?<!y)(?P<a>x)"), "looks behind"),
-        (Definition(r"(?P<a>x)\1"), "invalid escape sequence"),
-        (Definition(r"(?P<a>(?>x))"), "write (?:"),
-        (Definition(r"(?P<a>x)(?P=a)"), "refers back"),
-        (Definition(r"(?P<a>x{5000})"), "invalid repetition size"),
-        (Definition(r"(?P<a>[z-a])"), "invalid character class range"),
-        (Definition("%{IPP:client}"), "no pattern 'IPP': did you mean IP?"),
-        (Definition("%{zzzzzz:client}"), "define it with --define NAME=REGEX"),
-        (Definition("%{A:x}", define=(("A", "%{B}"), ("B", "%{A}"))), "refers to itself"),
-        (Definition("%{A0:x}", define=LAUGHS), "longer than 65,536"),
-        (Definition("%{INT:n:number}"), "no type of group"),
-        (Definition("%{INT:n m}"), "cannot name a group"),
-        (Definition("".join(f"(?P<g{n}>x)" for n in range(101))), "more than 100 named groups"),
-        (Definition("%{IP} only"), "names no group"),
-        (Definition("(?P<a>x)*"), "matches empty text"),
-        (Definition("%{DATA:origin} x"), "'origin' has the name of a column that lakelog fills"),
-        (Definition("%{DATA:data} x"), "rename it"),
-        (Definition("%{WORD:time} %{WORD:timestamp}"), "both be the column time"),
-        (Definition("%{WORD:a}", begins="("), "begins '('"),
-        (Definition("%{WORD:a}", continues="(?=x)"), "looks ahead"),
-        (Definition("%{WORD:a}", zone="CET"), "write Europe/Berlin"),
-        (Definition("%{WORD:time}", time_format="%H:%M"), "has to give month, day"),
-        (Definition("%{WORD:time}", time_format="yyyy-MM-dd"), "has to give month, day"),
-        (Definition("%{WORD:time}", time_format="%Q"), "no directive that is known"),
-        (Definition("%{WORD:time}", time_format="%d %e %m %H %M"), "says one thing twice"),
-        (Definition("%{WORD:time}", time_format="%F %I:%M"), "needs %p beside %I"),
-        (Definition("%{WORD:level}", levels=(("x", "LOUD"),)), "choose from TRACE"),
-        (Definition("x" * 30_000), "1 to 20,000 characters"),
+        (FormatDefinition(r"(?P<a>x"), "missing )"),
+        (FormatDefinition(r"(?P<a>x)(?=y)"), "looks ahead, which RE2 does not do"),
+        (FormatDefinition(r"(?<!y)(?P<a>x)"), "looks behind"),
+        (FormatDefinition(r"(?P<a>x)\1"), "invalid escape sequence"),
+        (FormatDefinition(r"(?P<a>(?>x))"), "write (?:"),
+        (FormatDefinition(r"(?P<a>x)(?P=a)"), "refers back"),
+        (FormatDefinition(r"(?P<a>x{5000})"), "invalid repetition size"),
+        (FormatDefinition(r"(?P<a>[z-a])"), "invalid character class range"),
+        (FormatDefinition("%{IPP:client}"), "no pattern 'IPP': did you mean IP?"),
+        (FormatDefinition("%{zzzzzz:client}"), "define it with --define NAME=REGEX"),
+        (FormatDefinition("%{A:x}", define=(("A", "%{B}"), ("B", "%{A}"))), "refers to itself"),
+        (FormatDefinition("%{A0:x}", define=LAUGHS), "longer than 65,536"),
+        (FormatDefinition("%{INT:n:number}"), "no type of group"),
+        (FormatDefinition("%{INT:n m}"), "cannot name a group"),
+        (
+            FormatDefinition("".join(f"(?P<g{n}>x)" for n in range(101))),
+            "more than 100 named groups",
+        ),
+        (FormatDefinition("%{IP} only"), "names no group"),
+        (FormatDefinition("(?P<a>x)*"), "matches empty text"),
+        (
+            FormatDefinition("%{DATA:origin} x"),
+            "'origin' has the name of a column that lakelog fills",
+        ),
+        (FormatDefinition("%{DATA:data} x"), "rename it"),
+        (FormatDefinition("%{WORD:time} %{WORD:timestamp}"), "both be the column time"),
+        (FormatDefinition("%{WORD:a}", begins="("), "begins '('"),
+        (FormatDefinition("%{WORD:a}", continues="(?=x)"), "looks ahead"),
+        (FormatDefinition("%{WORD:a}", zone="CET"), "write Europe/Berlin"),
+        (FormatDefinition("%{WORD:time}", time_format="%H:%M"), "has to give month, day"),
+        (FormatDefinition("%{WORD:time}", time_format="yyyy-MM-dd"), "has to give month, day"),
+        (FormatDefinition("%{WORD:time}", time_format="%Q"), "no directive that is known"),
+        (FormatDefinition("%{WORD:time}", time_format="%d %e %m %H %M"), "says one thing twice"),
+        (FormatDefinition("%{WORD:time}", time_format="%F %I:%M"), "needs %p beside %I"),
+        (FormatDefinition("%{WORD:level}", levels=(("x", "LOUD"),)), "choose from TRACE"),
+        (FormatDefinition("x" * 30_000), "1 to 20,000 characters"),
     ],
 )
 def test_a_pattern_that_cannot_be_is_refused_in_one_line(
-    definition: Definition, words: str
+    definition: FormatDefinition, words: str
 ) -> None:
     """What is wrong, where, and what to do: before a line is read."""
     with pytest.raises(InvalidSetting) as refused:
@@ -234,7 +243,7 @@ def test_no_pattern_hangs(make_lake: MakeLake, text: str) -> None:
 
 def test_what_is_written_out_is_read_again() -> None:
     """The name of a format in a cursor holds all of it."""
-    mine = Definition(
+    mine = FormatDefinition(
         WHOLE,
         begins="%{IP}",
         continues=r"\s",
@@ -247,7 +256,7 @@ def test_what_is_written_out_is_read_again() -> None:
     assert definition.read(mine.spelled()) == mine
     assert registry.by_name(mine.spelled()).definition == mine
     assert registry.by_name(mine.spelled()) is registry.by_name(mine.spelled())
-    assert Definition(zone="UTC", begins="x").over(mine).zone == "UTC"
+    assert FormatDefinition(zone="UTC", begins="x").over(mine).zone == "UTC"
     for broken in ("pattern:{", "pattern:[]", "pattern:"):
         with pytest.raises(InvalidSetting, match="is not a format"):
             registry.by_name(broken)

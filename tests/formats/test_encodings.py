@@ -13,7 +13,7 @@ from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import InvalidSetting
 from lakelog.formats import encoded
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit
 
@@ -32,7 +32,7 @@ TEXTS = {
 
 def form(encoding: str, **rules: str) -> str:
     """How --encoding asks for it."""
-    return Definition(encoding=encoding, **rules).spelled()
+    return FormatDefinition(encoding=encoding, **rules).spelled()
 
 
 def proven(lake: lakelog.Lake) -> int:

@@ -38,7 +38,7 @@ def outcome(lake: lakelog.Lake, path: str | Path, **options: Any) -> tuple[int, 
     return report.events, report.skipped, report.quarantined
 
 
-def cursor(lake: lakelog.Lake) -> list[cursors.Cursor]:
+def cursor(lake: lakelog.Lake) -> list[cursors.FileCursor]:
     """The cursors of the branch."""
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     return cursors.of_state(lake.store, state)

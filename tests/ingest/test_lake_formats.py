@@ -12,19 +12,19 @@ import pytest
 import lakelog
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.formats.definition import Definition
+from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import definitions, quarantine
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.definitions import LakeFormat
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 
 MakeLake = Callable[..., lakelog.Lake]
-SHOP = Definition(
+SHOP = FormatDefinition(
     PATTERN, begins=r"\d{4}-", zone="Europe/Berlin", levels=(("SCHWER", "ERROR"),), name="shop"
 )
 
 
-def keep(lake: lakelog.Lake, form: Definition = SHOP, *globs: str, **rest: Any) -> None:
+def keep(lake: lakelog.Lake, form: FormatDefinition = SHOP, *globs: str, **rest: Any) -> None:
     """Add a format for some files."""
     overwrite = rest.pop("overwrite", False)
     made = LakeFormat(form, globs, **rest)
@@ -81,10 +81,10 @@ def test_the_closest_format_is_taken() -> None:
     formats = {
         form.name: form
         for form in (
-            LakeFormat(Definition("%{WORD:a}", name="all"), ("*",)),
-            LakeFormat(Definition("%{WORD:a}", name="logs"), ("*.log",)),
-            LakeFormat(Definition("%{WORD:a}", name="web"), (), ("web",)),
-            LakeFormat(Definition("%{WORD:a}", name="asked")),
+            LakeFormat(FormatDefinition("%{WORD:a}", name="all"), ("*",)),
+            LakeFormat(FormatDefinition("%{WORD:a}", name="logs"), ("*.log",)),
+            LakeFormat(FormatDefinition("%{WORD:a}", name="web"), (), ("web",)),
+            LakeFormat(FormatDefinition("%{WORD:a}", name="asked")),
         )
     }
 
@@ -120,7 +120,7 @@ def test_a_watcher_takes_a_format_that_is_added_later(make_lake: MakeLake, tmp_p
     watcher = Watcher(lake, [str(logs)])
     (logs / "a.log").write_text("one WARN\n")
     watcher.round(final=True)
-    keep(lake, Definition("%{WORD:word} %{WORD:level}", name="mine"), "*.log")
+    keep(lake, FormatDefinition("%{WORD:word} %{WORD:level}", name="mine"), "*.log")
     with (logs / "a.log").open("a") as file:
         file.write("two ERROR\n")
     (logs / "b.log").write_text("three INFO\n")
@@ -138,7 +138,7 @@ def test_audit_is_right_after_the_format_changed(make_lake: MakeLake, tmp_path: 
     keep(lake, SHOP, "*.log")
     path.write_text(TEXT * 3)
     lake.ingest(str(path))
-    keep(lake, Definition("%{WORD:a}", name="shop"), "*.log", overwrite=True)
+    keep(lake, FormatDefinition("%{WORD:a}", name="shop"), "*.log", overwrite=True)
     assert faults(lake, path) == [(12, 0, "shop")]
     definitions.remove(lake.store, "main", "shop")
     assert faults(lake, path) == [(12, 0, "shop")]
@@ -171,11 +171,11 @@ def test_a_file_is_read_by_its_source(make_lake: MakeLake, tmp_path: Path) -> No
 def test_a_zone_alone_leaves_the_format_to_lakelog(make_lake: MakeLake, tmp_path: Path) -> None:
     """A definition may say nothing but the zone; a change of it goes for what comes."""
     lake, path = make_lake(), tmp_path / "app.log"
-    keep(lake, Definition(zone="Europe/Berlin", name="berlin"), "*.log")
+    keep(lake, FormatDefinition(zone="Europe/Berlin", name="berlin"), "*.log")
     line = "2026-07-01 12:00:00 INFO a: " + "x" * 5000 + "\n"
     path.write_text(line)
     assert lake.ingest(str(path)).files[0].format == "applog@Europe/Berlin"
-    keep(lake, Definition(zone="+09:00", name="berlin"), "*.log", overwrite=True)
+    keep(lake, FormatDefinition(zone="+09:00", name="berlin"), "*.log", overwrite=True)
     with path.open("a") as file:
         file.write(line)
     lake.ingest(str(path))
@@ -187,7 +187,7 @@ def test_a_rollback_keeps_the_present_formats(make_lake: MakeLake, tmp_path: Pat
     """After a wrong ingest: add a format, go back, ingest again; an undo keeps formats too."""
     lake, path = make_lake(), tmp_path / "shop.log"
     path.write_text(TEXT)
-    keep(lake, Definition("%{WORD:a}", name="old"))
+    keep(lake, FormatDefinition("%{WORD:a}", name="old"))
     lake.tag("before")
     lake.ingest(str(path))
     keep(lake, SHOP, "shop.log")
@@ -197,7 +197,7 @@ def test_a_rollback_keeps_the_present_formats(make_lake: MakeLake, tmp_path: Pat
     assert lake.count() == 0
     lake.ingest(str(path))
     assert rows(lake) == ROWS
-    keep(lake, Definition("%{WORD:a}", name="late"))
+    keep(lake, FormatDefinition("%{WORD:a}", name="late"))
     lake.undo(force=True)
     assert sorted(definitions.present(lake.store, "main")) == ["late", "shop"]
     assert lake.count() == 4  # what the wrong ingest had made
@@ -222,7 +222,7 @@ def test_replay_reads_by_the_present_format(make_lake: MakeLake, tmp_path: Path)
     lake.ingest(str(path), format=SHOP.spelled())
     keep(lake)
     assert quarantine.replay(lake.store, "main", lake.engine).stored == 0
-    better = Definition(r"%{TIMESTAMP_ISO8601:time} %{GREEDYDATA:message}", name="shop")
+    better = FormatDefinition(r"%{TIMESTAMP_ISO8601:time} %{GREEDYDATA:message}", name="shop")
     keep(lake, better, overwrite=True)
     assert quarantine.replay(lake.store, "main", lake.engine, dry_run=True).stored == 1
     keep(lake, better, "shop.log", overwrite=True)
@@ -252,13 +252,13 @@ def test_names_that_cannot_be_are_refused(make_lake: MakeLake) -> None:
         keep(lake)
     for name in ("applog", "csv", "", "A b", "-x", "a" * 80):
         with pytest.raises(InvalidSetting, match="cannot name a format"):
-            keep(lake, Definition("%{WORD:a}", name=name))
+            keep(lake, FormatDefinition("%{WORD:a}", name=name))
     with pytest.raises(InvalidSetting, match="says nothing"):
-        keep(lake, Definition(name="nothing"))
+        keep(lake, FormatDefinition(name="nothing"))
     with pytest.raises(InvalidSetting, match="go with a pattern"):
-        keep(lake, Definition(begins="x", format="applog", name="x"))
+        keep(lake, FormatDefinition(begins="x", format="applog", name="x"))
     with pytest.raises(InvalidSetting, match=r"did you mean applog\?"):
-        keep(lake, Definition(format="aplog", name="x"))
+        keep(lake, FormatDefinition(format="aplog", name="x"))
     with pytest.raises(UnknownRef, match="formats list"):
         definitions.remove(lake.store, "main", "x")
     with pytest.raises(UnknownRef, match="is a built-in format"):

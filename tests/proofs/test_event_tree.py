@@ -84,7 +84,7 @@ def test_the_root_is_independent_of_segmentation() -> None:
     for _ in range(25):
         cuts = [0, *sorted(chance.sample(range(1, 3000), chance.randrange(40))), 3000]
         parts: dict[int, list[event_tree.Nodes]] = {}
-        below: dict[int, list[event_tree.Step]] = {}
+        below: dict[int, list[event_tree.ProofStep]] = {}
         for low, high in pairwise(cuts):
             inside = [e for e in rows if low <= e["seq"] < high]
             levels: Levels = {0: event_tree.leaves(LAKE, table(inside))}
@@ -130,7 +130,7 @@ def test_every_path_leads_to_the_root() -> None:
 )
 def test_a_path_that_cannot_be(steps: list[tuple[int, int]]) -> None:
     """Heights that do not ascend within the tree, and neighbours without events, are refused."""
-    path = [event_tree.Step(height, count, bytes(32)) for height, count in steps]
+    path = [event_tree.ProofStep(height, count, bytes(32)) for height, count in steps]
     with pytest.raises(ValueError, match="not in order"):
         event_tree.follow(event_tree.event_bytes(LAKE, EVENT), 5, path)
 

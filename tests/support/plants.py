@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 import lakelog
 from lakelog.files import cursors
-from lakelog.files.cursors import Cursor
+from lakelog.files.cursors import FileCursor
 from lakelog.ingest import quarantine
 from lakelog.segments import segment
 from lakelog.store import disk
@@ -29,7 +29,7 @@ def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
     return lake.store.manifests.segments(lake.store.state(lake.branch_name))
 
 
-def published(lake: lakelog.Lake) -> list[Cursor]:
+def published(lake: lakelog.Lake) -> list[FileCursor]:
     """The cursors of the branch."""
     return cursors.of_state(lake.store, lake.store.state(lake.branch_name))
 

@@ -12,6 +12,8 @@ SHARED = ROOT.parent / "shared" / "data"
 Sources = dict[str, str]
 """Source text by path from the root, so that a planted breach is one line."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Module = tuple[str, ...]
+OWN = "lakelog"
 
 
 def sources(*folders: str) -> Sources:
@@ -45,3 +47,22 @@ def nodes(text: str, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
 def functions(text: str) -> Iterator[Function]:
     """Yield the functions and methods of a source text."""
     yield from nodes(text, ast.FunctionDef, ast.AsyncFunctionDef)  # type: ignore[misc]
+
+
+def module_of(path: str) -> Module:
+    """Return lakelog/store/wal.py as ("store", "wal")."""
+    return tuple(path.removesuffix(".py").split("/")[1:])
+
+
+def dotted(module: Module) -> str:
+    """Return ("store", "wal") as lakelog.store.wal."""
+    return ".".join((OWN, *module)).removesuffix(".__init__")
+
+
+def imported_names(node: ast.AST, importer: Module) -> Iterator[str]:
+    """Yield the dotted names that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = [OWN, *importer[: len(importer) - node.level]] if node.level else []
+        yield from (".".join([*above, *filter(None, [node.module, a.name])]) for a in node.names)

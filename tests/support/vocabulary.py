@@ -82,6 +82,12 @@ def type_names(text: str) -> Iterator[str]:
                 target = statement.targets[0]
                 if isinstance(target, ast.Name) and _TYPE_NAME.match(target.id):
                     yield target.id
+            elif isinstance(statement, ast.AnnAssign) and _is_alias(statement):
+                yield ast.unparse(statement.target)
+
+
+def _is_alias(statement: ast.AnnAssign) -> bool:
+    return ast.unparse(statement.annotation) == "TypeAlias"
 
 
 def repeated_types(tree: Sources) -> dict[str, list[str]]:

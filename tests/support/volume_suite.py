@@ -17,7 +17,7 @@ from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.entry import Retention
+from lakelog.store.entry import RetentionEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import FORMAT, KEYS
 from lakelog.store.publish import Change, publish
@@ -27,7 +27,7 @@ from lakelog.store.volume import Volume
 
 def retained(number: int) -> Change:
     """A change that can be read back."""
-    return Change("retention", f"nr. {number}", retention=Retention(number, number))
+    return Change("retention", f"nr. {number}", retention=RetentionEntry(number, number))
 
 
 class VolumeSuite:
@@ -77,7 +77,7 @@ class VolumeSuite:
             assert head.move.number == number + 1
         other = stores[1]
         assert other.refs.head("main") == head
-        assert other.state("main").retention == Retention(2, 2)
+        assert other.state("main").retention == RetentionEntry(2, 2)
         assert other.refs.numbers("main") == [1, 2, 3]
         assert other.refs.all_branches() == ["main"]
         with pytest.raises(UnknownRef):

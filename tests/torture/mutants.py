@@ -357,7 +357,7 @@ EDITS = [
     _edited(
         "a shorter copy read from its start",
         "identity",
-        f"{FILES}.identity:Resolver._last_place",
+        f"{FILES}.file_copies:last_place",
         "return place",
         "return 0",
         *_by_way("copytruncate slowly"),
@@ -403,8 +403,8 @@ EDITS = [
     _edited(
         "a number used again is the same file",
         "identity",
-        f"{FILES}.identity:Resolver._is_doubtful",
-        "self._follows and not _is_as_read(source, cursor)",
+        f"{FILES}.cursor_paths:CursorPaths.is_doubtful",
+        "self._follows and not is_as_read(source, cursor)",
         "False",
         *_by_way("create", on_disk=True),
     ),

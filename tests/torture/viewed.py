@@ -28,7 +28,7 @@ from lakelog.store import thinning
 from lakelog.views import catalog
 from lakelog.views.definition import parse
 from lakelog.views.engine import Projector
-from lakelog.views.layers import SCHEMA, Shape
+from lakelog.views.layers import SCHEMA, StateShape
 from lakelog.views.partials import Partials
 from tests.support import seam, viewmodel
 from tests.support.requirements import MOUNTS, lacking
@@ -60,7 +60,7 @@ SELECT source, sum(n) AS n FROM partials GROUP BY source
 SELECT source, n FROM state ORDER BY n DESC, source
 """
 _warm: list[duckdb.DuckDBPyConnection] = []
-_shapes: dict[str, Shape] = {}
+_shapes: dict[str, StateShape] = {}
 
 
 class Gone(Partials):

@@ -20,7 +20,7 @@ from lakelog.query import tail_rows
 from lakelog.views import layers
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.engine import Limits, Projector
-from lakelog.views.layers import LayerBuilder, Table
+from lakelog.views.layers import LayerBuilder, LayerTable
 from lakelog.views.partials import Partials
 from tests.conftest import MakeLake
 from tests.support.effort import share
@@ -216,7 +216,7 @@ def test_tables_in_use_are_not_dropped(
     """What another thread lets go of between two statements is never what they still need."""
     make, names = LayerBuilder.table, ("status", "sessions", "funnel", "durations", "stuck")
 
-    def beside(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+    def beside(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> LayerTable:
         self.cursor().close()  # drops what nothing refers to
         return make(self, cursor, query)
 
@@ -257,7 +257,7 @@ def test_new_rows_are_read_once_for_all_views_and_of_no_view_change_nothing(
     """Views share a table of the new rows; one that has none of these keeps its very answer."""
     lake, made, make = make_lake(), list[str](), LayerBuilder.table
 
-    def counted(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> Table:
+    def counted(self: LayerBuilder, cursor: duckdb.DuckDBPyConnection, query: str) -> LayerTable:
         made.append(query)
         return make(self, cursor, query)
 

@@ -33,7 +33,7 @@ _BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Payloads:
+class PayloadMatches:
     """Which payloads have which of some layouts, and where the values of each stand.
 
     `which` is the number of the layout of each row, -1 for none; `bounds` has for each layout the
@@ -55,7 +55,7 @@ class LineColumns:
     members: tuple[str, ...]
     data: bytes
     bounds: np.ndarray
-    payloads: Payloads
+    payloads: PayloadMatches
 
     def texts(self) -> dict[str, pa.Array]:
         """Return string columns by the member's name, `data` among them where the layout has it."""
@@ -130,7 +130,7 @@ class LineLayout:
         near = int(np.searchsorted(stops, max(len(data) - reach, 0), "right"))
         end = int(starts[near]) if near < count else len(data)
         spans = [(data, 0, 0, near), (data[end:] + bytes(reach), end, near, count)]
-        rows, tables, matched = [np.empty(0, np.int64)], list[np.ndarray](), list[Payloads]()
+        rows, tables, matched = [np.empty(0, np.int64)], list[np.ndarray](), list[PayloadMatches]()
         has_slash = b"\\" in data
         for buffer, base, low, high in spans:
             for block_start in range(low, high, _BLOCK):
@@ -188,11 +188,11 @@ class LineLayout:
 
 def _matched(
     block: QuotedText, bounds: np.ndarray, layouts: Sequence[PayloadLayout], has_slash: bool
-) -> Payloads:
+) -> PayloadMatches:
     """Which payloads have which layout."""
     which, bounds_by_layout = np.full(len(bounds), -1, np.int16), list[np.ndarray]()
     if not layouts:
-        return Payloads(which, bounds_by_layout)
+        return PayloadMatches(which, bounds_by_layout)
     begin, end = (bounds[:, column].astype(np.int64) for column in (-2, -1))
     # Behind a backslash a quote may be a part of its text.
     free = end - begin <= LONGEST
@@ -209,13 +209,13 @@ def _matched(
             rows, places = rows[fits], places[fits]
         which[rows] = number
         bounds_by_layout.append(places)
-    return Payloads(which, bounds_by_layout)
+    return PayloadMatches(which, bounds_by_layout)
 
 
-def _joined(matched: list[Payloads], layouts: Sequence[PayloadLayout]) -> Payloads:
+def _joined(matched: list[PayloadMatches], layouts: Sequence[PayloadLayout]) -> PayloadMatches:
     """The payloads of all blocks."""
     which = np.concatenate([np.empty(0, np.int16), *(block.which for block in matched)])
-    return Payloads(
+    return PayloadMatches(
         which,
         [
             np.concatenate(

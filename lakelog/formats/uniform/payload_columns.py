@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.formats.uniform.line_layout import LineColumns, Payloads, slices
+from lakelog.formats.uniform.line_layout import LineColumns, PayloadMatches, slices
 from lakelog.formats.uniform.payload_layout import PayloadLayout, payload_layout
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, typed, typed_rows
@@ -47,7 +47,7 @@ _SURE = 16
 """Characters of a decimal number without its sign, of which at most 15 are digits."""
 _WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
 _DECIMAL = r"^-?(0|[1-9][0-9]{0,15})\.[0-9]{1,20}$"
-_Path = tuple[str, ...]
+_MemberPath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _tried(
         spans if is_fit else spans[:0]
         for spans, is_fit in zip(sample.payloads.bounds, fit, strict=True)
     ]
-    structs, is_struct = _structs(schema, layouts, sample.data, Payloads(which, bounds))
+    structs, is_struct = _structs(schema, layouts, sample.data, PayloadMatches(which, bounds))
     if not is_struct.any():
         return None
     none = pa.nulls(len(payloads), pa.string())
@@ -146,7 +146,9 @@ def _is_of(schema: Schema, layout: PayloadLayout) -> bool:
     )
 
 
-def _members(members: tuple[Member, ...], path: _Path = ()) -> Iterable[tuple[_Path, Member]]:
+def _members(
+    members: tuple[Member, ...], path: _MemberPath = ()
+) -> Iterable[tuple[_MemberPath, Member]]:
     """Yield the members of an object, and those of the objects in it, by their paths."""
     for member in members:
         yield (*path, member.name), member
@@ -155,7 +157,7 @@ def _members(members: tuple[Member, ...], path: _Path = ()) -> Iterable[tuple[_P
 
 
 def _structs(
-    schema: Schema, layouts: Iterable[PayloadLayout], data: bytes, payloads: Payloads
+    schema: Schema, layouts: Iterable[PayloadLayout], data: bytes, payloads: PayloadMatches
 ) -> tuple[pa.StructArray, np.ndarray]:
     """Return structs of payloads, null where a value is none of the schema, and a mask: whether
     each is one."""
@@ -170,13 +172,15 @@ def _structs(
 class _Building:
     """The columns of the structs of some payloads; `bad` are the rows of which a value is none."""
 
-    def __init__(self, layouts: tuple[PayloadLayout, ...], data: bytes, payloads: Payloads) -> None:
+    def __init__(
+        self, layouts: tuple[PayloadLayout, ...], data: bytes, payloads: PayloadMatches
+    ) -> None:
         self._layouts, self._text, self._bounds = layouts, data, payloads.bounds
         self._rows = [np.flatnonzero(payloads.which == n) for n in range(len(layouts))]
         self._count = len(payloads.which)
         self.bad = np.zeros(self._count, bool)
 
-    def column(self, member: Member, path: _Path) -> pa.Array:
+    def column(self, member: Member, path: _MemberPath) -> pa.Array:
         """Return the values of a member, null where a payload does not have it."""
         if member.kind == "object":
             mask = ~self._present(lambda layout: path in layout.objects)
@@ -204,7 +208,7 @@ class _Building:
             self.bad[rows[~is_good]] = True
         return _spread(values, rows, self._count)
 
-    def _list(self, member: Member, path: _Path) -> pa.Array:
+    def _list(self, member: Member, path: _MemberPath) -> pa.Array:
         lengths, present = np.zeros(self._count, np.int64), np.zeros(self._count, bool)
         for number, layout in enumerate(self._layouts):
             length = dict(layout.lists).get(path)
@@ -234,7 +238,7 @@ class _Building:
             present[rows] = has(layout)
         return present
 
-    def _slots(self, path: _Path, *, is_element: bool) -> Iterable[tuple[int, list[int]]]:
+    def _slots(self, path: _MemberPath, *, is_element: bool) -> Iterable[tuple[int, list[int]]]:
         """Yield the numbers of layouts with the values of a path, and of these."""
         for number, layout in enumerate(self._layouts):
             slots = [

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from lakelog.files.cursors import Cursor
+from lakelog.files.cursors import FileCursor
 from lakelog.files.holes import visible
 from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Pause, Piece, Source, Split
 from lakelog.formats import bulk, jsonl, registry
@@ -39,6 +39,7 @@ from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import BOM, is_left, joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments.connection import Connect
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,6 @@ else:
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
 """Events of a record that are looked at to see when it was ingested."""
-Connect = Callable[[], Any]
 
 
 class Account:
@@ -60,7 +60,7 @@ class Account:
         file: FileAudit,
         number: int,
         places: StoredRows,
-        cursor: Cursor | None,
+        cursor: FileCursor | None,
         line: int | None,
     ) -> None:
         self.file, self._number, self._places, self._line = file, number, places, line

@@ -24,11 +24,10 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import WINDOW, Cursor, CursorIndex, printable
+from lakelog.files.cursors import WINDOW, CursorIndex, FileCursor, printable
 from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
 from lakelog.files.traversal import path_of
@@ -39,6 +38,7 @@ from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.ingest import expand
 from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
@@ -76,7 +76,7 @@ class Audit:
 def audit(
     store: Store,
     branch: str,
-    connect: Callable[[], Any],
+    connect: Connect,
     paths: list[str],
     *,
     label: str | None = None,
@@ -105,7 +105,7 @@ class _Work:
         self,
         store: Store,
         branch: str,
-        connect: Callable[[], Any],
+        connect: Connect,
         label: str | None,
         form: str | None,
         backups: Backups | None = None,
@@ -165,7 +165,7 @@ class _Work:
         """The names of cursors; what came through a pipe has none that can be opened."""
         return sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
 
-    def _removed_below(self, paths: list[str]) -> list[Cursor]:
+    def _removed_below(self, paths: list[str]) -> list[FileCursor]:
         """Cursors of files that were in these directories and are gone; none without backups."""
         roots = tuple(f"{os.path.abspath(p)}/" for p in paths if os.path.isdir(p))
         # A path that no longer exists cannot be expanded, so files below a directory are found by
@@ -269,7 +269,7 @@ class _Work:
 
     def _cursor_of(
         self, source: Source, head: bytes, label: str | None, only: str
-    ) -> Cursor | None:
+    ) -> FileCursor | None:
         """The cursor of a file: that of its inode, else one of equal content that is no other
         file's. A copy out of a backup has that of one origin `only`."""
         if not only:
@@ -290,7 +290,7 @@ class _Work:
             self._claimed[start.cursor.key] = source.path
         return start.cursor
 
-    def _copied(self, source: Source, copy: Cursor, head: bytes, label: str | None) -> None:
+    def _copied(self, source: Source, copy: FileCursor, head: bytes, label: str | None) -> None:
         """Audit a copy: by the rows of its original, if that is not audited by its own file."""
         original = self._cursors.get(copy.shares)
         file = FileAudit(printable(source.name), label, seen=copy.bytes, copy_of=copy.shares)
@@ -359,7 +359,7 @@ class _Work:
             file.stored, file.quarantined, file.foreign = rows_stored, bad, rows_stored + bad
             self._add(file)
 
-    def _report_gone(self, cursor: Cursor, reason: str, error: str) -> None:
+    def _report_gone(self, cursor: FileCursor, reason: str, error: str) -> None:
         """Read the backup of a file; without one check the lake's side alone."""
         if self._from_backup(cursor):
             return
@@ -367,7 +367,7 @@ class _Work:
         file = FileAudit(cursor.name, seen=cursor.bytes, gone=reason, error=error)
         self._add(file, cursor).without_file()
 
-    def _from_backup(self, cursor: Cursor) -> bool:
+    def _from_backup(self, cursor: FileCursor) -> bool:
         """Audit a file that is gone by a copy that holds all that was ingested."""
         if self._backups is None or cursor.name == PIPE:
             return False
@@ -379,22 +379,22 @@ class _Work:
                         return True
         return False
 
-    def _add(self, file: FileAudit, cursor: Cursor | None = None) -> Account:
+    def _add(self, file: FileAudit, cursor: FileCursor | None = None) -> Account:
         account = Account(file, len(self._accounts), self.places, cursor, self._line)
         self._accounts.append(account)
         return account
 
 
-def _may_repeat(cursor: Cursor, old: Cursor) -> bool:
+def _may_repeat(cursor: FileCursor, old: FileCursor) -> bool:
     """Whether a file may have repeated the lines of one that is gone: not if it shares them, and
     not if the two existed side by side, each with lines of its own."""
     related = {cursor.origin, cursor.shares, *cursor.apart}
     return old.origin not in related and old.looked < cursor.begun
 
 
-def _by_origin(index: CursorIndex) -> dict[str, Cursor]:
+def _by_origin(index: CursorIndex) -> dict[str, FileCursor]:
     """Cursors by the origin of their rows; of two of one file the one that went further."""
-    furthest: dict[str, Cursor] = {}
+    furthest: dict[str, FileCursor] = {}
     for cursor in index:
         old = furthest.get(cursor.origin)
         if not cursor.is_copy and (old is None or old.bytes < cursor.bytes):

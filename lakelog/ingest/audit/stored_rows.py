@@ -9,15 +9,16 @@ to them must still exist. All may spill to disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from lakelog.maintain import compact
 from lakelog.maintain.row_removal import dedupes
 from lakelog.maintain.seal import open_run
-from lakelog.query.sql.keys import Key, key_of
+from lakelog.query.sql.keys import EventKey, key_of
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment_sql, sql
+from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -36,7 +37,7 @@ _ANSWERS = 100_000
 class StoredRows:
     """Rows of one state by origin and position, of the `origins` loaded. Close it when done."""
 
-    def __init__(self, store: Store, state: Manifest, connect: Callable[[], Any]) -> None:
+    def __init__(self, store: Store, state: Manifest, connect: Connect) -> None:
         self._store, self._ids = store, state.ids
         segments = store.manifests.segments(state)
         self.events = [e for e in segments if e.kind == "events"]
@@ -92,8 +93,8 @@ class StoredRows:
         """The rows of a file: events, quarantined lines, events with the time of their ingest."""
         query = f"""SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad),
             count(*) FILTER (arrived) FROM places WHERE number = {self.origins.get(origin, -1)}"""
-        counts: tuple[int, int, int] = self._cursor.execute(query).fetchone()
-        return counts
+        (counts,) = self._cursor.execute(query).fetchall()
+        return counts[0], counts[1], counts[2]
 
     def others(self, pattern: str) -> list[tuple[str, int, int]]:
         """(origin, events, quarantined lines) of the origins like `pattern` not asked for."""
@@ -145,7 +146,7 @@ class StoredRows:
             (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
         # Nothing was asked, so no segment is scanned; the empty table is still needed by
         # unequalled().
-        if not self._cursor.execute("SELECT count(*) FROM asked").fetchone()[0]:
+        if not self._cursor.execute("SELECT count(*) FROM asked").fetchall()[0][0]:
             query = "CREATE TEMP TABLE lost AS SELECT file, position FROM asked"
         self._cursor.execute(query)
         yield from self._answers("SELECT file, position FROM lost")
@@ -153,7 +154,7 @@ class StoredRows:
     def unequalled(self) -> Iterator[tuple[int, int]]:
         """Yield (file, position) of the lines compared that no row is equal to, by any of the
         keys that the lake was deduped by."""
-        if not self._cursor.execute("SELECT count(*) FROM alike").fetchone()[0]:
+        if not self._cursor.execute("SELECT count(*) FROM alike").fetchall()[0][0]:
             return
         # Hashes are enough: a false match among 2^64 would hide one missing line, a full comparison
         # would need every column of every row.
@@ -219,6 +220,6 @@ class StoredRows:
         return f"SELECT {columns}, true AS bad FROM {files}"
 
 
-def _columns(key: Key) -> list[str]:
+def _columns(key: EventKey) -> list[str]:
     """The columns that a key reads."""
     return list(dict.fromkeys(name.partition(".")[0] for name in key.names))

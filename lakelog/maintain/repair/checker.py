@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog import chunks
 from lakelog.errors import Damaged
+from lakelog.event.types import JsonObject
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file, verified_files
@@ -15,8 +15,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import open_ref
-
-Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Checker:
         if self._progress:
             self._progress(self.bytes, max(self.total, self.bytes))
 
-    def document(self, path: str, members: set[str], category: str = "damage") -> Body | None:
+    def document(self, path: str, members: set[str], category: str = "damage") -> JsonObject | None:
         """Read a checksummed document; None if it is gone, not intact, or another one."""
         try:
             data = disk.read(path, regular_file.DOCUMENT_MAX)

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.maintain.repair.data import Connect
 from lakelog.maintain.repair.outcome import RepairOutcome, replace
+from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment, sql
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, hosts, wal
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import Entry, IdRun, SegmentEntry
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 else:
     pa = Lazy("pyarrow")
 
-Moves = dict[int, tuple[Move, bytes]]
 _MISSING = "missing"
 
 
@@ -365,7 +365,7 @@ class Comparison:
         rows = sql.parquet(self._files(self._store, keys))
         query = f"SELECT max(position) FROM {rows} WHERE origin = ?"
         with contextlib.closing(self._connect().cursor()) as engine:
-            (position,) = engine.cursor().execute(query, [writer]).fetchone()
+            ((position,),) = engine.cursor().execute(query, [writer]).fetchall()
         return -1 if position is None else int(position)
 
     def _make_writers_look(self) -> None:

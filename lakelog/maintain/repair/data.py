@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros
@@ -12,6 +12,7 @@ from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set
 from lakelog.maintain.seal import Sealer
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, hosts, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
@@ -27,7 +28,6 @@ else:
     np = Lazy("numpy")
 
 
-Connect = Callable[[], Any]
 _SHOWN = 5
 
 

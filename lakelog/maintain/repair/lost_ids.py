@@ -10,7 +10,6 @@ tells, the ids stay: what dedupe or retention removed on purpose must not come b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from lakelog.errors import Damaged
 from lakelog.maintain.repair import orphans, recover
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment
+from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-Connect = Callable[[], Any]
 _PUBLISHING = ("seal", "ingest")
 """Moves that add the ids of the very segments that they add."""
 

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
-from lakelog.maintain.repair.orphans import Connect
+from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.maintain.seal import drop_duplicates
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import rows, segment, segment_sql, sql
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -40,7 +41,6 @@ else:
     pc = Lazy("pyarrow.compute")
 
 _LEVEL = 3
-Ranges = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)

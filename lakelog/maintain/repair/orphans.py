@@ -8,13 +8,14 @@ unnamed segments are left over from lost races, or inputs of compactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, sql
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
 else:
     np = Lazy("numpy")
-
-
-Connect = Callable[[], Any]
 
 
 def adopt(
@@ -116,7 +114,7 @@ def _is_present(
         ON a.origin = b.origin AND a.position = b.position)
         OR EXISTS (SELECT 1 FROM {present_rows} AS a JOIN {ours} AS b
         ON a.id = b.id AND coalesce(a.source, '') = coalesce(b.source, '') WHERE a.id <> '')"""
-    return bool(connect().cursor().execute(query).fetchone()[0])
+    return bool(connect().cursor().execute(query).fetchall()[0][0])
 
 
 def _events(store: Store, sealed: SealedBatch) -> list[str]:

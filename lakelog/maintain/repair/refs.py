@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
-from lakelog.maintain.repair.orphans import Connect
 from lakelog.maintain.repair.outcome import RepairOutcome, set_aside
+from lakelog.maintain.repair.recover import Watermarks
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -18,7 +19,6 @@ from lakelog.store.paths import parse_move
 from lakelog.store.publish import Change, try_move
 from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 
-Watermarks = dict[str, int]
 Moves = dict[int, tuple[Move, bytes]]
 _REWINDS = ("rollback", "undo", "repair", "branch")
 _NOT_REDONE = tuple("ingest dedupe retention quarantine view format rollback undo merge".split())

@@ -18,7 +18,6 @@ from lakelog.errors import Damaged, UnknownRef
 from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
-from lakelog.maintain.repair.data import Connect
 from lakelog.maintain.repair.outcome import (
     RepairOutcome,
     give_up,
@@ -27,6 +26,7 @@ from lakelog.maintain.repair.outcome import (
     set_aside,
 )
 from lakelog.maintain.repair.verify import verify
+from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, machine, policy, wal
 from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from lakelog.segments import sql, typed
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.segment_sql import Scan
+from lakelog.segments.segment_sql import SegmentScan
 from lakelog.segments.typed import Member, Schema
 
 _ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
-Step = str | int
+PathStep = str | int
 """A name of a member, or a place in a list, the first being 0."""
 _FUNCTIONS = {"json": "json_extract", "text": "json_extract_string", "value": "json_value"}
 _CASTS = {frozenset(("int",)): "BIGINT", frozenset(("bool",)): "BOOLEAN"}
@@ -49,7 +49,7 @@ class Extraction:
     cast that fails.
     """
 
-    path: tuple[Step, ...]
+    path: tuple[PathStep, ...]
     mode: str
     cast: str = ""
     is_try: bool = False
@@ -131,7 +131,7 @@ class WideColumns:
     def __init__(self, columns: Sequence[Extraction]) -> None:
         self._columns = columns
 
-    def __call__(self, scan: Scan) -> list[str]:
+    def __call__(self, scan: SegmentScan) -> list[str]:
         """Return the columns as SQL over the rows of a scan."""
         return [
             f"{extraction.column_sql(scan.schema, scan.has_texts)} AS {sql.identifier(name(place))}"
@@ -178,7 +178,9 @@ def name(place: int) -> str:
     return f"data~{place}"
 
 
-def _find(schema: Schema, path: tuple[Step, ...]) -> tuple[Member | None, tuple[Step, ...], str]:
+def _find(
+    schema: Schema, path: tuple[PathStep, ...]
+) -> tuple[Member | None, tuple[PathStep, ...], str]:
     """Return the deepest member on a path that is a column, the rest of the path, and the SQL of
     the struct that holds it; None where no row of the schema has a value there."""
     members, parent = schema.members, "fields"
@@ -225,6 +227,6 @@ def _is_whole(column: str) -> str:
     return f"abs({column}) < {1 << 53} AND {column} = trunc({column})"
 
 
-def _path(path: tuple[Step, ...]) -> str:
+def _path(path: tuple[PathStep, ...]) -> str:
     steps = (f"[{s}]" if isinstance(s, int) else f'."{_ESCAPED.sub(_BEHIND, s)}"' for s in path)
     return sql.literal("$" + "".join(steps))

@@ -21,7 +21,7 @@ CONTENT = ("time", "type", "category", "source", "subject", "level", "message", 
 
 
 @dataclass(frozen=True)
-class Key:
+class EventKey:
     """Names of a key and their SQL, in the same order."""
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Key:
         return "(" + f" {mark} ".join(f"{column} IS NOT NULL" for column in columns) + ")"
 
 
-def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
+def key_of(by: str | Sequence[str], nulls: bool = False) -> EventKey:
     """Return the key of these names. Raises InvalidSetting for an unknown or missing name."""
     names: list[str] = []
     needed: list[str] = []
@@ -52,7 +52,7 @@ def key_of(by: str | Sequence[str], nulls: bool = False) -> Key:
     if not names:
         raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
     names = list(dict.fromkeys(names))
-    return Key(tuple(names), tuple(map(part_of, names)), tuple(map(part_of, needed)))
+    return EventKey(tuple(names), tuple(map(part_of, names)), tuple(map(part_of, needed)))
 
 
 def part_of(name: str) -> str:

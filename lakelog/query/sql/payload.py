@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
-from lakelog.query.sql.extractions import Extraction, Step, name
+from lakelog.query.sql.extractions import Extraction, PathStep, name
 from lakelog.query.sql.tree import nodes, select_one
 from lakelog.segments.tokens import payload_text
 
@@ -264,7 +264,7 @@ class _Rewriter:
         self,
         value: Node,
         scopes: list[_Scope],
-        chain: tuple[list[str], tuple[Step, ...], str],
+        chain: tuple[list[str], tuple[PathStep, ...], str],
         cast: str = "",
         is_try: bool = False,
         is_guarded: bool = False,
@@ -292,7 +292,7 @@ def _owner(scopes: list[_Scope], owner: list[str]) -> _Table | None:
     return None
 
 
-def _chain(value: Any) -> tuple[list[str], tuple[Step, ...], str] | None:
+def _chain(value: Any) -> tuple[list[str], tuple[PathStep, ...], str] | None:
     """Return (qualifiers, path, mode) of what an expression takes out of `data` or `fields`."""
     if not isinstance(value, dict):
         return None
@@ -315,7 +315,7 @@ def _chain(value: Any) -> tuple[list[str], tuple[Step, ...], str] | None:
     return _longer(_chain(operands[0]), operands[1:], mode) if len(operands) == 2 else None
 
 
-def _payload(names: list[str]) -> tuple[list[str], tuple[Step, ...], str] | None:
+def _payload(names: list[str]) -> tuple[list[str], tuple[PathStep, ...], str] | None:
     """Return the same of a reference to a column: `e.data`, or `fields.x.y`."""
     if names[-1].lower() == "data":
         return names[:-1], (), "json"
@@ -326,8 +326,8 @@ def _payload(names: list[str]) -> tuple[list[str], tuple[Step, ...], str] | None
 
 
 def _longer(
-    chain: tuple[list[str], tuple[Step, ...], str] | None, operands: list[Any], mode: str
-) -> tuple[list[str], tuple[Step, ...], str] | None:
+    chain: tuple[list[str], tuple[PathStep, ...], str] | None, operands: list[Any], mode: str
+) -> tuple[list[str], tuple[PathStep, ...], str] | None:
     if chain is None or chain[2] != "json":
         return None
     owner, steps, _ = chain
@@ -352,7 +352,7 @@ def _arguments(value: Node) -> list[Any]:
     return [argument["expression"] for argument in value["arguments"]]
 
 
-def _steps(value: Any) -> tuple[Step, ...]:
+def _steps(value: Any) -> tuple[PathStep, ...]:
     """Return the path that a constant is: names, and places in lists; empty for any other."""
     if not isinstance(value, dict) or value.get("class") != "CONSTANT":
         return ()

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidEvent
+from lakelog.event.types import JsonObject
 from lakelog.formats import bulk
 from lakelog.formats.bulk import Action
-from lakelog.formats.format import Event, JsonObject
+from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
@@ -55,7 +56,7 @@ class ElasticBulk(IngestProtocol):
         """Return the documents of a body."""
         if not body.strip():
             raise RequestRefused(400, "request body is required")
-        events, rejects, actions = list[Event](), list[Reject](), list[Action]()
+        events, rejects, actions = list[EventMembers](), list[Reject](), list[Action]()
         lines = (line for line in body.split(b"\n") if line.strip())
         for line in lines:
             action = _action(line, request.path.get("index"))

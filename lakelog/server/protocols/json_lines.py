@@ -13,7 +13,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_objects, parse_value
 from lakelog.event.uniform import PLAIN
 from lakelog.formats import documents, jsonl
-from lakelog.formats.format import Event
+from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
 
@@ -60,7 +60,7 @@ class JsonIngest(IngestProtocol):
         return Answer(status, counts(arrivals))
 
 
-def _of_lines(body: bytes) -> tuple[list[Event], list[Reject]]:
+def _of_lines(body: bytes) -> tuple[list[EventMembers], list[Reject]]:
     """The events of JSON lines, and lines that are none."""
     lines = body.split(b"\n")
     events, rejects = [], []
@@ -72,7 +72,7 @@ def _of_lines(body: bytes) -> tuple[list[Event], list[Reject]]:
     return events, rejects
 
 
-def _of_document(body: bytes) -> tuple[list[Event], list[Reject]] | None:
+def _of_document(body: bytes) -> tuple[list[EventMembers], list[Reject]] | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
         return documents.FORM.specialize(body).events(body), []
@@ -80,7 +80,7 @@ def _of_document(body: bytes) -> tuple[list[Event], list[Reject]] | None:
         return None
 
 
-def _binary_event(request: IngestRequest, body: bytes) -> Event:
+def _binary_event(request: IngestRequest, body: bytes) -> EventMembers:
     """The event of CloudEvents' binary mode: its attributes are headers, percent-encoded."""
     event = {
         name.removeprefix(_ATTRIBUTE): unquote(value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.event.levels import severity
-from lakelog.formats.format import Event
+from lakelog.formats.format import EventMembers
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
@@ -67,7 +67,7 @@ def _of_json(body: bytes) -> Arrivals:
     streams = value.get("streams") if isinstance(value, dict) else None
     if not isinstance(streams, list):
         raise RequestRefused(400, 'a push is {"streams": [{"stream": {...}, "values": [...]}]}')
-    events, rejects, number = list[Event](), list[Reject](), 0
+    events, rejects, number = list[EventMembers](), list[Reject](), 0
     for stream in streams:
         labels = stream.get("stream") if isinstance(stream, dict) else None
         values = stream.get("values") if isinstance(stream, dict) else None
@@ -95,7 +95,9 @@ def _is_entry(entry: Any) -> bool:
     )
 
 
-def _event(nanoseconds: int, line: str, labels: Event, metadata: Event) -> Event:
+def _event(
+    nanoseconds: int, line: str, labels: EventMembers, metadata: EventMembers
+) -> EventMembers:
     data = {"labels": labels} | ({"metadata": metadata} if metadata else {})
     both = {**labels, **metadata}
     source = next((both[name] for name in _SERVICES if isinstance(both.get(name), str)), None)

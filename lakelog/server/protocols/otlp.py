@@ -11,8 +11,9 @@ import base64
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
+from lakelog.event.types import JsonObject
 from lakelog.formats import otlp
-from lakelog.formats.format import Event, JsonObject
+from lakelog.formats.format import EventMembers
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
@@ -83,7 +84,7 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _of_protobuf(signal: str, body: bytes) -> list[Event]:
+def _of_protobuf(signal: str, body: bytes) -> list[EventMembers]:
     """Events of a request in protobuf, by way of the objects that its JSON would be."""
     try:
         request = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from lakelog.formats.format import JsonObject
+from lakelog.event.types import JsonObject
 from lakelog.server.arrivals import Arrivals
 
 JSON = "application/json"

@@ -1,0 +1,202 @@
+"""Connections to an OCI registry and to the servers that it names: requests and their answers.
+
+Connections are kept open and shared by threads. A server that sends too slowly is given up, and one
+that is busy is asked again after the time that it names: a request that was interrupted raises
+Interrupted, and the caller makes it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from lakelog.errors import Unreachable
+from lakelog.remotes.remote import Interrupted, Pace
+
+RequestBody = bytes | None
+_ANSWER_MAX, _PIECE = 64 << 10, 1 << 20
+_TIMEOUT = 60.0
+_IDLE = 4.0
+"""Servers close connections that are idle for 5 s or longer."""
+_WAIT_MAX = 30.0
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A connection that is open: where to, and when it was used last."""
+
+    to: tuple[str, str]
+    http: http.client.HTTPConnection
+    used: float = 0.0
+
+
+class _PacedStream(io.RawIOBase):
+    """The bytes of a connection, given up where they come too slowly, in headers as in bodies."""
+
+    def __init__(self, raw: io.RawIOBase, url: str) -> None:
+        self._raw, self._pace = raw, Pace(url)
+
+    def readable(self) -> bool:
+        """It is only read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there."""
+        started = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._pace.add(time.monotonic() - started, count or 0)
+        return count
+
+    def close(self) -> None:
+        """Close the connection's side of it."""
+        self._raw.close()
+        super().close()
+
+
+class RegistryResponse:
+    """What a server answered; its body is read later, or the connection ends with `close`."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, link: _Link, give_back: Callable[[_Link], None]
+    ) -> None:
+        self.status, self.headers = response.status, response.headers
+        self._response, self._link, self._give_back = response, link, give_back
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body. Raises Interrupted."""
+        whole = False
+        try:
+            while chunk := self._response.read1(_PIECE):
+                yield chunk
+            # A body that ends early has no error of its own here.
+            if self._response.length:
+                raise Interrupted("the connection was lost")
+            whole = True
+        except (OSError, http.client.HTTPException) as error:
+            raise (
+                error if isinstance(error, (Interrupted, Unreachable)) else _interrupted(error)
+            ) from None
+        finally:
+            self._end(whole)
+
+    def body(self, limit: int = _ANSWER_MAX) -> bytes:
+        """Return the body, cut at a limit. Raises Interrupted."""
+        data = bytearray()
+        for chunk in self.pieces():
+            data += chunk
+            if len(data) > limit:
+                break
+        return bytes(data)
+
+    def reason(self) -> str:
+        """Read the body, and return the status and what the registry says, in one line."""
+        data = b""
+        with contextlib.suppress(Interrupted):
+            data = self.body()
+        answer_text = data[:500].decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, RecursionError):
+            error: Any = json.loads(data)["errors"][0]
+            answer_text = f"{error['code']}: {error['message']}"
+        printable = "".join(c if c.isprintable() else " " for c in answer_text)[:200]
+        return f"HTTP {self.status} {' '.join(printable.split())}".rstrip()
+
+    def close(self) -> None:
+        """Read no further."""
+        self._end(False)
+
+    def _end(self, whole: bool) -> None:
+        if whole and self._response.isclosed() and not self._response.will_close:
+            self._give_back(self._link)
+        else:
+            self._response.close()
+            self._link.http.close()
+
+
+class RegistryConnections:
+    """The connections of one repository, of which `url` is the address that errors name."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._idle: list[_Link] = []
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        with self._lock:
+            links, self._idle = self._idle, []
+        for link in links:
+            link.http.close()
+
+    def request(
+        self, method: str, url: str, body: RequestBody, headers: dict[str, str]
+    ) -> RegistryResponse:
+        """Return the answer to one request. Raises Interrupted, Unreachable."""
+        address = urlsplit(url)
+        target = (address.path or "/") + (f"?{address.query}" if address.query else "")
+        link = self._take((address.scheme, address.netloc))
+        try:
+            link.http.request(method, target, body, {"User-Agent": "lakelog", **headers})
+            answer = RegistryResponse(link.http.getresponse(), link, self._give_back)
+        except ssl.SSLCertVerificationError as error:
+            link.http.close()
+            raise Unreachable(
+                f"{self.url}: the certificate is not accepted: {error.verify_message}: name its"
+                " authority with SSL_CERT_FILE"
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            link.http.close()
+            if isinstance(error, Unreachable):
+                raise
+            raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
+        if answer.status == 429 or answer.status >= 500:
+            self._wait(answer)
+        return answer
+
+    def _wait(self, answer: RegistryResponse) -> None:
+        """Wait as long as a busy server asks, and have the request made again."""
+        seconds = answer.headers.get("Retry-After", "")
+        reason = answer.reason()
+        if seconds.isdecimal():
+            time.sleep(min(float(seconds), _WAIT_MAX))
+        raise Interrupted(f"{self.url}: {reason}")
+
+    def _take(self, root: tuple[str, str]) -> _Link:
+        with self._lock:
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index].to == root:
+                    link = self._idle.pop(index)
+                    if time.monotonic() - link.used < _IDLE:
+                        return link
+                    link.http.close()
+        scheme, netloc = root
+        if scheme == "http":
+            connection = http.client.HTTPConnection(netloc, timeout=_TIMEOUT)
+        else:
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(netloc, timeout=_TIMEOUT, context=context)
+        connection.response_class = self._paced  # type: ignore[assignment]
+        return _Link(root, connection)
+
+    def _paced(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *arguments, **options)
+        raw: Any = response.fp.detach()
+        response.fp = io.BufferedReader(_PacedStream(raw, self.url))
+        return response
+
+    def _give_back(self, link: _Link) -> None:
+        with self._lock:
+            self._idle.append(_Link(link.to, link.http, time.monotonic()))
+
+
+def _interrupted(error: Exception) -> Interrupted:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return Interrupted(" ".join(reason.split())[:200])
