@@ -113,7 +113,9 @@ ORDER = {
     "replay": "pace targets replay",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
-    "server": "limits arrivals bodies tokens gate intake protocols metrics app run",
+    "server": "limits arrivals bodies tokens gate intake protocols sql metrics app run",
+    "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
+        workers endpoint""",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "subscriptions": """branch_access position record catch_up delivery command commit members
         registry group_runner subscription administration""",

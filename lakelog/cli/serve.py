@@ -12,7 +12,7 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.errors import UnknownRef
 from lakelog.render.values import micros
-from lakelog.server import PORT, ServerPlan, TokenFile, TokenScope
+from lakelog.server import PORT, QueryLimits, ServerPlan, TokenFile, TokenScope
 from lakelog.server import serve as run_server
 
 _PLAN = combined(
@@ -29,6 +29,22 @@ _PLAN = combined(
 )
 
 
+def _query_limits(workers: int, seconds: float, megabytes: int) -> QueryLimits:
+    return QueryLimits(workers=workers, seconds=seconds, memory=megabytes << 20)
+
+
+_QUERIES = combined(
+    _query_limits,
+    workers=option("--query-workers N", "Queries at a time.", shown=2, type=click.IntRange(1, 256)),
+    seconds=option(
+        "--query-seconds N", "How long one may take.", shown=30, type=click.FloatRange(0.1, 86_400)
+    ),
+    megabytes=option(
+        "--query-memory MB", "What one may use.", shown=2048, type=click.IntRange(256, 1 << 20)
+    ),
+)
+
+
 @verb("""
     lakelog serve
     lakelog serve --port 0 --print-url
@@ -38,12 +54,13 @@ _PLAN = combined(
 def serve(
     app: App,
     plan: ServerPlan = _PLAN,
+    queries: QueryLimits = _QUERIES,
     print_url: bool = flag("--print-url", "Print the address once it answers."),
 ) -> None:
-    """Store events that are sent over HTTP, until Ctrl-C.
+    """Store events that are sent over HTTP, and answer queries, until Ctrl-C.
 
     JSON lines and CloudEvents at /ingest, OpenTelemetry at /v1/logs, /v1/traces and
-    /v1/metrics, Elasticsearch's /_bulk, and Loki's push. An answer of 2xx means that
+    /v1/metrics, Elasticsearch's /_bulk, and Loki's push; SQL at /sql. An answer of 2xx means that
     the events are on disk. Without tokens only this machine is answered; `lakelog token`
     makes them.
     """
@@ -55,7 +72,7 @@ def serve(
 
     # Their handlers are called once more when the server has stopped: the lake is closed then.
     with stop_at_signals(), app.open_or_create() as lake:
-        run_server(lake, dataclasses.replace(plan, version=_version()), started)
+        run_server(lake, dataclasses.replace(plan, version=_version(), queries=queries), started)
     app.say("stopped")
 
 

@@ -138,6 +138,8 @@ class FrameScans:
     ) -> FrameScan | None:
         """Make `events` on a cursor and prepare the query there; None if it needs more."""
         state, pending = pinned
+        if self._tables.sandbox:  # files in memory have no name that it may open
+            return None
         if not self._left or pending is None or not pending.events or pending.has_keys:
             return None
         if query.needles:  # others keep the rows of what is asked for again

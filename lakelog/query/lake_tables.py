@@ -47,9 +47,14 @@ _SEAL_PAUSE = 30.0
 class LakeTables:
     """The tables of one branch and of the states of its lake. Safe for threads."""
 
-    def __init__(self, store: Store, branch: str, only: str | None) -> None:
-        """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
+    def __init__(
+        self, store: Store, branch: str, only: str | None, sandbox: tuple[str, int] | None = None
+    ) -> None:
+        """`only` is SQL over an event's columns: `events` has just the rows for which it holds.
+        `sandbox` is for SQL of others: a directory to spill to, and how many bytes; the engine
+        opens no other file but segments and what is derived of them."""
         self.store, self.branch, self.only = store, branch, only
+        self.sandbox = sandbox
         self.provider: TableProvider | None = None
         self.mutex, self._parts = OrderedLock(Rank.SESSION), OrderedLock(Rank.DATABASE)
         self._database: duckdb.DuckDBPyConnection | None = None
@@ -75,7 +80,9 @@ class LakeTables:
         """The same, for whoever only runs SQL: without relations, which take longer to load."""
         with self._parts.hold():
             if self._database is None:
-                self._database = connection.connect_engine(self.store.paths, self.store.settings)
+                self._database = connection.connect_engine(
+                    self.store.paths, self.store.settings, self.sandbox
+                )
             return self._database
 
     def close(self) -> None:

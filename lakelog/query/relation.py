@@ -198,6 +198,11 @@ class Relation:
         where the engine does not know; another thread may call it."""
         return self._stream.watch()
 
+    def interrupt(self) -> None:
+        """Stop an evaluation that another thread has asked for; there, KeyboardInterrupt is raised.
+        One that comes between two steps of the engine is lost: call it until that has ended."""
+        self._stream.interrupt()
+
     def _repr_html_(self) -> str:
         return display.to_html(self.head)
 

@@ -47,9 +47,18 @@ _T = TypeVar("_T")
 class Session:
     """Queries of one process against one branch of a lake. Safe for threads."""
 
-    def __init__(self, store: Store, branch: str, *, only: str | None = None) -> None:
-        """`only` is SQL over an event's columns: `events` has just the rows for which it holds."""
-        self.store, self.tables = store, LakeTables(store, branch, only)
+    def __init__(
+        self,
+        store: Store,
+        branch: str,
+        *,
+        only: str | None = None,
+        sandbox: tuple[str, int] | None = None,
+    ) -> None:
+        """`only` is SQL over an event's columns: `events` has just the rows for which it holds.
+        `sandbox` is for SQL of others: a directory to spill to, and how many bytes; the engine
+        opens no other file but segments and what is derived of them."""
+        self.store, self.tables = store, LakeTables(store, branch, only, sandbox)
         self.connect = self.tables.connect
         self.tail, self.state = self.tables.tail, self.tables.state
         self.binder, self.scans = Binder(self.tables), FrameScans(self.tables)

@@ -12,6 +12,7 @@ from lakelog.engine import core
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
+from lakelog.segments import sql
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
@@ -46,6 +47,11 @@ _STORED: core.Config = {
     # Sealing relies on it: rows get their seq in the order in which the query returns them.
     "preserve_insertion_order": "true",
 }
+_CHANGEABLE = """
+    Calendar TimeZone enable_progress_bar enable_progress_bar_print parquet_metadata_cache
+    search_path
+"""
+"""Settings of sessions that lakelog itself changes, also on an isolated database."""
 _OPEN: Living[duckdb.DuckDBPyConnection] = Living()
 """The databases of this process that something still refers to, garbage included."""
 
@@ -61,8 +67,11 @@ def load_relations() -> None:
     duckdb.__version__  # noqa: B018 - the first use loads it
 
 
-def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
-    """Return the same before `load_relations`: it can `execute` and give rows."""
+def connect_engine(
+    paths: Paths, settings: Settings, sandbox: tuple[str, int] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return the same before `load_relations`: it can `execute` and give rows. `sandbox` is for SQL
+    of others: a directory to spill to, and how many bytes."""
     # A random name: in two containers on one lake every process may have the same number.
     spill = f"{paths.cache}/{SPILL}{disk.random_hex(8)}"
     limits = {"memory_limit": f"{settings.memory_bytes or _share_of_memory()}B"}
@@ -73,7 +82,29 @@ def connect_engine(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnectio
     connection = core.connect(config)
     _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
+    if sandbox is not None:
+        _isolate(connection, paths, *sandbox)
     return connection
+
+
+def _isolate(
+    database: duckdb.DuckDBPyConnection, paths: Paths, spill: str, spill_bytes: int
+) -> None:
+    """Let a database open no other file but segments and what is derived of them, and lock its
+    settings. What it may read it may also write (DuckDB 2.0): statements that write are to be
+    refused before."""
+    folders = ", ".join(map(sql.literal, (f"{paths.root}/segments", paths.cache)))
+    names = ", ".join(map(sql.literal, _CHANGEABLE.split()))
+    # In this order: each closes what the next would need.
+    for setting in (
+        f"temp_directory = {sql.literal(spill)}",
+        f"max_temp_directory_size = '{spill_bytes}B'",
+        f"allowed_directories = [{folders}]",
+        f"allowed_configs = [{names}]",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        database.execute(f"SET {setting}")
 
 
 def segment_cursor(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

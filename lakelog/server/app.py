@@ -22,6 +22,10 @@ from lakelog.server.protocols.json_lines import JsonIngest
 from lakelog.server.protocols.loki import LokiPush
 from lakelog.server.protocols.otlp import OtlpHttp
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.server.sql import landlock
+from lakelog.server.sql.endpoint import SqlEndpoint, StreamedAnswer
+from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.workers import QueryWorkers
 from lakelog.server.tokens import TokenScope
 
 if TYPE_CHECKING:
@@ -39,16 +43,28 @@ _LATER = {"Retry-After": "5"}
 _ROOM = 1 << 16
 """Reserved for a body of unknown length."""
 _SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-Handler = Callable[["Request", Caller], Awaitable[Answer]]
+Handler = Callable[["Request", Caller], Awaitable[Answer | StreamedAnswer]]
 
 
 class LakeServer:
     """What the routes of one lake share."""
 
-    def __init__(self, lake: Lake, gate: Gate, limits: ServerLimits, version: str) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        gate: Gate,
+        limits: ServerLimits,
+        version: str,
+        queries: QueryLimits | None = None,
+    ) -> None:
         self.lake, self.gate, self.limits, self.version = lake, gate, limits, version
+        self.workers = QueryWorkers(lake.path, lake.branch_name, queries or QueryLimits())
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
-        self.metrics = ServerMetrics(lake, self.intake, version)
+        self.metrics = ServerMetrics(lake, self.intake, self.workers, version)
+
+    async def close(self) -> None:
+        """End what the server has started."""
+        await self.workers.close()
 
     def application(self) -> applications.Starlette:
         """Return the ASGI application."""
@@ -58,6 +74,9 @@ class LakeServer:
             self._route("/metrics", self._metrics, TokenScope.READ),
             self._route("/", self._about, TokenScope.INGEST, ["GET", "HEAD"]),
             self._route("/_license", self._license, TokenScope.INGEST),
+            self._route(
+                "/sql", SqlEndpoint(self.workers, self.limits).answer, TokenScope.READ, ["POST"]
+            ),
         ]
         for protocol in PROTOCOLS:
             endpoint = self._ingest(protocol)
@@ -78,7 +97,8 @@ class LakeServer:
     ) -> routing.Route:
         """A route whose caller needs a scope; None lets anybody ask who names this host."""
 
-        async def endpoint(request: Request) -> Response:
+        async def endpoint(request: Request) -> Response | StreamedAnswer:
+            answer: Answer | StreamedAnswer
             try:
                 caller = self._admitted(request, scope)
                 answer = await handler(request, caller)
@@ -88,6 +108,9 @@ class LakeServer:
                 answer = _failed(error, request)
             self.metrics.count(request.method, answer.status)
             headers = {**_SECURITY, **answer.headers}
+            if isinstance(answer, StreamedAnswer):
+                answer.headers = headers
+                return answer
             return responses.Response(answer.body(), answer.status, headers, answer.media_type)
 
         return routing.Route(path, endpoint, methods=list(methods))
@@ -100,7 +123,7 @@ class LakeServer:
         return caller
 
     def _ingest(self, protocol: IngestProtocol) -> Handler:
-        async def handle(request: Request, caller: Caller) -> Answer:
+        async def handle(request: Request, caller: Caller) -> Answer | StreamedAnswer:
             arrival = IngestRequest(request.path_params, request.query_params, request.headers)
             try:
                 return await self._taken(protocol, request, arrival, caller)
@@ -147,7 +170,8 @@ class LakeServer:
         except (LakelogError, OSError) as error:
             _LOG.error("not ready: %s", error)
             return Answer(503, {"status": "not ready"})
-        return Answer(200, {"status": "ready"})
+        confinement = "landlock" if landlock.version() else "engine"
+        return Answer(200, {"status": "ready", "queries_confined_by": confinement})
 
     async def _metrics(self, request: Request, caller: Caller) -> Answer:
         loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prometheus_client import core
 
     from lakelog.server.intake import EventIntake
+    from lakelog.server.sql.workers import QueryWorkers
 else:
     prometheus = Lazy("prometheus_client")
     core = Lazy("prometheus_client.core")
@@ -21,8 +22,11 @@ else:
 class ServerMetrics:
     """Counts requests, and reads what the intake and the lake count themselves."""
 
-    def __init__(self, lake: Lake, intake: EventIntake[Any], version: str) -> None:
+    def __init__(
+        self, lake: Lake, intake: EventIntake[Any], workers: QueryWorkers, version: str
+    ) -> None:
         self._lake, self._intake, self._version = lake, intake, version
+        self._workers = workers
         self._started = time.time()
         self._requests: dict[tuple[str, int], int] = {}
         self._registry = prometheus.CollectorRegistry(auto_describe=False)
@@ -53,8 +57,15 @@ class ServerMetrics:
             "lakelog_events_ingested": ("Events that are stored.", self._intake.stored),
             "lakelog_ingest_rejected": ("Records that were refused.", self._intake.rejects),
             "lakelog_ingest_repeated": ("Requests that came again.", self._intake.repeated),
+            "lakelog_queries_answered": ("Queries that were answered.", self._workers.answered),
+            "lakelog_queries_refused": ("Queries that were refused.", self._workers.refused),
+            "lakelog_query_processes_ended": (
+                "Query processes that were killed, or ended under a query.",
+                self._workers.killed,
+            ),
         }
         gauges = {
+            "lakelog_queries_running": ("Queries being answered.", self._workers.running),
             "lakelog_events": ("Events of the lake.", self._lake.count()),
             "lakelog_start_time_seconds": ("When the server started.", self._started),
         }

@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.server.app import LakeServer
 from lakelog.server.gate import Gate, is_loopback
 from lakelog.server.limits import ServerLimits
+from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.tokens import TokenFile
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ServerPlan:
     key: str | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     version: str = ""
+    queries: QueryLimits = field(default_factory=QueryLimits)
 
 
 def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
@@ -61,7 +63,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
         if not is_local:
             _require_closed(plan, tokens)
         gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
-        server = LakeServer(lake, gate, plan.limits, plan.version)
+        server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
         scheme = "https" if plan.certificate else "http"
         url = f"{scheme}://{url_host(host)}:{port}"
         _run(server, plan, listener, lambda: started(url))
@@ -132,15 +134,21 @@ def _run(
         ssl_keyfile=plan.key,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serving(uvicorn.Server(config), listener, started))
+        runner.run(_serving(uvicorn.Server(config), listener, started, server.close))
 
 
 async def _serving(
-    server: uvicorn.Server, listener: socket.socket, started: Callable[[], None]
+    server: uvicorn.Server,
+    listener: socket.socket,
+    started: Callable[[], None],
+    close: Callable[[], Awaitable[None]],
 ) -> None:
     task = asyncio.ensure_future(server.serve(sockets=[listener]))
-    while not (server.started or task.done()):
-        await asyncio.sleep(_LOOK)
-    if server.started:
-        started()
-    await task
+    try:
+        while not (server.started or task.done()):
+            await asyncio.sleep(_LOOK)
+        if server.started:
+            started()
+        await task
+    finally:
+        await close()

@@ -44,6 +44,7 @@ def ask(lake: Lake) -> None:
     assert table.num_rows == reader.read_all().num_rows == relation.arrow().read_all().num_rows
     assert relation.pl().height == table.num_rows
     assert set(relation.fetchnumpy()) == set(columns)
+    relation.interrupt()
     narrowed = relation.filter("n > 0").order("n DESC").limit(1).project("n").distinct()
     assert_type(narrowed.aggregate("sum(n)"), Relation)
     assert lake.view("status").num_rows >= 0

@@ -1,0 +1,213 @@
+"""A process that answers queries of others, one after another: python -m lakelog.server.sql.worker
+
+Its input has a line of JSON that says which lake and what limits, then frames (`query_limits`);
+its output has frames. It binds itself before the first of them, so that a query which gets past
+the guard still reads nothing but the lake, and can be ended at any time: nothing of it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import os
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+import orjson
+
+from lakelog.errors import (
+    InvalidSearch,
+    InvalidView,
+    LakelogError,
+    QueryFailed,
+    SnapshotGone,
+    UnknownRef,
+)
+from lakelog.query.session import Session
+from lakelog.search import expanded
+from lakelog.segments.connection import SPILL
+from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.confinement import allow_processor, confine
+from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
+from lakelog.server.sql.rows import AnswerWriter, nested_columns
+from lakelog.server.sql.statement_guard import require_readable
+from lakelog.store import bootstrap, disk, resolve
+from lakelog.views.tables import ViewTables
+
+if TYPE_CHECKING:
+    from lakelog.query.relation import Relation
+
+_PIECE = 1 << 20
+_AGAIN = 0.02
+"""Seconds between two interrupts: one that comes between two steps of the engine is lost."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TOO_MUCH = "aggregate, ask for a shorter time, or select fewer columns"
+
+
+class QueryProcess:
+    """Answers the requests of one server."""
+
+    def __init__(self, session: Session, limits: QueryLimits, output: BinaryIO) -> None:
+        self._session, self._limits, self._output = session, limits, output
+        self._views = ViewTables(session)
+        self.number = 0
+        self._relation: Relation | None = None
+
+    def answer(self, request: QueryRequest) -> None:
+        """Answer one request; whatever goes wrong is part of the answer."""
+        self.number = request.number
+        allow_processor(self._limits.seconds)
+        ending: dict[str, object]
+        try:
+            ending = self._answered(request)
+        except (LakelogError, KeyboardInterrupt, MemoryError) as error:
+            ending = _refused(error)
+        except Exception as error:
+            # What libraries raise for want of memory has many names.
+            ending = {**_refused(error), "retire": True}
+        self._relation = None
+        self.number = 0
+        ending.setdefault("retire", _resident() > self._limits.memory // 2)
+        self.send(wire.END, orjson.dumps(ending))
+
+    def _answered(self, request: QueryRequest) -> dict[str, object]:
+        session, started_at = self._session, time.monotonic()
+        store = session.store
+        digest = request.ref and resolve.resolve(store, session.tables.branch, request.ref)
+        query = expanded(request.sql)
+        if not request.is_trusted:
+            self._require_allowed(query, digest)
+        relation = session.ask(query, request.params, digest)
+        if relation is None:
+            raise QueryRefused("not_a_select", "the statement gives no rows")
+        self._relation = relation
+        writer = AnswerWriter(relation, request.format, self._limits.rows, request.limit)
+        head = {"columns": writer.columns(), "snapshot": digest}
+        self.send(wire.HEAD, orjson.dumps(head))
+        size = 0
+        for piece in writer.pieces(nested_columns(session, query, writer)):
+            size += len(piece)
+            if size > self._limits.result:
+                raise QueryRefused(
+                    "size_limit",
+                    f"the answer has more than {self._limits.result:,} bytes",
+                    _TOO_MUCH,
+                )
+            for start in range(0, len(piece), _PIECE):
+                self.send(wire.CHUNK, piece[start : start + _PIECE])
+        return {
+            "rows": writer.rows,
+            "truncated": writer.is_cut,
+            "seconds": round(time.monotonic() - started_at, 6),
+        }
+
+    def _require_allowed(self, query: str, digest: str | None) -> None:
+        store, tables = self._session.store, self._session.tables
+        state, _ = tables.state(digest)
+        schemas = {"main", *store.refs.tag_names(), *store.refs.branches()}
+        require_readable(
+            tables.engine().cursor(),
+            query,
+            {"events", "quarantine", *(name.lower() for name in self._views.names(state))},
+            {schema.lower() for schema in schemas},
+        )
+
+    def interrupt(self, number: int) -> None:
+        """Stop a request, from another thread; the server ends the process if that takes long."""
+        while self.number == number:
+            relation = self._relation
+            if relation is not None:
+                with contextlib.suppress(Exception):  # it may have ended this moment
+                    relation.interrupt()
+            time.sleep(_AGAIN)
+
+    def send(self, frame_type: bytes, content: bytes | memoryview) -> None:
+        """Send a frame."""
+        self._output.write(wire.frame(frame_type, content))
+        self._output.flush()
+
+
+def refusal(error: BaseException) -> QueryRefused:
+    """What an error is to who asked."""
+    if isinstance(error, QueryRefused):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return QueryRefused("cancelled", "the query was cancelled", status=499)
+    message = str(error)
+    if isinstance(error, MemoryError) or "Out of Memory" in message:
+        return QueryRefused(
+            "memory_limit", "the query needs more memory than it may take", _TOO_MUCH
+        )
+    if isinstance(error, QueryFailed):
+        return QueryRefused("query_failed", message)
+    if isinstance(error, (InvalidSearch, InvalidView)):
+        return QueryRefused("query_failed", message)
+    if isinstance(error, UnknownRef):
+        return QueryRefused("unknown_ref", message, "at is a tag, branch, snapshot or time", 404)
+    if isinstance(error, SnapshotGone):
+        return QueryRefused("snapshot_gone", message, "send it again", 503)
+    if isinstance(error, LakelogError):
+        return QueryRefused("unavailable", message, "the log of the server says more", 503)
+    return QueryRefused("query_failed", message or type(error).__name__)
+
+
+def _refused(error: BaseException) -> dict[str, object]:
+    reason = refusal(error)
+    return {**reason.record(), "status": reason.status}
+
+
+def _resident() -> int:
+    """Bytes that this process has in memory; 0 where that cannot be told."""
+    try:
+        return int(disk.read("/proc/self/statm").split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool]:
+    """Open the lake, bind the process, and return what answers queries."""
+    store = bootstrap.load(root)
+    settings = dataclasses.replace(store.settings, seal="never", memory_bytes=limits.memory // 2)
+    store.settings = settings
+    spill = f"{store.paths.cache}/{SPILL}{os.getpid()}-{disk.random_hex(8)}"
+    with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
+        disk.make_dir(spill)
+    is_confined = confine(store.paths, spill, limits.memory, limits.spill)
+    return Session(store, branch, sandbox=(spill, limits.spill)), is_confined
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    source = sys.stdin.buffer
+    plan = orjson.loads(source.readline())
+    # Whatever a library prints must not get between the frames.
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    session, is_confined = _session(plan["root"], plan["branch"], QueryLimits(**plan["limits"]))
+    process = QueryProcess(session, QueryLimits(**plan["limits"]), output)
+    session.connect().cursor().execute("SELECT 1").fetchall()
+    process.send(wire.HEAD, orjson.dumps({"confined": is_confined}))
+    gc.freeze()
+    requests: queue.SimpleQueue[QueryRequest] = queue.SimpleQueue()
+
+    def answer() -> None:
+        while True:
+            process.answer(requests.get())
+
+    threading.Thread(target=answer, daemon=True).start()
+    while header := source.read(wire.HEADER.size):
+        frame_type, size = wire.HEADER.unpack(header)
+        content = source.read(size)
+        if frame_type == wire.ASK:
+            requests.put(QueryRequest.decode(content))
+        else:
+            process.interrupt(int(content))
+    os._exit(0)  # what the engine still does is of no use
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The server's side of one query process: its start, its frames, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+
+import orjson
+
+from lakelog.runtime import interpreter
+from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
+
+_BUFFER = 1 << 20
+"""Bytes of an answer that wait in the server; a process that is ahead of its client waits."""
+_START_SECONDS = 30.0
+_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT")
+"""Of the environment, which may hold secrets, a query process gets no more."""
+
+
+class WorkerProcess:
+    """A process that answers one query at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, *, is_confined: bool) -> None:
+        self._process = process
+        self.is_confined = is_confined
+        """Whether the kernel bounds the files that it may open."""
+
+    @classmethod
+    async def start(cls, root: str, branch: str, limits: QueryLimits) -> WorkerProcess:
+        """Start one, and wait until it is ready. Raises QueryRefused."""
+        variables = {
+            "PYTHONPATH": interpreter.search_path(),
+            # What is allocated in advance counts against the memory limit, and threads that there
+            # are before the process binds itself would stay free.
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "MALLOC_ARENA_MAX": "2",
+        }
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "lakelog.server.sql.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={**{n: os.environ[n] for n in _PASSED if n in os.environ}, **variables},
+                start_new_session=True,  # Ctrl-C is for the server
+                limit=_BUFFER,
+            )
+        except OSError as error:
+            raise QueryRefused("unavailable", f"no query process: {error}", status=503) from None
+        worker = cls(process, is_confined=False)
+        plan = {"root": root, "branch": branch, "limits": dataclasses.asdict(limits)}
+        try:
+            await worker._write(orjson.dumps(plan) + b"\n")
+            async with asyncio.timeout(_START_SECONDS):
+                _, head = await worker.read()
+        except (TimeoutError, EOFError, OSError):
+            worker.kill()
+            raise QueryRefused(
+                "unavailable", "a query process did not start: see if the lake can be read", "", 503
+            ) from None
+        except asyncio.CancelledError:
+            worker.kill()
+            raise
+        worker.is_confined = bool(orjson.loads(head)["confined"])
+        return worker
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    async def ask(self, request: QueryRequest) -> None:
+        """Send a request, whose answer is to be read. Raises OSError where the process ended."""
+        await self._write(wire.frame(wire.ASK, request.encode()))
+
+    async def read(self) -> tuple[bytes, bytes]:
+        """Return the next frame. Raises EOFError where the process ended."""
+        assert self._process.stdout is not None
+        header = await self._process.stdout.readexactly(wire.HEADER.size)
+        frame_type, size = wire.HEADER.unpack(header)
+        return frame_type, await self._process.stdout.readexactly(size)
+
+    async def settle(self, number: int, seconds: float) -> bool:
+        """Cancel a request; return whether the process is ready for the next one within seconds.
+        If not, it was killed."""
+        try:
+            await self._write(wire.frame(wire.CANCEL, b"%d" % number))
+            async with asyncio.timeout(seconds):
+                while (await self.read())[0] != wire.END:
+                    pass
+        except (TimeoutError, EOFError, OSError):
+            self.kill()
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it now; whatever it does is lost."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def end(self) -> None:
+        """Kill it and wait until it is gone."""
+        self.kill()
+        await self._process.wait()
+
+    async def ending(self) -> str:
+        """Wait until it has ended, and return what by."""
+        code = await self._process.wait()
+        if code >= 0:
+            return f"it ended with code {code}"
+        with contextlib.suppress(ValueError):
+            return f"it was ended by {signal.Signals(-code).name}"
+        return f"it was ended by signal {-code}"
+
+    async def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+        await self._process.stdin.drain()

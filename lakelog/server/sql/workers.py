@@ -1,0 +1,219 @@
+"""A pool of query processes: each query has one to itself, and takes no other with it.
+
+A process is started when a query needs it, and kept for the next ones. One whose query takes too
+long, or whose client went away, is asked to stop; if it does not within a moment it is killed, and
+another one takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused, QueryRequest
+from lakelog.server.sql.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Lazy("pyarrow")
+
+_GRACE = 0.5
+"""Seconds that a query which is to stop has for it."""
+_LOG = logging.getLogger("lakelog.server")
+QueryParameters = list[Any] | dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class RunningQuery:
+    """A query whose columns are known. `chunks` gives its answer, piece by piece; close it to stop
+    the query. Both raise QueryRefused."""
+
+    columns: list[dict[str, str]]
+    snapshot: str | None
+    chunks: AsyncGenerator[bytes, None]
+
+
+class QueryWorkers:
+    """Answers SQL over one branch of a lake. Its methods run in one event loop."""
+
+    def __init__(self, root: str, branch: str, limits: QueryLimits) -> None:
+        self._root, self._branch, self.limits = root, branch, limits
+        self._idle: list[WorkerProcess] = []
+        self._processes = set[WorkerProcess]()
+        self._free = asyncio.Semaphore(limits.workers)
+        self._numbers = itertools.count(1)
+        self._waiting = 0
+        self._tasks = set[asyncio.Task[None]]()
+        self._is_closed = False
+        self.answered = self.refused = self.killed = 0
+        self.is_confined: bool | None = None
+        """Whether the kernel bounds the files of query processes; None before the first."""
+
+    @property
+    def running(self) -> int:
+        """How many queries are being answered."""
+        return len(self._processes) - len(self._idle)
+
+    async def query(
+        self,
+        sql: str,
+        params: QueryParameters = None,
+        *,
+        at: str | None = None,
+        limit: int | None = None,
+        is_trusted: bool = False,
+    ) -> pa.Table:
+        """Return the rows of a SELECT as an Arrow table.
+
+        `at` is a tag, branch, snapshot or time, None the present with its live tail. Of more than
+        `limit` rows the others are left out; without it, more than the limits allow are refused.
+        SQL of our own is `is_trusted` and may call any function. Whoever cancels the call cancels
+        the query. Raises QueryRefused.
+        """
+        running = await self.start(
+            sql, params, at=at, limit=limit, format=QueryFormat.ARROW, is_trusted=is_trusted
+        )
+        data = b"".join([chunk async for chunk in running.chunks])
+        return pa.ipc.open_stream(data).read_all()
+
+    async def start(
+        self,
+        sql: str,
+        params: QueryParameters = None,
+        *,
+        at: str | None = None,
+        limit: int | None = None,
+        format: QueryFormat = QueryFormat.JSON,
+        is_trusted: bool = False,
+    ) -> RunningQuery:
+        """Start a query, and return once its columns are known; its answer is read from `chunks`,
+        in a format. Raises QueryRefused."""
+        request = QueryRequest(
+            next(self._numbers), sql, params, at, limit, format, is_trusted=is_trusted
+        )
+        frames = self._frames(request)
+        head = orjson.loads(await anext(frames))
+        return RunningQuery(head["columns"], head["snapshot"], frames)
+
+    async def close(self) -> None:
+        """End all processes; queries that run are refused."""
+        self._is_closed = True
+        processes, self._idle = list(self._processes), []
+        await asyncio.gather(*(worker.end() for worker in processes), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _frames(self, request: QueryRequest) -> AsyncGenerator[bytes, None]:
+        """Yield the head of an answer, and then its pieces."""
+        worker = await self._leased()
+        is_settled = False
+        deadline = asyncio.get_running_loop().time() + self.limits.seconds
+        try:
+            await worker.ask(request)
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    frame_type, content = await worker.read()
+                if frame_type == wire.END:
+                    is_settled = True
+                    self._note_end(worker, orjson.loads(content))
+                    return
+                yield content
+        except TimeoutError:
+            self.refused += 1
+            raise QueryRefused(
+                "time_limit",
+                f"the query took longer than {self.limits.seconds:g} s",
+                "ask for a shorter time, or fewer events",
+            ) from None
+        except (EOFError, OSError):
+            is_settled = True
+            self.refused += 1
+            raise await self._ended(worker) from None
+        finally:
+            if is_settled:
+                self._give_back(worker)
+            else:
+                # In a task of its own: the caller may be cancelled once more meanwhile.
+                task = asyncio.ensure_future(self._settle(worker, request.number))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _note_end(self, worker: WorkerProcess, ending: dict[str, Any]) -> None:
+        if ending["retire"]:
+            worker.kill()
+            self._processes.discard(worker)
+        if error := ending.get("error"):
+            self.refused += 1
+            raise QueryRefused(error["code"], error["message"], error["hint"], ending["status"])
+        self.answered += 1
+
+    async def _ended(self, worker: WorkerProcess) -> QueryRefused:
+        """What a query is answered whose process ended under it: mostly for want of memory."""
+        reason = "the server stops" if self._is_closed else await worker.ending()
+        if not self._is_closed:
+            _LOG.warning("a query process is gone: %s", reason)
+        self.killed += 1
+        return QueryRefused(
+            "process_ended",
+            f"the process of the query is gone: {reason}",
+            "it may have needed too much memory: ask for less",
+        )
+
+    async def _settle(self, worker: WorkerProcess, number: int) -> None:
+        if not await worker.settle(number, _GRACE):
+            self.killed += 1
+            await worker.end()
+        self._give_back(worker)
+
+    async def _leased(self) -> WorkerProcess:
+        """Wait for a process that is free, or start one. Raises QueryRefused."""
+        if self._free.locked() and self._waiting >= self.limits.waiting:
+            raise QueryRefused(
+                "busy", f"{self._waiting} queries wait already", "send it again later", 429
+            )
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise QueryRefused("busy", "no process was free", "send it again later", 429) from None
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._started()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def _started(self) -> WorkerProcess:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+            self._processes.discard(worker)
+        if self._is_closed:
+            raise QueryRefused("unavailable", "the server stops", status=503)
+        worker = await WorkerProcess.start(self._root, self._branch, self.limits)
+        self._processes.add(worker)
+        if self.is_confined is None and not worker.is_confined:
+            _LOG.warning(
+                "this kernel has no Landlock: query processes are bound by the engine alone"
+            )
+        self.is_confined = worker.is_confined
+        return worker
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        """Let the next query have a process, or its place if it has ended."""
+        if worker in self._processes and worker.is_alive and not self._is_closed:
+            self._idle.append(worker)
+        else:
+            self._processes.discard(worker)
+        self._free.release()
