@@ -18,7 +18,7 @@ from enum import Enum
 import orjson
 
 from lakelog.errors import LakelogError
-from lakelog.formats.format import JsonObject
+from lakelog.event.types import JsonObject
 
 HEADER = struct.Struct(">cI")
 ASK, CANCEL, HEAD, CHUNK, END = b"A", b"X", b"H", b"C", b"E"
