@@ -113,27 +113,30 @@ class Binder:
             names = {name for name in TABLES if name in sql.lower()}
         if tables.hides_tables:
             names.update(TABLES)
-        extra = providers.named_in(query)
-        if extra:
+        extra, provider = providers.named_in(query), tables.provider
+        is_over_events = provider is not None and provider.reads_events(query)
+        if extra or is_over_events:
             names.add("events")
-        pinned = tables.provider.offer(cursor, query, digest) if tables.provider else None
+        pinned = provider.offer(cursor, query, digest) if provider else None
         is_of_type = self.types.is_named(query)
         of_refs, views = self.refs.events(query), []
         if names.intersection(TABLES) or is_of_type:
             pinned = pinned or tables.state(digest)
-            if count := tables.count_sql(query, pinned):
+            if not is_over_events and (count := tables.count_sql(query, pinned)):
                 return count
-            # What the views of another schema ask of events is not in the query: take them all.
-            views = tables.views(names, Query() if extra else query, pinned)
+            # What tables over events ask of them is not in the query: take them all.
+            views = tables.views(names, Query() if extra or is_over_events else query, pinned)
             views += self.types.views(query, pinned) if is_of_type else []
         elif not of_refs:
             return None
-        if not is_as_asked and query.parsed and not extra:
+        if not is_as_asked and query.parsed and not extra and not is_over_events:
             if not tables.hides_tables:
                 views = self.tops.bounded(query, pinned, views, cursor, params)
                 of_refs = self.tops.of_ref(query, of_refs, cursor, params)
             sql, views = self.types.over_columns(sql, pinned, views, of_refs)
         tables.make(cursor, views)
+        if provider is not None and is_over_events:
+            provider.attach(cursor)
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)

@@ -29,6 +29,12 @@ class TableProvider(Protocol):
     ) -> Pinned | None:
         """Make the tables that a query names, and return the state they are of, if there are."""
 
+    def reads_events(self, query: Query) -> bool:
+        """Whether a query names a table that is SQL over `events`."""
+
+    def attach(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Make the tables over `events` on a cursor that has been offered what they need."""
+
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
         """Return a schema that holds a table of the state of a ref, whose `events` are in schema
         `events`; None where the name is no table of it. Raises QueryFailed."""

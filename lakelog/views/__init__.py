@@ -10,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lakelog.runtime.lazy import lazy_face
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read"]
+    from lakelog.views.message_patterns import patterns
+
+__all__ = ["patterns", "read"]
+
+__getattr__ = lazy_face(__name__, {"message_patterns": "patterns"})
 
 
 def read(

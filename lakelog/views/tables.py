@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ledger,
         origin_table,
         params,
+        pattern_tables,
         type_columns,
     )
     from lakelog.views.definition import ViewDefinition
@@ -48,13 +49,17 @@ else:
     catalog, engine, file_table, guard, ledger = (
         Lazy(f"lakelog.views.{name}") for name in "catalog engine file_table guard ledger".split()
     )
-    origin_table, params, type_columns = (
-        Lazy(f"lakelog.views.{name}") for name in "origin_table params type_columns".split()
+    origin_table, params, pattern_tables, type_columns = (
+        Lazy(f"lakelog.views.{name}")
+        for name in "origin_table params pattern_tables type_columns".split()
     )
 
 _STATES, _DEFINITIONS = 16, 256
 _OFFERED = "lakelog_view_"
 _HIGHEST = 2**62
+_EVENT_PATTERNS, _TEMPLATES = "event_patterns", "lakelog_view_event_templates"
+_COMPUTED = ("files", "origins", "patterns", _EVENT_PATTERNS)
+"""Tables that are no views: SQL alone does not compute them."""
 
 
 class BranchSchema(NamedTuple):
@@ -142,9 +147,9 @@ class ViewTables:
         return [(catalog.find(name, own_views), name in own_views) for name in names]
 
     def names(self, state: Manifest) -> list[str]:
-        """Names of the views of a state, built-in and its own, and of `files` and `origins`."""
+        """Names of the views of a state, built-in and its own, and of computed tables."""
         own_views = self.own_views(state)
-        return [*dict.fromkeys((*catalog.BUILT_IN, *own_views, file_table.NAME, origin_table.NAME))]
+        return [*dict.fromkeys((*catalog.BUILT_IN, *own_views, *_COMPUTED))]
 
     def definition(self, name: str, digest: str | None = None) -> ViewDefinition:
         """One view of a state. Raises InvalidView where there is none."""
@@ -239,7 +244,7 @@ class ViewTables:
     def _table_of(
         self, pinned: Pinned, name: str, source: str | BranchSchema | None, *, is_present: bool
     ) -> pa.Table:
-        """Return `files`, `origins` or a view of a state, which is found again at `source`."""
+        """Return a computed table or a view of a state, which is found again at `source`."""
         # A view that a lake has of such a name stays what it was.
         if name in self.own_views(pinned[0]):
             return self._view_of(pinned, name, None, source)
@@ -247,7 +252,31 @@ class ViewTables:
             return file_table.table(self._store, pinned[0], is_present=is_present)
         if name == origin_table.NAME:
             return self._origins(pinned, source)
+        if name == pattern_tables.PATTERNS:
+            return self._patterns(pinned)[0]
+        if name == _EVENT_PATTERNS:
+            return self._event_patterns(pinned, source)
         return self._view_of(pinned, name, None, source)
+
+    def _patterns(self, pinned: Pinned) -> tuple[pa.Table, pa.Table]:
+        """The table `patterns` of a state, and the template of each shape."""
+        shapes = self._view_of(pinned, pattern_tables.shapes_view(), None, None)
+        templates = pattern_tables.templates(pattern_tables.counts(shapes))
+        cursor = self._tables.connect().cursor()
+        try:
+            return pattern_tables.patterns(cursor, shapes, templates), templates
+        finally:
+            cursor.close()
+
+    def _event_patterns(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
+        _, templates = self._patterns(pinned)
+        cursor = self._tables.connect().cursor()
+        try:
+            cursor.register(_TEMPLATES, templates)
+            query = pattern_tables.event_patterns_sql(_TEMPLATES)
+            return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
+        finally:
+            cursor.close()
 
     def _origins(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
         cursor = self._tables.connect().cursor()
@@ -324,16 +353,28 @@ class ViewTables:
             return None
         pinned = self._tables.state(digest)
         own_views = self.own_views(pinned[0])
-        tables = {*catalog.built_in(), *own_views, file_table.NAME, origin_table.NAME}
-        for name in sorted(names & tables):
+        for name in sorted(names & {*catalog.built_in(), *own_views, *_COMPUTED}):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
+                continue
+            if name == _EVENT_PATTERNS and name not in own_views:
+                cursor.register(_TEMPLATES, self._patterns(pinned)[1])
                 continue
             cursor.register(source, self._table_of(pinned, name, digest, is_present=digest is None))
             cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}"
             )
         return pinned
+
+    def reads_events(self, query: Query) -> bool:
+        """Whether a table that a query names is SQL over `events`; see TableProvider."""
+        return _EVENT_PATTERNS in _names(query)
+
+    def attach(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Make the tables over `events`; see TableProvider."""
+        if not _is_taken(cursor, _EVENT_PATTERNS):
+            query = pattern_tables.event_patterns_sql(_TEMPLATES)
+            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {_EVENT_PATTERNS} AS {query}")
 
 
 _ANY = "SELECT 1 FROM events LIMIT 1"

@@ -1,0 +1,136 @@
+"""patterns: templates of messages, how often each comes, and what is new or gone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from lakelog import views
+from lakelog.cli.app import App, complete_ref, state_option, verb_group
+from lakelog.cli.options import argument, option
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_words
+from lakelog.cli.render.results import result_of
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many, paint
+from lakelog.errors import UnknownRef
+from lakelog.query.relation import Relation
+
+_EXAMPLES = 5
+_WIDE = 110
+_AT = state_option("Those of a tag, branch, snapshot or time.")
+_TAKE = 20
+_SECONDS = "%Y-%m-%d %H:%M:%S"
+
+
+@verb_group(
+    """
+    lakelog patterns
+    lakelog patterns --source sshd --since 2h
+    lakelog patterns --new v1
+    lakelog patterns show 3f2a9c0d41be
+    lakelog sql "SELECT * FROM patterns WHERE count = 1"
+""",
+    invoke_without_command=True,
+)
+def patterns(
+    app: App,
+    source: str | None = option("--source S", "Only messages of this source."),
+    type_: str | None = option("--type T", "Only messages of events of this type."),
+    since: str | None = option("--since TIME", "Since TIME: a time, or 2h for two hours ago."),
+    until: str | None = option("--until TIME", "Before TIME."),
+    new: str | None = option(
+        "--new REF", "Only those that no message had at REF.", shell_complete=complete_ref
+    ),
+    absent_since: str | None = option(
+        "--gone REF", "Only those of REF that no message had since.", shell_complete=complete_ref
+    ),
+    ref: str | None = _AT,
+    count: int = option("-n N", "At most N.", type=click.IntRange(min=1), shown=_TAKE),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """List what messages have in common, the most frequent first.
+
+    A template is a message with <*> for each value. The tables patterns and
+    event_patterns have all of them in SQL.
+    """
+    if invoked := click.get_current_context().invoked_subcommand:
+        if any((source, type_, since, until, new, absent_since, ref)):
+            raise click.UsageError(f"options of {invoked} come after it")
+        return
+    if new and absent_since:
+        raise click.UsageError("--new and --gone do not go together")
+    with app.open() as lake:
+        answer = views.patterns(
+            lake.at(ref) if ref else lake,
+            source=source,
+            type=type_,
+            since=since,
+            until=until,
+            new=lake.at(new) if new else None,
+            absent_since=lake.at(absent_since) if absent_since else None,
+        )
+        listed_rows = answer.slice(0, count)
+        result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
+        emit_words(
+            result, target, lambda: "".join(_lines(listed_rows.to_pylist(), answer.num_rows))
+        )
+
+
+@patterns.verb("""
+    lakelog patterns show 3f2a9c0d41be
+    lakelog patterns show 3f2a9c0d41be --at v1
+""")
+def show(
+    app: App, id: str = argument("ID"), ref: str | None = _AT, target: OutputTarget = OUTPUT
+) -> None:
+    """Show one, with its newest messages."""
+    with app.open() as lake:
+        state = lake if ref is None else lake.at(ref)
+        rows = views.patterns(state).to_pylist()
+        template = next((row for row in rows if row["pattern_id"] == id), None)
+        if template is None:
+            raise UnknownRef(f"no pattern {id!r}: `lakelog patterns` lists them")
+        events = state.sql(
+            "SELECT time, level, source, message FROM events JOIN event_patterns USING (seq)"
+            f" WHERE pattern_id = $id ORDER BY time DESC, seq DESC LIMIT {_EXAMPLES}",
+            {"id": id},
+        )
+        if target.format != "table":
+            emit(result_of(events, target.format), target)
+            return
+        emit_words(
+            result_of(events, "table"), target, lambda: "".join(_described(template, events))
+        )
+
+
+def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
+    """The table for a terminal: count, share, id, template; the last time if wide."""
+    width = terminal.width()
+    is_wide = width >= _WIDE
+    heading = f"{'count':>10} {'share':>6}  {'id':<12}  "
+    heading += f"{'last':<16}  " if is_wide else ""
+    yield paint(heading + "template\n", sys.stdout, dim=True)
+    for row in rows:
+        when_last = f"{row['last_seen']:%Y-%m-%d %H:%M}  " if is_wide else ""
+        line = f"{row['count']:>10,} {row['share']:>6.1%}  {row['pattern_id']}  {when_last}"
+        line += cell(row["template"])
+        yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
+    if total > len(rows):
+        yield paint(
+            f"{len(rows):,} of {total:,} templates; -n {total} shows all\n", sys.stdout, dim=True
+        )
+
+
+def _described(template: dict[str, Any], events: Relation) -> Iterator[str]:
+    source = template["source"] or many(template["sources"], "source")
+    yield f"{cell(template['template'])}\n"
+    yield f"{many(template['count'], 'message')}, {template['share']:.1%} of all; {source}\n"
+    begin, end = (f"{template[f'{name}_seen']:{_SECONDS}}" for name in ("first", "last"))
+    yield f"from {begin} to {end}\n\n"
+    for time, level, name, message in events.fetchall():
+        line = " ".join(filter(None, (f"{time:{_SECONDS}}", level, name, message)))
+        yield cell(line)[: terminal.width()] + "\n"

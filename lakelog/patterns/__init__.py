@@ -1,0 +1,21 @@
+"""Templates of log messages: what messages have in common once their values are taken out.
+
+`shape_sql` is SQL for a message without what is a value by its form; `templates_of` merges shapes
+that differ only where values stand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.patterns.masks import shape_sql
+    from lakelog.patterns.mining import SHAPES_MAX, Template, templates_of
+
+__all__ = ["SHAPES_MAX", "Template", "shape_sql", "templates_of"]
+
+__getattr__ = lazy_face(
+    __name__, {"masks": "shape_sql", "mining": "SHAPES_MAX Template templates_of"}
+)

@@ -1,0 +1,61 @@
+"""Which words of a message are values: regular expressions, one set for all programs.
+
+A *shape* is a message with its values replaced. It depends on the message alone, so that shapes
+are counted by segment and add up, however the segments are cut. The expressions are RE2's, which
+looks neither ahead nor back and never takes longer than the text is long.
+"""
+
+from __future__ import annotations
+
+from lakelog.segments.sql import literal
+
+VALUE = "\x1a"
+"""What stands for a value in a shape: no log has this character."""
+LENGTH_MAX = 1_000
+"""Characters of a message that its shape is made of."""
+
+_DOMAINS = "com|net|org|edu|gov|mil|int|info|biz|io|local|lan|internal|localdomain|arpa"
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_UNITS = (
+    r"(?:[kKMGTP]i?)?[Bb](?:ytes?)?|[mun]?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|hours?|days?|[kMG]?Hz|%"
+)
+_DELIMITERS = r"""\s=:,;()\[\]{}"'|<>"""
+_QUOTED = r"\"[^\"]*\""
+
+MASKS = {
+    "url": r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s,;\"'\])>]+",
+    "email": r"[\w.+\-]+@[\w.\-]+",
+    "windows_path": r"\b[A-Za-z]:\\[^\s,;\"']+",
+    "path": r"(?:/[\w.\-+%~@:\x24#<>*]+){2,}/?",
+    "mac_address": r"\b(?:[0-9a-fA-F]{1,4}[:\-]){3,7}[0-9a-fA-F]{1,4}\b",
+    "host": rf"(?:[\w\-]+\.)+(?:{_DOMAINS})(?:\.[a-z][a-z])?(\.?(?:[^\w.\-]|\z))",
+    "host_port": r"\b[A-Za-z][\w\-]*(?:\.[\w\-]+)+:\d+\b",
+    "quantity": rf"(?:<\s?)?\b\d+(?:\.\d+)?\s?(?:{_UNITS})\b",
+    "weekday": rf"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? (?:{_MONTHS})\b",
+    "month": rf"\b(?:{_MONTHS})[ \-/]+\d+",
+    "truth": r"\b(?:true|false|True|False|null|None|nil|NaN)\b",
+    "value": rf"(=)(?:{_QUOTED}|[^\s,;\"'\])}}=]+)",
+}
+"""What is a value wherever it stands. Groups are kept: what
+follows a host, and the sign before a value."""
+_TOKEN = rf"[^{_DELIMITERS}]*[0-9{VALUE}][^{_DELIMITERS}]*"
+_RUN = rf"{VALUE}(?:[\s:,]*{VALUE}|\s*\(\s*{VALUE}\s*\))+"
+
+PASSES = (
+    ("|".join(f"(?:{mask})" for mask in MASKS.values()), rf"\2{VALUE}\1"),
+    (_TOKEN, VALUE),
+    (_RUN, VALUE),
+)
+"""Each expression and what it is replaced by, in this order: values that are known by their form;
+every other word that has a digit or a part of such a value; values one after the other."""
+
+
+def shape_sql(message: str) -> str:
+    """Return SQL for the shape of a message, which is an SQL expression."""
+    shape = (
+        f"CASE WHEN length({message}) > {LENGTH_MAX} THEN"
+        f" regexp_replace(left({message}, {LENGTH_MAX}), '\\S*\\z', '{VALUE}') ELSE {message} END"
+    )
+    for expression, replacement in PASSES:
+        shape = f"regexp_replace({shape}, {literal(expression)}, {literal(replacement)}, 'g')"
+    return shape

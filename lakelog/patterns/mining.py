@@ -1,0 +1,296 @@
+"""From the shapes of messages to templates: which words differ only as values do.
+
+Shapes that are equal but for one word are one template where that word takes the values of a
+variable: many different ones, or a masked value too, or a few of which most are rare. So are
+shapes that are equal but for two words, with more evidence. What comes out depends on the shapes
+and their counts alone, never on their order: a state has the same templates however it came to be.
+
+The measure is Zhu et al., "Tools and benchmarks for automated log parsing" (ICSE-SEIP 2019).
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.patterns.masks import VALUE
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Integers = npt.NDArray[np.int64]
+else:
+    np = Lazy("numpy")
+
+Tokens = tuple[str, ...]
+"""The words and signs of a shape; each begins with a space where there was one before it."""
+
+SHAPES_MAX = 20_000
+"""Shapes of which templates are made, the most frequent first. Rarer ones are told apart by their
+first word alone."""
+PREFIX = 1
+_MANY, _FEW, _PAIRS = 8, 4, 8
+_PAIR_TOKENS = 24
+_RARE = 10
+_TOKENS_MAX = 60
+_ROUNDS = (1, 1, 1, 2, 1, 2, 1)
+_SIGNS = frozenset("=:,;()[]{}\"'|<>")
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_TOKEN = re.compile(r"\s*(?:[=:,;()\[\]{}\"'|<>]|[^\s=:,;()\[\]{}\"'|<>]+)")
+WILDCARD = "<*>"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What messages have in common: `pattern`, with <*> for each value; `id` is a digest of it."""
+
+    id: str
+    pattern: str
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> Template:
+        """Return the template of tokens."""
+        pattern = "".join(tokens).strip().replace(VALUE, WILDCARD)
+        return cls(hashlib.blake2b(pattern.encode(), digest_size=6).hexdigest(), pattern)
+
+
+def templates_of(counts: Mapping[str, int]) -> dict[str, Template]:
+    """Return the template of each shape, given how many messages have it."""
+    tokens_of = {shape: tokens(shape) for shape in counts}
+    frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:SHAPES_MAX]
+    merging = _TemplateMerger(_summed((tokens_of[shape], counts[shape]) for shape in frequent))
+    merging.run()
+    templates: dict[Tokens, Template] = {}
+    template_of: dict[str, Template] = {}
+    for shape, its_tokens in tokens_of.items():
+        sequence = merging.template.get(its_tokens) or _coarse(its_tokens)
+        if sequence not in templates:
+            templates[sequence] = Template.of(sequence)
+        template_of[shape] = templates[sequence]
+    return template_of
+
+
+def tokens(shape: str) -> Tokens:
+    """Cut a shape into words and signs; a space before one is kept as one space."""
+    cut_words = [
+        " " + word.lstrip() if word[0].isspace() else word
+        for word in _TOKEN.findall(shape.strip())[: _TOKENS_MAX + 1]
+    ]
+    if len(cut_words) > _TOKENS_MAX:
+        cut_words[_TOKENS_MAX:] = [" " + VALUE]
+    return _collapsed(cut_words)
+
+
+def _coarse(its_tokens: Tokens) -> Tokens:
+    prefix = its_tokens[:PREFIX]
+    return prefix if len(its_tokens) <= PREFIX else _collapsed([*prefix, " " + VALUE])
+
+
+def _collapsed(sequence: Iterable[str]) -> Tokens:
+    """Values that follow one another are one value."""
+    collapsed: list[str] = []
+    for word in sequence:
+        if collapsed and _is_value(word) and _is_value(collapsed[-1]):
+            continue
+        collapsed.append(word)
+    return tuple(collapsed)
+
+
+def _is_value(word: str) -> bool:
+    return word.endswith(VALUE)
+
+
+def _is_sign(word: str) -> bool:
+    return word[-1] in _SIGNS and len(word.lstrip()) == 1
+
+
+def _as_value(word: str) -> str:
+    return " " + VALUE if word[0] == " " else VALUE
+
+
+def _summed(pairs: Iterable[tuple[Tokens, int]]) -> dict[Tokens, int]:
+    counts: dict[Tokens, int] = collections.defaultdict(int)
+    for key, count in pairs:
+        counts[key] += count
+    return dict(counts)
+
+
+class _TemplateMerger:
+    """Merges token sequences; `template` has what became of each that was given."""
+
+    def __init__(self, counts: dict[Tokens, int]) -> None:
+        self.template = {key: key for key in counts}
+        self._counts = counts
+
+    def run(self) -> None:
+        """Merge in a few rounds, each over what the one before left."""
+        self._apply(self._contractions())
+        for width in _ROUNDS:
+            self._apply(self._slots(width))
+
+    def _apply(self, moves: dict[Tokens, Tokens]) -> None:
+        if moves:
+            self.template = {
+                key: moves.get(merged_key, merged_key) for key, merged_key in self.template.items()
+            }
+            self._counts = _summed((moves.get(k, k), count) for k, count in self._counts.items())
+
+    def _contractions(self) -> dict[Tokens, Tokens]:
+        """Values that are at times spelled with more: `LOCAL(0)`, `proxy:8080`."""
+        moves = {}
+        for key in self._counts:
+            for shorter in _contracted(key):
+                if shorter in self._counts:
+                    moves[key] = shorter
+                    break
+        # What is moved to may move itself.
+        return {key: _last(moves, shorter) for key, shorter in moves.items()}
+
+    def _slots(self, width: int) -> dict[Tokens, Tokens]:
+        """Sequences that differ in as many words as `width`, where these are values."""
+        by_length: dict[int, list[Tokens]] = collections.defaultdict(list)
+        for key in self._counts:
+            by_length[len(key)].append(key)
+        moves: dict[Tokens, Tokens] = {}
+        for length, keys in sorted(by_length.items()):
+            if len(keys) >= (2 if width == 1 else _PAIRS) and (
+                width == 1 or length <= _PAIR_TOKENS
+            ):
+                self._move(_TokenMatrix(keys), width, moves)
+        return moves
+
+    def _move(self, sequences: _TokenMatrix, width: int, moves: dict[Tokens, Tokens]) -> None:
+        slots = []
+        for places, members in sequences.similar(width):
+            if len(places) > 1 or self._is_slot(places[0], members):
+                slots.append((-len(members), places, _opened(members[0], places), members))
+        for _, _, sequence, members in sorted(slots, key=lambda slot: slot[:3]):
+            template = _collapsed(sequence)
+            for key in members:
+                if key != template:
+                    moves.setdefault(key, template)
+
+    def _is_slot(self, place: int, members: list[Tokens]) -> bool:
+        """Whether the words that sequences have at the only place in which they differ are values:
+        of a few words, because most of them are rare beside the most frequent one."""
+        if len(members) >= _MANY or any(_is_value(key[place]) for key in members):
+            return True
+        if place and members[0][place - 1].endswith("="):
+            return True
+        sizes = [self._counts[key] for key in members]
+        return 2 * sum(size * _RARE <= max(sizes) for size in sizes) >= len(members) - 1
+
+
+class _TokenMatrix:
+    """Token sequences of one length as numbers, to find those that are equal but for some words.
+
+    The hash of a sequence is the sum of those of its words at their places, so that words are
+    exchanged in it without reading the others."""
+
+    def __init__(self, keys: list[Tokens]) -> None:
+        self._keys = sorted(keys)
+        vocabulary: dict[str, int] = {}
+        token_ids = [
+            vocabulary.setdefault(word, len(vocabulary)) for key in self._keys for word in key
+        ]
+        self._words = np.array(token_ids, dtype=np.int64).reshape(len(keys), -1)
+        dice = np.random.Generator(np.random.PCG64(1))
+        ids = dice.integers(1, 2**63, len(vocabulary) + 2, dtype=np.uint64)
+        names = list(vocabulary)
+        self._is_sign = np.array([_is_sign(name) for name in names])[self._words]
+        self._is_value = np.array([_is_value(name) for name in names])[self._words]
+        self._is_assigned = np.zeros_like(self._is_sign)
+        ends = np.array([name.endswith("=") for name in names])[self._words]
+        self._is_assigned[:, 1:] = ends[:, :-1]
+        weights = dice.integers(1, 2**63, self._words.shape[1], dtype=np.uint64) | np.uint64(1)
+        values = np.where([name[0] == " " for name in names], ids[-1], ids[-2])[self._words]
+        self._of_word = np.where(self._is_value, values, ids[self._words]) * weights
+        self._change = values * weights - self._of_word
+        self._hashes = self._of_word.sum(axis=1, dtype=np.uint64)
+        self._constants = (~self._is_sign & ~self._is_value).sum(axis=1)
+
+    def similar(self, width: int) -> Iterator[tuple[tuple[int, ...], list[Tokens]]]:
+        """Yield places, and the sequences that are equal elsewhere and may be of one template."""
+        places = range(self._words.shape[1])
+        if width == 1:
+            for place in places:
+                yield from (((place,), members) for members in self._similar_but(place))
+            return
+        for place in places:
+            for partner in places[place + 1 :]:
+                yield from (
+                    ((place, partner), members) for members in self._similar_but_two(place, partner)
+                )
+
+    def _similar_but(self, place: int) -> Iterator[list[Tokens]]:
+        own_constant = ~self._is_value[:, place]
+        rows = np.flatnonzero(~self._is_sign[:, place] & (self._constants > own_constant))
+        groups, sizes = self._groups(self._hashes[rows] + self._change[rows, place])
+        has_value = np.bincount(groups, self._is_value[rows, place], len(sizes)) > 0
+        is_assigned = np.bincount(groups, self._is_assigned[rows, place], len(sizes)) > 0
+        is_slot = (sizes >= _FEW) | ((sizes > 1) & (has_value | is_assigned))
+        yield from self._members(rows, groups, is_slot)
+
+    def _similar_but_two(self, place: int, partner: int) -> Iterator[list[Tokens]]:
+        literal = ~self._is_sign & ~self._is_value
+        rows = np.flatnonzero(literal[:, place] & literal[:, partner] & (self._constants > 4))
+        if len(rows) < _PAIRS:
+            return
+        changes = self._change[rows, place] + self._change[rows, partner]
+        groups, sizes = self._groups(self._hashes[rows] + changes)
+        for members in self._members(rows, groups, sizes >= _PAIRS):
+            if all(len({key[p] for key in members}) >= _FEW for p in (place, partner)):
+                yield members
+
+    @staticmethod
+    def _groups(hashes: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
+        _, groups, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+        return groups, sizes
+
+    def _members(
+        self, rows: Integers, groups: Integers, is_slot: npt.NDArray[np.bool_]
+    ) -> Iterator[list[Tokens]]:
+        """The sequences of each group that is is_slot."""
+        if not is_slot.any():
+            return
+        of_slot = is_slot[groups]
+        rows, groups = rows[of_slot], groups[of_slot]
+        in_order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[in_order], prepend=-1))
+        for members in np.split(rows[in_order], starts[1:]):
+            yield [self._keys[row] for row in members]
+
+
+def _opened(key: Tokens, places: tuple[int, ...]) -> Tokens:
+    """A sequence with values at places."""
+    sequence = list(key)
+    for place in places:
+        sequence[place] = _as_value(key[place])
+    return tuple(sequence)
+
+
+def _contracted(key: Tokens) -> Iterator[Tokens]:
+    for place, word in enumerate(key):
+        if _is_sign(word):
+            continue
+        following = key[place + 1 : place + 4]
+        if (
+            len(following) == 3
+            and following[2] == _BRACKETS.get(following[0])
+            and _is_value(following[1])
+        ):
+            yield _collapsed((*key[:place], _as_value(word), *key[place + 4 :]))
+        elif following[:2] == (":", VALUE) and not _is_value(word):
+            yield _collapsed((*key[:place], _as_value(word), *key[place + 3 :]))
+
+
+def _last(moves: dict[Tokens, Tokens], key: Tokens) -> Tokens:
+    while key in moves:
+        key = moves[key]
+    return key

@@ -1,0 +1,64 @@
+"""What an import and a first use of lakelog load: heavy packages only where they are needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.tree import ROOT, sources
+
+HEAVY = {"duckdb", "pyarrow", "polars", "numpy", "click", "rich", "watchdog"}
+ENGINES = {"numpy", "pyarrow", "duckdb"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Run the code in a new interpreter and return the modules it has loaded by the end."""
+    script = f"{code}\nimport sys; print('loaded', *sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def heavy_after(code: str) -> set[str]:
+    """The heavy packages among them."""
+    return HEAVY & loaded_after(code)
+
+
+def test_import_is_light() -> None:
+    """Importing lakelog loads no heavy package, and logging to files not the store."""
+    assert heavy_after("import lakelog") == set()
+    assert "lakelog.event" not in loaded_after("import lakelog")
+    assert "lakelog.lake" not in loaded_after("from lakelog import LakeHandler, get_logger")
+
+
+def test_append_is_light(tmp_path: Path) -> None:
+    """Appending an event to a lake that is there loads no heavy package."""
+    lake = f"lakelog.open({str(tmp_path / 'lake')!r})"
+    heavy_after(f"import lakelog; {lake}")
+    assert heavy_after(f"import lakelog; {lake}.append({{'type': 'PING', 'source': 't'}})") == set()
+
+
+def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> None:
+    """Rows of published events come without Arrow, and without DuckDB's classes for relations."""
+    lake = f"lake = lakelog.open({str(tmp_path / 'lake')!r})"
+    heavy_after(f"import lakelog; {lake}; lake.append({{'type': 'PING'}}); lake.settle()")
+    query = "lake.sql('SELECT type, count(*) FROM events GROUP BY type').fetchall()"
+    loaded = loaded_after(f"import lakelog; {lake}; assert {query} == [('PING', 1)]")
+    assert loaded & HEAVY == set()
+    assert "_duckdb" in loaded
+    assert "lakelog.views.engine" not in loaded
+
+
+def test_a_heavy_import_is_reported() -> None:
+    """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
+    assert heavy_after("import json") == set()
+    assert heavy_after("import click.testing") == {"click"}
+
+
+def test_the_store_loads_without_an_engine() -> None:
+    """Every module of the store, imported in a new interpreter, loads none."""
+    modules = [path[:-3].replace("/", ".") for path in sources("lakelog/store")]
+    modules = [module.removesuffix(".__init__") for module in modules]
+    assert ENGINES & loaded_after(f"import {', '.join(modules)}") == set()

@@ -1,0 +1,120 @@
+"""The tables `patterns` and `event_patterns`: the same for the same events."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import views
+from lakelog.views import user_views
+from tests.conftest import MakeLake
+
+HISTORIES = int(os.environ.get("LAKELOG_PATTERN_HISTORIES", "6"))
+SAYINGS = (
+    "user {name} logged in from 10.0.0.{n}",
+    "job {n} of {name} done in {n} ms",
+    "queue {name} is full",
+    "cache warmed",
+    "disk at {n}%",
+    "peer {name}:{n} closed, {n} bytes",
+)
+NAMES = "ada bea cora dora ella fina gwen hana ida jule".split()
+
+
+def said(dice: random.Random, count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": dice.choice(("log", "note")),
+            "source": dice.choice(("a", "b", None)),
+            "message": dice.choice(SAYINGS).format(name=dice.choice(NAMES), n=dice.randint(0, 9)),
+        }
+        for _ in range(count)
+    ]
+
+
+def grouped(lake: Any, of: str = "") -> tuple[Any, Any]:
+    """The templates with their counts and examples' forms, and each event's template."""
+    patterns = lake.sql(f"SELECT template, count, sources FROM {of}patterns ORDER BY ALL")
+    events = lake.sql(
+        f"SELECT message, template, count(*) FROM {of}events JOIN {of}event_patterns USING (seq)"
+        f" JOIN {of}patterns USING (pattern_id) GROUP BY ALL ORDER BY ALL"
+    )
+    return patterns.fetchall(), events.fetchall()
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_a_state_has_the_same_patterns_however_it_came_to_be(
+    make_lake: MakeLake, home: Path, seed: int
+) -> None:
+    """Cut into segments, compacted, rolled back, branched: as in a lake that got all at once."""
+    dice, lake = random.Random(seed), make_lake()
+    events: list[dict[str, Any]] = []
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for step in range(12):
+        match dice.randrange(6):
+            case 0 | 1:
+                new = said(dice, dice.randint(1, 60))
+                lake.append(new)
+                events += new
+            case 2:
+                lake.settle()
+            case 3:
+                lake.compact()
+            case 4:
+                lake.tag(f"t{step}")
+                kept[f"t{step}"] = list(events)
+            case 5 if kept:
+                name = dice.choice([*kept])
+                lake.rollback(name)
+                events = list(kept[name])
+        if dice.random() < 0.5:
+            grouped(lake)  # what is kept of it must not matter
+    with lakelog.open(home / "fresh") as fresh:
+        fresh.append(events)
+        assert grouped(lake) == grouped(fresh)
+        for name, of_tag in kept.items():
+            with lakelog.open(home / f"fresh-{name}") as other:
+                other.append(of_tag)
+                assert grouped(lake, f'"{name}".') == grouped(other) == grouped(lake.at(name))
+
+
+def test_what_is_new_and_what_is_gone(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([{"type": "log", "source": "s", "message": "old thing 1"}])
+    lake.append([{"type": "log", "source": "s", "message": "both ways 1"}])
+    lake.tag("v1")
+    lake.append([{"type": "log", "source": "s", "message": "both ways 2"}])
+    lake.append([{"type": "note", "source": "t", "message": "new thing 3"}])
+    assert texts(views.patterns(lake, new=lake.at("v1"))) == ["new thing <*>"]
+    assert texts(views.patterns(lake, absent_since=lake.at("v1"))) == ["old thing <*>"]
+    assert texts(views.patterns(lake, source="t")) == ["new thing <*>"]
+    assert texts(views.patterns(lake, type="log")) == ["both ways <*>", "old thing <*>"]
+    lake.rollback("v1")
+    assert texts(views.patterns(lake, new=lake.at("v1"))) == []
+
+
+def texts(table: Any) -> list[str]:
+    return list(table["template"].to_pylist())
+
+
+def test_events_without_a_message_and_own_ones_have_no_pattern(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([{"type": "x"}, {"type": "lakelog.train", "source": "lakelog", "message": "own"}])
+    assert grouped(lake) == ([], [])
+    lake.append([{"type": "x", "message": ""}])
+    assert grouped(lake)[0] == [("", 1, 0)]
+
+
+def test_a_table_or_view_of_ones_own_stays_what_it_was(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([{"type": "x", "message": "a 1"}])
+    user_views.create(lake, "patterns", "SELECT 7 AS n FROM events")
+    assert lake.sql("SELECT n FROM patterns").fetchall() == [(7,)]
+    assert lake.sql("SELECT count(*) FROM event_patterns").fetchall() == [(1,)]
+    lake.sql("CREATE TABLE event_patterns AS SELECT 3 AS m")
+    assert lake.sql("SELECT m FROM event_patterns").fetchall() == [(3,)]
