@@ -113,12 +113,13 @@ ORDER = {
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
-    "server": "limits arrivals bodies tokens gate intake protocols sql metrics app run",
+    "server": """limits arrivals bodies tokens gate intake protocols sql conditions tail_chunks
+        tail_feed tail_hub tail metrics app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "subscriptions": """branch_access position record catch_up delivery command commit members
-        registry group_runner subscription administration""",
+        registry group_runner subscription administration live_position live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",

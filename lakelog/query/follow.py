@@ -108,7 +108,7 @@ class Follower:
         pending = self._tail.collect()
         moved = self._head is None or pending.head.move.number != self._head.move.number
         has_frames = any(
-            _end(f) > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs
+            f.end > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs
         )
         if not moved and not has_frames:
             return
@@ -162,7 +162,7 @@ class Follower:
     def _stand(self, pending: PendingFrames, state: Manifest) -> None:
         """Remember what was given."""
         self._head, self._bound = pending.head, state.next_seq
-        self._given = {w: _end(fs[-1]) for w, fs in pending.frames.items() if fs}
+        self._given = {w: fs[-1].end for w, fs in pending.frames.items() if fs}
         keyed = any(f.flags & wal.KEYED for fs in pending.frames.values() for f in fs)
         table = self._rows.events(pending, state.ids) if keyed else None
         if table is None:
@@ -320,11 +320,6 @@ def _groups(entries: list[SegmentEntry]) -> Iterator[list[SegmentEntry]]:
             group = []
         group.append(entry)
     yield group
-
-
-def _end(frame: wal.Frame) -> int:
-    """The position after a frame's last event; lines that are no events have none of their own."""
-    return frame.position + frame.events
 
 
 def _floor(group: list[SegmentEntry], missing: int) -> int:

@@ -26,6 +26,8 @@ from lakelog.server.sql import landlock
 from lakelog.server.sql.endpoint import SqlEndpoint, StreamedAnswer
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
+from lakelog.server.tail import TailEndpoint
+from lakelog.server.tail_hub import TailHub
 from lakelog.server.tokens import TokenScope
 
 if TYPE_CHECKING:
@@ -60,15 +62,17 @@ class LakeServer:
         self.lake, self.gate, self.limits, self.version = lake, gate, limits, version
         self.workers = QueryWorkers(lake.path, lake.branch_name, queries or QueryLimits())
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
-        self.metrics = ServerMetrics(lake, self.intake, self.workers, version)
+        self.tails = TailHub(lake, limits)
+        self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
 
     async def close(self) -> None:
         """End what the server has started."""
         await self.workers.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.tails.join)
 
     def application(self) -> applications.Starlette:
         """Return the ASGI application."""
-        routes = [
+        routes: list[routing.BaseRoute] = [
             self._route("/healthz", self._health, None),
             self._route("/readyz", self._ready, None),
             self._route("/metrics", self._metrics, TokenScope.READ),
@@ -78,6 +82,8 @@ class LakeServer:
                 "/sql", SqlEndpoint(self.workers, self.limits).answer, TokenScope.READ, ["POST"]
             ),
         ]
+        tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
+        routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
         for protocol in PROTOCOLS:
             endpoint = self._ingest(protocol)
             methods = list(protocol.methods)

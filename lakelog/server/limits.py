@@ -21,3 +21,9 @@ class ServerLimits:
     """Connections at once; one more is answered with 503."""
     remembered_seconds: float = 600.0
     """How long the same request is known again."""
+    tail_clients: int = 1_500
+    """Clients of live tails; one more is answered with 503."""
+    tail_conditions: int = 32
+    """Different conditions of live tails at once; one more is answered with 503."""
+    tail_bytes: int = 4 << 20
+    """What is kept of each condition for clients that read slowly; then they catch up."""

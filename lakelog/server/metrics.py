@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lakelog.server.intake import EventIntake
     from lakelog.server.sql.workers import QueryWorkers
+    from lakelog.server.tail_hub import TailHub
 else:
     prometheus = Lazy("prometheus_client")
     core = Lazy("prometheus_client.core")
@@ -23,10 +24,15 @@ class ServerMetrics:
     """Counts requests, and reads what the intake and the lake count themselves."""
 
     def __init__(
-        self, lake: Lake, intake: EventIntake[Any], workers: QueryWorkers, version: str
+        self,
+        lake: Lake,
+        intake: EventIntake[Any],
+        workers: QueryWorkers,
+        tails: TailHub,
+        version: str,
     ) -> None:
         self._lake, self._intake, self._version = lake, intake, version
-        self._workers = workers
+        self._workers, self._tails = workers, tails
         self._started = time.time()
         self._requests: dict[tuple[str, int], int] = {}
         self._registry = prometheus.CollectorRegistry(auto_describe=False)
@@ -67,6 +73,7 @@ class ServerMetrics:
         gauges = {
             "lakelog_queries_running": ("Queries being answered.", self._workers.running),
             "lakelog_events": ("Events of the lake.", self._lake.count()),
+            "lakelog_tail_clients": ("Clients of live tails.", self._tails.clients),
             "lakelog_start_time_seconds": ("When the server started.", self._started),
         }
         build = core.GaugeMetricFamily(

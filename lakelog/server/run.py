@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,10 @@ else:
     uvicorn = Lazy("uvicorn")
 
 PORT = 7717
-STOP_SECONDS = 5
+STOP_SECONDS = 4
 _LOOK = 0.01
+_LOOK_STOP = 0.1
+_MESSAGE_MAX = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def url_host(host: str) -> str:
 
 def _require_packages() -> None:
     try:
-        for package in ("uvicorn", "httptools", "starlette", "prometheus_client"):
+        for package in ("uvicorn", "httptools", "starlette", "wsproto", "prometheus_client"):
             importlib.import_module(package)
     except ImportError:
         raise MissingPackage(
@@ -126,7 +128,8 @@ def _run(
         date_header=True,
         lifespan="off",
         proxy_headers=False,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=_MESSAGE_MAX,
         limit_concurrency=plan.limits.connections,
         timeout_graceful_shutdown=STOP_SECONDS,
         h11_max_incomplete_event_size=1 << 16,
@@ -134,21 +137,23 @@ def _run(
         ssl_keyfile=plan.key,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serving(uvicorn.Server(config), listener, started, server.close))
+        runner.run(_serving(uvicorn.Server(config), server, listener, started))
 
 
 async def _serving(
-    server: uvicorn.Server,
-    listener: socket.socket,
-    started: Callable[[], None],
-    close: Callable[[], Awaitable[None]],
+    http: uvicorn.Server, server: LakeServer, listener: socket.socket, started: Callable[[], None]
 ) -> None:
-    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    task = asyncio.ensure_future(http.serve(sockets=[listener]))
     try:
-        while not (server.started or task.done()):
+        while not (http.started or task.done()):
             await asyncio.sleep(_LOOK)
-        if server.started:
+        if http.started:
             started()
+        # It waits for the clients of streams, who wait for it.
+        while not (http.should_exit or task.done()):
+            await asyncio.wait([task], timeout=_LOOK_STOP)
+        server.tails.end()
         await task
     finally:
-        await close()
+        server.tails.end()
+        await server.close()

@@ -90,6 +90,11 @@ class Frame:
     offset: int = 0
     cursor: dict[str, Any] | None = None
 
+    @property
+    def end(self) -> int:
+        """The position after its last event; lines that are no events have none of their own."""
+        return self.position + self.events
+
     def alone(self) -> Frame:
         """The same frame, which does not keep in memory what was read with it."""
         shares = isinstance(self.payload, memoryview)

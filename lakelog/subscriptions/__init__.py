@@ -3,7 +3,8 @@
 A `Subscription` hands out events by `run` or `batches`, and keeps how far it came in the state of
 the branch. `listed` says how far each is behind, `reset` and `remove`
 change them, `dead_letters` are the events that a subscriber gave up, which
-`retry` hands out once more. A `CommandHandler` is a program as handler.
+`retry` hands out once more. A `CommandHandler` is a program as handler. `LivePages` are for
+clients that keep their positions themselves, and want events before they are published.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lakelog.subscriptions.branch_access import BranchAccess
     from lakelog.subscriptions.command import CommandHandler
     from lakelog.subscriptions.delivery import EventBatch, EventHandler
+    from lakelog.subscriptions.live_pages import LivePages
     from lakelog.subscriptions.subscription import Subscription
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "CommandHandler",
     "EventBatch",
     "EventHandler",
+    "LivePages",
     "Subscription",
     "SubscriptionStatus",
     "dead_letters",
@@ -47,6 +50,7 @@ __getattr__ = lazy_face(
         "branch_access": "BranchAccess",
         "command": "CommandHandler",
         "delivery": "EventBatch EventHandler",
+        "live_pages": "LivePages",
         "subscription": "Subscription",
     },
 )

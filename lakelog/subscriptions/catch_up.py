@@ -47,10 +47,12 @@ def read(
     condition: str | None,
     position: Position,
     size: int,
+    fetched: int = _FETCHED,
 ) -> Iterator[PositionedTable]:
-    """Yield the events of a state that follow a position and match, at most `size` together.
+    """Yield the events of a state that follow a position and match, at most `size` together, of
+    which `fetched` are in memory. The last position is the end of the state.
 
-    The last position is the end of the state. Raises QueryFailed, Damaged.
+    Raises QueryFailed, Damaged.
     """
     entries = store.manifests.segments(state, "events")
     entries = sorted((e for e in entries if e.seq[1] >= position.seq), key=lambda e: e.seq)
@@ -61,7 +63,9 @@ def read(
         candidates = [e for e in window if e.key in matching]
         compact.check(store, candidates)
         for table in (
-            _tables(store, connect, candidates, condition, position, upto) if candidates else ()
+            _tables(store, connect, candidates, condition, position, upto, fetched)
+            if candidates
+            else ()
         ):
             for start in range(0, table.num_rows, size):
                 events = table.slice(start, size)
@@ -90,6 +94,7 @@ def _tables(
     condition: str | None,
     position: Position,
     upto: int,
+    fetched: int,
 ) -> Iterator[pa.Table]:
     """Yield the rest of a window, a bounded number of events together."""
     rows = segment_sql.rows_sql(store.paths, entries)
@@ -100,14 +105,14 @@ def _tables(
         source = f"""SELECT {_NARROW} FROM ({rows})
             WHERE seq >= {position.seq} AND seq < {upto} AND {after}"""
         query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
-            ORDER BY ingested_at, seq LIMIT {_FETCHED}"""
+            ORDER BY ingested_at, seq LIMIT {fetched}"""
         with closing(connect().cursor()) as cursor:
             try:
                 table: pa.Table = cursor.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise QueryFailed(messages.gist(str(error))) from None
         yield table
-        if table.num_rows < _FETCHED:
+        if table.num_rows < fetched:
             return
         place = _last(table)
 

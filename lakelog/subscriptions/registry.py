@@ -20,7 +20,7 @@ from lakelog.subscriptions.record import SubscriptionRecord, find
 
 OP = "subscription"
 STARTS = ("beginning", "end")
-_NAME_MAX = 200
+_NAME_MAX, _DIGITS = 200, 18
 
 
 def condition_of(condition: str | None, partitions: frozenset[int]) -> str:
@@ -69,7 +69,7 @@ def start_position(start: str, state: Manifest) -> Position:
         return Position()
     if start == "end":
         return Position(state.next_seq)
-    if start.isdecimal() and int(start) <= state.next_seq:
+    if start.isdecimal() and len(start) <= _DIGITS and int(start) <= state.next_seq:
         return Position(int(start))
     raise InvalidSetting(
         f"{start[:80]!r} is no place to begin: use beginning, end, or the seq of an event, of which"

@@ -1,0 +1,160 @@
+"""Who follows a lake: a feed for each condition, and the clients that stand in it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+
+from lakelog.lake import Lake
+from lakelog.query.tail_rows import TailRows
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.conditions import check_condition
+from lakelog.server.limits import ServerLimits
+from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
+from lakelog.server.tail_feed import CaughtUp, TailFeed, settle
+from lakelog.store import arrival_signal
+from lakelog.subscriptions import LivePages
+
+HEARTBEAT = 15.0
+"""Seconds without an event after which a client is told where it stands."""
+_LOOK = 1.0
+_LATER = {"Retry-After": "5"}
+
+
+class TailHub:
+    """The feeds of one lake, one for each condition that a client has now. It belongs to a loop."""
+
+    def __init__(self, lake: Lake, limits: ServerLimits) -> None:
+        self._lake, self._limits = lake, limits
+        self._feeds: dict[str | None, TailFeed] = {}
+        self._readers: list[TailFeed] = []
+        self._is_ended = threading.Event()
+        self._watch: threading.Thread | None = None
+        self._rows = TailRows(lake.store, lake.engine)
+        self.clients = 0
+
+    async def client(self, condition: str | None, position: str) -> TailClient:
+        """Let a client begin at a position. Raises RequestRefused, LakelogError, OSError."""
+        if self._is_ended.is_set():
+            raise RequestRefused(503, "the server is stopping", _LATER)
+        if self.clients >= self._limits.tail_clients:
+            raise RequestRefused(503, "too many clients follow this lake", _LATER)
+        feed = self._feed(condition)
+        feed.clients += 1
+        self.clients += 1
+        try:
+            return TailClient(self, condition, feed, await feed.catch_up(position))
+        except BaseException:
+            self.leave(condition, feed)
+            raise
+
+    def leave(self, condition: str | None, feed: TailFeed) -> None:
+        """A client of a feed has gone."""
+        self.clients -= 1
+        feed.clients -= 1
+        if not feed.clients:
+            feed.end()
+            if self._feeds.get(condition) is feed:
+                del self._feeds[condition]
+
+    def end(self) -> None:
+        """Let all clients end, as nothing else would end them."""
+        self._is_ended.set()
+        for feed in self._feeds.values():
+            feed.end()
+
+    def join(self) -> None:
+        """Wait for the readers, which use the lake; not in the loop."""
+        for feed in self._readers:
+            feed.join()
+        if self._watch is not None:
+            self._watch.join()
+
+    def _feed(self, condition: str | None) -> TailFeed:
+        feed = self._feeds.get(condition)
+        if feed is not None and not feed.is_ended:
+            return feed
+        if len(self._feeds) >= self._limits.tail_conditions:
+            raise RequestRefused(503, "too many different conditions are followed", _LATER)
+        feed = self._feeds[condition] = TailFeed(lambda: self._pages(condition), self._limits)
+        self._readers = [reader for reader in self._readers if reader.is_alive] + [feed]
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._watching, name="lakelog-tails", daemon=True)
+            self._watch.start()
+        return feed
+
+    def _pages(self, condition: str | None) -> LivePages:
+        if condition is not None:
+            check_condition(self._lake.engine().cursor(), condition)
+        return LivePages(self._lake.subscriptions(), self._rows, condition)
+
+    def _watching(self) -> None:
+        """Tell the feeds of what arrives."""
+        signal = arrival_signal.signal_of(self._lake.store.paths, self._lake.branch_name)
+        count = signal.count
+        while not self._is_ended.is_set():
+            count = signal.wait(count, _LOOK)
+            for feed in list(self._feeds.values()):
+                feed.notify()
+
+
+class TailClient:
+    """One client, from the position where it began."""
+
+    def __init__(
+        self, hub: TailHub, condition: str | None, feed: TailFeed, first: CaughtUp
+    ) -> None:
+        self._hub, self._condition, self._feed, self._first = hub, condition, feed, first
+        self._waiter: asyncio.Future[bool] | None = None
+        self._is_gone = False
+
+    async def chunks(self) -> AsyncGenerator[TailChunk, None]:
+        """Yield what follows, and from time to time a chunk without events: how far that is.
+
+        Raises LakelogError, OSError.
+        """
+        feed, answer = self._feed, self._first
+        if not answer.chunks:
+            yield quiet_chunk(answer.position)
+        while True:
+            for chunk in answer.chunks:
+                yield chunk
+            position, place = answer.position, answer.place
+            while place is not None and not self._is_over():
+                chunk_here = feed.at(place)
+                if chunk_here is not None:
+                    yield chunk_here
+                    position, place = chunk_here.positions[-1], place + 1
+                elif place < feed.first:
+                    yield behind_chunk(position)
+                    place = None
+                elif not await self._news():
+                    position = feed.position
+                    yield quiet_chunk(position)
+            if self._is_over():
+                break
+            answer = await feed.catch_up(position)
+        if self.has_failed and feed.failure is not None:
+            yield failure_chunk(position, str(feed.failure))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a fault ended it, of which it can be told."""
+        return self._feed.failure is not None and not self._is_gone
+
+    def leave(self) -> None:
+        """It has gone, or its stream has ended."""
+        if self._is_gone:
+            return
+        self._is_gone = True
+        self._hub.leave(self._condition, self._feed)
+        if self._waiter is not None:
+            settle(self._waiter, True)
+
+    def _is_over(self) -> bool:
+        return self._is_gone or self._feed.is_ended
+
+    async def _news(self) -> bool:
+        self._waiter = asyncio.get_running_loop().create_future()
+        return await self._feed.wait(self._waiter, HEARTBEAT)

@@ -1,0 +1,327 @@
+"""Pages of a branch behind a position: published events, then those of the tail, as they arrive.
+
+Nothing is sealed for it, and nothing kept between two pages that matters: whoever sends the
+position of an event gets what follows it, from this process or the next one. So many clients can
+stand at many places, and those at one place share what is read. A rewind is a page of its own:
+events that were published before it come first, then what the branch was taken back to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lakelog.engine import messages
+from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
+from lakelog.query.follow import COLUMNS, BranchRewound
+from lakelog.query.tail_rows import TailRows, begins_with
+from lakelog.runtime.lazy import Lazy
+from lakelog.search import expanded
+from lakelog.segments import arrays, sql
+from lakelog.store.manifest import Manifest
+from lakelog.store.merge_note import MergeNote
+from lakelog.store.ref import Head, Move
+from lakelog.store.tail import PendingFrames
+from lakelog.subscriptions import catch_up
+from lakelog.subscriptions.branch_access import BranchAccess
+from lakelog.subscriptions.live_position import LivePosition, branch_digest, marks_text
+from lakelog.subscriptions.position import Position
+from lakelog.subscriptions.registry import start_position
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb, np, pa, pc = Lazy("duckdb"), Lazy("numpy"), Lazy("pyarrow"), Lazy("pyarrow.compute")
+
+_COLUMNS = ", ".join(COLUMNS)
+_NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence"))
+_IDS_MAX = 100_000
+"""Ids of the tail that are remembered before those are dropped that are sealed."""
+
+
+@dataclass(frozen=True)
+class LivePage:
+    """Events, the positions behind each of them and behind the page, and whether that is the end of
+    what there is. A page of a rewind has no events."""
+
+    events: pa.Table
+    positions: list[str]
+    position: str
+    is_end: bool = False
+    rewound: BranchRewound | None = None
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The same with the position itself."""
+
+    events: pa.Table
+    positions: list[str]
+    position: LivePosition
+    is_end: bool = False
+    rewound: BranchRewound | None = None
+
+
+class LivePages:
+    """Reads pages of one branch, of events where a condition holds. One thread uses it."""
+
+    def __init__(self, access: BranchAccess, rows: TailRows, condition: str | None) -> None:
+        self._access, self._rows = access, rows
+        self._digest = branch_digest(access.store.lake_id, access.branch)
+        self._where = None if condition is None else expanded(condition)
+        self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
+        self._none = self._matching(self._run(_NO_ROWS), 0)  # which tries the condition
+        self._ended: tuple[LivePosition, pa.Table] | None = None
+        self._tail_ids: dict[tuple[str, str], tuple[str, int]] = {}
+        self._has_ids = False
+
+    def pending(self) -> PendingFrames:
+        """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
+        return self._access.tail.collect()
+
+    def page(self, after: str, pending: PendingFrames, limit: int) -> LivePage:
+        """Return what follows a position, at most `limit` events.
+
+        `after` is `end`, `beginning`, the number of an event, or the position of one. Raises
+        InvalidSetting, QueryFailed, Damaged.
+        """
+        page = self._page(self._start(after, pending), pending, limit)
+        position = page.position.text()
+        return LivePage(page.events, page.positions, position, page.is_end, page.rewound)
+
+    def _start(self, token: str, pending: PendingFrames) -> LivePosition:
+        if token == "end":
+            return self._end(pending)
+        if token == "beginning" or token.isdecimal():
+            state = self._access.state(pending.head)
+            place = start_position(token, state)
+            move = pending.head.move
+            return LivePosition(self._digest, move.generation, move.number, place)
+        position = LivePosition.parse(token)
+        if position.branch != self._digest:
+            raise InvalidSetting(
+                "this position is of another lake or branch: begin with `end` or `beginning`"
+            )
+        move = pending.head.move
+        is_later = position.generation == move.generation and (
+            position.place.seq > self._access.state(pending.head).next_seq
+        )
+        if position.move > move.number or position.generation > move.generation or is_later:
+            raise InvalidSetting(
+                f"this position is behind event {position.place.seq} of move {position.move}, which"
+                " the lake does not have: it is of a newer copy of the lake"
+            )
+        return position
+
+    def _page(self, position: LivePosition, pending: PendingFrames, limit: int) -> _Page:
+        self._hold(pending)
+        head = pending.head
+        if position.generation != head.move.generation:
+            return self._older(position, head, limit)
+        state = self._access.state(head)
+        if position.is_before(state.next_seq):
+            page = self._published(position, state, limit)
+            if page.positions:
+                return page
+            position = page.position
+        return self._of_tail(position, pending, state, limit)
+
+    def interrupt(self) -> None:
+        """Stop the running query; any thread may ask for it."""
+        self._cursor.interrupt()
+
+    def _end(self, pending: PendingFrames) -> LivePosition:
+        """The position behind all that there is."""
+        move, place = pending.head.move, Position(self._access.state(pending.head).next_seq)
+        marks = {w: frames[-1].end for w, frames in pending.frames.items() if frames}
+        return LivePosition(self._digest, move.generation, move.number, place, marks)
+
+    def _older(self, position: LivePosition, head: Head, limit: int) -> _Page:
+        """What the generation of a position still had, or the rewind that ended it."""
+        before, rewind = self._rewind_after(position)
+        if rewind is None:  # the log does not reach back so far
+            rewind = head.move
+        elif (earlier := self._state(before)) is not None and position.is_before(earlier.next_seq):
+            page = self._published(position, earlier, limit)
+            if page.positions:
+                return page
+            position = page.position
+        state = self._access.store.manifests.of(rewind)
+        place = Position(state.next_seq)
+        note, beyond = MergeNote.of(rewind), 0
+        if note is not None:
+            # What was given is there, with other numbers behind those that came.
+            place, beyond = Position(note.first, note.first + note.count), place.seq
+        after_rewind = replace(
+            position, generation=rewind.generation, move=rewind.number, place=place, beyond=beyond
+        )
+        if note is not None:
+            return _Page(self._none, [], after_rewind)
+        rewound = BranchRewound(rewind.op, rewind.snapshot, state.totals.events)
+        return _Page(self._none, [], after_rewind, rewound=rewound)
+
+    def _rewind_after(self, position: LivePosition) -> tuple[Move | None, Move | None]:
+        """The move that ended the generation of a position, and the one before it."""
+        moves: tuple[Move | None, Move | None] = None, None
+        for later, earlier in itertools.pairwise(
+            self._access.store.refs.newest_first(self._access.branch)
+        ):
+            if later.generation != earlier.generation:
+                moves = earlier, later
+            if earlier.generation <= position.generation:
+                break
+        return moves
+
+    def _state(self, move: Move | None) -> Manifest | None:
+        """The state after a move, None where it was thinned."""
+        if move is None:
+            return None
+        try:
+            return self._access.store.manifests.of(move)
+        except LakelogError:
+            return None
+
+    def _published(self, position: LivePosition, state: Manifest, limit: int) -> _Page:
+        """Events of a state, up to the end of the window where one is set by a merge."""
+        access, place = self._access, position.place
+        bound = place.upto if position.beyond else state.next_seq
+        condition = _and(self._where, _not_given(position.marks))
+        for table in catch_up.read(
+            access.store, access.connect, state, condition, place, limit, limit
+        ):
+            place = table.position
+            if table.events.num_rows and (page := self._page_of(position, table.events, place)):
+                return page
+            if place.seq >= bound:
+                break
+        if position.beyond:
+            return _Page(
+                self._none, [], replace(position, place=Position(position.beyond), beyond=0)
+            )
+        return _Page(self._none, [], replace(position, place=place))
+
+    def _page_of(self, position: LivePosition, events: pa.Table, place: Position) -> _Page | None:
+        """A page of published events, None where all of them were given from the tail by id."""
+        if self._tail_ids:
+            events = events.filter(arrays.mask(self._is_new(events, position.marks)))
+        times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
+        marks = marks_text(position.marks)
+        positions = [
+            replace(position, place=Position(place.seq, place.upto, time, number)).stem() + marks
+            for time, number in zip(times.tolist(), numbers.tolist(), strict=True)
+        ]
+        return _Page(events, positions, replace(position, place=place)) if positions else None
+
+    def _of_tail(
+        self, position: LivePosition, pending: PendingFrames, state: Manifest, limit: int
+    ) -> _Page:
+        end = self._end(pending)
+        position = replace(position, move=pending.head.move.number)
+        table = self._rows.numbered(pending, state) if pending.frames else None
+        if table is None:
+            return _Page(self._none, [], end, is_end=True)
+        fresh = self._fresh(position, table)
+        events = self._matching(fresh, limit + 1) if fresh.num_rows else self._none
+        is_whole = events.num_rows <= limit
+        events = events.slice(0, limit)
+        stem, marks = position.stem(), dict(position.marks)
+        positions = []
+        writers = events["writer"].to_pylist()
+        for writer, number in zip(writers, events["position"].to_pylist(), strict=True):
+            marks[writer] = number + 1
+            positions.append(stem + marks_text(marks))
+        if is_whole:
+            self._ended = end, table
+            return _Page(events.select(COLUMNS), positions, end, is_end=True)
+        return _Page(events.select(COLUMNS), positions, replace(position, marks=marks))
+
+    def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
+        """The rows of the tail that a position does not have."""
+        marks = dict(position.marks)
+        if self._ended is not None:
+            end, before = self._ended
+            if marks == end.marks and begins_with(table, before):
+                return table.slice(before.num_rows)
+        numbers, is_given = arrays.numbers(table["position"]), np.zeros(table.num_rows, bool)
+        for writer, number in marks.items():
+            is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
+            is_given |= is_of_writer & (numbers < number)
+        return table.filter(arrays.mask(~is_given))
+
+    def _matching(self, rows: pa.Table, limit: int) -> pa.Table:
+        """Rows where the condition holds, in the order of arrival."""
+        where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
+        self._cursor.register("fresh", rows)
+        matches = self._run(
+            f"""WITH events AS (SELECT {_COLUMNS}, writer, sequence FROM fresh)
+            SELECT {_COLUMNS}, writer FROM events {where}
+            ORDER BY ingested_at, writer, sequence, position LIMIT {limit}"""
+        )
+        self._cursor.unregister("fresh")
+        return matches
+
+    def _hold(self, pending: PendingFrames) -> None:
+        """Remember the ids of the tail: an event of the same id that is published before them makes
+        them its duplicates."""
+        if not pending.has_keys:
+            if not pending.frames:
+                self._tail_ids.clear()
+            return
+        table = self._rows.events(pending, self._access.state(pending.head).ids)
+        if table is None:
+            return
+        if len(self._tail_ids) > _IDS_MAX:
+            self._tail_ids.clear()
+            self._has_ids = False
+        before = self._ended[1] if self._ended else None
+        if self._has_ids and before is not None and begins_with(table, before):
+            table = table.slice(before.num_rows)
+        self._has_ids = True
+        names = ("source", "id", "writer", "position")
+        keyed = table.select(names).filter(pc.greater(pc.binary_length(table["id"]), 0))
+        for source, name, writer, number in zip(
+            *(keyed[column].to_pylist() for column in names), strict=True
+        ):
+            self._tail_ids[source or "", name] = writer, number
+
+    def _is_new(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
+        """Which published events were not given under their id from the tail before."""
+        places = (
+            self._tail_ids.get((source or "", name)) if name else None
+            for source, name in zip(
+                events["source"].to_pylist(), events["id"].to_pylist(), strict=True
+            )
+        )
+        origins = events["origin"].to_pylist()
+        return np.array(
+            [
+                place is None or place[0] == origin or place[1] >= marks.get(place[0], 0)
+                for place, origin in zip(places, origins, strict=True)
+            ],
+            bool,
+        )
+
+    def _run(self, query: str) -> pa.Table:
+        try:
+            table: pa.Table = self._cursor.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryFailed(messages.gist(str(error))) from None
+        return table
+
+
+def _and(*conditions: str | None) -> str | None:
+    present = [f"(\n{condition}\n)" for condition in conditions if condition is not None]
+    return " AND ".join(present) or None
+
+
+def _not_given(marks: Mapping[str, int]) -> str | None:
+    """SQL for the published events that were not given from the tail before they were sealed."""
+    if not marks:
+        return None
+    cases = " ".join(f"WHEN '{writer}' THEN position < {marks[writer]}" for writer in marks)
+    return f"NOT coalesce(CASE origin {cases} END, false)"

@@ -1,0 +1,211 @@
+"""The live tail: each event once for each client, from wherever it stands, while others read."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+import lakelog
+from tests.support.http_lake import HttpLake, lines, serving
+from tests.support.live_tail import SocketClient, StreamClient
+from tests.support.requirements import need_module
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need_module("uvicorn")
+    with serving(tmp_path_factory.mktemp("tailed") / "lake") as each:
+        yield each
+
+
+def send(server: HttpLake, *numbers: int, **columns: Any) -> None:
+    events = ({"data": {"n": number}, **columns} for number in numbers)
+    assert server.ask("/ingest", lines(*events), {"idempotency-key": str(numbers)}).status == 200
+
+
+def follow(server: HttpLake, **query: str) -> contextlib.closing[StreamClient]:
+    return contextlib.closing(StreamClient(server.port, **query))
+
+
+def test_live_events_arrive_with_positions_to_go_on_from(server: HttpLake) -> None:
+    with follow(server, where="source = 'live'") as client:
+        send(server, *range(5), source="live")
+        stream = client.events()
+        given = [next(stream) for _ in range(5)]
+        send(server, 5, source="live")
+        assert next(stream).content["data"] == {"n": 5}
+    assert [event.content["data"]["n"] for event in given] == [0, 1, 2, 3, 4]
+    assert given[0].content.keys() >= {"time", "type", "source", "message", "data", "seq"}
+    for place, event in enumerate(given):
+        with follow(server, where="source = 'live'", after=event.position) as again:
+            assert again.numbers(5 - place) == list(range(place + 1, 6))
+
+
+def test_the_header_of_browsers_comes_before_the_address(server: HttpLake) -> None:
+    with follow(server, where="source = 'header'") as client:
+        send(server, 1, 2, source="header")
+        first = next(client.events())
+    headers = {"Last-Event-ID": first.position}
+    with contextlib.closing(
+        StreamClient(server.port, headers, where="source = 'header'", after="beginning")
+    ) as client:
+        assert client.numbers(1) == [2]
+
+
+def test_a_client_without_events_has_a_position_too(server: HttpLake) -> None:
+    """What is stored while it is away follows when it comes back."""
+    with follow(server, where="source = 'quiet'") as client:
+        next(client._lines())
+        lines_ = client._lines()
+        while not (line := next(lines_)).startswith("id: "):
+            pass
+    send(server, 1, source="quiet")
+    with follow(server, where="source = 'quiet'", after=line[4:]) as client:
+        assert client.numbers(1) == [1]
+
+
+def test_a_search_is_a_condition(server: HttpLake) -> None:
+    with follow(server, q="timeout -type:noise", where="source = 'search'") as client:
+        send(server, 1, source="search", type="noise", message="timeout")
+        send(server, 2, source="search", type="http", message="a Timeout")
+        assert client.numbers(1) == [2]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"where": "nothing = 1"},
+        {"where": "getenv('HOME') = 'x'"},
+        {"where": "EXISTS (FROM events)"},
+        {"where": "true) UNION ALL (FROM events"},
+        {"where": "true) LIMIT (1"},
+        {"where": "source IN (SELECT content FROM read_text('/etc/hostname'))"},
+        {"where": "x" * 9_000},
+        {"q": '"'},
+        {"after": "nowhere"},
+        {"after": "99999999"},
+    ],
+    ids=lambda query: next(iter(query.values()))[:20],
+)
+def test_what_cannot_be_followed_is_refused(server: HttpLake, query: dict[str, str]) -> None:
+    reply = server.ask(f"/tail?{urlencode(query)}")
+    assert reply.status == 400
+    assert "\n" not in reply.json["error"]
+
+
+def test_a_websocket_has_the_same_events(server: HttpLake) -> None:
+    with contextlib.closing(SocketClient(server.port, where="source = 'ws'")) as client:
+        messages = client.messages()
+        start = next(messages)["id"]
+        send(server, 1, 2, source="ws")
+        message = next(messages)
+        assert [event["data"]["n"] for event in message["events"]] == [1, 2]
+    with contextlib.closing(
+        SocketClient(server.port, where="source = 'ws'", after=message["id"])
+    ) as client:
+        send(server, 3, source="ws")
+        news = next(message for message in client.messages() if "events" in message)
+        assert [event["data"]["n"] for event in news["events"]] == [3]
+    with follow(server, where="source = 'ws'", after=start) as stream:
+        assert stream.numbers(3) == [1, 2, 3]
+
+
+def status(
+    kind: type[StreamClient] | type[SocketClient], server: HttpLake, headers: dict[str, str]
+) -> int:
+    with contextlib.closing(kind(server.port, headers)) as client:
+        return client.status
+
+
+def test_pages_of_other_origins_cannot_follow(server: HttpLake) -> None:
+    headers = {"Origin": "https://evil.example"}
+    assert status(StreamClient, server, headers) == 403
+    assert status(SocketClient, server, headers) == 403
+
+
+def test_a_rollback_is_told(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        send(server, 1)
+        with lakelog.open(server.path) as lake:
+            lake.tag("v1")
+            with follow(server, after="beginning") as client:
+                stream = client.events()
+                assert next(stream).content["data"] == {"n": 1}
+                send(server, 2)
+                assert next(stream).content["data"] == {"n": 2}
+                lake.rollback("v1")
+                state = next(stream)
+                assert (state.name, state.content["op"], state.content["events"]) == (
+                    "state",
+                    "rollback",
+                    1,
+                )
+                send(server, 3)
+                event = next(stream)
+                assert (event.content["data"], event.content["seq"]) == ({"n": 3}, 1)
+        with follow(server, after=state.position) as client:
+            assert client.numbers(1) == [3]
+
+
+def test_a_slow_client_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    """Its events fit neither in its connection nor in what the server keeps; others go on."""
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server, follow(server) as slow, follow(server) as quick:
+        batches, size = 30, 400
+        for batch in range(batches):
+            send(server, *range(batch * size, (batch + 1) * size), message="x" * 900)
+            assert quick.numbers(size) == list(range(batch * size, (batch + 1) * size))
+        names, numbers = set[str](), list[int]()
+        for event in slow.events():
+            names.add(event.name)
+            if not event.name:
+                numbers.append(event.content["data"]["n"])
+            if len(numbers) == batches * size:
+                break
+        assert numbers == list(range(batches * size))
+        assert "behind" in names
+
+
+def test_a_stop_ends_streams_and_the_next_server_goes_on(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    with serving(path) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(follow(server)) for _ in range(20)]
+        messages = SocketClient(server.port)
+        stack.callback(messages.close)
+        send(server, 1)
+        positions = {next(client.events()).position for client in clients}
+        assert server.stop() == 0
+        assert [event for client in clients for event in client.events()] == []
+        assert [m for m in messages.messages() if "failure" in m] == []
+    assert len(positions) == 1
+    with serving(path) as server:
+        send(server, 2)
+        with follow(server, after=positions.pop()) as client:
+            assert client.numbers(1) == [2]
+
+
+def test_only_a_token_that_reads_follows(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    lakelog.open(path).close()
+    tokens = {}
+    for scope in ("read", "ingest"):
+        command = [sys.executable, "-m", "lakelog", "--lake", str(path), "token", "add", scope]
+        made = subprocess.run([*command, "--scope", scope], capture_output=True, check=True)
+        tokens[scope] = {"Authorization": f"Bearer {made.stdout.decode().strip()}"}
+    with serving(path) as server:
+        assert status(StreamClient, server, {}) == 401
+        for kind, answer in ((StreamClient, 200), (SocketClient, 101)):
+            assert status(kind, server, tokens["ingest"]) == 403
+            assert status(kind, server, tokens["read"]) == answer
+        figures = server.ask("/metrics", headers=tokens["read"]).body
+        assert b"lakelog_tail_clients" in figures

@@ -1,0 +1,166 @@
+"""Live pages: whoever stands behind an event gets exactly what follows it, however it is stored."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidSetting, QueryFailed
+from lakelog.lake import Lake
+from lakelog.query.tail_rows import TailRows
+from lakelog.subscriptions import LivePages
+from tests.conftest import MakeLake
+from tests.support.effort import share
+
+HISTORIES, STEPS = share(24), share(30, 3)
+
+
+class Reader:
+    """A client that reads pages of some events together, from a position on."""
+
+    def __init__(self, lake: Lake, condition: str | None = None) -> None:
+        rows = TailRows(lake.store, lake.engine)
+        self.pages = LivePages(lake.subscriptions(), rows, condition)
+
+    def read(self, after: str, limit: int = 1_000) -> tuple[list[tuple[int, str]], str]:
+        """The numbers of what follows with the position behind each, -1 for a rewind; the end."""
+        events: list[tuple[int, str]] = []
+        while True:
+            page = self.pages.page(after, self.pages.pending(), limit)
+            after = page.position
+            if page.rewound is not None:
+                events.append((-1, after))
+            if page.positions:
+                numbers = [json.loads(data)["n"] for data in page.events["data"].to_pylist()]
+                events += zip(numbers, page.positions, strict=True)
+            if page.is_end:
+                return events, after
+
+    def numbers(self, after: str) -> list[int]:
+        return [number for number, _ in self.read(after)[0]]
+
+
+def events(first: int, count: int, **columns: Any) -> list[dict[str, Any]]:
+    return [{"type": f"t{n % 3}", "data": {"n": n}, **columns} for n in range(first, first + count)]
+
+
+def test_each_event_follows_the_one_before(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    reader = Reader(lake)
+    lake.append(events(0, 5))
+    given, end = reader.read("beginning", 2)
+    assert [number for number, _ in given] == [0, 1, 2, 3, 4]
+    for number, position in given:
+        assert reader.numbers(position) == list(range(number + 1, 5))
+    lake.settle()
+    for number, position in given:
+        assert reader.numbers(position) == list(range(number + 1, 5))
+    assert reader.numbers(end) == []
+    lake.append(events(5, 1))
+    assert reader.numbers(end) == [5]
+    assert reader.numbers("end") == []
+    assert reader.numbers("4") == [4, 5]
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_no_history_skips_or_repeats_an_event(
+    make_lake: MakeLake, tmp_path: Path, seed: int
+) -> None:
+    """Writers, files, seals and compactions between the pages of clients at all places."""
+    rng = random.Random(seed)
+    lake = make_lake()
+    count = 0
+    places: list[tuple[str, frozenset[int]]] = [("beginning", frozenset())]
+    stored: list[int] = []
+    with lakelog.open(lake.path) as other:
+        for step in range(STEPS):
+            action = rng.randrange(6)
+            batch = events(count, rng.randrange(1, 9))
+            if action < 3:
+                (other if action else lake).append(batch)
+            elif action == 3:
+                path = tmp_path / f"{step}.jsonl"
+                path.write_text("".join(json.dumps(event) + "\n" for event in batch))
+                other.ingest(path)
+            else:
+                batch = []
+                lake.settle()
+                if action == 5:
+                    lake.compact()
+            count += len(batch)
+            stored += [event["data"]["n"] for event in batch]
+            # One that is as old as any, and one of the newest.
+            for after, seen in rng.sample(places, min(2, len(places))) + places[-1:]:
+                reader = Reader(lake, "(data->>'n')::INT >= 0" if rng.random() < 0.3 else None)
+                given, end = reader.read(after, rng.randrange(2, 12))
+                numbers = [number for number, _ in given]
+                assert len(numbers) == len(set(numbers))
+                assert sorted(seen | set(numbers)) == stored, (step, after)
+                assert not seen & set(numbers)
+                for place, (_, position) in enumerate(given):
+                    if rng.random() < 0.2:
+                        places.append((position, seen | set(numbers[: place + 1])))
+                places.append((end, seen | set(numbers)))
+
+
+def test_the_same_id_from_a_file_is_not_given_again(make_lake: MakeLake, tmp_path: Path) -> None:
+    """The file is published first, so what stands in the tail becomes its duplicate."""
+    lake = make_lake()
+    reader = Reader(lake)
+    start = reader.read("end")[1]
+    lake.append(events(0, 2, source="s", id="x")[:1])
+    given, end = reader.read(start)
+    assert [number for number, _ in given] == [0]
+    path = tmp_path / "same.jsonl"
+    path.write_text(json.dumps(events(0, 1, source="s", id="x")[0]) + "\n")
+    lake.ingest(path)
+    lake.settle()
+    assert lake.count() == 1
+    assert reader.numbers(end) == []
+    assert reader.numbers(start) == [0]
+
+
+def test_a_rollback_is_told_and_what_came_after_it_follows(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    reader = Reader(lake)
+    lake.append(events(0, 3))
+    lake.tag("v1")
+    lake.append(events(3, 3))
+    given, end = reader.read("beginning")
+    behind_two = given[1][1]
+    lake.append(events(6, 1))
+    lake.rollback("v1")
+    lake.append(events(10, 2))
+    # 6 came before the branch was taken back, and is given first.
+    assert reader.numbers(end) == [6, -1, 10, 11]
+    assert reader.numbers(behind_two) == [2, 3, 4, 5, 6, -1, 10, 11]
+    assert reader.numbers("beginning") == [0, 1, 2, 10, 11]
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "-1", "99", "00000000-0-1-0", "e~f.1", "9" * 30, "0" * 9_000]
+)
+def test_what_is_no_position_of_this_branch_is_refused(make_lake: MakeLake, token: str) -> None:
+    lake = make_lake()
+    lake.append(events(0, 1))
+    with pytest.raises(InvalidSetting):
+        Reader(lake).read(token)
+
+
+def test_a_position_of_a_newer_copy_is_refused(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append(events(0, 1))
+    branch = Reader(lake).read("end")[1].split("-")[0]
+    for token in (f"{branch}-0-1-99", f"{branch}-0-999-0", f"{branch}-7-1-0"):
+        with pytest.raises(InvalidSetting, match="newer copy"):
+            Reader(lake).read(token)
+
+
+def test_a_condition_that_is_none_is_refused(make_lake: MakeLake) -> None:
+    with pytest.raises(QueryFailed):
+        Reader(make_lake(), "nonsense = 1")
