@@ -36,8 +36,8 @@ ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
         search query patterns views trace ingest export pinned subscriptions lake dbapi
         sqlalchemy_dialect clients collect backup loggers pipeline analyze train proofs deploy
-        remotes state rollback sync recent consume replay decisions folds compat server cli
-        notebook""",
+        remotes state rollback sync recent consume replay decisions folds alerts compat server
+        cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
@@ -117,6 +117,9 @@ ORDER = {
         tail_feed tail_hub tail metrics app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
+    "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
+        rulebook listing""",
+    "alerts/sinks": "sink log_sink webhook mail command known",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "subscriptions": """branch_access position record catch_up delivery command commit members
         registry group_runner subscription administration live_position live_pages""",
@@ -125,9 +128,9 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace search patterns against replay subscriptions query views export sync signatures
-        train stats schema dedupe deploy remotes state_restore state machine omega oos events
-        follow history rewind refs policy maintenance seal doctor setup demo""",
+        tail trace search patterns against replay subscriptions alerts query views export sync
+        signatures train stats schema dedupe deploy remotes state_restore state machine omega oos
+        events follow history rewind refs policy maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

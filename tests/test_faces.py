@@ -15,8 +15,9 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-    """analyze backup chunks cli collect consume decisions deploy export folds notebook patterns
-    pipeline proofs recent remotes replay rollback search server sync trace train""".split()
+    """alerts analyze backup chunks cli collect consume decisions deploy export folds notebook
+    patterns pipeline proofs recent remotes replay rollback search server sync trace
+    train""".split()
 )
 NAMES_MAX = 12
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import random
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lakelog.errors import LakelogError, Unreachable
 
@@ -33,6 +34,33 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+@contextlib.contextmanager
+def cut_off(seconds: float, sock_of: Callable[[], socket.socket | None]) -> Iterator[None]:
+    """Cut a connection after so many seconds: a server that gives a byte now and then would else
+    not end, as a time-out is of each step. Raises TimeoutError if it did."""
+    finished, late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if finished.wait(seconds):
+            return
+        late.set()
+        if (sock := sock_of()) is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    watcher = threading.Thread(target=watch, name="lakelog-cut-off", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except Exception:
+        if late.is_set():
+            raise TimeoutError("timed out") from None
+        raise
+    finally:
+        finished.set()
+        watcher.join()
 
 
 class Attempts:

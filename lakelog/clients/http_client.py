@@ -16,8 +16,6 @@ from lakelog.clients.address import Address, shown
 from lakelog.clients.connection import ConnectionLost, is_loopback
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
-TIMEOUT = 30.0
-"""Seconds in which a server has to answer."""
 _IDLE = 4.0
 """Servers close connections that are idle for 5 s or longer."""
 _BUSY = (429, 502, 503, 504)
@@ -75,11 +73,23 @@ class Reply:
 class HttpConnection:
     """A connection that is kept open between requests. One thread uses it."""
 
+    TIMEOUT = 30.0
+    """Seconds in which a server has to answer."""
+
     def __init__(
-        self, endpoint: Endpoint, headers: dict[str, str], *, compresses: bool = True
+        self,
+        endpoint: Endpoint,
+        headers: dict[str, str],
+        *,
+        compresses: bool = True,
+        seconds: float = TIMEOUT,
+        answer_max: int | None = None,
     ) -> None:
-        """`compresses` sends long bodies in gzip, which not every server takes."""
+        """`compresses` sends long bodies in gzip, which not every server takes. With `answer_max`
+        an answer is read up to so many bytes, and all of a request ends after `seconds`, however
+        slowly the server answers; without, each step does."""
         self._to, self._headers, self._compresses = endpoint, headers, compresses
+        self._seconds, self._answer_max = seconds, answer_max
         self._link: http.client.HTTPConnection | None = None
         self._used = 0.0
 
@@ -135,9 +145,7 @@ class HttpConnection:
             self.close()
         try:
             self._link = self._link or self._open()
-            self._link.request(method, path, body or None, headers)
-            response = self._link.getresponse()
-            content = response.read()
+            response, content = self._exchanged(self._link, method, path, body, headers)
         except ssl.SSLCertVerificationError as error:  # a ValueError, too
             self.close()
             raise SyncRefused(
@@ -158,16 +166,35 @@ class HttpConnection:
         self._used = time.monotonic()
         return Reply(response.status, content, response.headers)
 
+    def _exchanged(
+        self,
+        link: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        if self._answer_max is None:
+            link.request(method, path, body or None, headers)
+            response = link.getresponse()
+            return response, response.read()
+        with connection.cut_off(self._seconds, lambda: link.sock):
+            link.request(method, path, body or None, headers)
+            response = link.getresponse()
+            content = response.read(self._answer_max)
+        self.close()  # the end of a longer answer would be taken for the next one
+        return response, content
+
     def _open(self) -> http.client.HTTPConnection:
-        endpoint = self._to
+        endpoint, seconds = self._to, self._seconds
         if not endpoint.is_tls:
-            return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT)
+            return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=seconds)
         authority = endpoint.options.get("ca_cert")
         if authority and not os.path.isfile(authority):
             raise InvalidSetting(f"ca_cert: there is no file {authority}")
         context = ssl.create_default_context(cafile=authority)
         return http.client.HTTPSConnection(
-            endpoint.host, endpoint.port, timeout=TIMEOUT, context=context
+            endpoint.host, endpoint.port, timeout=seconds, context=context
         )
 
 

@@ -22,7 +22,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.clients.http_client import TIMEOUT
+from lakelog.clients.http_client import HttpConnection
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 else:
     pc = Lazy("pyarrow.compute")
 
-LEASE = 2 * TIMEOUT
+LEASE = 2 * HttpConnection.TIMEOUT
 """Seconds after which a sync of another machine that changes nothing is given up."""
 _RENEWAL, _POLL = 2.0, 0.2
 _active: set[str] = set()

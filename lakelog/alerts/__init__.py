@@ -1,0 +1,39 @@
+"""Rules over the events of a lake, and who is told when one fires: see docs/alerts.md.
+
+An `AlertRule` is kept in the lake. `evaluating` gives what asks rules and tells receivers, one
+process at a time; `overview` says how rules, alerts and receivers stand. `RuleBook` adds, removes
+and tries rules, and silences alerts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.alerts.listing import history, overview
+    from lakelog.alerts.rounds import Evaluator, evaluating
+    from lakelog.alerts.rule import CLOCKS, SEVERITIES, AlertRule
+    from lakelog.alerts.rulebook import RuleBook
+
+__all__ = [
+    "CLOCKS",
+    "SEVERITIES",
+    "AlertRule",
+    "Evaluator",
+    "RuleBook",
+    "evaluating",
+    "history",
+    "overview",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "listing": "history overview",
+        "rounds": "Evaluator evaluating",
+        "rule": "CLOCKS SEVERITIES AlertRule",
+        "rulebook": "RuleBook",
+    },
+)

@@ -1,0 +1,149 @@
+"""Telling receivers: each change to each sink, in order, and once as far as a receiver lets us.
+
+The change is durable before anybody is told, and names its sinks. After an attempt its outcome is
+an event. A process that dies between the two tells the receiver once more, with the same id. A sink
+that fails is left alone for longer and longer, and then given the oldest change again; nothing
+overtakes it, so that nobody hears that an alert ended before that it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lakelog.alerts.notices import Notice
+from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.sinks import known
+from lakelog.alerts.sinks.sink import AlertSink, DeliveryFailed, sink_id
+from lakelog.alerts.standing import (
+    DELIVERED,
+    FAILED,
+    GIVEN_UP,
+    AlertLog,
+    PendingDelivery,
+    delivery_event,
+    micros_of,
+    text_of,
+)
+from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.event.types import JsonObject
+
+GIVE_UP_US = 86_400_000_000
+"""How long a change is offered to a sink that fails."""
+_FIRST_US, _LONGEST_US = 1_000_000, 300_000_000
+_AT_ONCE = 8
+"""Sinks that are told at the same time."""
+_TURN = 20
+"""Changes that one sink gets before rules are asked again."""
+
+
+@dataclass(frozen=True)
+class _DeliveryAttempt:
+    """A delivery that was tried: how it ended, and why."""
+
+    delivery: PendingDelivery
+    outcome: str
+    address: str
+    error: str = ""
+
+
+class Outbox:
+    """Delivers what the log of alerts says is to be delivered."""
+
+    def __init__(self, log: AlertLog, say: Callable[[str], None], clock: Callable[[], int]) -> None:
+        self._log, self._say, self._clock = log, say, clock
+        self._sinks: dict[str, AlertSink | None] = {}
+
+    def use(self, rules: Mapping[str, AlertRule]) -> None:
+        """Know the sinks of rules; what is for others is given up."""
+        self._sinks.clear()
+        for spelled in {sink for rule in rules.values() for sink in rule.sinks}:
+            try:
+                self._sinks[sink_id(spelled)] = known.parse(spelled, self._say)
+            except InvalidSetting:  # of a rule that another release wrote
+                self._sinks[sink_id(spelled)] = None
+
+    def deliver(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Deliver what is due, all sinks at a time; return how many changes were delivered."""
+        queues: dict[str, list[PendingDelivery]] = {}
+        for delivery in self._log.read().deliveries.values():
+            queues.setdefault(delivery.sink, []).append(delivery)
+        due = [sorted(queue, key=lambda d: d.number) for queue in queues.values()]
+        moment = self._clock()
+        # A clock that went back must not hold up a delivery for as long.
+        due = [q for q in due if not 0 < q[0].retry - moment <= _LONGEST_US]
+        if not due:
+            return 0
+        with ThreadPoolExecutor(min(_AT_ONCE, len(due)), "lakelog-alerts") as pool:
+            counts = list(pool.map(lambda queue: self._work_off(queue, stop), due))
+        return sum(counts)
+
+    def _work_off(self, queue: list[PendingDelivery], stop: Callable[[], bool]) -> int:
+        delivered = 0
+        for delivery in queue[:_TURN]:
+            if stop():
+                break
+            attempt = self._attempt(delivery)
+            self._record(attempt)
+            if attempt.outcome == FAILED:
+                break
+            delivered += attempt.outcome == DELIVERED
+        return delivered
+
+    def _attempt(self, delivery: PendingDelivery) -> _DeliveryAttempt:
+        addresses = {sink["id"]: sink["to"] for sink in delivery.document["sinks"]}
+        sink, address = self._sinks.get(delivery.sink), addresses[delivery.sink]
+        if sink is None:
+            return _DeliveryAttempt(delivery, GIVEN_UP, address, "no rule has it any more")
+        notice = Notice(
+            f"{delivery.change}-{delivery.sink}", delivery.attempts + 1, delivery.document
+        )
+        try:
+            sink.deliver(notice)
+        except DeliveryFailed as error:
+            return self._failure(delivery, address, str(error), is_final=error.is_final)
+        # A fault of ours must not stop the other receivers, nor be tried without end.
+        except Exception as error:
+            return self._failure(delivery, address, f"{type(error).__name__}: {error}")
+        return _DeliveryAttempt(delivery, DELIVERED, address)
+
+    def _failure(
+        self, delivery: PendingDelivery, address: str, reason: str, *, is_final: bool = False
+    ) -> _DeliveryAttempt:
+        from_change = self._clock() - micros_of(delivery.document["time"])
+        outcome = GIVEN_UP if is_final or from_change > GIVE_UP_US else FAILED
+        return _DeliveryAttempt(delivery, outcome, address, reason[:500])
+
+    def _record(self, attempt: _DeliveryAttempt) -> None:
+        delivery, moment = attempt.delivery, self._clock()
+        count = delivery.attempts + 1
+        document: JsonObject = {
+            "change": delivery.change,
+            "number": delivery.number,
+            "rule": delivery.document["rule"],
+            "sink": delivery.sink,
+            "to": attempt.address,
+            "outcome": attempt.outcome,
+            "attempt": count,
+            "time": text_of(moment),
+        }
+        if attempt.outcome == FAILED:
+            document["retry"] = text_of(moment + pause(count))
+        if attempt.error:
+            document["error"] = attempt.error
+            self._say(f"alert {delivery.document['rule']}: {attempt.address}: {attempt.error}")
+        self._log.append([delivery_event(document)])
+
+
+def pause(attempts: int) -> int:
+    """How long (us) a sink is left alone after so many failures with one change."""
+    return int(min(_LONGEST_US, _FIRST_US << min(attempts - 1, 20)))
+
+
+def shown(spelled: str) -> str:
+    """Return a sink as it is shown: without secrets. Never raises."""
+    try:
+        return known.parse(spelled, lambda _: None).address
+    except LakelogError:
+        return spelled.partition(":")[0]

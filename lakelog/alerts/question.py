@@ -1,0 +1,263 @@
+"""Asking what a rule asks, within limits: its rows, as alerts with labels and a value.
+
+Rules have a session of their own, whose `events` leave out what alerts themselves append: a rule
+never sees the bookkeeping of any rule. A question ends after the rule's time, takes one thread and
+a bounded memory, may only read, and gives few rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.alerts.rule import AlertRule
+from lakelog.engine import messages
+from lakelog.engine.syntax import Node, SyntaxFault, parse, statements
+from lakelog.engine.volatility import Volatility, called
+from lakelog.errors import InvalidSetting, QueryFailed
+from lakelog.event.encode import from_micros
+from lakelog.lake import Lake
+from lakelog.query.sql import tree as trees
+from lakelog.query.sql.analysis import HIGHEST, LOWEST, analyze
+from lakelog.runtime.lazy import Lazy
+from lakelog.store.bootstrap import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakelog.query import session as sessions
+    from lakelog.views import tables as views
+else:
+    duckdb = Lazy("duckdb")
+    sessions, views = Lazy("lakelog.query.session"), Lazy("lakelog.views.tables")
+
+ALERT, DELIVERY = "lakelog.alert", "lakelog.alert.delivery"
+NO_ALERTS = f"NOT (source IS NOT DISTINCT FROM 'lakelog' AND type IN ('{ALERT}', '{DELIVERY}'))"
+"""SQL for the events that rules see."""
+ROWS_MAX = 1_000
+LABEL_MAX = 500
+_MEMORY = 512_000_000
+_LABELS = re.compile(r"VARCHAR|ENUM.*|BOOLEAN|UUID|STRING|bool|str", re.I)
+_NUMBERS = re.compile(
+    r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM|NUMBER", re.I
+)
+_READERS = frozenset("unnest range generate_series json_each json_tree".split())
+_FILE = re.compile(r"[./\\:*]")
+_LOOK = 0.05
+QuestionTimes = Mapping[str, datetime.datetime]
+"""The parameters of a question: `since` and `now`."""
+
+
+@dataclass(frozen=True)
+class AlertRow:
+    """A row of an answer: labels that tell it from others, and its value, if it has one."""
+
+    labels: dict[str, str]
+    value: float | None
+
+
+class RuleQueries:
+    """Asks questions of a lake's branch. Close it when done."""
+
+    def __init__(self, lake: Lake, stop: threading.Event | None = None) -> None:
+        settings = lake.store.settings
+        memory = min(settings.memory_bytes or _MEMORY, _MEMORY)
+        limits = dataclasses.replace(settings, memory_bytes=memory, threads=1)
+        store = Store(lake.store.paths.root, lake.store.lake_id, limits)
+        self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
+        self._views = views.ViewTables(self._session)
+        self._stop = stop or threading.Event()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._session.close()
+
+    def ask(self, rule: AlertRule, since: int, until: int) -> list[AlertRow]:
+        """Return the rows of a rule that are firing, for the times (us) of `$since` and `$now`.
+
+        Raises QueryFailed, InvalidSetting and other LakelogErrors, each with one line.
+        """
+        columns, rows = self._answer(rule, since, until)
+        if len(rows) > ROWS_MAX:
+            raise QueryFailed(f"more than {ROWS_MAX:,} rows: group them by fewer columns")
+        names = label_columns(rule, columns)
+        value_column = value_name(rule, columns, names)
+        answers: dict[tuple[tuple[str, str], ...], AlertRow] = {}
+        for row in rows:
+            cells = dict(zip(columns, row, strict=True))
+            value = _number(cells[value_column]) if value_column else None
+            if rule.threshold and not rule.exceeds(value):
+                continue
+            labels = {n: str(cells[n])[:LABEL_MAX] for n in names if cells[n] is not None}
+            answers.setdefault(tuple(labels.items()), AlertRow(labels, value))
+        return list(answers.values())
+
+    def rows(self, query: str, values: QuestionTimes, seconds: float, limit: int) -> AnswerTable:
+        """Return the columns, with their types, and the first rows of a SELECT. Raises
+        QueryFailed."""
+        cursor = self._session.connect().cursor()
+        with self._ended(cursor, seconds):
+            times = {name: values[name] for name in _parameters(cursor, query) if name in values}
+            statement, params = self._session.binder.bind(cursor, query, times or None, None)
+            cursor.execute(f"SELECT * FROM (\n{statement}\n) LIMIT {limit}", params or None)
+            columns = {name: str(type_) for name, type_, *_ in cursor.description or ()}
+            return columns, cursor.fetchall()
+
+    def newest(self) -> int:
+        """The time of the newest event that rules see (us), 0 without any. Raises QueryFailed."""
+        _, rows = self.rows("SELECT epoch_us(max(time)) FROM events", {}, 10, 1)
+        time_us = rows[0][0]
+        return time_us if isinstance(time_us, int) else 0
+
+    def tree(self, query: str) -> Node:
+        """The parser's tree of a SELECT. Raises SyntaxFault."""
+        return parse(self._session.connect().cursor(), query)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor of the database, to write trees as SQL."""
+        return self._session.connect().cursor()
+
+    def check(self, rule: AlertRule) -> str:
+        """Return what an author should know of a question that may be asked, or nothing. Raises
+        InvalidSetting for one that may not, QueryFailed where it is wrong."""
+        if rule.view:
+            self._views.definition(rule.view)
+            return ""
+        cursor = self.cursor()
+        try:
+            parsed = statements(cursor, rule.sql())
+            if len(parsed) != 1 or not parsed[0].is_query:
+                raise InvalidSetting(f"{rule.name}: a rule is one SELECT")
+            tree = parse(cursor, rule.sql())
+        except SyntaxFault as fault:
+            raise InvalidSetting(f"{rule.name}: a rule is one SELECT: {fault}") from None
+        except duckdb.Error as error:
+            raise QueryFailed(messages.gist(str(error))) from None
+        for node in trees.nodes(tree):
+            if reason := _forbidden(node):
+                raise InvalidSetting(f"{rule.name}: {reason}")
+        if unknown := parsed[0].parameters - {"since", "now"}:
+            raise InvalidSetting(
+                f"{rule.name}: ${min(unknown)} is no parameter: a rule has $since and $now"
+            )
+        values = values_of(0, 1)
+        needs = analyze(cursor, rule.sql(), {n: values[n] for n in parsed[0].parameters}).needs
+        bounded = (n.low > LOWEST or n.high < HIGHEST or n.before_newest is not None for n in needs)
+        if all(bounded):
+            return ""
+        return "it reads all events at each turn: compare time with $since or $now"
+
+    def _answer(self, rule: AlertRule, since: int, until: int) -> AnswerTable:
+        seconds = rule.timeout / 1e6
+        values = values_of(since, until)
+        if not rule.view:
+            return self.rows(rule.sql(), values, seconds, ROWS_MAX + 1)
+        definition = self._views.definition(rule.view)
+        window = values if definition.is_projection and rule.window else {}
+        table = self._views.view(rule.view, since=window.get("since"), until=window.get("now"))
+        columns = {field.name: str(field.type) for field in table.schema}
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        place = list(columns).index("type") if "type" in columns else None
+        # A view counts all events, those of alerts, too.
+        others = (r for r in rows if place is None or r[place] not in (ALERT, DELIVERY))
+        return columns, list(itertools.islice(others, ROWS_MAX + 1))
+
+    @contextlib.contextmanager
+    def _ended(self, cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+        """End what a cursor does after some seconds, or when told to stop."""
+        finished, deadline = threading.Event(), time.monotonic() + seconds
+
+        def watch() -> None:
+            while not finished.wait(_LOOK):
+                # Again and again: one that comes between two steps of the engine is lost.
+                if self._stop.is_set() or time.monotonic() > deadline:
+                    cursor.interrupt()
+
+        watcher = threading.Thread(target=watch, name="lakelog-alert-limit", daemon=True)
+        watcher.start()
+        try:
+            yield
+        except (duckdb.Error, RuntimeError, MemoryError) as error:
+            if messages.is_interrupt(error):
+                reason = "told to stop" if self._stop.is_set() else f"ran longer than {seconds:g} s"
+                raise QueryFailed(reason) from None
+            if isinstance(error, RuntimeError) and not isinstance(error, duckdb.Error):
+                raise
+            raise QueryFailed(messages.gist(str(error))) from None
+        finally:
+            finished.set()
+            watcher.join()
+
+
+AnswerTable = tuple[dict[str, str], list[tuple[object, ...]]]
+"""The types of columns by their names, and rows."""
+
+
+def values_of(since: int, until: int) -> dict[str, datetime.datetime]:
+    """The parameters of a question."""
+    return {"since": from_micros(since), "now": from_micros(until)}
+
+
+def label_columns(rule: AlertRule, columns: Mapping[str, str]) -> list[str]:
+    """Return the columns that tell alerts of a rule apart: those that it names, or all texts.
+    Raises InvalidSetting."""
+    if not rule.labels_by:
+        return [name for name, type_ in columns.items() if _LABELS.fullmatch(type_)]
+    for name in rule.labels_by:
+        if name not in columns:
+            raise InvalidSetting(f"{rule.name}: --by {name}: columns are {', '.join(columns)}")
+    return list(rule.labels_by)
+
+
+def value_name(rule: AlertRule, columns: Mapping[str, str], labels: Sequence[str]) -> str:
+    """Return the column of the value: the one that a rule names, `value`, or the only number;
+    empty where none is needed. Raises InvalidSetting."""
+    numbers = [n for n, t in columns.items() if _NUMBERS.fullmatch(t) and n not in labels]
+    name = rule.value or ("value" if "value" in columns else "")
+    if name and name not in columns:
+        raise InvalidSetting(f"{rule.name}: --value {name}: columns are {', '.join(columns)}")
+    if name or not rule.threshold:
+        return name or (numbers[0] if len(numbers) == 1 else "")
+    if len(numbers) != 1:
+        choice = f"one of {', '.join(numbers)}" if numbers else "a number, and it has none"
+        raise InvalidSetting(f"{rule.name}: say which column is compared with --value: {choice}")
+    return numbers[0]
+
+
+def _forbidden(node: Node) -> str:
+    """What is wrong with a node of a question: it reads something else, or has an effect."""
+    if node.get("type") == "TABLE_FUNCTION":
+        name = str((node.get("function") or {}).get("function_name", "")).lower()
+        if name not in _READERS:
+            return f"{name}() reads something else than the lake"
+    if node.get("type") == "BASE_TABLE" and _FILE.search(str(node["table_name"])):
+        return f"{node['table_name']!r} is a file: a rule reads the lake"
+    name, volatility = called(node) or ("", Volatility.IMMUTABLE)
+    if volatility in (Volatility.EFFECT, Volatility.SESSION):
+        return f"{name}() says nothing of events: a rule only reads"
+    return ""
+
+
+def _parameters(cursor: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
+    parsed = statements(cursor, query)
+    if len(parsed) != 1:
+        raise QueryFailed("a rule is one SELECT")
+    return parsed[0].parameters
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise QueryFailed(f"the value {str(value)[:40]!r} is no number") from None
+    return number if number == number else None

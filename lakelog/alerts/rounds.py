@@ -1,0 +1,273 @@
+"""Asking rules when they are due, and telling receivers: one process at a time for each branch.
+
+    cache/alerts/<branch>/lock           held by the process that evaluates
+    cache/alerts/<branch>/status.json    when each rule was asked, and how long rows stood
+
+What is in the cache only saves time: without it rules are asked at once, and what is pending begins
+to wait again. Where alerts stand is in the events (standing.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import orjson
+
+from lakelog.alerts import judgement, samples
+from lakelog.alerts import rule as rules
+from lakelog.alerts import silence as silences
+from lakelog.alerts.judgement import AlertChange
+from lakelog.alerts.notices import document_of
+from lakelog.alerts.outbox import Outbox, shown
+from lakelog.alerts.question import RuleQueries
+from lakelog.alerts.rule import AlertRule
+from lakelog.alerts.silence import Silence
+from lakelog.alerts.sinks.sink import sink_id
+from lakelog.alerts.standing import FIRING, AlertLog, change_event
+from lakelog.errors import LakelogError
+from lakelog.event.types import Event
+from lakelog.lake import Lake
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+
+PAUSE = 0.5
+"""Seconds between two looks which rules are due."""
+SAMPLED_MAX = 20
+"""Alerts of one answer that get samples."""
+_ERROR_MAX = 500
+
+
+@dataclass
+class RuleStatus:
+    """When a rule was asked and when answered (us), how long rows stood by their fingerprints, and
+    what was wrong.
+
+    `missed` counts the questions that the last gap left out, `log_time` is the `$now` of a rule
+    whose clock is the log.
+    """
+
+    time: int = 0
+    answered: int = 0
+    log_time: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    missed: int = 0
+    error: str = ""
+    failures: int = 0
+    stood: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlertRound:
+    """What a round did."""
+
+    rules: int = 0
+    changes: int = 0
+    delivered: int = 0
+    errors: int = 0
+
+
+class Evaluator:
+    """Evaluates the rules of an open lake's branch. Made by `evaluating`, which excludes others."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        say: Callable[[str], None],
+        stop: threading.Event,
+        site: str = "",
+        clock: Callable[[], int] = disk.now_us,
+    ) -> None:
+        """`site` is the address of a server that shows the lake, for links; `clock` gives us."""
+        self._lake, self._say, self._stop = lake, say, stop
+        self.site, self._clock = site, clock
+        self._log = AlertLog(lake)
+        self._outbox = Outbox(self._log, say, clock)
+        self._queries: RuleQueries | None = None
+        self._path = status_path(lake.store, lake.branch_name)
+        self._status = read_status(lake.store, lake.branch_name)
+        self._state = ""
+        self._rules: dict[str, AlertRule] = {}
+        self._silences: list[Silence] = []
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._queries is not None:
+            self._queries.close()
+
+    def round(self) -> AlertRound:
+        """Ask the rules that are due, then deliver what is due. Raises LakelogError, OSError only
+        where the lake itself cannot be read or written."""
+        self._look()
+        due = [rule for rule in self._rules.values() if self._is_due(rule)]
+        changes, errors = 0, 0
+        for rule in due:
+            if self._stop.is_set():
+                break
+            count = self._evaluate(rule)
+            changes, errors = changes + max(count, 0), errors + (count < 0)
+        if due:
+            self._keep()
+        delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
+        return AlertRound(len(due), changes, delivered, errors)
+
+    def run(self) -> None:
+        """Go on until told to stop; a lake that cannot be read for a while does not end it."""
+        problem = ""
+        while not self._stop.is_set():
+            try:
+                self.round()
+                problem = ""
+            except (LakelogError, OSError) as error:
+                if str(error) != problem:
+                    self._say(f"alerts: {error}")
+                problem = str(error)
+            self._stop.wait(PAUSE)
+
+    def _look(self) -> None:
+        """Read rules and silences, if the state is another."""
+        store = self._lake.store
+        state = store.state(self._lake.branch_name)
+        if state.digest != self._state:
+            self._rules = rules.of_state(store, state)
+            self._silences = silences.of_state(store, state)
+            self._state = state.digest
+            self._outbox.use(self._rules)
+            for name in self._status.keys() - self._rules.keys():
+                del self._status[name]
+
+    def _is_due(self, rule: AlertRule) -> bool:
+        status = self._status.get(rule.name, RuleStatus())
+        return rule.is_removed or judgement.is_due(rule, self._clock(), status.time)
+
+    def _evaluate(self, rule: AlertRule) -> int:
+        """Ask a rule; return how many alerts changed, -1 where it cannot be answered."""
+        moment, status = self._clock(), self._status.setdefault(rule.name, RuleStatus())
+        if rule.is_removed:
+            return self._leave(rule, moment)
+        if self._queries is None:
+            self._queries = RuleQueries(self._lake, self._stop)
+        began, previous = time.monotonic(), status.answered
+        try:
+            until = self._log_time(rule, status, moment)
+            before = status.log_time if rule.clock == "log" else previous
+            since = judgement.window(rule, until, before)
+            rows = self._queries.ask(rule, since, until)
+        except (LakelogError, OSError) as error:
+            if self._stop.is_set():  # it was cut off, and says nothing of the rule
+                return 0
+            status.error = " ".join(str(error).split())[:_ERROR_MAX]
+            status.failures, status.seconds = status.failures + 1, time.monotonic() - began
+            status.time = moment
+            if status.failures == 1:
+                self._say(f"alert {rule.name}: {status.error}")
+            return -1
+        present = self._log.read().of_rule(rule.name)
+        span = judgement.observed(rule, moment, previous)
+        changes = judgement.judge(rule, present, rows, moment, span, status.stood, self._silences)
+        self._append(rule, changes, moment, since, until)
+        status.missed = judgement.missed(rule, moment, previous)
+        status.time = status.answered = moment
+        status.log_time, status.rows = until, len(rows)
+        status.seconds, status.error, status.failures = time.monotonic() - began, "", 0
+        return len(changes)
+
+    def _log_time(self, rule: AlertRule, status: RuleStatus, moment: int) -> int:
+        """The `$now` of a question: of a rule by the log's clock the time of the newest event, if
+        that is not in the future."""
+        if rule.clock != "log":
+            return moment
+        assert self._queries is not None
+        return min(self._queries.newest() + 1, moment)
+
+    def _leave(self, rule: AlertRule, moment: int) -> int:
+        """End the alerts of a removed rule, and forget it once its receivers know."""
+        standing = self._log.read()
+        present = standing.of_rule(rule.name)
+        changes = judgement.judge(rule, present, [], moment, 0, {}, self._silences)
+        self._append(rule, changes, moment, moment, moment)
+        is_awaited = any(d.document["rule"] == rule.name for d in standing.deliveries.values())
+        if not changes and not is_awaited:
+            rules.bury(self._lake.store, self._lake.branch_name, rule.name)
+        return len(changes)
+
+    def _append(
+        self, rule: AlertRule, changes: list[AlertChange], moment: int, since: int, until: int
+    ) -> None:
+        """Make changes durable, with all that receivers will be told."""
+        sinks = [{"id": sink_id(sink), "to": shown(sink)} for sink in rule.sinks]
+        number, events = self._log.read().number, list[Event]()
+        for place, change in enumerate(changes):
+            lines: list[str] = []
+            if change.state == FIRING and place < SAMPLED_MAX and self._queries is not None:
+                lines = samples.samples(self._queries, rule, change.labels, since, until)
+            document = document_of(
+                rule,
+                change,
+                id=disk.random_hex(8),
+                number=number + place + 1,
+                time_us=moment,
+                sinks=sinks if change.is_told else [],
+                samples=lines,
+                link=samples.link(rule, change.labels, since, until, self.site),
+                lake=self._lake.store.lake_id,
+                branch=self._lake.branch_name,
+            )
+            events.append(change_event(document))
+        if events:
+            self._log.append(events)
+
+    def _keep(self) -> None:
+        """Write when rules were asked. A full disk costs a round, and no alert."""
+        content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
+        with contextlib.suppress(OSError):
+            disk.replace_whole(self._path, content, sync=False)
+
+
+@contextlib.contextmanager
+def evaluating(
+    lake: Lake,
+    say: Callable[[str], None],
+    stop: threading.Event,
+    *,
+    site: str = "",
+    clock: Callable[[], int] = disk.now_us,
+) -> Iterator[Evaluator | None]:
+    """Yield what evaluates the rules of a branch, alone; None while another process does."""
+    directory = directory_of(lake.store, lake.branch_name)
+    disk.make_dirs(directory)
+    with disk.hold(f"{directory}/lock", shared=False) as is_held:
+        if not is_held:
+            yield None
+            return
+        with contextlib.closing(Evaluator(lake, say, stop, site, clock)) as evaluator:
+            yield evaluator
+
+
+def is_evaluated(store: Store, branch: str) -> bool:
+    """Whether some process evaluates the rules of a branch now."""
+    return disk.is_locked(f"{directory_of(store, branch)}/lock")
+
+
+def directory_of(store: Store, branch: str) -> str:
+    """Where the cache has what belongs to the rules of a branch."""
+    return f"{store.paths.cache}/alerts/{os.path.basename(store.paths.head_dir(branch))}"
+
+
+def status_path(store: Store, branch: str) -> str:
+    """The file that says when rules were asked."""
+    return f"{directory_of(store, branch)}/status.json"
+
+
+def read_status(store: Store, branch: str) -> dict[str, RuleStatus]:
+    """When the rules of a branch were asked, as far as the cache says it."""
+    try:
+        content = orjson.loads(disk.read(status_path(store, branch)))
+        return {name: RuleStatus(**members) for name, members in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,132 @@
+"""Silences: alerts of which nobody is told until a time.
+
+A silence is an entry of kind `silence` in the manifest (FORMAT.md F6.22). Its matchers are compared
+with the labels of an alert, among them `rule` and `severity`; all have to hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lakelog.errors import InvalidSetting, UnknownRef
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record, Removal
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+
+ENTRY = "silence"
+OP = "alert"
+_MATCHER = re.compile(r"([A-Za-z_][\w.-]*)(=~|!~|!=|=)(.*)", re.DOTALL)
+_KEPT_US = 7 * 86_400_000_000
+"""How long an ended silence stays, for whoever asks why nobody was told."""
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """One comparison of a label: `=`, `!=`, and with a whole regular expression `=~`, `!~`."""
+
+    label: str
+    operator: str
+    value: str
+
+    @classmethod
+    def parse(cls, matcher: str) -> Matcher:
+        """Read `LABEL=VALUE`. Raises InvalidSetting."""
+        match = _MATCHER.fullmatch(matcher)
+        if match is None:
+            raise InvalidSetting(
+                f"{matcher[:80]!r} is no matcher: write rule=NAME, LABEL=VALUE, !=, =~ or !~"
+            )
+        comparison = cls(match[1], match[2], match[3])
+        if comparison.operator.endswith("~"):
+            try:
+                re.compile(comparison.value)
+            except re.error as error:
+                raise InvalidSetting(f"{matcher[:80]!r}: {error}") from None
+        return comparison
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds for the labels of an alert; a label that is not there is empty."""
+        value = labels.get(self.label, "")
+        if self.operator.endswith("~"):
+            return bool(re.fullmatch(self.value, value)) == (self.operator == "=~")
+        return (value == self.value) == (self.operator == "=")
+
+    def __str__(self) -> str:
+        return f"{self.label}{self.operator}{self.value}"
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A silence from `start` to `end` (us): why, and by whom."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    start: int
+    end: int
+    comment: str = ""
+    author: str = ""
+
+    def covers(self, labels: Mapping[str, str], time_us: int) -> bool:
+        """Whether nobody is told of an alert with these labels at a time."""
+        return self.start <= time_us < self.end and all(m.holds(labels) for m in self.matchers)
+
+    def entry(self) -> Record:
+        """The entry of the manifest."""
+        members = {
+            "matchers": [str(matcher) for matcher in self.matchers],
+            "start": self.start,
+            "end": self.end,
+            "comment": self.comment,
+            "author": self.author,
+        }
+        return Record(ENTRY, self.id, members)
+
+    @classmethod
+    def from_entry(cls, entry: Record) -> Silence:
+        """Read an entry. Raises KeyError, TypeError, ValueError where it is malformed."""
+        m = entry.members
+        matchers = tuple(map(Matcher.parse, m["matchers"]))
+        return cls(entry.key, matchers, m["start"], m["end"], m["comment"], m["author"])
+
+
+def of_state(store: Store, state: Manifest) -> list[Silence]:
+    """The silences of a state, those that end soonest before others. Raises DamagedManifest."""
+    silences = store.manifests.read_records(state, ENTRY, Silence.from_entry)
+    return sorted(silences, key=lambda silence: (silence.end, silence.id))
+
+
+def add(
+    store: Store, branch: str, matchers: list[str], span: int, comment: str, author: str
+) -> Silence:
+    """Publish a silence that begins now, for a span (us); ended ones are removed after a week.
+    Raises InvalidSetting."""
+    if not matchers or span <= 0:
+        raise InvalidSetting("a silence has at least one matcher, such as rule=NAME, and an end")
+    start = disk.now_us()
+    parsed = tuple(map(Matcher.parse, matchers))
+    silence = Silence(disk.random_hex(4), parsed, start, start + span, comment, author)
+
+    def plan(_: Head, state: Manifest) -> Change:
+        old = (s for s in of_state(store, state) if s.end < start - _KEPT_US)
+        removals = tuple(Removal(ENTRY, s.id) for s in old)
+        message = f"silence {', '.join(map(str, parsed))}"
+        return Change(OP, message[:200], entries=(*removals, silence.entry()))
+
+    publish(store, branch, plan)
+    return silence
+
+
+def end(store: Store, branch: str, id: str) -> None:
+    """Publish that a silence is over. Raises UnknownRef."""
+
+    def plan(_: Head, state: Manifest) -> Change:
+        if id not in (silence.id for silence in of_state(store, state)):
+            raise UnknownRef(f"there is no silence {id!r}: see `lakelog alerts list`")
+        return Change(OP, f"end silence {id}", entries=(Removal(ENTRY, id),))
+
+    publish(store, branch, plan)

@@ -1,0 +1,69 @@
+"""Programs as receivers: `command:ARGV`, started for each notification, which they read as JSON."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+
+import orjson
+
+from lakelog.alerts.notices import Notice
+from lakelog.alerts.sinks.sink import SECONDS, DeliveryFailed
+from lakelog.errors import InvalidSetting
+
+SCHEME = "command:"
+_ERROR_MAX = 300
+
+
+class Command:
+    """A program with its arguments, without a shell. It took a notification when it ends with 0."""
+
+    def __init__(self, spelled: str) -> None:
+        """Read a sink's text. Raises InvalidSetting."""
+        try:
+            self._argv = shlex.split(spelled.removeprefix(SCHEME))
+        except ValueError as error:
+            raise InvalidSetting(f"the command cannot be read: {error}") from None
+        if not self._argv:
+            raise InvalidSetting(
+                "a command sink looks like command:/usr/local/bin/page-me --urgent"
+            )
+        # Arguments may be secrets.
+        self.address = f"{SCHEME}{self._argv[0]}"
+
+    def deliver(self, notice: Notice) -> None:
+        """Run the program. Raises DeliveryFailed."""
+        environment = {**os.environ, "LAKELOG_NOTIFICATION": notice.id}
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    self._argv,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise DeliveryFailed(f"{self._argv[0]}: {error.strerror}") from None
+            try:
+                process.communicate(orjson.dumps(notice.body) + b"\n", timeout=SECONDS)
+            except subprocess.TimeoutExpired:
+                raise DeliveryFailed(f"{self._argv[0]}: ran longer than {SECONDS:g} s") from None
+            finally:
+                _end(process)
+            if process.returncode:
+                errors.seek(0)
+                lines = errors.read(_ERROR_MAX).decode("utf-8", "replace").split()
+                reason = f"ended with {process.returncode}: {' '.join(lines)}".rstrip(": ")
+                raise DeliveryFailed(f"{self._argv[0]} {reason}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that runs on, with all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

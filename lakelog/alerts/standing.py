@@ -1,0 +1,221 @@
+"""Where alerts stand: pending, firing or resolved, as the events of the lake say it.
+
+Each change is an event of type `lakelog.alert`, and each attempt to tell a receiver one of type
+`lakelog.alert.delivery`. A change names the receivers that shall know of it, so it is the intent of
+each delivery; what was delivered is an event after that. Changes are numbered: whoever appends one
+is alone and has read all before it, so the numbers hold however the clock jumped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import orjson
+
+from lakelog.alerts.question import ALERT, DELIVERY
+from lakelog.event import bookkeeping
+from lakelog.event.encode import to_micros
+from lakelog.event.types import Event, JsonObject
+from lakelog.lake import Lake
+from lakelog.render.values import micros
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from lakelog.query import follow
+else:
+    follow = Lazy("lakelog.query.follow")
+
+PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
+DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")
+OWN = f"source = '{bookkeeping.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}')"
+"""SQL for the events of alerts."""
+_ALL = 2**31
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert that is pending or firing since a time (us). `change` is the id of the change that
+    made it so, `receivers` are the ids of the sinks that shall know that it fires."""
+
+    rule: str
+    labels: Mapping[str, str]
+    state: str
+    since: int
+    change: str
+    value: float | None = None
+    silence: str = ""
+    receivers: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """What is equal for alerts of one rule with the same labels."""
+        return fingerprint(self.rule, self.labels)
+
+
+@dataclass(frozen=True)
+class PendingDelivery:
+    """A change that a sink does not know yet: its document, how often it was tried in vain, and
+    the time (us) of the next attempt."""
+
+    change: str
+    sink: str
+    number: int
+    document: JsonObject
+    attempts: int = 0
+    retry: int = 0
+    error: str = ""
+
+
+@dataclass
+class SinkRecord:
+    """How a sink did: deliveries, and the newest failure since the newest of them."""
+
+    delivered: int = 0
+    given_up: int = 0
+    failures: int = 0
+    error: str = ""
+    time: int = 0
+
+
+@dataclass
+class AlertStanding:
+    """What the events say: alerts by fingerprint, deliveries by change and sink, and sinks by
+    rule and id."""
+
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    deliveries: dict[tuple[str, str], PendingDelivery] = field(default_factory=dict)
+    sinks: dict[tuple[str, str], SinkRecord] = field(default_factory=dict)
+    number: int = 0
+
+    def add(self, event_type: str, document: JsonObject) -> None:
+        """Take an event over. Raises KeyError, TypeError, ValueError where it is malformed."""
+        if event_type == ALERT:
+            self._change(document)
+        else:
+            self._delivery(document)
+
+    def of_rule(self, name: str) -> dict[str, Alert]:
+        """The alerts of a rule by fingerprint."""
+        return {key: alert for key, alert in self.alerts.items() if alert.rule == name}
+
+    def _change(self, document: JsonObject) -> None:
+        number, change = int(document["number"]), str(document["id"])
+        self.number = max(self.number, number)
+        alert = Alert(
+            str(document["rule"]),
+            dict(document["labels"]),
+            str(document["state"]),
+            micros_of(str(document["since"])),
+            change,
+            document.get("value"),
+            str(document.get("silenced") or ""),
+            tuple(sink["id"] for sink in document["sinks"]),
+        )
+        if alert.state == RESOLVED:
+            self.alerts.pop(alert.fingerprint, None)
+        else:
+            self.alerts[alert.fingerprint] = alert
+        for sink in alert.receivers:
+            waiting = PendingDelivery(change, sink, number, document)
+            self.deliveries[change, sink] = waiting
+
+    def _delivery(self, document: JsonObject) -> None:
+        key = str(document["change"]), str(document["sink"])
+        record = self.sinks.setdefault((str(document["rule"]), key[1]), SinkRecord())
+        outcome, time_us = str(document["outcome"]), micros_of(str(document["time"]))
+        if outcome == FAILED:
+            record.failures += 1
+            record.error, record.time = str(document["error"]), time_us
+            if (waiting := self.deliveries.get(key)) is not None:
+                attempts, retry = int(document["attempt"]), micros_of(str(document["retry"]))
+                self.deliveries[key] = replace(
+                    waiting, attempts=attempts, retry=retry, error=record.error
+                )
+            return
+        self.deliveries.pop(key, None)
+        if outcome == DELIVERED:
+            record.delivered += 1
+            record.failures, record.error, record.time = 0, "", time_us
+        else:
+            record.given_up += 1
+            record.error, record.time = str(document["error"]), time_us
+
+
+class AlertLog:
+    """The events of alerts in a branch. One process at a time appends to them, so what it appends
+    itself it need not read again."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake, self._standing = lake, AlertStanding()
+        self._generation = -1
+        self._writing = threading.Lock()
+
+    def read(self) -> AlertStanding:
+        """Return where all stands; after a rewind of the branch that is what is left of it."""
+        lake = self._lake
+        generation = lake.store.refs.head(lake.branch_name).move.generation
+        if generation != self._generation:
+            self._standing = read_standing(lake)
+            self._generation = generation
+        return self._standing
+
+    def append(self, events: list[Event]) -> None:
+        """Store changes or outcomes in one write; durable when this returns."""
+        with self._writing:
+            self._lake.append(events)
+            for event in events:
+                self._standing.add(event["type"], event["data"])
+
+
+def read_standing(lake: Lake) -> AlertStanding:
+    """Return where the alerts of a branch stand, by its events."""
+    standing = AlertStanding()
+    for event_type, document in documents(lake):
+        standing.add(event_type, document)
+    return standing
+
+
+def documents(lake: Lake, newest: int = _ALL) -> list[tuple[str, JsonObject]]:
+    """Return the newest events of alerts, each its type and document, in their order."""
+    follower = follow.Follower(lake.store, lake.branch_name, lake.engine, OWN)
+    rows = follower.last(newest).to_pylist()
+    return sorted(((row["type"], orjson.loads(row["data"])) for row in rows), key=_order)
+
+
+def change_event(document: JsonObject) -> Event:
+    """Return the event of a change. It has no level: views of levels must not count it."""
+    labels = "".join(f" {name}={value}" for name, value in document["labels"].items())
+    message = f"{document['rule']}{labels} is {document['state']}"
+    return bookkeeping.event(ALERT, document["rule"], message=message, data=document)
+
+
+def delivery_event(document: JsonObject) -> Event:
+    """Return the event of an attempt to tell a sink."""
+    message = f"{document['to']}: {document['outcome']}"
+    return bookkeeping.event(DELIVERY, document["rule"], message=message, data=document)
+
+
+def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
+    """Return 16 hex digits that stand for a rule and labels, in whatever order."""
+    content = orjson.dumps([rule, sorted(labels.items())])
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def micros_of(moment: str) -> int:
+    """The time (us) that a document has as text."""
+    return to_micros(datetime.datetime.fromisoformat(moment))
+
+
+def text_of(time_us: int) -> str:
+    """A time (us) as documents have it."""
+    return micros(time_us)
+
+
+def _order(entry: tuple[str, JsonObject]) -> tuple[int, int]:
+    event_type, document = entry
+    return int(document["number"]), int(document.get("attempt", 0)) if event_type == DELIVERY else 0

@@ -1,0 +1,289 @@
+"""Rules: what fires, when, for how long; what is wrong with a question is bounded and said."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lakelog.alerts import AlertRule, RuleBook, evaluating, overview
+from lakelog.errors import AlreadyExists, InvalidSetting, LakelogError, QueryFailed, UnknownRef
+from lakelog.store import disk
+from lakelog.views import user_views
+from tests.conftest import MakeLake
+from tests.support.alert_lake import MINUTE, SECOND, AlertLake, watched
+
+
+@pytest.fixture
+def alerts(make_lake: MakeLake) -> Iterator[AlertLake]:
+    with watched(make_lake()) as lake:
+        yield lake
+
+
+def test_an_alert_fires_once_and_is_resolved_once(alerts: AlertLake) -> None:
+    """However often it is asked while it holds; it may fire again after that."""
+    alerts.add(above=2)
+    assert not alerts.round()
+    alerts.errors(3)
+    (line,) = alerts.round(MINUTE)
+    assert line == "alert firing warning r source=web: value 3 > 2"
+    assert not any(alerts.round(MINUTE) for _ in range(3))
+    (line,) = alerts.round(5 * MINUTE)
+    assert line.startswith("alert resolved warning r source=web")
+    alerts.errors(4)
+    assert len(alerts.round(MINUTE)) == 1
+    assert alerts.changes() == [("web", "firing"), ("web", "resolved"), ("web", "firing")]
+
+
+def test_labels_tell_alerts_apart(alerts: AlertLake) -> None:
+    """Each source has an alert of its own."""
+    alerts.add(above=1)
+    alerts.errors(2, "web")
+    alerts.errors(1, "db")
+    alerts.round()
+    alerts.errors(2, "db")
+    alerts.round(MINUTE)
+    assert alerts.changes() == [("web", "firing"), ("db", "firing")]
+
+
+def test_it_fires_after_it_held_for_long_enough(alerts: AlertLake) -> None:
+    """A row that goes away before that tells nobody."""
+    alerts.add(wait=2 * MINUTE, window=MINUTE)
+    alerts.errors(1)
+    assert not alerts.round()
+    assert not alerts.round(MINUTE + SECOND)
+    assert alerts.changes() == [("web", "pending"), ("web", "resolved")]
+    for _ in range(2):
+        alerts.errors(1, ago=-MINUTE + SECOND)
+        assert not alerts.round(MINUTE)
+    alerts.errors(1, ago=-MINUTE + SECOND)
+    assert len(alerts.round(MINUTE)) == 1
+    assert alerts.changes()[2:] == [("web", "pending"), ("web", "firing")]
+
+
+def test_a_gap_alone_does_not_make_an_alert_fire(alerts: AlertLake) -> None:
+    """Of a machine that slept nobody knows whether the condition held."""
+    alerts.add(wait=10 * MINUTE, window=MINUTE)
+    alerts.errors(1)
+    alerts.round()
+    alerts.time += 60 * MINUTE
+    alerts.errors(1)
+    assert not alerts.round()
+    assert "59 evaluations were missed" in overview(alerts.lake)["rules"][0]["note"]
+    for _ in range(5):
+        alerts.time += MINUTE
+        alerts.errors(1)
+        lines = alerts.round()
+    assert len(lines) == 1
+
+
+def test_a_clock_that_goes_back_stops_no_rule(alerts: AlertLake) -> None:
+    """It is asked at once, and what counts towards `for` is not more for it."""
+    alerts.add(wait=2 * MINUTE)
+    alerts.errors(1)
+    alerts.round()
+    alerts.time -= 120 * MINUTE
+    alerts.errors(1)
+    assert not alerts.round()
+    assert not alerts.round(MINUTE)
+    assert len(alerts.round(MINUTE)) == 1
+
+
+def test_events_of_missed_evaluations_are_looked_at(alerts: AlertLake) -> None:
+    """The question after a gap begins where the one before it ended."""
+    alerts.add(window=MINUTE)
+    alerts.round()
+    alerts.errors(1, ago=-10 * MINUTE)
+    (line,) = alerts.round(60 * MINUTE)
+    assert line.startswith("alert firing")
+
+
+def test_a_rule_by_the_log_s_clock_judges_old_lines(alerts: AlertLake) -> None:
+    """Where a log lags, now is the time of its newest event."""
+    alerts.add("wall", window=MINUTE)
+    alerts.add("log", window=MINUTE, clock="log")
+    alerts.errors(1, ago=500 * MINUTE)
+    assert [line.split()[3] for line in alerts.round()] == ["log"]
+
+
+def test_rules_do_not_see_what_alerts_append(alerts: AlertLake) -> None:
+    """A rule over all events does not fire because it fired, nor because another did."""
+    alerts.time = disk.now_us()  # at which they are appended
+    alerts.add("other")
+    alerts.add("all", query="SELECT count(*) AS value FROM events", above=1)
+    alerts.add("own", query="SELECT type FROM events WHERE source = 'lakelog'")
+    alerts.add("views", view="rates", value="events", above=0)
+    alerts.errors(1)
+    for _ in range(3):
+        alerts.round(MINUTE)
+    assert alerts.changes() == [("web", "firing"), ("web", "firing")]
+
+
+def test_a_view_is_compared_with_a_threshold(alerts: AlertLake) -> None:
+    """A kept view is asked for the rule's window."""
+    alerts.add("failed", view="errors", value="failures", above=1)
+    failure = {"type": "FAIL", "source": "etl", "data": {"error": "disk"}}
+    alerts.lake.append([{**failure, "time": alerts.time / 1e6 - 1}] * 2)
+    (line,) = alerts.round()
+    assert line == "alert firing warning failed error=disk: value 2 > 1"
+    assert len(alerts.round(10 * MINUTE)) == 1
+
+
+def test_nobody_hears_of_a_silenced_alert_until_the_silence_ends(alerts: AlertLake) -> None:
+    """Who heard that an alert fires hears that it is over, silenced or not."""
+    alerts.add(window=10 * MINUTE)
+    book = RuleBook(alerts.lake)
+    silence = book.silence(["rule=r", "source=~we.", "severity!=critical"], 3650 * 1440 * MINUTE)
+    alerts.time = silence.start
+    alerts.errors(1, "web")
+    alerts.errors(1, "database")
+    (line,) = alerts.round()
+    assert "source=database" in line
+    book.end_silence(silence.id)
+    (line,) = alerts.round(MINUTE)
+    assert "firing" in line
+    assert "source=web" in line
+    book.silence(["source=web"], 3650 * 1440 * MINUTE)
+    assert len(alerts.round(20 * MINUTE)) == 2
+
+
+def test_the_message_the_samples_and_the_link_say_which_events(alerts: AlertLake) -> None:
+    """The five newest events of the alert's own labels, whether it is a search or SQL."""
+    query = """SELECT source, data->>'host' AS host, count(*) AS n FROM events
+        WHERE level = 'ERROR' AND time >= $since GROUP BY ALL"""
+    rule = AlertRule("r", query=query, above=1, message="{n} on {host}: {value} of {source}")
+    for host in ("a", "b"):
+        event = {"type": "x", "source": "w 1", "level": "ERROR", "data": {"host": host}}
+        alerts.lake.append([{**event, "message": f"{host}{n}"} for n in range(7)])
+    alerts.lake.append({"type": "x", "source": "w 1", "level": "INFO", "message": "fine"})
+    documents = RuleBook(alerts.lake).trial(rule, "http://lake").documents
+    assert [d["message"] for d in documents] == ["{n} on a: 7 of w 1", "{n} on b: 7 of w 1"]
+    for host, document in zip("ab", documents, strict=True):
+        assert len(document["samples"]) == 5
+        assert all(f" {host}" in sample for sample in document["samples"])
+    assert documents[0]["link"].startswith("http://lake/explore?q=source%3A%3D%22w+1%22&since=")
+
+
+BAD = {
+    "SELEC 1": "syntax error",
+    "SELECT 1; SELECT 2": "one SELECT",
+    "COPY events TO 'x'": "one SELECT",
+    "SELECT * FROM 'secret.csv'": "is a file",
+    "SELECT * FROM read_text('/etc/passwd')": "reads something else",
+    "SELECT getvariable('x') AS a": "only reads",
+    "SELECT $x AS a": "no parameter",
+    "SELECT nothing FROM events": "nothing",
+    "SELECT range AS r FROM range(5000)": "more than 1,000 rows",
+    "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t": (
+        "ran longer than 0.3 s"
+    ),
+    "SELECT 'text' AS value FROM range(1)": "no number",
+}
+
+
+@pytest.mark.parametrize("query", BAD, ids=range(len(BAD)))
+def test_a_bad_question_is_not_kept(make_lake: MakeLake, query: str) -> None:
+    """It is tried first, and what is wrong is one line."""
+    book = RuleBook(make_lake())
+    rule = AlertRule("bad", query=query, above=1, timeout=300_000)
+    with pytest.raises(LakelogError, match=BAD[query]) as caught:
+        book.add(rule)
+    assert "\n" not in str(caught.value)
+    assert not book.rules()
+
+
+def test_a_question_that_fails_later_is_said_and_others_go_on(alerts: AlertLake) -> None:
+    """Where it cannot be answered no alert changes; the next answer looks at the gap, too."""
+    user_views.create(
+        alerts.lake, "mine", "SELECT source, 1 AS value FROM events WHERE level = 'ERROR'"
+    )
+    alerts.add("a", view="mine", above=0)
+    alerts.add("b")
+    alerts.errors(1)
+    assert len(alerts.round()) == 2
+    user_views.drop(alerts.lake, "mine")
+    (line,) = alerts.round(MINUTE)
+    assert line.startswith("alert a: no view 'mine'")
+    assert not alerts.round(MINUTE)
+    rules = {rule["name"]: rule for rule in overview(alerts.lake)["rules"]}
+    assert rules["a"]["state"] == "error"
+    assert "no view 'mine'" in rules["a"]["note"]
+    assert rules["b"]["state"] == "firing"
+    assert alerts.changes() == [("web", "firing"), ("web", "firing")]
+
+
+def test_a_question_without_a_time_is_remarked(make_lake: MakeLake) -> None:
+    """It would read more with each day."""
+    book = RuleBook(make_lake())
+    unbounded = AlertRule("a", query="SELECT count(*) AS value FROM events", above=1)
+    assert "reads all events" in book.add(unbounded)
+    bounded = AlertRule("b", query=f"{unbounded.query} WHERE time > $since", above=1)
+    assert not book.add(bounded)
+
+
+def test_wrong_members_are_refused(make_lake: MakeLake) -> None:
+    """Each in one line that says which."""
+    book = RuleBook(make_lake())
+    for members, reason in (
+        ({"search": "a"}, "from which value on"),
+        ({"search": "a", "query": "SELECT 1"}, "one of them"),
+        ({"search": "a", "above": 1, "below": 2}, "not both"),
+        ({"search": "a", "above": 1, "severity": "bad"}, "severity"),
+        ({"search": "a", "above": 1, "every": 1}, "every"),
+        ({"search": "a", "above": 1, "sinks": ("ftp://x",)}, "a receiver is log"),
+    ):
+        with pytest.raises(InvalidSetting, match=reason):
+            book.add(AlertRule("a", **members))
+    with pytest.raises(InvalidSetting, match="no name"):
+        book.add(AlertRule("a b", search="a", above=1))
+    book.add(AlertRule("a", search="a", above=1))
+    with pytest.raises(AlreadyExists, match="--replace"):
+        book.add(AlertRule("a", search="a", above=1))
+    with pytest.raises(UnknownRef, match="did you mean 'a'"):
+        book.rule("A")
+    with pytest.raises(QueryFailed):
+        book.trial(AlertRule("b", query="SELECT oops"))
+
+
+def test_a_removed_rule_resolves_what_was_told(alerts: AlertLake) -> None:
+    """Then nothing of it is left."""
+    alerts.add()
+    alerts.errors(1)
+    alerts.round()
+    assert RuleBook(alerts.lake).remove("r") == 1
+    assert overview(alerts.lake)["rules"] == []
+    (line,) = alerts.round()
+    assert line.startswith("alert resolved")
+    alerts.round()
+    assert not overview(alerts.lake)["alerts"]
+    state = alerts.lake.store.state("main")
+    assert not list(alerts.lake.store.manifests.records(state, "alert"))
+
+
+def test_one_process_at_a_time_evaluates(make_lake: MakeLake) -> None:
+    """A second one, such as of cron, is told so, and the first goes on."""
+    lake = make_lake()
+    with watched(lake) as alerts:
+        alerts.add()
+        alerts.errors(1)
+        with evaluating(lake, print, threading.Event()) as other:
+            assert other is None
+        assert overview(lake)["evaluated"]
+        assert len(alerts.round()) == 1
+    assert not overview(lake)["evaluated"]
+    with evaluating(lake, print, threading.Event()) as other:
+        assert other is not None
+
+
+def test_a_rollback_takes_back_where_alerts_stand(alerts: AlertLake) -> None:
+    """An alert that fired after the state fires again, and is told again: it is another change."""
+    alerts.add()
+    alerts.lake.tag("before")
+    alerts.errors(1)
+    assert len(alerts.round()) == 1
+    alerts.lake.rollback("before")
+    assert not alerts.round(MINUTE)
+    assert not overview(alerts.lake)["alerts"]
+    alerts.errors(1)
+    assert len(alerts.round(MINUTE)) == 1
