@@ -45,9 +45,8 @@ ORDER = {
         move_pack ref merge_note refs branch_life policy signatures verified_files machine
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
         publish trim thinning history_window resolve history stats arrival_signal""",
-    "segments": """sql arrays connection typed
-        field_inference column_encoding typed_rows bloom tokens word_index segment word_indexing
-        identity_run frame_sql rows segment_sql""",
+    "segments": """sql arrays connection typed field_inference column_encoding typed_rows bloom
+        tokens word_index segment word_indexing identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy""",
@@ -108,19 +107,20 @@ ORDER = {
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
-    "trace": "tree links",
+    "trace": "tree links listing",
     "replay": "pace targets replay",
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
     "server": """limits arrivals bodies tokens gate intake protocols sql conditions tail_chunks
-        tail_feed tail_hub tail metrics app run""",
+        tail_feed tail_hub tail metrics api pages app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
     "alerts/sinks": "sink log_sink webhook mail command known",
     "server/protocols": "protocol json_lines elastic otlp loki",
+    "server/api": "question counts events watching overview sources about traces history routes",
     "subscriptions": """branch_access position record catch_up delivery command commit members
         registry group_runner subscription administration live_position live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import

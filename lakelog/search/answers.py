@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.search.condition import field_text, search_condition
-from lakelog.search.language import Conjunction, FieldComparison, Operator, SearchNode, parse
+from lakelog.search.language import (
+    Conjunction,
+    FieldComparison,
+    Operator,
+    SearchNode,
+    fields_of,
+    parse,
+)
 from lakelog.segments import sql
 
 FACETS = ("type", "category", "source", "subject", "level")
@@ -40,6 +47,17 @@ class Search:
         times = [FieldComparison("time", how, value) for value, how in bounds if value is not None]
         node = parse(query)
         return cls(Conjunction((*times, node)) if times else node)
+
+    @staticmethod
+    def value(field: str) -> str:
+        """SQL for the value of a field as text: a column, or a member of the payload."""
+        return field_text(field)
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns and members of payloads that it looks at; None if at all of them."""
+        names = fields_of(self.node)
+        return None if "" in names else names
 
     def events(self, limit: int | None = None, *, oldest: bool = False) -> str:
         """The events, newest first."""

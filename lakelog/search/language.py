@@ -118,6 +118,19 @@ def highlighter(node: SearchNode) -> re.Pattern[str] | None:
     return re.compile("|".join(regexes), re.IGNORECASE) if regexes else None
 
 
+def fields_of(node: SearchNode) -> frozenset[str]:
+    """Return the fields that a search looks at; "" stands for all of them."""
+    match node:
+        case Conjunction(nodes) | Disjunction(nodes):
+            return frozenset().union(*map(fields_of, nodes))
+        case Negation(inner):
+            return fields_of(inner)
+        case FieldPresence(field):
+            return frozenset([field] if field else [])
+        case _:
+            return frozenset([node.field])
+
+
 def _text_terms(node: SearchNode) -> list[TextMatch]:
     match node:
         case TextMatch():

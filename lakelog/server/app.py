@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
+from lakelog.server import pages
+from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller, Gate
@@ -76,7 +78,8 @@ class LakeServer:
             self._route("/healthz", self._health, None),
             self._route("/readyz", self._ready, None),
             self._route("/metrics", self._metrics, TokenScope.READ),
-            self._route("/", self._about, TokenScope.INGEST, ["GET", "HEAD"]),
+            self._route("/", self._front, None, ["GET", "HEAD"]),
+            self._route(f"{pages.FOLDER}{{name:path}}", self._page, None, ["GET", "HEAD"]),
             self._route("/_license", self._license, TokenScope.INGEST),
             self._route(
                 "/sql", SqlEndpoint(self.workers, self.limits).answer, TokenScope.READ, ["POST"]
@@ -84,6 +87,10 @@ class LakeServer:
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
+        routes += [
+            self._route(route.path, route.handler, route.scope, route.methods)
+            for route in DashboardApi(self.lake, self.limits).routes()
+        ]
         for protocol in PROTOCOLS:
             endpoint = self._ingest(protocol)
             methods = list(protocol.methods)
@@ -184,8 +191,15 @@ class LakeServer:
         figures = await loop.run_in_executor(None, self.metrics.text)
         return Answer(200, figures, media_type=self.metrics.media_type)
 
-    async def _about(self, request: Request, caller: Caller) -> Answer:
+    async def _front(self, request: Request, caller: Caller) -> Answer:
+        """The dashboard for browsers; what Elasticsearch's clients look for, for all else."""
+        if "text/html" in request.headers.get("accept", ""):
+            return pages.page("index.html", request.headers)
+        self._admitted(request, TokenScope.INGEST)
         return Answer(200, ABOUT, PRODUCT)
+
+    async def _page(self, request: Request, caller: Caller) -> Answer:
+        return pages.page(request.path_params["name"], request.headers)
 
     async def _license(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, LICENSE, PRODUCT)

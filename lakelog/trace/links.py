@@ -22,14 +22,14 @@ from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
-_TRACE = "traceId trace_id traceid TraceId dd.trace_id".split()
+TRACE = "traceId trace_id traceid TraceId dd.trace_id".split()
 _SPAN = "spanId span_id spanid SpanId dd.span_id".split()
-_PARENT = "parentSpanId parent_span_id parentId parent_id parentspanid ParentSpanId".split()
+PARENT = "parentSpanId parent_span_id parentId parent_id parentspanid ParentSpanId".split()
 _CORRELATION = "correlationId correlation_id correlationid CorrelationId".split()
 _CAUSATION = "causationId causation_id causationid CausationId".split()
 
 
-def _member(names: list[str]) -> str:
+def member(names: list[str]) -> str:
     """SQL of the first of these members of a payload that is there."""
     holders = ("", "details.", "attributes.")
     paths = ", ".join(f"'$.{holder}\"{name}\"'" for name in names for holder in holders)
@@ -37,12 +37,12 @@ def _member(names: list[str]) -> str:
     return f"list_filter({values}, lambda v: v <> '')[1]"
 
 
-_PARENT_LINE = "data ->> '$.traceparent'"
+PARENT_LINE = "data ->> '$.traceparent'"
 _LINKS = f"""
-SELECT seq, id, coalesce({_member(_TRACE)}, split_part({_PARENT_LINE}, '-', 2)) AS trace,
-    {_member(_SPAN)} AS span,
-    coalesce({_member(_PARENT)}, split_part({_PARENT_LINE}, '-', 3)) AS parent,
-    {_member(_CORRELATION)} AS correlation, {_member(_CAUSATION)} AS causation
+SELECT seq, id, coalesce({member(TRACE)}, split_part({PARENT_LINE}, '-', 2)) AS trace,
+    {member(_SPAN)} AS span,
+    coalesce({member(PARENT)}, split_part({PARENT_LINE}, '-', 3)) AS parent,
+    {member(_CORRELATION)} AS correlation, {member(_CAUSATION)} AS causation
 FROM events"""
 # Of the events that name a cause all are looked at: any may have been caused by one of the trace.
 _HAS_CAUSE = " OR ".join(sorted({name.lower() for name in _CAUSATION}))
@@ -69,7 +69,7 @@ SELECT e.seq, e.id, e.time, e.type, e.level, e.source, e.message, l.trace, l.spa
     l.correlation, l.causation, coalesce(
         (TRY_CAST(e.data ->> '$.endTimeUnixNano' AS BIGINT)
             - TRY_CAST(e.data ->> '$.startTimeUnixNano' AS BIGINT)) / 1e6,
-        TRY_CAST({_member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
+        TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
 FROM events e LEFT JOIN links l USING (seq)
 WHERE e.seq IN (SELECT seq FROM found) OR e.id IN (SELECT causation FROM above)"""
 

@@ -1,0 +1,1 @@
+"""What the dashboard asks: JSON under /api, each answer from a call that any program may make."""

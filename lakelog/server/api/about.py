@@ -1,0 +1,79 @@
+"""The lake itself: what the top bar shows, its settings, and the names that SQL may use."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from lakelog.server.api.counts import FINE, CountTable, span_of
+from lakelog.server.api.question import DashboardQuestion, milliseconds
+from lakelog.server.tokens import TokenFile, TokenScope
+from lakelog.settings import DEFAULTS, NAMES
+from lakelog.store import disk
+from lakelog.views import user_views
+
+_TAGS_MAX = 200
+_MOVES_MAX = 300
+
+
+def about(question: DashboardQuestion) -> dict[str, object]:
+    """The lake, its branch, the time of its events, and the states that As of may name."""
+    lake = question.lake
+    span = span_of(question.state)
+    reference = question.text("at")
+    tags = sorted(lake.tags(), key=lambda tag: -tag.time)[:_TAGS_MAX]
+    moves = [entry.move for entry in lake.log(_MOVES_MAX)]
+    return {
+        "name": os.path.basename(os.path.abspath(lake.path)),
+        "path": lake.path,
+        "branch": lake.branch_name,
+        "branches": lake.branches(),
+        "tags": [{"name": tag.name, "time": tag.time / 1000} for tag in tags],
+        "moves": [{"number": m.number, "time": m.time / 1000, "op": m.op} for m in moves],
+        "events": span.events,
+        "first": span.since / 1000 if span.events else None,
+        "last": span.until / 1000 if span.events else None,
+        "may_change": TokenScope.ADMIN in question.caller.scopes,
+        "now": disk.now_us() / 1000,
+        "as_of": {"ref": reference, "time": milliseconds(question.now)} if reference else None,
+    }
+
+
+def settings(question: DashboardQuestion) -> dict[str, object]:
+    """Settings with their defaults, statistics, and tokens by name."""
+    lake = question.lake
+    stats = question.state.stats()
+    return {
+        "settings": [
+            {
+                "name": name,
+                "value": getattr(lake.store.settings, name),
+                "default": getattr(DEFAULTS, name),
+            }
+            for name in NAMES
+        ],
+        "stats": dataclasses.asdict(stats) | {"types": {}, "sources": {}, "levels": {}},
+        "tokens": [
+            {
+                "name": entry.name,
+                "scopes": sorted(scope.value for scope in entry.scopes),
+                "made_at": entry.made_at / 1000,
+            }
+            for entry in TokenFile(lake.path).entries()
+        ],
+    }
+
+
+def names(question: DashboardQuestion) -> dict[str, object]:
+    """What a query may name: tables, columns, views, types, and members of payloads."""
+    state = question.state
+    columns = state.sql("SELECT * FROM events LIMIT 0").columns
+    views = [definition.name for definition, _ in user_views.listed(state)]
+    rows = CountTable(state, span_of(state), FINE).rows()
+    types = sorted(value for value in rows.column("type").unique().to_pylist() if value)
+    return {
+        "tables": ["events", "quarantine", "files", "origins", *views],
+        "columns": columns,
+        "types": types[:500],
+        "tags": [tag.name for tag in question.lake.tags()][:_TAGS_MAX],
+    }

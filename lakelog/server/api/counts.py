@@ -1,0 +1,222 @@
+"""How many events there were, by time and by what they are, without reading all of them.
+
+Two incremental views count the events of every state: by level and type in short spans of time,
+and by category and source too in longer ones. A range of time is their whole spans and the events
+at its two edges. Any search that looks at these columns alone is answered so; another one reads
+events, the newest first, and no more of them than take about half a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from lakelog.event.encode import from_micros, to_micros
+from lakelog.lake import Lake
+from lakelog.pinned import PinnedLake
+from lakelog.search import Search, search_condition
+from lakelog.segments import sql
+from lakelog.server.api.question import DashboardQuestion, cut
+from lakelog.views import read
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COARSE = ("level", "type")
+FINE = ("level", "type", "category", "source")
+ERRORS = "level>=ERROR OR type:(fail OR failed OR error)"
+"""The search for what went wrong."""
+SLICE_EVENTS = 400_000
+"""Events that one answer reads unless it is asked for more; the next one goes on before them."""
+_SLICE_MAX = 20_000_000
+SECOND = 1_000_000
+_WIDTHS = tuple(
+    SECOND * seconds for seconds in (60, 300, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400)
+)
+_CHART_WIDTHS = (
+    *(1_000, 5_000, 10_000, 50_000, 100_000, 500_000),
+    *(SECOND, 5 * SECOND, 10 * SECOND, 30 * SECOND),
+    *sorted((*_WIDTHS, 120 * SECOND, 7_200 * SECOND, 14_400 * SECOND)),
+    *(7 * _WIDTHS[-1], 30 * _WIDTHS[-1], 365 * _WIDTHS[-1]),
+)
+_BUCKETS = {COARSE: 3_000, FINE: 400}
+"""About how many spans of time a view has."""
+_VALUES_MAX = 50
+_CHART_BUCKETS = 80
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """A range of time [since, until) in us, with the number of events of a whole state."""
+
+    since: int
+    until: int
+    events: int = 0
+
+
+def span_of(state: Lake | PinnedLake) -> TimeSpan:
+    """The time of the events of a state."""
+    rows = state.sql("SELECT min(time), max(time), count(*) FROM events").fetchall()
+    first_time, last_time, events = rows[0]
+    if not events:
+        return TimeSpan(0, 1)
+    return TimeSpan(
+        to_micros(first_time.astimezone(UTC)), to_micros(last_time.astimezone(UTC)) + 1, events
+    )
+
+
+def range_of(question: DashboardQuestion, span: TimeSpan) -> TimeSpan:
+    """The range that a question is about: that of all events where it names none."""
+    since, until = question.since, question.until
+    low = span.since if since is None else to_micros(since)
+    high = span.until if until is None else to_micros(until)
+    return TimeSpan(low, max(high, low + 1), span.events)
+
+
+def chart_width(length: int, buckets: int = _CHART_BUCKETS) -> int:
+    """A width (us) of which about so many make up a length."""
+    fitting = [width for width in _CHART_WIDTHS if width * buckets >= length]
+    return fitting[0] if fitting else _CHART_WIDTHS[-1]
+
+
+def moment_sql(micros: int) -> str:
+    """SQL of a time."""
+    return f"TIMESTAMPTZ {sql.literal(from_micros(micros).isoformat())}"
+
+
+def between(since: int, until: int, column: str = "time") -> str:
+    """SQL for the times of a range."""
+    return f"{column} >= {moment_sql(since)} AND {column} < {moment_sql(until)}"
+
+
+class CountTable:
+    """The counts of one state by `columns`, in spans of time of `width` (us)."""
+
+    def __init__(self, state: Lake | PinnedLake, span: TimeSpan, columns: tuple[str, ...]) -> None:
+        self.state, self.columns = state, columns
+        length = span.until - span.since
+        fitting = [width for width in _WIDTHS if width * _BUCKETS[columns] >= length]
+        self.width = fitting[0] if fitting else _WIDTHS[-1]
+
+    def rows(self) -> pa.Table:
+        """(bucket, columns…, events, last), which the view keeps between calls."""
+        names = ", ".join(self.columns)
+        definition = (
+            f"-- name: counts_by_{'_'.join(self.columns)}\n-- version: 1\n"
+            "-- about: Events by time and by what they are.\n"
+            "-- params: bucket duration = 1h\n-- map\n"
+            f"SELECT time_bucket($bucket, time) AS bucket, {names}, count(*) AS events,"
+            " max(time) AS last FROM segment GROUP BY ALL\n-- merge\n"
+            f"SELECT bucket, {names}, sum(events) AS events, max(last) AS last"
+            " FROM partials GROUP BY ALL\n-- finish\n"
+            f"SELECT bucket, {names}, events::BIGINT AS events, last FROM state\n"
+        )
+        return read(self.state, definition, {"bucket": f"{self.width // SECOND}s"})
+
+    def source(self, span: TimeSpan, condition: str) -> tuple[str, dict[str, Any]]:
+        """SQL with rows of (time, columns…, events, last) for the events of a range for which a
+        condition over the columns holds, and the tables that it reads besides events."""
+        low = -(-span.since // self.width) * self.width
+        high = span.until // self.width * self.width
+        names = ", ".join(self.columns)
+        single = f"SELECT time, {names}, 1 AS events, time AS last FROM events WHERE"
+        if high <= low:
+            return f"{single} {between(span.since, span.until)} AND {condition}", {}
+        sources = [
+            f"SELECT bucket AS time, {names}, events, last FROM counted"
+            f" WHERE {between(low, high, 'bucket')} AND {condition}"
+        ]
+        for since, until in ((span.since, low), (high, span.until)):
+            if since < until:
+                sources.append(f"{single} {between(since, until)} AND {condition}")
+        return " UNION ALL ".join(sources), {"counted": self.rows()}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one answer counts: rows of `FINE` columns; `before` (us) is where the next one goes on,
+    None after the last."""
+
+    source: str
+    variables: Mapping[str, Any]
+    span: TimeSpan
+    before: int | None = None
+
+
+def slice_of(question: DashboardQuestion, width: int, whole: TimeSpan, span: TimeSpan) -> Slice:
+    """Choose how the events of a range that a search finds are counted, for a chart of bars of a
+    width: by the views where they can tell, else event by event in slices."""
+    search = Search.of(question.text("q") or "*")
+    condition = search_condition(search.node)
+    state = question.state
+    table = CountTable(state, whole, FINE)
+    columns = search.columns
+    is_counted = columns is not None and columns <= set(FINE)
+    if is_counted and width % table.width == 0:
+        source, variables = table.source(span, condition)
+        return Slice(source, variables, span)
+    before = question.moment("before")
+    until = span.until if before is None else to_micros(before)
+    size = question.number("slice", SLICE_EVENTS, _SLICE_MAX)
+    since = _beginning(CountTable(state, whole, COARSE), TimeSpan(span.since, until), size)
+    names = ", ".join(FINE)
+    source = (
+        f"SELECT time, {names}, 1 AS events, time AS last FROM events"
+        f" WHERE {between(since, until)} AND {condition}"
+    )
+    return Slice(source, {}, TimeSpan(since, until), since if since > span.since else None)
+
+
+def _beginning(table: CountTable, span: TimeSpan, size: int) -> int:
+    """Where a slice of so many events begins that ends with a range."""
+    rows = table.state.sql(
+        "SELECT epoch_us(bucket), sum(events) FROM counted"
+        f" WHERE {between(span.since, span.until, 'bucket')} GROUP BY 1 ORDER BY 1 DESC",
+        variables={"counted": table.rows()},
+    )
+    total = 0
+    for bucket, events in rows.iter_rows():
+        total += events
+        if total >= size:
+            return max(int(bucket), span.since)
+    return span.since
+
+
+def counts(question: DashboardQuestion) -> dict[str, object]:
+    """Bars by level, and the most frequent values of columns, of the events that `q` finds.
+
+    `next` is the value of `before` with which the rest is counted, null if this is all.
+    """
+    whole = span_of(question.state)
+    span = range_of(question, whole)
+    width = chart_width(span.until - span.since)
+    event_slice = slice_of(question, width, whole, span)
+    bar = f"epoch_us(time) // {width} * {width}"
+    rows = question.state.sql(
+        f"WITH found AS MATERIALIZED ({event_slice.source}) "
+        f"SELECT 'bar' AS field, ({bar})::VARCHAR AS value, level, sum(events)::BIGINT AS n"
+        " FROM found GROUP BY ALL UNION ALL ("
+        "SELECT CASE WHEN grouping(level) = 0 THEN 'level' WHEN grouping(type) = 0 THEN 'type'"
+        " WHEN grouping(category) = 0 THEN 'category' ELSE 'source' END AS field,"
+        " coalesce(level, type, category, source) AS value, NULL AS level, sum(events)::BIGINT AS n"
+        " FROM found GROUP BY GROUPING SETS ((level), (type), (category), (source))"
+        f" QUALIFY row_number() OVER (PARTITION BY field ORDER BY n DESC, value) <= {_VALUES_MAX})",
+        variables=event_slice.variables,
+    ).fetchall()
+    bars = [[int(value), level, n] for field, value, level, n in rows if field == "bar"]
+    facets: dict[str, list[list[object]]] = {name: [] for name in FINE}
+    for field, value, _, n in sorted(rows, key=lambda row: -row[3]):
+        if field != "bar":
+            facets[field].append([cut(value), n])
+    return {
+        "since": span.since / 1000,
+        "until": span.until / 1000,
+        "width": width / 1000,
+        "bars": [[time / 1000, level, n] for time, level, n in bars],
+        "total": sum(n for _, _, n in bars),
+        "facets": facets,
+        "counted_from": event_slice.span.since / 1000,
+        "next": None if event_slice.before is None else event_slice.before / 1000,
+    }

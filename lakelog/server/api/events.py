@@ -1,0 +1,155 @@
+"""Events in lists, values cut, and single ones whole, with where they came from."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+
+from lakelog.errors import UnknownRef
+from lakelog.event.encode import from_micros, to_micros
+from lakelog.pinned import PinnedLake
+from lakelog.search import Search, highlighter, search_condition
+from lakelog.segments import sql
+from lakelog.server.api.counts import SLICE_EVENTS, between, range_of, span_of
+from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
+from lakelog.server.arrivals import RequestRefused
+from lakelog.store.manifest import Manifest
+
+_ROWS = 200
+_COLUMNS_MAX = 20
+_DATA_MAX = 200_000
+"""Characters of a payload that come with an event; `whole=1` fetches all."""
+_NAMES = ("level", "type", "source", "subject", "category", "message", "data")
+
+
+def events(question: DashboardQuestion) -> dict[str, object]:
+    """The newest events that `q` finds, `limit` of them, before the `after` of an earlier answer.
+
+    Rows are [seq, time (ms), level, type, source, subject, category, message, data, size of data,
+    further `columns`…]; of texts, the first 300 characters.
+    """
+    search = Search.of(question.text("q") or "*")
+    limit = question.number("limit", _ROWS)
+    conditions = [search_condition(search.node)]
+    since, until = question.since, question.until
+    if since is not None or until is not None:
+        span = range_of(question, span_of(question.state))
+        conditions.append(between(span.since, span.until))
+    if question.text("after"):
+        micros, seq = _place(question.text("after"))
+        # The first condition is for the statistics of segments.
+        moment = between(micros, micros + 1).partition(" AND ")[2]
+        conditions.append(f"{moment} AND (epoch_us(time), seq) < ({micros}, {seq})")
+    names = [name for name in question.text("columns").split(",") if name][:_COLUMNS_MAX]
+    cuts = [f"left({name}, {VALUE_MAX + 1}) AS {name}_cut" for name in _NAMES]
+    further = [
+        f"left({Search.value(name)}, {VALUE_MAX + 1}) AS column_{number}"
+        for number, name in enumerate(names)
+    ]
+    # Of this form, with no query around it, so that it begins with the newest events.
+    selection = ", ".join(["seq", "time", *cuts, "strlen(data) AS size", *further])
+    rows = question.state.sql(
+        f"SELECT {selection} FROM events WHERE {' AND '.join(conditions)}"
+        f" ORDER BY time DESC, seq DESC LIMIT {limit}"
+    ).fetchall()
+    last_row = rows[-1] if len(rows) == limit else None
+    pattern = highlighter(search.node)
+    return {
+        "rows": [[seq, milliseconds(time), *map(cut, values)] for seq, time, *values in rows],
+        "after": f"{to_micros(last_row[1].astimezone(UTC))}:{last_row[0]}" if last_row else None,
+        "columns": names,
+        "marks": pattern.pattern if pattern else None,
+    }
+
+
+def _place(value: str) -> tuple[int, int]:
+    micros, _, seq = value.partition(":")
+    try:
+        return int(micros), int(seq)
+    except ValueError:
+        raise RequestRefused(400, f"'after' is that of an earlier answer, not {value!r}") from None
+
+
+def event(question: DashboardQuestion) -> dict[str, object]:
+    """One event by its `seq` and `time` (ms), whole, with its provenance. Raises UnknownRef."""
+    seq = question.number("seq", 0, 1 << 62)
+    conditions = [f"seq = {seq}"]
+    if moment := question.text("time"):
+        try:
+            micros = round(float(moment) * 1000)
+            conditions.append(between(micros - 1, micros + 2))
+        except (ValueError, OverflowError):
+            raise RequestRefused(400, f"'time' is in milliseconds, not {moment!r}") from None
+    table = question.state.sql(
+        f"SELECT * FROM events WHERE {' AND '.join(conditions)} LIMIT 1"
+    ).to_arrow_table()
+    if not table.num_rows:
+        raise UnknownRef(f"there is no event {seq} in this state: it may have been rolled back")
+    row: dict[str, Any] = table.to_pylist()[0]
+    payload = row.pop("data")
+    is_whole = bool(question.text("whole")) or payload is None or len(payload) <= _DATA_MAX
+    fields = {
+        name: milliseconds(value) if name in ("time", "ingested_at") else value
+        for name, value in row.items()
+    }
+    return {
+        "event": fields,
+        "data": payload if is_whole else payload[:_DATA_MAX],
+        "size": 0 if payload is None else len(payload.encode("utf-8", "surrogatepass")),
+        "whole": is_whole,
+        "from": _provenance(question, row),
+    }
+
+
+def _provenance(question: DashboardQuestion, row: dict[str, Any]) -> dict[str, object]:
+    """Where an event came from: file or writer, offset, segment and snapshot."""
+    lake, state = question.lake, question.state
+    manifest: Manifest = (
+        lake.store.manifests.load(state.id)
+        if isinstance(state, PinnedLake)
+        else lake.store.state(lake.branch_name)
+    )
+    entries = lake.store.manifests.segments(manifest, "events")
+    within = [entry for entry in entries if entry.seq[0] <= row["seq"] <= entry.seq[1]]
+    origin = sql.literal(row["origin"] or "")
+    files = state.sql(f"SELECT path, host FROM files WHERE origin = {origin}").fetchall()
+    return {
+        "origin": row["origin"],
+        "position": row["position"],
+        "path": files[0][0] if files else None,
+        "host": files[0][1] if files else None,
+        "segment": within[0].key if within else None,
+        "snapshot": manifest.digest if within else None,
+    }
+
+
+def values(question: DashboardQuestion) -> dict[str, object]:
+    """The most frequent values of a `field` of what `q` finds: of the newest events alone where
+    there are many, back to `counted_from` (ms)."""
+    field = question.text("field")
+    whole = span_of(question.state)
+    span = range_of(question, whole)
+    since = from_micros(span.since)
+    if whole.events > SLICE_EVENTS:
+        # Of the newest a share of the time that holds about as many as can be read at once.
+        length = (span.until - span.since) * SLICE_EVENTS // whole.events
+        since = max(since, from_micros(span.until) - timedelta(microseconds=length))
+    search = Search.of(
+        question.text("q") or "*", since.isoformat(), from_micros(span.until).isoformat()
+    )
+    rows = question.state.sql(search.fields([field])).fetchall()
+    number = f"try_cast({Search.value(field)} AS DOUBLE)"
+    statistics = question.state.sql(
+        f"SELECT count(*), count({Search.value(field)}),"
+        f" approx_count_distinct({Search.value(field)}), count({number}), min({number}),"
+        f" max({number}), avg({number}), approx_quantile({number}, 0.5),"
+        f" approx_quantile({number}, 0.95)"
+        f" FROM events WHERE {search_condition(search.node)}"
+    ).fetchall()[0]
+    names = "events present distinct numbers min max mean median p95".split()
+    return {
+        "field": field,
+        "values": [[cut(value), count] for _, value, count in rows],
+        "statistics": dict(zip(names, statistics, strict=True)),
+        "counted_from": to_micros(since.astimezone(UTC)) / 1000,
+    }

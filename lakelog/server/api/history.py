@@ -1,0 +1,147 @@
+"""History: the moves of the branch, what separates two states, and going back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lakelog.query.behaviour import Finding
+from lakelog.rollback import Preflight
+from lakelog.rollback import rollback as rollbacks
+from lakelog.server.api.question import DashboardQuestion, cut
+from lakelog.server.arrivals import RequestRefused
+from lakelog.store.history import SHORT, Snapshot
+
+_BEHAVIOUR_MAX = 2_000_000
+"""Of more events on one side the behaviour is not looked at: it takes a scan of both."""
+_LISTED = 200
+
+
+def moves(question: DashboardQuestion) -> dict[str, object]:
+    """The moves of the branch, the newest first, and the tags."""
+    entries = question.lake.log(question.number("limit", 300))
+    return {
+        "moves": [
+            {
+                "number": entry.move.number,
+                "time": entry.move.time / 1000,
+                "op": entry.move.op,
+                "author": cut(entry.move.author),
+                "message": cut(entry.move.message),
+                "snapshot": entry.move.snapshot,
+                "generation": entry.move.generation,
+                "events": entry.events,
+                "segments": entry.segments,
+                "tags": entry.tags,
+            }
+            for entry in entries
+        ],
+        "tags": [
+            {
+                "name": tag.name,
+                "time": tag.time / 1000,
+                "snapshot": tag.snapshot,
+                "message": cut(tag.message),
+            }
+            for tag in question.lake.tags()
+        ],
+    }
+
+
+def diff(question: DashboardQuestion) -> dict[str, object]:
+    """What separates the states `a` and `b`: numbers, types, and what changed in behaviour."""
+    difference = question.lake.diff(question.text("a"), question.text("b") or "main")
+    looked = sum(e.events for e in (*difference.added, *difference.removed))
+    behaviour = difference.behaviour if looked <= _BEHAVIOUR_MAX else None
+    types = difference.types
+    return {
+        "a": _described(difference.a),
+        "b": _described(difference.b),
+        "events": difference.events,
+        "segments_added": len(difference.added),
+        "segments_removed": len(difference.removed),
+        "types": None
+        if types is None
+        else sorted(types.items(), key=lambda pair: -abs(pair[1]))[:_LISTED],
+        "behaviour": None
+        if behaviour is None
+        else {
+            "types": [*map(_finding, behaviour.types[:_LISTED])],
+            "fields": [*map(_finding, behaviour.fields[:_LISTED])],
+            "sources": [*map(_finding, behaviour.sources[:_LISTED])],
+        },
+    }
+
+
+def _described(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "id": snapshot.id,
+        "time": snapshot.time / 1000,
+        "op": snapshot.op,
+        "message": cut(snapshot.message),
+        "events": snapshot.events,
+        "bytes": snapshot.bytes,
+        "segments": snapshot.segments,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "change": finding.change,
+        "name": cut(finding.name),
+        "type": cut(finding.type),
+        "before": finding.before,
+        "after": finding.after,
+        "detail": {name: cut(str(value)) for name, value in finding.detail.items()},
+    }
+
+
+def preflight(question: DashboardQuestion) -> dict[str, object]:
+    """What a rollback to the state `to` would do to events and cursors; nothing is changed."""
+    return _planned(rollbacks.preview(question.lake, question.text("to")))
+
+
+def _planned(plan: Preflight) -> dict[str, object]:
+    return {
+        "target": plan.target,
+        "findings": [
+            {name: cut(value) for name, value in dataclasses.asdict(finding).items()}
+            for finding in plan.findings
+        ],
+        "problems": [cut(problem) for problem in plan.problems],
+    }
+
+
+def tag(question: DashboardQuestion) -> dict[str, object]:
+    """Name the present state, or that of `ref`."""
+    new_tag = question.lake.tag(
+        question.member("name"), question.member("ref") or None, question.member("message")
+    )
+    return {"name": new_tag.name, "snapshot": new_tag.snapshot}
+
+
+def rollback(question: DashboardQuestion) -> dict[str, object]:
+    """Go back to the state `to`, which has to be the `target` of a preflight that was read."""
+    target = question.member("to")
+    if not target:
+        raise RequestRefused(400, "'to' is the target of the preflight")
+    name = question.member("name")
+    result = rollbacks.rollback(
+        question.lake,
+        target,
+        name=name if name != target[:SHORT] else "",
+        why=question.member("why"),
+    )
+    return {
+        "events": result.snapshot.events,
+        "message": result.message,
+        "safety": result.safety,
+        "notes": result.notes,
+    }
+
+
+def undo(question: DashboardQuestion) -> dict[str, object]:
+    """Undo the last move that a user made; later events are kept on `to_branch` if it is given."""
+    result = rollbacks.undo(
+        question.lake, to_branch=question.member("to_branch") or None, why=question.member("why")
+    )
+    return {"events": result.snapshot.events, "message": result.message, "safety": result.safety}

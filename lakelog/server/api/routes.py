@@ -1,0 +1,154 @@
+"""The routes of the dashboard's API, and how a question is answered: in threads of its own, so
+that events are stored while queries run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from lakelog.errors import (
+    AlreadyExists,
+    Damaged,
+    InvalidName,
+    InvalidSearch,
+    InvalidSetting,
+    InvalidView,
+    LakelogError,
+    NotAllowed,
+    NothingToUndo,
+    QueryFailed,
+    RollbackRefused,
+    SnapshotGone,
+    UnknownRef,
+    WouldDropEvents,
+)
+from lakelog.lake import Lake
+from lakelog.server.api import about, counts, events, history, overview, sources, traces
+from lakelog.server.api.question import DashboardQuestion
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.bodies import read_body
+from lakelog.server.gate import Caller
+from lakelog.server.limits import ServerLimits
+from lakelog.server.protocols.protocol import Answer
+from lakelog.server.tokens import TokenScope
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+Answerer = Callable[[DashboardQuestion], dict[str, object]]
+READ: dict[str, Answerer] = {
+    "about": about.about,
+    "names": about.names,
+    "settings": about.settings,
+    "overview": overview.overview,
+    "storage": overview.storage,
+    "counts": counts.counts,
+    "events": events.events,
+    "event": events.event,
+    "values": events.values,
+    "traces": traces.traces,
+    "trace": traces.trace,
+    "moves": history.moves,
+    "diff": history.diff,
+    "preflight": history.preflight,
+    "sources": sources.sources,
+    "files": sources.files,
+    "quarantine": sources.quarantine,
+}
+CHANGE: dict[str, Answerer] = {
+    "tag": history.tag,
+    "rollback": history.rollback,
+    "undo": history.undo,
+}
+_STATUS: dict[type[LakelogError], int] = {
+    UnknownRef: 404,
+    SnapshotGone: 410,
+    AlreadyExists: 409,
+    WouldDropEvents: 409,
+    NothingToUndo: 409,
+    RollbackRefused: 409,
+    NotAllowed: 403,
+    InvalidName: 400,
+    InvalidSearch: 400,
+    InvalidSetting: 400,
+    InvalidView: 400,
+    QueryFailed: 400,
+    Damaged: 500,
+}
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class ApiRoute:
+    """A path with its methods, and the scope that a caller needs."""
+
+    path: str
+    handler: Callable[[Request, Caller], Awaitable[Answer]]
+    scope: TokenScope
+    methods: tuple[str, ...]
+
+
+class DashboardApi:
+    """Answers the dashboard of one lake."""
+
+    def __init__(self, lake: Lake, limits: ServerLimits) -> None:
+        self._lake, self._limits = lake, limits
+        self._threads = ThreadPoolExecutor(_THREADS, "lakelog-api")
+
+    def routes(self) -> list[ApiRoute]:
+        """Every path under /api: questions need the scope `read`, changes `admin`."""
+        questions = [
+            ApiRoute(
+                f"/api/{name}", functools.partial(self._ask, answerer), TokenScope.READ, ("GET",)
+            )
+            for name, answerer in READ.items()
+        ]
+        return questions + [
+            ApiRoute(
+                f"/api/{name}",
+                functools.partial(self._change, answerer),
+                TokenScope.ADMIN,
+                ("POST",),
+            )
+            for name, answerer in CHANGE.items()
+        ]
+
+    async def _ask(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
+        return await self._answer(
+            answerer, DashboardQuestion(self._lake, request.query_params, {}, caller)
+        )
+
+    async def _change(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        # A form of another page cannot send this type without being asked for by name.
+        if media_type.lower() != "application/json":
+            raise RequestRefused(415, "a change is sent as application/json")
+        try:
+            body = orjson.loads(await read_body(request, self._limits))
+        except orjson.JSONDecodeError as error:
+            raise RequestRefused(400, f"not JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise RequestRefused(400, "a change is a JSON object")
+        return await self._answer(answerer, DashboardQuestion(self._lake, {}, body, caller))
+
+    async def _answer(self, answerer: Answerer, question: DashboardQuestion) -> Answer:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, _answered, answerer, question)
+        except LakelogError as error:
+            status = next((s for t, s in _STATUS.items() if isinstance(error, t)), None)
+            if status is None:
+                raise
+            return Answer(status, {"error": str(error)})
+
+
+def _answered(answerer: Answerer, question: DashboardQuestion) -> Answer:
+    # Encoded here: a list of many rows would hold up the loop.
+    content = orjson.dumps(answerer(question), default=str, option=orjson.OPT_NON_STR_KEYS)
+    return Answer(200, content)

@@ -1,0 +1,56 @@
+// Questions to the server. Every one carries the state that the dashboard is set to.
+
+import { global } from "./state.js";
+
+let token = "";
+let waiting = null;
+const listeners = { offline: new Set(), token: null };
+
+export class ApiError extends Error {
+  constructor(message, status, where) { super(message); this.status = status; this.where = where; }
+}
+
+/** Who is told whether the server answers. */
+export const onOffline = (listener) => listeners.offline.add(listener);
+/** Who asks the user for a token; it returns a promise of one. */
+export const onToken = (listener) => { listeners.token = listener; };
+/** Headers for a request that is no question of the API. */
+export const credentials = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
+/** Ask; `params` that are empty are left out. */
+export async function ask(name, params = {}, { signal, at = global("at") } = {}) {
+  const query = new URLSearchParams();
+  if (at) query.set("at", at);
+  for (const [key, value] of Object.entries(params)) if (value !== "" && value !== null && value !== undefined) query.set(key, value);
+  return request(`/api/${name}?${query}`, { signal }, name);
+}
+
+/** Change the lake. */
+export function change(name, body) {
+  return request(`/api/${name}`, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }, name);
+}
+
+export async function request(path, options, where) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...credentials() } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    listeners.offline.forEach((listener) => listener(true));
+    throw new ApiError("the server does not answer: is `lakelog serve` still running?", 0, where);
+  }
+  listeners.offline.forEach((listener) => listener(false));
+  if (response.status === 401 && listeners.token) {
+    waiting ||= listeners.token(token !== "").finally(() => { waiting = null; });
+    token = await waiting;
+    return request(path, options, where);
+  }
+  const text = await response.text();
+  let body;
+  try { body = JSON.parse(text); } catch { body = { error: text.slice(0, 300) || `status ${response.status}` }; }
+  if (!response.ok) throw new ApiError(body.error || `status ${response.status}`, response.status, where);
+  return body;
+}
+
+/** Whether the server answers at all. */
+export const alive = () => fetch("/healthz").then((r) => r.ok, () => false);

@@ -1,0 +1,117 @@
+// Overview: one screen that says whether anything is wrong. Each block links to its question.
+
+import { ask } from "../api.js";
+import { BarChart, legend } from "../charts.js";
+import { command, el, fill, icon } from "../dom.js";
+import { bytes, count, duration, exact, fullTime, letter, levelClass, relative } from "../format.js";
+import { Block } from "../loader.js";
+import { term } from "../query.js";
+import { href } from "../state.js";
+import { rangeParams } from "../topbar.js";
+
+const block = (title, ...more) => el("section", { class: "block" }, el("h2", {}, title), more);
+
+export function mount(root) {
+  const chartHost = el("div", { class: "rate-chart" });
+  const rate = el("section", { class: "block wide" });
+  const rateHead = el("div", { class: "line rate-head" }, el("h2", {}, "Events by level"));
+  rate.append(rateHead, chartHost);
+  const errors = block("Errors in the last hour"), types = block("Types"), sources = block("Sources");
+  const latest = el("section", { class: "block two" }, el("h2", {}, "Latest errors"));
+  const silent = block("Silent sources"), lag = block("Watchers and lag"), disk = block("Storage"), machine = block("Machine");
+  const grid = el("div", { class: "overview" }, rate, el("div", { class: "stack" }, errors, silent), types, sources, lag, latest, disk, machine);
+  const nothing = el("div", { hidden: true }, el("div", { class: "empty" }, el("h2", {}, "This lake has no events yet"),
+    el("p", { class: "soft" }, "Store some, and they are here within seconds."),
+    ["lakelog ingest app.log", "lakelog watch /var/log", `curl --data-binary @events.jsonl ${location.origin}/ingest`].map(command)));
+  root.append(el("h1", { class: "hidden-text" }, "Overview"), nothing, grid);
+  const chart = new BarChart(chartHost, "Events by level");
+  const holders = Object.fromEntries(Object.entries({ errors, types, sources, silent, latest, lag, disk, machine }).map(([name, host]) => { const body = el("div", { class: "block-body" }); host.append(body); return [name, body]; }));
+
+  const bars = new Block(rate, (signal) => ask("counts", rangeParams(), { signal }), (answer) => {
+    chart.show(answer);
+    fill(rateHead, el("h2", {}, "Events by level"), el("b", { title: exact(answer.total) }, count(answer.total)), legend(new Set(answer.bars.map(([, level]) => level))), el("span", { class: "grow" }), el("a", { href: href("explore") }, "Explore"));
+  });
+  const numbers = new Block(grid, (signal) => ask("overview", rangeParams(), { signal }), (answer) => {
+    nothing.hidden = answer.events > 0;
+    grid.hidden = !answer.events;
+    showErrors(holders.errors, answer);
+    showTop(holders.types, answer.types, "type");
+    showTop(holders.sources, answer.sources, "source");
+    showSilent(holders.silent, answer);
+    newest.query = answer.errors_query;
+    newest.refresh(true);
+  });
+  const newest = new Block(latest, (signal) => ask("events", { ...rangeParams(), q: newest.query, limit: 8 }, { signal }), (answer) => showLatest(holders.latest, answer, newest.query));
+  const rest = new Block(lag, (signal) => ask("storage", {}, { signal }), (answer) => showRest(holders, answer));
+  const blocks = [bars, numbers, rest];
+  const refresh = (quiet) => blocks.forEach((each) => each.refresh(quiet === true));
+  refresh();
+  let ticks = 0;
+  return { refresh, tick: () => { if (++ticks % 2 === 0) refresh(true); }, unmount: () => { blocks.forEach((each) => each.stop()); newest.stop(); chart.drop(); } };
+}
+
+function change(now, before) {
+  if (before === null || before === undefined) return el("span", { class: "soft", title: "The lake does not reach back so far" }, "–");
+  if (!before) return el("span", { class: now ? "warn-text" : "soft" }, now ? "new" : "0");
+  const percent = Math.round(((now - before) / before) * 100);
+  return el("span", { class: "soft", title: `${exact(before)} in the range before` }, percent > 0 ? `▲ ${count(percent)} %` : percent < 0 ? `▼ ${count(-percent)} %` : "=");
+}
+
+function showErrors(host, { errors, errors_query: q, reference }) {
+  const hour = (end) => ({ q, since: new Date(end - 3600e3).toISOString(), until: new Date(end).toISOString() });
+  const worse = errors.now > errors.before;
+  fill(host,
+    el("a", { class: `big ${errors.now && worse ? "error-text" : ""}`, href: href("explore", hour(reference)), title: exact(errors.now) }, count(errors.now)),
+    el("p", { class: "soft" }, "the same hour a day before: ", el("a", { href: href("explore", hour(reference - 864e5)) }, count(errors.before)), " ", change(errors.now, errors.before)),
+    Date.now() - reference > 3600e3 && el("p", { class: "soft small" }, `the hour to ${relative(reference)}, when the newest event was`));
+}
+
+function showTop(host, rows, field) {
+  const most = Math.max(1, ...rows.map((row) => row.events));
+  if (!rows.length) { fill(host, el("p", { class: "soft" }, "None in this range.")); return; }
+  fill(host, el("ul", { class: "bars" }, rows.map((row) => {
+    const bar = el("span", { class: "bar", "aria-hidden": "true" });
+    bar.style.width = `${(100 * row.events) / most}%`;
+    return el("li", {}, bar, el("a", { class: "cut grow value", href: href("explore", { q: term([field], row.value) }), title: row.value ?? "none" }, row.value ?? `no ${field}`),
+      el("span", { class: "num", title: exact(row.events) }, count(row.events)), el("span", { class: "num change" }, change(row.events, row.before)));
+  })));
+}
+
+function showLatest(host, { rows }, q) {
+  if (!rows.length) { fill(host, el("p", { class: "soft" }, "No errors in this range.")); return; }
+  fill(host, el("ul", { class: "latest" }, rows.map(([seq, time, level, type, source, , , message, data]) => el("li", {},
+    el("a", { class: "latest-row", href: href("explore", { q, open: `${seq}@${time}` }) },
+      el("span", { class: "mono soft", title: fullTime(time) }, relative(time)),
+      el("span", { class: levelClass(level || "ERROR"), title: level || type }, letter(level || "ERROR")),
+      el("span", { class: "cut value source" }, source || type),
+      el("span", { class: "cut value mono grow" }, message || data || type))))));
+}
+
+function showSilent(host, { silent }) {
+  if (!silent.length) { fill(host, el("p", { class: "soft" }, "All sources that used to send still do.")); return; }
+  fill(host, el("ul", { class: "rows" }, silent.slice(0, 6).map((row) => el("li", {},
+    el("a", { class: "cut grow value", href: href("explore", { q: term(["source"], row.source), since: "all", until: "" }) }, row.source),
+    el("span", { class: "soft num", title: fullTime(row.last) }, `since ${relative(row.last)}`)))),
+  silent.length > 6 && el("p", {}, el("a", { href: href("sources") }, `${silent.length - 6} more`)));
+}
+
+const pair = (word, value, title) => el("div", { class: "pair" }, el("dt", {}, word), el("dd", { title }, value));
+
+function showRest({ lag, disk, machine }, answer) {
+  const { watchers, subscriptions } = answer;
+  fill(lag, watchers.length || subscriptions.length ? [
+    watchers.map((each) => el("p", { class: "line" }, el("span", { class: each.running ? "chip good" : "chip bad" }, each.running ? "running" : "stopped"), `watcher of ${each.watches}`, el("span", { class: "soft" }, `last round ${relative(each.last_round)}`), Object.keys(each.faults).length > 0 && el("span", { class: "error-text" }, `${Object.keys(each.faults).length} faults`))),
+    subscriptions.slice(0, 5).map((each) => el("p", { class: "line" }, el("span", { class: "value cut" }, each.name), el("span", { class: "soft" }, each.behind ? `${count(each.behind)} behind, ${duration(each.seconds * 1000)}` : "up to date"), each.dead > 0 && el("span", { class: "error-text" }, `${each.dead} given up`))),
+  ] : [el("p", { class: "soft" }, "Nothing watches files for this lake."), command("lakelog watch /var/log")]);
+  fill(disk, el("dl", { class: "pairs" },
+    pair("events", bytes(answer.bytes), `${exact(answer.bytes)} bytes in ${exact(answer.segments)} segments`),
+    pair("growth a day", bytes(answer.bytes_a_day), "over the time of its events"),
+    pair("not sealed", `${count(answer.pending)} events`, `${exact(answer.wal_bytes)} bytes of WAL`),
+    pair("quarantine", el("a", { href: href("sources", { tab: "quarantine" }) }, count(answer.quarantined)), exact(answer.quarantined)),
+    pair("disk free", `${bytes(answer.disk_free)} of ${bytes(answer.disk_total)}`, exact(answer.disk_free))));
+  const { machine: m } = answer;
+  fill(machine, el("dl", { class: "pairs" },
+    pair("load", m.load === null ? "–" : `${m.load.toFixed(2)} on ${m.cores} cores`),
+    pair("memory free", m.memory_free ? `${bytes(m.memory_free)} of ${bytes(m.memory_total)}` : "–"),
+    pair("this server", bytes(m.server_bytes), `${exact(m.processor_seconds)} s of processor time`)));
+}

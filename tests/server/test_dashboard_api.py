@@ -1,0 +1,334 @@
+"""The dashboard's API: the same numbers as SQL, of the state that is asked, by whoever may."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidSearch, UnknownRef
+from lakelog.lake import Lake
+from lakelog.search import Search
+from lakelog.server.api.question import DashboardQuestion
+from lakelog.server.api.routes import READ
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.gate import Caller
+from lakelog.server.pages import POLICY
+from lakelog.server.tokens import TokenFile, TokenScope
+from tests.support.http_lake import HttpLake, serving
+from tests.support.requirements import need_module
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+LEVELS = [None, "INFO", "WARN", "ERROR"]
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def sample_event(number: int) -> dict[str, Any]:
+    return {
+        "time": (START + timedelta(seconds=977 * number, microseconds=number)).isoformat(),
+        "type": ["log", "FAIL", "span"][number % 3],
+        "source": f"s{number % 5}",
+        "category": "web" if number % 2 else None,
+        "level": LEVELS[number % 4],
+        "message": f"event {number}" + (" refused" if number % 7 == 0 else ""),
+        "data": {"n": number, "traceId": TRACE, "spanId": f"{number % 40:016x}"},
+    }
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """300 events of three days sealed and tagged v1, 40 more sealed, 20 in the tail."""
+    path = tmp_path_factory.mktemp("dashboard") / "lake"
+    with lakelog.open(path) as each:
+        each.append([sample_event(number) for number in range(300)])
+        each.tag("v1")
+        each.append([sample_event(number) for number in range(300, 340)])
+        each.settle()
+        each.append([sample_event(number) for number in range(340, 360)])
+        each.quarantine([("f.log", 7, "not JSON", "oops <b>x</b>")])
+        yield each
+
+
+def ask(lake: Lake, name: str, **query: str) -> dict[str, Any]:
+    answer = READ[name](DashboardQuestion(lake, query, {}, Caller("", frozenset(TokenScope))))
+    result: dict[str, Any] = json.loads(json.dumps(answer, default=str))
+    return result
+
+
+def moment(number: int) -> str:
+    return (START + timedelta(seconds=977 * number)).isoformat()
+
+
+SEARCHES = [
+    "",
+    "level>=WARN",
+    "type:fail",
+    "-source:=s1 level:=INFO",
+    "refused",
+    "n>=100",
+    "-level:*",
+]
+RANGES = [("", ""), (moment(13), moment(207)), (moment(100), moment(101)), (moment(350), "")]
+
+
+@pytest.mark.parametrize("at", ["", "v1"])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_counts_are_those_of_sql(lake: Lake, search: str, at: str) -> None:
+    """Whether the views answer or the events are read, and at the edges of a range."""
+    state = lake.at(at) if at else lake
+    for since, until in RANGES:
+        answer = ask(lake, "counts", q=search, since=since, until=until, at=at)
+        found = Search.of(search or "*", since or None, until or None)
+        rows = state.sql(found.events()).to_arrow_table().to_pylist()
+        assert answer["total"] == len(rows)
+        assert answer["next"] is None
+        for field, values in answer["facets"].items():
+            expected = Counter(row[field] for row in rows)
+            assert dict(values) == dict(expected)
+        width = answer["width"]
+        bars = Counter(
+            (row["time"].timestamp() * 1000 // width * width, row["level"]) for row in rows
+        )
+        assert {(time, level): n for time, level, n in answer["bars"]} == dict(bars)
+
+
+def test_slices_add_up_to_the_whole(lake: Lake) -> None:
+    whole = ask(lake, "counts", q="event")
+    total, before, rounds = 0, "", 0
+    while True:
+        answer = ask(lake, "counts", q="event", slice="50", before=before)
+        total, rounds = total + answer["total"], rounds + 1
+        if answer["next"] is None:
+            break
+        before = str(int(answer["next"]))
+    assert (total, rounds > 3) == (whole["total"], True)
+    assert total == 360
+
+
+def test_pages_of_events_have_each_once(lake: Lake) -> None:
+    numbers, after = [], ""
+    while True:
+        answer = ask(lake, "events", limit="47", after=after, q="event")
+        numbers += [row[0] for row in answer["rows"]]
+        if answer["after"] is None:
+            break
+        after = answer["after"]
+    assert sorted(numbers) == list(range(360))
+    times = [row[1] for row in ask(lake, "events", limit="360")["rows"]]
+    assert times == sorted(times, reverse=True)
+
+
+def test_values_in_lists_are_cut_and_fetched_whole(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        long = "x" * 1_000_000
+        lake.append({"type": "t", "message": long, "data": {"long": long, "n": 5}})
+        [row] = ask(lake, "events", columns="n,long")["rows"]
+        assert all(len(str(value)) <= 301 for value in row)
+        assert row[10] == "5"
+        cut = ask(lake, "event", seq=str(row[0]), time=repr(row[1]))
+        assert (cut["whole"], len(cut["data"]) < 300_000) == (False, True)
+        whole = ask(lake, "event", seq=str(row[0]), time=repr(row[1]), whole="1")
+        assert json.loads(whole["data"])["long"] == long
+
+
+def test_an_event_has_its_provenance(lake: Lake) -> None:
+    newest, oldest = (ask(lake, "events", limit="360")["rows"][place] for place in (0, -1))
+    sealed = ask(lake, "event", seq=str(oldest[0]), time=repr(oldest[1]))
+    assert sealed["event"]["message"] == "event 0 refused"
+    assert sealed["from"]["segment"]
+    assert sealed["from"]["snapshot"]
+    live = ask(lake, "event", seq=str(newest[0]), time=repr(newest[1]))
+    assert live["event"]["message"] == "event 359"
+    assert live["from"]["segment"] is None
+    with pytest.raises(UnknownRef, match="rolled back"):
+        ask(lake, "event", seq=str(newest[0]), time=repr(newest[1]), at="v1")
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_every_answer_is_of_the_state_that_is_asked(lake: Lake, name: str) -> None:
+    query = {"trace": {"id": TRACE}, "diff": {"a": "v1", "b": "main"}, "event": {"seq": "0"}}
+    needed = {**query, "preflight": {"to": "v1"}, "values": {"field": "n"}}.get(name, {})
+    past = ask(lake, name, at="v1", **needed)
+    if "events" in past and isinstance(past["events"], int) and name != "diff":
+        assert past["events"] == 300
+    if name == "settings":
+        assert past["stats"]["events"] == 300
+    if name not in ("moves", "diff", "preflight"):  # of the branch, whatever is shown
+        with pytest.raises(UnknownRef):
+            ask(lake, name, at="nowhere", **needed)
+
+
+def test_relative_times_are_before_the_state(lake: Lake) -> None:
+    """`2h` of a past state is before that state was published, not before now."""
+    answer = ask(lake, "counts", since="2h", at="v1")
+    published = lake.at("v1").snapshot().time / 1000
+    assert answer["since"] == pytest.approx(published - 7_200_000, abs=1)
+
+
+def test_overview_counts_errors_types_and_silence(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        now = datetime.now(UTC)
+        hours = {"a": range(49), "gone": range(30, 48)}
+        lake.append(
+            [
+                {"type": "log", "source": name, "time": now - timedelta(hours=hour, minutes=5)}
+                for name, each in hours.items()
+                for hour in each
+            ]
+        )
+        lake.append({"type": "x", "level": "ERROR", "source": "a", "time": now})
+        answer = ask(lake, "overview", since="24h")
+        assert answer["errors"] == {"now": 1, "before": 0}
+        assert answer["types"][0] == {"value": "log", "events": 24, "before": 42}
+        assert [row["source"] for row in answer["silent"]] == ["gone"]
+
+
+def test_traces_are_listed_and_shown(lake: Lake) -> None:
+    [row] = ask(lake, "traces")["traces"]
+    assert (row["id"], row["events"]) == (TRACE, 360)
+    spans = ask(lake, "trace", id=row["id"])["spans"]
+    assert len(spans) == 360
+    assert {span["kind"] for span in spans} == {"other"}
+
+
+def test_a_span_tells_tokens_model_and_prompt(tmp_path: Path) -> None:
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m1",
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.cost": 0.5,
+        "gen_ai.input.messages": [{"role": "user", "content": "why?"}],
+    }
+    data = {"traceId": TRACE, "spanId": "b7ad6b7169203331", "attributes": attributes}
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "span", "data": {**data, "status": {"code": 2, "message": "no"}}})
+        [span] = ask(lake, "trace", id=TRACE)["spans"]
+        assert (span["kind"], span["model"], span["input_tokens"]) == ("model", "m1", 7)
+        assert (span["error"], span["says"], span["cost"]) == (True, "no", 0.5)
+        assert "why?" in span["texts"][0][1]
+        assert ask(lake, "traces")["traces"][0]["errors"] == 1
+
+
+def test_sources_files_and_quarantine(lake: Lake) -> None:
+    rows = ask(lake, "sources")["sources"]
+    assert sum(row["events"] for row in rows) == 360
+    assert all(sum(row["bars"]) == row["events"] for row in rows)
+    [line] = ask(lake, "quarantine")["lines"]
+    assert (line["reason"], line["line"], line["position"]) == ("not JSON", "oops <b>x</b>", 7)
+
+
+def test_statistics_of_a_field(lake: Lake) -> None:
+    statistics = ask(lake, "values", field="n")["statistics"]
+    assert (statistics["present"], statistics["min"], statistics["max"]) == (360, 0, 359)
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("events", {"q": "source:"}),
+        ("counts", {"since": "yesterday-ish"}),
+        ("events", {"limit": "-1"}),
+        ("events", {"after": "x"}),
+        ("event", {"seq": "1", "time": "soon"}),
+        ("events", {"q": "x" * 70_000}),
+    ],
+)
+def test_what_cannot_be_read_is_refused(lake: Lake, name: str, query: dict[str, str]) -> None:
+    with pytest.raises((InvalidSearch, RequestRefused)):
+        ask(lake, name, **query)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need_module("uvicorn")
+    path = tmp_path_factory.mktemp("served-dashboard") / "lake"
+    with lakelog.open(path) as each:
+        each.append([sample_event(number) for number in range(20)])
+        each.tag("v1")
+        each.append([sample_event(number) for number in range(20, 30)])
+        each.settle()
+    with serving(path) as served:
+        yield served
+
+
+def post(server: HttpLake, name: str, body: object, **headers: str) -> Any:
+    sent = {"content-type": "application/json", **headers}
+    return server.ask(f"/api/{name}", json.dumps(body).encode(), sent)
+
+
+def test_browsers_get_the_dashboard_and_clients_of_elasticsearch_theirs(server: HttpLake) -> None:
+    page = server.ask("/", headers={"accept": "text/html,*/*"})
+    assert b"<title>lakelog</title>" in page.body
+    assert page.headers["content-security-policy"] == POLICY
+    assert "unsafe" not in POLICY
+    assert server.ask("/").json["tagline"]
+    script = server.ask("/dashboard/main.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    again = server.ask("/dashboard/main.js", headers={"if-none-match": script.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    for path in ("/dashboard/../tokens.py", "/dashboard/%2e%2e/app.py", "/dashboard/nothing.js"):
+        assert server.ask(path).status == 404
+
+
+def test_no_file_of_the_dashboard_makes_html_of_text() -> None:
+    """Nor does one load what another server has."""
+    folder = Path(lakelog.__file__).parent / "server" / "dashboard"
+    files = [path for path in folder.rglob("*") if path.suffix in (".js", ".css", ".html", ".svg")]
+    assert len(files) > 20
+    for path in files:
+        content = path.read_text()
+        forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
+        assert not re.search(forbidden, content), path
+        if "vendor" not in path.parts:
+            foreign = re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'`)]+", content)
+            assert foreign == [], path
+            assert not re.search(r"<[^>]+\s(style|on\w+)=", content), path
+
+
+def test_a_rollback_is_shown_before_it_is_made_and_can_be_undone(server: HttpLake) -> None:
+    assert post(server, "tag", {"name": "v2", "message": "<img>"}).status == 200
+    assert post(server, "tag", {"name": "v2"}).status == 409
+    plan = server.ask("/api/preflight?to=v1").json
+    assert plan["problems"] == []
+    assert any(finding["part"] == "data" for finding in plan["findings"])
+    back = post(server, "rollback", {"to": plan["target"], "name": "v1", "why": "test"})
+    assert (back.status, back.json["events"]) == (200, 20)
+    assert server.ask("/api/about").json["events"] == 20
+    assert post(server, "undo", {}).json["events"] == 30
+    ops = [move["op"] for move in server.ask("/api/moves").json["moves"]]
+    assert ops[:2] == ["undo", "rollback"]
+
+
+def test_a_change_is_json_from_the_dashboard_itself(server: HttpLake) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert server.ask("/api/undo", b"{}", form).status == 415
+    assert post(server, "undo", [1]).status == 400
+    assert post(server, "rollback", {}).status == 400
+    assert post(server, "tag", {"name": "v9"}, origin="http://evil.example").status == 403
+
+
+def test_errors_say_what_is_wrong(server: HttpLake) -> None:
+    assert server.ask("/api/events?at=nowhere").status == 404
+    wrong = server.ask("/api/events?q=source:%20")
+    assert (wrong.status, "missing" in wrong.json["error"]) == (400, True)
+
+
+def test_scopes_decide_who_reads_and_who_changes(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    with lakelog.open(tmp_path / "lake") as each:
+        each.append(sample_event(1))
+    reader = TokenFile(str(tmp_path / "lake")).add("reader", frozenset([TokenScope.READ]))
+    with serving(tmp_path / "lake") as server:
+        assert server.ask("/", headers={"accept": "text/html"}).status == 200
+        assert server.ask("/api/about").status == 401
+        bearer = {"authorization": f"Bearer {reader}"}
+        about = server.ask("/api/about", headers=bearer)
+        assert (about.status, about.json["may_change"]) == (200, False)
+        assert post(server, "undo", {}, **bearer).status == 403
