@@ -66,9 +66,11 @@ class LakeServer:
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
         self.tails = TailHub(lake, limits)
         self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
+        self.dashboard = DashboardApi(lake, limits, version)
 
     async def close(self) -> None:
         """End what the server has started."""
+        self.dashboard.close()
         await self.workers.close()
         await asyncio.get_running_loop().run_in_executor(None, self.tails.join)
 
@@ -89,7 +91,7 @@ class LakeServer:
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
         routes += [
             self._route(route.path, route.handler, route.scope, route.methods)
-            for route in DashboardApi(self.lake, self.limits).routes()
+            for route in self.dashboard.routes()
         ]
         for protocol in PROTOCOLS:
             endpoint = self._ingest(protocol)

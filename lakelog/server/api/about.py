@@ -27,6 +27,7 @@ def about(question: DashboardQuestion) -> dict[str, object]:
         "name": os.path.basename(os.path.abspath(lake.path)),
         "path": lake.path,
         "branch": lake.branch_name,
+        "version": question.version,
         "branches": lake.branches(),
         "tags": [{"name": tag.name, "time": tag.time / 1000} for tag in tags],
         "moves": [{"number": m.number, "time": m.time / 1000, "op": m.op} for m in moves],

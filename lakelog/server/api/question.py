@@ -31,6 +31,7 @@ class DashboardQuestion:
     query: Mapping[str, str]
     body: Mapping[str, Any]
     caller: Caller
+    version: str = ""
 
     @functools.cached_property
     def state(self) -> Lake | PinnedLake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,8 +97,8 @@ class ApiRoute:
 class DashboardApi:
     """Answers the dashboard of one lake."""
 
-    def __init__(self, lake: Lake, limits: ServerLimits) -> None:
-        self._lake, self._limits = lake, limits
+    def __init__(self, lake: Lake, limits: ServerLimits, version: str) -> None:
+        self._lake, self._limits, self._version = lake, limits, version
         self._threads = ThreadPoolExecutor(_THREADS, "lakelog-api")
 
     def routes(self) -> list[ApiRoute]:
@@ -120,9 +120,7 @@ class DashboardApi:
         ]
 
     async def _ask(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
-        return await self._answer(
-            answerer, DashboardQuestion(self._lake, request.query_params, {}, caller)
-        )
+        return await self._answer(answerer, self._question(request.query_params, {}, caller))
 
     async def _change(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -135,7 +133,16 @@ class DashboardApi:
             raise RequestRefused(400, f"not JSON: {error}") from None
         if not isinstance(body, dict):
             raise RequestRefused(400, "a change is a JSON object")
-        return await self._answer(answerer, DashboardQuestion(self._lake, {}, body, caller))
+        return await self._answer(answerer, self._question({}, body, caller))
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _question(
+        self, query: Mapping[str, str], body: Mapping[str, object], caller: Caller
+    ) -> DashboardQuestion:
+        return DashboardQuestion(self._lake, query, body, caller, self._version)
 
     async def _answer(self, answerer: Answerer, question: DashboardQuestion) -> Answer:
         loop = asyncio.get_running_loop()

@@ -48,7 +48,9 @@ export async function request(path, options, where) {
   const text = await response.text();
   let body;
   try { body = JSON.parse(text); } catch { body = { error: text.slice(0, 300) || `status ${response.status}` }; }
-  if (!response.ok) throw new ApiError(body.error || `status ${response.status}`, response.status, where);
+  const fault = body.error;
+  const words = typeof fault === "object" && fault ? [fault.message, fault.hint].filter(Boolean).join("; ") : fault;
+  if (!response.ok) throw new ApiError(words || `status ${response.status}`, response.status, where);
   return body;
 }
 

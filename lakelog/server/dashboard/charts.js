@@ -179,7 +179,7 @@ export function plotOf(host, x, series, isTime) {
       width: host.clientWidth, height: 240, ms: 1, padding: [8, 8, 0, 0],
       tzDate: (ms) => window.uPlot.tzDate(new Date(ms), zone() === "UTC" ? "Etc/UTC" : zone()),
       scales: { x: { time: isTime } },
-      axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(count) }],
+      axes: [isTime ? { ...axis, space: 76, values: timeTicks } : axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(count) }],
       legend: { show: false },
       series: [{}, ...series.map(({ name }, index) => ({ label: name, stroke: seriesColour(index), width: 2, points: { show: x.length < 60 } }))],
     }, [x, ...series.map(({ values }) => values)], host);

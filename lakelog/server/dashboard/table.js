@@ -49,6 +49,7 @@ export class EventTable {
     const height = this.rowHeight(), offset = this.head.offsetHeight;
     const first = Math.max(0, Math.floor((this.scroller.scrollTop - offset) / height) - EXTRA);
     const last = Math.min(this.rows.length, Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / height) + EXTRA);
+    this.scroller.classList.toggle("long-times", Boolean(this.long));
     this.space.style.height = `${this.rows.length * height}px`;
     if (!again && first === this.first && last === this.last) return;
     this.first = first;

@@ -36,6 +36,8 @@ export function mount(root) {
   };
 }
 
+const percent = (share) => (share >= 0.0995 ? String(Math.round(100 * share)) : (100 * share).toPrecision(2));
+
 const table = (label, head, rows) => el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, head.map(([word, kind]) => el("th", { class: kind }, word)))), el("tbody", {}, rows)));
 
 function showSources(answer, body) {
@@ -46,7 +48,7 @@ function showSources(answer, body) {
     el("td", { class: "cut-cell" }, el("a", { class: "value", href: href("explore", { q: term(["source"], each.source) }) }, each.source ?? "no source")),
     el("td", { class: "num", title: exact(each.events) }, count(each.events)),
     el("td", { class: "num soft" }, count(each.events / hours)),
-    el("td", { class: each.errors ? "num error-text" : "num soft", title: exact(each.errors) }, each.errors ? `${count(each.errors)} (${((100 * each.errors) / each.events).toPrecision(2)} %)` : "0"),
+    el("td", { class: each.errors ? "num error-text" : "num soft", title: exact(each.errors) }, each.errors ? `${count(each.errors)} (${percent(each.errors / each.events)} %)` : "0"),
     el("td", { class: "num", title: fullTime(each.last) }, relative(each.last)),
     el("td", {}, spark(each.bars, `${exact(each.events)} events`))))));
 }
