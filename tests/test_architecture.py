@@ -46,7 +46,8 @@ ORDER = {
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
         publish trim thinning history_window resolve history stats arrival_signal""",
     "segments": """sql arrays connection typed field_inference column_encoding typed_rows bloom
-        tokens word_index segment word_indexing identity_run frame_sql rows segment_sql""",
+        tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
+        segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy""",

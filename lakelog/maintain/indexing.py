@@ -27,7 +27,7 @@ def missing(store: Store, branch: str) -> list[SegmentEntry]:
         for entry in store.manifests.segments(state)
         if entry.kind == "events"
         and entry.events >= word_index.LEAST
-        and word_index.read(store.paths, entry.key) is None
+        and not word_index.is_intact(store.paths, entry.key)
     ]
 
 

@@ -7,7 +7,7 @@ query looks for their words in the word indexes of segments (segments/word_index
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +25,7 @@ from lakelog.search.language import (
 )
 from lakelog.segments import sql, tokens
 from lakelog.segments.tokens import SEARCHED
+from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import AllOf, AnyOf, WordNeed
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ else:
     pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 PREFIX = "lakelog.words: "
+_LETTERS = 2
+"""Numbers have at most one letter beside another."""
 Fragment = tuple[str, bool, bool, bool]
 """A text; whether it may be in the middle of a word, before and behind; and whether it is in the
 value of a member of the payload."""
@@ -135,15 +138,34 @@ def _words(
     is_open_behind: bool,
     in_payload: bool,
 ) -> WordNeed | None:
-    certain_words = tokens.of_fragment(
+    certain_words, ending, beginning = tokens.of_fragment(
         connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
     )
+    is_inner = is_open_before and is_open_behind and len(ending) == len(fragment)
+    needs: list[str | WordPiece] = [*certain_words, *_pieces(ending, beginning, is_inner=is_inner)]
     if not in_payload:
-        return _all_of(map(tokens.of_word, certain_words))
+        return _all_of(needs)
     # Of a member, the engine spells numbers and escapes in its own way.
-    names = (word for word in certain_words if not "0" <= word[0] <= "9")
-    escape = tokens.of_word(tokens.ESCAPE)
-    return _all_of(AnyOf((tokens.of_word(name), escape)) for name in names)
+    certain = (need for need in needs if not _is_of_number(need))
+    return _all_of(AnyOf((need, tokens.ESCAPE)) for need in certain)
+
+
+def _pieces(ending: str, beginning: str, *, is_inner: bool) -> Iterator[WordPiece]:
+    """Yield what words have that end or begin with a fragment, or that have it inside."""
+    if is_inner:
+        yield WordPiece(ending, begins=False, ends=False)
+        return
+    if ending:
+        yield WordPiece(ending, begins=False, ends=True)
+    if beginning:
+        yield WordPiece(beginning, begins=True, ends=False)
+
+
+def _is_of_number(need: str | WordPiece) -> bool:
+    """Whether a word, or a piece of one, may be of a number, as other spellings may not have it."""
+    if isinstance(need, str):
+        return "0" <= need[0] <= "9"
+    return len(need.characters) < _LETTERS or any(map(str.isdigit, need.characters))
 
 
 def _all_of(needs: Iterable[WordNeed | None]) -> WordNeed | None:

@@ -34,13 +34,13 @@ _GROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _GROUPS = "/sys/fs/cgroup"
 # A query must not reach the network, and must see the tables of the caller that were passed to it,
 # not whatever Python variable has the name of a table.
-_OFFLINE: core.Config = {
+_OFFLINE: dict[str, str] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
-_STORED: core.Config = {
+_STORED: dict[str, str] = {
     # Else the engine (2.0) compresses all tables in memory after each 16 MB of changes, within the
     # statement that met the limit: a tenth of a second and more for a view of a million subjects.
     "checkpoint_threshold": "1TB",

@@ -1,4 +1,4 @@
-"""The words of texts, as numbers of 64 bits, by which word indexes know them.
+"""The words of texts, each with a number of 64 bits by which equal ones are found.
 
 Letters count without their case, as the engine's `lower` makes them. A word is a longest run of
 letters, digits and combining marks; a character of a script that is written without spaces is a
@@ -9,6 +9,7 @@ searches: libraries differ in the version of Unicode that they know.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ _WORDS = rf"regexp_extract_all({_SPACED}, '[\pL\pN\pM]+')"
 _ASCII_WORD = re.compile(r"[0-9a-z]+")
 _PIECE = 1_000_000
 """Bytes of texts that are cut at once: what is made of them stays in the processor's cache."""
-_MIX, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+_MASK = (1 << 64) - 1
+_MIX, _MIX_LONGER = (int.from_bytes(os.urandom(8)) | 1 for _ in range(2))
+"""Of each process others, so that nobody can make words that are taken for one another."""
 
 
 @dataclass(frozen=True)
@@ -120,27 +123,33 @@ def of_payloads(cursor: duckdb.DuckDBPyConnection, payloads: pa.Array) -> Iterat
 
 def of_fragment(
     cursor: duckdb.DuckDBPyConnection, fragment: str, *, is_open_before: bool, is_open_behind: bool
-) -> list[str]:
-    """Return the words that every text has which contains a fragment; where it is open, it may be
-    in the middle of a word."""
-    # A letter at an open end becomes part of the word there, if there is one, which then is not
-    # certain; otherwise it is a word alone. Either is left out.
+) -> tuple[list[str], str, str]:
+    """Return the words that every text has which contains a fragment, in small letters. Where it
+    is open, it may be in the middle of a word: also what is of such a word before, and behind; both
+    are the same if there is one word that is open on both sides."""
+    # A letter at an open end becomes part of the word there, if there is one; otherwise it is a
+    # word alone.
     glued = "a" * is_open_before + fragment + "a" * is_open_behind
     if glued.isascii():
-        tokens = _ASCII_WORD.findall(glued.lower())
+        found_words = _ASCII_WORD.findall(glued.lower())
     else:
         query = f"SELECT {_WORDS} FROM (SELECT ?::VARCHAR AS text)"
-        ((tokens,),) = cursor.execute(query, [glued]).fetchall()
-    return tokens[is_open_before : len(tokens) - is_open_behind]
+        ((found_words,),) = cursor.execute(query, [glued]).fetchall()
+    ending = found_words[0][1:] if is_open_before else ""
+    beginning = found_words[-1][:-1] if is_open_behind else ""
+    if len(found_words) == 1 and is_open_before and is_open_behind:
+        ending = beginning = found_words[0][1:-1]
+    return found_words[is_open_before : len(found_words) - is_open_behind], ending, beginning
 
 
 def of_word(word: str) -> int:
-    """Return the hash of one word: for each of its u64 words h = (h xor word) x K, then
-    h = h xor (h >> 29), modulo 2^64."""
+    """Return the hash that one word has in this process."""
     data, mixed = word.encode(), 0
     for place in range(0, len(data), 8):
         mixed = (mixed ^ int.from_bytes(data[place : place + 8], "little")) * _MIX & _MASK
         mixed ^= mixed >> 29
+        if len(data) > place + 8:
+            mixed = mixed * _MIX_LONGER & _MASK
     return mixed
 
 
@@ -218,19 +227,21 @@ def _by_engine(
     strings = found_words["word"].combine_chunks()
     offsets = _offsets(strings).astype(np.int64)
     size = int(offsets[-1] - offsets[0])
-    padded = np.zeros(size + 24, np.uint8)
+    mark = FOREIGN.encode()
+    padded = np.zeros(size + 24 + len(mark), np.uint8)
     if size:
         padded[:size] = np.frombuffer(strings.buffers()[2], np.uint8, size, int(offsets[0]))
+    padded[size + 24 :] = np.frombuffer(mark, np.uint8)
     places = offsets - offsets[0]
     rows = arrays.numbers(found_words["row"]) + start
     foreign = rows[~arrays.truths(pc.string_is_ascii(strings))]
     hashes = _hashes(padded, places[:-1], places[1:])
-    nowhere = np.zeros(len(foreign), np.int64)
+    mark_starts = np.full(len(foreign), size + 24, np.int64)
     return Words(
         np.concatenate([hashes, np.full(len(foreign), of_word(FOREIGN), np.uint64)]),
         np.concatenate([rows, foreign]),
-        np.concatenate([places[:-1], nowhere]),
-        np.concatenate([places[1:], nowhere]),
+        np.concatenate([places[:-1], mark_starts]),
+        np.concatenate([places[1:], mark_starts + len(mark)]),
         padded,
     )
 
@@ -243,7 +254,8 @@ def _hashes(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndar
     longer, place = np.flatnonzero(lengths > 8), 8
     while len(longer):
         remaining = lengths[longer] - place
-        mixed[longer] = _mixed(aligned, mixed[longer], starts[longer] + place, remaining)
+        before = mixed[longer] * np.uint64(_MIX_LONGER)
+        mixed[longer] = _mixed(aligned, before, starts[longer] + place, remaining)
         place += 8
         longer = longer[remaining > 8]
     return mixed

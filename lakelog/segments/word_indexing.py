@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, tokens, typed, typed_rows, word_index
+from lakelog.segments import arrays, segment, tokens, typed, typed_rows, word_index
 from lakelog.segments.tokens import Words
+from lakelog.segments.word_dictionary import (
+    BLOCKS,
+    NAME_MAX,
+    NO_TIMES,
+    PartWords,
+    encode_part,
+    stored_name,
+)
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -52,8 +60,9 @@ class WordIndexer:
         self._cursor, self._rows = cursor, 0
         self._pending: list[Words] = []
         self._offsets: list[int] = []
+        self._times: list[np.ndarray] = []
         self._is_counted = True
-        self._tables: list[bytes] = []
+        self._parts: list[tuple[bytes, bytes]] = []
 
     def add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
         """Add the rows that follow; payloads in a column `fields` are structs of a schema."""
@@ -69,7 +78,7 @@ class WordIndexer:
         """Return the file of the index of the segment, which has got this digest."""
         if self._rows % word_index.PART:
             self._end_part()
-        return word_index.encode(digest, self._rows, self._tables)
+        return word_index.encode(digest, self._rows, self._parts)
 
     def _add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
         if schema is not None:
@@ -82,25 +91,30 @@ class WordIndexer:
                 self._offsets.append(offset)
                 if sum(len(words.hashes) for words in self._pending) > _PENDING_MAX:
                     self._compress()
+        self._times.append(arrays.numbers(rows["time"].cast(pa.int64())))
         self._rows += len(rows)
 
     def _compress(self) -> None:
-        """Hold each word once for each of its blocks, and no texts."""
+        """Hold each word once for each of its blocks, and of the texts no more than them."""
         distinct = self._distinct()
         numbers, blocks = np.nonzero(distinct.has_word)
-        nowhere = np.zeros(len(numbers), np.int64)
-        content = np.empty(0, np.uint8)
+        content, starts = _names(self._pending, distinct)
         words = Words(
-            distinct.hashes[numbers], blocks * word_index.BLOCK, nowhere, nowhere, content
+            distinct.hashes[numbers],
+            blocks * word_index.BLOCK,
+            starts[:-1][numbers],
+            starts[1:][numbers],
+            content,
         )
         self._pending, self._offsets, self._is_counted = [words], [0], False
 
     def _end_part(self) -> None:
         distinct = self._distinct()
-        frequencies = _frequencies(self._pending, distinct) if self._is_counted else {}
-        table = word_index.encode_part(distinct.hashes, distinct.has_word, frequencies)
-        self._tables.append(table)
+        content, starts = _names(self._pending, distinct)
+        vocabulary = _in_order(distinct, content, starts, is_counted=self._is_counted)
+        self._parts.append(encode_part(vocabulary, _block_times(np.concatenate(self._times))))
         self._pending, self._offsets, self._is_counted = [], [], True
+        self._times = []
 
     def _distinct(self) -> _DistinctWords:
         hashes = np.concatenate([np.empty(0, np.uint64), *(w.hashes for w in self._pending)])
@@ -113,47 +127,107 @@ class WordIndexer:
         if distinct:
             numbers = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(hashes))
             hashes = np.frombuffer(encoded.dictionary.buffers()[1], np.uint64, distinct)
-        block_count = word_index.PART // word_index.BLOCK
-        has_word = np.zeros(distinct * block_count, bool)
-        has_word[numbers.astype(np.int64) * block_count + rows // word_index.BLOCK] = True
-        return _DistinctWords(hashes, has_word.reshape(distinct, block_count), numbers, rows)
+        has_word = np.zeros(distinct * BLOCKS, bool)
+        has_word[numbers.astype(np.int64) * BLOCKS + rows // word_index.BLOCK] = True
+        return _DistinctWords(hashes, has_word.reshape(distinct, BLOCKS), numbers, rows)
 
 
-def _frequencies(pending: list[Words], distinct: _DistinctWords) -> dict[bytes, int]:
-    """Return how many rows have each of the words that many of them have."""
-    numbers, count = distinct.numbers, len(distinct.hashes)
-    counts = _row_counts(numbers, distinct.rows, count)
+def _names(pending: list[Words], distinct: _DistinctWords) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of distinct words one after another, and where each begins, and all end."""
+    count = len(distinct.hashes)
     places = np.zeros(count, np.int64)
-    places[numbers] = np.arange(len(numbers))
-    ends = np.cumsum([len(words.hashes) for words in pending])
-    frequencies = {}
-    for number in np.flatnonzero(counts >= word_index.FREQUENT).tolist():
-        place = int(places[number])
-        owner = int(np.searchsorted(ends, place, side="right"))
-        words = pending[owner]
-        word = words.word(place - int(ends[owner]) + len(words.hashes))
-        if word.isalnum():  # of ASCII
-            frequencies[word] = int(counts[number])
-    return frequencies
+    # Backwards, so that the first place of each stays: most are in the first texts.
+    places[distinct.numbers[::-1]] = np.arange(len(distinct.numbers))[::-1]
+    lengths, sources, offset = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
+    contents, base = [np.empty(0, np.uint8)], 0
+    for tokenized in pending:
+        numbers = np.flatnonzero((places >= offset) & (places < offset + len(tokenized.hashes)))
+        inner = places[numbers] - offset
+        lengths[numbers] = tokenized.ends[inner] - tokenized.starts[inner]
+        sources[numbers] = np.cumsum(lengths[numbers]) - lengths[numbers] + base
+        gathered = tokenized.content[_spans(tokenized.starts[inner], lengths[numbers])]
+        contents.append(gathered)
+        offset, base = offset + len(tokenized.hashes), base + len(gathered)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return np.concatenate(contents)[_spans(sources, lengths)], starts
 
 
-def _row_counts(numbers: np.ndarray, rows: np.ndarray, distinct: int) -> np.ndarray:
-    """Return how many rows have each word, however often they have it; 0 for rare words."""
-    occurrences = np.bincount(numbers, minlength=distinct)
-    counts = np.zeros(distinct, np.int64)
+def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the places of all bytes of some spans, in their order."""
+    before: np.ndarray = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def _in_order(
+    distinct: _DistinctWords, content: np.ndarray, starts: np.ndarray, *, is_counted: bool
+) -> PartWords:
+    """Return words by their names; how many rows have those that many rows have."""
+    names, long_words = _binary(content, starts), np.flatnonzero(np.diff(starts) > NAME_MAX)
+    if len(long_words):
+        stored_names = names.to_pylist()
+        for number in long_words.tolist():
+            stored_names[number] = stored_name(stored_names[number])
+        names = pa.array(stored_names, pa.binary())
+    order = arrays.numbers(pc.sort_indices(names).cast(pa.int64()))
+    names = names.take(pa.array(order))
+    offsets = np.frombuffer(names.buffers()[1], np.int32, len(order) + 1).astype(np.int64)
+    # A zero byte before each and at the end.
+    joined = np.zeros(int(offsets[-1]) + len(order) + 1, np.uint8)
+    places = _spans(offsets[:-1] + np.arange(1, len(order) + 1), np.diff(offsets))
+    joined[places] = np.frombuffer(names.buffers()[2] or b"", np.uint8, int(offsets[-1]))
+    blocks = np.packbits(distinct.has_word[order], axis=1, bitorder="little").view("<u4").ravel()
+    frequent, counts = _block_counts(distinct, is_counted=is_counted)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    by_rank = np.argsort(ranks[frequent])
+    return PartWords(
+        joined.tobytes(),
+        offsets[:-1] + np.arange(len(order)),
+        blocks,
+        ranks[frequent][by_rank],
+        counts[by_rank],
+    )
+
+
+def _block_counts(distinct: _DistinctWords, *, is_counted: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of words that many rows have, and how many rows of each block have each,
+    however often they have it; of no word where rows are not known any more."""
+    if not is_counted:
+        return np.empty(0, np.int64), np.empty((0, BLOCKS), np.int64)
+    numbers, rows, block = distinct.numbers, distinct.rows, word_index.BLOCK
+    occurrences = np.bincount(numbers, minlength=len(distinct.hashes))
+    candidates = np.flatnonzero(occurrences >= word_index.FREQUENT)
+    candidates = candidates[np.argsort(occurrences[candidates])[::-1]]
+    ranks = np.full(len(occurrences), len(candidates), np.int64)
+    ranks[candidates] = np.arange(len(candidates))
+    word_ranks, common = ranks[numbers], min(len(candidates), _COMMON)
+    counts = np.zeros((len(candidates) + 1, BLOCKS), np.int64)
     # Most of a text is words that most rows have: to sort them takes longer than all the rest.
-    common = np.argsort(occurrences)[-_COMMON:]
-    common_number = np.full(distinct, len(common), np.int32)
-    common_number[common] = np.arange(len(common))
-    has_word = np.zeros((len(common) + 1) * word_index.PART, bool)
-    has_word[common_number[numbers] * np.int64(word_index.PART) + rows] = True
-    by_word = has_word.reshape(len(common) + 1, word_index.PART)
-    counts[common] = np.count_nonzero(by_word[:-1], axis=1)
-    is_other = (occurrences >= word_index.FREQUENT) & (common_number == len(common))
-    places = np.flatnonzero(is_other[numbers])
-    pairs = np.unique(rows[places] * distinct + numbers[places])
-    counts += np.bincount(pairs % max(distinct, 1), minlength=distinct)
-    return counts
+    has_word = np.zeros((common + 1) * word_index.PART, bool)
+    has_word[np.minimum(word_ranks, common) * word_index.PART + rows] = True
+    row_bits = np.packbits(has_word.reshape(common + 1, BLOCKS, block)[:-1], axis=2)
+    counts[:common] = np.bitwise_count(row_bits).sum(axis=2, dtype=np.uint16)
+    rare_places = np.flatnonzero((word_ranks >= common) & (word_ranks < len(candidates)))
+    pairs = np.unique(rows[rare_places] * len(counts) + word_ranks[rare_places])
+    places = pairs % len(counts) * BLOCKS + pairs // len(counts) // block
+    counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
+    frequent = np.flatnonzero(counts.sum(axis=1) >= word_index.FREQUENT)
+    return candidates[frequent], counts[frequent]
+
+
+def _block_times(times: np.ndarray) -> list[tuple[int, int]]:
+    """Return the least and the greatest time of each block."""
+    block_slices = (times[n * word_index.BLOCK :][: word_index.BLOCK] for n in range(BLOCKS))
+    return [
+        (int(block.min()), int(block.max())) if len(block) else NO_TIMES for block in block_slices
+    ]
+
+
+def _binary(content: np.ndarray, starts: np.ndarray) -> pa.Array:
+    offsets = pa.py_buffer(starts.astype(np.int32))
+    return pa.Array.from_buffers(
+        pa.binary(), len(starts) - 1, [None, offsets, pa.py_buffer(content)]
+    )
 
 
 def _unsigned(values: np.ndarray) -> pa.Array:

@@ -8,7 +8,6 @@ import itertools
 import json
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,32 +67,39 @@ def in_bloom(field: bytes, size: int, text: str) -> bool:
     return all(field[p // 8] >> p % 8 & 1 for p in places)
 
 
-def word_blocks(body: bytes) -> tuple[Callable[[str], int], dict[str, int]]:
-    """Return what tells the blocks of a word, by the index of a segment of one part, and how many
-    rows have words that many have."""
-    count, bits, size, details_size = struct.unpack_from("<IIII", body)
-    assert len(body) == 16 + size + details_size
-    table, planes = (
-        zstandard.ZstdDecompressor().decompress(frame)
-        for frame in (body[16 : 16 + size], body[16 + size :])
-    )
-    counts, marks = struct.unpack_from(f"<{1 << bits}H", table), table[2 << bits :]
-    (size,) = struct.unpack_from("<I", planes, 4 * count)
-    names = planes[4 * count + 4 :][:size].split(b"\0")[1:-1]
-    rows = struct.unpack(f"<{len(names)}I", planes[4 * count + 4 + size :])
-    assert sum(counts) == len(marks) == count
-
-    def blocks(word: str) -> int:
-        k, raw, h = 0x9E3779B97F4A7C15, word.encode(), 0
-        for start in range(0, len(raw), 8):
-            h = (h ^ int.from_bytes(raw[start : start + 8], "little")) * k % 2**64
-            h ^= h >> 29
-        bucket, mark = h >> 64 - bits, (h >> 56 - bits) % 256
-        first = sum(counts[:bucket])
-        place = marks.find(mark, first, first + counts[bucket])
-        return sum(planes[n * count + place] << 8 * n for n in range(4)) if place >= 0 else 0
-
-    return blocks, dict(zip((name.decode() for name in names), rows, strict=True))
+def word_blocks(
+    directory: bytes, frames: bytes
+) -> tuple[dict[str, int], dict[str, list[int]], list[tuple[int, int]]]:
+    """Return the blocks of words, by the index of a segment of one part; of words that many rows
+    have, how many of each block; and the least and the greatest time of each."""
+    words, size = struct.unpack_from("<II", directory)
+    times = struct.unpack_from("<64q", directory, 8)
+    chunks = -(-words // 2048)
+    sizes = struct.unpack_from(f"<{2 * chunks}I", directory, 520)
+    edges = directory[520 + 8 * chunks :]
+    assert (len(edges), sum(sizes)) == (size, len(frames))
+    names, blocks, counts = list[str](), dict[str, int](), dict[str, list[int]]()
+    for chunk in range(chunks):
+        text, content = (
+            zstandard.ZstdDecompressor().decompress(frames[sum(sizes[:n]) :][: sizes[n]])
+            for n in (2 * chunk, 2 * chunk + 1)
+        )
+        assert text[:1] == text[-1:] == b"\0"
+        named = [name.decode() for name in text.split(b"\0")[1:-1]]
+        count, names = len(named), names + named
+        assert named[0] == edges.split(b"\0")[chunk].decode()
+        for number, name in enumerate(named):
+            blocks[name] = sum(content[n * count + number] << 8 * n for n in range(4))
+        (frequent,) = struct.unpack_from("<I", content, 4 * count)
+        numbers = struct.unpack_from(f"<{frequent}I", content, 4 * count + 4)
+        rows = content[4 * count + 4 + 4 * frequent :]
+        assert len(rows) == 64 * frequent
+        for n, number in enumerate(numbers):
+            low, high = rows[32 * n :][:32], rows[32 * (frequent + n) :][:32]
+            counts[named[number]] = [a + 256 * b for a, b in zip(low, high, strict=True)]
+    assert names == sorted(names, key=str.encode)
+    assert (len(names), names[-1:]) == (words, [edges.split(b"\0")[-1].decode()][:words])
+    return blocks, counts, list(zip(times[:32], times[32:], strict=True))
 
 
 def parse_frame(data: bytes, at: int) -> tuple[dict[str, Any], int]:
