@@ -124,7 +124,7 @@ sys.meta_path.append(
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
 
 
-def load_ipython_extension(shell: Any) -> None:
+def load_ipython_extension(shell: object) -> None:
     """What `%load_ext lakelog` calls: register the magics, the completion and the display."""
     Lazy("lakelog.notebook").load(shell)
 

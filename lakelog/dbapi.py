@@ -36,8 +36,10 @@ from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from duckdb.sqltypes import DuckDBPyType
 
     from lakelog.pinned import PinnedLake
+    from lakelog.query.relation import Relation
     from lakelog.views import user_views
 else:
     user_views = Lazy("lakelog.views.user_views")
@@ -50,7 +52,7 @@ paramstyle = "qmark"
 
 _BATCH = 1024
 Row = tuple[Any, ...]
-Parameters = Sequence[Any] | Mapping[str, Any]
+Parameters = Sequence[object] | Mapping[str, object]
 
 
 class Warning(Exception):
@@ -198,7 +200,7 @@ class Connection:
         with _translate_errors():
             return [view.name for view, _ in user_views.listed(self._source)]
 
-    def _run(self, query: str, parameters: Any) -> Any:
+    def _run(self, query: str, parameters: Parameters | None) -> Relation:
         return self._source.sql(query, parameters)
 
     def _statements(self, query: str) -> list[ParsedStatement]:
@@ -224,7 +226,7 @@ class Cursor:
         self.arraysize = 1
         self.description: list[Row] | None = None
         self._is_closed = False
-        self._relation: Any = None
+        self._relation: Relation | None = None
         self._rows: Iterator[Row] | None = None
 
     @property
@@ -287,7 +289,7 @@ class Cursor:
             reader: pa.RecordBatchReader = self._unread_relation().to_arrow_reader(rows_per_batch)
             return reader
 
-    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+    def setinputsizes(self, sizes: Sequence[object]) -> None:
         """Do nothing, as PEP 249 allows."""
 
     def setoutputsize(self, size: int, column: int | None = None) -> None:
@@ -306,7 +308,7 @@ class Cursor:
         if not parsed[0].is_query:
             raise NotSupportedError(_WRITES)
 
-    def _unread_relation(self) -> Any:
+    def _unread_relation(self) -> Relation:
         self._check()
         if self._relation is None:
             raise InterfaceError("there is no result: execute a query first")
@@ -352,7 +354,7 @@ class Cursor:
 _WRITES = "a lake is read through SQL, not written: append events with lakelog.open(path).append"
 
 
-def _column_description(name: str, column_type: Any) -> Row:
+def _column_description(name: str, column_type: DuckDBPyType) -> Row:
     """A column as PEP 249 describes it; its type code is a name without parameters."""
     precision = scale = None
     if column_type.id == "decimal":

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lakelog.export as exports
 import lakelog.search as searches
@@ -32,6 +32,7 @@ from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
     from lakelog import subscriptions
@@ -196,7 +197,7 @@ class Lake:
         self.writer().append(encode.encode_plain(rows), wal.QUARANTINED)
 
     def sql(
-        self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
+        self, query: str, params: object = None, *, variables: Mapping[str, object] | None = None
     ) -> Relation:
         """Run SQL; return a relation over the state as of this call, evaluated when it is read.
 
@@ -231,10 +232,10 @@ class Lake:
     def view(
         self,
         name: str,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         *,
-        since: Any = None,
-        until: Any = None,
+        since: object = None,
+        until: object = None,
     ) -> pa.Table:
         """Answer a view as an Arrow table, with values of its parameters: see `lakelog.views`.
 
@@ -252,7 +253,7 @@ class Lake:
         out: Path,
         *,
         format: str | None = None,
-        params: Any = None,
+        params: object = None,
         partition_by: Sequence[str] = (),
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
@@ -323,7 +324,7 @@ class Lake:
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
         return PinnedLake(self.store, self.branch_name, self._views, digest)
 
-    def explain(self, query: str, params: Any = None) -> tuple[int, int]:
+    def explain(self, query: str, params: object = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
         return self._session.plan(query, frames.parameters(params))
 
@@ -340,7 +341,7 @@ class Lake:
                 return pending.head
         return self.sealer().settle(hint=hint, follow=follow)
 
-    def engine(self) -> Any:
+    def engine(self) -> duckdb.DuckDBPyConnection:
         """This process's database, in memory; a cursor() of it serves one query."""
         self._require_open()
         return self._session.connect()

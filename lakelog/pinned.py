@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lakelog.export as exports
 import lakelog.search as searches
@@ -37,7 +37,7 @@ class PinnedLake:
         self.id = digest
 
     def sql(
-        self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
+        self, query: str, params: object = None, *, variables: Mapping[str, object] | None = None
     ) -> Relation:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
         scope = frames.among(variables, sys._getframe(1))
@@ -66,7 +66,7 @@ class PinnedLake:
         out: str | os.PathLike[str],
         *,
         format: str | None = None,
-        params: Any = None,
+        params: object = None,
         partition_by: Sequence[str] = (),
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
@@ -87,7 +87,7 @@ class PinnedLake:
         """Number of events."""
         return self._session.count(self.id)
 
-    def explain(self, query: str, params: Any = None) -> tuple[int, int]:
+    def explain(self, query: str, params: object = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of this state)."""
         return self._session.plan(query, frames.parameters(params), self.id)
 

@@ -17,10 +17,16 @@ from typing import Any, cast
 from sqlalchemy import exc, types
 from sqlalchemy.engine import URL, Connection, reflection
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.engine.interfaces import ReflectedColumn, ReflectedPrimaryKeyConstraint
+from sqlalchemy.engine.interfaces import (
+    ReflectedColumn,
+    ReflectedPrimaryKeyConstraint,
+    ReflectedTableComment,
+)
 from sqlalchemy.sql import compiler
+from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
+from lakelog.event.types import JsonObject
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.segments.sql import identifier
 
@@ -54,14 +60,14 @@ def _pointer(steps: Sequence[str | int]) -> str:
 class _Member(types.JSON.JSONIndexType):
     """`data["model"]`, or an element by its number."""
 
-    def bind_processor(self, dialect: Any) -> Callable[[Any], Any]:
+    def bind_processor(self, dialect: object) -> Callable[[Any], str | int]:
         return lambda step: step if isinstance(step, int) else _pointer([step])
 
 
 class _Path(types.JSON.JSONPathType):
     """`data["usage", "tokens", 0]`."""
 
-    def bind_processor(self, dialect: Any) -> Callable[[Any], Any]:
+    def bind_processor(self, dialect: object) -> Callable[[Any], str | int]:
         return _pointer
 
 
@@ -71,7 +77,9 @@ _STEPS: Any = {types.JSON.JSONIndexType: _Member, types.JSON.JSONPathType: _Path
 class _Compiler(compiler.SQLCompiler):
     """SQL as DuckDB has it, where it differs from the standard."""
 
-    def visit_json_getitem_op_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
+    def visit_json_getitem_op_binary(
+        self, binary: BinaryExpression[Any], operator: object, **kwargs: object
+    ) -> str:
         """A member of JSON: as JSON, or as the type that `.as_integer()` and others ask for."""
         left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
         if isinstance(binary.type, types.JSON):
@@ -81,24 +89,28 @@ class _Compiler(compiler.SQLCompiler):
 
     visit_json_path_getitem_op_binary = visit_json_getitem_op_binary
 
-    def visit_regexp_match_op_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
+    def visit_regexp_match_op_binary(
+        self, binary: BinaryExpression[Any], operator: object, **kwargs: object
+    ) -> str:
         left, right = (self.process(side, **kwargs) for side in (binary.left, binary.right))
         return f"regexp_matches({left}, {right})"
 
-    def visit_not_regexp_match_op_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
+    def visit_not_regexp_match_op_binary(
+        self, binary: BinaryExpression[Any], operator: object, **kwargs: object
+    ) -> str:
         return f"NOT {self.visit_regexp_match_op_binary(binary, operator, **kwargs)}"
 
 
 class _TypeCompiler(compiler.GenericTypeCompiler):
     """Names of types, where DuckDB's differ from the standard's."""
 
-    def visit_FLOAT(self, type_: Any, **kwargs: Any) -> str:
+    def visit_FLOAT(self, type_: object, **kwargs: object) -> str:
         return "DOUBLE"  # FLOAT has four bytes here, Python's float eight
 
-    def visit_TIMESTAMP(self, type_: Any, **kwargs: Any) -> str:
+    def visit_TIMESTAMP(self, type_: types.DateTime, **kwargs: object) -> str:
         return "TIMESTAMP WITH TIME ZONE" if type_.timezone else "TIMESTAMP"
 
-    def visit_datetime(self, type_: Any, **kwargs: Any) -> str:
+    def visit_datetime(self, type_: types.DateTime, **kwargs: object) -> str:
         return self.visit_TIMESTAMP(type_, **kwargs)
 
 
@@ -124,7 +136,7 @@ class LakeDialect(DefaultDialect):
         """Return the driver."""
         return dbapi
 
-    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+    def create_connect_args(self, url: URL) -> tuple[list[str], JsonObject]:
         """Return what `lakelog.connect` is called with. Raises ArgumentError."""
         if url.host or url.username or url.port:
             raise exc.ArgumentError(
@@ -141,41 +153,41 @@ class LakeDialect(DefaultDialect):
     def initialize(self, connection: Connection) -> None:
         """Ask nothing: every lake is alike, and has no isolation levels."""
 
-    def do_ping(self, dbapi_connection: Any) -> bool:
+    def do_ping(self, dbapi_connection: object) -> bool:
         """A lake that was opened can be read."""
         return True
 
     @reflection.cache
-    def get_schema_names(self, connection: Connection, **_: Any) -> list[str]:
+    def get_schema_names(self, connection: Connection, **_: object) -> list[str]:
         """Return the one schema that tables without another are in."""
         return [_SCHEMA]
 
     @reflection.cache
     def get_table_names(
-        self, connection: Connection, schema: str | None = None, **_: Any
+        self, connection: Connection, schema: str | None = None, **_: object
     ) -> list[str]:
         """Return the tables of a lake."""
         return list(TABLES) if schema in (None, _SCHEMA) else []
 
     @reflection.cache
     def get_view_names(
-        self, connection: Connection, schema: str | None = None, **_: Any
+        self, connection: Connection, schema: str | None = None, **_: object
     ) -> list[str]:
         """Return the views that lakelog brings, and the lake's own."""
         return _lake(connection).view_names() if schema in (None, _SCHEMA) else []
 
-    def get_temp_table_names(self, *_: Any, **__: Any) -> list[str]:
+    def get_temp_table_names(self, *_: object, **__: object) -> list[str]:
         """Return none: a lake is not written."""
         return []
 
     get_temp_view_names = get_temp_table_names
 
-    def get_sequence_names(self, *_: Any, **__: Any) -> list[str]:
+    def get_sequence_names(self, *_: object, **__: object) -> list[str]:
         """Return none."""
         return []
 
     def has_table(
-        self, connection: Connection, table_name: str, schema: str | None = None, **_: Any
+        self, connection: Connection, table_name: str, schema: str | None = None, **_: object
     ) -> bool:
         """Whether there is a table or view of the name; a type's, too, with schema `types`."""
         try:
@@ -186,7 +198,7 @@ class LakeDialect(DefaultDialect):
 
     @reflection.cache
     def get_columns(
-        self, connection: Connection, table_name: str, schema: str | None = None, **_: Any
+        self, connection: Connection, table_name: str, schema: str | None = None, **_: object
     ) -> list[ReflectedColumn]:
         """Return columns with their types; also those of `types.NAME` and of `"v1".events`."""
         return [
@@ -202,23 +214,23 @@ class LakeDialect(DefaultDialect):
             )
         ]
 
-    def get_pk_constraint(self, *_: Any, **__: Any) -> ReflectedPrimaryKeyConstraint:
+    def get_pk_constraint(self, *_: object, **__: object) -> ReflectedPrimaryKeyConstraint:
         """Return none: events have no key but `seq`, which nothing enforces."""
         return {"constrained_columns": [], "name": None}
 
-    def get_foreign_keys(self, *_: Any, **__: Any) -> list[Any]:
+    def get_foreign_keys(self, *_: object, **__: object) -> list[Any]:
         """Return none."""
         return []
 
     get_indexes = get_unique_constraints = get_check_constraints = get_foreign_keys
 
-    def get_table_comment(self, *_: Any, **__: Any) -> Any:
+    def get_table_comment(self, *_: object, **__: object) -> ReflectedTableComment:
         """Return none."""
         return {"text": None}
 
     def _description(
         self, connection: Connection, table: str, schema: str | None
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[dbapi.Row]:
         """Describe a table as PEP 249 does. Raises NoSuchTableError."""
         names = [table] if schema in (None, _SCHEMA) else [schema, table]
         try:
@@ -234,7 +246,7 @@ class LakeDialect(DefaultDialect):
 
 
 def _lake(connection: Connection) -> dbapi.Connection:
-    lake: Any = connection.connection.dbapi_connection
+    lake: object = connection.connection.dbapi_connection
     return cast(dbapi.Connection, lake)
 
 

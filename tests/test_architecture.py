@@ -40,7 +40,7 @@ ORDER = {
         cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
-    "event": "exact exported levels uniform encode arrow_rows types bookkeeping",
+    "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
         move_pack ref merge_note refs branch_life policy signatures verified_files machine
         bootstrap tracking sealer_process clock tail receipt append_batch writer async_append

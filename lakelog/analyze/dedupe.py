@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -31,8 +31,11 @@ from lakelog.segments.sql import identifier
 from lakelog.store import disk
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy as np
     import pyarrow as pa
+
+    from lakelog.query.relation import Relation
 else:
     pa = Lazy("pyarrow")
 
@@ -66,7 +69,7 @@ class Plan:
 
 def duplicates(
     lake: Lake | PinnedLake, by: By, limit: int | None = None, *, nulls: bool = False
-) -> Any:
+) -> Relation:
     """Return each key with more than one event: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
     key = key_of(by, nulls)
@@ -85,17 +88,17 @@ def duplicates(
         ORDER BY events DESC, first, {groups}{most}""")
 
 
-def first(lake: Lake | PinnedLake, by: By) -> Any:
+def first(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the earliest event of each key."""
     return _row_per_key(lake, by, _ORDER)
 
 
-def last(lake: Lake | PinnedLake, by: By) -> Any:
+def last(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the event with the latest time of each key."""
     return _row_per_key(lake, by, _BACK)
 
 
-def latest(lake: Lake | PinnedLake, by: By) -> Any:
+def latest(lake: Lake | PinnedLake, by: By) -> Relation:
     """Return the event of each key that was stored last, whatever time it names."""
     return _row_per_key(lake, by, _STORED)
 
@@ -144,7 +147,7 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     )
 
 
-def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
+def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckdb.DuckDBPyRelation:
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
@@ -156,9 +159,10 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Any:
     cursor = lake.engine().cursor()
     cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
     source = segment_sql.rows_sql(lake.store.paths, entries)
-    return cursor.sql(
+    chosen_rows: duckdb.DuckDBPyRelation = cursor.sql(
         f"SELECT * FROM ({source}) WHERE seq IN (SELECT seq FROM chosen) ORDER BY seq"
     )
+    return chosen_rows
 
 
 def apply(
@@ -192,7 +196,7 @@ def _repeated_hashes(key: EventKey) -> str:
     return f"SELECT {key.hash} AS h FROM events WHERE {key.given} GROUP BY 1 HAVING count(*) > 1"
 
 
-def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Any:
+def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Relation:
     key = key_of(by)
     return lake.sql(
         f"SELECT * FROM events WHERE {key.given}"

@@ -7,9 +7,8 @@ PATTERNS_MAX patterns, so that the cost stays that of one scan.
 
 from __future__ import annotations
 
-from typing import Any
-
 from lakelog.errors import InvalidSetting
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import part_of
@@ -28,7 +27,7 @@ _MASKS = (
 
 def near_duplicates(
     lake: Lake | PinnedLake, field: str = "message", threshold: float = 0.8, limit: int = 50
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return groups of near-duplicates of a column or field of data, the largest first.
 
     Each has `pattern`, `example`, `events`, `variants` (different texts), `first` and `last`
@@ -53,9 +52,9 @@ def near_duplicates(
     return sorted(several, key=lambda g: (-g["events"], g["pattern"]))[:limit]
 
 
-def _group(patterns: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+def _group(patterns: list[JsonObject], threshold: float) -> list[JsonObject]:
     """Put each pattern with the first group whose words it shares."""
-    groups: list[tuple[set[str], dict[str, Any]]] = []
+    groups: list[tuple[set[str], JsonObject]] = []
     for pattern in patterns:
         words = set(pattern["pattern"].split())
         # The most frequent pattern of a group comes first and names it.

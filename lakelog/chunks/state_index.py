@@ -13,10 +13,11 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
+from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, parse_state
@@ -154,7 +155,7 @@ def _malformed() -> Iterator[None]:
 # --- pieces --------------------------------------------------------------------------------------
 
 
-def _pieces(blocks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+def _pieces(blocks: Iterator[bytes]) -> Iterator[JsonObject]:
     """Yield an index in objects with some of its entries or chunks each, and check its format."""
     version = None
     for line in _texts(blocks):
@@ -189,7 +190,7 @@ def _texts(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield opening + waiting
 
 
-def _chunks(members: dict[str, Any]) -> list[ChunkRef]:
+def _chunks(members: JsonObject) -> list[ChunkRef]:
     listed_chunks = [(_digest(name), _count(size)) for name, size in members.get("chunks", ())]
     if any(not 0 < size <= CHUNK_MAX for _, size in listed_chunks):
         raise ValueError("a chunk of no possible length")
@@ -255,7 +256,7 @@ class _Tree:
             raise ValueError("a hard link to no file of it")
 
     @staticmethod
-    def _find(hashes: Any, ascending: Any, order: Any) -> Any:
+    def _find(hashes: np.ndarray, ascending: np.ndarray, order: np.ndarray) -> np.ndarray:
         indices = np.searchsorted(ascending, hashes).astype(np.uint32)
         return order[np.minimum(indices, len(order) - 1)]
 
@@ -297,8 +298,8 @@ def _check_sums(chunk_bytes: int, file_bytes: int) -> None:
 # --- entries -------------------------------------------------------------------------------------
 
 
-def _to_json(entry: StateEntry) -> dict[str, Any]:
-    body: dict[str, Any] = {"path": _to_text(entry.path), "kind": entry.kind}
+def _to_json(entry: StateEntry) -> JsonObject:
+    body: dict[str, object] = {"path": _to_text(entry.path), "kind": entry.kind}
     if entry.kind == "hard":
         return body | {"target": _to_text(entry.target)}
     body |= {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime": entry.mtime}
@@ -315,7 +316,7 @@ def _to_json(entry: StateEntry) -> dict[str, Any]:
     return body
 
 
-def _from_json(body: dict[str, Any]) -> StateEntry:
+def _from_json(body: JsonObject) -> StateEntry:
     path, entry_kind = _to_bytes(body["path"]), body["kind"]
     if entry_kind not in _KINDS:
         raise ValueError(f"an entry of kind {entry_kind!r}")
@@ -342,11 +343,11 @@ def _from_json(body: dict[str, Any]) -> StateEntry:
     )
 
 
-def _xattrs(pairs: list[Any]) -> dict[bytes, bytes]:
+def _xattrs(pairs: list[list[str]]) -> dict[bytes, bytes]:
     return {_to_bytes(name): base64.b64decode(value, validate=True) for name, value in pairs}
 
 
-def _extents(body: dict[str, Any], size: int) -> tuple[Extent, ...]:
+def _extents(body: JsonObject, size: int) -> tuple[Extent, ...]:
     if "extents" not in body:
         return ((0, size),) if size else ()
     end = 0
@@ -358,13 +359,13 @@ def _extents(body: dict[str, Any], size: int) -> tuple[Extent, ...]:
     return extents
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value <= _SIZE_MAX * 4:
         raise ValueError(f"{value!r} is no count")
     return value
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     if not isinstance(value, str) or parse_state(value + CHUNK) is None:
         raise ValueError(f"{value!r} is no digest")
     return value
@@ -378,5 +379,5 @@ def _to_text(name: bytes) -> str | dict[str, str]:
         return {"hex": name.hex()}
 
 
-def _to_bytes(value: Any) -> bytes:
+def _to_bytes(value: str) -> bytes:
     return value.encode() if isinstance(value, str) else bytes.fromhex(value["hex"])

@@ -163,7 +163,7 @@ class Verbs(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        **extra: Any,
+        **extra: object,
     ) -> Any:
         """Run; with `standalone_mode` every error becomes one line and an exit code."""
         run = functools.partial(

@@ -49,7 +49,7 @@ class App:
         self.say(f"created a lake at {lake.path}")
         return lake
 
-    def say(self, message: str, **style: Any) -> None:
+    def say(self, message: str, **style: object) -> None:
         """Write a message to stderr unless --quiet."""
         if not self.quiet:
             terminal.say(message, **style)
@@ -65,7 +65,7 @@ class App:
 
 
 def verb(
-    examples: str = "", name: str | None = None, **attributes: Any
+    examples: str = "", name: str | None = None, **attributes: object
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command that gets the App first and accepts --lake, --branch, -q and -v, too."""
 
@@ -89,7 +89,7 @@ class VerbGroup(click.Group):
     """A verb with verbs of its own."""
 
     def verb(
-        self, examples: str = "", name: str | None = None, **attributes: Any
+        self, examples: str = "", name: str | None = None, **attributes: object
     ) -> Callable[[Callable[..., None]], click.Command]:
         """Make a verb of this one, as `verb` does."""
 
@@ -101,7 +101,7 @@ class VerbGroup(click.Group):
         return add
 
 
-def verb_group(examples: str, **attributes: Any) -> Callable[[Callable[..., None]], VerbGroup]:
+def verb_group(examples: str, **attributes: object) -> Callable[[Callable[..., None]], VerbGroup]:
     """Make a verb with verbs of its own. It gets the App first if it has options."""
 
     def make(function: Callable[..., None]) -> VerbGroup:
@@ -229,7 +229,7 @@ def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click
     )
 
 
-def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: Any) -> None:
+def _set(attribute: str, ctx: click.Context, _: click.Parameter, value: object) -> None:
     app = ctx.find_object(App)
     # Only what was given after the verb changes what was given before it.
     if value is not None and app is not None:

@@ -113,7 +113,7 @@ def _since(hours: float | None) -> str:
     return f"time >= make_timestamptz({round(since * 1e6)})"
 
 
-def _write(app: App, query: str, params: dict[str, Any], target: OutputTarget) -> None:
+def _write(app: App, query: str, params: dict[str, object], target: OutputTarget) -> None:
     """Write the rows of a query."""
     with app.open() as lake:
         relation = lake.sql(query, params or None)

@@ -18,7 +18,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -145,7 +144,7 @@ _NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 _QUOTED = re.compile(r"'([^']*)'")
 
 
-def guard(run: Callable[[], Any]) -> int:
+def guard(run: Callable[[], object]) -> int:
     """Run a command line; report what went wrong in one line; return the exit code."""
     try:
         code = run()

@@ -34,7 +34,9 @@ class InputFormat(click.ParamType[str]):
         """Return the placeholder for help texts; there are too many formats to name all."""
         return "FORMAT"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
         """Return the value. Fails with a one-line reason where no lake could know it."""
         name = str(value)
         try:

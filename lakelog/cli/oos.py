@@ -184,7 +184,7 @@ def demo(
 
     It needs no network and touches no lake of yours.
     """
-    answers: dict[str, Any] = {}
+    answers: dict[str, object] = {}
     checks = _play(app, answers)
     failed = [check for check in checks if check.fault]
     record = {"passed": not failed, "checks": list(map(asdict, checks)), "answers": answers}
@@ -207,7 +207,7 @@ def validate(app: App, target: OutputTarget = OUTPUT) -> None:
     exits.exit_if(failed, exits.WRONG)
 
 
-def _play(app: App, answers: dict[str, Any]) -> list[oos_demo.DemoCheck]:
+def _play(app: App, answers: dict[str, object]) -> list[oos_demo.DemoCheck]:
     """Use the components, and say of each whether it works."""
     checks = []
     with (

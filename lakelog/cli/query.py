@@ -149,7 +149,7 @@ def _answer(
                 emit(replace(result, batches=monitor.over(result.batches)), target)
 
 
-def _explain(opened_segments: int, segments: int, relation: Any, target: OutputTarget) -> None:
+def _explain(opened_segments: int, segments: int, relation: object, target: OutputTarget) -> None:
     plan = _plan(relation)
     record = {"segments_opened": opened_segments, "segments": segments, "plan": plan}
     message = f"opens {opened_segments:,} of {terminal.many(segments, 'segment')}\n\n{plan}\n"

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -107,7 +106,7 @@ def _target(command: str | None, url: str | None) -> ReplayTarget:
 def _pausing(pace: replays.ReplayPace) -> Iterator[None]:
     """Let SIGUSR1 pause a replay and let it go on."""
 
-    def toggle(*_: Any) -> None:
+    def toggle(*_: object) -> None:
         pace.toggle()
 
     before = signal.signal(signal.SIGUSR1, toggle)

@@ -188,7 +188,7 @@ def _write(output_lines: list[str]) -> None:
 
 def _found(
     line: str,
-    event: dict[str, Any],
+    event: dict[str, object],
     width: int,
     pattern: re.Pattern[str] | None,
     *,
@@ -236,7 +236,7 @@ def _emit_fields(
     emit_words(result, target, lambda: "".join(_facets(rows)) or "no events\n")
 
 
-def _facets(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+def _facets(rows: Iterable[tuple[object, ...]]) -> Iterator[str]:
     room = terminal.width() - 14
     for field, values in groupby(rows, key=lambda row: row[0]):
         yield paint(f"{cell(field)}\n", sys.stdout, bold=True)

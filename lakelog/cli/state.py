@@ -39,7 +39,7 @@ _INFO = (
 )
 
 
-def _retention(keep: Any) -> Any:
+def _retention(keep: object) -> Any:
     """Declare `keep` with the options that keep states of days, weeks, months and years."""
     words = "Keep also the newest state of each of the last N {}s that have one."
     periods = {

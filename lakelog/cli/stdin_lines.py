@@ -41,7 +41,7 @@ class InputLine:
     offset: int
     text: bytes
     fault: str = ""
-    value: Any = None
+    value: object = None
     unit: str = LINE
 
     @property
@@ -222,7 +222,7 @@ def _document_events(buffered: list[InputLine]) -> list[InputLine | None] | None
     ]
 
 
-def _elements(value: Any) -> list[Any] | None:
+def _elements(value: object) -> list[Any] | None:
     """Return the elements of an array or the records of a `Records` object."""
     if isinstance(value, list):
         return value

@@ -182,7 +182,7 @@ class _Writer:
             output = "".join(self._event_lines(event, width, colour) for event in batch.to_pylist())
             write_text(output, out, OutputTarget("table"))
 
-    def _event_lines(self, event: dict[str, Any], width: int, colour: bool) -> str:
+    def _event_lines(self, event: dict[str, object], width: int, colour: bool) -> str:
         """Return an event's line, after a line with the day where that changes."""
         day, lines = f"{event['time']:%Y-%m-%d}", line(event, width, colour) + "\n"
         if day == self._day:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -158,7 +158,7 @@ def _answer(
         emit(_result(lake, rows, target, main), target)
 
 
-def _result(lake: Lake, rows: Any, target: OutputTarget, main: tuple[str, ...]) -> QueryResult:
+def _result(lake: Lake, rows: object, target: OutputTarget, main: tuple[str, ...]) -> QueryResult:
     result = result_of(lake.engine().cursor().from_arrow(rows), target.format)
     return dataclasses.replace(result, main=main)
 

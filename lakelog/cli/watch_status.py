@@ -49,13 +49,13 @@ def _status_of(path: str) -> dict[str, Any]:
     return status
 
 
-def _running(status: dict[str, Any]) -> str:
+def _running(status: dict[str, object]) -> str:
     if status["running"]:
         return f"running since {status['started']}, process {status['pid']}"
     return f"not running; last started {status['started']}"
 
 
-def _journal_lines(status: dict[str, Any]) -> str:
+def _journal_lines(status: dict[str, object]) -> str:
     lines = [
         f"the journal: {_running(status)}",
         f"  events       {status['events']:,}; {status['quarantined']:,} entries quarantined",

@@ -22,7 +22,8 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from http.client import HTTPMessage
+from typing import IO
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients.address import ESCAPES
@@ -78,8 +79,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_repeats = max_redirections = 1 << 30
 
     def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         """Return the next request. Raises DownloadFailed for one too many."""
         self.count += 1
         if self.count > self.most:

@@ -21,6 +21,7 @@ from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRef
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
     from confluent_kafka.admin import AdminClient
 
 kafka = Lazy("confluent_kafka")
@@ -68,7 +69,7 @@ class KafkaConfig:
         """Hosts and topic, for messages."""
         return f"kafka://{self.hosts}/{self.topic}"
 
-    def client(self, role: str, **settings: Any) -> KafkaClient:
+    def client(self, role: str, **settings: object) -> KafkaClient:
         """Return a client of a class of confluent_kafka. Raises MissingPackage, InvalidSetting."""
         return KafkaClient(self, role, settings)
 
@@ -87,9 +88,9 @@ class KafkaConfig:
 class KafkaClient:
     """A consumer or producer, and what its threads report of the connection."""
 
-    def __init__(self, config: KafkaConfig, role: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, config: KafkaConfig, role: str, settings: Mapping[str, object]) -> None:
         self._config = config
-        self._fault: Any = None
+        self._fault: KafkaError | None = None
         self._mutex = threading.Lock()
         try:
             make = getattr(kafka, role)
@@ -135,7 +136,7 @@ class KafkaClient:
         if fault is not None:
             raise self.failure(fault)
 
-    def failure(self, error: Any) -> LakelogError:
+    def failure(self, error: KafkaError) -> LakelogError:
         """The error that says in one line what is wrong: Unreachable where user, password or
         certificate is refused, ConnectionLost where another attempt may help, else SyncRefused."""
         address, hidden = self._config.address, self._config.hide
@@ -160,7 +161,7 @@ class KafkaClient:
             )
         return SyncRefused(f"{address}: {hidden(error.str())}")
 
-    def _note(self, error: Any) -> None:
+    def _note(self, error: KafkaError) -> None:
         """Keep what a thread reports; a refusal explains what comes after it."""
         if _is_refusal(error) or error.name() == "_ALL_BROKERS_DOWN":
             with self._mutex:
@@ -168,7 +169,7 @@ class KafkaClient:
                     self._fault = error
 
 
-def _is_refusal(error: Any) -> bool:
+def _is_refusal(error: KafkaError) -> bool:
     """Whether another attempt cannot help: user, password or certificate is refused."""
     return error.name() in _REFUSED or "SSL handshake" in error.str()
 

@@ -26,6 +26,7 @@ from lakelog.clients.address import without_secrets
 from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.clients.redis_pool import disconnect_idle, pool_of
 from lakelog.errors import LakelogError, Unreachable
+from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")
@@ -153,7 +154,7 @@ class RedisClient:
     def _expiry(self) -> datetime | None:
         link = self.pool.get_connection()
         try:
-            peer: dict[str, Any] = getattr(link._sock, "getpeercert", dict)() or {}
+            peer: JsonObject = getattr(link._sock, "getpeercert", dict)() or {}
         finally:
             self.pool.release(link)
         if "notAfter" not in peer:

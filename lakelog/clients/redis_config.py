@@ -31,11 +31,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 from lakelog.clients.address import Address, quoted, shown
 from lakelog.errors import InvalidSetting
+from lakelog.event.types import JsonObject
 
 RedisLogin = tuple[str, str]
 """A user name and a password; empty ones are not sent."""
@@ -145,7 +145,7 @@ class RedisConfig:
         env, options = os.environ if environ is None else environ, address.options
         if address.scheme not in SCHEMES:
             raise InvalidSetting(_EXAMPLE)
-        places: dict[str, Any] = {}
+        places: JsonObject = {}
         names = address.names()
         if address.scheme == "unix":
             places, names = {"socket": unquote(address.path)}, []

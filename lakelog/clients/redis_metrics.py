@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from typing import Any
+
+from lakelog.event.types import JsonObject
 
 _LATENCIES, _PREFIXES, _SEPARATOR = 1_000, 1_000, ":"
 _REST = "(other)"
@@ -46,7 +47,7 @@ class RedisMetrics:
             self._hits += is_hit
             self._misses += not is_hit
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> JsonObject:
         """Return calls, errors, error_rate and hit_rate (shares from 0 to 1, None before the first
         call), latency_ms {command: {count, p50, p95, p99, max}} over the last 1,000 calls of each,
         and the ten prefixes of keys that are asked for most."""

@@ -66,15 +66,15 @@ def disconnect_idle(pool: Any) -> None:
             connection.disconnect()
 
 
-def _shared(config: RedisConfig) -> dict[str, Any]:
+def _shared(config: RedisConfig) -> dict[str, object]:
     """Options of connections to servers and to Sentinels."""
     # redis-py must not retry by itself: it does not know what can be repeated.
     retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
     return {"socket_timeout": config.timeout, "retry": retry}
 
 
-def _tls(config: RedisConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+def _tls(config: RedisConfig) -> dict[str, object]:
+    options: dict[str, object] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
     if config.cert:
         is_text = config.cert.lstrip().startswith("-----BEGIN")
@@ -112,7 +112,7 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
     class Connection(base_class):  # type: ignore[misc]
         """A connection that introduces itself, and looks for the primary first."""
 
-        def __init__(self, **options: Any) -> None:
+        def __init__(self, **options: object) -> None:
             super().__init__(**options)
             self.register_connect_callback(self._introduce)
 
@@ -122,7 +122,7 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
                 self.host, self.port = discover()
             super().connect()
 
-        def _introduce(self, _: Any) -> None:
+        def _introduce(self, _: object) -> None:
             # Only for others to see: users of few rights have none to CLIENT SETNAME.
             with contextlib.suppress(redis.ResponseError):
                 self.send_command("CLIENT", "SETNAME", NAME, check_health=False)

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import time
-from typing import Any
 
 from lakelog import backup, pipeline
 from lakelog import lake as lakes
@@ -24,6 +23,7 @@ from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import bookkeeping
+from lakelog.event.types import JsonObject
 from lakelog.files.rotation import base_name
 from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
@@ -93,7 +93,7 @@ class BatchDatabaseSync:
         self._ingest()
         return self._sync(TRANSCRIPTS, _TRANSCRIPTS_SQL, batch_size).written
 
-    def sync_processing_stats(self) -> dict[str, Any]:
+    def sync_processing_stats(self) -> JsonObject:
         """Write the figures of now, if they have changed since the last sync; return them.
 
         {'events', 'discovered', 'processing', 'completed', 'failed', 'total_failures',
@@ -109,7 +109,7 @@ class BatchDatabaseSync:
         self._sync(STATS, _STATS_SQL, BATCH_SIZE)
         return stats
 
-    def full_sync(self, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
+    def full_sync(self, batch_size: int = BATCH_SIZE) -> JsonObject:
         """Write both tables, then clean up the log.
 
         Returns {'transcripts': rows written, 'stats': the figures, 'rotated': the log's new path

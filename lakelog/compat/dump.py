@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
@@ -26,6 +25,7 @@ from lakelog.clients.redis_pool import require_package
 from lakelog.collect import Watcher, lock_path, run
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event.encode import parse_time
+from lakelog.event.types import JsonObject
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
 from lakelog.recent import RecentEntries, RecentEntry, RecentFeeder, from_lake
@@ -61,7 +61,7 @@ class LogEntry:
             # As the class is frozen, by the way of its own __init__.
             object.__setattr__(self, "timestamp", parse_time(self.timestamp))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as a dict that JSON can hold; the timestamp is ISO 8601 text."""
         moment = self.timestamp.isoformat().removesuffix("+00:00")
         return {
@@ -73,7 +73,7 @@ class LogEntry:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> LogEntry:
+    def from_dict(cls, data: JsonObject) -> LogEntry:
         """Return the entry that a dict holds; a time may be ISO 8601 text, a datetime or seconds.
 
         Raises InvalidEvent for a time that is none, KeyError where timestamp or content is missing.
@@ -308,7 +308,7 @@ class OMEGALogManager:
         self.close()
 
 
-def _entry(row: dict[str, Any], names: dict[str, str]) -> LogEntry:
+def _entry(row: JsonObject, names: dict[str, str]) -> LogEntry:
     """Return a row of the lake as an entry."""
     path = names.get(row["origin"])
     data = _parse_data(row["data"])

@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -27,6 +27,7 @@ from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
 from lakelog.event.encode import EncodedBatch, encode, gather, parse_time
 from lakelog.event.exact import kind, spell_numbers, to_json
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap
@@ -101,7 +102,7 @@ class EventDatabase:
         row = self._table().find(number)
         return None if row is None else row | {"data": _parsed(row["data_json"])}
 
-    def get_database_stats(self) -> dict[str, Any]:
+    def get_database_stats(self) -> JsonObject:
         """Return total_events, event_types {type: count}, oldest and newest (seconds), processed,
         database_size_mb and database_path."""
         return {**self._table().stats(), "database_path": self.lake.path}

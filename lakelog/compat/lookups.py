@@ -24,6 +24,7 @@ from lakelog.compat import omega, packs
 from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
@@ -126,10 +127,10 @@ class Lookups:
                     return self._old_row(self._pack(key).row(int(rows[index])))
         return None
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> JsonObject:
         """Return total_events, event_types {type: count}, oldest and newest time and marked events,
         from manifests and the tail, and database_size_mb, which the lake's files take on disk."""
-        counts: dict[str, Any] = self._answer("stats", self._measure)
+        counts: JsonObject = self._answer("stats", self._measure)
         # Asked each time: gc changes it, and no state.
         size = round(stats.disk_bytes(self._store) / 1e6, 3)
         return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}

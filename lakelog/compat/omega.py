@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.segments.connection import Connect
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -115,7 +117,7 @@ def created_of(id: str | None, ingested: int) -> float:
     return ingested / 1e6
 
 
-def action_and_data(data: str | None, connect: Any) -> tuple[str | None, str | None]:
+def action_and_data(data: str | None, connect: Connect) -> tuple[str | None, str | None]:
     """Return `action` and `data_json` of an event's data, as the table has them.
 
     `connect` returns the engine, which is asked only where numbers have several spellings.
@@ -131,7 +133,7 @@ def action_and_data(data: str | None, connect: Any) -> tuple[str | None, str | N
     if payload is None or _ENGINE_WRITES.search(encoded) or orjson.dumps(payload) != encoded:
         query = f"SELECT {_JSON}->>'$.action', {DATA_JSON} FROM (SELECT $1::VARCHAR AS data)"
         with connect().cursor() as cursor:
-            action, remainder = cursor.execute(query, [data]).fetchone()
+            ((action, remainder),) = cursor.execute(query, [data]).fetchall()
         return action, remainder
     if not isinstance(payload, dict) or "action" not in payload:
         return None, data

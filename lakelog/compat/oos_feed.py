@@ -15,13 +15,14 @@ import ctypes
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
 from lakelog.compat.oos_state import FAILURES, HOUR, STATES, LogEvent, LoggedFailure, LogState
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import EPOCH, parse_time
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.loggers.destination import flush_lake
 from lakelog.loggers.logfile import flush_file
@@ -243,8 +244,8 @@ class LakeFeed:
         return {row["bucket"] // HOUR: row["events"] for row in rows}
 
     def _rows(
-        self, view: str, params: Mapping[str, Any] | None = None, **window: int
-    ) -> list[dict[str, Any]]:
+        self, view: str, params: Mapping[str, object] | None = None, **window: int
+    ) -> list[JsonObject]:
         """Return the rows of a view; times are numbers of us, which need no pandas."""
         table = self._lake.view(view, params, **window)
         for place, column in enumerate(table.schema):

@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from lakelog import lake as lakes
 from lakelog.compat.oos_feed import FileFeed, LakeFeed, OosFeed
 from lakelog.compat.oos_state import HOUR
 from lakelog.errors import InvalidSetting, LakeNotFound
 from lakelog.event.encode import from_micros, parse_time, to_micros
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.settings import span_us
 from lakelog.store import bootstrap
@@ -66,7 +66,7 @@ class OOSViews:
         """Return {'discovered', 'processing', 'completed', 'failed'}: items by latest state."""
         return self._feed.state().standing()
 
-    def throughput_view(self, window: str = "1h") -> dict[str, Any]:
+    def throughput_view(self, window: str = "1h") -> JsonObject:
         """Return completions of a window such as `30m`, `1h` or `7d`, in all, by hour, on average.
 
         {'total_completed', 'hourly_breakdown': {hour: completions}, 'average_per_hour'}; hours are
@@ -84,7 +84,7 @@ class OOSViews:
             "average_per_hour": total / (span / HOUR),
         }
 
-    def error_analysis_view(self) -> dict[str, Any]:
+    def error_analysis_view(self) -> JsonObject:
         """Return {'total_failures', 'error_types': {error: count}, 'recent_failures': [...]}.
 
         An error is `error` of the data, or 'unknown'; the newest ten failures, newest first, have
@@ -106,7 +106,7 @@ class OOSViews:
             ],
         }
 
-    def source_reliability_view(self) -> dict[str, dict[str, Any]]:
+    def source_reliability_view(self) -> dict[str, JsonObject]:
         """Return {source: {'success_rate', 'total_processed'}} of completed and failed events."""
         counts = sorted(self._feed.state().sources.items())
         return {
@@ -117,7 +117,7 @@ class OOSViews:
             for source, (completed, failed) in counts
         }
 
-    def system_health_view(self) -> dict[str, Any]:
+    def system_health_view(self) -> JsonObject:
         """Return {'recent_activity_1h', 'podcast_status', 'system_uptime'}: events of the last
         hour, items by state, and the time since the first event as `2d 5h 30m`."""
         state, end = self._feed.state(), self._now()

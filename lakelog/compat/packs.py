@@ -8,14 +8,16 @@ segment's rows are sorted separately, and only once an id is looked up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.compat import omega
+from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,16 +87,16 @@ class Pack:
         times, rows = self._times[matches].tolist(), self._rows[matches].tolist()
         return list(zip(times, rows, strict=True))[::-1]
 
-    def row(self, place: int) -> dict[str, Any]:
+    def row(self, place: int) -> JsonObject:
         """Return the columns of one row; times as integers, us."""
         return self.rows([place])[0]
 
-    def rows(self, places: list[int]) -> list[dict[str, Any]]:
+    def rows(self, places: list[int]) -> list[JsonObject]:
         """Return the columns of rows, in the order asked for."""
         blocks: dict[int, list[int]] = {}
         for place in places:
             blocks.setdefault(place // BLOCK, []).append(place % BLOCK)
-        by_place: dict[int, dict[str, Any]] = {}
+        by_place: dict[int, dict[str, object]] = {}
         for number, offsets in blocks.items():
             columns = self._block(number)
             low, high = min(offsets), max(offsets)
@@ -109,7 +111,7 @@ class Pack:
                 by_place[number * BLOCK + offset] = dict(zip(columns, row, strict=True))
         return [by_place[place] for place in places]
 
-    def _block(self, number: int) -> Any:
+    def _block(self, number: int) -> pa.Table:
         columns = self._decoded.get(number)
         if columns is None:
             batch = self._blocks.get_batch(number)
@@ -137,14 +139,18 @@ def read(store: Store, entry: SegmentEntry) -> Pack:
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 
 
-def identities(store: Store, entry: SegmentEntry, connection: Any) -> tuple[np.ndarray, np.ndarray]:
+def identities(
+    store: Store, entry: SegmentEntry, connection: duckdb.DuckDBPyConnection
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
     compact.check(store, [entry])
     path = store.paths.object("segments", entry.key)
     return numbers(pq.ParquetFile(path).read(columns=[*IDENTITY, "type"]), connection)
 
 
-def numbers(table: pa.Table, connection: Any) -> tuple[np.ndarray, np.ndarray]:
+def numbers(
+    table: pa.Table, connection: duckdb.DuckDBPyConnection
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of rows and where each row is."""
     cursor = connection.cursor()
     try:

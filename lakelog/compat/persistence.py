@@ -32,6 +32,7 @@ from lakelog.compat.event_store import EventDatabase, encode_events, open_lake
 from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClosed
 from lakelog.event.encode import EncodedBatch
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.store import stats
 from lakelog.store.tail import Tail
@@ -168,7 +169,7 @@ class EventPersistenceManager:
             raise WriterClosed("the persistence manager is not running: start it")
         return StoredEvents(self._pool.submit(self._look_up, filters))
 
-    def _look_up(self, filters: dict[str, Any]) -> list[EventRow]:
+    def _look_up(self, filters: JsonObject) -> list[EventRow]:
         database = self._database
         if database is not None:
             return database.get_events(**filters)
@@ -189,7 +190,7 @@ class EventPersistenceManager:
             return True
         return self._unstored <= self.config["queue_size"] and self._bytes <= _BYTES_MAX
 
-    def _wait_for_room(self) -> Callable[[], Generator[object, None, None]]:
+    def _wait_for_room(self) -> Callable[[], Generator[Any, None, None]]:
         """Wait in a thread without an event loop; else return what awaiting does."""
         try:
             loop = asyncio.get_running_loop()
@@ -374,7 +375,7 @@ class QueueReply:
     """A value that is there at once; awaiting it may wait for something else."""
 
     def __init__(
-        self, value: int, wait: Callable[[], Generator[object, None, None]] | None = None
+        self, value: int, wait: Callable[[], Generator[Any, None, None]] | None = None
     ) -> None:
         self._value, self._wait = value, wait
 
@@ -441,7 +442,7 @@ def _release(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _settings(config: Mapping[str, object]) -> tuple[dict[str, Any], bool]:
+def _settings(config: Mapping[str, object]) -> tuple[JsonObject, bool]:
     """Return the settings and whether persistence is enabled. Raises InvalidSetting."""
     nested = config.get("persistence")
     if not isinstance(nested, (Mapping, type(None))):

@@ -32,6 +32,7 @@ from lakelog.compat.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchData
 from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.event.encode import from_micros
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.pipeline import FETCH, Fact, Item, RunReport, WorkQueue
 from lakelog.runtime.progress import ProgressCallback
@@ -118,7 +119,7 @@ class PodcastProcessor:
         ending = os.path.splitext(urllib.parse.urlsplit(url).path)[1]
         ending = ending if re.fullmatch(r"\.\w{1,8}", ending) else ""
         downloaded = http.download(url, stem + ending, self._limits)
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "file": downloaded.path,
             "bytes": downloaded.bytes,
             "sha256": downloaded.sha256,
@@ -170,7 +171,7 @@ class SimpleLogProcessor:
         self._seen: dict[str, dict[str, object]] = {}
         self._stop = stop or threading.Event()
 
-    def discover_new_episodes(self, max_episodes: int | None = None) -> list[dict[str, Any]]:
+    def discover_new_episodes(self, max_episodes: int | None = None) -> list[JsonObject]:
         """Look into all feeds; return the episodes that are new, at most so many.
 
         A feed that has not changed is not sent again. One that cannot be fetched or read is an
@@ -189,7 +190,7 @@ class SimpleLogProcessor:
 
     def process_episodes_batch(
         self, episodes: Iterable[Episode] | None = None, batch_size: int = 5
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Process episodes, or `batch_size` of those that wait; return {'processed', 'completed',
         'failed'}."""
         if episodes is not None:
@@ -200,7 +201,7 @@ class SimpleLogProcessor:
 
     def run_continuous_processing(
         self, batch_size: int = 5, max_batches: int | None = None, interval: float = 300.0
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Look into the feeds and process what is new, in batches, until `stop` or so many batches.
 
         Between two looks it waits `interval` seconds; with `max_batches` it ends as soon as nothing
@@ -222,7 +223,7 @@ class SimpleLogProcessor:
             self.sync_database()
         return self.get_analytics_summary()
 
-    def sync_database(self, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
+    def sync_database(self, batch_size: int = BATCH_SIZE) -> JsonObject:
         """Bring `database`, or else oos.db, up to date with the log; return what
         `BatchDatabaseSync.full_sync` does. Raises as it does."""
         with BatchDatabaseSync(self.database or DEFAULT_DATABASE, self.log) as sync:
@@ -232,7 +233,7 @@ class SimpleLogProcessor:
         """End `run_continuous_processing` after what is running; any thread may ask for it."""
         self._stop.set()
 
-    def get_analytics_summary(self) -> dict[str, Any]:
+    def get_analytics_summary(self) -> JsonObject:
         """Return the five views: podcast_status, throughput (of a day), errors, source_reliability
         and system_health."""
         views = get_views(self.log if isinstance(self.log, Lake) else os.fspath(self.log))
@@ -323,7 +324,7 @@ class SimpleLogProcessor:
             episode["transcript"] = {"url": enclosure_url, "type": offered.type}
         return episode
 
-    def _report(self, name: str, address: str, data: dict[str, Any]) -> None:
+    def _report(self, name: str, address: str, data: dict[str, object]) -> None:
         moment = from_micros(time.time_ns() // 1000).replace(tzinfo=None)
         fact: Fact = {
             "time": f"{moment.isoformat(timespec='microseconds')}Z",

@@ -28,6 +28,7 @@ from lakelog.clients.redis_client import RedisClient, is_of_other_type
 from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.clients.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
+from lakelog.event.types import JsonObject
 from lakelog.loggers import exits
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.recorder import Recorder
@@ -213,13 +214,13 @@ class RedisManager:
         """
         self._redis.rotate(username, password)
 
-    def get_metrics(self) -> dict[str, Any]:
+    def get_metrics(self) -> JsonObject:
         """Return the figures of `RedisMetrics`, and of the server and the pool: memory
         {used_bytes, limit_bytes or None, share or None}, pool {size, in_use, idle}, and
         certificate_expires, an ISO time in UTC, with certificate_days, or None. Of a user without
         the right to INFO, the figures of memory are None."""
         figures = self._metrics.figures()
-        info: dict[str, Any] = {}
+        info: JsonObject = {}
         with contextlib.suppress(redis.exceptions.NoPermissionError):
             info = self._redis.call("INFO", lambda client: client.info("memory"))
         used, limit = info.get("used_memory"), info.get("maxmemory") or None
@@ -353,7 +354,7 @@ def _is_score(score: object) -> bool:
     return isinstance(score, int | float) and not math.isnan(score)
 
 
-def _needs_attention(figures: dict[str, Any]) -> bool:
+def _needs_attention(figures: JsonObject) -> bool:
     memory = figures.get("memory", {}).get("share") or 0
     days = figures.get("certificate_days")
     is_expiring = days is not None and days < _EXPIRY_DAYS

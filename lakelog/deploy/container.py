@@ -17,6 +17,7 @@ import orjson
 from lakelog.clients.connection import is_loopback
 from lakelog.deploy import program
 from lakelog.errors import ContainerFailed, MissingPackage
+from lakelog.event.types import JsonObject
 
 ENGINES = ("docker", "podman")
 """In the order in which they are tried."""
@@ -47,14 +48,14 @@ class Container:
     restart: str
     variables: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return what `read_container` takes. Variables are part of an image, and left out."""
         body = asdict(self)
         del body["variables"]
         return body
 
 
-def read_container(body: dict[str, Any]) -> Container:
+def read_container(body: JsonObject) -> Container:
     """Return a container as it was written. Raises KeyError, TypeError."""
     mounts = tuple(Mount(**mount) for mount in body["mounts"])
     ports = tuple(map(str, body["ports"]))
@@ -198,12 +199,12 @@ class Engine:
         return program.run([self.name], arguments, ContainerFailed, seconds)
 
 
-def _mount(body: dict[str, Any]) -> Mount:
+def _mount(body: dict[str, object]) -> Mount:
     name = str(body.get("Name") or "") if body.get("Type") == "volume" else ""
     return Mount(name, str(body["Source"]), str(body["Destination"]), bool(body.get("RW", True)))
 
 
-def _ports(bindings: dict[str, Any]) -> list[str]:
+def _ports(bindings: JsonObject) -> list[str]:
     """Return published ports as `run --publish` takes them."""
     ports = []
     for inner, outer in sorted(bindings.items()):

@@ -11,11 +11,11 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from lakelog.errors import InvalidSetting
+from lakelog.event.types import JsonObject
 
 KINDS = ("kubernetes", "compose")
 LAKE, STATE = "/data/lake", "/data/state"
@@ -151,7 +151,7 @@ def _kubernetes(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def _probe(deployment: Deployment) -> dict[str, Any] | None:
+def _probe(deployment: Deployment) -> JsonObject | None:
     if deployment.port is None:
         return None
     request = {"httpGet": {"path": deployment.probe, "port": deployment.port}}
@@ -161,7 +161,7 @@ def _probe(deployment: Deployment) -> dict[str, Any] | None:
     }
 
 
-def _secret(deployment: Deployment) -> list[Any] | None:
+def _secret(deployment: Deployment) -> list[object] | None:
     return [{"secretRef": {"name": deployment.secret}}] if deployment.secret else None
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from lakelog.deploy import program
 from lakelog.errors import DeploymentFailed, MissingPackage
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.store import policy
 from lakelog.store.publish import note, with_reason
@@ -132,7 +133,7 @@ def _without_log(output: str) -> str:
     return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
 
 
-def _revision(replicas: dict[str, Any], current: str) -> Revision:
+def _revision(replicas: JsonObject, current: str) -> Revision:
     number = _annotation(replicas, _REVISION)
     spec = replicas["spec"]["template"]
     return Revision(
@@ -146,11 +147,11 @@ def _revision(replicas: dict[str, Any], current: str) -> Revision:
     )
 
 
-def _annotation(thing: dict[str, Any], name: str) -> str:
+def _annotation(thing: JsonObject, name: str) -> str:
     return str(thing["metadata"].get("annotations", {}).get(name, ""))
 
 
-def _owner(thing: dict[str, Any]) -> str:
+def _owner(thing: JsonObject) -> str:
     owners = thing["metadata"].get("ownerReferences", [])
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.exported import assigned_columns, payload
+from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ else:
     pa = Lazy("pyarrow")
 
 
-def events_of(stream: Any) -> Iterator[dict[str, Any]]:
+def events_of(stream: object) -> Iterator[JsonObject]:
     """Yield the events of what exports an Arrow stream: nulls are left out, JSON text in `data` is
     JSON, and of exported rows what a lake assigns is left out."""
     for batch in pa.RecordBatchReader.from_stream(stream):
@@ -42,7 +43,7 @@ def as_list(events: object) -> list[Any]:
     return list(events)
 
 
-def _microseconds_type(arrow_type: Any) -> Any:
+def _microseconds_type(arrow_type: pa.DataType) -> pa.DataType:
     """The type of a column without the nanoseconds that Python's datetime cannot hold."""
     nanos = pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns"
     return pa.timestamp("us", arrow_type.tz) if nanos else arrow_type

@@ -7,7 +7,7 @@ an application of the same name loses nothing. They are events like all others i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.event.types import Event
 from lakelog.runtime.lazy import Lazy
@@ -52,7 +52,7 @@ def event(
     *,
     level: str | None = None,
     message: str | None = None,
-    data: Any = None,
+    data: object = None,
 ) -> Event:
     """Return a bookkeeping event of one of the types above, to be appended."""
     return {

@@ -30,6 +30,7 @@ from lakelog.event.exact import (
 )
 from lakelog.event.exported import as_event, assigned_columns
 from lakelog.event.levels import level_of
+from lakelog.event.types import JsonObject
 from lakelog.event.uniform import ALIASES as ALIASES
 from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
 from lakelog.event.uniform import EncodedBatch as EncodedBatch
@@ -87,7 +88,11 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
 
 
 def _settled(
-    events: list[Any], lines: list[bytes], ids: list[str | None], arrived: datetime, content: bool
+    events: list[object],
+    lines: list[bytes],
+    ids: list[str | None],
+    arrived: datetime,
+    content: bool,
 ) -> bytes:
     """Return lines some of which have a null or an escape, settled."""
     whole = b"\n".join(lines)
@@ -110,7 +115,7 @@ def _settle_escapes(lines: list[bytes], ids: list[str | None]) -> None:
             lines[index] = line[:start] + replace_surrogates(line[start:-1]) + b"}"
 
 
-def _spell(events: list[Any], lines: list[bytes], arrived: datetime, content: bool) -> None:
+def _spell(events: list[object], lines: list[bytes], arrived: datetime, content: bool) -> None:
     """Encode events with NaN or infinities in their payload again, with these as text."""
     for index, line in enumerate(lines):
         event = events[index] if b"null" in line else None
@@ -125,7 +130,7 @@ def _spell(events: list[Any], lines: list[bytes], arrived: datetime, content: bo
             lines[index] = _dump(row)
 
 
-def encode_plain(objects: list[dict[str, Any]]) -> EncodedBatch:
+def encode_plain(objects: list[dict[str, object]]) -> EncodedBatch:
     """Encode objects that are not events (quarantined lines) as they are."""
     return EncodedBatch(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
 
@@ -142,7 +147,7 @@ def payload_of(line: bytes) -> bytes:
     return line.partition(b',"data":')[2][:-1]
 
 
-def parse_line(line: bytes) -> dict[str, Any]:
+def parse_line(line: bytes) -> JsonObject:
     """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
     return parse_object(line, PLAIN)
 
@@ -162,7 +167,7 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
-def parse_time(value: Any, zone: tzinfo = UTC) -> datetime:
+def parse_time(value: object, zone: tzinfo = UTC) -> datetime:
     """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude) or a datetime to UTC.
 
     Text without a zone is of `zone`; where clocks were set back and it may be either of two
@@ -205,7 +210,7 @@ def _localized(moment: datetime, zone: tzinfo) -> datetime:
     return max(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
-def _row(event: Any, arrived: datetime) -> dict[str, Any]:
+def _row(event: object, arrived: datetime) -> JsonObject:
     """Return the columns of one event, `data` last."""
     # Mappings such as a row of a database; and keys that are neither columns nor spellings of one.
     if type(event) is not dict:
@@ -235,7 +240,7 @@ def _row(event: Any, arrived: datetime) -> dict[str, Any]:
     return row
 
 
-def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
+def _odd_columns(event: dict[str, object], row: dict[str, object], data: object) -> object:
     """Fill in columns that are not plain text; what a column cannot hold goes into data."""
     strays = {}
     for column in TEXT_COLUMNS:
@@ -250,7 +255,7 @@ def _odd_columns(event: dict[str, Any], row: dict[str, Any], data: Any) -> Any:
     return merge(data, strays) if strays else data
 
 
-def _dump(row: dict[str, Any]) -> bytes:
+def _dump(row: dict[str, object]) -> bytes:
     # First as it is: nearly all rows have only what orjson writes, and without loss.
     try:
         return orjson.dumps(row, option=_OPTIONS)
@@ -264,7 +269,7 @@ def _dump(row: dict[str, Any]) -> bytes:
         raise InvalidEvent(f"not JSON: {error}") from None
 
 
-def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+def _plain_row(row: JsonObject) -> JsonObject:
     """Return a row that JSON can express; column text that is not valid Unicode is also in data."""
     columns, strays = {}, {}
     for column, value in row.items():
@@ -281,7 +286,7 @@ def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _add_content_key(row: dict[str, Any], event: Any) -> None:
+def _add_content_key(row: JsonObject, event: JsonObject) -> None:
     """Put the content key before data (F13.2). A time that the caller did not give is left out."""
     canon = dict(row)
     if not any(event.get(k) is not None for k in ("time", "timestamp", "ts", "@timestamp")):
@@ -294,18 +299,18 @@ def _add_content_key(row: dict[str, Any], event: Any) -> None:
         row["data"] = data
 
 
-def _as_dict(event: Any) -> dict[str, Any]:
+def _as_dict(event: object) -> JsonObject:
     if hasattr(event, "keys") and hasattr(event, "__getitem__"):
         return {k: event[k] for k in event.keys()}  # noqa: SIM118 - mappings need not iterate keys
     raise InvalidEvent(f"an event is a dict with a type, not {kind(event)}")
 
 
-def gather(event: dict[Any, Any]) -> dict[str, Any]:
+def gather(event: JsonObject) -> JsonObject:
     """Rename known spellings; everything unknown goes into data, but what a lake had assigned."""
     if "ingested_at" in event and assigned_columns(event):
         return as_event(event)
-    columns: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
+    columns: JsonObject = {}
+    extra: JsonObject = {}
     for key, value in event.items():
         name = NAMES.get(key)
         if name is None:
@@ -317,7 +322,7 @@ def gather(event: dict[Any, Any]) -> dict[str, Any]:
     return _add_extra(columns, extra)
 
 
-def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
+def _gather_twice(event: JsonObject) -> JsonObject:
     """Like gather where two spellings of one column are given: the plain one wins."""
     columns = {k: v for k, v in event.items() if k in PLAIN and v is not None}
     extra = {}
@@ -330,7 +335,7 @@ def _gather_twice(event: dict[Any, Any]) -> dict[str, Any]:
     return _add_extra(columns, extra)
 
 
-def _add_extra(columns: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def _add_extra(columns: dict[str, object], extra: dict[str, object]) -> JsonObject:
     if columns.get("type") is None:
         columns["type"] = next(
             (extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None
@@ -340,7 +345,7 @@ def _add_extra(columns: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]
     return columns
 
 
-def merge(data: Any, extra: dict[str, Any]) -> Any:
+def merge(data: object, extra: JsonObject) -> object:
     """Add unknown keys to the payload, or wrap the payload where they would collide."""
     if data is None:
         return extra
@@ -349,7 +354,7 @@ def merge(data: Any, extra: dict[str, Any]) -> Any:
     return {"data": data, **extra}
 
 
-def _type_of(event: dict[str, Any]) -> str:
+def _type_of(event: dict[str, object]) -> str:
     value = event.get("type")
     if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
@@ -361,7 +366,7 @@ def _type_of(event: dict[str, Any]) -> str:
     return spelled
 
 
-def _text_of(value: Any) -> str | None:
+def _text_of(value: object) -> str | None:
     """Return the text that JSON has for a value: of a text, a UUID, a date, or an enumeration's
     member that has one; None where JSON has no text for it."""
     if type(value) is str:
@@ -373,7 +378,7 @@ def _text_of(value: Any) -> str | None:
         return str.__str__(value) if isinstance(value, str) else None
 
 
-def _text(column: str, value: Any) -> tuple[str | None, bool]:
+def _text(column: str, value: object) -> tuple[str | None, bool]:
     """Return the column's text and whether the original must be kept in data."""
     spelled = _text_of(value)
     if spelled is None and isinstance(value, orjson.Fragment):

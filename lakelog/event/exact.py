@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
+from lakelog.event.types import JsonObject
 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
 _NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"')
@@ -33,7 +34,7 @@ _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
 
-def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
+def parse_object(line: bytes, columns: frozenset[str]) -> JsonObject:
     """Parse one JSON object, keeping the text of numbers and keys Python could not give back.
 
     A key of `columns` that is repeated keeps its last value, any other keeps all. Raises
@@ -49,7 +50,7 @@ def parse_object(line: bytes, columns: frozenset[str]) -> dict[str, Any]:
 
 def parse_objects(
     lines: list[bytes], columns: frozenset[str]
-) -> list[dict[str, Any] | InvalidEvent | None]:
+) -> list[JsonObject | InvalidEvent | None]:
     """Parse many lines as `parse_object` does: each is an object, its error, or None if blank.
 
     What makes a line need the exact parser is looked for in all of them at once, so that most
@@ -67,7 +68,7 @@ def parse_objects(
     return [_object_or_error(line, columns) for line in lines]
 
 
-def _object_or_error(line: bytes, columns: frozenset[str]) -> dict[str, Any] | InvalidEvent | None:
+def _object_or_error(line: bytes, columns: frozenset[str]) -> JsonObject | InvalidEvent | None:
     if not line.strip():
         return None
     try:
@@ -85,7 +86,7 @@ def parse_value(encoded: bytes) -> Any:
         raise InvalidEvent("nested too deeply") from None
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> object:
     """Rebuild a value from what JSON can express, keeping digits. Raises InvalidEvent where it
     cannot."""
     if value is None or isinstance(value, (bool, orjson.Fragment)):
@@ -123,7 +124,7 @@ def spell(number: float) -> str:
     return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
 
 
-def spell_numbers(value: Any) -> Any:
+def spell_numbers(value: object) -> object:
     """Return a value with NaN and infinities spelled; the same object where there are none."""
     if isinstance(value, float):
         return value if value - value == 0 else spell(value)
@@ -152,7 +153,7 @@ def replace_surrogates(encoded: bytes) -> bytes:
     return replaced[:-1] + (b"," if len(replaced) > 2 else b"") + original
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """Name the kind of a value in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     names.update({int: "a number", float: "a number"})
@@ -166,7 +167,7 @@ def _long_integer(value: int) -> orjson.Fragment:
         raise InvalidEvent("data holds a number of more digits than Python writes") from None
 
 
-def _plain_text(value: str) -> Any:
+def _plain_text(value: str) -> object:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -174,7 +175,7 @@ def _plain_text(value: str) -> Any:
     return value
 
 
-def _plain_object(pairs: list[tuple[Any, Any]]) -> Any:
+def _plain_object(pairs: list[tuple[object, object]]) -> object:
     """Return a dict, or its text where a key repeats or is not valid Unicode."""
     members = {str(k): to_json(v) for k, v in pairs}
     plain_keys = all(isinstance(_plain_text(k), str) for k in members)
@@ -257,10 +258,10 @@ def _not_json(error: ValueError) -> InvalidEvent:
     return InvalidEvent(f"not JSON: {reason} at {line}column {error.colno}")
 
 
-def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> dict[str, Any]:
+def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> JsonObject:
     """Return an event; a repeated column keeps its last value, all others keep every value."""
     try:
-        top: dict[str, Any] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
+        top: dict[str, object] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
     twice = {k for k, _ in pairs if sum(k == second_key for second_key, _ in pairs) > 1} - columns
@@ -273,7 +274,7 @@ class _Pairs(list):  # type: ignore[type-arg]
     """The members of a JSON object in order, repeated keys included."""
 
 
-def _settle(value: Any) -> Any:
+def _settle(value: object) -> object:
     if isinstance(value, _Pairs):
         return _plain_object([(k, _settle(v)) for k, v in value])
     if isinstance(value, list):
@@ -281,7 +282,7 @@ def _settle(value: Any) -> Any:
     return to_json(value)
 
 
-def _exact_float(digits: str) -> Any:
+def _exact_float(digits: str) -> object:
     value = float(digits)
     try:
         same = value not in (float("inf"), float("-inf")) and Decimal(digits) == Decimal(
@@ -292,9 +293,9 @@ def _exact_float(digits: str) -> Any:
     return value if same else orjson.Fragment(digits)
 
 
-def _exact_int(digits: str) -> Any:
+def _exact_int(digits: str) -> object:
     return int(digits) if len(digits) <= _INTEGER_DIGITS else orjson.Fragment(digits)
 
 
-def _no(constant: str) -> Any:
+def _no(constant: str) -> object:
     raise ValueError(f"{constant} is not a JSON number")

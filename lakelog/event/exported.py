@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
+from lakelog.event.types import JsonObject
 
 GIVEN_COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """Columns of an event."""
@@ -30,7 +30,7 @@ def assigned_columns(names: Iterable[str]) -> tuple[str, ...]:
     return _OWN if frozenset(names) in _EXPORTED else ()
 
 
-def as_event(row: Mapping[str, Any]) -> dict[str, Any]:
+def as_event(row: Mapping[str, object]) -> JsonObject:
     """Return the event of an exported row. One that Python read from a lake has its times as
     datetimes, and its payload as JSON text; one that JSON had in between has values."""
     event = {name: row[name] for name in GIVEN_COLUMNS}
@@ -39,7 +39,7 @@ def as_event(row: Mapping[str, Any]) -> dict[str, Any]:
     return event
 
 
-def payload(value: Any) -> Any:
+def payload(value: object) -> object:
     """Return the value of a payload as a table has it: JSON text is JSON, any other is text."""
     if isinstance(value, str):
         with contextlib.suppress(InvalidEvent, UnicodeEncodeError):

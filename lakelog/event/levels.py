@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from lakelog.event.types import JsonObject
 
 SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 """The six, the least severe first."""
@@ -49,7 +50,7 @@ def without_offset(word: str) -> str:
     return match[1] if match else word
 
 
-def with_word(event: dict[str, Any], word: str) -> dict[str, Any]:
+def with_word(event: JsonObject, word: str) -> JsonObject:
     """Return an event whose payload has the word for its level as `level`, where that is another
     than the severity it stands for, in more than its case; a `level` of the payload stays."""
     name, data = severity(event["level"]), event.get("data")

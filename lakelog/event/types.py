@@ -20,7 +20,7 @@ class Event(TypedDict, total=False):
     subject: str | None
     level: str | None
     message: str | None
-    data: Any
+    data: object
     id: str | None
 
 
@@ -31,5 +31,7 @@ class ArrowStream(Protocol):
         """Return a capsule with the stream."""
 
 
-Events = Event | Mapping[str, Any] | Iterable[Event] | Iterable[Mapping[str, Any]] | ArrowStream
+Events = (
+    Event | Mapping[str, object] | Iterable[Event] | Iterable[Mapping[str, object]] | ArrowStream
+)
 """What append takes: one event, many, or a table."""

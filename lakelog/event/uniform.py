@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.event.types import JsonObject
+
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
     "timestamp": "time",
@@ -25,7 +27,7 @@ ALIASES = {
 }
 PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
 NAMES = {**{name: name for name in PLAIN}, **ALIASES}
-_SHAPES: dict[tuple[Any, ...], _Shape | None] = {}
+_SHAPES: dict[tuple[object, ...], _Shape | None] = {}
 # Events whose keys are data, not names, would otherwise fill the memory with shapes.
 _SHAPES_MAX = 512
 # The form that the WAL has anyway. The last day of February is left to who knows leap years.
@@ -107,7 +109,7 @@ class _Shape:
         self._plain = self._pattern(_TEXT)
         self._escaped: re.Pattern[bytes] | None = None
 
-    def line(self, event: dict[str, Any]) -> bytes | None:
+    def line(self, event: JsonObject) -> bytes | None:
         """Return the event's line, or None where the full rule has to be applied."""
         if self.has_id and type(event["id"]) is not str:
             return None
@@ -138,7 +140,7 @@ class _Shape:
         return re.compile(rb"(?:\{" + b",".join(members) + end + rb"\n?)*+")
 
 
-def shape_of(event: Any) -> _Shape | None:
+def shape_of(event: object) -> _Shape | None:
     """Return the shape of an event, or None where the full rule is needed."""
     if type(event) is not dict:
         return None
@@ -146,7 +148,7 @@ def shape_of(event: Any) -> _Shape | None:
     return _SHAPES[keys] if keys in _SHAPES else _learn(keys)
 
 
-def _learn(keys: tuple[Any, ...]) -> _Shape | None:
+def _learn(keys: tuple[str, ...]) -> _Shape | None:
     """Return how to encode events with these keys, or None if the full rule is needed."""
     names = [NAMES.get(k, "") for k in keys]
     fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)

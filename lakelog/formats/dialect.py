@@ -310,11 +310,11 @@ def glimpse(data: bytes) -> Any:
         return None
 
 
-def _is_given(value: Any) -> bool:
+def _is_given(value: object) -> bool:
     return value is not None and value != ""
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     """Whether a column of text can hold a value; numbers are stored as they are written."""
     if isinstance(value, orjson.Fragment):
         return orjson.dumps(value)[:1] not in b'{["'
@@ -330,7 +330,7 @@ def _parts(need: str) -> tuple[tuple[str, ...], str]:
 
 def _is_met(members: JsonObject, need: str) -> bool:
     keys, regex = _parts(need)
-    value: Any = members
+    value: object = members
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     if not regex:
@@ -340,7 +340,7 @@ def _is_met(members: JsonObject, need: str) -> bool:
     return isinstance(value, str) and re.fullmatch(regex, value, re.ASCII) is not None
 
 
-def _at(value: Any, member: str) -> Any:
+def _at(value: object, member: str) -> Any:
     for key in member.split("/"):
         value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -209,14 +209,14 @@ def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
     return [(element, siblings) for element in value[name]]
 
 
-def _is_answer(value: Any) -> bool:
+def _is_answer(value: object) -> bool:
     """Whether a document is what CloudWatch answers."""
     events = value.get(_ANSWER) if isinstance(value, dict) else None
     event = events[0] if isinstance(events, list) and events else None
     return isinstance(event, dict) and dialects.NAMED["cloudwatch"].is_one(event)
 
 
-def _as_object(element: Any) -> JsonObject:
+def _as_object(element: object) -> JsonObject:
     """An element as a line of its own would be read. Raises InvalidEvent."""
     if isinstance(element, dict):
         return element

@@ -63,7 +63,7 @@ class OtlpRequests(Format):
 FORM = OtlpRequests(__doc__)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
@@ -80,7 +80,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def attributes(pairs: Any) -> Any:
+def attributes(pairs: object) -> Any:
     """Return a list of keys with AnyValues as an object; what is none comes back as it is."""
     if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
         return pairs
@@ -89,11 +89,11 @@ def attributes(pairs: Any) -> Any:
     return members if len(members) == len(pairs) else pairs
 
 
-def _is_pair(pair: Any) -> bool:
+def _is_pair(pair: object) -> bool:
     return isinstance(pair, dict) and isinstance(pair.get("key"), str)
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> Any:
     if isinstance(value, str) and re.fullmatch(_DIGITS, value, re.ASCII):
         return int(value)
     return value
@@ -114,7 +114,7 @@ def events_of(request: JsonObject) -> list[EventMembers]:
     return result
 
 
-def _listed(value: Any) -> list[JsonObject]:
+def _listed(value: object) -> list[JsonObject]:
     """The objects of a list. Raises InvalidEvent for anything else that is given."""
     if value is None:
         return []
@@ -123,7 +123,7 @@ def _listed(value: Any) -> list[JsonObject]:
     return value
 
 
-def _described(value: Any, schema: Any, *, flat: bool) -> JsonObject:
+def _described(value: object, schema: object, *, flat: bool) -> JsonObject:
     """A resource by its attributes, or a scope with them."""
     value = value if isinstance(value, dict) else {}
     result = {k: v for k, v in value.items() if k != "attributes"}
@@ -184,7 +184,7 @@ def _moment(data: JsonObject, signal: str) -> Any:
     return next((m for m in moments if not _is_none(m)), None)
 
 
-def _is_none(moment: Any) -> bool:
+def _is_none(moment: object) -> bool:
     return moment in (None, "", "0") or (type(moment) is int and moment == 0)
 
 

@@ -118,7 +118,7 @@ def _tree(element: str) -> _Node:
         stack[-1].children.append(node)
         stack.append(node)
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: object) -> None:
         raise InvalidEvent("XML with a document type or entities of its own is not read")
 
     def add(data: str) -> None:
@@ -153,7 +153,7 @@ def _value(node: _Node) -> Any:
 
 def _members(node: _Node) -> JsonObject:
     """The children by their names, <Data> by the names they are given; a list of several."""
-    several: dict[str, list[Any]] = {}
+    several: dict[str, list[object]] = {}
     for child in node.children:
         name, value = child.name, _value(child)
         if name == "Data" and "Name" in child.attributes:

@@ -31,7 +31,7 @@ class ChunkResult:
     bad: list[RejectedLine] = field(default_factory=list)
     lines: int = 0
     length: int = 0
-    rest: Callable[[], Any] | None = None
+    rest: Callable[[], object] | None = None
     fields: FieldColumns | None = None
     """How payloads in the column `fields` of the table are stored, if it has one."""
 

@@ -170,7 +170,7 @@ class _Retry:
         self._streams = tuple(cursor.origin for cursor in streams)
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
-        self._keys: list[Any] = []
+        self._keys: list[object] = []
         self._parsed_count = self._stored = self._unparsed_count = 0
         self.entries: list[Entry] = []
         self.runs: list[IdRun] = []

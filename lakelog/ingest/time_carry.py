@@ -36,7 +36,7 @@ class Untimed:
 
     def __init__(self, ingest_time: datetime) -> None:
         self.now = ingest_time
-        self.positions: list[Any] = []
+        self.positions: list[object] = []
         """The positions of rows that get the time of the row before."""
         self.timed: list[Any] = []
         """The indexes of lines that begin with a time, which the exact rule reads."""

@@ -9,12 +9,14 @@ Both store an event of type "log": `source` is the name of the logger, `message`
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import level_of
+from lakelog.event.types import JsonObject
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
@@ -35,7 +37,9 @@ class StructlogProcessor:
     def __init__(self, lake: LakeOrPath, **options: Any) -> None:
         self._recorder = Recorder(lake, **options)
 
-    def __call__(self, logger: object, method: str, event_dict: Any) -> Any:
+    def __call__(
+        self, logger: object, method: str, event_dict: MutableMapping[str, object]
+    ) -> MutableMapping[str, object]:
         """Store an event; return it as it came."""
         try:
             event = _structlog_event(logger, method, dict(event_dict))
@@ -113,7 +117,7 @@ def _time(members: dict[str, object]) -> datetime:
     return datetime.now(UTC)
 
 
-def _loguru_event(record: dict[str, Any]) -> dict[str, object]:
+def _loguru_event(record: JsonObject) -> dict[str, object]:
     data: dict[str, object] = {
         "code": {
             "file": record["file"].path,

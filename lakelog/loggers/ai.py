@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
@@ -26,7 +25,7 @@ from lakelog.loggers.values import encode_members
 
 DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
-Details = Mapping[str, Any]
+Details = Mapping[str, object]
 _newest: AILogger | None = None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from types import TracebackType
-from typing import Any
+
+from lakelog.event.types import JsonObject
 
 _CHAIN_MAX = 20
 
 
-def exception_data(error: BaseException, trace: TracebackType | None = None) -> dict[str, Any]:
+def exception_data(error: BaseException, trace: TracebackType | None = None) -> JsonObject:
     """Return an exception as `{type, message, frames, cause, context, exceptions, notes}`.
 
     `frames` are those of the traceback, the outermost first, each `{file, line, function, code}`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     subprocess = Lazy("subprocess")
 
-_STARTED: list[Any] = []
+_STARTED: list[subprocess.Popen[bytes]] = []
 """Processes that may still run, to be waited for one day."""
 _EVERY = 1.0
 """So often it is looked whether somebody follows the file (s)."""

@@ -158,13 +158,13 @@ class Instrumentation:
     def _patched(self, original: Any, client: object) -> Callable[..., object]:
         """Return what takes the place of `request`: of a client, without one of a class."""
 
-        def bound(args: tuple[object, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+        def bound(args: tuple[object, ...]) -> tuple[Any, Any, tuple[object, ...]]:
             if client is not None:
                 return original, client, args
             return original.__get__(args[0]), args[0], args[1:]
 
         # What the client returns or raises passes through; only what is recorded of it is ours.
-        def request(*args: object, **kwargs: object) -> Any:
+        def request(*args: object, **kwargs: object) -> object:
             send, sender, args = bound(args)
             call = self._begin(sender, args, kwargs)
             with _sending(call):
@@ -173,7 +173,7 @@ class Instrumentation:
                 call.watch(result)
             return result
 
-        async def request_async(*args: object, **kwargs: object) -> Any:
+        async def request_async(*args: object, **kwargs: object) -> object:
             send, sender, args = bound(args)
             call = self._begin(sender, args, kwargs)
             with _sending(call):
@@ -185,7 +185,7 @@ class Instrumentation:
         return request_async if inspect.iscoroutinefunction(original) else request
 
     def _copier(self, copy: Callable[..., object]) -> Callable[..., object]:
-        def patched_copy(*args: object, **kwargs: object) -> Any:
+        def patched_copy(*args: object, **kwargs: object) -> object:
             client = copy(*args, **kwargs)
             if self._is_active:
                 self._patch(client)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -39,7 +39,7 @@ from lakelog.loggers.recorder import Recorder, open_span
 from lakelog.loggers.spans import CLIENT, Span
 from lakelog.loggers.values import plain
 
-ContentFilter = bool | Callable[[str], Any]
+ContentFilter = bool | Callable[[str], object]
 Prices = Mapping[str, Mapping[str, float]]
 
 OPERATIONS: dict[str, tuple[str, Callable[[], AnswerChunks]]] = {
@@ -260,11 +260,11 @@ class Call:
 def _watched_response(response_type: Any) -> type:
     """Return a class of responses that tell their call what is read, and when they are closed."""
 
-    def iter_raw(self: Any, chunk_size: int | None = None) -> Any:
+    def iter_raw(self: Any, chunk_size: int | None = None) -> object:
         inner = response_type.iter_raw(self, chunk_size)
         return _CallReader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
-    def aiter_raw(self: Any, chunk_size: int | None = None) -> Any:
+    def aiter_raw(self: Any, chunk_size: int | None = None) -> object:
         inner = response_type.aiter_raw(self, chunk_size)
         return _AsyncReader(self.lakelog_call, inner) if self.lakelog_call.reads_bytes else inner
 
@@ -283,13 +283,13 @@ def _watched_response(response_type: Any) -> type:
 class _CallReader:
     """The iterator of a stream, watched."""
 
-    def __init__(self, call: Call, inner: Any) -> None:
+    def __init__(self, call: Call, inner: Generator[object, None, None]) -> None:
         self._call, self._inner = call, inner
 
     def __iter__(self) -> _CallReader:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         call = self._call
         call.is_reading = True
         try:
@@ -310,13 +310,13 @@ class _CallReader:
 class _AsyncReader:
     """The asynchronous iterator of a stream, watched."""
 
-    def __init__(self, call: Call, inner: Any) -> None:
+    def __init__(self, call: Call, inner: AsyncGenerator[object, None]) -> None:
         self._call, self._inner = call, inner
 
     def __aiter__(self) -> _AsyncReader:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> object:
         call = self._call
         call.is_reading = True
         try:

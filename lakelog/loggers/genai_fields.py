@@ -13,7 +13,9 @@ from typing import Any
 
 import orjson
 
-Fields = dict[str, Any]
+from lakelog.event.types import JsonObject
+
+Fields = JsonObject
 
 _PARAMETERS = {
     "model": "model",

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.loggers.destination import LakeOrPath
@@ -23,7 +22,7 @@ from lakelog.loggers.values import encode_members
 DEFAULT_LOG = "oos.log"
 _KIND, _STAMP = rb"(?m)^[^|\n]*\|([^|\n]*)\|", rb"^([^|]*)\|"
 _BARS = 5
-Data = Mapping[str, Any] | None
+Data = Mapping[str, object] | None
 
 
 class OOSLogger(LineLogger):

@@ -10,6 +10,13 @@ theirs. It fails, and says so, where the lake cannot be written, and never raise
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import Event as SpanEvent
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import Link
+
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +26,7 @@ from typing import Any
 from lakelog.errors import LakelogError
 from lakelog.event.encode import from_micros
 from lakelog.event.levels import SEVERITIES
+from lakelog.event.types import JsonObject
 from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
 from lakelog.runtime.lazy import Lazy
@@ -60,7 +68,7 @@ class _Exporter:
 class LakeSpanExporter(_Exporter):
     """A SpanExporter: `BatchSpanProcessor(lakelog.LakeSpanExporter("lake"))`."""
 
-    def export(self, spans: Sequence[object]) -> Any:
+    def export(self, spans: Sequence[object]) -> object:
         """Store finished spans durably; SUCCESS or FAILURE."""
         is_stored = self._store(map(span_event, spans))
         return getattr(_traces.SpanExportResult, "SUCCESS" if is_stored else "FAILURE")
@@ -69,7 +77,7 @@ class LakeSpanExporter(_Exporter):
 class LakeLogExporter(_Exporter):
     """A log exporter: `BatchLogRecordProcessor(lakelog.LakeLogExporter("lake"))`."""
 
-    def export(self, batch: Sequence[object]) -> Any:
+    def export(self, batch: Sequence[object]) -> object:
         """Store log records durably; SUCCESS or FAILURE."""
         is_stored = self._store(map(log_event, batch))
         # Older SDKs have the same result under a shorter name.
@@ -77,7 +85,7 @@ class LakeLogExporter(_Exporter):
         return getattr(results, "SUCCESS" if is_stored else "FAILURE")
 
 
-def span_event(span: Any) -> dict[str, Any]:
+def span_event(span: Any) -> JsonObject:
     """Return a finished span of the SDK as an event."""
     context, parent = span.get_span_context(), span.parent
     data: dict[str, object] = {**_ids(context.trace_id, context.span_id)}
@@ -103,11 +111,11 @@ def span_event(span: Any) -> dict[str, Any]:
     return _event("span", span.start_time, level, span.name, data, span, span.instrumentation_scope)
 
 
-def log_event(readable: Any) -> dict[str, Any]:
+def log_event(readable: Any) -> JsonObject:
     """Return a log record of the SDK as an event."""
     record = readable.log_record
     number = record.severity_number.value if record.severity_number else 0
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "timeUnixNano": _nanos(record.timestamp),
         "observedTimeUnixNano": _nanos(record.observed_timestamp),
         "severityNumber": number or None,
@@ -136,9 +144,9 @@ def _event(
     moment: int | None,
     level: str | None,
     message: str | None,
-    data: dict[str, Any],
+    data: JsonObject,
     attributes_of: Any,
-    scope: Any,
+    scope: InstrumentationScope | None,
 ) -> dict[str, object]:
     """Return an event with its resource and scope; empty members are left out, as OTLP does."""
     data = {k: v for k, v in data.items() if v not in (None, "", 0, [], {}) or k == "status"}
@@ -162,13 +170,17 @@ def _event(
     }
 
 
-def _scope(scope: Any) -> dict[str, object]:
-    members = {"name": scope.name, "version": scope.version, "schemaUrl": scope.schema_url}
+def _scope(scope: InstrumentationScope) -> dict[str, object]:
+    members: dict[str, object] = {
+        "name": scope.name,
+        "version": scope.version,
+        "schemaUrl": scope.schema_url,
+    }
     members["attributes"] = dict(getattr(scope, "attributes", None) or {})
     return {k: v for k, v in members.items() if v}
 
 
-def _span_event(event: Any) -> dict[str, object]:
+def _span_event(event: SpanEvent) -> dict[str, object]:
     attributes: Mapping[str, object] = event.attributes or {}
     return {
         "timeUnixNano": _nanos(event.timestamp),
@@ -177,7 +189,7 @@ def _span_event(event: Any) -> dict[str, object]:
     }
 
 
-def _link(link: Any) -> dict[str, object]:
+def _link(link: Link) -> dict[str, object]:
     ids = _ids(link.context.trace_id, link.context.span_id)
     return {**ids, "attributes": dict(link.attributes or {})}
 

@@ -12,13 +12,14 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Protocol
 
+from lakelog.event.types import JsonObject
 from lakelog.loggers.destination import LakeOrPath, queue_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.values import encode_event
 
-LoggedEvent = dict[str, Any]
+LoggedEvent = JsonObject
 Sample = float | Callable[[LoggedEvent], bool]
 Redact = Callable[[LoggedEvent], LoggedEvent | None]
 

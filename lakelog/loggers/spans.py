@@ -11,12 +11,12 @@ import os
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from lakelog.event.encode import from_micros
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
-from lakelog.loggers.recorder import OPEN_SPAN, Recorder, open_span
+from lakelog.loggers.recorder import OPEN_SPAN, HasIds, Recorder, open_span
 
 _LAKE = "lake"
 INTERNAL, CLIENT = 1, 3
@@ -31,7 +31,7 @@ class SpanScope(ABC):
     def __init__(self, parent: tuple[str, str] | None) -> None:
         self.trace_id = parent[0] if parent else os.urandom(16).hex()
         self.span_id, self._parent = os.urandom(8).hex(), parent
-        self._outer: Any = None
+        self._outer: HasIds | None = None
         self._started = self._clock = 0
 
     @property

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
@@ -334,7 +334,7 @@ def rewrite(
     group: list[SegmentEntry],
     condition: str,
     level: int,
-    tables: dict[str, Any] | None = None,
+    tables: dict[str, object] | None = None,
 ) -> SegmentEntry:
     """Write the rows of `group` for which the SQL condition holds, with seq, sorted; `tables` are
     Arrow tables that it names."""

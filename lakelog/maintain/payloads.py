@@ -104,7 +104,7 @@ class PayloadStorage:
         return (typed_rows.restored(self.engine, schema, rows) if schema else rows), 0
 
 
-def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], Any]) -> Any:
+def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], object]) -> Any:
     """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
     try:
         return reader(store.paths, entry.key)

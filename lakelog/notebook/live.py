@@ -12,6 +12,7 @@ from IPython.core.formatters import format_display_data
 from IPython.display import DisplayHandle
 
 from lakelog.errors import InvalidSetting
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.query.relation import Relation
 from lakelog.render.display import visible
@@ -39,7 +40,7 @@ class Live:
             raise InvalidSetting(f"a pause is longer than 0 seconds, not {seconds:g}")
         self._lake = lake if lake is not None else _lake_of_the_notebook()
         self._query, self._params, self._seconds = query, params, seconds
-        self._plot: dict[str, Any] | None = plot if isinstance(plot, dict) else {} if plot else None
+        self._plot: JsonObject | None = plot if isinstance(plot, dict) else {} if plot else None
         self._stopped = threading.Event()
         self._handle = DisplayHandle()
         self._shown: dict[str, object] = {}
@@ -84,7 +85,7 @@ class Live:
         with contextlib.suppress(Exception):  # the kernel may be gone
             self._handle.update(bundle, raw=True)
 
-    def _ask(self) -> dict[str, Any]:
+    def _ask(self) -> JsonObject:
         relation: Relation = self._lake.sql(self._query, self._params, variables={})
         if self._plot is None:
             return relation._repr_mimebundle_()

@@ -45,6 +45,7 @@ from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import click
+    from IPython.core.interactiveshell import InteractiveShell
 
     from lakelog import cli
 else:
@@ -66,7 +67,7 @@ class MagicFailed(LakelogError):
 class LakelogMagics(Magics):
     """The magics, and the lake that they are about."""
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self._variables: dict[str, object] = shell.user_ns
         self._lake: Lake | None = None
@@ -92,7 +93,7 @@ class LakelogMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @line_magic
-    def lakelog(self, line: str, local_ns: dict[str, object] | None = None) -> Any:
+    def lakelog(self, line: str, local_ns: dict[str, object] | None = None) -> object:
         """Open a lake, or run a verb of the command line on it.
 
         %lakelog PATH        open the lake at PATH; %sql asks it from now on

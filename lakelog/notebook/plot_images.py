@@ -30,7 +30,7 @@ def register() -> None:
     renderers.enable(_OF_ALTAIR)
     draw = renderers.get()
 
-    def bundle(spec: dict[str, object], **options: object) -> Any:
+    def bundle(spec: dict[str, object], **options: object) -> object:
         drawn = draw(spec, **options)
         data, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
         image: bytes = vl_convert.vegalite_to_png(spec, scale=_SCALE)

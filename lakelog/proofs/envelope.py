@@ -19,6 +19,7 @@ import orjson
 
 from lakelog.errors import InvalidEvent, NotProven
 from lakelog.event.encode import from_micros, parse_time, to_micros
+from lakelog.event.types import JsonObject
 from lakelog.proofs.keys import PrivateKey, PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -44,7 +45,7 @@ class Statement:
     expires: int | None = None
 
     @staticmethod
-    def unverified(envelope: Any) -> Statement:
+    def unverified(envelope: object) -> Statement:
         """Return the statement in an envelope without checking who signed it. Raises NotProven."""
         return _from_json(_open(envelope)[0])
 
@@ -57,7 +58,7 @@ class Signed:
     key: PublicKey
 
 
-def sign(statement: Statement, key: PrivateKey) -> dict[str, Any]:
+def sign(statement: Statement, key: PrivateKey) -> JsonObject:
     """Return the envelope of a statement."""
     payload = orjson.dumps(_to_json(statement))
     signature = key.sign(authenticated(PAYLOAD_TYPE, payload))
@@ -68,7 +69,7 @@ def sign(statement: Statement, key: PrivateKey) -> dict[str, Any]:
     }
 
 
-def open_signed(envelope: Any, keys: Sequence[PublicKey]) -> Signed:
+def open_signed(envelope: object, keys: Sequence[PublicKey]) -> Signed:
     """Return what one of the keys signed. Raises NotProven, in this order: not an envelope, no
     accepted key, another signature, not a statement of ours."""
     payload, signatures = _open(envelope)
@@ -115,7 +116,7 @@ def _decode(encoded: str) -> bytes:
     return data
 
 
-def _to_json(statement: Statement) -> dict[str, Any]:
+def _to_json(statement: Statement) -> JsonObject:
     predicate = {
         "lake": statement.lake,
         "branch": statement.branch,

@@ -23,8 +23,9 @@ import hashlib
 import itertools
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Nodes:
     """Nodes of one height, by ascending place: `places` and `counts` of events are i64 arrays,
     `hashes` is an u8 array of n x 32. A node of height h begins at seq place x 2^h."""
 
-    places: Any
-    counts: Any
-    hashes: Any
+    places: np.ndarray
+    counts: np.ndarray
+    hashes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ProofStep:
 Levels = dict[int, Nodes]
 
 
-def event_bytes(lake: str, event: dict[str, Any]) -> bytes:
+def event_bytes(lake: str, event: JsonObject) -> bytes:
     """Return the bytes of one event with the members of NUMBERS and TEXTS. Raises ValueError,
     TypeError, KeyError or struct.error for one that is no event."""
     values = [None if event[name] is None else event[name].encode() for name in TEXTS]
@@ -136,7 +137,7 @@ def _hash_rows(lake: str, rows: pa.Table) -> bytes:
     return b"".join([sha256(view[a:b]).digest() for a, b in itertools.pairwise(offsets)])
 
 
-def _heads(lake: str, rows: pa.Table, columns: list[Any]) -> Any:
+def _heads(lake: str, rows: pa.Table, columns: list[pa.ChunkedArray]) -> np.ndarray:
     """Return the prefix of a leaf and the first 92 bytes of each event as a structured array."""
     form = [("prefix", "u1"), ("mark", "u1", 4), ("lake", "u1", 16), *[(n, "<i8") for n in NUMBERS]]
     heads = np.zeros(len(rows), [*form, ("has_position", "<u4"), ("lengths", "<u4", len(TEXTS))])
@@ -192,7 +193,7 @@ def _none() -> Nodes:
     return Nodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
 
 
-def _pick(nodes: Nodes, which: Any) -> Nodes:
+def _pick(nodes: Nodes, which: np.ndarray) -> Nodes:
     if len(which) and which.all():
         return nodes
     return Nodes(nodes.places[which], nodes.counts[which], nodes.hashes[which])
@@ -239,7 +240,7 @@ def _join(nodes: Nodes, height: int) -> Nodes:
     return Nodes(parents[is_first], counts[is_first], hashes[is_first])
 
 
-def _hash_pairs(nodes: Nodes, left_indices: Any, height: int) -> Any:
+def _hash_pairs(nodes: Nodes, left_indices: np.ndarray, height: int) -> np.ndarray:
     """Return the hashes of the nodes above `left_indices` and the nodes after them, as n x 32."""
     form = [("prefix", "u1"), ("height", "u1"), ("counts", "<u8", 2), ("hashes", "u1", 64)]
     records = np.zeros(len(left_indices), form)

@@ -73,7 +73,7 @@ class PublicKey:
         if b"PRIVATE KEY" in data:
             return PrivateKey.load(encoded).public
         try:
-            key: Any = load_pem_public_key(data)
+            key: object = load_pem_public_key(data)
         except Exception:  # whatever the library says of what is no key
             raise InvalidKey(f"{encoded} is no public key in PEM: give FILE.pub") from None
         if not isinstance(key, ed25519.Ed25519PublicKey):
@@ -122,7 +122,7 @@ class PrivateKey:
         if mode & _OTHERS:
             raise InvalidKey(f"{path}: other users may read this private key: run chmod 600 on it")
         try:
-            key: Any = load_pem_private_key(data, None)
+            key: object = load_pem_private_key(data, None)
         except TypeError:
             raise InvalidKey(f"{path}: the key has a passphrase: give one without") from None
         except Exception:  # whatever the library says of what is no key

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import NotProven
+from lakelog.event.types import JsonObject
 from lakelog.proofs import envelope, event_tree, signing, snapshot_tree
 from lakelog.proofs.envelope import Signed
 from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
@@ -33,7 +34,7 @@ _SIGNATURE = {"keyid", "sig"}
 class Proven:
     """What a proof shows: the event was number `index`, from 0, of the signed state's events."""
 
-    event: dict[str, Any]
+    event: JsonObject
     index: int
     signed: Signed
 
@@ -87,7 +88,7 @@ def check_proof(data: bytes, keys: Sequence[PublicKey]) -> Proven:
     return Proven(event, index, signed)
 
 
-def _require_members(body: dict[str, Any]) -> None:
+def _require_members(body: dict[str, object]) -> None:
     """Refuse a proof with other members than this version checks: they would be believed."""
     # `true` equals 1, and so does 1.0.
     version = body.get("lakelog_proof")
@@ -112,7 +113,7 @@ def _require_members(body: dict[str, Any]) -> None:
         raise NotProven("the proof lacks a member, or has one that it should not have")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int
 
 

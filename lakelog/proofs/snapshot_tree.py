@@ -15,9 +15,10 @@ import contextlib
 import itertools
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, UnknownRef
+from lakelog.event.types import JsonObject
 from lakelog.proofs import event_tree
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.runtime.lazy import Lazy
@@ -36,7 +37,6 @@ else:
     pa = Lazy("pyarrow")
     pc = Lazy("pyarrow.compute")
 
-SignedEvent = dict[str, Any]
 _HEAD = struct.Struct("<4sI16sqq")
 _CHECKED = 8
 _NODE = [("height", "u1"), ("place", "<i8"), ("count", "<i8"), ("hash", "u1", 32)]
@@ -69,7 +69,7 @@ def root(
 
 def path_of(
     store: Store, digest: str, seq: int, lake: str = ""
-) -> tuple[SignedEvent, list[ProofStep]]:
+) -> tuple[JsonObject, list[ProofStep]]:
     """Return the event with a seq in a state, and its path to the root; as events of another lake
     if its id is given. Raises UnknownRef where the state has none, Damaged."""
     lake = lake or store.lake_id
@@ -182,7 +182,7 @@ def _require_intact(store: Store, entry: SegmentEntry) -> None:
         raise DamagedSegment(path, "the segment is missing") from None
 
 
-def _event(row: pa.Table) -> SignedEvent:
+def _event(row: pa.Table) -> JsonObject:
     """Return the members of an event, times in us, from a table of one row."""
     values = {name: row[name][0].as_py() for name in TEXTS}
     return {name: row[name].cast(pa.int64())[0].as_py() for name in NUMBERS} | values

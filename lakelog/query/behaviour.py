@@ -20,11 +20,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.event.bookkeeping import IS_DATA
+from lakelog.event.types import JsonObject
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
@@ -64,8 +65,8 @@ class Finding:
     before: int
     after: int
     type: str = ""
-    detail: dict[str, Any] = field(default_factory=dict)
-    example: dict[str, Any] | None = None
+    detail: JsonObject = field(default_factory=dict)
+    example: dict[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Behaviour:
     """What changed. `before` and `after` say what was compared: events, whether they are all that
     the state holds, and their first and last time in us."""
 
-    before: dict[str, Any]
-    after: dict[str, Any]
+    before: JsonObject
+    after: JsonObject
     types: tuple[Finding, ...]
     fields: tuple[Finding, ...]
     sources: tuple[Finding, ...]
@@ -192,7 +193,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
             counts[0] += events
 
 
-def _walk(shape: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+def _walk(shape: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
     """Yield (path, JSON kind) of the fields that a shape has."""
     if isinstance(shape, dict):
         if path:
@@ -206,7 +207,7 @@ def _walk(shape: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         if depth < _DEPTH:
             yield from _walk(shape[0] if shape else "NULL", f"{path}[]", depth + 1)
     elif path:
-        yield path, _KINDS.get(shape, str(shape).lower())
+        yield path, _KINDS.get(str(shape), str(shape).lower())
 
 
 class _Examples:
@@ -217,7 +218,7 @@ class _Examples:
     ) -> None:
         self._store, self._cursor, self._sides = store, cursor, sides
 
-    def __call__(self, side: int, seq: int) -> dict[str, Any] | None:
+    def __call__(self, side: int, seq: int) -> JsonObject | None:
         """Return an event's columns; its data as the JSON it is."""
         entries = self._sides[side].entries
         near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
@@ -243,7 +244,7 @@ def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
         old, new = (side.fields.get((name, path), {}) for side in (before, after))
         counts = [sum(n for n, _ in kinds.values()) for kinds in (old, new)]
         old_kinds, new_kinds = (sorted(kinds.keys() - {"null"}) for kinds in (old, new))
-        detail: dict[str, Any] = {"kinds_before": old_kinds, "kinds_after": new_kinds}
+        detail: JsonObject = {"kinds_before": old_kinds, "kinds_after": new_kinds}
         if not old:
             example = looks(1, min(seq for _, seq in new.values()))
             yield Finding("new", path, 0, counts[1], name, detail, example)
@@ -288,7 +289,7 @@ def _sources(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]
             yield Finding("vanished", name, old.events, 0, example=looks(0, old.example))
 
 
-def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> dict[str, Any]:
+def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> JsonObject:
     """What to say of a rate that is another one, or nothing."""
     if not before.hours or not after.hours or max(old.events, new.events) < LEAST:
         return {}
@@ -300,7 +301,7 @@ def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> dict[str, 
     return {"rate_before": rates[0], "rate_after": rates[1]}
 
 
-def _outcome(old: _Source, new: _Source) -> dict[str, Any]:
+def _outcome(old: _Source, new: _Source) -> JsonObject:
     """What to say of a share of failures that is another one, or nothing.
 
     The share is of outcomes; of all events where a source names no success.
@@ -333,5 +334,5 @@ def _ranked(types: dict[str, list[int]]) -> Iterable[tuple[str, list[int]]]:
     return sorted(types.items(), key=lambda pair: (-pair[1][0], pair[0]))
 
 
-def _told(side: _Side) -> dict[str, Any]:
+def _told(side: _Side) -> JsonObject:
     return {"events": side.events, "whole": side.whole, "time": side.span and list(side.span)}

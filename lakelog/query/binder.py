@@ -9,7 +9,7 @@ later ones that do not name them: from then on every query gets all segments.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.engine import session_settings
 from lakelog.errors import SnapshotGone
@@ -53,11 +53,11 @@ class Binder:
         self,
         cursor: duckdb.DuckDBPyConnection,
         sql: str,
-        params: Any,
+        params: object,
         digest: str | None,
         *,
         is_as_asked: bool = False,
-    ) -> tuple[str, Any]:
+    ) -> tuple[str, object]:
         """Make the tables that a query needs on a cursor; return the query and parameters that give
         its rows there, `is_as_asked` without rewriting it. Raises SnapshotGone, Damaged, LakeClosed
         and the engine's own errors."""
@@ -71,11 +71,11 @@ class Binder:
         self,
         cursor: duckdb.DuckDBPyConnection,
         sql: str,
-        params: Any,
+        params: object,
         digest: str | None,
         *,
         is_as_asked: bool = False,
-    ) -> tuple[str, Any]:
+    ) -> tuple[str, object]:
         """The same for whoever looks again himself."""
         explain, sql = listings.split(expanded(sql), self._tables.names)
         if explain:
@@ -101,7 +101,7 @@ class Binder:
         cursor: duckdb.DuckDBPyConnection,
         query: Query,
         digest: str | None,
-        params: Any = None,
+        params: object = None,
         *,
         is_as_asked: bool = False,
     ) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.query.stream import Stream
 from lakelog.runtime.lazy import Lazy
@@ -32,13 +32,13 @@ class CursorPool:
 
     def __init__(self, tables: LakeTables) -> None:
         self._tables = tables
-        self._idle: list[tuple[tuple[Any, ...], list[View], Any]] = []
+        self._idle: list[tuple[tuple[object, ...], list[View], duckdb.DuckDBPyConnection]] = []
         # Answers are freed by any thread at any moment, which must not wait for a lock.
-        self._returned: collections.deque[tuple[tuple[Any, ...], list[View], Any]] = (
-            collections.deque(maxlen=_KEPT)
-        )
+        self._returned: collections.deque[
+            tuple[tuple[object, ...], list[View], duckdb.DuckDBPyConnection]
+        ] = collections.deque(maxlen=_KEPT)
 
-    def _take(self, views: list[View]) -> Any:
+    def _take(self, views: list[View]) -> duckdb.DuckDBPyConnection | None:
         """Return a cursor that has just these views, or None."""
         while self._returned:
             self._idle.append(self._returned.popleft())
@@ -50,7 +50,7 @@ class CursorPool:
                 return cursor
         return None
 
-    def with_views(self, views: list[View]) -> Any:
+    def with_views(self, views: list[View]) -> duckdb.DuckDBPyConnection:
         """Return a cursor that has just these views, whose segments are verified: an idle one, or a
         fresh one on which they are made."""
         cursor = self._take(views)
@@ -62,11 +62,13 @@ class CursorPool:
             self._tables.verify(view.entries)
         return cursor
 
-    def give_back(self, views: list[View], cursor: Any) -> None:
+    def give_back(self, views: list[View], cursor: duckdb.DuckDBPyConnection) -> None:
         """Take back a cursor whose answer was read."""
         self._returned.append((_key(views), views, cursor))
 
-    def lend(self, views: list[View], cursor: Any, holder: object) -> weakref.finalize[..., Any]:
+    def lend(
+        self, views: list[View], cursor: duckdb.DuckDBPyConnection, holder: object
+    ) -> weakref.finalize[..., object]:
         """Take a cursor back when `holder` is freed, unless the result is detached before."""
         back = weakref.finalize(holder, self._returned.append, (_key(views), views, cursor))
         back.atexit = False  # it would only delay the exit
@@ -113,5 +115,5 @@ class QueryCursors:
         return stream
 
 
-def _key(views: list[View]) -> tuple[Any, ...]:
+def _key(views: list[View]) -> tuple[object, ...]:
     return tuple(view.key for view in views)

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.event.types import Event
 from lakelog.maintain import compact
 from lakelog.query.segment_choice import near
 from lakelog.query.sql.analysis import analyze
@@ -133,7 +134,7 @@ class Follower:
         yield from self._published(head)
         self._head = head
 
-    def events(self, stop: threading.Event, pause: float, timeout: float | None) -> Iterator[Any]:
+    def events(self, stop: threading.Event, pause: float, timeout: float | None) -> Iterator[Event]:
         """Yield each event that arrives from this call on, until `stop` is set, or for `timeout`
         seconds no event came. Raises as `more`, and QueryFailed at once."""
         self.last(0)  # which marks the present end, so that only later events follow
@@ -141,7 +142,7 @@ class Follower:
 
     def _events_until(
         self, stop: threading.Event, pause: float, timeout: float | None
-    ) -> Iterator[Any]:
+    ) -> Iterator[Event]:
         since = time.monotonic()
         while not stop.is_set():
             for table in self.more():

@@ -22,7 +22,7 @@ else:
     duckdb = Lazy("duckdb")
 
 
-Scope = Callable[[str], Any]
+Scope = Callable[[str], object]
 """Returns the caller's variable of a name, or None."""
 _PLAIN_METHODS = {
     "numpy": ("item",),
@@ -37,19 +37,19 @@ _LIBRARIES = ("pandas", "polars", "pyarrow", "lakelog")
 def scope_of(frame: FrameType) -> Scope:
     """Return a lookup among the local and global variables of a frame."""
 
-    def look(name: str) -> Any:
+    def look(name: str) -> object:
         value = frame.f_locals.get(name)
         return frame.f_globals.get(name) if value is None else value
 
     return look
 
 
-def among(variables: Mapping[str, Any] | None, frame: FrameType) -> Scope:
+def among(variables: Mapping[str, object] | None, frame: FrameType) -> Scope:
     """Return a lookup among given variables, or without them among those of a frame."""
     return scope_of(frame) if variables is None else variables.get
 
 
-def parameters(params: Any) -> Any:
+def parameters(params: object) -> Any:
     """Return the parameters of a query as a dict or list of plain values, None for none."""
     if params is None:
         return None
@@ -80,7 +80,9 @@ def _plain(value: Any) -> Any:
     return None if type_.__name__ in ("NAType", "NaTType") else value
 
 
-def run(cursor: Any, query: str, params: Any, scope: Scope | None) -> Any:
+def run(
+    cursor: duckdb.DuckDBPyConnection, query: str, params: object, scope: Scope | None
+) -> duckdb.DuckDBPyRelation:
     """Run a query with a cursor of its own; names that are no tables are taken from `scope`.
 
     Raises the engine's errors.

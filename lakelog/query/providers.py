@@ -3,7 +3,7 @@ such as that of an older system, which are made when a query first names them.""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,7 +42,7 @@ class TableProvider(Protocol):
     def type_table(self, pinned: Pinned, name: str) -> TypeTable:
         """Return the events of a type of a state as a table. Raises QueryFailed for no such."""
 
-    def field_kinds(self, pinned: Pinned, path: tuple[Any, ...]) -> frozenset[str]:
+    def field_kinds(self, pinned: Pinned, path: tuple[str | int, ...]) -> frozenset[str]:
         """Return the kinds of values that a field of payloads has in a state."""
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class ExtraSchema(Protocol):
         """Make the tables; each reads the temporary view `events` of the cursor that asks."""
 
 
-REGISTERED: dict[str, Any] = {}
+REGISTERED: dict[str, ExtraSchema] = {}
 """An ExtraSchema, or a module that is one, by the name of its schema in small letters."""
 
 

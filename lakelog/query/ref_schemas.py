@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.query.lake_tables import LakeTables
@@ -38,7 +38,7 @@ class RefSchemas:
 
     def __init__(self, tables: LakeTables) -> None:
         self._tables = tables
-        self._schemas: dict[str, tuple[str, Any, str]] = {}
+        self._schemas: dict[str, tuple[str, object, str]] = {}
         self.versions: dict[str, str] = {}
         self._events: dict[str, View] = {}
         self.states: dict[str, Pinned] = {}

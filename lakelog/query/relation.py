@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
@@ -26,11 +26,13 @@ from lakelog.runtime.lazy import Lazy, LazyProperty
 if TYPE_CHECKING:
     import altair
     import duckdb
+    import numpy as np
     import pandas
     import polars
     import pyarrow as pa
+    from duckdb.sqltypes import DuckDBPyType
 
-    from lakelog.query.stream import Stream
+    from lakelog.query.stream import ResultRow, Stream
     from lakelog.render import display, plots
 else:
     duckdb = Lazy("duckdb")
@@ -43,6 +45,7 @@ _LONG = frozenset(
 )
 """What evaluates a query at one go."""
 
+_T = TypeVar("_T")
 Failure = Callable[[str], QueryFailed]
 """Returns the error for the engine's words."""
 
@@ -75,16 +78,21 @@ class Relation:
     """Rows of one state of a lake. Each evaluation runs the query again over that same state."""
 
     def __init__(
-        self, relation: Any | None, stream: Stream, failure: Failure, *, is_whole: bool = True
+        self,
+        relation: duckdb.DuckDBPyRelation | None,
+        stream: Stream,
+        failure: Failure,
+        *,
+        is_whole: bool = True,
     ) -> None:
         """`stream` is of the query that the relation was made by, `is_whole` if it is just that;
         without a relation it makes one when something besides rows is asked for."""
         self._made, self._stream, self._failure = relation, stream, failure
         self._is_whole, self._process = is_whole, os.getpid()
-        self._rows: Iterator[tuple[Any, ...]] | None = None
+        self._rows: Iterator[ResultRow] | None = None
 
     @property
-    def _relation(self) -> Any:
+    def _relation(self) -> duckdb.DuckDBPyRelation:
         """The engine's relation."""
         if self._made is None:
             self._require_own_process()
@@ -97,7 +105,7 @@ class Relation:
         return list(self._relation.columns)
 
     @property
-    def types(self) -> list[Any]:
+    def types(self) -> list[DuckDBPyType]:
         """The engine's types of the columns."""
         return list(self._relation.types)
 
@@ -106,24 +114,24 @@ class Relation:
         """Numbers of rows and columns; the rows are counted."""
         return len(self), len(self.columns)
 
-    def fetchall(self) -> list[tuple[Any, ...]]:
+    def fetchall(self) -> list[ResultRow]:
         """All rows."""
         rows = self._call(self._stream.rows) if self._is_whole else None
         return list(self._run("fetchall")) if rows is None else list(rows)
 
-    def fetchone(self) -> tuple[Any, ...] | None:
+    def fetchone(self) -> ResultRow | None:
         """The next row, or None after the last one."""
         if self._rows is None:
             self._rows = self.iter_rows()
         return next(self._rows, None)
 
-    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+    def fetchmany(self, size: int = 1) -> list[ResultRow]:
         """The next rows, `size` of them at most."""
         if self._rows is None:
             self._rows = self.iter_rows()
         return list(islice(self._rows, size))
 
-    def iter_rows(self, size: int = 1024) -> Iterator[tuple[Any, ...]]:
+    def iter_rows(self, size: int = 1024) -> Iterator[ResultRow]:
         """Each row, made `size` at a time. Of a relation narrowed by `filter` and its like,
         the engine makes all before the first; `to_arrow_reader` streams those too."""
         run = self._call(self._stream.start) if self._is_whole else None
@@ -214,7 +222,7 @@ class Relation:
     def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> object:
         return self.to_arrow_table().__dataframe__(nan_as_null, allow_copy)
 
-    def fetchnumpy(self) -> dict[str, Any]:
+    def fetchnumpy(self) -> dict[str, np.ndarray]:
         """All rows as NumPy arrays, by column."""
         return dict(self._run("fetchnumpy"))
 
@@ -248,7 +256,7 @@ class Relation:
 
     if not TYPE_CHECKING:  # programs are checked against the methods above
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             """The other methods of DuckDB's relation, such as `join` and `write_csv`."""
             if name.startswith("_"):
                 raise AttributeError(name)
@@ -256,7 +264,7 @@ class Relation:
             if not callable(attribute):
                 return attribute
 
-            def call(*args: Any, **named: Any) -> Any:
+            def call(*args: object, **named: object) -> object:
                 if name in _LONG:
                     return self._run(name, *args, **named)
                 with guarded(self._failure):
@@ -265,7 +273,7 @@ class Relation:
 
             return call
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[ResultRow]:
         return self.iter_rows()
 
     def __len__(self) -> int:
@@ -277,24 +285,24 @@ class Relation:
     def __contains__(self, name: str) -> bool:
         return name in self._relation
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Relation:
         return self._with(self._relation[name])
 
     def __repr__(self) -> str:
         return str(self._run("__repr__"))
 
-    def _with(self, relation: Any) -> Relation:
+    def _with(self, relation: duckdb.DuckDBPyRelation) -> Relation:
         return Relation(relation, self._stream, self._failure, is_whole=False)
 
-    def _narrowed(self, name: str, *args: Any) -> Relation:
+    def _narrowed(self, name: str, *args: object) -> Relation:
         with guarded(self._failure):
             self._stream.settle()
             return self._with(getattr(self._relation, name)(*args))
 
-    def _run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _run(self, name: str, *args: object, **kwargs: object) -> Any:
         """Call a method that evaluates; Ctrl-C stops it within a moment."""
 
-        def evaluate() -> Any:
+        def evaluate() -> object:
             self._stream.settle()
             return getattr(self._relation, name)(*args, **kwargs)
 
@@ -309,7 +317,7 @@ class Relation:
                 raise KeyboardInterrupt from None
             raise self._failure(str(error)) from None
 
-    def _call(self, work: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, work: Callable[..., _T], *args: object) -> _T:
         """Let the engine work, so that signals are heard within a moment."""
         self._require_own_process()
         with guarded(self._failure):
@@ -325,10 +333,10 @@ class Relation:
         if os.getpid() != self._process:
             raise QueryFailed("the query was asked before a fork: ask again in the new process")
 
-    def _beside(self, call: Callable[[], Any]) -> Any:
+    def _beside(self, call: Callable[[], _T]) -> _T:
         """Run a call in a thread of its own, interrupting the engine if the wait is: so the signal
         handlers of a program run, and may raise what they like."""
-        outcome: list[Any] = []
+        outcome: list[_T] = []
         fault: list[BaseException] = []
         # Not Thread.join: up to Python 3.12 a join that a signal handler ends by an exception takes
         # the thread for ended, and the next join does not wait (bpo-45274).
@@ -357,6 +365,6 @@ class Relation:
         return outcome[0]
 
 
-def _unwrapped(value: Any, relation: Relation) -> Any:
+def _unwrapped(value: object, relation: Relation) -> Any:
     """What a method gave, relations of the engine as ours."""
     return relation._with(value) if type(value) is type(relation._relation) else value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
@@ -66,7 +66,11 @@ class Session:
         _SESSIONS.add(self)
 
     def ask(
-        self, query: str, params: Any = None, digest: str | None = None, scope: Scope | None = None
+        self,
+        query: str,
+        params: object = None,
+        digest: str | None = None,
+        scope: Scope | None = None,
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
         query = expanded(query)
@@ -81,13 +85,22 @@ class Session:
             return result  # type: ignore[return-value]
         return Relation(result, Stream(cursor, query, params), self._failure(query, source))
 
-    def sql(self, query: str, params: Any = None, digest: str | None = None) -> Any:
-        """Return the engine's own relation. Raises as `_bound` does."""
-        return self._bound(self.connect().cursor(), query, params, digest, None)[0]
+    def sql(
+        self, query: str, params: object = None, digest: str | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """Return the engine's own relation of a query. Raises as `_bound` does."""
+        relation = self._bound(self.connect().cursor(), query, params, digest, None)[0]
+        assert relation is not None
+        return relation
 
     def _bound(
-        self, cursor: Any, query: str, params: Any, digest: str | None, scope: Scope | None
-    ) -> tuple[Any, str, Any]:
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        params: object,
+        digest: str | None,
+        scope: Scope | None,
+    ) -> tuple[duckdb.DuckDBPyRelation | None, str, object]:
         """Return a relation of a cursor, and the query and parameters that give its rows there.
 
         `digest` is that of a manifest; without it, the branch with its tail. `scope` gives the
@@ -139,8 +152,13 @@ class Session:
         return LakeSelect(query, names, tables.state(digest))
 
     def _run(
-        self, cursor: Any, sql: str, values: Any, digest: str | None, scope: Scope | None
-    ) -> tuple[Any, str, Any]:
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        sql: str,
+        values: object,
+        digest: str | None,
+        scope: Scope | None,
+    ) -> tuple[duckdb.DuckDBPyRelation | None, str, object]:
         query, params = self.binder.bind_once(cursor, sql, values, digest)
         try:
             return frames.run(cursor, query, params, scope), query, params
@@ -158,7 +176,7 @@ class Session:
     def _failed(self, message: str) -> QueryFailed:
         return QueryFailed(self.in_one_line(message), type_tables.as_written(message))
 
-    def _failure(self, query: str, source: tuple[str, Any, str | None]) -> Failure:
+    def _failure(self, query: str, source: tuple[str, object, str | None]) -> Failure:
         """Return what makes the error of a query that fails while it runs, from what was asked."""
         return (
             functools.partial(self._failed_as_asked, *source)
@@ -167,7 +185,7 @@ class Session:
         )
 
     def _failed_as_asked(
-        self, query: str, params: Any, digest: str | None, message: str
+        self, query: str, params: object, digest: str | None, message: str
     ) -> QueryFailed:
         if messages.is_of_value(message):  # the query itself fails so, and can show where
             try:
@@ -182,7 +200,7 @@ class Session:
                 message = messages.clearer(message, str(error))
         return self._failed(message)
 
-    def plan(self, query: str, params: Any = None, digest: str | None = None) -> tuple[int, int]:
+    def plan(self, query: str, params: object = None, digest: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
         parsed = analyze(self.connect().cursor(), expanded(query), params)
         state, pending = self.state(digest)

@@ -25,21 +25,24 @@ if TYPE_CHECKING:
 else:
     duckdb = Lazy("duckdb")
 
+ResultRow = tuple[Any, ...]
+"""A row of a query; of which types its values are, the query says."""
+
 
 class _Run:
     """Rows that a cursor is making. It can do nothing else until they are read or stopped."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
         self._is_open = True
-        self._rest: list[tuple[Any, ...]] = []
+        self._rest: list[ResultRow] = []
 
-    def read(self, size: int) -> list[tuple[Any, ...]]:
+    def read(self, size: int) -> list[ResultRow]:
         """The next rows, none at the end."""
         if not self._is_open:
             rows_before, self._rest = self._rest, []
             return rows_before
-        rows: list[tuple[Any, ...]] = self._cursor.fetchmany(size)
+        rows: list[ResultRow] = self._cursor.fetchmany(size)
         self._is_open = bool(rows)
         return rows
 
@@ -90,19 +93,21 @@ class Batches:
 class Stream:
     """A query with a cursor of its own, which can give its rows as they are made."""
 
-    def __init__(self, cursor: Any, query: str, params: Any, *, is_one: bool = False) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, params: object, *, is_one: bool = False
+    ) -> None:
         """`is_one` if the query is known to be a single statement."""
         self._cursor, self.query, self._params = cursor, query, params
         self._is_one, self.prepared = is_one, ""  # what runs it where it was prepared
         self._run: _Run | None = None
-        self.lease: weakref.finalize[..., Any] | None = None
+        self.lease: weakref.finalize[..., object] | None = None
         """Returns the cursor for other queries, as long as it only runs this one."""
         self.complete: Callable[[], None] | None = None
         """Gives the cursor its tables whole: so far they are what `rows` needs, and no more."""
         self.held: object = None
         """What the engine reads by name, which nothing else keeps."""
 
-    def rows(self) -> list[tuple[Any, ...]] | None:
+    def rows(self) -> list[ResultRow] | None:
         """Run the query; None where that would run other statements again."""
         if not self._is_one:
             return None
@@ -115,7 +120,7 @@ class Stream:
                 self._make_whole()
         return list(self._cursor.execute(self.query, self._params).fetchall())
 
-    def relation(self) -> Any:
+    def relation(self) -> duckdb.DuckDBPyRelation:
         """The engine's relation, which uses the cursor for as long as it lives."""
         self._keep()
         connection.load_relations()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from lakelog.maintain.seal import batches, drop_duplicates
 from lakelog.runtime.lazy import Lazy
@@ -169,7 +170,7 @@ class TailRows:
             orders.append(np.arange(start, start + frame.events) + ranks[frame.writer])
         return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
 
-    def _forget_all_but(self, frames: Any) -> None:
+    def _forget_all_but(self, frames: Collection[FrameId]) -> None:
         is_kept = [entry[0] in frames for entry in self._frames]
         if all(is_kept):
             return
@@ -210,7 +211,7 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
     return frames[start:]
 
 
-def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> Any:
+def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np.ndarray:
     """Return the place of each row among all, in the order in which they would be sealed."""
     order = arrays.numbers(table[ORDER])
     starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}

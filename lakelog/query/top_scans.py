@@ -57,8 +57,8 @@ class TopScans:
         query: Query,
         pinned: Pinned | None,
         views: list[View],
-        cursor: Any = None,
-        params: Any = None,
+        cursor: duckdb.DuckDBPyConnection | None = None,
+        params: object = None,
     ) -> list[View]:
         """Return the tables of a query without the rows that it sorts out by their time; as they
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
@@ -73,7 +73,11 @@ class TopScans:
         return [bounded] if bounded else views
 
     def of_ref(
-        self, query: Query, views: dict[str, View], cursor: Any, params: Any
+        self,
+        query: Query,
+        views: dict[str, View],
+        cursor: duckdb.DuckDBPyConnection | None,
+        params: object,
     ) -> dict[str, View]:
         """The same for a query of the `events` of one tag or branch: what these are, by schema."""
         if len(views) != 1 or query.needs or query.needles:
@@ -88,7 +92,13 @@ class TopScans:
         return {schema: bounded._replace(name=f"{payload.WIDE}{schema}")} if bounded else views
 
     def _bounded(
-        self, query: str, schema: str, view: View, pinned: Any, cursor: Any, params: Any
+        self,
+        query: str,
+        schema: str,
+        view: View,
+        pinned: Pinned | None,
+        cursor: duckdb.DuckDBPyConnection | None,
+        params: object,
     ) -> View | None:
         total = view.row_count
         top = self._wanted(query, schema, view.name) if total >= LEAST else None
@@ -111,7 +121,12 @@ class TopScans:
         return self._asked[query]
 
     def _with_bound(
-        self, top: TopRows, view: View, pinned: Any, cursor: Any, params: Any
+        self,
+        top: TopRows,
+        view: View,
+        pinned: Pinned | None,
+        cursor: duckdb.DuckDBPyConnection | None,
+        params: object,
     ) -> View | None:
         """The table from the time of the last row that is wanted on; None if there are fewer, or
         to look for it takes too long."""
@@ -143,9 +158,9 @@ class TopScans:
         descending: bool,
         some: View,
         view: View,
-        pinned: Any,
-        cursor: Any,
-        params: Any,
+        pinned: Pinned | None,
+        cursor: duckdb.DuckDBPyConnection | None,
+        params: object,
     ) -> View | None:
         """The table from the time of the last row on of those that are wanted of some of it; None
         if these are fewer."""
@@ -163,7 +178,13 @@ class TopScans:
             sign, entries = "<=", [entry for entry in view.entries if entry.time[0] <= micros]
         return view._replace(entries=entries, bound=f"time {sign} make_timestamptz({micros})")
 
-    def _first(self, query: str, views: list[View], cursor: Any, params: Any = None) -> Any:
+    def _first(
+        self,
+        query: str,
+        views: list[View],
+        cursor: duckdb.DuckDBPyConnection | None,
+        params: object = None,
+    ) -> Any:
         """The first row of a query over some tables."""
         if cursor is not None:
             self._tables.make(cursor, views)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.engine import catalog
 from lakelog.query.lake_tables import LakeTables
@@ -96,7 +96,7 @@ class TypeTables:
         """Return a query over a state that reads extractions from payloads as columns, and the
         views that it needs; `of_refs` are the `events` of other schemas."""
 
-        def kinds(schema: str, path: tuple[Any, ...]) -> frozenset[str]:
+        def kinds(schema: str, path: tuple[str | int, ...]) -> frozenset[str]:
             provider = self._tables.provider
             state = self._refs.states.get(schema) if schema else pinned
             return provider.field_kinds(state, path) if provider and state else frozenset()

@@ -22,6 +22,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.clients.redis_pool import require_package
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
+from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.recent.newest_entries import Addition, NewestEntries, batches_of
 from lakelog.recent.redis_recent import (
@@ -105,7 +106,7 @@ class RecentFeeder:
         self._generation, self._version, self._until = "", "0", 0.0
         self._is_swept = False  # of what a feeder before this one left
         self._number, self._checked, self._trouble = -1, 0.0, ""
-        self.figures: dict[str, Any] = {
+        self.figures: JsonObject = {
             "address": config.address,
             "trouble": "",
             "entries_behind": None,
@@ -351,7 +352,7 @@ class RecentFeeder:
     def _send(
         self, version: int, generation: str, mark: Watermark | None, lists: list[Addition]
     ) -> None:
-        values: list[Any] = [version, generation, self._keep, self._ttl]
+        values: list[str | int | bytes] = [version, generation, self._keep, self._ttl]
         values += [mark.to_json() if mark else "", version + 1]
         for addition in lists:
             values += addition[:3]

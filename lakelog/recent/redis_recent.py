@@ -32,6 +32,7 @@ import orjson
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.errors import Unreachable
+from lakelog.event.types import JsonObject
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
@@ -41,6 +42,7 @@ from lakelog.sync import Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from redis.client import Pipeline
 else:
     pa = Lazy("pyarrow")
 redis = Lazy("redis")
@@ -152,7 +154,7 @@ class RecentEntry(NamedTuple):
     source: str
     content: str
     level: str
-    metadata: dict[str, Any]
+    metadata: JsonObject
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class RecentEntries:
     def sources(self, pattern: str = "*") -> list[str]:
         """Return the sources that match a glob, those with the newest entries first."""
 
-        def index(base: str, pipe: Any) -> None:
+        def index(base: str, pipe: Pipeline) -> None:
             pipe.hget(self._prefix, size_of(base, "s"))
             pipe.zrevrange(f"{base}:index:s", 0, -1)
 
@@ -242,7 +244,7 @@ class RecentEntries:
         if limit < 1 or not keys:
             return []
 
-        def lists(base: str, pipe: Any) -> None:
+        def lists(base: str, pipe: Pipeline) -> None:
             for key in keys:
                 pipe.lrange(f"{base}:{key}", 0, limit - 1)
 
@@ -255,7 +257,7 @@ class RecentEntries:
     def _require_expired(self, keys: list[str]) -> None:
         """Lists that the index has are there, or expired: else Redis evicted them, or the index."""
 
-        def scores(base: str, pipe: Any) -> None:
+        def scores(base: str, pipe: Pipeline) -> None:
             for key in keys:
                 pipe.hget(self._prefix, size_of(base, key[0]))
                 pipe.zcard(f"{base}:index:{key[0]}")
@@ -276,7 +278,7 @@ class RecentEntries:
         if int(size or 0) > names:
             raise self._absence("all ", "it evicted some")
 
-    def _ask(self, commands: Callable[[str, Any], object]) -> list[Any]:
+    def _ask(self, commands: Callable[[str, Pipeline], object]) -> list[Any]:
         """Run commands on the keys of the generation that is read; return their replies."""
 
         def run(client: Any) -> list[Any]:
@@ -317,7 +319,7 @@ def from_lake(
     state = lake.store.state(lake.branch_name)
     all_cursors = cursors.of_state(lake.store, state)
     names = names_table({cursor.origin: cursor.name for cursor in all_cursors})
-    conditions, values = ["true"], list[Any]()
+    conditions, values = ["true"], list[object]()
     for pattern, column in ((source, SOURCE), (match, _CONTENT)):
         if pattern is None:
             continue
@@ -363,9 +365,9 @@ def parse_entries(lines: list[str]) -> list[RecentEntry]:
     ]
 
 
-def _parse(line: str) -> dict[str, Any]:
+def _parse(line: str) -> JsonObject:
     """Return an entry; data that the engine accepts and no JSON reader does stays text."""
-    record: dict[str, Any]
+    record: JsonObject
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -76,7 +76,7 @@ def head_sql(columns: list[str]) -> str:
 
 
 def head_of(
-    columns: list[str], types: list[object], rows: list[tuple[str | None, ...]]
+    columns: list[str], types: Sequence[object], rows: list[tuple[str | None, ...]]
 ) -> DisplayHead:
     """Return the head of an answer from the rows of `head_sql`, of which one more was asked for
     than is shown."""

@@ -257,13 +257,15 @@ def write_arrow(result: QueryResult, out: BinaryIO, format: str, stream: bool) -
             writer.write_batch(batch.rename_columns(result.columns))
 
 
-def _arrow_writer(sink: Sink, schema: pa.Schema, format: str, stream: bool) -> Any:
+def _arrow_writer(
+    sink: Sink, schema: pa.Schema, format: str, stream: bool
+) -> pa.ipc.RecordBatchStreamWriter:
     if format == "parquet":
         return pq.ParquetWriter(sink, schema, compression="zstd")
     return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
 
 
-def _reader(result: QueryResult) -> Any:
+def _reader(result: QueryResult) -> pa.RecordBatchReader:
     """Return Python rows as Arrow; nested values as JSON text."""
     rows = [row for batch in result.batches for row in batch]
     columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.errors import QueryFailed
+from lakelog.event.types import JsonObject
 from lakelog.render.display import is_number, visible
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -32,7 +33,7 @@ _UNITS = {
     "eur": "EUR", "pct": "%", "percent": "%", "tokens": "tokens",
 }  # fmt: skip
 _TIME = re.compile(r"(TIMESTAMP.*|DATE)$", re.I)
-_WHOLE: dict[str, Any] = {"tickMinStep": 1}
+_WHOLE: JsonObject = {"tickMinStep": 1}
 _CLOCK = (
     "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) == 0 ?"
     " (utcdate(datum.value) == 1 ? '%b %Y' : '%b %d') :"
@@ -190,7 +191,7 @@ def _points(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[al
 
 
 def _encoded(marks: alt.Chart, types: dict[str, str], axes: Axes) -> alt.Chart:
-    channels: dict[str, Any] = {
+    channels: JsonObject = {
         "x": _x(axes.x, types[axes.x]),
         "y": alt.Y("y:Q", title=label(axes.y, types[axes.y])),
     }
@@ -248,7 +249,7 @@ def _histogram(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple
     return chart.properties(height=_HEIGHT), note
 
 
-def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[dict[str, Any]] | None:
+def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[JsonObject] | None:
     """Return all points, None if there are too many."""
     points = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
     rows = _fetched(points, axes)

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from lakelog.event.exact import spell_numbers
+from lakelog.event.types import JsonObject
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -107,11 +108,11 @@ def payload(value: object) -> Any:
     return orjson.Fragment(value)
 
 
-def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], dict[str, Any]]:
+def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], JsonObject]:
     """Return a function from a row to a JSON object; `nested` columns hold JSON text."""
     places = tuple(nested)
 
-    def record(row: ValueRow) -> dict[str, Any]:
+    def record(row: ValueRow) -> JsonObject:
         fields = dict(zip(columns, row, strict=True))
         for place in places:
             fields[columns[place]] = payload(row[place])

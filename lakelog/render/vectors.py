@@ -49,7 +49,7 @@ class ColumnBatch(Sequence[ValueRow]):
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
-        self.columns: list[Any] = batch.columns
+        self.columns: list[pa.Array] = batch.columns
         self._count: int = batch.num_rows
 
     def __len__(self) -> int:

@@ -9,7 +9,6 @@ that of the event where it is handed up by its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.engine.syntax import Node
 from lakelog.engine.volatility import called, is_aggregate
@@ -116,7 +115,7 @@ def _require_plain(node: Node) -> None:
             raise Dependent("a subquery over a table")
 
 
-def _reads_tables(tree: Any) -> bool:
+def _reads_tables(tree: object) -> bool:
     return any(child.get("type") == "BASE_TABLE" for child in nodes(tree))
 
 

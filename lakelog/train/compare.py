@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ExportDiff:
     """The differences between two exports. `moved` counts groups that changed splits."""
 
-    recipe: dict[str, tuple[Any, Any]]
+    recipe: dict[str, tuple[object, object]]
     snapshots: tuple[str, str]
     rows: dict[str, tuple[int, int]]
     added: int
@@ -79,7 +79,7 @@ def diff(a: str, b: str) -> ExportDiff:
 
 def _recipe_changes(before: JsonMap, after: JsonMap) -> dict[str, tuple[Any, Any]]:
     """The keys of two recipes whose values differ."""
-    changes: dict[str, tuple[Any, Any]] = {}
+    changes: dict[str, tuple[object, object]] = {}
     for section in before:
         a, b = before[section], after.get(section)
         if not isinstance(a, dict):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.train import cluster
@@ -130,7 +130,7 @@ def _sources(dataset: Dataset, other_set: Dataset | None, columns: str) -> Itera
 
 
 def _exact(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: object
 ) -> LeakCheck:
     content = ", ".join(map(quoted, dataset.roles["content"]))
     if other_set is not None and other_set.roles["content"] != dataset.roles["content"]:
@@ -149,7 +149,7 @@ def _exact(
 
 
 def _group(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: object
 ) -> LeakCheck:
     group = dataset.roles["group"]
     if not group:
@@ -189,7 +189,7 @@ def _count_shared(con: duckdb.DuckDBPyConnection, source: str, key: str) -> int:
 
 
 def _time(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: object
 ) -> LeakCheck:
     fence, time = dataset.manifest["fence"], dataset.roles["time"]
     if not fence or not time:
@@ -264,7 +264,7 @@ def _texts(con: duckdb.DuckDBPyConnection, source: str) -> Callable[[], Iterator
 
 
 def _label(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: Any
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: object
 ) -> LeakCheck:
     label = dataset.roles["label"]
     if not label:

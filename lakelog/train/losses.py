@@ -40,7 +40,7 @@ class Losses:
         self.counts: Counter[str] = Counter()
         self._first: JsonMap = {}
 
-    def add(self, reason: str, count: int = 1, example: Any = None) -> None:
+    def add(self, reason: str, count: int = 1, example: object = None) -> None:
         """Count a loss; `example` says where it occurred, such as `seq 17`."""
         if count:
             self.counts[reason] += count

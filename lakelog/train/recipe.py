@@ -134,7 +134,7 @@ def _section(document: JsonMap, name: str, origin: str) -> JsonMap:
     return section
 
 
-def _check_section(name: str, section: JsonMap, shape: Any, origin: str) -> None:
+def _check_section(name: str, section: JsonMap, shape: object, origin: str) -> None:
     """Check names and types; fill in defaults."""
     keys = KEYS[name]
     for key, value in section.items():

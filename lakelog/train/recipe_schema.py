@@ -84,8 +84,8 @@ class RecipeKey:
     one_of: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
-    default: Any = None
-    example: Any = None
+    default: object = None
+    example: object = None
     active: bool | tuple[str, ...] = False
 
     @property

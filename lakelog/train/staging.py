@@ -73,7 +73,7 @@ class Stage:
         return "staged"
 
 
-def _options(file: Any, columns: list[str] | None) -> Any:
+def _options(file: object, columns: list[str] | None) -> Any:
     if columns is None:
         return pa.ipc.IpcReadOptions()
     # IpcReadOptions takes column positions, not names. Columns that are not included are not

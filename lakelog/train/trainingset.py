@@ -95,7 +95,7 @@ class TrainingExport:
 
 
 def export(
-    lake: Lake, recipe: Any, out: str, *, progress: StageCallback | None = None
+    lake: Lake, recipe: object, out: str, *, progress: StageCallback | None = None
 ) -> TrainingExport:
     """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 

@@ -25,11 +25,11 @@ __getattr__ = lazy_face(__name__, {"message_patterns": "patterns"})
 def read(
     lake: Any,
     name: str,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     *,
-    since: Any = None,
-    until: Any = None,
-    now: Any = None,
+    since: object = None,
+    until: object = None,
+    now: object = None,
 ) -> pa.Table:
     """Answer a view over an open Lake, its live tail included, or over a View of a past state.
 

@@ -11,7 +11,6 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
@@ -105,7 +104,7 @@ class Breach:
     breach: str
     kind: str | None
     events: int
-    first_seen: Any
+    first_seen: object
     on_breach: str
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.runtime.lazy import Lazy
@@ -29,6 +29,8 @@ else:
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _STATE = re.compile(r"\bstate\b", re.IGNORECASE)
 _PLAIN = re.compile(r"\s*(?=(?:select|from)\b)", re.IGNORECASE)
 _WITH = re.compile(r"\s*with\s+(?!recursive\b)", re.IGNORECASE)
@@ -169,7 +171,7 @@ def _totals(layer: Layer, final: FinalQuery, table: LayerTable) -> str:
     return given(final.totals, state=f"SELECT {layer.shape.listed} FROM {table.name}")
 
 
-def _remember(cache: dict[Any, Any], key: Any, value: Any, count: int = _KEPT) -> None:
+def _remember(cache: dict[_K, _V], key: _K, value: _V, count: int = _KEPT) -> None:
     for old in list(cache)[: 1 - count]:
         cache.pop(old, None)
     cache[key] = value
@@ -225,7 +227,7 @@ def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
         return _SplitQuery(query)
 
 
-def _tables(node: Any) -> set[str]:
+def _tables(node: object) -> set[str]:
     """The tables that a tree names."""
     if isinstance(node, list):
         return set().union(*map(_tables, node))

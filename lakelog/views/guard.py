@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
-from lakelog.engine.syntax import SyntaxFault, parse
+from lakelog.engine.syntax import Node, SyntaxFault, parse
 from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import InvalidView
 from lakelog.views import params as parameters
@@ -68,7 +68,7 @@ def _check_name(section: Section, name: str, definition: ViewDefinition) -> None
     raise wrong(section, f"${name} is no parameter: declared are {declared}", line)
 
 
-def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
+def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Node:
     try:
         tree = parse(cursor, section.sql)
     except SyntaxFault as fault:
@@ -78,7 +78,7 @@ def _parsed(section: Section, cursor: duckdb.DuckDBPyConnection) -> Any:
     return tree
 
 
-def _table(node: dict[str, Any], section: Section, relations: frozenset[str]) -> str:
+def _table(node: Node, section: Section, relations: frozenset[str]) -> str:
     """What is wrong with a node that names a table, if it is one."""
     node_type = node.get("type")
     if node_type == "SHOW_REF":
@@ -99,13 +99,13 @@ def _table(node: dict[str, Any], section: Section, relations: frozenset[str]) ->
     return f"{name!r} cannot be read here: section {section.name} reads only {section.relation}"
 
 
-def _function(node: dict[str, Any]) -> str:
+def _function(node: Node) -> str:
     """What is wrong with a node that calls a function, if it is one."""
     name, volatility = called(node) or ("", Volatility.IMMUTABLE)
     return _REASONS.get(volatility, "").format(name)
 
 
-def _nodes(tree: Any, names: frozenset[str]) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+def _nodes(tree: object, names: frozenset[str]) -> Iterator[tuple[Node, frozenset[str]]]:
     """Every node with the names that WITH has given where it stands: those of the queries around
     it and of earlier ones beside it, and its own if it is recursive."""
     for child in tree if isinstance(tree, list) else ():
@@ -123,7 +123,7 @@ def _nodes(tree: Any, names: frozenset[str]) -> Iterator[tuple[dict[str, Any], f
                 yield from _nodes(child, names)
 
 
-def _line(section: Section, location: Any) -> int | None:
+def _line(section: Section, location: object) -> int | None:
     """The line of a byte in a section's SQL, from 1."""
     data = section.sql.encode()
     if not isinstance(location, int) or location > len(data):

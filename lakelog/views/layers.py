@@ -17,7 +17,7 @@ import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -99,7 +99,7 @@ class LayerTable:
 
     def __init__(self, name: str, rows: int, unused: Unused) -> None:
         self.name, self.rows = name, rows
-        self.index: Any = None
+        self.index: np.ndarray | None = None
         """Sorted numbers: the hash of a key, shifted by 32 bits, and the row that has it."""
         self.was_scanned = False
         names = unused.short if rows <= _SCANNED else unused.others
@@ -109,7 +109,7 @@ class LayerTable:
 class Hidden:
     """Rows of a table, sorted; as a table of the engine once one was asked for."""
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
         self.table: LayerTable | None = None
 
@@ -126,7 +126,7 @@ class LayerPart:
         """Rows that are not hidden."""
         return self.table.rows - (len(self.hidden.rows) if self.hidden else 0)
 
-    def without(self, rows: Any) -> LayerPart:
+    def without(self, rows: np.ndarray) -> LayerPart:
         """Return the part with more rows hidden."""
         if not len(rows):
             return self
@@ -153,8 +153,8 @@ class Layer:
         self, shape: StateShape, *layer_parts: LayerPart, change: LayerChange | None = None
     ) -> None:
         self.shape, self.parts, self.change = shape, layer_parts, change
-        self.results: dict[Any, pa.Table] = {}
-        self.tables: dict[Any, list[LayerTable]] = {}
+        self.results: dict[object, pa.Table] = {}
+        self.tables: dict[object, list[LayerTable]] = {}
         """Of queries, those parts that do not depend on the time."""
         self.sums: dict[str, tuple[LayerTable, dict[str, str]]] = {}
         """Totals, with the types of their columns."""
@@ -296,14 +296,20 @@ class LayerBuilder:
         )
 
     def _found(
-        self, cursor: duckdb.DuckDBPyConnection, layer_part: LayerPart, new: LayerTable, hashes: Any
-    ) -> Any:
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        layer_part: LayerPart,
+        new: LayerTable,
+        hashes: np.ndarray,
+    ) -> np.ndarray:
         """The rows of a part that may have a key of new ones."""
         table = layer_part.table
         if table.index is None and table.rows > _SCANNED and not table.was_scanned:
             table.was_scanned = True
             among = f"{_HASH} IN (SELECT {_HASH} FROM {new.name})"
-            rows = np.sort(_column(cursor, f"SELECT rowid FROM {table.name} WHERE {among}"))
+            rows: np.ndarray = np.sort(
+                _column(cursor, f"SELECT rowid FROM {table.name} WHERE {among}")
+            )
         else:
             if table.index is None:
                 table.index = _index(_column(cursor, f"SELECT {_HASH} FROM {table.name}"))
@@ -312,7 +318,8 @@ class LayerBuilder:
             return rows
         hidden = layer_part.hidden.rows
         places = np.minimum(np.searchsorted(hidden, rows), len(hidden) - 1)
-        return rows[hidden[places] != rows]
+        unhidden: np.ndarray = rows[hidden[places] != rows]
+        return unhidden
 
     def _joined(
         self, cursor: duckdb.DuckDBPyConnection, layer_parts: list[LayerPart]
@@ -353,13 +360,13 @@ class LayerBuilder:
         return _but(layer_part.table, f"FROM {hidden.table.name}")
 
 
-def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> Any:
+def _column(cursor: duckdb.DuckDBPyConnection, query: str) -> np.ndarray:
     """The only column that a query gives."""
     (column,) = cursor.execute(query).fetchnumpy().values()
     return column
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, name: str, lists: list[Any]) -> list[str]:
+def _rows(cursor: duckdb.DuckDBPyConnection, name: str, lists: list[np.ndarray]) -> list[str]:
     """Give a connection lists of row numbers under a name; return SQL that reads each.
 
     They are columns of one table, for a name takes as long as a short statement. The shorter ones
@@ -379,7 +386,7 @@ def _but(table: LayerTable, hidden: str) -> str:
     return f"FROM {table.name} WHERE rowid NOT IN ({hidden})"
 
 
-def _index(hashes: Any) -> Any:
+def _index(hashes: np.ndarray) -> np.ndarray:
     """Return an index of a table whose rows have these hashes, in their order."""
     numbers = hashes.astype(np.uint64) << np.uint64(32)
     numbers |= np.arange(len(hashes), dtype=np.uint64)
@@ -387,7 +394,7 @@ def _index(hashes: Any) -> Any:
     return numbers
 
 
-def _indexed(index: Any, hashes: Any) -> Any:
+def _indexed(index: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """The rows that an index has for hashes, sorted."""
     low = hashes.astype(np.uint64) << np.uint64(32)
     starts = np.searchsorted(index, low)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ class Views(Protocol):
     """What answers the views of a lake."""
 
     def view(
-        self, name: str, arguments: Mapping[str, Any] | None = None, digest: str | None = None
+        self, name: str, arguments: Mapping[str, object] | None = None, digest: str | None = None
     ) -> pa.Table:
         """Return the answer of a view with these parameters, of the state of a digest."""
 
@@ -44,9 +44,9 @@ class LedgerField:
     kind: str
     drift: str | None
     events: int
-    first_seen: Any
+    first_seen: object
     kinds: Mapping[str, int]
-    since: Mapping[str, Any]
+    since: Mapping[str, object]
 
 
 Ledger = dict[tuple[str | None, str], LedgerField]

@@ -69,7 +69,7 @@ def declared(line: str) -> list[Param]:
     return declarations
 
 
-def values(view: str, params: tuple[Param, ...], arguments: Mapping[str, Any] | None) -> Values:
+def values(view: str, params: tuple[Param, ...], arguments: Mapping[str, object] | None) -> Values:
     """Return a value for each parameter. Raises InvalidView: missing, unknown or wrong."""
     arguments = dict(arguments or {})
     names = {p.name for p in params}
@@ -139,7 +139,7 @@ def _places(sql: str) -> tuple[tuple[int, int, str], ...]:
     return tuple(places)
 
 
-def _read(param: Param, raw: Any) -> Any:
+def _read(param: Param, raw: object) -> Any:
     try:
         return _KINDS[param.kind][0](raw)
     except (ValueError, InvalidSetting, InvalidEvent, TypeError):
@@ -147,17 +147,17 @@ def _read(param: Param, raw: Any) -> Any:
         raise InvalidView(f"parameter {param.name} is {description}, not {raw!r}") from None
 
 
-def _text(raw: Any) -> str:
+def _text(raw: object) -> str:
     if not isinstance(raw, str) or "\0" in raw:
         raise ValueError(raw)
     raw.encode()
     return raw
 
 
-def _int(raw: Any) -> int:
+def _int(raw: object) -> int:
     if isinstance(raw, bool) or not re.fullmatch(r"[+-]?\d{1,18}", str(raw)):
         raise ValueError(raw)
-    return int(raw)
+    return int(str(raw))
 
 
 def _float(raw: Any) -> float:
@@ -166,18 +166,18 @@ def _float(raw: Any) -> float:
     return number
 
 
-def _bool(raw: Any) -> bool:
+def _bool(raw: object) -> bool:
     return {"true": True, "false": False, "1": True, "0": False}[str(raw).lower()]
 
 
-def _bool_or_fail(raw: Any) -> bool:
+def _bool_or_fail(raw: object) -> bool:
     try:
         return _bool(raw)
     except KeyError:
         raise ValueError(raw) from None
 
 
-def _duration(raw: Any) -> int:
+def _duration(raw: object) -> int:
     if isinstance(raw, datetime.timedelta):
         micros = raw // datetime.timedelta(microseconds=1)
     else:
@@ -187,7 +187,7 @@ def _duration(raw: Any) -> int:
     return micros
 
 
-def _time(raw: Any) -> int:
+def _time(raw: object) -> int:
     return to_micros(parse_time(raw))
 
 
@@ -198,7 +198,7 @@ def _list(raw: Any) -> list[str]:
     return texts_of_list
 
 
-def _field(raw: Any) -> str:
+def _field(raw: object) -> str:
     if not re.fullmatch(r"[^\"\\.\x00-\x1f]+(\.[^\"\\.\x00-\x1f]+)*", _text(raw)):
         raise ValueError(raw)
     return str(raw)

@@ -49,7 +49,7 @@ _MADE = """
 
 
 def check(
-    definition: ViewDefinition, rows: pa.Table, given: Mapping[str, Any] | None = None
+    definition: ViewDefinition, rows: pa.Table, given: Mapping[str, object] | None = None
 ) -> pa.Table:
     """Try a definition on rows of `events` with seq; return its answer.
 
@@ -207,7 +207,9 @@ def _select(shape: StateShape, table: LayerTable) -> str:
     return f"SELECT {shape.listed} FROM {table.name}"
 
 
-def _rows(builder: LayerBuilder, layer: Layer, final: finalize.FinalQuery) -> list[tuple[Any, ...]]:
+def _rows(
+    builder: LayerBuilder, layer: Layer, final: finalize.FinalQuery
+) -> list[tuple[object, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
     table = finalize.finish(builder, layer, final, _NOW)
     return sorted(
@@ -216,17 +218,20 @@ def _rows(builder: LayerBuilder, layer: Layer, final: finalize.FinalQuery) -> li
     )
 
 
-def _sortable(value: Any) -> tuple[str, Any]:
+def _sortable(value: object) -> tuple[str, float | str]:
     if isinstance(value, float):
         return "float", float(f"{value:.6g}") if math.isfinite(value) else math.inf
     return type(value).__name__, str(value)
 
 
 def _compare(
-    definition: ViewDefinition, how: str, whole: list[tuple[Any, ...]], split: list[tuple[Any, ...]]
+    definition: ViewDefinition,
+    how: str,
+    whole: list[tuple[object, ...]],
+    split: list[tuple[object, ...]],
 ) -> None:
-    expected: Any
-    right: Any
+    expected: object
+    right: object
     for expected, right in zip(whole, split, strict=False):
         if not all(map(_alike, expected, right)):
             break
@@ -248,7 +253,7 @@ def _shown(row: Any) -> str:
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (a != a and b != b)
     return bool(a == b)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
@@ -93,12 +93,12 @@ class ViewTables:
     def view(
         self,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         at: str | None = None,
         *,
-        since: Any = None,
-        until: Any = None,
-        now: Any = None,
+        since: object = None,
+        until: object = None,
+        now: object = None,
     ) -> pa.Table:
         """Answer a view as an Arrow table; see lakelog.views.read."""
         try:
@@ -110,11 +110,11 @@ class ViewTables:
         self,
         pinned: Pinned,
         name: str,
-        arguments: Mapping[str, Any] | None,
+        arguments: Mapping[str, object] | None,
         source: str | BranchSchema | None,
-        since: Any = None,
-        until: Any = None,
-        read_at: Any = None,
+        since: object = None,
+        until: object = None,
+        read_at: object = None,
     ) -> pa.Table:
         """Answer a view of a state; `source` is where that is found again."""
         state, pending = pinned
@@ -299,7 +299,7 @@ class ViewTables:
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
-    def field_kinds(self, pinned: Pinned, path: tuple[Any, ...]) -> frozenset[str]:
+    def field_kinds(self, pinned: Pinned, path: tuple[str | int, ...]) -> frozenset[str]:
         """Return the kinds of values of a field in events of all types; see TableProvider."""
         return type_columns.kinds_of(self._ledger(pinned), path)
 
@@ -387,7 +387,7 @@ def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     return has_relation(cursor, name, "lakelog_", _OFFERED)
 
 
-def _window(since: Any, until: Any) -> tuple[int, int] | None:
+def _window(since: object, until: object) -> tuple[int, int] | None:
     if since is None and until is None:
         return None
     low = -_HIGHEST if since is None else _micros("since", since)
@@ -399,7 +399,7 @@ _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
 """The years 1 to 9999 in microseconds, which is what events can have."""
 
 
-def _micros(name: str, value: Any) -> int:
+def _micros(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:

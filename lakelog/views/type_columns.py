@@ -43,7 +43,7 @@ def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
     return tuple(result)
 
 
-def kinds_of(ledger: Ledger, path: FieldPath) -> frozenset[str]:
+def kinds_of(ledger: Ledger, path: tuple[str | int, ...]) -> frozenset[str]:
     """Return the kinds of values that a field has in events of all types; that of a member of a map
     are those of all its members. Events of types that are not told apart may have text."""
     kinds: set[str] = set()
@@ -55,7 +55,7 @@ def kinds_of(ledger: Ledger, path: FieldPath) -> frozenset[str]:
     return frozenset(kinds - {"null"} - UNREAD)
 
 
-def _is_of(spelled: str, path: FieldPath) -> bool:
+def _is_of(spelled: str, path: tuple[str | int, ...]) -> bool:
     """Whether a path of the ledger is that of a field, or stands for it among others."""
     if not spelled.endswith(REST):
         return spelled != PAYLOAD and parsed(spelled) == path

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from lakelog.views.tables import ViewTables
 
 
-def listed(lake: Any) -> list[tuple[ViewDefinition, bool]]:
+def listed(lake: object) -> list[tuple[ViewDefinition, bool]]:
     """Every view by name, and whether the lake itself defines it."""
     return _views(lake).definitions(getattr(lake, "id", None))
 
 
-def definition(lake: Any, name: str) -> ViewDefinition:
+def definition(lake: object, name: str) -> ViewDefinition:
     """Return one view's definition. Raises InvalidView where there is none."""
     return _views(lake).definition(name, getattr(lake, "id", None))
 
@@ -29,7 +29,7 @@ def create(
     lake: Any,
     name: str,
     text: str,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     *,
     replace: bool = False,
 ) -> ViewDefinition:

@@ -33,7 +33,7 @@ class QueryMonitor:
         self._counts, self.rows = True, 0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def over(self, batches: Iterable[Sequence[object]]) -> Iterator[Sequence[Any]]:
         """Yield batches of rows, count them in `rows`, and stop the progress line at the first."""
         for batch in batches:
             self._be_quiet()

@@ -90,7 +90,7 @@ def _is_lossless(column_type: Any) -> bool:
     return column_type.id in _PLAIN_TYPES
 
 
-def _is_json(payload: bool, name: str, column_type: Any) -> bool:
+def _is_json(payload: bool, name: str, column_type: object) -> bool:
     return str(column_type) == "JSON" or (
         payload and name == "data" and str(column_type) == "VARCHAR"
     )

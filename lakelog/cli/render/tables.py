@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -134,7 +134,7 @@ def drop_columns(
     return remaining
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Return a value as one line without control characters, which could control a terminal."""
     if value is None:
         return "NULL"
@@ -151,12 +151,12 @@ def cell(value: Any) -> str:
     return visible(line)
 
 
-def _least(natural: int, values: list[Any]) -> int:
+def _least(natural: int, values: list[object]) -> int:
     rigid = all(v is None or isinstance(v, _RIGID) for v in values)
     return natural if rigid and any(v is not None for v in values) else min(natural, _TEXT_MIN)
 
 
-def _is_number(values: list[Any]) -> bool:
+def _is_number(values: list[object]) -> bool:
     some = [v for v in values if v is not None]
     return bool(some) and all(isinstance(v, _NUMBERS) and not isinstance(v, bool) for v in some)
 

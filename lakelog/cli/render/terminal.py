@@ -31,7 +31,7 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
-def has_colour(stream: Any) -> bool:
+def has_colour(stream: object) -> bool:
     """Whether to colour a stream: NO_COLOR forbids it, FORCE_COLOR demands it, else on a
     terminal."""
     if os.environ.get("NO_COLOR"):
@@ -51,7 +51,7 @@ def paint(message: str, stream: Any, **style: Any) -> str:
     return click.style(message, **style) if has_colour(stream) else message
 
 
-def say(message: str, **style: Any) -> None:
+def say(message: str, **style: object) -> None:
     """Write a message to stderr."""
     painted = paint(message, sys.stderr, **style) if style else message
     click.echo(painted, err=True, color=has_colour(sys.stderr))

@@ -178,7 +178,7 @@ def _has_control(strings: pa.Array) -> bool:
     return int(arrays.characters(strings).min(initial=32)) < 32
 
 
-def _are_levels(columns: dict[str, Any]) -> bool:
+def _are_levels(columns: dict[str, object]) -> bool:
     """Whether all levels are severities, spelled as lakelog spells them."""
     if "level" not in columns:
         return True

@@ -143,7 +143,7 @@ class Query:
 def analyze(
     connection: duckdb.DuckDBPyConnection,
     query: str,
-    params: Any = None,
+    params: object = None,
     session: duckdb.DuckDBPyConnection | None = None,
 ) -> Query:
     """Take a query apart; one that is no plain SELECT is not `parsed`.
@@ -211,7 +211,7 @@ def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
 
 
-def _renames(node: dict[str, Any]) -> bool:
+def _renames(node: Node) -> bool:
     """Whether an expression or a list of columns gives the name `data` to something else."""
     if any(str(name).lower() == "data" for name in node.get("column_name_alias") or ()):
         return True
@@ -220,7 +220,7 @@ def _renames(node: dict[str, Any]) -> bool:
     return bool(node["class"] != "COLUMN_REF" or node["column_names"][-1].lower() != "data")
 
 
-def _type_ref(table: dict[str, Any], need: Predicate) -> TypeRef:
+def _type_ref(table: Node, need: Predicate) -> TypeRef:
     start, length = table["query_location"], table["query_location_length"]
     start = start if length else -1
     need = Predicate() if table["column_name_alias"] else need
@@ -231,7 +231,7 @@ def _type_ref(table: dict[str, Any], need: Predicate) -> TypeRef:
 class _Constants:
     """Evaluates the constant side of comparisons by asking the engine."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, tree: Any, params: Any) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tree: Node, params: Any) -> None:
         self._connection, self._tree, self._params = connection, tree, params
 
     def need(self, mention: Mention) -> Predicate:
@@ -260,7 +260,7 @@ class _Constants:
         both = tuple(n for n in (need.words, needed) if n is not None)
         need.words = word_index.AllOf(both) if len(both) > 1 else both[0] if both else None
 
-    def _bound(self, need: Predicate, operator: str, value: Any) -> None:
+    def _bound(self, need: Predicate, operator: str, value: Node) -> None:
         if operator not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):
             return
         micros = self._micros(value)
@@ -274,7 +274,7 @@ class _Constants:
             late = _SLACK if _NOW & set(trees.mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
-    def _before_newest(self, value: Any) -> int | None:
+    def _before_newest(self, value: Node) -> int | None:
         """How long a time is before that of the newest event (us), None for any other time."""
         select = times.before_newest(value)
         if select is None or not is_events(select["from_table"]):
@@ -298,14 +298,14 @@ class _Constants:
         texts = {name for name in names if name is not None}
         setattr(need, attribute, texts if before is None else before & texts)
 
-    def _text(self, value: Any) -> str | None:
+    def _text(self, value: Node) -> str | None:
         if isinstance(value, dict) and value.get("class") == "CONSTANT":
             literal = value.get("literal", {})
             return literal.get("text") if literal.get("kind") == "STRING" else None
         parameter = self._parameter_value(value)
         return parameter if isinstance(parameter, str) else None
 
-    def _parameter_value(self, value: Any) -> Any:
+    def _parameter_value(self, value: Node) -> object:
         """The value of a parameter, if it is one."""
         if not isinstance(value, dict) or value.get("class") != "PARAMETER":
             return None
@@ -314,7 +314,7 @@ class _Constants:
         except KeyError:
             return None
 
-    def _parameter(self, name: str) -> Any:
+    def _parameter(self, name: str) -> object:
         """The value of the parameter of a name or number. Raises KeyError."""
         if isinstance(self._params, dict):
             return self._params[name]
@@ -322,7 +322,7 @@ class _Constants:
             return self._params[int(name) - 1]
         raise KeyError(name)
 
-    def _micros(self, value: Any) -> int | None:
+    def _micros(self, value: Node) -> int | None:
         constant = self._parameter_value(value)
         # Of a time without a zone the session says which it is.
         if isinstance(constant, datetime.datetime) and constant.tzinfo is not None:
@@ -344,7 +344,7 @@ class _Constants:
         return None if row is None or row[0] is None else int(row[0])
 
 
-def _is_constant(value: Any) -> bool:
+def _is_constant(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_is_constant, value))
     if not isinstance(value, dict):
@@ -357,7 +357,7 @@ def _is_constant(value: Any) -> bool:
     return all(map(_is_constant, value.values()))
 
 
-def _counts_all(node: dict[str, Any]) -> str | None:
+def _counts_all(node: Node) -> str | None:
     """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
     empty = ("where_clause", "having", "sample", "qualify")
     lists = ("modifiers", "group_expressions", "group_sets")

@@ -142,7 +142,7 @@ class _Rewriter:
     def __init__(self, has_types: bool, tables: Tables) -> None:
         self._typed, self._tables = has_types, tables
         self.columns: dict[Extraction, int] = {}
-        self._selects: list[tuple[Node, _Scope, list[Any]]] = []
+        self._selects: list[tuple[Node, _Scope, list[Node | None]]] = []
         self._names: set[str] = set()
         self._joins = 0
 
@@ -292,7 +292,7 @@ def _owner(scopes: list[_Scope], owner: list[str]) -> _Table | None:
     return None
 
 
-def _chain(value: Any) -> tuple[list[str], tuple[PathStep, ...], str] | None:
+def _chain(value: Node | None) -> tuple[list[str], tuple[PathStep, ...], str] | None:
     """Return (qualifiers, path, mode) of what an expression takes out of `data` or `fields`."""
     if not isinstance(value, dict):
         return None
@@ -326,7 +326,7 @@ def _payload(names: list[str]) -> tuple[list[str], tuple[PathStep, ...], str] | 
 
 
 def _longer(
-    chain: tuple[list[str], tuple[PathStep, ...], str] | None, operands: list[Any], mode: str
+    chain: tuple[list[str], tuple[PathStep, ...], str] | None, operands: list[Node], mode: str
 ) -> tuple[list[str], tuple[PathStep, ...], str] | None:
     if chain is None or chain[2] != "json":
         return None
@@ -339,7 +339,7 @@ def _longer(
     return owner, steps, mode
 
 
-def _mode(value: Any) -> str:
+def _mode(value: Node) -> str:
     """Whether a function call extracts JSON, text or a value; "" for none of them."""
     if not isinstance(value, dict) or value.get("class") != "FUNCTION" or value["schema"]:
         return ""
@@ -348,11 +348,11 @@ def _mode(value: Any) -> str:
     return _FUNCTIONS.get(value["function_name"], "") if plain and not has_names else ""
 
 
-def _arguments(value: Node) -> list[Any]:
+def _arguments(value: Node) -> list[Node]:
     return [argument["expression"] for argument in value["arguments"]]
 
 
-def _steps(value: Any) -> tuple[PathStep, ...]:
+def _steps(value: Node) -> tuple[PathStep, ...]:
     """Return the path that a constant is: names, and places in lists; empty for any other."""
     if not isinstance(value, dict) or value.get("class") != "CONSTANT":
         return ()
@@ -440,7 +440,7 @@ def _orders_by_all(node: Node) -> Iterator[Node]:
                 yield order["expression"]
 
 
-def _stars(value: Any, depth: int = 0) -> int:
+def _stars(value: object, depth: int = 0) -> int:
     """Count the stars of a SELECT itself, not those of queries in it."""
     if isinstance(value, dict) and (not depth or value.get("type") != "SELECT_NODE"):
         is_star = value.get("class") == "STAR"
@@ -483,7 +483,7 @@ def _reads(tree: Node, tables: Tables) -> bool:
     return any(("", n["table_name"].lower()) in tables for n in table_nodes)
 
 
-def _without_places(tree: Any) -> Any:
+def _without_places(tree: object) -> Any:
     """Return a tree without the places of its parts in the query."""
     if isinstance(tree, dict):
         names = (k for k in tree if not k.startswith("query_location"))

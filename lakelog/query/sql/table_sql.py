@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.query.sql.tree import tree_of, with_events
 from lakelog.runtime.lazy import Lazy
@@ -26,9 +26,9 @@ else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
     segment_sql = Lazy("lakelog.segments.segment_sql")
 
-Kinds = Callable[[str, tuple[Any, ...]], frozenset[str]]
+Kinds = Callable[[str, tuple[str | int, ...]], frozenset[str]]
 """The kinds of the values of a field, by the schema whose `events` have it and its path."""
-_REWRITTEN: dict[tuple[Any, ...], payload.Rewriting | None] = {}
+_REWRITTEN: dict[tuple[object, ...], payload.Rewriting | None] = {}
 _REWRITTEN_MAX, _SHORT = 128, 512
 _VECTOR, _SAMPLED = 2_048, 2
 """Rows that the engine takes at once; one of so many times that is in a sample."""
@@ -84,7 +84,7 @@ class View(NamedTuple):
         return nearest._replace(ranges={entry.key: tuple(samples)})
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[object, ...]:
         """What is equal for views of the same rows, as long as the tail is held."""
         segments = tuple(entry.key for entry in self.entries)
         ranges = tuple(self.ranges.items())

@@ -70,7 +70,7 @@ def with_clock_calls(tree: Node) -> Node:
     return tree if with_names or names & CLOCK_NAMES.keys() or not are_own else _with_calls(tree)
 
 
-def micros(value: Any) -> int | None:
+def micros(value: Node | None) -> int | None:
     """Return the time that an expression is (us since 1970, UTC), None where that is not known."""
     if not isinstance(value, dict):
         return None
@@ -94,7 +94,7 @@ def micros(value: Any) -> int | None:
     return start - length if name == "-" else start + length
 
 
-def span(value: Any) -> int | None:
+def span(value: object) -> int | None:
     """Return how long an interval is (us), None where that is not known or depends on the day."""
     if not isinstance(value, dict) or value.get("function_name") not in _SPANS:
         return None
@@ -114,7 +114,7 @@ def extremes(select: Node) -> frozenset[str]:
     return frozenset(times) if all(times) else frozenset()
 
 
-def before_newest(value: Any) -> Node | None:
+def before_newest(value: Node | None) -> Node | None:
     """Return the query for the newest time that an expression is, or from which it subtracts."""
     if not isinstance(value, dict):
         return None
@@ -139,7 +139,7 @@ def margin(micros: int) -> int:
     return micros + (_MONTH_SLACK if micros > _MONTH else _CHANGE if micros >= _DAY else 0)
 
 
-def _with_calls(tree: Any) -> Any:
+def _with_calls(tree: object) -> Any:
     if isinstance(tree, list):
         return [_with_calls(child) for child in tree]
     if not isinstance(tree, dict):
@@ -154,7 +154,7 @@ def _name(function: str) -> Node:
     return {"function_name": function, "qualified_name": {"path": [function]}}
 
 
-def _literal(value: Any) -> int | None:
+def _literal(value: Node) -> int | None:
     literal = value["literal"]["text"] if _is_text(value) else ""
     if not _ZONED.fullmatch(literal):
         return None
@@ -164,16 +164,16 @@ def _literal(value: Any) -> int | None:
         return None
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: Node) -> bool:
     return bool(value.get("class") == "CONSTANT" and value["literal"]["kind"] == "STRING")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Node) -> bool:
     """Whether an expression is a cast that changes no whole number."""
     return bool(value.get("class") == "CAST" and value["type_expr"]["type_name"] in _NUMBERS)
 
 
-def _count(value: Any) -> int | None:
+def _count(value: Node) -> int | None:
     """Return a whole number that the parser has put into casts."""
     while (is_cast := _is_number(value)) or value.get("function_name") == "trunc":
         value = value["child"] if is_cast else value["arguments"][0]["expression"]

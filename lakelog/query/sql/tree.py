@@ -47,7 +47,7 @@ class ColumnTest:
 
     column: str
     operator: str
-    values: list[Any]
+    values: list[Node]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def tree_of(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
 def mentions(statement: Node) -> Mentions:
     """Return what a statement names."""
     result = Mentions()
-    pending: list[Any] = [statement]
+    pending: list[Node | list[Node]] = [statement]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
@@ -142,7 +142,7 @@ def _kind(table: Node) -> TableKind:
     return TableKind.OF_REF if table["schema_name"] else TableKind.EVENTS
 
 
-def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
+def _comparisons(clause: object, table: Node) -> Iterator[ColumnTest]:
     """Yield the conditions of a WHERE that AND joins, with the column on the left."""
     if not isinstance(clause, dict):
         return
@@ -151,7 +151,7 @@ def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
         for child in clause["children"]:
             yield from _comparisons(child, table)
         return
-    compared: list[tuple[Any, str, list[Any]]] = []
+    compared: list[tuple[object, str, list[Node]]] = []
     if operator == "OPERATOR_IS_NOT_NULL":
         yield ColumnTest(WORDS, operator, clause["children"])
     elif operator == "COMPARE_BETWEEN":
@@ -173,7 +173,7 @@ def _comparisons(clause: Any, table: Node) -> Iterator[ColumnTest]:
             yield ColumnTest(name, comparison, values)
 
 
-def is_events(table: Any) -> bool:
+def is_events(table: object) -> bool:
     """Whether a part of a query is the table `events`, with its own names of columns."""
     return (
         isinstance(table, dict)
@@ -185,7 +185,7 @@ def is_events(table: Any) -> bool:
     )
 
 
-def is_events_of_ref(table: Any) -> bool:
+def is_events_of_ref(table: object) -> bool:
     """Whether a part of a query is the same of another schema: of a tag or branch."""
     return (
         isinstance(table, dict)
@@ -195,7 +195,7 @@ def is_events_of_ref(table: Any) -> bool:
     )
 
 
-def column(value: Any, table: Node) -> str | None:
+def column(value: object, table: Node) -> str | None:
     """The column of a table that an expression is, or None."""
     if not isinstance(value, dict) or value.get("class") != "COLUMN_REF":
         return None
@@ -204,7 +204,7 @@ def column(value: Any, table: Node) -> str | None:
     return str(name).lower() if not owner or owner == [alias] else None
 
 
-def with_events(tree: Any, tables: Mapping[str, str]) -> Any:
+def with_events(tree: object, tables: Mapping[str, str]) -> Any:
     """Return a tree that reads these tables in the place of the `events` of schemas."""
     if isinstance(tree, list):
         return [with_events(child, tables) for child in tree]
@@ -221,7 +221,7 @@ def with_events(tree: Any, tables: Mapping[str, str]) -> Any:
     return {key: with_events(child, tables) for key, child in tree.items()}
 
 
-def mentioned(value: Any, key: str) -> Iterator[str]:
+def mentioned(value: object, key: str) -> Iterator[str]:
     """Yield what stands under a key anywhere in an expression."""
     for child in value if isinstance(value, list) else ():
         yield from mentioned(child, key)
@@ -231,12 +231,12 @@ def mentioned(value: Any, key: str) -> Iterator[str]:
         yield from mentioned(child, key)
 
 
-def nodes(tree: Any) -> Iterator[Node]:
+def nodes(tree: object) -> Iterator[Node]:
     """Yield every node of a tree, those above before those below."""
     if isinstance(tree, dict):
         yield tree
-    children = tree.values() if isinstance(tree, dict) else tree
-    for child in children if isinstance(tree, (dict, list)) else ():
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for child in children:
         if isinstance(child, (dict, list)):
             yield from nodes(child)
 

@@ -157,7 +157,7 @@ def _fields(arrow_type: Any, indent: str) -> list[str]:
     return lines
 
 
-def _dtype(arrow_type: Any) -> str:
+def _dtype(arrow_type: object) -> str:
     name = {"double": "float64", "float": "float32"}.get(str(arrow_type), str(arrow_type))
     return _yaml_string(name) if "[" in name or "(" in name else name
 

@@ -155,7 +155,7 @@ def _calls_in_fields(fields: Payload) -> list[ChatMessage]:
     return []
 
 
-def _transcript(medium_part: Any) -> str | None:
+def _transcript(medium_part: object) -> str | None:
     return medium_part.get("transcript") if isinstance(medium_part, dict) else None
 
 

@@ -16,7 +16,7 @@ _WIDER = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 
 def structure_of(structures: list[str]) -> str | None:
     """Merge results of `json_structure` into one structure for `from_json`."""
-    widest: Any = None
+    widest: object = None
     # Sorted, because merging order decides the order of the struct's fields, and rebuilds must give
     # equal types.
     for structure in sorted(structures):
@@ -25,7 +25,7 @@ def structure_of(structures: list[str]) -> str | None:
     return orjson.dumps(widest).decode() if isinstance(widest, dict) and widest else None
 
 
-def _merge(a: Any, b: Any) -> Any:
+def _merge(a: object, b: object) -> Any:
     if a is None or a == "NULL" or a == b:
         return b
     if b == "NULL":
