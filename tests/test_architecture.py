@@ -113,13 +113,15 @@ ORDER = {
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
-    "server": """limits arrivals bodies tokens gate intake protocols sql conditions tail_chunks
-        tail_feed tail_hub tail metrics api pages app run""",
+    "server": """limits arrivals bodies tokens gate intake protocols sql logql conditions
+        tail_chunks tail_feed tail_hub tail metrics api pages app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
     "alerts/sinks": "sink log_sink webhook mail command known",
+    "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
+        evaluation endpoint""",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "server/api": "question counts events watching overview sources about traces history routes",
     "subscriptions": """branch_access position record catch_up delivery command commit members

@@ -18,6 +18,7 @@ from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller, Gate
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
+from lakelog.server.logql.endpoint import LokiQueries
 from lakelog.server.metrics import ServerMetrics
 from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
 from lakelog.server.protocols.json_lines import JsonIngest
@@ -93,6 +94,8 @@ class LakeServer:
             self._route(route.path, route.handler, route.scope, route.methods)
             for route in self.dashboard.routes()
         ]
+        for path, handler in LokiQueries(self.workers, self.limits).routes().items():
+            routes.append(self._route(path, handler, TokenScope.READ, ["GET", "POST"]))
         for protocol in PROTOCOLS:
             endpoint = self._ingest(protocol)
             methods = list(protocol.methods)

@@ -89,16 +89,16 @@ class QueryProcess:
         head = {"columns": writer.columns(), "snapshot": digest}
         self.send(wire.HEAD, orjson.dumps(head))
         size = 0
-        for piece in writer.pieces(nested_columns(session, query, writer)):
-            size += len(piece)
+        for chunk in writer.pieces(nested_columns(session, query, writer)):
+            size += len(chunk)
             if size > self._limits.result:
                 raise QueryRefused(
                     "size_limit",
                     f"the answer has more than {self._limits.result:,} bytes",
                     _TOO_MUCH,
                 )
-            for start in range(0, len(piece), _PIECE):
-                self.send(wire.CHUNK, piece[start : start + _PIECE])
+            for start in range(0, len(chunk), _PIECE):
+                self.send(wire.CHUNK, chunk[start : start + _PIECE])
         return {
             "rows": writer.rows,
             "truncated": writer.is_cut,

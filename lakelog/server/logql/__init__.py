@@ -1,0 +1,1 @@
+"""Loki's query language and API, answered by SQL over the lake."""
