@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lakelog.alerts.outbox import shown
+from lakelog.alerts.outbox import problem_of, shown
 from lakelog.alerts.question import DELIVERY
 from lakelog.alerts.rounds import RuleStatus, is_evaluated, read_status
 from lakelog.alerts.rule import AlertRule
@@ -95,7 +95,7 @@ def note(rule: AlertRule, status: RuleStatus, receivers: list[JsonObject], momen
         notes.append("not evaluated any more: run `lakelog alerts run` or `lakelog serve`")
     if status.missed:
         notes.append(f"{status.missed:,} evaluations were missed before the last one")
-    notes += [f"{r['to']}: {r['error']}" for r in receivers if r["error"]]
+    notes += [problem_of(r["to"], r["error"]) for r in receivers if r["error"]]
     return "; ".join(notes)
 
 

@@ -132,13 +132,19 @@ class Outbox:
             document["retry"] = text_of(moment + pause(count))
         if attempt.error:
             document["error"] = attempt.error
-            self._say(f"alert {delivery.document['rule']}: {attempt.address}: {attempt.error}")
+            problem = problem_of(attempt.address, attempt.error)
+            self._say(f"alert {delivery.document['rule']}: {problem}")
         self._log.append([delivery_event(document)])
 
 
 def pause(attempts: int) -> int:
     """How long (us) a sink is left alone after so many failures with one change."""
     return int(min(_LONGEST_US, _FIRST_US << min(attempts - 1, 20)))
+
+
+def problem_of(address: str, error: str) -> str:
+    """Return the error of a receiver with its address before it, once."""
+    return error if error.startswith(f"{address}: ") else f"{address}: {error}"
 
 
 def shown(spelled: str) -> str:

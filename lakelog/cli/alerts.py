@@ -359,7 +359,7 @@ def _shown(record: JsonObject) -> str:
 def _entry(entry: JsonObject) -> str:
     if entry["event"] == "delivery":
         reason = f": {cell(entry['error'])}" if entry.get("error") else ""
-        return f"{cell(entry['to'])} {entry['outcome']}{reason}"
+        return f"{entry['outcome']} {cell(entry['to'])}{reason}"
     labels = "".join(f" {name}={cell(value)}" for name, value in entry["labels"].items())
     silenced = f" (silence {entry['silenced']})" if entry.get("silenced") else ""
     return f"{entry['state']}{labels}{silenced}: {cell(entry['message'])}"

@@ -9,7 +9,6 @@ import pytest
 
 from lakelog.alerts import AlertRule, RuleBook, evaluating, overview
 from lakelog.errors import AlreadyExists, InvalidSetting, LakelogError, QueryFailed, UnknownRef
-from lakelog.store import disk
 from lakelog.views import user_views
 from tests.conftest import MakeLake
 from tests.support.alert_lake import MINUTE, SECOND, AlertLake, watched
@@ -109,7 +108,6 @@ def test_a_rule_by_the_log_s_clock_judges_old_lines(alerts: AlertLake) -> None:
 
 def test_rules_do_not_see_what_alerts_append(alerts: AlertLake) -> None:
     """A rule over all events does not fire because it fired, nor because another did."""
-    alerts.time = disk.now_us()  # at which they are appended
     alerts.add("other")
     alerts.add("all", query="SELECT count(*) AS value FROM events", above=1)
     alerts.add("own", query="SELECT type FROM events WHERE source = 'lakelog'")

@@ -10,10 +10,10 @@ from typing import Any
 
 from lakelog.alerts import AlertRule, Evaluator, RuleBook, evaluating, history
 from lakelog.lake import Lake
+from lakelog.store import disk
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-START = 1_790_000_000 * SECOND
 
 
 @dataclass
@@ -21,7 +21,7 @@ class AlertLake:
     """Rules of a lake, a clock (us), and the lines that its `log` receiver took."""
 
     lake: Lake
-    time: int = START
+    time: int = field(default_factory=disk.now_us)
     lines: list[str] = field(default_factory=list)
     evaluator: Evaluator | None = None
 

@@ -48,18 +48,18 @@ class Command:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise DeliveryFailed(f"{self._argv[0]}: {error.strerror}") from None
+                raise DeliveryFailed(error.strerror or type(error).__name__) from None
             try:
                 process.communicate(orjson.dumps(notice.body) + b"\n", timeout=SECONDS)
             except subprocess.TimeoutExpired:
-                raise DeliveryFailed(f"{self._argv[0]}: ran longer than {SECONDS:g} s") from None
+                raise DeliveryFailed(f"ran longer than {SECONDS:g} s") from None
             finally:
                 _end(process)
             if process.returncode:
                 errors.seek(0)
                 lines = errors.read(_ERROR_MAX).decode("utf-8", "replace").split()
                 reason = f"ended with {process.returncode}: {' '.join(lines)}".rstrip(": ")
-                raise DeliveryFailed(f"{self._argv[0]} {reason}")
+                raise DeliveryFailed(reason)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
