@@ -114,7 +114,7 @@ ORDER = {
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
     "server": """limits arrivals bodies tokens gate intake protocols sql logql conditions
-        tail_chunks tail_feed tail_hub tail metrics api pages app run""",
+        tail_chunks tail_feed tail_hub tail metrics api pages alerting app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
@@ -123,7 +123,8 @@ ORDER = {
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
     "server/protocols": "protocol json_lines elastic otlp loki",
-    "server/api": "question counts events watching overview sources about traces history routes",
+    "server/api": """question counts events watching overview sources about traces history alerts
+        routes""",
     "subscriptions": """branch_access position record catch_up delivery command commit members
         registry group_runner subscription administration live_position live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import

@@ -13,7 +13,7 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.alerts.listing import history, overview
-    from lakelog.alerts.rounds import Evaluator, evaluating
+    from lakelog.alerts.rounds import Evaluator, evaluate_when_free, evaluating
     from lakelog.alerts.rule import CLOCKS, SEVERITIES, AlertRule
     from lakelog.alerts.rulebook import RuleBook
 
@@ -23,6 +23,7 @@ __all__ = [
     "AlertRule",
     "Evaluator",
     "RuleBook",
+    "evaluate_when_free",
     "evaluating",
     "history",
     "overview",
@@ -32,7 +33,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "listing": "history overview",
-        "rounds": "Evaluator evaluating",
+        "rounds": "Evaluator evaluate_when_free evaluating",
         "rule": "CLOCKS SEVERITIES AlertRule",
         "rulebook": "RuleBook",
     },

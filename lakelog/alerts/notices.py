@@ -125,7 +125,7 @@ def alertmanager_body(notice: Notice) -> JsonObject:
         "groupLabels": {"alertname": document["rule"]},
         "commonLabels": labels,
         "commonAnnotations": alert["annotations"],
-        "externalURL": document["link"].partition("/explore")[0],
+        "externalURL": document["link"].partition("/#/")[0],
         "alerts": [{"generatorURL": "", **alert, **status}],
     }
 

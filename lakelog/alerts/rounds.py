@@ -37,6 +37,7 @@ from lakelog.store.bootstrap import Store
 
 PAUSE = 0.5
 """Seconds between two looks which rules are due."""
+_RETRY = 5.0
 SAMPLED_MAX = 20
 """Alerts of one answer that get samples."""
 _ERROR_MAX = 500
@@ -247,6 +248,17 @@ def evaluating(
             return
         with contextlib.closing(Evaluator(lake, say, stop, site, clock)) as evaluator:
             yield evaluator
+
+
+def evaluate_when_free(
+    lake: Lake, say: Callable[[str], None], stop: threading.Event, *, site: str = ""
+) -> None:
+    """Evaluate the rules of a branch until told to stop, as soon as no other process does."""
+    while not stop.is_set():
+        with evaluating(lake, say, stop, site=site) as evaluator:
+            if evaluator is not None:
+                evaluator.run()
+        stop.wait(_RETRY)
 
 
 def is_evaluated(store: Store, branch: str) -> bool:

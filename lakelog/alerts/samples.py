@@ -49,7 +49,7 @@ def link(rule: AlertRule, labels: Mapping[str, str], since: int, until: int, sit
     terms = [f"({rule.search})"] if rule.search else []
     terms += [f"{n}:={_term(v)}" for n, v in sorted(labels.items()) if n in _COLUMNS]
     places = {"q": " ".join(terms), "since": text_of(since), "until": text_of(until)}
-    return f"{site.rstrip('/')}/explore?{urlencode({n: v for n, v in places.items() if v})}"
+    return f"{site.rstrip('/')}/#/explore?{urlencode({n: v for n, v in places.items() if v})}"
 
 
 def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) -> str:

@@ -61,8 +61,8 @@ def serve(
 
     JSON lines and CloudEvents at /ingest, OpenTelemetry at /v1/logs, /v1/traces and
     /v1/metrics, Elasticsearch's /_bulk, and Loki's push; SQL at /sql. An answer of 2xx means that
-    the events are on disk. Without tokens only this machine is answered; `lakelog token`
-    makes them.
+    the events are on disk. Alert rules are evaluated, too. Without tokens only this
+    machine is answered; `lakelog token` makes them.
     """
 
     def started(url: str) -> None:

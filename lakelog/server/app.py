@@ -12,6 +12,7 @@ from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.server import pages
+from lakelog.server.alerting import AlertThread
 from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import read_body
@@ -68,12 +69,15 @@ class LakeServer:
         self.tails = TailHub(lake, limits)
         self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
         self.dashboard = DashboardApi(lake, limits, version)
+        self.alerts = AlertThread(lake)
 
     async def close(self) -> None:
         """End what the server has started."""
         self.dashboard.close()
         await self.workers.close()
-        await asyncio.get_running_loop().run_in_executor(None, self.tails.join)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.tails.join)
+        await loop.run_in_executor(None, self.alerts.close)
 
     def application(self) -> applications.Starlette:
         """Return the ASGI application."""

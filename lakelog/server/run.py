@@ -68,7 +68,14 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
         server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
         scheme = "https" if plan.certificate else "http"
         url = f"{scheme}://{url_host(host)}:{port}"
-        _run(server, plan, listener, lambda: started(url))
+        name = plan.host_names[0] if plan.host_names else url_host(host)
+        site = f"{scheme}://{name}:{port}"
+
+        def serving() -> None:
+            server.alerts.start(site)
+            started(url)
+
+        _run(server, plan, listener, serving)
 
 
 def url_host(host: str) -> str:

@@ -64,7 +64,9 @@ def test_a_notification_says_all_and_keeps_its_id(alerts: AlertLake, hook: Recei
     assert fired.body["labels"] == {"team": "a", "source": "web"}
     assert fired.body["message"] == "2 of web, a"
     assert [line.split()[-1] for line in sorted(fired.body["samples"])] == ["0", "1"]
-    assert fired.body["link"].startswith("/explore?q=%28level%3E%3DERROR%29+source%3A%3Dweb&since=")
+    assert fired.body["link"].startswith(
+        "/#/explore?q=%28level%3E%3DERROR%29+source%3A%3Dweb&since="
+    )
     assert (fired.body["state"], resolved.body["state"]) == ("firing", "resolved")
     assert fired.id.startswith(resolved.body["resolves"])
     assert resolved.body["fired"] == fired.body["since"]

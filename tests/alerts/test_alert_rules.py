@@ -160,7 +160,7 @@ def test_the_message_the_samples_and_the_link_say_which_events(alerts: AlertLake
     for host, document in zip("ab", documents, strict=True):
         assert len(document["samples"]) == 5
         assert all(f" {host}" in sample for sample in document["samples"])
-    assert documents[0]["link"].startswith("http://lake/explore?q=source%3A%3D%22w+1%22&since=")
+    assert documents[0]["link"].startswith("http://lake/#/explore?q=source%3A%3D%22w+1%22&since=")
 
 
 BAD = {

@@ -160,7 +160,8 @@ def test_every_answer_is_of_the_state_that_is_asked(lake: Lake, name: str) -> No
         assert past["events"] == 300
     if name == "settings":
         assert past["stats"]["events"] == 300
-    if name not in ("moves", "diff", "preflight"):  # of the branch, whatever is shown
+    of_branch = ("moves", "diff", "preflight", "alerts", "alerts/history")
+    if name not in of_branch:  # of the branch, whatever is shown
         with pytest.raises(UnknownRef):
             ask(lake, name, at="nowhere", **needed)
 

@@ -29,7 +29,7 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.lake import Lake
-from lakelog.server.api import about, counts, events, history, overview, sources, traces
+from lakelog.server.api import about, alerts, counts, events, history, overview, sources, traces
 from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import read_body
@@ -60,11 +60,18 @@ READ: dict[str, Answerer] = {
     "sources": sources.sources,
     "files": sources.files,
     "quarantine": sources.quarantine,
+    "alerts": alerts.alerts,
+    "alerts/history": alerts.history,
 }
 CHANGE: dict[str, Answerer] = {
     "tag": history.tag,
     "rollback": history.rollback,
     "undo": history.undo,
+    "alerts/add": alerts.add,
+    "alerts/remove": alerts.remove,
+    "alerts/test": alerts.trial,
+    "alerts/silence": alerts.silence,
+    "alerts/unsilence": alerts.end_silence,
 }
 _STATUS: dict[type[LakelogError], int] = {
     UnknownRef: 404,
