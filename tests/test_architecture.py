@@ -124,7 +124,7 @@ ORDER = {
         evaluation endpoint""",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "server/api": """question counts events watching overview sources about traces history alerts
-        routes""",
+        patterns routes""",
     "subscriptions": """branch_access position record catch_up delivery command commit members
         registry group_runner subscription administration live_position live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import

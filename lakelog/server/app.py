@@ -86,6 +86,7 @@ class LakeServer:
             self._route("/readyz", self._ready, None),
             self._route("/metrics", self._metrics, TokenScope.READ),
             self._route("/", self._front, None, ["GET", "HEAD"]),
+            *(self._route(f"/{name}", self._moved, None) for name in pages.PAGES),
             self._route(f"{pages.FOLDER}{{name:path}}", self._page, None, ["GET", "HEAD"]),
             self._route("/_license", self._license, TokenScope.INGEST),
             self._route(
@@ -206,6 +207,9 @@ class LakeServer:
             return pages.page("index.html", request.headers)
         self._admitted(request, TokenScope.INGEST)
         return Answer(200, ABOUT, PRODUCT)
+
+    async def _moved(self, request: Request, caller: Caller) -> Answer:
+        return pages.moved(request.url.path.strip("/"), request.url.query)
 
     async def _page(self, request: Request, caller: Caller) -> Answer:
         return pages.page(request.path_params["name"], request.headers)

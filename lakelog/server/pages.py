@@ -47,6 +47,15 @@ _HEADERS = {
 }
 
 
+PAGES = "overview explore traces patterns history sources alerts settings".split()
+"""Paths that links of other programs may name, such as /explore?q=…: the page of that name."""
+
+
+def moved(name: str, query: str) -> Answer:
+    """Send a browser to a page; what is asked stands behind # there, where no server sees it."""
+    return Answer(302, b"", {"Location": f"/#/{name}{f'?{query}' if query else ''}"}, "text/plain")
+
+
 @functools.cache
 def _files() -> Mapping[str, tuple[bytes, str, str]]:
     """Every file by its path below the folder: bytes, type, and tag."""

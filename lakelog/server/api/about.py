@@ -19,7 +19,7 @@ _MOVES_MAX = 300
 def about(question: DashboardQuestion) -> dict[str, object]:
     """The lake, its branch, the time of its events, and the states that As of may name."""
     lake = question.lake
-    span = span_of(question.state)
+    span = span_of(question)
     reference = question.text("at")
     tags = sorted(lake.tags(), key=lambda tag: -tag.time)[:_TAGS_MAX]
     moves = [entry.move for entry in lake.log(_MOVES_MAX)]
@@ -70,7 +70,7 @@ def names(question: DashboardQuestion) -> dict[str, object]:
     state = question.state
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
     views = [definition.name for definition, _ in user_views.listed(state)]
-    rows = CountTable(state, span_of(state), FINE).rows()
+    rows = CountTable(question, span_of(question), FINE).rows()
     types = sorted(value for value in rows.column("type").unique().to_pylist() if value)
     return {
         "tables": ["events", "quarantine", "files", "origins", *views],

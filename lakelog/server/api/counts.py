@@ -14,8 +14,6 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event.encode import from_micros, to_micros
-from lakelog.lake import Lake
-from lakelog.pinned import PinnedLake
 from lakelog.search import Search, search_condition
 from lakelog.segments import sql
 from lakelog.server.api.question import DashboardQuestion, cut
@@ -56,9 +54,9 @@ class TimeSpan:
     events: int = 0
 
 
-def span_of(state: Lake | PinnedLake) -> TimeSpan:
+def span_of(question: DashboardQuestion) -> TimeSpan:
     """The time of the events of a state."""
-    rows = state.sql("SELECT min(time), max(time), count(*) FROM events").fetchall()
+    rows = question.sql("SELECT min(time), max(time), count(*) FROM events").fetchall()
     first_time, last_time, events = rows[0]
     if not events:
         return TimeSpan(0, 1)
@@ -94,8 +92,10 @@ def between(since: int, until: int, column: str = "time") -> str:
 class CountTable:
     """The counts of one state by `columns`, in spans of time of `width` (us)."""
 
-    def __init__(self, state: Lake | PinnedLake, span: TimeSpan, columns: tuple[str, ...]) -> None:
-        self.state, self.columns = state, columns
+    def __init__(
+        self, question: DashboardQuestion, span: TimeSpan, columns: tuple[str, ...]
+    ) -> None:
+        self.question, self.columns = question, columns
         length = span.until - span.since
         fitting = [width for width in _WIDTHS if width * _BUCKETS[columns] >= length]
         self.width = fitting[0] if fitting else _WIDTHS[-1]
@@ -113,7 +113,7 @@ class CountTable:
             " FROM partials GROUP BY ALL\n-- finish\n"
             f"SELECT bucket, {names}, events::BIGINT AS events, last FROM state\n"
         )
-        return read(self.state, definition, {"bucket": f"{self.width // SECOND}s"})
+        return read(self.question.state, definition, {"bucket": f"{self.width // SECOND}s"})
 
     def source(self, span: TimeSpan, condition: str) -> tuple[str, dict[str, Any]]:
         """SQL with rows of (time, columns…, events, last) for the events of a range for which a
@@ -150,8 +150,7 @@ def slice_of(question: DashboardQuestion, width: int, whole: TimeSpan, span: Tim
     width: by the views where they can tell, else event by event in slices."""
     search = Search.of(question.text("q") or "*")
     condition = search_condition(search.node)
-    state = question.state
-    table = CountTable(state, whole, FINE)
+    table = CountTable(question, whole, FINE)
     columns = search.columns
     is_counted = columns is not None and columns <= set(FINE)
     if is_counted and width % table.width == 0:
@@ -160,7 +159,7 @@ def slice_of(question: DashboardQuestion, width: int, whole: TimeSpan, span: Tim
     before = question.moment("before")
     until = span.until if before is None else to_micros(before)
     size = question.number("slice", SLICE_EVENTS, _SLICE_MAX)
-    since = _beginning(CountTable(state, whole, COARSE), TimeSpan(span.since, until), size)
+    since = _beginning(CountTable(question, whole, COARSE), TimeSpan(span.since, until), size)
     names = ", ".join(FINE)
     source = (
         f"SELECT time, {names}, 1 AS events, time AS last FROM events"
@@ -171,7 +170,7 @@ def slice_of(question: DashboardQuestion, width: int, whole: TimeSpan, span: Tim
 
 def _beginning(table: CountTable, span: TimeSpan, size: int) -> int:
     """Where a slice of so many events begins that ends with a range."""
-    rows = table.state.sql(
+    rows = table.question.sql(
         "SELECT epoch_us(bucket), sum(events) FROM counted"
         f" WHERE {between(span.since, span.until, 'bucket')} GROUP BY 1 ORDER BY 1 DESC",
         variables={"counted": table.rows()},
@@ -189,12 +188,12 @@ def counts(question: DashboardQuestion) -> dict[str, object]:
 
     `next` is the value of `before` with which the rest is counted, null if this is all.
     """
-    whole = span_of(question.state)
+    whole = span_of(question)
     span = range_of(question, whole)
     width = chart_width(span.until - span.since)
     event_slice = slice_of(question, width, whole, span)
     bar = f"epoch_us(time) // {width} * {width}"
-    rows = question.state.sql(
+    rows = question.sql(
         f"WITH found AS MATERIALIZED ({event_slice.source}) "
         f"SELECT 'bar' AS field, ({bar})::VARCHAR AS value, level, sum(events)::BIGINT AS n"
         " FROM found GROUP BY ALL UNION ALL ("

@@ -33,7 +33,7 @@ def events(question: DashboardQuestion) -> dict[str, object]:
     conditions = [search_condition(search.node)]
     since, until = question.since, question.until
     if since is not None or until is not None:
-        span = range_of(question, span_of(question.state))
+        span = range_of(question, span_of(question))
         conditions.append(between(span.since, span.until))
     if question.text("after"):
         micros, seq = _place(question.text("after"))
@@ -48,7 +48,7 @@ def events(question: DashboardQuestion) -> dict[str, object]:
     ]
     # Of this form, with no query around it, so that it begins with the newest events.
     selection = ", ".join(["seq", "time", *cuts, "strlen(data) AS size", *further])
-    rows = question.state.sql(
+    rows = question.sql(
         f"SELECT {selection} FROM events WHERE {' AND '.join(conditions)}"
         f" ORDER BY time DESC, seq DESC LIMIT {limit}"
     ).fetchall()
@@ -80,10 +80,14 @@ def event(question: DashboardQuestion) -> dict[str, object]:
             conditions.append(between(micros - 1, micros + 2))
         except (ValueError, OverflowError):
             raise RequestRefused(400, f"'time' is in milliseconds, not {moment!r}") from None
-    table = question.state.sql(
+    table = question.sql(
         f"SELECT * FROM events WHERE {' AND '.join(conditions)} LIMIT 1"
     ).to_arrow_table()
-    if not table.num_rows:
+    if not table.num_rows and moment:
+        # An event that was live has another number once it is sealed: the time may tell which.
+        same_time = question.sql(f"SELECT * FROM events WHERE {conditions[1]} LIMIT 2")
+        table = same_time.to_arrow_table()
+    if table.num_rows != 1:
         raise UnknownRef(f"there is no event {seq} in this state: it may have been rolled back")
     row: dict[str, Any] = table.to_pylist()[0]
     payload = row.pop("data")
@@ -127,7 +131,7 @@ def values(question: DashboardQuestion) -> dict[str, object]:
     """The most frequent values of a `field` of what `q` finds: of the newest events alone where
     there are many, back to `counted_from` (ms)."""
     field = question.text("field")
-    whole = span_of(question.state)
+    whole = span_of(question)
     span = range_of(question, whole)
     since = from_micros(span.since)
     if whole.events > SLICE_EVENTS:
@@ -137,9 +141,9 @@ def values(question: DashboardQuestion) -> dict[str, object]:
     search = Search.of(
         question.text("q") or "*", since.isoformat(), from_micros(span.until).isoformat()
     )
-    rows = question.state.sql(search.fields([field])).fetchall()
+    rows = question.sql(search.fields([field])).fetchall()
     number = f"try_cast({Search.value(field)} AS DOUBLE)"
-    statistics = question.state.sql(
+    statistics = question.sql(
         f"SELECT count(*), count({Search.value(field)}),"
         f" approx_count_distinct({Search.value(field)}), count({number}), min({number}),"
         f" max({number}), avg({number}), approx_quantile({number}, 0.5),"

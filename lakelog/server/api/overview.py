@@ -31,10 +31,9 @@ _LEAST = 5
 
 def overview(question: DashboardQuestion) -> dict[str, object]:
     """Top types and sources with their change, errors now and a day ago, silent sources."""
-    state = question.state
-    whole = span_of(state)
+    whole = span_of(question)
     span = range_of(question, whole)
-    fine, coarse = CountTable(state, whole, FINE), CountTable(state, whole, COARSE)
+    fine, coarse = CountTable(question, whole, FINE), CountTable(question, whole, COARSE)
     present_time = to_micros(question.now)
     # Of a lake that nothing has come to for long, the last hour of its events says more.
     reference = present_time if present_time - whole.until < _DAY else whole.until
@@ -56,7 +55,7 @@ def _errors(question: DashboardQuestion, table: CountTable, end_time: int) -> di
     answer = {}
     for name, end in (("now", end_time), ("before", end_time - _DAY)):
         source, variables = table.source(TimeSpan(end - _HOUR, end), condition)
-        rows = question.state.sql(
+        rows = question.sql(
             f"SELECT coalesce(sum(events), 0)::BIGINT FROM ({source})", variables=variables
         )
         (answer[name],) = rows.fetchone() or (0,)
@@ -75,7 +74,7 @@ def _top(
         query = (
             f"SELECT {column}, sum(events)::BIGINT FROM ({source}) GROUP BY 1 ORDER BY 2 DESC, 1"
         )
-        counted.append(dict(question.state.sql(query, variables=variables).fetchall()))
+        counted.append(dict(question.sql(query, variables=variables).fetchall()))
         if span.since - length < whole.since:
             break
     present, *before = counted
@@ -96,7 +95,7 @@ def _silent(
     as long as the mean one between their busy spans."""
     if whole.events == 0:
         return []
-    rows = question.state.sql(
+    rows = question.sql(
         f"""
         WITH busy AS (
             SELECT source, count(DISTINCT bucket) AS spans, epoch_us(min(bucket)) AS first,
@@ -116,7 +115,7 @@ def _silent(
 def storage(question: DashboardQuestion) -> dict[str, object]:
     """Bytes of the state, growth a day, the machine, and how far readers and writers are behind."""
     state = question.state
-    whole, stats = span_of(state), state.stats()
+    whole, stats = span_of(question), state.stats()
     days = max((whole.until - whole.since) / _DAY, 1 / 24)
     root = question.lake.path
     disk = shutil.disk_usage(root)

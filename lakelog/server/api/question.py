@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import from_micros, parse_time, to_micros
@@ -16,6 +17,9 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
 from lakelog.settings import span_us
 from lakelog.store import disk
+
+if TYPE_CHECKING:
+    from lakelog.query.relation import Relation
 
 VALUE_MAX = 300
 """Characters of a value in a list; the whole is fetched when a row is opened."""
@@ -32,6 +36,9 @@ class DashboardQuestion:
     body: Mapping[str, Any]
     caller: Caller
     version: str = ""
+    running: list[Relation] = field(default_factory=list)
+    """What the engine evaluates for it, the newest last."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
     @functools.cached_property
     def state(self) -> Lake | PinnedLake:
@@ -39,6 +46,23 @@ class DashboardQuestion:
         UnknownRef."""
         reference = self.text("at")
         return self.lake.at(reference) if reference else self.lake
+
+    def sql(
+        self, query: str, params: Any = None, *, variables: Mapping[str, Any] | None = None
+    ) -> Relation:
+        """Run SQL over the state, so that `cancel` stops it. Raises QueryFailed, RequestRefused."""
+        if self.cancelled.is_set():
+            raise RequestRefused(499, "cancelled")
+        relation = self.state.sql(query, params, variables=variables)
+        self.running.append(relation)
+        return relation
+
+    def cancel(self) -> None:
+        """Stop what is evaluated, from another thread: there KeyboardInterrupt is raised. An
+        interrupt between two steps of the engine is lost, so call it until the question ends."""
+        self.cancelled.set()
+        if self.running:
+            self.running[-1].interrupt()
 
     @functools.cached_property
     def now(self) -> datetime:

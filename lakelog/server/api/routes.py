@@ -8,7 +8,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -29,7 +29,17 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.lake import Lake
-from lakelog.server.api import about, alerts, counts, events, history, overview, sources, traces
+from lakelog.server.api import (
+    about,
+    alerts,
+    counts,
+    events,
+    history,
+    overview,
+    patterns,
+    sources,
+    traces,
+)
 from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import read_body
@@ -62,6 +72,7 @@ READ: dict[str, Answerer] = {
     "quarantine": sources.quarantine,
     "alerts": alerts.alerts,
     "alerts/history": alerts.history,
+    "patterns": patterns.patterns,
 }
 CHANGE: dict[str, Answerer] = {
     "tag": history.tag,
@@ -89,6 +100,9 @@ _STATUS: dict[type[LakelogError], int] = {
     Damaged: 500,
 }
 _THREADS = 4
+SECONDS = 30
+"""How long a question may take."""
+_AGAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -126,8 +140,13 @@ class DashboardApi:
             for name, answerer in CHANGE.items()
         ]
 
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def _ask(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
-        return await self._answer(answerer, self._question(request.query_params, {}, caller))
+        question = self._question(request.query_params, {}, caller)
+        return await self._answer(answerer, request, question)
 
     async def _change(self, answerer: Answerer, request: Request, caller: Caller) -> Answer:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -140,21 +159,27 @@ class DashboardApi:
             raise RequestRefused(400, f"not JSON: {error}") from None
         if not isinstance(body, dict):
             raise RequestRefused(400, "a change is a JSON object")
-        return await self._answer(answerer, self._question({}, body, caller))
-
-    def close(self) -> None:
-        """Answer nothing any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        # Whether or not its client stays, a change is made whole.
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, _answered, answerer, self._question({}, body, caller)
+        )
+        return await self._worded(work)
 
     def _question(
         self, query: Mapping[str, str], body: Mapping[str, object], caller: Caller
     ) -> DashboardQuestion:
         return DashboardQuestion(self._lake, query, body, caller, self._version)
 
-    async def _answer(self, answerer: Answerer, question: DashboardQuestion) -> Answer:
+    async def _answer(
+        self, answerer: Answerer, request: Request, question: DashboardQuestion
+    ) -> Answer:
         loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, _answered, answerer, question)
+        return await self._worded(_while_connected(request, question, work))
+
+    async def _worded(self, work: Awaitable[Answer]) -> Answer:
         try:
-            return await loop.run_in_executor(self._threads, _answered, answerer, question)
+            return await work
         except LakelogError as error:
             status = next((s for t, s in _STATUS.items() if isinstance(error, t)), None)
             if status is None:
@@ -162,7 +187,36 @@ class DashboardApi:
             return Answer(status, {"error": str(error)})
 
 
+async def _while_connected(
+    request: Request, question: DashboardQuestion, work: asyncio.Future[Answer]
+) -> Answer:
+    """Wait for an answer; stop the question if its client goes away, or it takes too long."""
+    departure = asyncio.ensure_future(_departure(request))
+    try:
+        both: set[asyncio.Future[Any]] = {work, departure}
+        await asyncio.wait(both, timeout=SECONDS, return_when="FIRST_COMPLETED")
+        is_late = not work.done() and not departure.done()
+        while not work.done():
+            question.cancel()
+            await asyncio.wait({work}, timeout=_AGAIN)
+    finally:
+        departure.cancel()
+    if is_late:
+        return Answer(
+            400, {"error": f"it took more than {SECONDS} s: choose a shorter range of time"}
+        )
+    return work.result()
+
+
+async def _departure(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _answered(answerer: Answerer, question: DashboardQuestion) -> Answer:
     # Encoded here: a list of many rows would hold up the loop.
-    content = orjson.dumps(answerer(question), default=str, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        content = orjson.dumps(answerer(question), default=str, option=orjson.OPT_NON_STR_KEYS)
+    except KeyboardInterrupt:  # so the engine ends where it is cancelled
+        return Answer(499, {"error": "cancelled"})
     return Answer(200, content)

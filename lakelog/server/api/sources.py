@@ -13,15 +13,15 @@ _SOURCES_MAX = 1_000
 def sources(question: DashboardQuestion) -> dict[str, object]:
     """The sources of a range of time, the busiest first, each with 24 bars; counts of errors are
     of levels ERROR and FATAL and of types that say so."""
-    whole = span_of(question.state)
+    whole = span_of(question)
     span = range_of(question, whole)
-    table = CountTable(question.state, whole, FINE)
+    table = CountTable(question, whole, FINE)
     source, variables = table.source(span, "true")
     width = max((span.until - span.since) / _BARS, 1)
     failed = (
         "coalesce(level IN ('ERROR', 'FATAL'), false) OR regexp_matches(type, '(?i)fail|error')"
     )
-    rows = question.state.sql(
+    rows = question.sql(
         f"""
         WITH found AS MATERIALIZED ({source}), barred AS (
             SELECT source, least(floor((epoch_us(time) - {span.since}) / {width}), {_BARS - 1})
@@ -60,7 +60,7 @@ def _bars(pairs: list[list[int]] | None) -> list[int]:
 def files(question: DashboardQuestion) -> dict[str, object]:
     """The files that were ingested, those that are furthest behind first, and the watchers."""
     limit = question.number("limit", 200)
-    rows = question.state.sql(
+    rows = question.sql(
         f"SELECT left(path, {VALUE_MAX + 1}), host, size, consumed, behind, lines, read_at"
         f" FROM files ORDER BY behind DESC NULLS LAST, read_at DESC, path LIMIT {limit}"
     ).fetchall()
@@ -81,13 +81,12 @@ def files(question: DashboardQuestion) -> dict[str, object]:
 def quarantine(question: DashboardQuestion) -> dict[str, object]:
     """The lines that are no events, the newest first, and how many there are for each reason."""
     limit = question.number("limit", 200)
-    state = question.state
-    rows = state.sql(
+    rows = question.sql(
         f"SELECT left(reason, {VALUE_MAX + 1}), left(origin, 200), position,"
         f" left(line, {VALUE_MAX + 1}), strlen(line), ingested_at FROM quarantine"
         f" ORDER BY ingested_at DESC, position DESC LIMIT {limit}"
     ).fetchall()
-    reasons = state.sql(
+    reasons = question.sql(
         f"SELECT left(reason, {VALUE_MAX + 1}) AS reason, count(*) AS n FROM quarantine"
         " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20"
     ).fetchall()

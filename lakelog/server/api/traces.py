@@ -12,7 +12,7 @@ from lakelog.event.encode import to_micros
 from lakelog.search import Search, search_condition
 from lakelog.server.api.counts import between, range_of, span_of
 from lakelog.server.api.question import DashboardQuestion, cut, milliseconds
-from lakelog.trace import TraceEvent
+from lakelog.trace import TraceEvent, trace_of
 from lakelog.trace import traces as listed_traces
 
 _EVENTS_MAX = 2_000
@@ -35,9 +35,9 @@ _KINDS = {
 def traces(question: DashboardQuestion) -> dict[str, object]:
     """The newest traces of a range of time, of events that `q` finds."""
     condition = search_condition(Search.of(question.text("q") or "*").node)
-    span = range_of(question, span_of(question.state))
+    span = range_of(question, span_of(question))
     summaries = listed_traces(
-        question.state.sql,
+        question.sql,
         f"{between(span.since, span.until)} AND {condition}",
         question.number("limit", 200),
     )
@@ -52,7 +52,7 @@ def traces(question: DashboardQuestion) -> dict[str, object]:
 
 def trace(question: DashboardQuestion) -> dict[str, object]:
     """One trace by any `id` of it, the first 2,000 events. Raises UnknownRef."""
-    tree = question.state.trace(question.text("id"))
+    tree = trace_of(question.sql, question.text("id"))
     placed_events = tree.events[:_EVENTS_MAX]
     payloads = _payloads(question, [placed.event.seq for placed in placed_events])
     return {
@@ -65,7 +65,7 @@ def trace(question: DashboardQuestion) -> dict[str, object]:
 def _payloads(question: DashboardQuestion, numbers: list[int]) -> dict[int, dict[str, Any]]:
     if not numbers:
         return {}
-    rows = question.state.sql(
+    rows = question.sql(
         f"SELECT seq, data FROM events WHERE seq IN ({', '.join(map(str, numbers))})"
     ).fetchall()
     payloads = {}

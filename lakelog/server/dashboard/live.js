@@ -1,37 +1,78 @@
-// Events as they arrive, one stream for all tabs of a lake: the tab that holds the lock reads it.
+// Events as they arrive. All tabs of a browser share one stream for each search: the tab that holds
+// its lock reads it and tells the others.
 
-import { ask } from "./api.js";
+import { credentials } from "./api.js";
 
-const PAUSE = 1000;
+const RETRY = 2000;
+const CUT = 300;
 
-/** Rows that arrive from now on, in the form of the API's lists. */
+const cut = (value) => (typeof value === "string" && value.length > CUT ? `${value.slice(0, CUT)}…` : value ?? null);
+
+/** An event of the stream in the form of the API's lists. */
+function rowOf(event) {
+  const data = event.data === null || event.data === undefined ? null : typeof event.data === "string" ? event.data : JSON.stringify(event.data);
+  return [event.seq, Date.parse(event.time) + (Number(/\.\d{3}(\d{3})/.exec(event.time)?.[1] || 0) / 1000), event.level ?? null, event.type, cut(event.source), cut(event.subject), cut(event.category), cut(event.message), cut(data), data?.length ?? 0];
+}
+
 export class Live {
-  constructor(search, onRows) {
-    this.search = search;
-    this.onRows = onRows;
-    this.newest = null;
-    this.closed = false;
-    this.timer = setTimeout(() => this.look(), PAUSE);
+  /** `onRows` gets rows that arrive from now on, `onState` is called when the branch went back. */
+  constructor(search, onRows, onState) {
     this.abort = new AbortController();
+    this.channel = new BroadcastChannel(`lakelog-tail-${search}`);
+    this.tell = ({ rows, state }) => { if (this.abort.signal.aborted) return; if (state) onState?.(state); else onRows(rows); };
+    this.channel.onmessage = ({ data }) => this.tell(data);
+    this.search = search;
+    const lead = () => new Promise((resolve) => { this.abort.signal.addEventListener("abort", resolve); this.read(); });
+    if (navigator.locks) navigator.locks.request(`lakelog-tail-${search}`, { signal: this.abort.signal }, lead).catch(() => {});
+    else lead();
   }
 
-  async look() {
-    if (this.closed) return;
-    if (!document.hidden) {
+  /** Read the stream, again and again from where it was cut off. */
+  async read() {
+    const { signal } = this.abort;
+    let last = "";
+    while (!signal.aborted) {
       try {
-        const { rows } = await ask("events", { q: this.search, limit: 200 }, { signal: this.abort.signal });
-        const known = this.known || new Set(rows.map((row) => `${row[0]}@${row[1]}`));
-        const fresh = this.known ? rows.filter((row) => !known.has(`${row[0]}@${row[1]}`)) : [];
-        this.known = new Set(rows.map((row) => `${row[0]}@${row[1]}`));
-        if (fresh.length && !this.closed) this.onRows(fresh.reverse());
-      } catch (error) { if (error.name === "AbortError") return; }
+        const response = await fetch(`/tail?${new URLSearchParams(this.search ? { q: this.search } : {})}`, { signal, headers: { ...credentials(), ...(last ? { "Last-Event-ID": last } : {}) } });
+        if (response.status === 400 || response.status === 401 || response.status === 403 || response.status === 404) return;
+        if (response.ok) last = await this.parse(response.body.pipeThrough(new TextDecoderStream()).getReader(), last);
+      } catch { if (signal.aborted) return; }
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
     }
-    this.timer = setTimeout(() => this.look(), PAUSE);
+  }
+
+  async parse(reader, last) {
+    let rest = "", rows = [];
+    const send = () => { if (rows.length) this.both({ rows }); rows = []; };
+    try {
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const blocks = (rest + value).split("\n\n");
+        rest = blocks.pop();
+        for (const block of blocks) {
+          let name = "", data = "";
+          for (const line of block.split("\n")) {
+            if (line.startsWith("id: ")) last = line.slice(4);
+            else if (line.startsWith("event: ")) name = line.slice(7);
+            else if (line.startsWith("data: ")) data += line.slice(6);
+          }
+          if (!data) continue;
+          if (name === "state") { send(); this.both({ state: JSON.parse(data) }); } else if (!name) rows.push(rowOf(JSON.parse(data)));
+        }
+        send();
+      }
+    } catch { send(); }
+    return last;
+  }
+
+  both(news) {
+    this.tell(news);
+    if (!this.abort.signal.aborted) this.channel.postMessage(news);
   }
 
   close() {
-    this.closed = true;
-    clearTimeout(this.timer);
     this.abort.abort();
+    this.channel.close();
   }
 }

@@ -34,7 +34,7 @@ export class EventTable {
     this.picked = open ? rows.findIndex((row) => row[0] === open[0] && row[1] === open[1]) : -1;
     this.scroller.setAttribute("aria-rowcount", String(rows.length + 1));
     this.scroller.setAttribute("aria-colcount", String(4 + columns.length));
-    fill(this.head, [["time", "Time"], ["lvl", ""], ["src", "Source"], ["msg", "Message"]].map(([name, word]) => el("span", { class: `c-${name}`, role: "columnheader", "aria-label": word || "Level" }, word)),
+    fill(this.head, [["time", "Time"], ["lvl", ""], ["src", "Source"], ["msg", "Message"]].map(([name, word]) => el("span", { class: `c-${name}`, role: "columnheader" }, word || el("span", { class: "hidden-text" }, "Level"))),
       columns.map((name) => el("span", { class: "c-more cut value", role: "columnheader", title: name }, name)));
     if (fromTop) this.scroller.scrollTop = 0;
     this.draw(true);

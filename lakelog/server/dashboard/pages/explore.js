@@ -201,7 +201,16 @@ export function mount(root, frame) {
   }
   function openLive() {
     closeLive();
-    if (isLive()) live = new Live(search(), (fresh) => { pendingRows.push(...fresh); showPending(); });
+    if (isLive()) live = new Live(search(), (fresh) => { pendingRows.push(...fresh.map(withColumns)); showPending(); }, () => load());
+  }
+  /** A row that arrived has the columns of an event; those that were chosen are read with it. */
+  function withColumns(row) {
+    const names = columns();
+    if (!names.length) return row;
+    const own = { level: row[2], type: row[3], source: row[4], subject: row[5], category: row[6], message: row[7] };
+    let data = {};
+    try { data = JSON.parse(row[8]); } catch { /* it was cut */ }
+    return [...row, ...names.map((name) => own[name] ?? name.split(".").reduce((value, each) => value?.[each], data) ?? null)];
   }
   function closeLive() { live?.close(); live = null; }
   const fresh = el("button", { class: "fresh primary", hidden: true, onclick: () => { hover = false; showPending(true); } });

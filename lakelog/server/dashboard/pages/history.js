@@ -58,7 +58,7 @@ export function mount(root, frame) {
   function showMoves(body, { moves: all, tags }) {
     const [a, b] = chosen();
     const may = frame.about?.may_change;
-    fill(body, el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Moves" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, ["move", "time", "what", "events", "tags", "message", ""].map((word) => el("th", { class: word === "events" ? "num" : undefined }, word)))),
+    fill(body, el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Moves" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, ["move", "time", "what", "events", "tags", "message", ""].map((word) => el("th", { class: word === "events" ? "num" : undefined }, word || el("span", { class: "hidden-text" }, "What can be done"))))),
       el("tbody", {}, all.map((move, index) => {
         const ref = `@${move.number}`;
         const newer = all[index + 1];

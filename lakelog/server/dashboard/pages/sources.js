@@ -22,7 +22,7 @@ export function mount(root) {
   let block = null;
   const tab = () => (LOADS[param("tab")] ? param("tab") : "sources");
   function start() {
-    fill(tabs, TABS.map(([name, word]) => el("button", { role: "tab", "aria-selected": String(name === tab()), "aria-pressed": String(name === tab()), "aria-controls": "sources-body", onclick: () => set({ tab: name === "sources" ? "" : name }) }, word)));
+    fill(tabs, TABS.map(([name, word]) => el("button", { role: "tab", "aria-selected": String(name === tab()), "aria-controls": "sources-body", onclick: () => set({ tab: name === "sources" ? "" : name }) }, word)));
     block?.stop();
     fill(host);
     block = new Block(host, ...LOADS[tab()]);

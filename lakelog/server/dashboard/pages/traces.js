@@ -53,7 +53,7 @@ function showList({ traces, next }, body) {
   const compare = el("button", { disabled: true, onclick: () => { const [id, other] = [...chosen]; set({ id, with: other }); } }, "Compare two");
   const hasModels = traces.some((each) => each.input_tokens !== null || each.cost !== null);
   fill(body, el("div", { class: "line" }, el("span", { class: "soft" }, `${exact(traces.length)} traces, the newest first`), next && el("span", { class: "soft" }, "older ones are in a longer range"), compare),
-    el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Traces" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, [[""], ["began", "num"], ["name"], ["source"], ["took", "num"], ["events", "num"], ["errors", "num"], ...(hasModels ? [["tokens in", "num"], ["out", "num"], ["cost", "num"]] : [])].map(([word, kind]) => el("th", { class: kind, "aria-label": word || "Compare" }, word)))),
+    el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Traces" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, [[""], ["began", "num"], ["name"], ["source"], ["took", "num"], ["events", "num"], ["errors", "num"], ...(hasModels ? [["tokens in", "num"], ["out", "num"], ["cost", "num"]] : [])].map(([word, kind]) => el("th", { class: kind }, word || el("span", { class: "hidden-text" }, "Compare"))))),
       el("tbody", {}, traces.map((each) => el("tr", {},
         el("td", {}, el("input", { type: "checkbox", "aria-label": `Compare ${each.name}`, onchange: (event) => { event.target.checked ? chosen.add(each.id) : chosen.delete(each.id); compare.disabled = chosen.size !== 2; } })),
         el("td", { class: "num", title: fullTime(each.begins) }, relative(each.begins)),
@@ -87,7 +87,7 @@ function row(span, end, hasModels) {
   const bar = el("span", { class: `span-bar kind-${span.kind} ${span.error ? "is-error" : ""}` });
   bar.style.left = `${(100 * span.offset) / end}%`;
   bar.style.width = `max(2px, ${(100 * (span.duration || 0)) / end}%)`;
-  const line = el("div", { class: "span-row", tabindex: "0", role: "button", "aria-label": `${span.name}, ${duration(span.duration)}${span.error ? ", error" : ""}`, onclick: () => openEvent(span.seq, span.time, {}), onkeydown: (event) => { if (event.key === "Enter") openEvent(span.seq, span.time, {}); } },
+  const line = el("div", { class: "span-row", tabindex: "0", role: "button", onclick: () => openEvent(span.seq, span.time, {}), onkeydown: (event) => { if (event.key === "Enter") openEvent(span.seq, span.time, {}); } },
     name, hasModels && [el("span", { class: "num" }, span.input_tokens === null ? "" : count(span.input_tokens)), el("span", { class: "num" }, span.output_tokens === null ? "" : count(span.output_tokens)), el("span", { class: "num" }, span.cost === null ? "" : span.cost.toPrecision(2))],
     el("span", { class: "num", title: `from ${duration(span.offset)}` }, span.duration === null ? "·" : duration(span.duration)), el("span", { class: "track" }, bar));
   if (!span.texts.length && !span.says) return line;
