@@ -68,7 +68,7 @@ def _top(
     """The most frequent values in a range of time, with their number in the one before, which is
     null where the lake does not reach so far back."""
     length = span.until - span.since
-    counted = []
+    counted: list[dict[str | None, int]] = []
     for since in (span.since, span.since - length):
         source, variables = table.source(TimeSpan(since, since + length), "true")
         query = (
