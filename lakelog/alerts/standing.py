@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -169,7 +169,7 @@ class AlertLog:
         with self._writing:
             self._lake.append(events)
             for event in events:
-                self._standing.add(event["type"], event["data"])
+                self._standing.add(event["type"], cast("JsonObject", event["data"]))
 
 
 def read_standing(lake: Lake) -> AlertStanding:
