@@ -15,6 +15,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,8 +37,9 @@ _PAGE = 2_000
 """Events of a page."""
 _PAGES = 4
 """Pages that are remembered for other clients at the same place."""
-_GAP, _GAP_CLIENT, _GAP_MAX = 0.01, 0.0002, 0.25
-"""Seconds between two looks at a lake in which much happens; more, the more clients there are."""
+_GAP, _GAP_CLIENT, _GAP_MAX, _SHARE = 0.01, 0.0002, 0.25, 2
+"""Seconds between two looks at a lake in which much happens: more, the more clients there are, and
+at least so many times those that a look takes."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class TailFeed:
             request = self._inbox.get()
             if request is None:
                 self._is_noted = False
+            clock = time.monotonic()
             pending = pages.pending()
             began = end
             while not self._is_ended.is_set():
@@ -181,8 +184,9 @@ class TailFeed:
             if request is not None:
                 self._answer(pages, request, pending, end)
             elif end > began:
-                pause = min(_GAP + _GAP_CLIENT * self.clients, _GAP_MAX)
-                self._is_ended.wait(pause)
+                # Most of the time is left to those who store.
+                pause = max(_GAP + _GAP_CLIENT * self.clients, _SHARE * (time.monotonic() - clock))
+                self._is_ended.wait(min(pause, _GAP_MAX))
 
     def _answer(
         self, pages: LivePages, request: _Request, pending: PendingFrames, end: int
