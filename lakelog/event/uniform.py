@@ -10,10 +10,12 @@ expression over all lines, in a third of the time that a look at each value take
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from lakelog.event.levels import SEVERITIES
 from lakelog.event.types import JsonObject
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
@@ -36,6 +38,7 @@ _TIME = (
     rb"|(?:0[13578]|1[02])-31)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6}+)?+Z"
 )
 _TEXTS = frozenset((str, type(None)))
+_LEVEL = b"(?:" + "|".join(SEVERITIES).encode() + b")"
 # Half of a surrogate pair is written by its code, which is why no text with a code is plain.
 _TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
@@ -93,6 +96,47 @@ def encode_alike(events: list[Any]) -> EncodedBatch | None:
     return EncodedBatch(lines, ids, any(ids))
 
 
+def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | None:
+    """Encode lines of JSON that are written as `encode` would write them, or None.
+
+    Their text is the one that orjson makes of them, so nothing of them is lost when they are stored
+    as they are. `defaults` are columns for events that have none; where the first event has none,
+    no other may have one.
+    """
+    try:
+        events = orjson.loads(b"[" + text.replace(b"\n", b",") + b"]")
+    except orjson.JSONDecodeError:
+        return None
+    # Line by line, so that a newline within an event is seen.
+    if b"\n".join(map(orjson.dumps, events)) != text or set(map(type, events)) != {dict}:
+        return None
+    missing = _missing(events[0], defaults)
+    start = orjson.dumps(missing)[:-1] + b"," if missing else b"{"
+    lines = start + text[1:].replace(b"\n{", b"\n" + start) if missing else text
+    shape = shape_of({**missing, **events[0]})
+    # A NUL would separate the parts of an identity key.
+    if shape is None or b"\\u0000" in text:
+        return None
+    if shape.fits(lines):
+        has_ids = shape.has_id
+    else:
+        shapes = (shape_of({**missing, **event}) for event in events)
+        pairs = zip(shapes, lines.split(b"\n"), strict=True)
+        if not all(shape is not None and shape.fits(line) for shape, line in pairs):
+            return None
+        has_ids = True
+    ids: list[str | None] = [None] * len(events)
+    if has_ids:
+        ids = [event.get("id") or None for event in events]
+    return EncodedBatch(lines, ids, any(ids))
+
+
+def _missing(event: dict[str, Any], defaults: Mapping[str, str]) -> dict[str, str]:
+    """The defaults of columns that an event does not have."""
+    present = {NAMES.get(key) for key in event}
+    return {name: value for name, value in defaults.items() if name not in present}
+
+
 class _Shape:
     """Events with these keys can be encoded as they are, if their values are plain.
 
@@ -129,7 +173,8 @@ class _Shape:
 
     def _pattern(self, encoded: bytes) -> re.Pattern[bytes]:
         """What lines are that have such a text between quotes."""
-        values = {"time": _TIME, "type": b'(?!")' + encoded, "data": rb"[^\n]*+"}
+        # Another level has to be normalized.
+        values = {"time": _TIME, "type": b'(?!")' + encoded, "data": rb"[^\n]*+", "level": _LEVEL}
         members = [
             b'"%s":' % re.escape(key.encode())
             + (b'"%s"' if name != "data" else b"%s") % values.get(name, encoded)
@@ -152,8 +197,8 @@ def _learn(keys: tuple[str, ...]) -> _Shape | None:
     """Return how to encode events with these keys, or None if the full rule is needed."""
     names = [NAMES.get(k, "") for k in keys]
     fits = "" not in names and len(set(names)) == len(names) and {"time", "type"} <= set(names)
-    # A level has to be normalized, and data is cut out by its place at the end of the line.
-    is_last_data = "data" not in names[:-1] and "level" not in names
+    # Data is cut out by its place at the end of the line.
+    is_last_data = "data" not in names[:-1]
     shape = _Shape(keys, names) if fits and is_last_data else None
     if len(_SHAPES) >= _SHAPES_MAX:
         _SHAPES.clear()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import json
 import math
+import random
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event import encode, uniform
+from lakelog.formats import jsonl
 
 TIME = "2026-01-02T03:04:05.678901Z"
 Event = dict[str, Any]
@@ -160,3 +163,65 @@ def test_a_batch_of_one_shape_is_stored(lake: lakelog.Lake) -> None:
     lake.append([plain(n) for n in range(90, 110)])
     found = lake.sql("SELECT id, data FROM events").fetchall()
     assert sorted(found) == sorted((f"i{n}", f'{{"n":{n}}}') for n in range(110))
+
+
+_VALUES: dict[str, list[Any]] = {
+    "time": [TIME, "2026-01-02T03:04:05Z", "2026-01-02 03:04:05", "", None, 1_770_000_000, "x"],
+    "ts": [TIME, 1_770_000_000],
+    "type": ["a", "b", "", None, 7],
+    "event_type": ["a"],
+    "source": ["s", "", None, "a\u0000", 'q"\\'],
+    "level": ["INFO", "info", "ERROR", "warning", None, 3],
+    "message": ["plain", "tab\t", "\u00e9\u2028", None, "\u0001"],
+    "id": ["i", "", None, 5, "\u0000"],
+    "data": [{"n": 1}, None, {"a": None}, [1.5, 2**63, 10**30], "t", {"d": '"},{"time":'}],
+    "other": [1, "x"],
+}
+
+
+def _random_line(rng: random.Random, keys: list[str]) -> bytes:
+    event = {key: rng.choice(_VALUES[key][: rng.choice([1, 1, 2, 9])]) for key in keys}
+    line = json.dumps(event, ensure_ascii=rng.random() < 0.3, separators=(",", ":"))
+    odd = rng.random()
+    if odd < 0.02:
+        line = line.replace(":", ": ", 1)
+    elif odd < 0.04:
+        line += "," + line
+    elif odd < 0.06:
+        line = line.replace('"n":1', '"n":1.0,"n":2')
+    elif odd < 0.08:
+        line = line[: rng.randrange(len(line))]
+    return line.encode()
+
+
+def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> None:
+    """Random lines, beside the rule for single ones; a good part of them is plain."""
+    defaults = {"time": "2026-05-06T07:08:09Z", "source": "given"}
+    rng, taken = random.Random(5), 0
+    for _ in range(3_000):
+        keys = ["type", *rng.sample(sorted(_VALUES), rng.randrange(5))]
+        keys = [*dict.fromkeys(key for key in keys if key != "data"), "data"]
+        text = b"\n".join(_random_line(rng, keys) for _ in range(rng.randrange(1, 4)))
+        batch = uniform.encode_lines(text, defaults)
+        if batch is None:
+            continue
+        taken += 1
+        events = []
+        for line in text.split(b"\n"):
+            event = jsonl.typed(encode.parse_line(line))
+            event.setdefault("source", "given")
+            if not {"time", "ts"} & event.keys():
+                event = {"time": defaults["time"], **event}
+            events.append(event)
+        expected = encode.encode(events)
+        assert batch.ids == expected.ids
+        assert batch.keyed == expected.keyed
+        for line, other in zip(batch.lines, expected.lines, strict=True):
+            assert _columns(line) == _columns(other)
+            assert encode.payload_of(line) in (encode.payload_of(other), b"null")
+    assert taken > 300
+
+
+def _columns(line: bytes) -> dict[str, Any]:
+    members = {uniform.NAMES[key]: value for key, value in orjson.loads(line).items()}
+    return {key: value for key, value in members.items() if value is not None and key != "data"}

@@ -7,11 +7,12 @@ is. A line that is no event is quarantined, and the answer names its number and 
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_objects, parse_value
-from lakelog.event.uniform import PLAIN
+from lakelog.event.uniform import PLAIN, EncodedBatch, encode_lines
 from lakelog.formats import documents, jsonl
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
@@ -33,6 +34,9 @@ class JsonIngest(IngestProtocol):
         """Return the events of a body in any of the forms above."""
         if f"{_ATTRIBUTE}specversion" in request.headers:
             return arrivals_of([_binary_event(request, body)])
+        source = request.path.get("source")
+        if (batch := _plain(body, source)) is not None:
+            return Arrivals(batch)
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
         is_document = documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
@@ -42,7 +46,6 @@ class JsonIngest(IngestProtocol):
         if records is None:
             raise RequestRefused(400, "the body is neither JSON lines nor a JSON document")
         events, rejects = records
-        source = request.path.get("source")
         if source:
             for event in events:
                 if event.get("source") in (None, ""):
@@ -58,6 +61,16 @@ class JsonIngest(IngestProtocol):
             return Answer(204)
         status = 400 if arrivals.rejects and not arrivals.stored else 200
         return Answer(status, counts(arrivals))
+
+
+def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
+    """The events of lines that can be stored as they are, as those of most programs can."""
+    defaults = {"time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    if source:
+        if b'"source":""' in body:
+            return None
+        defaults["source"] = source
+    return encode_lines(body.removesuffix(b"\n"), defaults)
 
 
 def _of_lines(body: bytes) -> tuple[list[EventMembers], list[Reject]]:
