@@ -113,8 +113,8 @@ ORDER = {
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
-    "server": """limits arrivals bodies tokens gate intake protocols sql logql conditions
-        tail_chunks tail_feed tail_hub tail metrics api pages alerting app run""",
+    "server": """limits arrivals bodies tokens gate protocols intake ingest_endpoint sql logql
+        conditions tail_chunks tail_feed tail_hub tail metrics api pages alerting app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds

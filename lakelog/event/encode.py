@@ -23,6 +23,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.exact import (
     kind,
     parse_object,
+    parse_objects,
     parse_value,
     replace_surrogates,
     spell_numbers,
@@ -34,6 +35,7 @@ from lakelog.event.types import JsonObject
 from lakelog.event.uniform import ALIASES as ALIASES
 from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
 from lakelog.event.uniform import EncodedBatch as EncodedBatch
+from lakelog.event.uniform import encode_lines as encode_lines
 
 TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
 """Keys that name the type of an event without one; they stay in `data` too."""
@@ -150,6 +152,11 @@ def payload_of(line: bytes) -> bytes:
 def parse_line(line: bytes) -> JsonObject:
     """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
     return parse_object(line, PLAIN)
+
+
+def parse_lines(lines: list[bytes]) -> list[dict[str, Any] | InvalidEvent | None]:
+    """Parse many lines as `parse_line` does: each is an object, its error, or None if blank."""
+    return parse_objects(lines, PLAIN)
 
 
 def identity_key(source: str | None, event_id: str) -> str:

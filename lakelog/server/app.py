@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -15,8 +14,8 @@ from lakelog.server import pages
 from lakelog.server.alerting import AlertThread
 from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller, Gate
+from lakelog.server.ingest_endpoint import LATER, SECURITY, IngestEndpoint, PathSwitch
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
 from lakelog.server.logql.endpoint import LokiQueries
@@ -25,7 +24,7 @@ from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBul
 from lakelog.server.protocols.json_lines import JsonIngest
 from lakelog.server.protocols.loki import LokiPush
 from lakelog.server.protocols.otlp import OtlpHttp
-from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.server.protocols.protocol import Answer, IngestProtocol
 from lakelog.server.sql import landlock
 from lakelog.server.sql.endpoint import SqlEndpoint, StreamedAnswer
 from lakelog.server.sql.query_limits import QueryLimits
@@ -45,10 +44,6 @@ else:
 
 PROTOCOLS: tuple[IngestProtocol, ...] = (ElasticBulk(), OtlpHttp(), LokiPush(), JsonIngest())
 _LOG = logging.getLogger("lakelog.server")
-_LATER = {"Retry-After": "5"}
-_ROOM = 1 << 16
-"""Reserved for a body of unknown length."""
-_SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 Handler = Callable[["Request", Caller], Awaitable[Answer | StreamedAnswer]]
 
 
@@ -79,7 +74,7 @@ class LakeServer:
         await loop.run_in_executor(None, self.tails.join)
         await loop.run_in_executor(None, self.alerts.close)
 
-    def application(self) -> applications.Starlette:
+    def application(self) -> PathSwitch:
         """Return the ASGI application."""
         routes: list[routing.BaseRoute] = [
             self._route("/healthz", self._health, None),
@@ -101,14 +96,16 @@ class LakeServer:
         ]
         for path, handler in LokiQueries(self.workers, self.limits).routes().items():
             routes.append(self._route(path, handler, TokenScope.READ, ["GET", "POST"]))
+        direct: dict[tuple[str, str], IngestEndpoint] = {}
         for protocol in PROTOCOLS:
-            endpoint = self._ingest(protocol)
+            count = self.metrics.count
+            endpoint = IngestEndpoint(protocol, self.gate, self.intake, self.limits, count)
             methods = list(protocol.methods)
-            routes += [
-                self._route(path, endpoint, TokenScope.INGEST, methods) for path in protocol.routes
-            ]
-        return applications.Starlette(
-            routes=routes, exception_handlers={404: _missing, 405: _wrong}
+            routes += [routing.Route(path, endpoint, methods=methods) for path in protocol.routes]
+            direct |= {(m, path): endpoint for m in methods for path in protocol.routes}
+        handlers = {404: _missing, 405: _wrong}
+        return PathSwitch(
+            direct, applications.Starlette(routes=routes, exception_handlers=handlers)
         )
 
     def _route(
@@ -130,7 +127,7 @@ class LakeServer:
             except Exception as error:
                 answer = _failed(error, request)
             self.metrics.count(request.method, answer.status)
-            headers = {**_SECURITY, **answer.headers}
+            headers = {**SECURITY, **answer.headers}
             if isinstance(answer, StreamedAnswer):
                 answer.headers = headers
                 return answer
@@ -144,42 +141,6 @@ class LakeServer:
         caller = self.gate.admit(request.headers, request.url.scheme)
         caller.require(scope)
         return caller
-
-    def _ingest(self, protocol: IngestProtocol) -> Handler:
-        async def handle(request: Request, caller: Caller) -> Answer | StreamedAnswer:
-            arrival = IngestRequest(request.path_params, request.query_params, request.headers)
-            try:
-                return await self._taken(protocol, request, arrival, caller)
-            except RequestRefused as error:
-                answer = protocol.failure(arrival, error.status, error.reason)
-                return dataclasses.replace(answer, headers={**answer.headers, **error.headers})
-            except (LakelogError, OSError) as error:
-                _LOG.error("%s: %s", request.url.path, error)
-                # 503: whoever sent it may send it again.
-                answer = protocol.failure(arrival, 503, str(error))
-                return dataclasses.replace(answer, headers={**answer.headers, **_LATER})
-
-        return handle
-
-    async def _taken(
-        self, protocol: IngestProtocol, request: Request, arrival: IngestRequest, caller: Caller
-    ) -> Answer:
-        declared = arrival.headers.get("content-length", "")
-        with self.intake.room(int(declared) if declared.isdigit() else _ROOM):
-            body = await read_body(request, self.limits)
-            identity = (
-                caller.name,
-                request.url.path,
-                request.url.query,
-                arrival.media_type,
-                arrival.headers.get("idempotency-key", ""),
-            )
-            return await self.intake.once(
-                identity,
-                body,
-                lambda: protocol.receive(arrival, body),
-                lambda arrivals: protocol.answer(arrival, arrivals),
-            )
 
     async def _health(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, {"status": "ok", "version": self.version})
@@ -222,16 +183,16 @@ def _failed(error: Exception, request: Request) -> Answer:
     """The answer to a fault of ours, or of the lake: what it is stands in the log."""
     if isinstance(error, (LakelogError, OSError)):
         _LOG.error("%s: %s", request.url.path, error)
-        return Answer(503, {"error": str(error)}, _LATER)
+        return Answer(503, {"error": str(error)}, LATER)
     _LOG.exception("%s %s", request.method, request.url.path)
     return Answer(500, {"error": "a fault of the server: its log says more"})
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    return responses.JSONResponse({"error": "there is nothing at that path"}, 404, _SECURITY)
+    return responses.JSONResponse({"error": "there is nothing at that path"}, 404, SECURITY)
 
 
 async def _wrong(request: Request, error: Exception) -> Response:
     # Starlette's error of a route has the methods that it has.
-    headers = {**_SECURITY, **(getattr(error, "headers", None) or {})}
+    headers = {**SECURITY, **(getattr(error, "headers", None) or {})}
     return responses.JSONResponse({"error": "that path has other methods"}, 405, headers)

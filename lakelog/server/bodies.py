@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import zstandard
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 18
 _ENCODINGS = ("gzip", "x-gzip", "deflate", "zstd", "identity")
+
+
+AsgiDict = MutableMapping[str, Any]
+"""A scope or a message of ASGI."""
+Receive = Callable[[], Awaitable[AsgiDict]]
+Send = Callable[[AsgiDict], Awaitable[None]]
 
 
 class _Inflater(Protocol):
@@ -91,24 +98,34 @@ class _Zstd:
 
 async def read_body(request: Request, limits: ServerLimits) -> bytes:
     """Return the body of a request as text. Raises RequestRefused."""
-    encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
+    return await body_of(request.headers, request.receive, limits)
+
+
+async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLimits) -> bytes:
+    """Return the body that the messages of a request bring, as text. Raises RequestRefused."""
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
     if encoding not in _ENCODINGS:
         raise RequestRefused(
             415,
             f"the content encoding {encoding!r} is not known: send gzip, zstd or none",
             {"Accept-Encoding": "gzip, zstd, deflate"},
         )
-    declared = request.headers.get("content-length", "")
+    declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise _too_large(limits.body_bytes)
-    chunks, size = [], 0
+    chunks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestRefused(400, "the client left before its body ended")
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
                 if size > limits.body_bytes:
                     raise _too_large(limits.body_bytes)
-                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    break
     except TimeoutError:
         raise RequestRefused(
             408, f"the body did not end within {limits.body_seconds:g} s", {"Connection": "close"}

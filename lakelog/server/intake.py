@@ -14,7 +14,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Generic, TypeVar
 
 from lakelog.lake import Lake
@@ -68,21 +67,16 @@ class EventIntake(Generic[AnswerType]):
             return await asyncio.shield(earlier[1])
         future: asyncio.Future[AnswerType] = asyncio.get_running_loop().create_future()
         self._answers[key] = time.monotonic(), future
-        # A client that goes away does not stop it: it may come again for the answer.
-        task = asyncio.ensure_future(self._stored(body, parse, answer))
-        task.add_done_callback(partial(self._settle, key, future))
-        return await asyncio.shield(future)
-
-    def _settle(
-        self, key: bytes, future: asyncio.Future[AnswerType], task: asyncio.Task[AnswerType]
-    ) -> None:
-        error = task.exception() if not task.cancelled() else asyncio.CancelledError()
-        if error is None:
-            future.set_result(task.result())
-            return
-        self._answers.pop(key, None)
-        future.set_exception(error)
-        future.exception()  # nobody may wait for it any more
+        # It goes on where a client goes away, who may come again for the answer.
+        try:
+            result = await self._stored(body, parse, answer)
+        except BaseException as error:
+            self._answers.pop(key, None)
+            future.set_exception(error)
+            future.exception()  # nobody may wait for it
+            raise
+        future.set_result(result)
+        return result
 
     async def _stored(
         self, body: bytes, parse: Callable[[], Arrivals], answer: Callable[[Arrivals], AnswerType]

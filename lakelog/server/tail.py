@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import RequestRefused
+from lakelog.server.bodies import AsgiDict, Receive, Send
 from lakelog.server.conditions import condition_of
 from lakelog.server.gate import Gate
 from lakelog.server.tail_chunks import RETRY_MS
@@ -36,10 +37,6 @@ _STREAM = (
 _SCHEMES = {"ws": "http", "wss": "https"}
 _INTERNAL_ERROR = 1011
 _STOP_SECONDS = 1.0
-AsgiDict = MutableMapping[str, Any]
-"""A scope or a message of ASGI."""
-Receive = Callable[[], Awaitable[AsgiDict]]
-Send = Callable[[AsgiDict], Awaitable[None]]
 
 
 class TailEndpoint:

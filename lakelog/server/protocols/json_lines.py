@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_objects, parse_value
-from lakelog.event.uniform import PLAIN, EncodedBatch, encode_lines
+from lakelog.event.encode import EncodedBatch, encode_lines, parse_lines
+from lakelog.event.exact import parse_value
 from lakelog.formats import documents, jsonl
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
@@ -77,7 +77,7 @@ def _of_lines(body: bytes) -> tuple[list[EventMembers], list[Reject]]:
     """The events of JSON lines, and lines that are none."""
     lines = body.split(b"\n")
     events, rejects = [], []
-    for number, (line, value) in enumerate(zip(lines, parse_objects(lines, PLAIN), strict=True)):
+    for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
         if isinstance(value, dict):
             events.append(jsonl.typed(value))
         elif value is not None:

@@ -1,0 +1,122 @@
+"""Requests that store events, answered without a framework: a small one costs little but its sync.
+
+The paths of protocols that have no names in them are looked up here, before the routes of all else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from lakelog.errors import LakelogError
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.bodies import AsgiDict, Receive, Send, body_of
+from lakelog.server.gate import Gate
+from lakelog.server.intake import EventIntake
+from lakelog.server.limits import ServerLimits
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.server.tokens import TokenScope
+
+LATER = {"Retry-After": "5"}
+SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_LOG = logging.getLogger("lakelog.server")
+_ROOM = 1 << 16
+"""Reserved for a body of unknown length."""
+_FAULT = {"error": "a fault of the server: its log says more"}
+_SECURITY_RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
+
+
+class IngestEndpoint:
+    """One protocol, as an application of ASGI."""
+
+    def __init__(
+        self,
+        protocol: IngestProtocol,
+        gate: Gate,
+        intake: EventIntake[Answer],
+        limits: ServerLimits,
+        count: Callable[[str, int], None],
+    ) -> None:
+        self._protocol, self._gate, self._intake = protocol, gate, intake
+        self._limits, self._count = limits, count
+
+    async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
+        """Store what a request brings, and answer it."""
+        request = IngestRequest(
+            scope.get("path_params", {}),
+            dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+            _headers(scope),
+        )
+        try:
+            answer = await self._answer(scope, request, receive)
+        except RequestRefused as error:
+            answer = Answer(error.status, {"error": error.reason}, error.headers)
+        except Exception:
+            _LOG.exception("%s %s", scope["method"], scope["path"])
+            answer = Answer(500, _FAULT)
+        self._count(scope["method"], answer.status)
+        content = answer.body()
+        headers = [
+            *_SECURITY_RAW,
+            (b"content-length", b"%d" % len(content)),
+            *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
+        ]
+        if content or answer.status != 204:
+            headers.append((b"content-type", answer.media_type.encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, scope: AsgiDict, request: IngestRequest, receive: Receive) -> Answer:
+        """Store a body. Raises RequestRefused for who may not send."""
+        caller = self._gate.admit(request.headers, scope["scheme"])
+        caller.require(TokenScope.INGEST)
+        protocol, declared = self._protocol, request.headers.get("content-length", "")
+        try:
+            with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
+                body = await body_of(request.headers, receive, self._limits)
+                identity = (
+                    caller.name,
+                    scope["path"],
+                    scope["query_string"].decode("latin-1"),
+                    request.media_type,
+                    request.headers.get("idempotency-key", ""),
+                )
+                return await self._intake.once(
+                    identity,
+                    body,
+                    lambda: protocol.receive(request, body),
+                    lambda arrivals: protocol.answer(request, arrivals),
+                )
+        except RequestRefused as error:
+            answer = protocol.failure(request, error.status, error.reason)
+            return dataclasses.replace(answer, headers={**answer.headers, **error.headers})
+        except (LakelogError, OSError) as error:
+            _LOG.error("%s: %s", scope["path"], error)
+            # 503: whoever sent it may send it again.
+            answer = protocol.failure(request, 503, str(error))
+            return dataclasses.replace(answer, headers={**answer.headers, **LATER})
+
+
+class PathSwitch:
+    """An application that gives some paths to applications of their own, by method and path."""
+
+    def __init__(self, paths: Mapping[tuple[str, str], IngestEndpoint], others: Any) -> None:
+        self._paths, self._others = paths, others
+
+    async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
+        """Answer a request, or whatever else a server asks."""
+        endpoint = None
+        if scope["type"] == "http":
+            endpoint = self._paths.get((scope["method"], scope["path"]))
+        await (endpoint or self._others)(scope, receive, send)
+
+
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of a request by their names in small letters; of equal ones the first."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
