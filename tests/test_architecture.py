@@ -35,9 +35,9 @@ from tests.support.tree import (
 ORDER = {
     "": """errors runtime engine settings event store segments chunks maintain files formats render
         search query patterns views trace ingest export pinned subscriptions lake dbapi
-        sqlalchemy_dialect clients collect backup loggers pipeline analyze train proofs deploy
-        remotes state rollback sync recent consume replay decisions folds alerts compat server
-        cli notebook""",
+        sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies train proofs
+        deploy remotes state rollback sync recent consume replay decisions folds alerts compat
+        server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
@@ -86,6 +86,7 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
+    "anomalies": "novelty",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
         dataset staging provenance leaks report documents trainingset rebuild compare agreement
@@ -132,15 +133,15 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace search patterns against replay subscriptions alerts query views export sync
-        signatures train stats schema dedupe deploy remotes state_restore state machine omega oos
-        events follow history rewind refs policy maintenance seal doctor setup demo""",
+        tail trace search anomalies patterns against replay subscriptions alerts query views export
+        sync signatures train stats schema dedupe deploy remotes state_restore state machine omega
+        oos events follow history rewind refs policy maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",
 }
 INDEPENDENT = set(
-    "collect backup loggers pipeline analyze train remotes state sync consume".split()
+    "collect backup loggers pipeline analyze anomalies train remotes state sync consume".split()
 )
 # May load our code by its name.
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}

@@ -7,6 +7,7 @@ tree is a dict of path to source text, so that a planted breach is one line.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 
@@ -15,8 +16,8 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-    """alerts analyze backup chunks cli collect consume decisions deploy export folds notebook
-    patterns pipeline proofs recent remotes replay rollback search server sync trace
+    """alerts analyze anomalies backup chunks cli collect consume decisions deploy export folds
+    notebook patterns pipeline proofs recent remotes replay rollback search server sync trace
     train""".split()
 )
 NAMES_MAX = 12
@@ -30,7 +31,23 @@ def face_of(package: str, tree: Sources) -> list[str]:
     return []
 
 
-def imported(text: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imported(text: str) -> list[tuple[int, str]]:
+    """Return the line and the dotted name of everything that a module imports, lazily or not."""
+    return list(_imports(text))
+
+
+@functools.cache
+def attributes(text: str) -> list[tuple[int, str, str]]:
+    """Return the attributes that a module takes: the line, of what, and the name."""
+    return [
+        (node.lineno, ast.unparse(node.value), node.attr)
+        for node in nodes(text, ast.Attribute)
+        if isinstance(node, ast.Attribute)
+    ]
+
+
+def _imports(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the dotted name of everything that a module imports, lazily or not."""
     for node in nodes(text, ast.Import, ast.ImportFrom, ast.Call):
         if isinstance(node, ast.Import):
@@ -77,11 +94,7 @@ def names_used(package: str, module: str, tree: Sources) -> set[str]:
             for _, name in imported(text)
             if name.startswith(f"{whole}.")
         }
-        used |= {
-            node.attr
-            for node in nodes(text, ast.Attribute)
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in known_as
-        }
+        used |= {name for _, value, name in attributes(text) if value in known_as}
     return used
 
 
@@ -126,11 +139,7 @@ def breaches(tree: Sources, packages: set[str] = FACES) -> list[str]:
                 if name.startswith(f"lakelog.{package}.")
             ]
             known_as = aliases(text, package)
-            names += [
-                (node.lineno, node.attr)
-                for node in nodes(text, ast.Attribute)
-                if isinstance(node, ast.Attribute) and ast.unparse(node.value) in known_as
-            ]
+            names += [(line, name) for line, value, name in attributes(text) if value in known_as]
             reported += [
                 f"{path}:{line}: takes {name}, which is not in the face of {package}"
                 for line, name in names

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
         "search": ("search", "find events by words; count them, and see when they were"),
         "trace": ("trace", "show what one request caused, as a tree"),
+        "anomalies": ("anomalies", "find unusual values of a series"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "tail": ("tail", "show the last events; -f follows live ones"),
         "replay": ("replay", "give out recorded events again, with their pauses or faster"),
