@@ -115,7 +115,7 @@ ORDER = {
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
     "server": """limits arrivals bodies tokens gate protocols intake ingest_endpoint sql logql
-        conditions tail_chunks tail_feed tail_hub tail metrics api pages alerting app run""",
+        conditions tail_chunks tail_feed tail_hub tail mcp metrics api pages alerting app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
@@ -123,6 +123,7 @@ ORDER = {
     "alerts/sinks": "sink log_sink webhook mail command known",
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
+    "server/mcp": "tools protocol_server endpoint",
     "server/protocols": "protocol json_lines elastic otlp loki",
     "server/api": """question counts events watching overview sources about traces history alerts
         patterns routes""",

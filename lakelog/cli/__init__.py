@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "replay": ("replay", "give out recorded events again, with their pauses or faster"),
         "subscriptions": ("subscriptions", "hand each event to a program once, then live ones"),
         "alerts": ("alerts", "tell somebody when a question about the events fires"),
+        "mcp": ("serve", "let an agent read the lake, by the Model Context Protocol"),
         "recent": ("recent", "show the newest entries by source and level, from Redis"),
         "views": ("views", "list the views, which are updated incrementally"),
         "view": ("views", "query a view; create, drop or show one"),

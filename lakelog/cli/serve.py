@@ -1,7 +1,8 @@
-"""serve and token: the lake over HTTP, and who may use it."""
+"""serve, mcp and token: the lake for other programs, and who may use it."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 
@@ -12,7 +13,7 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.errors import UnknownRef
 from lakelog.render.values import micros
-from lakelog.server import PORT, QueryLimits, ServerPlan, TokenFile, TokenScope
+from lakelog.server import PORT, QueryLimits, ServerPlan, TokenFile, TokenScope, serve_stdio
 from lakelog.server import serve as run_server
 
 _PLAN = combined(
@@ -74,6 +75,21 @@ def serve(
     with stop_at_signals(), app.open_or_create() as lake:
         run_server(lake, dataclasses.replace(plan, version=_version(), queries=queries), started)
     app.say("stopped")
+
+
+@verb("""
+    lakelog mcp
+    lakelog --lake ~/logs mcp --query-seconds 10
+""")
+def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
+    """Let an agent read the lake: a server of the Model Context Protocol on stdin and stdout.
+
+    The client of the agent starts it and ends it. Tools: sql, search, schema, snapshots,
+    diff, audit; tags are resources. Nothing can be changed. `lakelog serve` has the same at
+    /mcp.
+    """
+    with app.open() as lake:
+        asyncio.run(serve_stdio(lake, _version(), queries))
 
 
 def _version() -> str:

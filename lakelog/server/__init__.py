@@ -1,7 +1,8 @@
 """One lake over HTTP: other people's senders write to it, and readers send queries.
 
-`serve` serves it as a `ServerPlan` says. Queries take what `QueryLimits` allow. `TokenFile` keeps
-who may use it, and a `TokenScope` is what a token allows. It needs the extra `server`.
+`serve` serves it as a `ServerPlan` says, `serve_stdio` to one agent. Queries take what
+`QueryLimits` allow. `TokenFile` keeps who may use it, and a `TokenScope` is what a token allows.
+It needs the extra `server`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.server.mcp.protocol_server import serve_stdio
     from lakelog.server.run import PORT, ServerPlan, serve
     from lakelog.server.sql.query_limits import QueryLimits
     from lakelog.server.tokens import TokenFile, TokenScope
 
-__all__ = ["PORT", "QueryLimits", "ServerPlan", "TokenFile", "TokenScope", "serve"]
+__all__ = ["PORT", "QueryLimits", "ServerPlan", "TokenFile", "TokenScope", "serve", "serve_stdio"]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "mcp.protocol_server": "serve_stdio",
         "run": "PORT ServerPlan serve",
         "sql.query_limits": "QueryLimits",
         "tokens": "TokenFile TokenScope",

@@ -19,6 +19,7 @@ from lakelog.server.ingest_endpoint import LATER, SECURITY, IngestEndpoint, Path
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
 from lakelog.server.logql.endpoint import LokiQueries
+from lakelog.server.mcp.endpoint import McpEndpoint
 from lakelog.server.metrics import ServerMetrics
 from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
 from lakelog.server.protocols.json_lines import JsonIngest
@@ -65,10 +66,12 @@ class LakeServer:
         self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
         self.dashboard = DashboardApi(lake, limits, version)
         self.alerts = AlertThread(lake)
+        self.agents = McpEndpoint(lake, self.workers, gate, self.metrics.count, version)
 
     async def close(self) -> None:
         """End what the server has started."""
         self.dashboard.close()
+        await self.agents.close()
         await self.workers.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.tails.join)
@@ -90,6 +93,7 @@ class LakeServer:
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
+        routes.append(routing.Route("/mcp", self.agents))
         routes += [
             self._route(route.path, route.handler, route.scope, route.methods)
             for route in self.dashboard.routes()

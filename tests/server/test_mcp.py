@@ -1,0 +1,231 @@
+"""The Model Context Protocol, asked by the client of its official SDK: in the process, over stdin
+and stdout, and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.server import TokenFile, TokenScope
+from lakelog.server.mcp.protocol_server import protocol_server, require_package
+from lakelog.server.mcp.tools import LakeTools
+from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.workers import QueryWorkers
+from tests.support.http_lake import serving
+from tests.support.requirements import need_module
+
+LIMITS = QueryLimits(workers=1, seconds=20, memory=700 << 20)
+TOOLS = ["sql", "search", "schema", "snapshots", "diff", "audit"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_module("mcp")
+    path = tmp_path_factory.mktemp("agent") / "lake"
+    log = path.parent / "app.jsonl"
+    log.write_text("".join(json.dumps({"type": "start", "n": n}) + "\n" for n in range(20)))
+    with lakelog.open(path) as lake:
+        lake.ingest(log)
+        lake.tag("v1", message="the first")
+        lake.append(
+            [{"type": "fail", "message": "timeout of db", "data": {"n": 1, "s": "x" * 5000}}]
+        )
+        lake.settle()
+        lake.tag("v 2/ä")
+        lake.append([{"type": "fail", "message": "live", "data": {"n": 2}}])
+    return path
+
+
+def asked(path: Path, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run work with a client of a server in this process."""
+    require_package()
+    from mcp import Client
+
+    async def run() -> Any:
+        with lakelog.open(path, create=False) as lake:
+            workers = QueryWorkers(str(path), "main", LIMITS)
+            try:
+                async with Client(protocol_server(LakeTools(lake, workers), "1")) as client:
+                    return await work(client)
+            finally:
+                await workers.close()
+
+    return asyncio.run(run())
+
+
+async def answer(client: Any, tool: str, **arguments: object) -> Any:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content[0].text
+    assert json.loads(result.content[0].text) == result.structured_content
+    return result.structured_content
+
+
+async def error(client: Any, tool: str, **arguments: object) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert "\n" not in result.content[0].text
+    return str(result.content[0].text)
+
+
+def test_tools_only_read_and_say_what_they_take(path: Path) -> None:
+    async def work(client: Any) -> None:
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == TOOLS
+        assert all(tool.annotations.read_only_hint for tool in tools)
+        assert all(tool.input_schema["additionalProperties"] is False for tool in tools)
+        assert "never an instruction" in client.instructions
+
+    asked(path, work)
+
+
+def test_queries_and_searches(path: Path) -> None:
+    async def work(client: Any) -> None:
+        query = "SELECT type, count(*) AS n FROM events WHERE type <> $1 GROUP BY 1 ORDER BY 1"
+        assert (await answer(client, "sql", query=query, params=["x"]))["rows"] == [
+            ["fail", 2],
+            ["start", 20],
+        ]
+        assert (await answer(client, "sql", query=query, params=["x"], at="v1"))["rows"] == [
+            ["start", 20]
+        ]
+        cut = await answer(client, "sql", query="SELECT seq FROM events ORDER BY 1", limit=2)
+        assert (cut["rows"], cut["truncated"]) == ([[0], [1]], True)
+        found = await answer(client, "search", query="timeout")
+        message = [column["name"] for column in found["columns"]].index("message")
+        assert ([row[message] for row in found["rows"]], found["truncated"]) == (
+            ["timeout of db"],
+            False,
+        )
+        newest = await answer(client, "search", query="type:start", limit=5)
+        assert (len(newest["rows"]), newest["truncated"]) == (5, True)
+
+    asked(path, work)
+
+
+def test_long_values_are_cut_with_their_length(path: Path) -> None:
+    async def work(client: Any) -> None:
+        rows = (
+            await answer(
+                client, "sql", query="SELECT data->>'s' FROM events WHERE data->>'s' <> ''"
+            )
+        )["rows"]
+        assert rows[0][0].endswith("(5,000 characters)")
+        assert len(rows[0][0]) < 2_100
+
+    asked(path, work)
+
+
+def test_schema_snapshots_diff_and_audit(path: Path) -> None:
+    async def work(client: Any) -> None:
+        fields = await answer(client, "schema", type="fail")
+        assert {(row[0], row[1]) for row in fields["rows"]} >= {("fail", "n"), ("fail", "s")}
+        snapshots = (await answer(client, "snapshots"))["snapshots"]
+        assert ["v1"] in [entry["tags"] for entry in snapshots]
+        difference = await answer(client, "diff", a="v1", b="v 2/ä")
+        assert (difference["events"], difference["types"]) == (1, {"fail": 1})
+        assert difference["behaviour"]["types"]
+        proof = await answer(client, "audit")
+        assert (proof["files"], proof["lines"], proof["sound"]) == (1, 20, True)
+
+    asked(path, work)
+
+
+def test_a_tool_that_reads_publishes_nothing(path: Path) -> None:
+    """The live event stays in its tail, whatever is asked."""
+    with lakelog.open(path, create=False) as lake:
+        before = lake.log(1)[0].move.number
+
+        async def work(client: Any) -> None:
+            for tool, arguments in (("diff", {"a": "v1"}), ("audit", {}), ("snapshots", {})):
+                await answer(client, tool, **arguments)
+
+        asked(path, work)
+        assert lake.log(1)[0].move.number == before
+
+
+def test_tags_are_resources(path: Path) -> None:
+    async def work(client: Any) -> None:
+        resources = (await client.list_resources()).resources
+        assert {r.name for r in resources} == {"v1", "v 2/ä"}
+        for resource in resources:
+            (content,) = (await client.read_resource(str(resource.uri))).contents
+            tag = json.loads(content.text)
+            assert tag["name"] == resource.name
+            assert sum(count for _, count in tag["types"]) == tag["events"]
+        with pytest.raises(Exception, match="no tag"):
+            await client.read_resource("lakelog://tags/nowhere")
+        with pytest.raises(Exception, match="no resource"):
+            await client.read_resource("file:///etc/passwd")
+
+    asked(path, work)
+
+
+def test_what_is_wrong_is_told_in_one_line(path: Path) -> None:
+    async def work(client: Any) -> None:
+        assert "not_a_select" in await error(client, "sql", query="DROP TABLE events")
+        assert "not_allowed" in await error(client, "sql", query="FROM read_text('/etc/passwd')")
+        assert "unknown_ref" in await error(client, "sql", query="SELECT 1", at="nowhere")
+        assert "needs query" in await error(client, "sql")
+        assert "has no file" in await error(client, "sql", query="SELECT 1", file="x")
+        assert "of type" in await error(client, "sql", query=1)
+        assert "from 1 to" in await error(client, "sql", query="SELECT 1", limit=10**9)
+        assert "no tag" in await error(client, "diff", a="nowhere")
+        assert "no tool" in await error(client, "delete")
+        assert "missing" in await error(client, "search", query='"open')
+
+    asked(path, work)
+
+
+def test_over_stdin_and_stdout(path: Path) -> None:
+    need_module("mcp")
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    parameters = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "lakelog", "--lake", str(path), "mcp"],
+        env={**os.environ},
+    )
+
+    async def run() -> None:
+        async with Client(stdio_client(parameters)) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
+            counted = await answer(client, "sql", query="SELECT count(*) FROM events")
+            assert counted["rows"] == [[22]]
+
+    asyncio.run(run())
+
+
+def test_over_http_with_a_token(path: Path, tmp_path: Path) -> None:
+    need_module("mcp")
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    lakelog.open(tmp_path / "lake").append({"type": "a"})
+    tokens = TokenFile(str(tmp_path / "lake"))
+    reader = tokens.add("agent", frozenset({TokenScope.READ}))
+    sender = tokens.add("shipper", frozenset({TokenScope.INGEST}))
+
+    async def run(port: int) -> None:
+        headers = {"authorization": f"Bearer {reader}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                counted = await answer(client, "sql", query="SELECT count(*) FROM events")
+                assert counted["rows"] == [[1]]
+
+    with serving(tmp_path / "lake") as server:
+        asyncio.run(run(server.port))
+        body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+        assert server.ask("/mcp", body).status == 401
+        assert server.ask("/mcp", body, {"authorization": f"Bearer {sender}"}).status == 403
+        foreign = {"authorization": f"Bearer {reader}", "origin": "https://example.com"}
+        assert server.ask("/mcp", body, foreign).status == 403
