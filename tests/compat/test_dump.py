@@ -19,7 +19,7 @@ import pytest
 import redis
 
 import lakelog
-from lakelog import HistoryEntry, OMEGALogManager
+from lakelog import LogEntry, OMEGALogManager
 from lakelog.errors import InUse, InvalidEvent, InvalidSetting
 from tests.support.redis_server import RedisServer
 from tests.support.tree import ROOT
@@ -170,7 +170,7 @@ def test_a_program_of_the_older_service(logs: Path, monkeypatch: pytest.MonkeyPa
     finally:
         manager.stop()
     (entry,) = manager.query(source="later.log")
-    assert isinstance(entry, HistoryEntry)
+    assert isinstance(entry, LogEntry)
     assert (entry.level, entry.timestamp) == ("ERROR", datetime(2026, 3, 1, 11, tzinfo=UTC))
     assert "out of memory" in entry.content
     manager.close()
@@ -202,24 +202,24 @@ def test_the_manager_comes_back(logs: Path) -> None:
 )
 def test_an_entry_as_a_dict(moment: datetime) -> None:
     """to_dict gives what JSON can hold, and from_dict the same entry again."""
-    entry = HistoryEntry(moment, "app.log", "hello", "ERROR", {"line": 7})
+    entry = LogEntry(moment, "app.log", "hello", "ERROR", {"line": 7})
     made = json.loads(json.dumps(entry.to_dict()))
     assert set(made) == {"timestamp", "source", "content", "level", "metadata"}
-    assert HistoryEntry.from_dict(made) == entry
+    assert LogEntry.from_dict(made) == entry
 
 
 def test_an_entry_whose_time_is_text_or_a_number() -> None:
     """As old callers made them; a time that is none is refused when the entry is made."""
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     for given in ("2026-01-02T03:04:05Z", "2026-01-02 03:04:05", moment.timestamp(), moment):
-        entry = HistoryEntry(given, "app.log", "hello")  # type: ignore[arg-type]
+        entry = LogEntry(given, "app.log", "hello")  # type: ignore[arg-type]
         assert entry.timestamp == moment
         assert entry.to_dict()["timestamp"] == "2026-01-02T03:04:05Z"
-        assert HistoryEntry.from_dict(entry.to_dict()) == entry
-    naive = HistoryEntry(datetime(2026, 1, 2, 3, 4, 5), "app.log", "hello")
+        assert LogEntry.from_dict(entry.to_dict()) == entry
+    naive = LogEntry(datetime(2026, 1, 2, 3, 4, 5), "app.log", "hello")
     assert naive.to_dict()["timestamp"] == "2026-01-02T03:04:05Z"
     with pytest.raises(InvalidEvent):
-        HistoryEntry("soon", "app.log", "hello")  # type: ignore[arg-type]
+        LogEntry("soon", "app.log", "hello")  # type: ignore[arg-type]
 
 
 def test_the_manager_keeps_so_many_backups(logs: Path) -> None:
@@ -285,7 +285,7 @@ def test_recent_entries_with_and_without_redis(logs: Path, tmp_path: Path) -> No
             until(lambda: redis.Redis(port=server.port).keys("*:s:access.log"))
             until(lambda: taken.recent("access.log"))
         found = taken.recent("access.log", "info", limit=2)
-        assert [type(each) for each in found] == [HistoryEntry] * len(found)
+        assert [type(each) for each in found] == [LogEntry] * len(found)
         assert {each.source for each in found} == {"access.log"}
         server.stop()
         assert taken.recent("access.log", "info", limit=2) == found
@@ -304,7 +304,7 @@ def test_wrong_url_of_redis(logs: Path) -> None:
 
 def test_an_entry_of_little() -> None:
     """Times may be numbers; level and metadata have defaults; a time that is none is refused."""
-    entry = HistoryEntry.from_dict({"timestamp": 1_767_323_045, "content": "x"})
+    entry = LogEntry.from_dict({"timestamp": 1_767_323_045, "content": "x"})
     assert (entry.timestamp.year, entry.level, entry.metadata) == (2026, "INFO", {})
     with pytest.raises(InvalidEvent):
-        HistoryEntry.from_dict({"timestamp": "soon", "content": "x"})
+        LogEntry.from_dict({"timestamp": "soon", "content": "x"})

@@ -177,7 +177,6 @@ def check(
     [
         ("SELECT event_type FROM events", "the older event store's event_type is in omega.events"),
         ("SELECT data_json FROM events", "the older event store's data_json is in omega.events"),
-        ("SELECT * FROM patterns", "Did you mean omega.patterns?"),
         ("SELECT * FROM system_stats", "Did you mean omega.system_stats?"),
     ],
 )
