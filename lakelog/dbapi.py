@@ -32,10 +32,10 @@ from lakelog import lake as lakes
 from lakelog.engine import messages
 from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from duckdb.sqltypes import DuckDBPyType
 
     from lakelog.pinned import PinnedLake

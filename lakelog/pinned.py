@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.trace as traces
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.export import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation

@@ -33,11 +33,11 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime engine settings event store segments chunks maintain files formats render
-        search query patterns views trace ingest export pinned subscriptions lake dbapi
-        sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies train proofs
-        deploy remotes state rollback sync recent consume replay decisions folds alerts compat
-        server cli notebook""",
+    "": """errors runtime libraries engine settings event store segments chunks maintain files
+        formats render search query patterns views trace ingest export pinned subscriptions
+        lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
+        train proofs deploy remotes state rollback sync recent consume replay decisions folds
+        alerts compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",

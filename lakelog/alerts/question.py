@@ -25,18 +25,16 @@ from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
+from lakelog.libraries import duckdb
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, analyze
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query import session as sessions
     from lakelog.views import tables as views
 else:
-    duckdb = Lazy("duckdb")
     sessions, views = Lazy("lakelog.query.session"), Lazy("lakelog.views.tables")
 
 ALERT, DELIVERY = "lakelog.alert", "lakelog.alert.delivery"

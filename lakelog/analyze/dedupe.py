@@ -21,24 +21,17 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
+from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import compact, row_removal
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import EventKey, key_of
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
 from lakelog.store import disk
 
 if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-
     from lakelog.query.relation import Relation
-else:
-    pa = Lazy("pyarrow")
-
 By = str | Sequence[str]
 KEEP = ("first", "last")
 _SENDERS = "coalesce(list_sort(list(DISTINCT sender) FILTER (sender IS NOT NULL))[1:5], [])"

@@ -13,19 +13,14 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import orjson
 
 from lakelog.event.types import JsonObject
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, parse_state
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 CHUNK_MAX = 8 << 20
 """Bytes of a chunk before compression, at most: a reader holds one in memory."""

@@ -5,25 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
+from lakelog.libraries import pq
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock, micros
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths
 from lakelog.store.stats import Stats
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
-else:
-    pq = Lazy("pyarrow.parquet")
-
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20

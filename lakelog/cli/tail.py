@@ -23,6 +23,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.engine import messages
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
+from lakelog.libraries import pa
 from lakelog.query import follow as following
 from lakelog.query.follow import BranchRewound, Follower
 from lakelog.render.formats import QueryResult, encode
@@ -32,7 +33,6 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.store.history import SHORT
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich import cells as rich_cells
 else:
     rich_cells = Lazy("rich.cells")

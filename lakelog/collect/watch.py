@@ -410,8 +410,8 @@ class Watcher:
         return Ingester(job, self._lake.sealer())
 
     def _note(self, report: FileReport, *, is_last: bool = True) -> None:
-        if report.begun:
-            self._begun[report.begun] = report.is_doubtful
+        if report.begun_origin:
+            self._begun[report.begun_origin] = report.is_doubtful
         if report.released:
             self._successors.truncate(report.path)
         # Its new name, or its absence, is in the next scan.

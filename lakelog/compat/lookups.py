@@ -26,6 +26,7 @@ from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
+from lakelog.libraries import np, pa
 from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import stats
@@ -33,13 +34,9 @@ from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
     from lakelog.query import tail_rows
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
-    np = Lazy("numpy")
 
 # Answers hold until the branch moves; a page that asks for ever new ones must not fill the memory.
 _ANSWERS = 256

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from lakelog.libraries import duckdb
 from lakelog.segments.connection import Connect
-
-if TYPE_CHECKING:
-    import duckdb
 
 EventRow = dict[str, Any]
 """A row of `omega.events`, by its columns."""

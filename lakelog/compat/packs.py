@@ -12,24 +12,17 @@ from typing import TYPE_CHECKING
 
 from lakelog.compat import omega
 from lakelog.event.types import JsonObject
+from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from lakelog.maintain import compact
     from lakelog.segments import segment
 else:
     compact = Lazy("lakelog.maintain.compact")
     segment = Lazy("lakelog.segments.segment")
-    np = Lazy("numpy")
-    pq = Lazy("pyarrow.parquet")
-    pa = Lazy("pyarrow")
 
 # A look-up decodes whole blocks: smaller ones compress worse, larger ones decode rows that nobody
 # asked for.

@@ -24,18 +24,11 @@ from lakelog.decisions.estimate import (
 from lakelog.decisions.records import Recorded, RecordedAnswer
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
+from lakelog.libraries import np, pa
 from lakelog.pinned import PinnedLake
-from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
     from lakelog.decisions.estimate import Mask, Places
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-
 REWARD = "reward"
 INTERVAL = "95 %, cluster-robust by subject (Liang and Zeger 1986); of shares: Wilson (1927)"
 _PAIR_COLUMNS = tuple(

@@ -21,18 +21,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Numbers = npt.NDArray[np.float64]
     Places = npt.NDArray[np.int64]
     Mask = npt.NDArray[np.bool_]
-else:
-    np = Lazy("numpy")
-
 EFFECTIVE_MIN = 30
 """Effective samples below which nothing is said of the gain."""
 CELL_MIN = 5

@@ -154,7 +154,7 @@ def parse_line(line: bytes) -> JsonObject:
     return parse_object(line, PLAIN)
 
 
-def parse_lines(lines: list[bytes]) -> list[dict[str, Any] | InvalidEvent | None]:
+def parse_lines(lines: list[bytes]) -> list[JsonObject | InvalidEvent | None]:
     """Parse many lines as `parse_line` does: each is an object, its error, or None if blank."""
     return parse_objects(lines, PLAIN)
 

@@ -191,7 +191,7 @@ def _plain_object(pairs: list[tuple[object, object]]) -> object:
     return orjson.Fragment(b"{" + body + b"}")
 
 
-def _parse(encoded: bytes, end: bytes = b"") -> tuple[Any, bool]:
+def _parse(encoded: bytes, end: bytes = b"") -> tuple[object, bool]:
     """Return a JSON value, and whether it is exact; if not, its objects are _Pairs.
 
     Text that is not JSON and does not end with `end` is not parsed a second time.

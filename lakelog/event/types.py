@@ -20,7 +20,7 @@ class Event(TypedDict, total=False):
     subject: str | None
     level: str | None
     message: str | None
-    data: object
+    data: Any
     id: str | None
 
 

@@ -131,7 +131,7 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     return EncodedBatch(lines, ids, any(ids))
 
 
-def _missing(event: dict[str, Any], defaults: Mapping[str, str]) -> dict[str, str]:
+def _missing(event: JsonObject, defaults: Mapping[str, str]) -> dict[str, str]:
     """The defaults of columns that an event does not have."""
     present = {NAMES.get(key) for key in event}
     return {name: value for name, value in defaults.items() if name not in present}

@@ -12,12 +12,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.event import bookkeeping
 from lakelog.export import folder, tables
 from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
+from lakelog.libraries import pa
 from lakelog.render.formats import (
     BINARY,
     ENDINGS,
@@ -28,12 +29,6 @@ from lakelog.render.formats import (
     header,
 )
 from lakelog.render.vectors import ColumnBatch
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 Ask = Callable[[str, Any], Any]
 """Runs SQL with its parameters, and returns a relation."""

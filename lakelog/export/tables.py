@@ -10,22 +10,11 @@ import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from lakelog.errors import ExportRefused
 from lakelog.export import folder
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-else:
-    pq = Lazy("pyarrow.parquet")
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import np, pa, pc, pq
 
 GROUP_ROWS = 65_536
 SHARD_ROWS = 1_000_000

@@ -25,21 +25,13 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.event.exported import assigned_columns
 from lakelog.files.inflate import BrokenStream
+from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import uuid
-
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 else:
     uuid = Lazy("uuid")
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
-    pc = Lazy("pyarrow.compute")
-    np = Lazy("numpy")
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 # Rows and bytes of text that are made at a time.

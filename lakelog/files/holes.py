@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 START_MIN, INNER_MIN = 2, 16
 """Bytes of a run that are a hole, at the beginning of a line and within it; the NULs that fill up

@@ -31,13 +31,11 @@ from lakelog.files.holes import (
 )
 from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
 from lakelog.files.lease import is_open_for_writing
+from lakelog.libraries import np, pa
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import rows
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
     from lakelog.files.splits import PendingSplit, Splits
 
 CHUNK, SHORT = 24 << 20, 8 << 20

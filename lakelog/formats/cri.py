@@ -9,21 +9,12 @@ pieces are events.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.pattern import MESSAGE, Pattern
 from lakelog.formats.pieces import open_after
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import np, pa, pc
 
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
 _HEAD = rf"(?P<stamp>{_STAMP}) (?P<stream>stdout|stderr)"

@@ -19,7 +19,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
@@ -29,16 +28,8 @@ from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.segments.sql import literal
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
 
 _MARKS = (",", "\t", ";", "|")
 _WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")

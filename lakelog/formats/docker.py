@@ -7,23 +7,13 @@ attributes that Docker was configured to add stay in `data`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.event.types import JsonObject
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.pieces import open_after
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import np, pa, pc
 
 _LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
 _ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'

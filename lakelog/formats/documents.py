@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -26,16 +26,8 @@ from lakelog.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
 from lakelog.formats.dialect import Dialect, glimpse
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import VALID
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.segments.sql import literal
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
 
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lakelog.formats import sqltext
+from lakelog.libraries import np, pa
 from lakelog.runtime.lazy import LazyProperty
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
     from lakelog.formats.uniform.uniform_lines import UniformLines
 
 EventMembers: TypeAlias = dict[str, Any]

@@ -9,21 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.formats import pattern
 from lakelog.formats.columns import LineTable
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import np, pa, pc
 
 ReadHeader = Callable[[list[str]], LineTable | None]
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
@@ -40,17 +40,8 @@ from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
 from lakelog.formats.zones import SEVERAL, ZONES
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 AHEAD, TOKENS = 60, 6
 """Characters, and words, that may stand before a time."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 
 def open_after(is_piece: Any, streams: tuple[Any, ...]) -> Any:

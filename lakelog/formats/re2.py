@@ -3,22 +3,11 @@ Python."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lakelog.engine import messages
 from lakelog.errors import InvalidSetting
 from lakelog.formats.grok import shortened
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.segments.sql import literal
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    duckdb = Lazy("duckdb")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 
 def check(regex: str, subject: str, definition: str) -> None:

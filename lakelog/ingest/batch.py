@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
@@ -33,8 +33,8 @@ from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
+from lakelog.libraries import np, pa
 from lakelog.maintain.seal import drop_duplicates, open_run
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, identity_run, rows, segment, typed
 from lakelog.segments.connection import Connect
 from lakelog.segments.typed import Schema
@@ -44,13 +44,6 @@ from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 # A publish costs about the same whatever it holds; what is not published is read again after a
 # crash or a lost race.

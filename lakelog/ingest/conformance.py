@@ -8,20 +8,11 @@ map of the schema ledger, and its fields are compared with the contract; the out
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.views import catalog
 from lakelog.views.contract import MISSING, NEW, QUARANTINE, Contract
 from lakelog.views.ledger import VIEW
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 _OUTCOMES_MAX = 10_000
 _READ_MAX = 65_536

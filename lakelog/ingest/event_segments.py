@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lakelog.files.splits import Loaded, PendingSplit
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed_rows import FieldColumns
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 LEVEL = 1
 """Of zstd: ingest is fast, and compaction compresses harder later."""

@@ -40,7 +40,7 @@ class FileReport:
     """Whether all of it is a copy of a file that is still there."""
     alone: int = field(default=0, compare=False)
     """Up to here this process reads the file alone, as another one refused a split of it."""
-    begun: str = field(default="", compare=False)
+    begun_origin: str = field(default="", compare=False)
     """The origin of a file that was read from its beginning, or from that of another one on."""
     is_doubtful: bool = field(default=False, compare=False)
     """Whether that is done for want of evidence that it is another one."""

@@ -60,7 +60,10 @@ class Gatherer:
         if isinstance(decision, Start):
             report.note, report.released = decision.note, len(decision.released)
             if decision.replaced is None:
-                report.begun, report.is_doubtful = decision.cursor.origin, bool(decision.note)
+                report.begun_origin, report.is_doubtful = (
+                    decision.cursor.origin,
+                    bool(decision.note),
+                )
             return decision
         self.is_idle = True
         if isinstance(decision, FileCopy):

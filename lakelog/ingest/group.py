@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lakelog.files import source as sources
 from lakelog.files.cursors import WINDOW, FileCursor, Start, printable
@@ -30,15 +29,8 @@ from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
 
 PIECE_MAX = 8 << 20
 """Bytes of one file that are ingested together with those of others, at most."""
@@ -200,7 +192,7 @@ class Group:
             return False
         report.note, report.released = start.note, len(start.released)
         if start.replaced is None and data:
-            report.begun, report.is_doubtful = start.cursor.origin, bool(start.note)
+            report.begun_origin, report.is_doubtful = start.cursor.origin, bool(start.note)
         self._keys |= touched
         report.skipped = start.cursor.lines
         if not data:

@@ -153,7 +153,7 @@ class Ingester:
 
     def _report_repeats(self, report: IngestReport) -> None:
         """Report the lines of files read from their beginnings that are in the lake twice now."""
-        file_by_origin = {file.begun: file for file in report.files if file.begun}
+        file_by_origin = {file.begun_origin: file for file in report.files if file.begun_origin}
         doubts = {origin: file.is_doubtful for origin, file in file_by_origin.items()}
         for repeats in report_repeats(self._job, doubts, self._append):
             file_by_origin[repeats.origin].repeated = repeats.lines

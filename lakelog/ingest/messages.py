@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -42,21 +42,12 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.stored_messages import drop_stored
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
-    np = Lazy("numpy")
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"
 PLACES = 4096

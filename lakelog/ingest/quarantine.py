@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
@@ -23,8 +23,8 @@ from lakelog.ingest import definitions, messages, stream_cursor
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
+from lakelog.libraries import np, pa
 from lakelog.maintain.seal import drop_duplicates
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, policy
@@ -33,14 +33,6 @@ from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
-
 
 _LINES = 1024
 """Lines that are parsed at a time."""

@@ -12,23 +12,13 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent
 from lakelog.files.source import LINE_MAX, Chunk
 from lakelog.formats import bulk, leading_times, windows_1252
 from lakelog.formats.format import Format
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
-    pa = Lazy("pyarrow")
 
 RECORD_MAX = 1 << 20
 BOM = b"\xef\xbb\xbf"

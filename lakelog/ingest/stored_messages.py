@@ -7,19 +7,14 @@ same content. Times are not compared: of messages without one they are those of 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.ingest.batch import Job
 from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.libraries import pa
 from lakelog.maintain import compact
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_sql, sql
 from lakelog.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _TEXTS = ("type", "category", "source", "subject", "level", "message", "data", "id")
 _EVENT = "hash((" + ", ".join(f"coalesce({name}::VARCHAR, '')" for name in _TEXTS) + "))"

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 
 from lakelog.formats import encoded, windows_1252
 from lakelog.ingest.records import Records
+from lakelog.libraries import np, pa, pc
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import wal
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import zstandard
 else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
     zstandard = Lazy("zstandard")
 
 LINES, BYTES = 8192, 4 << 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
@@ -18,17 +18,8 @@ from lakelog.formats import leading_times, windows_1252
 from lakelog.formats.format import Format
 from lakelog.formats.leading_times import DateOrders
 from lakelog.ingest import stripes
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 
 class Untimed:

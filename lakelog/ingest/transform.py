@@ -11,7 +11,7 @@ import contextlib
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
@@ -26,19 +26,8 @@ from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, rows, segment, sql, typed
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pc = Lazy("pyarrow.compute")
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    duckdb = Lazy("duckdb")
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """Bytes and lines of a file's beginning that are the sample for cheaper queries."""

@@ -13,11 +13,10 @@ import contextlib
 import dataclasses
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import arrays, bloom, segment, segment_sql, word_index, word_indexing
 from lakelog.segments.connection import connect
@@ -28,16 +27,6 @@ from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 # Written once and read often, so it may take its time.
 LEVEL = 10

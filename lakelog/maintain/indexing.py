@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged
+from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
@@ -14,9 +14,6 @@ from lakelog.segments.connection import connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 def missing(store: Store, branch: str) -> list[SegmentEntry]:

@@ -6,22 +6,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import DamagedSegment
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, segment, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 TYPED = True
 """Whether payloads are written as typed columns, where those give their text back."""

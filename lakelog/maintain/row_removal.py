@@ -12,11 +12,10 @@ import contextlib
 import hashlib
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import StalePlan
+from lakelog.libraries import np, pa
 from lakelog.maintain import compact
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
@@ -26,13 +25,6 @@ from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 _LEVEL = 3
 _DEDUPE = "dedupe/"

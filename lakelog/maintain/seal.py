@@ -13,10 +13,10 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import DamagedIds, StaleFiles
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa
 from lakelog.segments import arrays, identity_run, rows, segment
 from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
@@ -26,13 +26,6 @@ from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 RAW_MAX = 256_000_000
 """JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""

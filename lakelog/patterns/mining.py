@@ -17,17 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.libraries import np
 from lakelog.patterns.masks import VALUE
-from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Integers = npt.NDArray[np.int64]
-else:
-    np = Lazy("numpy")
-
 Tokens = tuple[str, ...]
 """The words and signs of a shape; each begins with a space where there was one before it."""
 

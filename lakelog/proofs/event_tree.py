@@ -23,19 +23,9 @@ import hashlib
 import itertools
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.event.types import JsonObject
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import np, pa, pc
 
 TEXTS = ("type", "category", "source", "subject", "level", "message", "data", "id", "origin")
 NUMBERS = ("seq", "time", "ingested_at", "position")

@@ -15,27 +15,17 @@ import contextlib
 import itertools
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, UnknownRef
 from lakelog.event.types import JsonObject
+from lakelog.libraries import np, pa, pc
 from lakelog.proofs import event_tree
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom, segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _HEAD = struct.Struct("<4sI16sqq")
 _CHECKED = 8

@@ -20,21 +20,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.event.types import JsonObject
+from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff
-
-if TYPE_CHECKING:
-    import duckdb
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0
 SHAPES_MAX = 20_000

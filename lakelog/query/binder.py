@@ -9,10 +9,10 @@ later ones that do not name them: from then on every query gets all segments.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from lakelog.engine import session_settings
 from lakelog.errors import SnapshotGone
+from lakelog.libraries import duckdb
 from lakelog.query import providers
 from lakelog.query.cursor_pool import QueryCursors
 from lakelog.query.lake_tables import LakeTables
@@ -23,9 +23,6 @@ from lakelog.query.sql.qualifiers import TABLES
 from lakelog.query.top_scans import TopScans
 from lakelog.query.type_tables import TypeTables
 from lakelog.search import expanded
-
-if TYPE_CHECKING:
-    import duckdb
 
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
 

@@ -10,18 +10,13 @@ import collections
 import weakref
 from typing import TYPE_CHECKING
 
+from lakelog.libraries import duckdb
 from lakelog.query.stream import Stream
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query.lake_tables import LakeTables
     from lakelog.query.sql.table_sql import View
-else:
-    duckdb = Lazy("duckdb")
-
 _PREPARED_MAX = 256
 _KEPT = 8
 """So many cursors wait at most; each may hold a tail that is no longer the newest."""

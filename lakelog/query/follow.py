@@ -14,16 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.event.types import Event
+from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
 from lakelog.query.segment_choice import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.query.tail_rows import TailRows
-from lakelog.runtime.lazy import Lazy
 from lakelog.search import expanded
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.connection import Connect
@@ -35,13 +34,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
 from lakelog.store.tail import PendingFrames, Tail
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    duckdb = Lazy("duckdb")
 
 COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4

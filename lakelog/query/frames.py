@@ -11,16 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.engine import messages
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
-
+from lakelog.libraries import duckdb
 
 Scope = Callable[[str], object]
 """Returns the caller's variable of a name, or None."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog.errors import LakeClosed
+from lakelog.libraries import duckdb, pa
 from lakelog.query.segment_choice import SegmentChoice
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Predicate, Query
@@ -28,9 +29,6 @@ from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.tail import PendingFrames, Tail
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
     from lakelog.query import tail_rows
     from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.sql.extractions import Extraction

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    import duckdb
+from lakelog.libraries import duckdb
 
+if TYPE_CHECKING:
     from lakelog.query.sql.analysis import Query
     from lakelog.query.sql.extractions import TypeTable
     from lakelog.store.manifest import Manifest

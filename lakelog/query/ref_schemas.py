@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidName, QueryFailed
+from lakelog.libraries import pa
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.sql.qualifiers import TABLES, qualifiers
 from lakelog.query.sql.table_sql import View
@@ -19,8 +20,6 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
     from lakelog.query.sql.analysis import Query

@@ -19,24 +19,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, np, pa
 from lakelog.query import signals
 from lakelog.query.stream import Batches
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:
     import altair
-    import duckdb
-    import numpy as np
     import pandas
     import polars
-    import pyarrow as pa
     from duckdb.sqltypes import DuckDBPyType
 
     from lakelog.query.stream import ResultRow, Stream
     from lakelog.render import display, plots
 else:
-    duckdb = Lazy("duckdb")
-    pa = Lazy("pyarrow")
     display, plots = Lazy("lakelog.render.display"), Lazy("lakelog.render.plots")
 
 _LONG = frozenset(

@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, SnapshotGone
+from lakelog.libraries import pa
 from lakelog.query.sql import times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
 from lakelog.runtime.lazy import Lazy
@@ -20,11 +21,8 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.maintain import reachability
 else:
-    pa = Lazy("pyarrow")
     reachability = Lazy("lakelog.maintain.reachability")
 
 _REMEMBERED = 64

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
+from lakelog.libraries import duckdb
 from lakelog.query import frames, type_tables
 from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
@@ -33,11 +34,9 @@ from lakelog.search import expanded
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query.sql import payload
 else:
-    duckdb, payload = Lazy("duckdb"), Lazy("lakelog.query.sql.payload")
+    payload = Lazy("lakelog.query.sql.payload")
 
 _FETCH_ROWS = 2048
 _SESSIONS: Living[Session] = Living()

@@ -11,19 +11,13 @@ import atexit
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.engine.syntax import statements
+from lakelog.libraries import duckdb, pa
 from lakelog.runtime import forks
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.segments import connection
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    duckdb = Lazy("duckdb")
 
 ResultRow = tuple[Any, ...]
 """A row of a query; of which types its values are, the query says."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import np, pa
 from lakelog.maintain.seal import batches, drop_duplicates
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.segments.connection import Connect
@@ -15,13 +14,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
 from lakelog.store.tail import PendingFrames, start_time
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 _COMBINE, _WRITERS = 64, 64
 ORDER = "tail_order"

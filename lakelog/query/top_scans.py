@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import SyntaxFault, sql_of
+from lakelog.libraries import duckdb
 from lakelog.query.cursor_pool import CursorPool
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.ref_schemas import RefSchemas
@@ -25,12 +26,10 @@ from lakelog.query.type_tables import TypeTables
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
 else:
-    duckdb, payload = Lazy("duckdb"), Lazy("lakelog.query.sql.payload")
+    payload = Lazy("lakelog.query.sql.payload")
 
 LEAST = 100_000
 """Events of which all columns are read as fast as the time of each before."""

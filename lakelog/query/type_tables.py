@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.engine import catalog
+from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.ref_schemas import RefSchemas
 from lakelog.query.sql import table_sql
@@ -24,8 +25,6 @@ from lakelog.query.sql.tree import TYPES
 from lakelog.segments import sql
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query.providers import Pinned
 
 _BEFORE = frozenset("FROM JOIN DESCRIBE DESC SUMMARIZE SHOW PIVOT UNPIVOT".split())

@@ -7,20 +7,14 @@ their texts are read, and both wait in temporary tables of a cursor for the rang
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lakelog.files import cursors
+from lakelog.libraries import duckdb, np
 from lakelog.recent.redis_recent import ENTRY, SOURCE, key_of, names_table
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.sync import DeltaStep
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 _PICKS = """CREATE OR REPLACE TEMPORARY TABLE recent_picks AS
     SELECT source, level, grouping(source) + 2 * grouping(level) AS kind, max(arrived) AS arrived,

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog import sync
 from lakelog.clients import connection
@@ -24,6 +24,7 @@ from lakelog.clients.redis_pool import require_package
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
+from lakelog.libraries import duckdb
 from lakelog.recent.newest_entries import Addition, NewestEntries, batches_of
 from lakelog.recent.redis_recent import (
     KEEP,
@@ -42,11 +43,6 @@ from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
 from lakelog.views.lineage import SegmentRead
 
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-else:
-    np = Lazy("numpy")
 redis = Lazy("redis")
 
 _CHUNK, _REBUILT = 8192, 32_768

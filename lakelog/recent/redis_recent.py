@@ -36,15 +36,13 @@ from lakelog.event.types import JsonObject
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.manifest import Manifest
 from lakelog.sync import Watermark
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from redis.client import Pipeline
-else:
-    pa = Lazy("pyarrow")
 redis = Lazy("redis")
 
 KEEP = 1000

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import TransferRefused
+from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import compact
 from lakelog.maintain.seal import drop_duplicates, open_run
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk
@@ -24,13 +24,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    duckdb, np, pa = Lazy("duckdb"), Lazy("numpy"), Lazy("pyarrow")
 
 _BATCH = 65_536
 _COUNTED = ("time", "type", "source", "level", "subject", "id")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 
+from lakelog.libraries import pa, pq
 from lakelog.render.display import TABLE_END, row_html, table_start
 from lakelog.render.ordered import OrderedCalls
 from lakelog.render.values import ValueRow, dumps, records, text
@@ -23,13 +24,8 @@ from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import gzip
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 else:
     gzip = Lazy("gzip")
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
 
 FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md", "html")
 SYNONYMS = {"jsonl": "ndjson"}

@@ -14,18 +14,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import orjson
 
+from lakelog.libraries import np, pa, pc
 from lakelog.render.values import ValueRow, dumps, payload, text
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import csv
 else:
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
-    pc = Lazy("pyarrow.compute")
     csv = Lazy("pyarrow.csv")
 
 PART_BYTES = 8_000_000

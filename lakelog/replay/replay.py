@@ -10,25 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
+from lakelog.libraries import pa
 from lakelog.pinned import PinnedLake
 from lakelog.render.formats import QueryResult, encode
 from lakelog.render.vectors import ColumnBatch
 from lakelog.replay.pace import ReplayPace
 from lakelog.replay.targets import ReplayTarget
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays
 from lakelog.store import disk
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 COLUMNS = tuple("time type category source subject level message id data".split())
 """What is given out of an event: what an append takes."""

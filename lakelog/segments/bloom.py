@@ -20,24 +20,13 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays
 from lakelog.store import disk
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
-    pq = Lazy("pyarrow.parquet")
 
 COLUMNS = ("id", "subject")
 LEAST = 1000

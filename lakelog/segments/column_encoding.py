@@ -7,19 +7,8 @@ from their texts are smaller where the texts are alike. So a sample is written i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa, pq
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
 
 DICTIONARY = ""
 """Dictionary pages."""

@@ -6,21 +6,15 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lakelog.engine import core
+from lakelog.libraries import duckdb
 from lakelog.runtime import forks
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.segments import sql
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
 """Returns the database of a session, which is opened when it is first asked for."""

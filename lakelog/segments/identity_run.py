@@ -21,18 +21,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedIds
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.store import disk, document, regular_file
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Keys = tuple[np.ndarray, np.ndarray]
-else:
-    np = Lazy("numpy")
-
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20
 """Keys that are merged at a time: 12 MB, however long the runs are."""

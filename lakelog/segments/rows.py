@@ -12,26 +12,16 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from lakelog.errors import DamagedWal
 from lakelog.event.encode import identity_key
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.store import wal
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pc = Lazy("pyarrow.compute")
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
 
 _TEXT = (
     "time timestamp ts @timestamp type event_type category content_type source subject item_id"

@@ -26,6 +26,7 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
+from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, bloom, column_encoding
 from lakelog.segments.connection import connect
@@ -35,20 +36,12 @@ from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     from lakelog.segments import typed, typed_rows
     from lakelog.segments.typed_rows import FieldColumns
     from lakelog.settings import Settings
 else:
     # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
     typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
-    pq = Lazy("pyarrow.parquet")
 
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")

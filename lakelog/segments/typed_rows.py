@@ -12,23 +12,11 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, column_encoding, sql, typed
 from lakelog.segments.field_inference import infer
 from lakelog.segments.typed import Member, Schema
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    duckdb = Lazy("duckdb")
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 TEXT_MAX = 65_536
 """Longer payloads, in bytes, stay text: the engine takes 2,048 rows at once, several times over."""

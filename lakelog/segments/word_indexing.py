@@ -169,7 +169,7 @@ def _in_order(
             stored_names[number] = stored_name(stored_names[number])
         names = pa.array(stored_names, pa.binary())
     order = arrays.numbers(pc.sort_indices(names).cast(pa.int64()))
-    names = names.take(pa.array(order))
+    names = names.take(arrays.integers(order))
     offsets = np.frombuffer(names.buffers()[1], np.int32, len(order) + 1).astype(np.int64)
     # A zero byte before each and at the end.
     joined = np.zeros(int(offsets[-1]) + len(order) + 1, np.uint8)

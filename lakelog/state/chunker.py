@@ -8,14 +8,9 @@ the interpreter's lock; only where that is promising (1 of 512) all of it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 MIN, MAX = 64 << 10, 1 << 20
 AVERAGE = 256 << 10

@@ -12,12 +12,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.sync import delta
@@ -27,12 +26,6 @@ from lakelog.sync.known import target_of
 from lakelog.sync.mapping import Mapping, read_mapping
 from lakelog.sync.row_reader import RowReader
 from lakelog.sync.target import KEY, REPLACE, TableShape, Watermark, WatermarkMoved
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _ROWS, _KEYS_MAX = 1_000_000, 10_000
 _WANTED, _FOUND, _DIFFERING = "lakelog_wanted", "lakelog_found", "lakelog_differing"

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
+from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
@@ -26,10 +26,6 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, Watermark
 from lakelog.views.lineage import Lineage, SegmentRead, cover_of
-
-if TYPE_CHECKING:
-    import duckdb
-
 
 REWOUND = "the lake was rewound"
 OTHER_HISTORY = (

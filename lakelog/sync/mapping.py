@@ -11,26 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import QueryFailed
 from lakelog.event.bookkeeping import IS_DATA
+from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import is_events, nodes
-from lakelog.runtime.lazy import Lazy
 from lakelog.search import expanded
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_types
 from lakelog.sync.dependence import Dependent, RowMapping, row_mapping, tables
 from lakelog.sync.target import KEY, REPLACE, TargetColumn
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 ALL_EVENTS = f"SELECT * FROM events WHERE {IS_DATA}"
 """The mapping of a sync without a query: all events but bookkeeping ones, as `export` has them."""

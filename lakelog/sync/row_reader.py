@@ -9,25 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.lake import Lake
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import Conversion
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
 from lakelog.sync.target import KEY, SyncTarget
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    duckdb = Lazy("duckdb")
 
 _CHUNK_ROWS, _CHUNK_BYTES = 8_192, 64 << 20
 """Rows that are read at once, and bytes of them that are written at once, at most."""

@@ -7,17 +7,15 @@ missing right, stops the sync as before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.lake import Lake
+from lakelog.libraries import pa
 from lakelog.sync.row_reader import UnconvertedRow
 from lakelog.sync.target import KEY, RowRefused, SyncTarget
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ON_ERROR = ("stop", "quarantine")
 _MOST = 1_000

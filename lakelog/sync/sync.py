@@ -16,12 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.clients import connection
 from lakelog.clients.connection import Attempts, ConnectionLost
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused, Unreachable
 from lakelog.lake import Lake
+from lakelog.libraries import duckdb
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -43,9 +43,6 @@ from lakelog.sync.target import (
     Watermark,
     WatermarkMoved,
 )
-
-if TYPE_CHECKING:
-    import duckdb
 
 RETRIES = 6
 _WAIT = 5.0

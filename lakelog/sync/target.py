@@ -13,15 +13,13 @@ import urllib.parse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import orjson
 
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.libraries import pa
 from lakelog.sync.column_types import ColumnType, TypeNames
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 WATERMARKS = "lakelog_sync"
 """The table of watermarks in a target: name of the table, version, watermark as JSON."""

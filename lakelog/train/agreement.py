@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import duckdb
 from lakelog.train import assign, provenance, selection
 from lakelog.train import recipe as recipes
 from lakelog.train.dataset import MANIFEST, RECIPE, SPLIT, Dataset
@@ -21,9 +21,6 @@ from lakelog.train.scratch import parquet
 from lakelog.train.selection import quoted, text_of
 from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
-
-if TYPE_CHECKING:
-    import duckdb
 
 _ONE_EVENT = ("events", "text", "classification")
 """Shapes whose rows are one event each."""

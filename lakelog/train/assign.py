@@ -22,18 +22,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.train.arrays import Array
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.wording import quantity
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 REASONS = ("exact", "near", "one_side", "fence", "balance", "budget")
 """Why a row was left out; its split is -1, -2, ... in this order."""

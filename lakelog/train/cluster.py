@@ -21,19 +21,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa
 from lakelog.train import minhash
 from lakelog.train.arrays import Array
 from lakelog.train.tokens import ShingleSets, distinct_hashes, shingle_sets
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 # Above CROWD all pairs of a bucket would be quadratic work; NEIGHBOURS bounds it to 12 per text.
 CROWD = 32

@@ -10,11 +10,10 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export import GROUP_ROWS
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pq
 from lakelog.train import inventory, manifest
 from lakelog.train import recipe as recipes
 from lakelog.train.inventory import Inventory
@@ -24,13 +23,6 @@ from lakelog.train.selection import text_of
 from lakelog.train.shapes import shape
 from lakelog.train.shards import SHARD_ROWS
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-else:
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
 
 MANIFEST, RECIPE = "manifest.json", "recipe.toml"
 SPLIT = "__split"

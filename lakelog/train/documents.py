@@ -6,14 +6,11 @@ A check can therefore regenerate and compare them: a modified card may direct a 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import pa
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import card, report
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def texts(

@@ -11,16 +11,10 @@ import importlib.util
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.train.losses import FILTERS, Losses
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 SETS = {
     "gopher": [n for n in FILTERS if n.startswith("gopher_") and n != "gopher_repetition"],

@@ -12,24 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa, pq
 from lakelog.train import agreement, documents, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, SetFault, load
 from lakelog.train.inventory import Inventory
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
 from lakelog.train.scratch import parquet
 from lakelog.train.shapes import chat_files
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-else:
-    duckdb = Lazy("duckdb")
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
 
 _BATCH = 4_096
 _SHOWN = 20

@@ -18,21 +18,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.train import cluster
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.selection import quoted, text_of
 from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
 
 # _SEEN_MIN and _ROWS_MIN keep rare values and tiny sets from looking predictive; above _BASE_MAX
 # one class is so frequent that always guessing it is nearly right.

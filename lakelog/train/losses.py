@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.train.tables import JsonMap, read_table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pc = Lazy("pyarrow.compute")
 
 _REASONS = read_table("losses.toml")
 ROWS: dict[str, str] = _REASONS["rows"]

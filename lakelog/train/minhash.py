@@ -8,16 +8,10 @@ threshold meet in one of them with 99.5 %, for at most 128 places.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.train.arrays import Array
 from lakelog.train.tokens import ShingleSets
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 PLACES_MAX = 128
 MISSED = 0.005

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
+from lakelog.libraries import duckdb
 from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.lake import Lake
 
 

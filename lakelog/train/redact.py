@@ -16,23 +16,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.train.patterns import KINDS, Kind, RedactionRule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import quoted, text_of
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
-    np = Lazy("numpy")
 
 # Patterns look for word boundaries, and in JSON text the n of \n touches the next word.
 # Noncharacters stand for the escapes meanwhile, since no ordinary text contains them.

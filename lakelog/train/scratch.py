@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import duckdb
 from lakelog.segments import connection, sql
 from lakelog.settings import Settings
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import duckdb
 
 MEMORY_BYTES = 500_000_000
 """Most that each of an export's two engines may take; rows beyond it spill."""

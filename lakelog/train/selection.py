@@ -17,6 +17,7 @@ from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of, statements
 from lakelog.engine.volatility import called, is_aggregate
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event.bookkeeping import IS_DATA
+from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -25,15 +26,12 @@ from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.lake import Lake
     from lakelog.query import session as sessions
     from lakelog.query.session import Session
     from lakelog.store import resolve
 else:
     resolve, sessions = Lazy("lakelog.store.resolve"), Lazy("lakelog.query.session")
-    duckdb = Lazy("duckdb")
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")

@@ -7,17 +7,10 @@ rows alone, so equal rows give equal bytes with the same version of pyarrow.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.export import COMPRESSION, GROUP_ROWS
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-else:
-    pa = Lazy("pyarrow")
-    pq = Lazy("pyarrow.parquet")
+from lakelog.libraries import pa, pq
 
 SHARD_ROWS = 2_000_000
 SHARD_BYTES = 500_000_000

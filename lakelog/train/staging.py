@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.train import assign, cluster, filters, redact, tokenizer
 from lakelog.train.assign import RowTable
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
@@ -25,16 +25,6 @@ from lakelog.train.selection import HIDDEN, RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes import shape
 from lakelog.train.shapes.shape import Roles
 from lakelog.train.shapes.structure import structure_of
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _TEXTS, _ROWS, _BATCH_ROWS = 16_384, 65_536, 65_536
 _LOOKS = 20

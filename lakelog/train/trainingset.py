@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.train import (
     dataset,
     documents,
@@ -47,14 +47,8 @@ from lakelog.train.staging import Stage
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
     from lakelog.lake import Lake
     from lakelog.train.cluster import Clusters
-else:
-    pa = Lazy("pyarrow")
-
 _BATCH = 65_536
 _STAGE = ".stage"
 StageCallback = Callable[[str], None]

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.views.message_patterns import patterns
 
 __all__ = ["patterns", "read"]

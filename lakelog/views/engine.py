@@ -12,14 +12,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, np, pa
 from lakelog.query.sql import payload, table_sql
 from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -33,15 +33,6 @@ from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, Sta
 from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    duckdb = Lazy("duckdb")
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 _TIME = "epoch_us(time)::HUGEINT * 9223372036854775808"
 PLACE = f"{_TIME} + seq AS place"

@@ -7,20 +7,14 @@ are those of a state; of the present one, files that this machine can still see 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from lakelog.files import cursors
 from lakelog.files.cursors import FileCursor
 from lakelog.files.traversal import path_of
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 NAME = "files"
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet", ".arrow", ".feather")

@@ -12,20 +12,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from lakelog.engine.syntax import SyntaxFault, parse, sql_of
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.segments.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, given, named, view
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    duckdb = Lazy("duckdb")
 
 _KEPT_BYTES = 32 << 20
 _KEPT = 16

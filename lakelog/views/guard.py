@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse
 from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import InvalidView
+from lakelog.libraries import duckdb
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Section, ViewDefinition
-
-if TYPE_CHECKING:
-    import duckdb
 
 _TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
 _REASONS = {

@@ -17,20 +17,11 @@ import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays
 from lakelog.segments.sql import identifier
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 SCHEMA = "lakelog_views"
 _ROW, _HASH = "lakelog_row", "lakelog_hash"

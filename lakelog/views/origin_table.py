@@ -8,20 +8,13 @@ query names it; nothing is kept for each writer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from lakelog.files import cursors
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.tail import PendingFrames
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 NAME = "origins"
 PRESENT = "SELECT DISTINCT origin FROM events WHERE origin IS NOT NULL"

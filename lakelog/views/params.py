@@ -15,20 +15,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.event.encode import parse_time, to_micros
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import json_path, literal
 from lakelog.settings import span_us
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
-
 
 NOW = "now"
 _TEXTS = 256

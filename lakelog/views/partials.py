@@ -21,22 +21,14 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa, pq
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-else:
-    pq = Lazy("pyarrow.parquet")
-    pa = Lazy("pyarrow")
 
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"LKV1"

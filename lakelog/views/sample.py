@@ -10,21 +10,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidView
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.segments.sql import identifier
 from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, ViewDefinition
 from lakelog.views.engine import PLACE, shape_of
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, given, view
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    duckdb = Lazy("duckdb")
 
 ROWS = 3_000
 _SPLITS = (2, 3, 7)

@@ -183,7 +183,7 @@ def test_a_file_is_ingested(
     (file,) = lake.ingest(str(path)).files
     assert (file.format, file.quarantined) == (sample.name, 0)
     query = "SELECT * FROM events WHERE origin = ? ORDER BY position"
-    rows = lake.sql(query, [file.begun]).to_arrow_table().to_pylist()
+    rows = lake.sql(query, [file.begun_origin]).to_arrow_table().to_pylist()
     assert_events(shown(rows, started), sample.events * times)
 
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.cli.render.tables import ROWS_MAX
+from lakelog.libraries import duckdb
 from lakelog.render.formats import BINARY, QueryResult
 from lakelog.render.values import ValueRow
 from lakelog.render.vectors import ColumnBatch
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
 
 PROBE = 1000
 BATCH = 1000

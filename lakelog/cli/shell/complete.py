@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
@@ -18,20 +17,15 @@ from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.engine import catalog
 from lakelog.errors import LakelogError
+from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.sql.tree import TYPES
-from lakelog.runtime.lazy import Lazy, LazyProperty
+from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
-
 
 _TOKEN = re.compile(
     r"""--[^\n]*(?P<line>\n|$)|/\*.*?(?P<block>\*/|$)|'(?:[^']|'')*(?P<text>'|$)"""

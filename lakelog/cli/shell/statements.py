@@ -16,22 +16,17 @@ from lakelog.cli.render.results import result_of
 from lakelog.engine import messages, syntax
 from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.errors import QueryFailed, SnapshotGone
+from lakelog.libraries import duckdb
 from lakelog.query import type_tables
 from lakelog.query.session import Session
 from lakelog.query.sql import analysis, listings, payload
 from lakelog.query.sql.qualifiers import TABLES
 from lakelog.render.formats import QueryResult
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import ViewTables
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.query.frame_scans import FrameScan
-else:
-    duckdb = Lazy("duckdb")
-
 _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
 _PREPARES = re.compile(r"\s*prepare\b", re.I)
 _SCHEMA = re.compile(r"\blakelog_\d+\b")

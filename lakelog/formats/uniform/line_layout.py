@@ -12,19 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.formats.uniform.payload_layout import LONGEST, PayloadLayout
 from lakelog.formats.uniform.quoted_text import QuotedText
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa
 from lakelog.segments import arrays
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 _MEMBER = re.compile(rb'[{,]"([A-Za-z0-9_@.-]+)":"([^"\\\x00-\x1f]*)"')
 _PAYLOAD, _END = b',"data":', b"}\n"

@@ -12,25 +12,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.formats.uniform.line_layout import LineColumns, PayloadMatches, slices
 from lakelog.formats.uniform.payload_layout import PayloadLayout, payload_layout
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, typed, typed_rows
 from lakelog.segments.field_inference import infer
 from lakelog.segments.typed import Member, Schema
 from lakelog.segments.typed_rows import FieldColumns
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 LAYOUTS_MAX = 16
 """So many layouts are looked for, the most frequent of a sample."""

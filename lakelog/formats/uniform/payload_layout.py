@@ -10,15 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lakelog.formats.uniform.quoted_text import QuotedText
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 _TOKEN = re.compile(
     rb'"([^"\\\x00-\x1f]*)"|(-?[0-9][0-9.eE+-]*|true|false)|null|[{}\[\],:]|(?P<space> +)'

@@ -6,14 +6,8 @@ of the word of bits from there on. That takes a fifth of the time of listing all
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lakelog.runtime.lazy import Lazy, LazyProperty
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
+from lakelog.runtime.lazy import LazyProperty
 
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 _WINDOW = 57

@@ -4,23 +4,14 @@ few of a later chunk do, as programs change what they write."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.uniform_lines import UniformLines
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import typed
 from lakelog.segments.typed import Schema
 from lakelog.segments.typed_rows import FieldColumns
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
 
 LINES = 16_384
 """Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan

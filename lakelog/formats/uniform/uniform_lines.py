@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.event.levels import severity
 from lakelog.formats import sqltext
@@ -20,20 +20,10 @@ from lakelog.formats.uniform import payload_columns
 from lakelog.formats.uniform.line_layout import LineColumns, LineLayout, layout_of
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.payload_layout import LONGEST
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, typed
 from lakelog.segments.rows import split_lines
 from lakelog.segments.typed import Schema
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _EARLIEST = -62_135_596_800_000_000

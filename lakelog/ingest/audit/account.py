@@ -19,7 +19,7 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.files.cursors import FileCursor
 from lakelog.files.holes import visible
@@ -38,14 +38,8 @@ from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import BOM, is_left, joins, simple
 from lakelog.ingest.transform import Transformer
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np, pa
 from lakelog.segments.connection import Connect
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    np = Lazy("numpy")
 
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lakelog.files.source import Chunk
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import BOM
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 _ODD = (9, 10, 11, 12, 13, 32, 0xEF)
 """Bytes that a blank line may begin with: white space, or a byte order mark."""

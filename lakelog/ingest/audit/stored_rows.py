@@ -10,25 +10,17 @@ to them must still exist. All may spill to disk.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import np, pa
 from lakelog.maintain import compact
 from lakelog.maintain.row_removal import dedupes
 from lakelog.maintain.seal import open_run
 from lakelog.query.sql.keys import EventKey, key_of
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-    np = Lazy("numpy")
 
 # Rows fetched at a time, so that a damaged lake with millions of faults does not fill the memory.
 _ANSWERS = 100_000

@@ -16,15 +16,15 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
+from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.outcome import RepairOutcome, replace
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, hosts, wal
@@ -34,11 +34,6 @@ from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.ref import Move, digest_of, open_ref
 from lakelog.store.tail import Tail, is_header_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _MISSING = "missing"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.event.encode import from_micros
+from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, hosts, wal
@@ -21,12 +21,6 @@ from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, required_watermark
 from lakelog.store.trim import trim
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
-
 
 _SHOWN = 5
 

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import Damaged
 from lakelog.maintain.repair import orphans, recover
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, segment
 from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 _PUBLISHING = ("seal", "ingest")
 """Moves that add the ids of the very segments that they add."""

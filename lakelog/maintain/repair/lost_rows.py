@@ -17,14 +17,14 @@ import contextlib
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import Damaged, UnknownRef
+from lakelog.libraries import pa, pc
 from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.maintain.seal import drop_duplicates
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, wal
@@ -32,13 +32,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.tail import Tail, sealed_ranges, start_time
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _LEVEL = 3
 

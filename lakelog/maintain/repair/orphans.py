@@ -9,11 +9,11 @@ unnamed segments are left over from lost races, or inputs of compactions.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lakelog.libraries import np
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, hosts
@@ -22,11 +22,6 @@ from lakelog.store.entry import IdRun, Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
 from lakelog.store.tail import Tail
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 
 def adopt(

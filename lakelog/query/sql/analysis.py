@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakelog.engine import session_settings
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
+from lakelog.libraries import duckdb
 from lakelog.query.sql import times
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import (
@@ -31,8 +32,6 @@ from lakelog.query.sql.tree import (
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    import duckdb
-
     from lakelog.event import encode
     from lakelog.search import words
     from lakelog.segments import word_index
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 else:
     encode = Lazy("lakelog.event.encode")
     words, word_index = Lazy("lakelog.search.words"), Lazy("lakelog.segments.word_index")
-    duckdb = Lazy("duckdb")
 
 LOWEST, HIGHEST = -(2**62), 2**62
 _SLACK = 86_400_000_000

@@ -16,15 +16,13 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
+from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import Extraction, PathStep, name
 from lakelog.query.sql.tree import nodes, select_one
 from lakelog.segments.tokens import payload_text
-
-if TYPE_CHECKING:
-    import duckdb
 
 WIDE = "lakelog_events"
 """The table that rewritten queries read in place of `events`."""

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
-
+from lakelog.libraries import duckdb
 
 TABLES = ("events", "quarantine")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from lakelog.libraries import duckdb, pa
 from lakelog.query.sql.tree import tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -15,9 +16,6 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
     from lakelog.query.sql import extractions, payload
     from lakelog.query.sql.extractions import Extraction, TypeTable
     from lakelog.segments import segment_sql

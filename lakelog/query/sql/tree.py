@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse
-
-if TYPE_CHECKING:
-    import duckdb
+from lakelog.libraries import duckdb
 
 LOWER_BOUNDS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
 UPPER_BOUNDS = ("COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 driver_manager = Lazy("adbc_driver_manager")
 

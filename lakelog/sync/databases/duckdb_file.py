@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.engine import catalog, messages
 from lakelog.errors import LakelogError, SyncRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, TargetColumn, path_of
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
-
-duckdb = Lazy("duckdb")
-_OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _LOADED = "lakelog_rows"
 _ROW_GROUP = 122_880
 """The rows of a row group, which is compressed at once, and by one thread."""

@@ -12,23 +12,17 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lakelog.clients.address import Address, shown
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
+from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Watermark
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 pymysql = Lazy("pymysql")
 _SHAPE = "a MySQL URL looks like mysql://USER@HOST:PORT/DATABASE"

@@ -11,23 +11,19 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from lakelog.clients.address import Address, quoted, shown, without_secrets
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, RowRefused, TargetColumn
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 driver = Lazy("adbc_driver_postgresql")
 _OLDEST = 120_000

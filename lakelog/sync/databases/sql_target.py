@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import (
@@ -21,13 +21,6 @@ from lakelog.sync.target import (
     Watermark,
     WatermarkMoved,
 )
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _POINT = "lakelog_attempt"
 

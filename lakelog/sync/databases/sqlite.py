@@ -12,19 +12,17 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError, SyncRefused
+from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, RowRefused, TargetColumn, path_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 driver = Lazy("adbc_driver_sqlite")
 _LOCKED = ("database is locked", "database table is locked", "database schema is locked")

@@ -19,7 +19,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
@@ -27,6 +27,7 @@ from lakelog.clients import connection
 from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.libraries import pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
@@ -39,9 +40,6 @@ from lakelog.sync.target import (
     Watermark,
     WatermarkMoved,
 )
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 EXAMPLE = "elasticsearch://HOST:9200/INDEX"
 _BATCH_BYTES, _BATCH_ITEMS = 5_000_000, 5_000

@@ -23,13 +23,14 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
+from lakelog.libraries import pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
@@ -42,9 +43,6 @@ from lakelog.sync.target import (
     Watermark,
     WatermarkMoved,
 )
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 EXAMPLE = "influxdb://HOST:8086/BUCKET?org=ORG"
 TAGS = "type,source,level"

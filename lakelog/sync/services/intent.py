@@ -20,19 +20,13 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.clients.http_client import HttpConnection
 from lakelog.errors import LakelogError, SyncRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.store import disk
 from lakelog.sync.target import KEY, Watermark, WatermarkMoved
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pc = Lazy("pyarrow.compute")
 
 LEASE = 2 * HttpConnection.TIMEOUT
 """Seconds after which a sync of another machine that changes nothing is given up."""

@@ -17,22 +17,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
+from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import KEY, WATERMARKS, TableShape, TargetColumn, Watermark, WatermarkMoved
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 kafka = Lazy("confluent_kafka")
 admin = Lazy("confluent_kafka.admin")
-duckdb = Lazy("duckdb")
 _DATA = "data"
 _FINITE = "CASE WHEN isfinite({0}) THEN to_json({0}) ELSE to_json({0}::VARCHAR) END"
 _VALUES = {

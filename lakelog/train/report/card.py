@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
 from lakelog.train.report import proportions
 from lakelog.train.tables import JsonMap
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _TASKS = {
     "messages": "text-generation",

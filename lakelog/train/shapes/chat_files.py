@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import orjson
 
+from lakelog.libraries import pa
 from lakelog.train.shapes.parts import Payload
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 

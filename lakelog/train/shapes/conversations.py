@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import orjson
 
 from lakelog.errors import ExportRefused
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.train.losses import LOST, REASON, Losses
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import RowQuery, column_of, text_of
@@ -33,11 +32,6 @@ from lakelog.train.shapes.messages import ROLES, pair_calls
 from lakelog.train.shapes.parts import ChatMessage, JsonList, Payload, from_json
 from lakelog.train.shapes.rows import carry_columns, group_sql, stratum_sql, text_member
 from lakelog.train.shapes.schemas import ToolSchema, unique
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 TYPE = (
     'STRUCT("role" VARCHAR, "content" VARCHAR, "name" VARCHAR, "tool_calls" STRUCT("id" VARCHAR,'

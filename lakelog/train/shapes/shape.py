@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import ExportRefused
+from lakelog.libraries import pa
 from lakelog.train.losses import Losses
 from lakelog.train.recipe import NEAR_DEFAULT, Recipe
 from lakelog.train.recipe_schema import TEXTUAL
 from lakelog.train.selection import RowQuery, column_of, quoted
 from lakelog.train.shapes import conversations, preferences, rows, windows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SQL = {
     "events": rows.events,
