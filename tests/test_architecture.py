@@ -65,8 +65,8 @@ ORDER = {
     "render": "values vectors ordered display formats plots",
     "search": "language words condition calls answers",
     "query": """sql frames stream signals relation tail_rows behaviour providers segment_choice
-        lake_tables cursor_pool frame_scans ref_schemas type_tables top_scans binder plans
-        session follow""",
+        lake_tables cursor_pool frame_scans ref_schemas type_tables top_scans binder histograms
+        plans session follow""",
     "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys
         table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
     from lakelog.segments.segment_sql import RowRanges
+    from lakelog.segments.word_index import BlockCount
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
 
@@ -179,6 +180,10 @@ class LakeTables:
     def word_count(self, entry: SegmentEntry, word: str) -> int | None:
         """Return how many events of a segment have a word; None where that is not known."""
         return self._choice.word_count(entry, word)
+
+    def block_counts(self, entry: SegmentEntry, word: str) -> list[BlockCount] | None:
+        """Return the blocks of a segment that have a word; None where that is not known."""
+        return self._choice.block_counts(entry, word)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that can hold what is needed."""

@@ -2,7 +2,7 @@
 engine. The first plan that applies and finds the query right answers it.
 
     CountPlan     count(*) of all events: the manifest and the WALs say it; of those that have a
-                  word, the word indexes
+                  word, the word indexes, also by spans of time
     ScanPlan      a first query over a tail: the frames themselves are read
     NeedlePlan    certain ids, subjects or rare words: few segments, in the query itself
     TablePlan     any other: views on a cursor, kept for the next query of the same segments
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from lakelog.query.binder import Binder
 from lakelog.query.cursor_pool import QueryCursors
 from lakelog.query.frame_scans import FrameScans
+from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
@@ -53,6 +54,7 @@ class CountPlan:
 
     def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
         self._tables, self._types, self._cursors = tables, types, cursors
+        self._histograms = WordHistograms(tables, types, cursors)
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
@@ -62,8 +64,9 @@ class CountPlan:
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
         if selection.query.has_words:
-            counted = counted_word(selection.query.sql)
-            return self._of_word(selection, *counted) if counted else None
+            if counted := counted_word(selection.query.sql):
+                return self._of_word(selection, *counted)
+            return self._histograms.answer(selection.query, selection.pinned)
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.constant(answer) if answer else None
 

@@ -14,7 +14,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import bloom
 from lakelog.segments.bloom import Filters
 from lakelog.segments.segment_sql import RowRanges
-from lakelog.segments.word_index import WordIndexes
+from lakelog.segments.word_index import BlockCount, WordIndexes
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -73,6 +73,11 @@ class SegmentChoice:
         """Return how many events of a segment have a word of ASCII; None where that is not
         known."""
         return self._words.count(entry.key, entry.events, word)
+
+    def block_counts(self, entry: SegmentEntry, word: str) -> list[BlockCount] | None:
+        """Return the blocks of a segment that have a word of ASCII, and how many of their rows;
+        None where that is not known."""
+        return self._words.block_counts(entry.key, entry.events, word)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""

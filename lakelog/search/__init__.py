@@ -13,7 +13,7 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.search import words
-    from lakelog.search.answers import FACETS, Search
+    from lakelog.search.answers import FACETS, Search, WordHistogram
     from lakelog.search.calls import counted_word, expanded, for_ascii
     from lakelog.search.condition import search_condition
     from lakelog.search.language import highlighter
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FACETS",
     "Search",
+    "WordHistogram",
     "counted_word",
     "expanded",
     "for_ascii",
@@ -32,7 +33,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "answers": "FACETS Search",
+        "answers": "FACETS Search WordHistogram",
         "calls": "counted_word expanded for_ascii",
         "condition": "search_condition",
         "language": "highlighter",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from lakelog.search.condition import field_text, search_condition
 from lakelog.search.language import (
@@ -11,6 +14,7 @@ from lakelog.search.language import (
     FieldComparison,
     Operator,
     SearchNode,
+    TextMatch,
     fields_of,
     parse,
 )
@@ -22,13 +26,100 @@ VALUES_MAX = 10
 """How many values of a field are listed."""
 _BARS = 30
 _SECOND = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDTHS = (
     *(1_000, 10_000, 100_000, _SECOND, 5 * _SECOND, 15 * _SECOND, 60 * _SECOND, 300 * _SECOND),
     *(900 * _SECOND, 3_600 * _SECOND, 4 * 3_600 * _SECOND, 12 * 3_600 * _SECOND),
     *(days * 86_400 * _SECOND for days in (1, 7, 30, 90, 365)),
 )
+_WORD = '(\'lakelog.words: ["",["'
+_HISTOGRAM = "WITH found AS MATERIALIZED (SELECT time FROM events WHERE "
+_SPANS = f"""),
+    ideal AS (
+        SELECT (epoch_us(max(time)) - epoch_us(min(time))) / {_BARS} AS width FROM found),
+    chosen AS (
+        SELECT to_microseconds(coalesce(min(w), {_WIDTHS[-1]})) AS width
+        FROM ideal, (SELECT unnest([{", ".join(map(str, _WIDTHS))}]) AS w) WHERE w >= ideal.width)
+    SELECT time_bucket(chosen.width, time, TIMESTAMPTZ 'epoch') AS time, count(*) AS count
+    FROM found, chosen GROUP BY 1 ORDER BY 1"""
+_TIME_TEST = re.compile(
+    r"coalesce\(time (>=|<) (?:\(now\(\) - to_microseconds\((\d+)\)\)"
+    r"|'([-+.:\dT]+)'::TIMESTAMPTZ), false\) AND "
+)
+_EVER = 1 << 62
+_CLOCK = 60 * _SECOND
+"""So much later at most a query runs than its spans were looked at."""
 _NEWEST, _OLDEST = "time DESC, seq DESC", "time, seq"
 _SEEN = 1_000
+
+
+def _micros(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class WordHistogram:
+    """A histogram of the events that have one word, and nothing else but times: the word, the
+    condition of the search in SQL, and between which times (us) all events with the word are found,
+    and outside of which none is."""
+
+    word: str
+    condition: str
+    inner: tuple[int, int]
+    outer: tuple[int, int]
+
+    @classmethod
+    def of(cls, query: str) -> WordHistogram | None:
+        """Return what such a query asks for, None for any other."""
+        if not (query.startswith(_HISTOGRAM) and query.endswith(_SPANS)):
+            return None
+        condition = query[len(_HISTOGRAM) : -len(_SPANS)]
+        word = condition.removeprefix(_WORD).partition('"')[0]
+        if not (condition.startswith(_WORD) and word.isalnum() and word.isascii()):
+            return None
+        inner, outer = [-_EVER, _EVER], [-_EVER, _EVER]
+        now = time.time_ns() // 1_000
+
+        def bound(match: re.Match[str]) -> str:
+            moment = now - int(match[2]) if match[2] else _micros(match[3])
+            margin = _CLOCK if match[2] else 0
+            if match[1] == "<":
+                inner[1], outer[1] = min(inner[1], moment), min(outer[1], moment + margin)
+            else:
+                inner[0], outer[0] = max(inner[0], moment + margin), max(outer[0], moment)
+            return ""
+
+        bare = _TIME_TEST.sub(bound, condition)
+        whole = search_condition(TextMatch("", (word,)))
+        # Around several tests there are parentheses.
+        place = whole.index(" AND ") + len(" AND ")
+        nested = f"{whole[:place]}({whole[place:-1]}))"
+        if bare != (whole if bare == condition else nested):
+            return None
+        return cls(word, condition, (inner[0], inner[1]), (outer[0], outer[1]))
+
+    @staticmethod
+    def width(earliest: int, latest: int) -> int:
+        """Return how long the spans are (us) of events between two times."""
+        ideal = (latest - earliest) / _BARS
+        return min((width for width in _WIDTHS if width >= ideal), default=_WIDTHS[-1])
+
+    def extremes(self) -> str:
+        """The least and the greatest time (us) of the events that it finds."""
+        return f"SELECT epoch_us(min(time)), epoch_us(max(time)) FROM events WHERE {self.condition}"
+
+    def counted(self, width: int, counts: Mapping[int, int]) -> str:
+        """The answer for spans of a width (us), with counts of some of them, by their begins, that
+        are of other events than those of the table."""
+        rows = f"SELECT time, 1 AS events FROM events WHERE {self.condition}"
+        if counts:
+            values = ", ".join(f"(make_timestamptz({t}), {n})" for t, n in counts.items())
+            rows += f" UNION ALL SELECT * FROM (VALUES {values})"
+        return (
+            f"SELECT time_bucket(to_microseconds({width}), time, TIMESTAMPTZ 'epoch') AS time,"
+            f" sum(events)::BIGINT AS count FROM ({rows}) AS counted(time, events)"
+            " GROUP BY 1 ORDER BY 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,17 +164,7 @@ class Search:
     def histogram(self) -> str:
         """How many events it finds in each span of time, those without any left out. The spans are
         equal, and as long as makes about thirty of them."""
-        widths = ", ".join(map(str, _WIDTHS))
-        return f"""
-            WITH found AS MATERIALIZED (
-                SELECT time FROM events WHERE {search_condition(self.node)}),
-            ideal AS (
-                SELECT (epoch_us(max(time)) - epoch_us(min(time))) / {_BARS} AS width FROM found),
-            chosen AS (
-                SELECT to_microseconds(coalesce(min(w), {_WIDTHS[-1]})) AS width
-                FROM ideal, (SELECT unnest([{widths}]) AS w) WHERE w >= ideal.width)
-            SELECT time_bucket(chosen.width, time, TIMESTAMPTZ 'epoch') AS time, count(*) AS count
-            FROM found, chosen GROUP BY 1 ORDER BY 1"""
+        return f"{_HISTOGRAM}{search_condition(self.node)}{_SPANS}"
 
     def names(self) -> str:
         """The members of the newest payloads, those of most of them first."""

@@ -6,8 +6,8 @@ typed payloads (segments/typed.py), and by whether some payloads of typed ones a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
@@ -80,9 +80,10 @@ def queries(
     extra_columns: Columns | None = None,
     ranges: RowRanges | None = None,
 ) -> list[str]:
-    """Return a query for the rows of each scan: the columns of events, seq, and `extra_columns`."""
+    """Return a query for the rows of each scan, or several of one of whose segments other rows are
+    read: the columns of events, seq, and `extra_columns`."""
     selects = []
-    for scan in scan_list:
+    for scan, row_ranges in _by_ranges(scan_list, ranges or {}):
         columns = [
             name if name != "data" or scan.schema is None else f"{scan.data_sql()} AS data"
             for name in segment.EVENT_COLUMNS
@@ -90,24 +91,28 @@ def queries(
         columns.append(f"{_seq_sql(scan)} AS seq")
         columns.extend(extra_columns(scan) if extra_columns else ())
         files = sql.parquet(paths.object("segments", e.key) for e in scan.entries)
-        selects.append(f"SELECT {', '.join(columns)} FROM {files}{_where(scan, ranges or {})}")
+        selects.append(f"SELECT {', '.join(columns)} FROM {files}{_where(row_ranges)}")
     return selects
 
 
-def _where(scan: SegmentScan, ranges: RowRanges) -> str:
-    """SQL for the rows that are read of a scan, where those are not all."""
-    conditions = [
-        " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in ranges[entry.key])
-        if entry.key in ranges
-        else "true"
-        for entry in scan.entries
-    ]
-    if set(conditions) <= {"true"}:
+def _by_ranges(
+    scan_list: Iterable[SegmentScan], ranges: RowRanges
+) -> Iterator[tuple[SegmentScan, tuple[tuple[int, int], ...] | None]]:
+    """Divide scans by the rows that are read of their segments. A condition of row numbers alone is
+    tested by the engine's reader before it decodes other columns; one of files too is not."""
+    for scan in scan_list:
+        groups = dict[tuple[tuple[int, int], ...] | None, list[SegmentEntry]]()
+        for entry in scan.entries:
+            groups.setdefault(ranges.get(entry.key), []).append(entry)
+        for row_ranges, entries in groups.items():
+            yield replace(scan, entries=entries), row_ranges
+
+
+def _where(row_ranges: tuple[tuple[int, int], ...] | None) -> str:
+    """SQL for the rows that are read of segments, where those are not all."""
+    if row_ranges is None:
         return ""
-    if len(set(conditions)) == 1:  # which the reader tests before it decodes other columns
-        return f" WHERE {conditions[0]}"
-    cases = " ".join(f"WHEN {n} THEN {condition}" for n, condition in enumerate(conditions))
-    return f" WHERE CASE file_index {cases} END"
+    return " WHERE " + " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in row_ranges)
 
 
 def _seq_sql(scan: SegmentScan) -> str:

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.maintain import indexing
+from lakelog.search import Search, WordHistogram
 from lakelog.segments import segment_sql, tokens, word_index
 from lakelog.segments.word_dictionary import (
     NAME_MAX,
@@ -337,3 +339,48 @@ def test_indexes_go_with_their_segments(compacted: lakelog.Lake) -> None:
     assert set(os.listdir(compacted.store.paths.word_indexes)) <= segments
     files = Path(compacted.store.paths.word_indexes).iterdir()
     assert compacted.stats().words_bytes == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize(
+    ("word", "times"),
+    [
+        ("step", {}),
+        ("n12345", {}),
+        ("n7", {}),
+        ("odd", {"since": "2026-03-01T00:03:20.5", "until": "2026-03-01T00:17"}),
+        ("odd", {"since": "2026-03-01T00:10", "until": "2026-03-01T00:10:09"}),
+        ("step", {"since": "2h"}),
+        ("nothing", {}),
+    ],
+)
+def test_histograms_of_words_are_those_of_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, times: dict[str, str]
+) -> None:
+    """By counts of blocks and reading the others, with a tail: as many events in each span."""
+    monkeypatch.setattr(word_index, "BLOCK", 64)
+    monkeypatch.setattr(word_index, "PART", 2_048)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    dice = random.Random(3)
+    with lakelog.open(tmp_path / "lake", settings={"segment_rows": ROWS + 1}) as lake:
+        for first in range(0, 2 * ROWS, ROWS):
+            for half in (0, ROWS // 2):
+                lake.append(
+                    {
+                        "type": dice.choice("ab"),
+                        "time": (start + timedelta(seconds=n / 10)).isoformat(),
+                        "message": f"step n{n}" + " odd odd" * (n % 2 and n % 3_000 > 900),
+                    }
+                    for n in range(first + half, first + half + ROWS // 2)
+                )
+            lake.compact()
+        lake.append([{"type": "a", "time": "2026-03-01T00:00:01", "message": "step n7 odd"}] * 3)
+        lake.append([{"type": "a", "message": "step"}] * (times == {"since": "2h"}))
+        query = Search.of(word, **times).histogram()
+        assert WordHistogram.of(query)
+        bars = lake.sql(query).fetchall()
+        lake.compact()
+        assert lake.sql(query).fetchall() == bars
+    for file in Path(lake.store.paths.word_indexes).iterdir():
+        file.unlink()
+    with lakelog.open(lake.path, create=False) as lake:
+        assert lake.sql(query).fetchall() == bars

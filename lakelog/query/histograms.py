@@ -1,0 +1,119 @@
+"""Histograms of the events that have one word, mostly without reading them.
+
+The word index of a segment tells how many rows of each block have a frequent word, and the times of
+the block. Where these are all in one span, the block is not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from lakelog.query.cursor_pool import QueryCursors
+from lakelog.query.lake_tables import LakeTables
+from lakelog.query.stream import Stream
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import connection
+
+if TYPE_CHECKING:
+    from lakelog import search
+    from lakelog.query.providers import Pinned
+    from lakelog.query.sql.analysis import Query
+    from lakelog.query.sql.table_sql import View
+    from lakelog.query.type_tables import TypeTables
+    from lakelog.search import WordHistogram
+    from lakelog.segments.word_index import BlockCount
+else:
+    search = Lazy("lakelog.search")
+
+
+@dataclass
+class _CountedBlocks:
+    """The blocks of segments that have a word, and the table of all events of these segments."""
+
+    view: View
+    blocks: dict[str, list[BlockCount]]
+    """By the digest of the segment; there is none of those whose words are not known."""
+    spans: dict[int, int] = field(default_factory=dict)
+    """How many events of blocks that are not read are in each span, by its begin (us)."""
+
+    def reading(self, blocks: dict[str, list[BlockCount]]) -> View:
+        """Return the table of some blocks, and of all rows of segments that are not known."""
+        ranges = dict(self.view.ranges)
+        for key in self.blocks:
+            ranges[key] = tuple((block.first_row, block.last_row) for block in blocks.get(key, ()))
+        entries = [entry for entry in self.view.entries if ranges.get(entry.key) != ()]
+        kept = {entry.key for entry in entries}
+        ranges = {key: rows for key, rows in ranges.items() if key in kept}
+        return self.view._replace(entries=entries, ranges=ranges)
+
+
+class WordHistograms:
+    """Answers histograms of one word; called under a lock."""
+
+    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
+        self._tables, self._types, self._cursors = tables, types, cursors
+
+    def answer(self, query: Query, pinned: Pinned) -> Stream | None:
+        """Return the rows of a histogram; None for any other query."""
+        histogram = search.WordHistogram.of(query.sql)
+        if histogram is None:
+            return None
+        counted = self._counted(histogram, query, pinned)
+        width = self._width(histogram, query, pinned, counted)
+        edges: dict[str, list[BlockCount]] = {}
+        low, high = histogram.inner
+        for key, blocks in counted.blocks.items():
+            for block in blocks:
+                begin = block.earliest // width * width
+                is_inside = low <= block.earliest <= block.latest < high
+                if is_inside and block.latest < begin + width and block.count is not None:
+                    counted.spans[begin] = counted.spans.get(begin, 0) + block.count
+                else:
+                    edges.setdefault(key, []).append(block)
+        view = counted.reading(edges)
+        statement, views = self._over(histogram.counted(width, counted.spans), query, pinned, view)
+        return self._cursors.stream(statement, views, is_once=True)
+
+    def _counted(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> _CountedBlocks:
+        (view,) = self._tables.views({"events"}, query, pinned)
+        low, high = histogram.outer
+        counted = _CountedBlocks(view, {})
+        for entry in view.entries:
+            blocks = self._tables.block_counts(entry, histogram.word)
+            if blocks is not None:
+                counted.blocks[entry.key] = [
+                    block for block in blocks if low <= block.latest and block.earliest < high
+                ]
+        return counted
+
+    def _width(
+        self, histogram: WordHistogram, query: Query, pinned: Pinned, counted: _CountedBlocks
+    ) -> int:
+        """Return how long the spans are: read the blocks that may have the first or the last."""
+        low, high = histogram.inner
+        inside = [
+            block
+            for blocks in counted.blocks.values()
+            for block in blocks
+            if block.count is not None and low <= block.earliest <= block.latest < high
+        ]
+        # The first event is not later than the last of the block that ends first.
+        first_end = min((block.latest for block in inside), default=high)
+        last_begin = max((block.earliest for block in inside), default=low)
+        candidates = {
+            key: [b for b in blocks if b.earliest <= first_end or b.latest >= last_begin]
+            for key, blocks in counted.blocks.items()
+        }
+        view = counted.reading(candidates)
+        statement, views = self._over(histogram.extremes(), query, pinned, view)
+        cursor = connection.segment_cursor(self._tables.engine())
+        self._tables.make(cursor, views)
+        ((earliest, latest),) = cursor.execute(statement).fetchall()
+        return histogram.width(earliest or 0, latest or 0)
+
+    def _over(
+        self, statement: str, query: Query, pinned: Pinned, view: View
+    ) -> tuple[str, list[View]]:
+        asked = self._tables.with_short_patterns(replace(query, sql=statement), [view])
+        return self._types.over_columns(asked.sql, pinned, [view], {})
