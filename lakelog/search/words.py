@@ -7,7 +7,7 @@ query looks for their words in the word indexes of segments (segments/word_index
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -53,6 +53,12 @@ def marked(condition: str, node: SearchNode, row: str) -> str:
         return condition
     constant = PREFIX + orjson.dumps([row.rstrip("."), requirement]).decode()
     return f"({sql.literal(constant)} IS NOT NULL AND {condition})"
+
+
+def mentioning(condition: str, texts: Sequence[str]) -> str:
+    """Return a condition, which holds only for rows that have one of some texts in whole words,
+    with the words that these rows must have."""
+    return marked(condition, Disjunction(tuple(TextMatch("", (text,)) for text in texts)), "")
 
 
 def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, WordNeed | None]:

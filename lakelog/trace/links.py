@@ -11,11 +11,11 @@ extensions (`correlationId`, `causationId`), in any of their spellings. A trace 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import UnknownRef
+from lakelog.search import words
 from lakelog.segments.sql import literal
 from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
 
@@ -38,40 +38,33 @@ def member(names: list[str]) -> str:
 
 
 PARENT_LINE = "data ->> '$.traceparent'"
-_LINKS = f"""
-SELECT seq, id, coalesce({member(TRACE)}, split_part({PARENT_LINE}, '-', 2)) AS trace,
+_LINKED = f"""
+SELECT seq, id, time, type, level, source, message,
+    coalesce({member(TRACE)}, split_part({PARENT_LINE}, '-', 2)) AS trace,
     {member(_SPAN)} AS span,
     coalesce({member(PARENT)}, split_part({PARENT_LINE}, '-', 3)) AS parent,
-    {member(_CORRELATION)} AS correlation, {member(_CAUSATION)} AS causation
-FROM events"""
-# Of the events that name a cause all are looked at: any may have been caused by one of the trace.
-_HAS_CAUSE = " OR ".join(sorted({name.lower() for name in _CAUSATION}))
-_WORD = re.compile(r"[0-9A-Za-z]+(?:[-_][0-9A-Za-z]+)*")
-_KEYS_MAX = 100
+    {member(_CORRELATION)} AS correlation, {member(_CAUSATION)} AS causation,
+    coalesce(
+        (TRY_CAST(data ->> '$.endTimeUnixNano' AS BIGINT)
+            - TRY_CAST(data ->> '$.startTimeUnixNano' AS BIGINT)) / 1e6,
+        TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
+FROM events WHERE {{condition}}"""
+_LINKS = f"SELECT seq, id, trace, correlation, causation FROM ({_LINKED})"
 _IS_LINKED = "regexp_matches(data::VARCHAR, '(?i)trace|correlation|causation')"
-_START = f"""
-SELECT DISTINCT trace, correlation, id
-FROM ({_LINKS} WHERE {{condition}})
-WHERE $id IN (id, trace, span, correlation)"""
-_MEMBERS = f"""
-WITH RECURSIVE links AS MATERIALIZED ({_LINKS} WHERE {{condition}}),
-members AS (
-    SELECT * FROM links WHERE list_contains($traces, trace)
-        OR list_contains($correlations, correlation) OR list_contains($ids, id)
-), below AS (
+_ALL = f"""
+WITH RECURSIVE links AS MATERIALIZED ({_LINKS.format(condition=_IS_LINKED)}),
+members AS (SELECT * FROM links WHERE {{members}}),
+below AS (
     SELECT seq, id FROM members
     UNION SELECT l.seq, l.id FROM links l JOIN below b ON l.causation = b.id
 ), above AS (
     SELECT seq, causation FROM members
     UNION SELECT l.seq, l.causation FROM links l JOIN above a ON l.id = a.causation
 ), found AS (SELECT seq FROM below UNION SELECT seq FROM above)
-SELECT e.seq, e.id, e.time, e.type, e.level, e.source, e.message, l.trace, l.span, l.parent,
-    l.correlation, l.causation, coalesce(
-        (TRY_CAST(e.data ->> '$.endTimeUnixNano' AS BIGINT)
-            - TRY_CAST(e.data ->> '$.startTimeUnixNano' AS BIGINT)) / 1e6,
-        TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
-FROM events e LEFT JOIN links l USING (seq)
-WHERE e.seq IN (SELECT seq FROM found) OR e.id IN (SELECT causation FROM above)"""
+SELECT * FROM ({_LINKED.format(condition="true")})
+WHERE seq IN (SELECT seq FROM found) OR id IN (SELECT causation FROM above)"""
+_IDS_MAX = 256
+"""So many ids are looked up in the word indexes; for more, all events that have any are read."""
 
 
 def trace_of(ask: Callable[[str, Any], Relation], id: str) -> TraceTree:
@@ -79,33 +72,63 @@ def trace_of(ask: Callable[[str, Any], Relation], id: str) -> TraceTree:
 
     Raises UnknownRef if nothing has it, QueryFailed.
     """
-    starts = ask(_START.format(condition=_have([id])), {"id": id}).fetchall() if id else []
+    is_start = f"{literal(id)} IN (id, trace, span, correlation)"
+    starts = _having(ask, {id}, is_start) if id else []
     if not starts:
         raise UnknownRef(
             f"no event has {id!r} as its id, or as trace, span or correlation id:"
             " `lakelog search` finds ids by their parts"
         )
-    traces = sorted({trace for trace, _, _ in starts if trace})
-    correlations = sorted({correlation for _, correlation, _ in starts if correlation})
-    ids = [id] if any(event_id == id for _, _, event_id in starts) else []
-    names = {"traces": traces or [""], "correlations": correlations or [""], "ids": ids or [""]}
-    keys = [*traces, *correlations, *ids]
-    # The word indexes find a few ids; many of them are a scan in any case.
-    condition = _IS_LINKED if len(keys) > _KEYS_MAX else _have(keys, _HAS_CAUSE)
-    return tree_of(id, _events(ask(_MEMBERS.format(condition=condition), names)))
+    traces = {event.trace_id for event in starts if event.trace_id}
+    correlations = {event.correlation_id for event in starts if event.correlation_id}
+    ids = {id} & {event.id for event in starts}
+    is_member = " OR ".join(
+        f"{column} IN ({', '.join(map(literal, sorted(keys)))})"
+        for column, keys in (("trace", traces), ("correlation", correlations), ("id", ids))
+        if keys
+    )
+    members = _having(ask, traces | correlations | ids, is_member)
+    events: Iterable[LinkedEvent] | None = _with_causes(ask, members)
+    if events is None:
+        events = _events(ask(_ALL.format(members=is_member), None))
+    return tree_of(id, events)
 
 
-def _have(ids: Sequence[str], alternative: str = "") -> str:
-    """SQL for the events that have one of these ids, or that a search finds, and maybe for more."""
-    searches = [alternative] if alternative else []
-    if all(_WORD.fullmatch(id) for id in ids):
-        return f"search({literal(' OR '.join([*(_quoted(id) for id in ids), *searches]))})"
-    conditions = [f"id = {literal(id)} OR contains(data::VARCHAR, {literal(id)})" for id in ids]
-    return " OR ".join([*conditions, *(f"search({literal(search)})" for search in searches)])
+def _with_causes(
+    ask: Callable[[str, Any], Relation], members: list[LinkedEvent]
+) -> list[LinkedEvent] | None:
+    """Return events, what caused them, and what they caused, as far as it goes; None if these are
+    too many to be looked up."""
+    events = {event.seq: event for event in members}
+    effects_of = {event.id for event in members if event.id}
+    causes = {event.causation_id for event in members if event.causation_id}
+    asked_effects, asked_causes = set[str](), set[str]()
+    while effects_of > asked_effects or causes > asked_causes:
+        if len(effects_of | causes) > _IDS_MAX:
+            return None
+        fresh_effects, fresh_causes = effects_of - asked_effects, causes - asked_causes
+        asked_effects, asked_causes = set(effects_of), set(causes)
+        tests = [
+            f"{column} IN ({', '.join(map(literal, sorted(ids)))})"
+            for column, ids in (("causation", fresh_effects), ("id", fresh_causes))
+            if ids
+        ]
+        for event in _having(ask, fresh_effects | fresh_causes, " OR ".join(tests)):
+            events[event.seq] = event
+            if event.causation_id in fresh_effects and event.id:
+                effects_of.add(event.id)
+            if event.id in fresh_causes and event.causation_id:
+                causes.add(event.causation_id)
+    return list(events.values())
 
 
-def _quoted(id: str) -> str:
-    return f'"{id}"'
+def _having(
+    ask: Callable[[str, Any], Relation], ids: Collection[str], condition: str
+) -> list[LinkedEvent]:
+    """Return the events for which a condition over their links holds, and which mention one of some
+    ids somewhere."""
+    linked = _LINKED.format(condition=words.mentioning("true", sorted(ids)))
+    return list(_events(ask(f"SELECT * FROM ({linked}) WHERE {condition}", None)))
 
 
 def _events(rows: Relation) -> Iterator[LinkedEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -169,3 +170,23 @@ def test_the_verb_prints_a_tree_of_80_columns_or_json(lake: lakelog.Lake) -> Non
     record = json.loads(run(TRACE, "--json").stdout)
     assert [event["depth"] for event in record["events"]] == list(range(40))
     assert run("nothing").exit_code != 0
+
+
+@pytest.mark.parametrize("effects", [3, 300])
+def test_causes_and_effects_are_looked_up_or_read(lake: lakelog.Lake, effects: int) -> None:
+    """However many ids a trace has, it is the same: a chain of causes and all of their effects, and
+    no other effect of what caused them."""
+    chain = [f"c{n}" for n in range(7)]
+    pairs = list(itertools.pairwise(chain))
+    pairs += [("c4", f"e{n}") for n in range(effects)] + [("e1", "f0"), ("c1", "sibling")]
+    lake.append([{"type": "t", "id": "c0", "message": "c0"}])
+    lake.append(
+        [
+            {"type": "t", "id": id, "message": id, "data": {"details": {"causation_id": cause}}}
+            for cause, id in pairs
+        ]
+    )
+    wanted = {*chain, *(f"e{n}" for n in range(effects)), "f0"}
+    for _ in ("tail", "sealed"):
+        assert {message for _, message in shape(lake.trace("c3"))} == wanted
+        lake.compact()
