@@ -43,8 +43,8 @@ class _CountedBlocks:
         for key in self.blocks:
             ranges[key] = tuple((block.first_row, block.last_row) for block in blocks.get(key, ()))
         entries = [entry for entry in self.view.entries if ranges.get(entry.key) != ()]
-        kept = {entry.key for entry in entries}
-        ranges = {key: rows for key, rows in ranges.items() if key in kept}
+        keys = {entry.key for entry in entries}
+        ranges = {key: rows for key, rows in ranges.items() if key in keys}
         return self.view._replace(entries=entries, ranges=ranges)
 
 
@@ -115,5 +115,5 @@ class WordHistograms:
     def _over(
         self, statement: str, query: Query, pinned: Pinned, view: View
     ) -> tuple[str, list[View]]:
-        asked = self._tables.with_short_patterns(replace(query, sql=statement), [view])
-        return self._types.over_columns(asked.sql, pinned, [view], {})
+        spelled = self._tables.with_short_patterns(replace(query, sql=statement), [view])
+        return self._types.over_columns(spelled.sql, pinned, [view], {})

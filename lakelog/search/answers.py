@@ -53,8 +53,8 @@ _NEWEST, _OLDEST = "time DESC, seq DESC", "time, seq"
 _SEEN = 1_000
 
 
-def _micros(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+def _micros(timestamp: str) -> int:
+    return (datetime.fromisoformat(timestamp) - _EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class WordHistogram:
         if not (condition.startswith(_WORD) and word.isalnum() and word.isascii()):
             return None
         inner, outer = [-_EVER, _EVER], [-_EVER, _EVER]
-        now = time.time_ns() // 1_000
+        clock_us = time.time_ns() // 1_000
 
         def bound(match: re.Match[str]) -> str:
-            moment = now - int(match[2]) if match[2] else _micros(match[3])
+            moment = clock_us - int(match[2]) if match[2] else _micros(match[3])
             margin = _CLOCK if match[2] else 0
             if match[1] == "<":
                 inner[1], outer[1] = min(inner[1], moment), min(outer[1], moment + margin)

@@ -55,10 +55,10 @@ def marked(condition: str, node: SearchNode, row: str) -> str:
     return f"({sql.literal(constant)} IS NOT NULL AND {condition})"
 
 
-def mentioning(condition: str, texts: Sequence[str]) -> str:
-    """Return a condition, which holds only for rows that have one of some texts in whole words,
+def mentioning(condition: str, values: Sequence[str]) -> str:
+    """Return a condition, which holds only for rows that have one of some values in whole words,
     with the words that these rows must have."""
-    return marked(condition, Disjunction(tuple(TextMatch("", (text,)) for text in texts)), "")
+    return marked(condition, Disjunction(tuple(TextMatch("", (value,)) for value in values)), "")
 
 
 def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, WordNeed | None]:

@@ -12,7 +12,7 @@ extensions (`correlationId`, `causationId`), in any of their spellings. A trace 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
 from lakelog.search import words
@@ -22,6 +22,8 @@ from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
+AskState = Callable[[str], "Relation"]
+"""The method `sql` of a lake or of one of its states."""
 TRACE = "traceId trace_id traceid TraceId dd.trace_id".split()
 _SPAN = "spanId span_id spanid SpanId dd.span_id".split()
 PARENT = "parentSpanId parent_span_id parentId parent_id parentspanid ParentSpanId".split()
@@ -67,7 +69,7 @@ _IDS_MAX = 256
 """So many ids are looked up in the word indexes; for more, all events that have any are read."""
 
 
-def trace_of(ask: Callable[[str, Any], Relation], id: str) -> TraceTree:
+def trace_of(ask: AskState, id: str) -> TraceTree:
     """Return the trace of an event, trace, span or correlation id.
 
     Raises UnknownRef if nothing has it, QueryFailed.
@@ -90,13 +92,11 @@ def trace_of(ask: Callable[[str, Any], Relation], id: str) -> TraceTree:
     members = _having(ask, traces | correlations | ids, is_member)
     events: Iterable[LinkedEvent] | None = _with_causes(ask, members)
     if events is None:
-        events = _events(ask(_ALL.format(members=is_member), None))
+        events = _events(ask(_ALL.format(members=is_member)))
     return tree_of(id, events)
 
 
-def _with_causes(
-    ask: Callable[[str, Any], Relation], members: list[LinkedEvent]
-) -> list[LinkedEvent] | None:
+def _with_causes(ask: AskState, members: list[LinkedEvent]) -> list[LinkedEvent] | None:
     """Return events, what caused them, and what they caused, as far as it goes; None if these are
     too many to be looked up."""
     events = {event.seq: event for event in members}
@@ -122,13 +122,11 @@ def _with_causes(
     return list(events.values())
 
 
-def _having(
-    ask: Callable[[str, Any], Relation], ids: Collection[str], condition: str
-) -> list[LinkedEvent]:
+def _having(ask: AskState, ids: Collection[str], condition: str) -> list[LinkedEvent]:
     """Return the events for which a condition over their links holds, and which mention one of some
     ids somewhere."""
     linked = _LINKED.format(condition=words.mentioning("true", sorted(ids)))
-    return list(_events(ask(f"SELECT * FROM ({linked}) WHERE {condition}", None)))
+    return list(_events(ask(f"SELECT * FROM ({linked}) WHERE {condition}")))
 
 
 def _events(rows: Relation) -> Iterator[LinkedEvent]:
