@@ -22,9 +22,7 @@ def missing(store: Store, branch: str) -> list[SegmentEntry]:
     return [
         entry
         for entry in store.manifests.segments(state)
-        if entry.kind == "events"
-        and entry.events >= word_index.LEAST
-        and not word_index.is_intact(store.paths, entry.key)
+        if entry.kind == "events" and word_index.is_missing(store.paths, entry.key, entry.events)
     ]
 
 

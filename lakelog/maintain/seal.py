@@ -22,7 +22,6 @@ from lakelog.event import encode
 from lakelog.event.types import Event
 from lakelog.libraries import np, pa
 from lakelog.segments import arrays, identity_run, rows, segment
-from lakelog.segments.connection import Connect
 from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
@@ -56,21 +55,6 @@ class _Attempt:
     begun: list[disk.Begun] = field(default_factory=list)
 
 
-def prepare(connect: Connect) -> None:
-    """Run once, in memory, what seals a tail of some size: the first time takes ten times as long
-    as the next, which whoever waits for an event would notice."""
-    events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
-    encoded = encode.encode(events)
-    data = wal.encode_frame(
-        encoded.text, *(len(events), 0, 0, 0, disk.now_us()), zstandard.ZstdCompressor()
-    )
-    decoded = wal.frame_at(data, 0, 0, disk.random_hex())
-    assert decoded is not None
-    table = rows.events(connect(), [decoded[0]])
-    segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
-    table.slice(0, 1).to_pylist()
-
-
 class Sealer:
     """Seals the tail of one branch; `connect` opens a database when rows have to be made."""
 
@@ -102,6 +86,20 @@ class Sealer:
                 self.maintain()
             return self._store.refs.head(self._branch)
         return pending.head
+
+    def prepare(self) -> None:
+        """Run once, in memory, what seals a tail of some size: the first time takes ten times as
+        long as the next, which whoever waits for an event would notice."""
+        events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
+        data = wal.encode_frame(
+            encode.encode(events).text,
+            *(len(events), 0, 0, 0, disk.now_us()),
+            zstandard.ZstdCompressor(),
+        )
+        decoded = wal.frame_at(data, 0, 0, disk.random_hex())
+        assert decoded is not None
+        table = rows.events(self._connect(), [decoded[0]])
+        segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
 
     def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:
         """Seal what one segment may take; None if nothing was pending. `hint` and `follow` are

@@ -263,16 +263,16 @@ def read(paths: Paths, digest: str) -> WordIndex | None:
     return decode(data, digest)
 
 
-def is_intact(paths: Paths, digest: str) -> bool:
-    """Whether there is an index of a segment that this version of the engine can use, all of it
-    intact."""
-    index = read(paths, digest)
+def is_missing(paths: Paths, digest: str, rows: int) -> bool:
+    """Whether a segment of so many rows has no intact index that this version of the engine can
+    use, though it needs one."""
+    index = read(paths, digest) if rows >= LEAST else None
     if index is None:
-        return False
+        return rows >= LEAST
     with contextlib.suppress(*DAMAGE):
         index.check()
-        return True
-    return False
+        return False
+    return True
 
 
 def drop(paths: Paths, digests: Iterable[str]) -> None:

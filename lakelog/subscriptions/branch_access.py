@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lakelog.maintain.seal import Sealer
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -29,3 +30,7 @@ class BranchAccess:
     def state(self, head: Head) -> Manifest:
         """The state after a move."""
         return self.store.manifests.of(head.move)
+
+    def prepare(self) -> None:
+        """Have the first `settle` take no longer than the next ones."""
+        Sealer(self.store, self.branch, self.tail, self.connect).prepare()

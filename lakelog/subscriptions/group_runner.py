@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
-from lakelog.maintain import seal
 from lakelog.query.follow import BranchRewound, Follower
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.arrival_signal import ArrivalSignal
@@ -141,7 +140,7 @@ class GroupRunner:
         )
         follower.start(head, state.next_seq)
         if not once:
-            seal.prepare(access.connect)
+            access.prepare()
         while not self._stop.is_set():
             count = self._signal.count
             if not self._take(follower.more()):
