@@ -37,7 +37,7 @@ ORDER = {
         formats render search query patterns views trace ingest export pinned subscriptions
         lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
         train proofs deploy remotes state rollback sync recent consume replay decisions folds
-        alerts compat server cli notebook""",
+        alerts top compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
@@ -120,6 +120,7 @@ ORDER = {
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
+    "top": "rates machine lag feed layout",
     "alerts/sinks": "sink log_sink webhook mail command known",
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
@@ -134,9 +135,9 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace search anomalies patterns against replay subscriptions alerts query views export
-        sync signatures train stats schema dedupe deploy remotes state_restore state machine omega
-        oos events follow history rewind refs policy maintenance seal doctor setup demo""",
+        tail trace search anomalies patterns against replay top subscriptions alerts query views
+        export sync signatures train stats schema dedupe deploy remotes state_restore state machine
+        omega oos events follow history rewind refs policy maintenance seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

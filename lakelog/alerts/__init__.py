@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.alerts.listing import history, overview
+    from lakelog.alerts.listing import glance, history, overview
     from lakelog.alerts.rounds import Evaluator, evaluate_when_free, evaluating
     from lakelog.alerts.rule import CLOCKS, SEVERITIES, AlertRule
     from lakelog.alerts.rulebook import RuleBook
@@ -25,6 +25,7 @@ __all__ = [
     "RuleBook",
     "evaluate_when_free",
     "evaluating",
+    "glance",
     "history",
     "overview",
 ]
@@ -32,7 +33,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "listing": "history overview",
+        "listing": "glance history overview",
         "rounds": "Evaluator evaluate_when_free evaluating",
         "rule": "CLOCKS SEVERITIES AlertRule",
         "rulebook": "RuleBook",

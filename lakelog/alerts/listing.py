@@ -49,6 +49,20 @@ def overview(lake: Lake, name: str | None = None) -> JsonObject:
     }
 
 
+def glance(lake: Lake) -> JsonObject:
+    """Return how many `rules` there are, how many `rows` of their last answers fire or pend, how
+    many rules are in error (`errors`), and whether they are `evaluated`: without reading events."""
+    rules = RuleBook(lake).rules()
+    status = read_status(lake.store, lake.branch_name)
+    asked = [status[rule.name] for rule in rules if rule.name in status]
+    return {
+        "rules": len(rules),
+        "rows": sum(rule_status.rows for rule_status in asked),
+        "errors": sum(bool(rule_status.error) for rule_status in asked),
+        "evaluated": bool(rules) and is_evaluated(lake.store, lake.branch_name),
+    }
+
+
 def history(lake: Lake, newest: int = 100) -> list[JsonObject]:
     """Return the newest changes and deliveries as the lake has them, oldest first, each with its
     `event`: `change` or `delivery`."""

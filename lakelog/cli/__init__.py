@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "anomalies": ("anomalies", "find unusual values of a series"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "tail": ("tail", "show the last events; -f follows live ones"),
+        "top": ("top", "watch rates, errors, lag and the machine live"),
         "replay": ("replay", "give out recorded events again, with their pauses or faster"),
         "subscriptions": ("subscriptions", "hand each event to a program once, then live ones"),
         "alerts": ("alerts", "tell somebody when a question about the events fires"),
@@ -99,6 +100,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Older systems": {
         "oos": ("oos", "the views of the OOS log stream"),
         "events": ("events", "the verbs of the older event store"),
+        "dashboard": ("top", "the live dashboard of the older event store"),
         "omega": ("omega", "container snapshots and deployments of the older system"),
     },
     "Setup and help": {

@@ -132,6 +132,20 @@ class Lookups:
         size = round(stats.disk_bytes(self._store) / 1e6, 3)
         return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}
 
+    def learning(self) -> JsonObject:
+        """Return patterns, pattern_types, confidence, active_embryos and avg_fitness: how learning
+        goes. What nothing says is None."""
+        patterns, statistics = map(self._lake.sql, omega.learning_sql())
+        count, types, confidence = patterns.fetchall()[0]
+        embryos, fitness = (statistics.fetchall() or [(None, None)])[0]
+        return {
+            "patterns": count,
+            "pattern_types": types,
+            "confidence": confidence,
+            "active_embryos": embryos,
+            "avg_fitness": fitness,
+        }
+
     def _answer(self, question: object, look: Callable[[], object]) -> Any:
         """Return an answer for the present state, computed once."""
         with self._mutex:

@@ -142,6 +142,16 @@ def action_and_data(data: str | None, connect: Connect) -> tuple[str | None, str
     return action, None if remainder is None else orjson.dumps(remainder).decode()
 
 
+def learning_sql() -> tuple[str, str]:
+    """Return SQL for the number of patterns, of their types, and their mean confidence; and for
+    active embryos and mean fitness by the newest statistics."""
+    patterns = f"""SELECT count(*), count(DISTINCT pattern_type), avg(confidence)
+        FROM ({_patterns("events")})"""
+    statistics = f"""SELECT active_embryos, avg_fitness FROM ({_stats("events")})
+        ORDER BY timestamp DESC LIMIT 1"""
+    return patterns, statistics
+
+
 def attach(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make the tables; each reads the temporary view `events` of the cursor that asks."""
     cursor.execute(f"ATTACH ':memory:' AS {SCHEMA}")
