@@ -31,6 +31,7 @@ SHARED_DATA = "../shared"
 MOUNTS = "root with mount rights"
 PROGRAMS = {
     "bash": "bash",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "crun": "crun",
     "e2fsck": "e2fsprogs",

@@ -26,7 +26,7 @@ COARSE = ("level", "type")
 FINE = ("level", "type", "category", "source")
 ERRORS = "level>=ERROR OR type:(fail OR failed OR error)"
 """The search for what went wrong."""
-SLICE_EVENTS = 400_000
+SLICE_EVENTS = 300_000
 """Events that one answer reads unless it is asked for more; the next one goes on before them."""
 _SLICE_MAX = 20_000_000
 SECOND = 1_000_000

@@ -24,6 +24,7 @@ export function bytes(value) {
 /** 240 ms, 3.2 s, 5 min */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
+  if (ms === 0) return "0";
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   if (ms < 60e3) return `${(ms / 1e3).toPrecision(3)} s`;

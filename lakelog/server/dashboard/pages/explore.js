@@ -16,7 +16,7 @@ import { rangeParams } from "../topbar.js";
 const FACETS = [["level", "Level"], ["type", "Type"], ["source", "Source"], ["category", "Category"]];
 const SHOWN = 8;
 const ROWS_MAX = 20000;
-const SLICE = 400000;
+const SLICE = 300000;
 
 export function mount(root, frame) {
   root.classList.add("explore");
@@ -64,7 +64,9 @@ export function mount(root, frame) {
     pendingRows = [];
     closeLive();
     const late = setTimeout(() => { tableHost.classList.add("is-waiting"); chartHost.classList.add("is-waiting"); facetHost.classList.add("is-waiting"); }, 300);
-    const calm = () => { clearTimeout(late); tableHost.classList.remove("is-waiting"); };
+    // What takes longer than a second says so, and can be stopped.
+    const slow = setTimeout(() => fill(note, el("div", { class: "line slow" }, el("span", { class: "soft", role: "status" }, "Reading events that may match, the newest first…"), el("button", { onclick: () => { abort.abort(); fill(note, el("p", { class: "soft" }, "Stopped: what you see is from before.")); } }, "Stop"))), 1000);
+    const calm = () => { clearTimeout(late); clearTimeout(slow); tableHost.classList.remove("is-waiting"); };
     loading = true;
     const first = ask("events", { ...rangeParams(), q: search(), columns: param("cols"), limit: 200 }, { signal }).then((answer) => {
       calm();
@@ -84,7 +86,7 @@ export function mount(root, frame) {
     } catch (error) {
       if (error.name !== "AbortError") { calm(); fill(note, fault(error, load)); fill(head); }
     } finally {
-      clearTimeout(late);
+      calm();
       if (!signal.aborted) { loading = false; calm(); chartHost.classList.remove("is-waiting"); facetHost.classList.remove("is-waiting"); }
     }
   }
