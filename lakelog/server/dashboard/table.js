@@ -19,8 +19,9 @@ export class EventTable {
     this.scroller = el("div", { class: "event-rows", tabindex: "0", role: "grid", "aria-label": "Events", "aria-rowcount": "0" }, this.head, this.space);
     this.scroller.addEventListener("scroll", () => requestAnimationFrame(() => this.draw()));
     this.scroller.addEventListener("keydown", (event) => this.key(event));
-    this.scroller.addEventListener("pointerenter", () => onHover?.(true));
-    this.scroller.addEventListener("pointerleave", () => onHover?.(false));
+    // Of the whole host: the button for new rows is in it, and stays while one goes there.
+    host.addEventListener("pointerenter", () => onHover?.(true));
+    host.addEventListener("pointerleave", () => onHover?.(false));
     host.append(this.scroller);
     new ResizeObserver(() => { this.height = 0; this.draw(true); }).observe(this.scroller);
   }

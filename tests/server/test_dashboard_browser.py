@@ -1,0 +1,250 @@
+"""The dashboard in a real browser: what an operator does, with hostile events all over the lake.
+
+Needs the package playwright, which is not in the extra `dev` (it brings 120 MB), and chromium.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
+from tests.support.requirements import need, need_module
+
+HOSTILE = [
+    "<script>window.attacked=1</script>",
+    "<img src=x onerror=window.attacked=1>",
+    "javascript:window.attacked=1",
+    "\u202eevil\u202c",
+    "\x1b[31mred\x1b[0m",
+    "'\"`${window.attacked=1}</textarea>",
+    "__proto__",
+    "x" * 1_000_000,
+]
+PAGES = "overview explore traces patterns history sources sql alerts settings".split()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need("chromium")
+    need_module("playwright")
+    path = tmp_path_factory.mktemp("browsed") / "lake"
+    now = datetime.now(UTC)
+    with lakelog.open(path) as lake:
+        lake.append(
+            [
+                {
+                    "type": "log",
+                    "source": f"s{number % 3}",
+                    "level": ["INFO", "WARN", "ERROR"][number % 3],
+                    "message": f"event number {number}",
+                    "time": now - timedelta(minutes=number),
+                    "data": {"n": number, "traceId": f"{number % 9:032x}"},
+                }
+                for number in range(1, 600)
+            ]
+        )
+        lake.tag("v1", message=HOSTILE[0])
+        lake.append(
+            [
+                {
+                    **dict.fromkeys(("type", "source", "category", "subject"), text[:200]),
+                    "message": text,
+                    "level": "ERROR",
+                    "time": now - timedelta(hours=20, seconds=number),
+                    "data": {text[:90]: text, "traceId": "ff" * 16, "name": text},
+                }
+                for number, text in enumerate(HOSTILE)
+            ]
+        )
+        lake.quarantine([(text[:90], 1, text[:90], text) for text in HOSTILE])
+        lake.snapshot(HOSTILE[1])
+    with serving(path) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = need("chromium")
+    api = need_module("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait until a condition of JavaScript holds. Playwright's own way needs `unsafe-eval`."""
+    for _ in range(200):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within 10 s: {condition}")
+
+
+class Tab:
+    """A tab with the dashboard, and everything that went wrong in it."""
+
+    def __init__(self, browser: Any, server: HttpLake, width: int = 1280) -> None:
+        self.address = f"http://127.0.0.1:{server.port}/"
+        self.page = browser.new_page(viewport={"width": width, "height": 800})
+        self.faults: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._console)
+        self.page.on("request", self._request)
+        self.page.add_init_script(
+            "window.violations = []; document.addEventListener('securitypolicyviolation',"
+            " (event) => violations.push(event.violatedDirective));"
+        )
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.faults.append(f"asks {request.url}")
+
+    def open(self, name: str, ready: str = "main h1, main h2") -> Any:
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.address}#/{name}")
+        self.page.wait_for_selector(ready, state="attached")
+        return self.page
+
+    def close(self) -> list[str]:
+        """Close it; return what went wrong."""
+        self.faults += self.page.evaluate("[...violations, ...(window.attacked ? ['run'] : [])]")
+        self.page.close()
+        return self.faults
+
+
+@pytest.fixture
+def tab(browser: Any, server: HttpLake) -> Iterator[Tab]:
+    each = Tab(browser, server)
+    yield each
+    assert each.close() == []
+
+
+@pytest.mark.parametrize("width", [380, pytest.param(1280, marks=pytest.mark.thorough)])
+def test_every_page_shows_hostile_events_as_text(
+    browser: Any, server: HttpLake, width: int
+) -> None:
+    tab = Tab(browser, server, width)
+    for name in [*PAGES, "explore?q=attacked", f"traces?id={'ff' * 16}", "history?a=v1&b=main"]:
+        page = tab.open(name)
+        until(page, "!document.querySelector('[aria-busy]')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.locator(".fault").count() == 0, name
+    assert tab.close() == []
+
+
+def test_a_search_a_row_and_a_filter_are_in_the_address(tab: Tab) -> None:
+    page = tab.open("explore", ".event-row")
+    page.keyboard.press("/")
+    page.keyboard.type("number level:=WARN")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.explore-head').textContent.includes('200')")
+    page.locator(".event-rows").focus()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#panel .leaf")
+    assert "level" in page.inner_text("#panel")
+    page.locator("#panel .leaf", has_text="source").get_by_label("Filter for").click()
+    until(page, "location.hash.includes('source')")
+    page.reload()
+    page.wait_for_selector(".event-row")
+    assert page.input_value("#top input[type=search]") == 'number level:=WARN source:="s1"'
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+
+
+def test_a_drag_sets_the_range_and_a_double_click_takes_it_back(tab: Tab) -> None:
+    page = tab.open("explore", ".u-over")
+    box = page.locator(".u-over").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 200, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 500, middle, steps=4)
+    page.mouse.up()
+    until(page, "location.hash.includes('since=')")
+    page.wait_for_selector(".u-over")
+    page.locator(".u-over").dblclick()
+    until(page, "!location.hash.includes('since=')")
+
+
+def test_a_past_state_is_shown_alone_and_named(tab: Tab) -> None:
+    page = tab.open("explore?q=number", ".event-row")
+    page.get_by_role("button", name="Live", exact=True).first.click()
+    page.get_by_role("button", name="v1").click()
+    page.wait_for_selector("#top.past")
+    assert "as of v1" in page.inner_text("#top")
+    until(page, "document.querySelector('.explore-head').textContent.includes('599')")
+    page.get_by_text("back to live").click()
+    page.wait_for_selector("#top:not(.past)")
+
+
+def test_rows_arrive_but_not_below_the_pointer(tab: Tab, server: HttpLake) -> None:
+    page = tab.open("explore?q=arrives", "main h2")
+
+    def send(number: int) -> None:
+        event = {"type": "log", "source": "live", "message": f"it arrives {number}"}
+        server.ask("/ingest", lines(event), JSON_LINES)
+
+    # The stream begins a moment after the page: what comes before it is in the list.
+    page.wait_for_timeout(700)
+    send(1)
+    page.wait_for_selector(".event-row >> text=it arrives 1")
+    page.hover(".event-row")
+    send(2)
+    page.get_by_role("button", name="1 new").click()
+    page.wait_for_selector(".event-row >> text=it arrives 2")
+
+
+def test_a_rollback_waits_until_its_plan_was_read(tab: Tab) -> None:
+    page = tab.open("history", ".wide-table")
+    page.set_viewport_size({"width": 380, "height": 500})
+    row = page.locator("tr", has=page.locator("text=v1")).last
+    row.get_by_label(re.compile("Roll back")).click()
+    page.wait_for_selector(".plan")
+    page.locator(".plan").evaluate("(plan) => { plan.style.maxHeight = '40px'; }")
+    button = page.get_by_role("button", name="Roll back", exact=True)
+    page.locator(".plan").evaluate("(plan) => { plan.scrollTop = plan.scrollHeight; }")
+    until(page, "!document.querySelector('button.danger').disabled")
+    button.click()
+    page.wait_for_selector(".toast >> text=599 events again")
+    page.get_by_role("button", name="Undo the last move").click()
+    page.get_by_role("button", name="Undo", exact=True).click()
+    page.wait_for_selector(".toast >> text=Undone")
+
+
+def test_sql_is_answered_and_a_mistake_keeps_the_rows(tab: Tab) -> None:
+    page = tab.open("sql", "textarea")
+    page.locator("textarea").fill("SELECT count(*) AS n FROM events WHERE level = 'WARN'")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".sql-result td >> text=200")
+    page.locator("textarea").fill("SELECT nothing FROM events")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".fault")
+    assert "nothing" in page.inner_text(".fault")
+    assert "200" in page.inner_text(".sql-result")
+    tab.faults.clear()  # the browser reports each answer of 400
+
+
+def test_a_server_that_is_gone_is_told_and_the_rows_stay(browser: Any, tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "log", "message": "stays"})
+    with serving(tmp_path / "lake") as server:
+        page = Tab(browser, server).open("explore", ".event-row")
+        server.kill()
+        page.keyboard.press("/")
+        page.keyboard.type("x")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".offline")
+        assert "stays" in page.inner_text(".event-rows")
+        page.close()
