@@ -104,11 +104,11 @@ def events_of(request: JsonObject) -> list[EventMembers]:
     result = []
     for signal, (scopes, records) in _KINDS.items():
         for resource_records in _listed(request.get(signal)):
-            resource = _described(
+            resource = described(
                 resource_records.get("resource"), resource_records.get("schemaUrl"), flat=True
             )
             for inner in _listed(resource_records.get(scopes)):
-                scope = _described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
+                scope = described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
                 events_ = (_event(signal, r, resource, scope) for r in _listed(inner.get(records)))
                 result += [_with_valid_time(event) for event in events_]
     return result
@@ -123,7 +123,7 @@ def _listed(value: object) -> list[JsonObject]:
     return value
 
 
-def _described(value: object, schema: object, *, flat: bool) -> JsonObject:
+def described(value: object, schema: object, *, flat: bool) -> JsonObject:
     """A resource by its attributes, or a scope with them."""
     value = value if isinstance(value, dict) else {}
     result = {k: v for k, v in value.items() if k != "attributes"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import random
 import threading
 import time
 import zlib
@@ -15,6 +16,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from lakelog.event.encode import encode, parse_time, payload_of
+from lakelog.formats import otlp as otlp_format
+from lakelog.server.protocols import otlp, otlp_logs
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -361,3 +365,72 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         numbers = [json.loads(event["data"])["n"] for event in server.events()]
     assert len(numbers) == len(set(numbers))
     assert set(answered) <= set(numbers)
+
+
+def _otlp_request(rng: random.Random) -> Any:
+    from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+
+    def fill(value: Any, depth: int = 0) -> None:
+        choice = rng.randrange(8 if depth < 2 else 6)
+        if choice == 0:
+            value.string_value = rng.choice(["", "text", "č\u2028\x01"])
+        elif choice == 1:
+            value.int_value = rng.choice([0, -5, 2**53 + 1, 10**18, -(2**63)])
+        elif choice == 2:
+            value.double_value = rng.choice([0.0, 1.5, 1e300])
+        elif choice == 3:
+            value.bool_value = rng.random() < 0.5
+        elif choice == 4:
+            value.bytes_value = bytes(rng.randrange(4))
+        elif choice == 6:
+            for _ in range(rng.randrange(3)):
+                fill(value.array_value.values.add(), depth + 1)
+        elif choice == 7:
+            for number in range(rng.randrange(3)):
+                fill(value.kvlist_value.values.add(key=f"k{number}").value, depth + 1)
+
+    request = logs.ExportLogsServiceRequest()
+    for _ in range(rng.randrange(1, 3)):
+        resource = request.resource_logs.add(schema_url=rng.choice(["", "url"]))
+        for key in rng.sample(["service.name", "host", "pid"], rng.randrange(3)):
+            fill(resource.resource.attributes.add(key=key).value)
+        for _ in range(rng.randrange(1, 3)):
+            scope = resource.scope_logs.add(schema_url=rng.choice(["", "url"]))
+            scope.scope.name = rng.choice(["", "scope"])
+            for _ in range(rng.randrange(1, 4)):
+                record = scope.log_records.add(
+                    time_unix_nano=rng.choice(
+                        [1_790_000_000_123_456_789] * 30 + [0, 10**17, 10**16]
+                    ),
+                    observed_time_unix_nano=rng.choice([1_790_000_001_000_000_000] * 30 + [1]),
+                    severity_number=rng.choice([0, 1, 9, 17, 24]),
+                    severity_text=rng.choice(["", "warning", "odd"]),
+                    trace_id=bytes(rng.choice([0, 16])),
+                    flags=rng.randrange(2),
+                    dropped_attributes_count=rng.randrange(2),
+                )
+                if rng.random() < 0.3:
+                    record.event_name = "named"
+                fill(record.body)
+                for key in rng.choices(["a", "b", "c", "d", "e", ""], k=rng.randrange(3)):
+                    fill(record.attributes.add(key=key).value)
+    return request
+
+
+def test_log_records_of_protobuf_are_those_of_their_json() -> None:
+    need_module("opentelemetry.proto")
+    rng, direct = random.Random(3), 0
+    for _ in range(300):
+        request = _otlp_request(rng)
+        expected = encode(otlp_format.events_of(otlp._object(request)))
+        try:
+            events = otlp_logs.log_events(request, otlp._object)
+        except otlp_logs.NotPlain:
+            continue
+        direct += 1
+        for line, other in zip(encode(events).lines, expected.lines, strict=True):
+            row, other_row = json.loads(line), json.loads(other)
+            assert payload_of(line) == payload_of(other)
+            assert parse_time(row.pop("time")) == parse_time(other_row.pop("time"))
+            assert row == other_row
+    assert direct > 50

@@ -8,6 +8,7 @@ each request (opentelemetry-proto, docs/specification.md).
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
@@ -16,6 +17,7 @@ from lakelog.formats import otlp
 from lakelog.formats.format import EventMembers
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
+from lakelog.server.protocols.otlp_logs import NotPlain, log_events
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
 
 PROTOBUF = "application/x-protobuf"
@@ -100,6 +102,9 @@ def _of_protobuf(signal: str, body: bytes) -> list[EventMembers]:
         request.ParseFromString(body)
     except Exception:  # google.protobuf.message.DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
+    if signal == "logs":
+        with contextlib.suppress(NotPlain):
+            return log_events(request, _object)
     return otlp.events_of(_object(request))
 
 
