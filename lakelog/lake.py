@@ -104,7 +104,7 @@ class Lake:
         self._life = life_of(store.refs, branch)
         self._view_tables: tables.ViewTables | None = None
         self._writer: Writer | None = None
-        self._async_appends: async_append.AsyncAppends | None = None
+        self._async_appends: async_append.AsyncAppends[None] | None = None
         self._mutex = OrderedLock(Rank.LAKE)
         self._closed = False
 
@@ -130,7 +130,7 @@ class Lake:
                 self._async_appends = self._async_appends or async_append.AsyncAppends(
                     self.append_encoded
                 )
-        return await self._async_appends.append(as_list(events), is_by_content(dedupe))
+        return await self._async_appends.append(as_list(events), is_by_content(dedupe), None)
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""

@@ -76,6 +76,7 @@ class LakeServer:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.tails.join)
         await loop.run_in_executor(None, self.alerts.close)
+        await loop.run_in_executor(None, self.intake.close)
 
     def application(self) -> PathSwitch:
         """Return the ASGI application."""

@@ -1,41 +1,56 @@
 """Storing what requests bring: an answer is given once all of it is on disk.
 
 Requests that come at the same time share a write and a sync. The same request, sent again within
-ten minutes because its answer was lost, gets the first answer again and is not stored again; one
-that comes while the first is being stored waits for it. Records that are no events are in the
-quarantine before the answer tells of them.
+ten minutes because its answer was lost, is answered as the first time and not stored again, by this
+server or the one after a kill; one that comes while the first is being stored waits for it. Records
+that are no events are in the quarantine before the answer tells of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
+from lakelog.event.encode import EncodedBatch
 from lakelog.lake import Lake
+from lakelog.lake import open as open_lake
 from lakelog.server.arrivals import Arrivals, RequestRefused
 from lakelog.server.limits import ServerLimits
+from lakelog.server.request_journal import RequestJournal
 from lakelog.store.async_append import AsyncAppends
 
 _INLINE = 1 << 16
 """Bodies of fewer bytes are parsed in the loop: a thread would cost more."""
 _RETRY_SECONDS = "1"
+_KEY_BYTES = 16
 AnswerType = TypeVar("AnswerType")
 
 
 class EventIntake(Generic[AnswerType]):
-    """Stores the bodies of one server. Its methods run in one event loop."""
+    """Stores the bodies of one server. Its methods run in one event loop.
+
+    It has a writer of its own, so that the positions of what it stores are known before.
+    """
 
     def __init__(self, lake: Lake, limits: ServerLimits) -> None:
         self._lake, self._limits = lake, limits
-        self._appends = AsyncAppends(lake.append_encoded)
+        self._own = open_lake(lake.path, create=False, branch=lake.branch_name)
+        self._journal = RequestJournal(lake.path, limits.remembered_seconds)
+        self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
         self._waiting_bytes = 0
-        self._answers: OrderedDict[bytes, tuple[float, asyncio.Future[AnswerType]]] = OrderedDict()
+        self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
+
+    def load(self) -> None:
+        """Read which requests earlier servers stored. Raises OSError, LakelogError."""
+        self._journal.load(self._reached)
+
+    def close(self) -> None:
+        """Close its writer: nothing may wait to be stored any more."""
+        self._own.close()
 
     @contextmanager
     def room(self, size: int) -> Iterator[None]:
@@ -59,48 +74,65 @@ class EventIntake(Generic[AnswerType]):
     ) -> AnswerType:
         """Store a body once, and return its answer; `identity` tells requests of equal bodies
         apart. Raises RequestRefused, OSError, LakelogError: then it may be sent again."""
-        self._forget()
-        key = hashlib.sha256("\0".join(identity).encode() + b"\0" + body).digest()
-        earlier = self._answers.get(key)
-        if earlier is not None:
+        digest = hashlib.sha256("\0".join(identity).encode("utf-8", "replace") + b"\0" + body)
+        key = digest.digest()[:_KEY_BYTES]
+        running = self._running.get(key)
+        if running is not None:
             self.repeated += 1
-            return await asyncio.shield(earlier[1])
+            return await asyncio.shield(running)
         future: asyncio.Future[AnswerType] = asyncio.get_running_loop().create_future()
-        self._answers[key] = time.monotonic(), future
+        self._running[key] = future
         # It goes on where a client goes away, who may come again for the answer.
         try:
-            result = await self._stored(body, parse, answer)
+            result = answer(await self._stored(key, body, parse))
         except BaseException as error:
-            self._answers.pop(key, None)
             future.set_exception(error)
             future.exception()  # nobody may wait for it
             raise
+        finally:
+            del self._running[key]
         future.set_result(result)
         return result
 
-    async def _stored(
-        self, body: bytes, parse: Callable[[], Arrivals], answer: Callable[[Arrivals], AnswerType]
-    ) -> AnswerType:
+    async def _stored(self, key: bytes, body: bytes, parse: Callable[[], Arrivals]) -> Arrivals:
+        """Store what a body brings, or what is missing of it."""
         loop = asyncio.get_running_loop()
-        result = parse() if len(body) < _INLINE else await loop.run_in_executor(None, parse)
-        if result.encoded.ids:
-            await self._appends.store(result.encoded)
-        if result.rejects:
-            await loop.run_in_executor(None, self._set_aside, result)
-        self.stored += result.stored
-        self.rejects += len(result.rejects)
-        return answer(result)
+        arrivals = parse() if len(body) < _INLINE else await loop.run_in_executor(None, parse)
+        present, count = self._journal.stored(key), arrivals.stored
+        if present is not None and present >= count:
+            self.repeated += 1
+            return arrivals
+        if arrivals.rejects and not present:
+            # First, as a second time would do no harm.
+            await loop.run_in_executor(None, self._set_aside, arrivals)
+        missing = arrivals.encoded
+        if present:  # a kill came between its frames
+            lines = missing.lines[present:]
+            missing = EncodedBatch(b"\n".join(lines), missing.ids[present:], missing.keyed)
+        try:
+            await self._appends.store(missing, key)
+        except Exception:
+            with suppress(OSError):  # then the disk takes nothing at all
+                self._journal.cancel(self._own.writer().name, [key])
+            raise
+        self._journal.remember(key, len(missing.ids))
+        self.stored += len(missing.ids)
+        self.rejects += len(arrivals.rejects)
+        return arrivals
 
-    def _set_aside(self, result: Arrivals) -> None:
+    def _announce(self, group: list[tuple[bytes, EncodedBatch]]) -> None:
+        writer = self._own.writer()
+        requests = [(key, len(encoded.ids)) for key, encoded in group]
+        self._journal.announce(writer.name, writer.position, requests)
+
+    def _reached(self, writer: str, since: int) -> int:
+        """The position behind the last event of a writer that stored some since a time (us)."""
+        query = """SELECT max(position) + 1 FROM events
+            WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""
+        rows = self._lake.sql(query, {"origin": writer, "since": since}).fetchall()
+        return int(rows[0][0] or 0)
+
+    def _set_aside(self, arrivals: Arrivals) -> None:
         self._lake.quarantine(
-            [("http", reject.number, reject.reason, reject.record) for reject in result.rejects]
+            [("http", reject.number, reject.reason, reject.record) for reject in arrivals.rejects]
         )
-
-    def _forget(self) -> None:
-        """Forget answers that are too old to be ingest_request for again."""
-        until = time.monotonic() - self._limits.remembered_seconds
-        while self._answers:
-            began, future = next(iter(self._answers.values()))
-            if began > until or not future.done():
-                return
-            self._answers.popitem(last=False)

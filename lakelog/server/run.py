@@ -66,6 +66,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
             _require_closed(plan, tokens)
         gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
         server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
+        server.intake.load()
         scheme = "https" if plan.certificate else "http"
         url = f"{scheme}://{url_host(host)}:{port}"
         name = plan.host_names[0] if plan.host_names else url_host(host)

@@ -12,8 +12,9 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lakelog.event.encode import EncodedBatch, encode
 from lakelog.runtime import forks
@@ -22,37 +23,52 @@ from lakelog.store.receipt import Receipt
 
 _INLINE = 100
 """A batch of more events is encoded in the executor, too."""
-_Waiting = tuple[EncodedBatch, asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
+LabelType = TypeVar("LabelType")
 
 
-class AsyncAppends:
-    """Collects the appends of all tasks and loops; `store` is durable when it returns."""
+@dataclass(frozen=True)
+class _Waiting(Generic[LabelType]):
+    encoded: EncodedBatch
+    tag: LabelType
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Receipt]
 
-    def __init__(self, store: Callable[[EncodedBatch], Receipt]) -> None:
-        self._store_now = store
+
+class AsyncAppends(Generic[LabelType]):
+    """Collects the appends of all tasks and loops; `store` is durable when it returns.
+
+    `announce` is called with what is stored together, before it is.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[EncodedBatch], Receipt],
+        announce: Callable[[list[tuple[LabelType, EncodedBatch]]], None] | None = None,
+    ) -> None:
+        self._store_now, self._announce = store, announce
         self._reset()
         _ALL.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Waiting[LabelType]] = []
         self._is_running = False
 
-    async def append(self, events: list[Any], content: bool) -> Receipt:
+    async def append(self, events: list[Any], content: bool, tag: LabelType) -> Receipt:
         """Store events; return once they are durable. Raises what `Lake.append` does."""
         loop = asyncio.get_running_loop()
         if len(events) <= _INLINE:
             encoded = encode(events, content)
         else:
             encoded = await loop.run_in_executor(None, partial(encode, events, content))
-        return await self.store(encoded)
+        return await self.store(encoded, tag)
 
-    async def store(self, encoded: EncodedBatch) -> Receipt:
+    async def store(self, encoded: EncodedBatch, tag: LabelType) -> Receipt:
         """Store encoded events, as `append` does."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
         with self._lock:
-            self._waiting.append((encoded, loop, future))
+            self._waiting.append(_Waiting(encoded, tag, loop, future))
             starts, self._is_running = not self._is_running, True
         if starts:
             loop.run_in_executor(None, self._run)
@@ -65,17 +81,25 @@ class AsyncAppends:
                 if not group:
                     self._is_running = False
                     return
-            batches = [encoded for encoded, _, _ in group]
+            batches = [each.encoded for each in group]
             try:
+                if self._announce is not None:
+                    self._announce([(each.tag, each.encoded) for each in group])
                 outcomes: list[Any] = _split(self._store_now(_merged(batches)), batches)
             except BaseException as error:
                 outcomes = [error] * len(group)
-            for (_, loop, future), outcome in zip(group, outcomes, strict=True):
+            # One call for all of a loop: each wakes it up.
+            for loop in {each.loop for each in group}:
+                settled = [
+                    (each.future, outcome)
+                    for each, outcome in zip(group, outcomes, strict=True)
+                    if each.loop is loop
+                ]
                 with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile
-                    loop.call_soon_threadsafe(_settle, future, outcome)
+                    loop.call_soon_threadsafe(_settle_all, settled)
 
 
-_ALL: Living[AsyncAppends] = Living()
+_ALL: Living[AsyncAppends[Any]] = Living()
 
 
 def _after_fork() -> None:
@@ -84,6 +108,11 @@ def _after_fork() -> None:
 
 
 forks.after_in_child(_after_fork)
+
+
+def _settle_all(settled: list[tuple[asyncio.Future[Receipt], Any]]) -> None:
+    for future, outcome in settled:
+        _settle(future, outcome)
 
 
 def _settle(future: asyncio.Future[Receipt], outcome: Any) -> None:

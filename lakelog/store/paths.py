@@ -21,6 +21,7 @@
     policy.toml                                   who may do what; written by people
     machine.json                                  whose saved states are its own
     server/tokens.json                            who may use its server
+    server/requests/TIME-RANDOM                   which requests its server stored
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch

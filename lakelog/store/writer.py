@@ -124,7 +124,7 @@ class Writer:
     def _reset(self) -> None:
         self._host = hosts.host_name()
         self._name = hosts.new_writer(self._host)
-        self._n, self._sequence, self._position, self._last = 0, 0, 0, -1
+        self._n, self._sequence, self.position, self._last = 0, 0, 0, -1
         self._is_protected = False  # whether a file of ours keeps the branch from being deleted
         self._doubtful: list[int] = []
         self._is_in_doubt = False  # whether a file with a name may have the frame
@@ -236,9 +236,9 @@ class Writer:
         events = sum([batch.events for batch in group])
         flags, stamp = group[0].flags, self._clock.stamp()
         frame = wal.encode_frame(
-            lines, events, self._sequence, flags, self._position, stamp, self._compressor
+            lines, events, self._sequence, flags, self.position, stamp, self._compressor
         )
-        raw, position = len(lines) + 1, self._position
+        raw, position = len(lines) + 1, self.position
         try:
             self._store_frame(frame)
             # After the sync, before a caller returns: who sees the event may append a later one.
@@ -248,7 +248,7 @@ class Writer:
             raise
         # No call in between, where Ctrl-C is seen: nobody would read a second frame of a sequence.
         self._last, self._sequence = self._sequence, self._sequence + 1
-        self._position += events
+        self.position += events
         self._raw += raw
         self._events += events
         for batch in group:
@@ -376,7 +376,7 @@ class Writer:
         self._poison()
         self._doubtful.append(self._sequence)
         self._sequence, self._n = self._sequence + 1, self._n + 1
-        self._position += events
+        self.position += events
 
     def _poison(self) -> None:
         """Abandon a file after a failed write or sync; never touch it again.

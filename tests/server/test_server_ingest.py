@@ -6,6 +6,8 @@ import gzip
 import http.client
 import json
 import random
+import shutil
+import struct
 import threading
 import time
 import zlib
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
+import lakelog
 from lakelog.event.encode import encode, parse_time, payload_of
 from lakelog.formats import otlp as otlp_format
 from lakelog.server.protocols import otlp, otlp_logs
@@ -434,3 +437,57 @@ def test_log_records_of_protobuf_are_those_of_their_json() -> None:
             assert parse_time(row.pop("time")) == parse_time(other_row.pop("time"))
             assert row == other_row
     assert direct > 50
+
+
+def test_the_same_request_after_a_kill_is_not_stored_again(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    path, bodies = tmp_path / "lake", [lines({"data": {"n": n}}, {"data": {}}) for n in range(5)]
+    bad = b'{"n":1}\nnot json\n'
+    with serving(path) as server:
+        replies = [server.ask("/ingest", body).json for body in (*bodies, bad)]
+        server.kill()
+    for _ in range(2):
+        with serving(path) as server:
+            assert [server.ask("/ingest", body).json for body in (*bodies, bad)] == replies
+            assert len(server.events()) == 11
+            assert len(server.events("SELECT * FROM quarantine")) == 1
+            server.kill()
+    with serving(path) as server:
+        assert server.ask("/ingest", bodies[0], {"idempotency-key": "2"}).status == 200
+        assert len(server.events()) == 13
+
+
+def test_a_request_of_which_a_kill_left_a_part_is_completed(tmp_path: Path) -> None:
+    """The record of a request is there, and the first of its events: as between two frames."""
+    need_module("uvicorn")
+    path, body = tmp_path / "lake", lines(*({"data": {"n": n}} for n in range(6)))
+    with serving(path) as server:
+        server.ask("/ingest", body)
+        (record,) = (path / "server" / "requests").iterdir()
+        server.kill()
+    content = record.read_bytes()
+    shutil.rmtree(path)
+    with lakelog.open(path) as lake:
+        lake.append([{"type": "log", "data": {"n": n}} for n in range(2)])
+        writer = lake.writer().name
+    (path / "server" / "requests").mkdir(parents=True)
+    content = content[:24] + writer.encode().ljust(40, b"\0") + content[64:-4]
+    record.write_bytes(content + struct.pack("<I", zlib.crc32(content)))
+    with serving(path) as server:
+        assert server.ask("/ingest", body).json == {"accepted": 6, "rejected": 0}
+        assert [json.loads(event["data"])["n"] for event in server.events()] == [*range(6)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "empty"])
+def test_a_damaged_journal_of_requests_stops_nothing(tmp_path: Path, damage: str) -> None:
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    with serving(path) as server:
+        server.ask("/ingest", lines({"data": {"n": 1}}))
+        (record,) = (path / "server" / "requests").iterdir()
+        server.kill()
+    content = record.read_bytes()
+    changed = {"cut": content[:-7], "flipped": content[:70] + b"\0" * 20 + content[90:]}
+    record.write_bytes({**changed, "foreign": b"x" * 500, "empty": b""}[damage])
+    with serving(path) as server:
+        assert server.ask("/ingest", lines({"data": {"n": 2}})).status == 200

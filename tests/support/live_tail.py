@@ -32,9 +32,13 @@ class StreamClient:
         head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
         self._socket.sendall(f"GET /tail?{urlencode(query)} HTTP/1.1\r\n{head}\r\n".encode())
         self._file = self._socket.makefile("rb")
-        self.status = int(self._file.readline().split()[1])
-        while self._file.readline().strip():
-            pass
+        try:
+            self.status = int(self._file.readline().split()[1])
+            while self._file.readline().strip():
+                pass
+        except (OSError, IndexError):
+            self.close()
+            raise ConnectionError("the server ended the connection") from None
 
     def close(self) -> None:
         self._file.close()

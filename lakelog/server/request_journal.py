@@ -1,0 +1,139 @@
+"""Which requests were stored in the last ten minutes, also by a server that was killed.
+
+Before the events of requests are stored together, a record says whose they are, and at which
+positions of the writer they will stand. The next server knows the requests from it, and the events
+say how many of them got there: a kill between the two is no case of its own. A record is one write
+without a sync: it outlives the process, not the machine.
+
+    magic "LLRQ", number of requests (4), first position (8), time in us (8), writer (32 bytes)
+    for each request: its key (16), its events (4)
+    CRC-32 of all this (4)
+
+Numbers are little-endian. A record "LLRX" has the same form, and takes requests back whose events
+could not be stored. Files are begun by the minute, and removed when they are old.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from lakelog.store import disk
+
+_HEAD, _ENTRY = struct.Struct("<4sIQQ40s"), struct.Struct("<16sI")
+_STORED, _CANCELED = b"LLRQ", b"LLRX"
+_FILE_US = 60_000_000
+_REQUESTS_MAX = 500_000
+"""Requests of each of the two generations that are remembered."""
+_SIZE_MAX = 1 << 28
+Requests = Iterable[tuple[bytes, int]]
+
+
+@dataclass(frozen=True)
+class _Record:
+    magic: bytes
+    first: int
+    time: int
+    writer: str
+    requests: tuple[tuple[bytes, int], ...]
+
+    @property
+    def end(self) -> int:
+        return self.first + sum(count for _, count in self.requests)
+
+
+class RequestJournal:
+    """The requests of one lake, in memory and in `server/requests`."""
+
+    def __init__(self, root: str, seconds: float) -> None:
+        self._directory = os.path.join(root, "server", "requests")
+        self._lifetime = int(seconds * 1_000_000)
+        self._recent: dict[bytes, int] = {}
+        self._older: dict[bytes, int] = {}
+        self._turned = disk.now_us()
+        self._path, self._begun = "", 0
+
+    def load(self, reached: Callable[[str, int], int]) -> None:
+        """Read what earlier servers left; `reached` says which position a writer came to with the
+        events that it stored since a time in us. Raises OSError, LakelogError."""
+        oldest = disk.now_us() - self._lifetime
+        contents = (disk.read(path, _SIZE_MAX) for path in self._files())
+        records = [r for content in contents for r in _records(content) if r.time >= oldest]
+        ends = {
+            writer: reached(writer, oldest)
+            for writer in {record.writer for record in records if record.end > record.first}
+        }
+        for record in records:
+            position = record.first
+            for key, count in record.requests:
+                if record.magic == _CANCELED:
+                    self._recent.pop(key, None)
+                    continue
+                stored = min(max(ends.get(record.writer, 0) - position, 0), count)
+                position += count
+                if stored or not count:
+                    self.remember(key, stored)
+
+    def stored(self, key: bytes) -> int | None:
+        """How many events of a request are stored; None for one that is not known."""
+        count = self._recent.get(key)
+        return self._older.get(key) if count is None else count
+
+    def remember(self, key: bytes, count: int) -> None:
+        """So many more events of a request are stored."""
+        is_old = disk.now_us() - self._turned > self._lifetime
+        if is_old or len(self._recent) >= _REQUESTS_MAX:
+            self._older, self._recent, self._turned = self._recent, {}, disk.now_us()
+        self._recent[key] = (self.stored(key) or 0) + count
+
+    def announce(self, writer: str, first: int, requests: Requests) -> None:
+        """Say which requests are stored next, from a position on. Raises OSError."""
+        self._write(_STORED, writer, first, requests)
+
+    def cancel(self, writer: str, keys: Iterable[bytes]) -> None:
+        """Say that requests were not stored. Raises OSError."""
+        self._write(_CANCELED, writer, 0, [(key, 0) for key in keys])
+
+    def _write(self, magic: bytes, writer: str, first: int, requests: Requests) -> None:
+        entries = [_ENTRY.pack(key, count) for key, count in requests]
+        moment = disk.now_us()
+        head = _HEAD.pack(magic, len(entries), first, moment, writer.encode())
+        record = head + b"".join(entries)
+        if moment - self._begun > _FILE_US:
+            self._begin(moment)
+        disk.append_line(self._path, record + struct.pack("<I", zlib.crc32(record)))
+
+    def _begin(self, moment: int) -> None:
+        disk.make_dirs(self._directory)
+        for path in self._files():
+            name = os.path.basename(path).partition("-")[0]
+            if int(name) < moment - self._lifetime - _FILE_US:
+                disk.unlink(path)
+        name = f"{moment:020d}-{disk.random_hex(4)}"
+        self._path, self._begun = os.path.join(self._directory, name), moment
+
+    def _files(self) -> list[str]:
+        names = sorted(disk.listing(self._directory)) if os.path.isdir(self._directory) else []
+        return [
+            os.path.join(self._directory, name)
+            for name in names
+            if name.partition("-")[0].isdigit()
+        ]
+
+
+def _records(data: bytes) -> Iterator[_Record]:
+    """The records of a file, up to one that was cut off."""
+    place = 0
+    while place + _HEAD.size <= len(data):
+        magic, count, first, moment, writer = _HEAD.unpack_from(data, place)
+        end = place + _HEAD.size + count * _ENTRY.size
+        if magic not in (_STORED, _CANCELED) or end + 4 > len(data):
+            return
+        if zlib.crc32(data[place:end]) != struct.unpack_from("<I", data, end)[0]:
+            return
+        requests = tuple(_ENTRY.iter_unpack(data[place + _HEAD.size : end]))
+        yield _Record(magic, first, moment, writer.rstrip(b"\0").decode("latin-1"), requests)
+        place = end + 4
