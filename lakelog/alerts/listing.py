@@ -97,8 +97,10 @@ def _rule(rule: AlertRule, standing: AlertStanding, status: RuleStatus, moment: 
 
 def question(rule: AlertRule) -> str:
     """A rule's question in one line."""
-    source = rule.search or (f"view {rule.view}" if rule.view else rule.query)
-    return f"{' '.join(source.split())} {rule.threshold}".strip()
+    if rule.search:
+        return f"count of {' '.join(rule.search.split())} {rule.threshold}"
+    source = f"view {rule.view}" if rule.view else " ".join(rule.query.split())
+    return f"{source} {rule.threshold}".strip()
 
 
 def note(rule: AlertRule, status: RuleStatus, receivers: list[JsonObject], moment: int) -> str:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from lakelog.alerts.judgement import AlertChange
 from lakelog.alerts.rule import AlertRule
-from lakelog.alerts.standing import FIRING, RESOLVED, text_of
+from lakelog.alerts.standing import FIRING, RESOLVED, micros_of, text_of
 from lakelog.event.types import JsonObject
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _FOREVER = "9999-01-01T00:00:00Z"
 """When an alert that fires ends, for a receiver that would else take it for ended by itself."""
+_SKEW_US = 60_000_000
+"""How far the clock of a receiver may be behind ours: what ends in its future has not ended."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,16 @@ def alertmanager_alert(notice: Notice) -> JsonObject:
         "labels": {**document["rule_labels"], **document["labels"], **names},
         "annotations": annotations,
         "startsAt": document["since"] if is_firing else document["fired"],
-        "endsAt": _FOREVER if is_firing else document["since"],
+        "endsAt": _FOREVER if is_firing else _ended(document),
     }
     # It refuses an address without a host.
     return alert | ({"generatorURL": document["link"]} if "://" in document["link"] else {})
+
+
+def _ended(document: JsonObject) -> str:
+    """When an alert ended, so early that a clock behind ours takes it for ended."""
+    begin, end = micros_of(document["fired"]), micros_of(document["since"])
+    return text_of(max(begin + 1_000, end - _SKEW_US))
 
 
 def alertmanager_body(notice: Notice) -> JsonObject:

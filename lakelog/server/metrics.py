@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lakelog.alerts import glance
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 
@@ -70,7 +71,11 @@ class ServerMetrics:
                 self._workers.killed,
             ),
         }
+        alerts = glance(self._lake)
         gauges = {
+            "lakelog_alert_rules": ("Alert rules.", alerts["rules"]),
+            "lakelog_alert_rules_failing": ("Rules that cannot be answered.", alerts["errors"]),
+            "lakelog_alert_rows_firing": ("Rows that fire by the last answers.", alerts["rows"]),
             "lakelog_queries_running": ("Queries being answered.", self._workers.running),
             "lakelog_events": ("Events of the lake.", self._lake.count()),
             "lakelog_tail_clients": ("Clients of live tails.", self._tails.clients),

@@ -30,6 +30,7 @@ from tests.support.tree import SHARED
 SHARED_DATA = "../shared"
 MOUNTS = "root with mount rights"
 PROGRAMS = {
+    "amtool": "prometheus-alertmanager",
     "bash": "bash",
     "chromium": "chromium",
     "docker-registry": "docker-registry",
@@ -52,6 +53,8 @@ PROGRAMS = {
     "npm": "npm",
     "pg_ctl": "postgresql",
     "podman": "podman",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
     "rsyslogd": "rsyslog",
     "runc": "runc",
