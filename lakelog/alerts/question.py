@@ -42,7 +42,7 @@ NO_ALERTS = f"NOT (source IS NOT DISTINCT FROM 'lakelog' AND type IN ('{ALERT}',
 """SQL for the events that rules see."""
 ROWS_MAX = 1_000
 LABEL_MAX = 500
-_MEMORY = 512_000_000
+_MEMORY, _SPILL = 512_000_000, "2GB"
 _LABELS = re.compile(r"VARCHAR|ENUM.*|BOOLEAN|UUID|STRING|bool|str", re.I)
 _NUMBERS = re.compile(
     r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM|NUMBER", re.I
@@ -72,6 +72,8 @@ class RuleQueries:
         store = Store(lake.store.paths.root, lake.store.lake_id, limits)
         self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
         self._views = views.ViewTables(self._session)
+        # A question that never ends must not fill the disk before its time is over.
+        self._session.connect().execute(f"SET max_temp_directory_size = '{_SPILL}'")
         self._stop = stop or threading.Event()
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ PAUSE = 0.5
 _RETRY = 5.0
 SAMPLED_MAX = 20
 """Alerts of one answer that get samples."""
+_SAMPLING_SECONDS = 5.0
+"""After so long the others of an answer are told without."""
 _ERROR_MAX = 500
 
 
@@ -203,9 +205,11 @@ class Evaluator:
         """Make changes durable, with all that receivers will be told."""
         sinks = [{"id": sink_id(sink), "to": shown(sink)} for sink in rule.sinks]
         number, events = self._log.read().number, list[Event]()
+        until_sampled = time.monotonic() + _SAMPLING_SECONDS
         for place, change in enumerate(changes):
             lines: list[str] = []
-            if change.state == FIRING and place < SAMPLED_MAX and self._queries is not None:
+            is_early = place < SAMPLED_MAX and time.monotonic() < until_sampled
+            if change.state == FIRING and is_early and self._queries is not None:
                 lines = samples.samples(self._queries, rule, change.labels, since, until)
             document = document_of(
                 rule,

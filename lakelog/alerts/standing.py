@@ -8,6 +8,7 @@ is alone and has read all before it, so the numbers hold however the clock jumpe
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import threading
@@ -176,7 +177,9 @@ def read_standing(lake: Lake) -> AlertStanding:
     """Return where the alerts of a branch stand, by its events."""
     standing = AlertStanding()
     for event_type, document in documents(lake):
-        standing.add(event_type, document)
+        # Whoever may append may append what only looks like it: that changes nothing.
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            standing.add(event_type, document)
     return standing
 
 
@@ -184,7 +187,8 @@ def documents(lake: Lake, newest: int = _ALL) -> list[tuple[str, JsonObject]]:
     """Return the newest events of alerts, each its type and document, in their order."""
     follower = follow.Follower(lake.store, lake.branch_name, lake.engine, OWN)
     rows = follower.last(newest).to_pylist()
-    return sorted(((row["type"], orjson.loads(row["data"])) for row in rows), key=_order)
+    entries = [(row["type"], _document(row["type"], row["data"])) for row in rows]
+    return sorted(((name, document) for name, document in entries if document), key=_order)
 
 
 def change_event(document: JsonObject) -> Event:
@@ -216,6 +220,37 @@ def text_of(time_us: int) -> str:
     return micros(time_us)
 
 
+def _document(event_type: str, data: str | None) -> JsonObject:
+    """The document of an event, empty for one that is none, as anybody may append."""
+    try:
+        document: JsonObject = orjson.loads(data or "")
+        is_whole = all(isinstance(document[n], t) for n, t in _MEMBERS[event_type].items())
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return document if is_whole else {}
+
+
 def _order(entry: tuple[str, JsonObject]) -> tuple[int, int]:
     event_type, document = entry
-    return int(document["number"]), int(document.get("attempt", 0)) if event_type == DELIVERY else 0
+    return document["number"], document["attempt"] if event_type == DELIVERY else 0
+
+
+_CHANGE: dict[str, type] = dict.fromkeys(
+    ("id", "rule", "state", "severity", "since", "time", "message", "threshold", "link"), str
+)
+_MEMBERS: dict[str, dict[str, type]] = {
+    ALERT: {
+        **_CHANGE,
+        "number": int,
+        "labels": dict,
+        "rule_labels": dict,
+        "sinks": list,
+        "samples": list,
+    },
+    DELIVERY: {
+        **dict.fromkeys(("change", "rule", "sink", "to", "outcome", "time"), str),
+        "number": int,
+        "attempt": int,
+    },
+}
+"""What the documents of events have at least."""

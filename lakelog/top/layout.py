@@ -65,12 +65,13 @@ def frame(
         lines += _wrapped(_rates(figures), width)
         if len(figures.looks) > 2:
             lines.append(_sparkline(figures, options, width))
+    lines += _wrapped([_figure(name, value) for name, value in options.notes], width)
+    lines += _wrapped([_lag(lag) for lag in lags], width)[:4]
     lines += _wrapped(_storage(figures), width)
     lines += _wrapped(_machine(machine), width)
-    lines += _wrapped([_figure(name, value) for name, value in options.notes], width)
-    if lags:
-        lines += _wrapped([_lag(lag) for lag in lags], width)[:4]
     height = options.height or 40
+    # On a small screen the events count for more than the machine.
+    lines = lines[: max(height // 2, 4)]
     space = height - len(lines) - bool(options.footer)
     newest = [e for e in figures.newest if _matches(e, options.pattern)]
     rows = max(0, min(10, (space - 2) // 2))

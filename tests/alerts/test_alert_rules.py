@@ -176,6 +176,7 @@ BAD = {
     "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t": (
         "ran longer than 0.3 s"
     ),
+    "SELECT string_agg(repeat('x', 1000000), '') AS a FROM range(5000)": "[Mm]emory|longer",
     "SELECT 'text' AS value FROM range(1)": "no number",
 }
 
@@ -257,6 +258,18 @@ def test_a_removed_rule_resolves_what_was_told(alerts: AlertLake) -> None:
     assert not overview(alerts.lake)["alerts"]
     state = alerts.lake.store.state("main")
     assert not list(alerts.lake.store.manifests.records(state, "alert"))
+
+
+def test_events_that_only_look_like_those_of_alerts_change_nothing(alerts: AlertLake) -> None:
+    """Whoever may append may append them."""
+    alerts.add()
+    for data in (None, "text", [1], {}, {"number": "x"}, {"number": 9, "rule": "r", "labels": 1}):
+        for name in ("lakelog.alert", "lakelog.alert.delivery"):
+            alerts.lake.append({"type": name, "source": "lakelog", "data": data})
+    alerts.errors(1)
+    assert len(alerts.round()) == 1
+    assert overview(alerts.lake)["rules"][0]["firing"] == 1
+    assert alerts.changes() == [("web", "firing")]
 
 
 def test_one_process_at_a_time_evaluates(make_lake: MakeLake) -> None:
