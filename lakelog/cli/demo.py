@@ -27,7 +27,9 @@ from lakelog.cli import sample
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import ProgressLine, has_colour, many, paint, width
+from lakelog.cli.rounds import stop_at_signals
 from lakelog.runtime import interpreter
+from lakelog.server import ServerPlan, require_packages, serve
 from lakelog.store.paths import Paths
 
 WRITERS = 4
@@ -47,6 +49,7 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
 @verb("""
     lakelog demo
     lakelog demo --sample data/sample.jsonl --keep
+    lakelog demo --serve
 """)
 def demo(
     app: App,
@@ -62,6 +65,7 @@ def demo(
         allow_from_autoenv=False,
     ),
     keep: bool = flag("--keep", "Keep the lake, as ./demo-lake."),
+    is_served: bool = flag("--serve", "Then show it in a browser, until Ctrl-C."),
 ) -> None:
     """Take a tour: collect, query, tag, verify, roll back. It takes 15 seconds.
 
@@ -70,14 +74,29 @@ def demo(
     lake_path = place or ("demo-lake" if keep else None)
     if lake_path is not None and os.path.exists(lake_path):
         raise click.UsageError(f"{lake_path} already exists: choose another directory with --lake")
+    if is_served:
+        require_packages()
     lines = _lines(path)
     # Each writer needs a line, and some must be left for the file that is ingested.
     if len(lines) < WRITERS * LATER:
         raise click.UsageError(f"{path} has {many(len(lines), 'line')}: the demo needs more")
     with tempfile.TemporaryDirectory(prefix="lakelog-demo-") as scratch:
-        Tour(app, lake_path or f"{scratch}/lake", scratch, lines).run()
+        demo_path = lake_path or f"{scratch}/lake"
+        Tour(app, demo_path, scratch, lines).run()
+        if is_served:
+            _serve(app, demo_path)
     if lake_path is not None:
         _print(f"\nThe lake is kept: lakelog --lake {lake_path} stats")
+
+
+def _serve(app: App, path: str) -> None:
+    """Serve the lake on a free port, until Ctrl-C."""
+
+    def started(url: str) -> None:
+        app.say(f"open {url} in a browser; Ctrl-C ends it")
+
+    with stop_at_signals(), lakes.open(path) as lake:
+        serve(lake, ServerPlan(port=0), started)
 
 
 class Tour:

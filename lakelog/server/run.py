@@ -57,7 +57,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
 
     Raises InvalidSetting where it would be open to others, MissingPackage, OSError.
     """
-    _require_packages()
+    require_packages()
     with contextlib.closing(_listener(plan)) as listener:
         host, port = listener.getsockname()[:2]
         tokens = TokenFile(lake.path)
@@ -84,7 +84,8 @@ def url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raise MissingPackage where a server could not run."""
     try:
         for package in ("uvicorn", "httptools", "starlette", "wsproto", "prometheus_client"):
             importlib.import_module(package)

@@ -49,7 +49,7 @@ function show(body, { evaluated, rules, alerts, silences, changes }, frame, bloc
       el("td", {}, may && el("button", { onclick: async (event) => { event.target.disabled = true; try { await change("alerts/unsilence", { id: each.id }); } catch (error) { say(error.message); } block.refresh(); } }, "End"))))) : command("lakelog alerts silence rule=errors --for 2h -m 'new disks'"),
     el("h2", {}, "What changed, and who was told"),
     changes.length ? table("Changes", [["time", "num"], ["what"], ["rule"], ["labels"]], changes.slice(0, 100).map((each) => el("tr", {},
-      el("td", { class: "num", title: fullTime(ms(each.time)) }, relative(ms(each.time))), el("td", {}, each.event === "change" ? state(each.state) : el("span", { class: "soft value" }, `${each.state || each.outcome || "told"} ${each.sink || each.to || ""}`)), el("td", { class: "value" }, each.rule), el("td", {}, each.labels && labels(each.labels))))) : el("p", { class: "soft" }, "Nothing has fired yet."));
+      el("td", { class: "num", title: fullTime(ms(each.time)) }, relative(ms(each.time))), el("td", {}, each.event === "change" ? state(each.state) : el("span", { class: "soft value" }, `${each.outcome || "told"}: ${each.to || each.sink || ""}`)), el("td", { class: "value" }, each.rule), el("td", {}, each.labels && labels(each.labels))))) : el("p", { class: "soft" }, "Nothing has fired yet."));
 }
 
 function silenceForm(alert, block) {
