@@ -86,7 +86,7 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
-    "anomalies": "novelty",
+    "anomalies": "novelty baseline series findings",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
         dataset staging provenance leaks report documents trainingset rebuild compare agreement

@@ -1,7 +1,8 @@
-"""Anomalies: values that are unusual for their series.
+"""Anomalies: what is unusual in a lake, and values that are unusual for their series.
 
-`score_rows` says how unusual each value of a series is, as a `NoveltyDetector` does; a score of
-`THRESHOLD` or more is worth a look.
+`incidents` are findings that belong together, each with the query that shows it; `finding_records`
+and `finding_events` make rows and events of them. `score_rows` says how unusual each value of a
+series is, as a `NoveltyDetector` does; a score of `THRESHOLD` or more is worth a look.
 """
 
 from __future__ import annotations
@@ -11,8 +12,33 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.anomalies.findings import (
+        EVERY,
+        AnomalyFinding,
+        Incident,
+        finding_events,
+        finding_records,
+        incidents,
+    )
     from lakelog.anomalies.novelty import SCORE, THRESHOLD, NoveltyDetector, score_rows
 
-__all__ = ["SCORE", "THRESHOLD", "NoveltyDetector", "score_rows"]
+__all__ = [
+    "EVERY",
+    "SCORE",
+    "THRESHOLD",
+    "AnomalyFinding",
+    "Incident",
+    "NoveltyDetector",
+    "finding_events",
+    "finding_records",
+    "incidents",
+    "score_rows",
+]
 
-__getattr__ = lazy_face(__name__, {"novelty": "SCORE THRESHOLD NoveltyDetector score_rows"})
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "findings": "EVERY AnomalyFinding Incident finding_events finding_records incidents",
+        "novelty": "SCORE THRESHOLD NoveltyDetector score_rows",
+    },
+)

@@ -45,7 +45,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sql": ("query", "run SQL over the events, or open the SQL shell"),
         "search": ("search", "find events by words; count them, and see when they were"),
         "trace": ("trace", "show what one request caused, as a tree"),
-        "anomalies": ("anomalies", "find unusual values of a series"),
+        "anomalies": ("anomalies", "find what was unusual, and unusual values of a series"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "tail": ("tail", "show the last events; -f follows live ones"),
         "top": ("top", "watch rates, errors, lag and the machine live"),

@@ -1,25 +1,107 @@
-"""anomalies: how unusual each value of a series is."""
+"""anomalies: what was unusual in a lake, and how unusual each value of a series is."""
 
 from __future__ import annotations
 
 import csv
+import datetime
 import io
+import sys
+from collections.abc import Iterator
 
 import click
 
-from lakelog.anomalies import SCORE, THRESHOLD, score_rows
-from lakelog.cli.app import App, verb_group
-from lakelog.cli.options import argument, option
-from lakelog.cli.render.output import open_output
-from lakelog.cli.render.terminal import many
+from lakelog.anomalies import (
+    EVERY,
+    SCORE,
+    THRESHOLD,
+    AnomalyFinding,
+    Incident,
+    finding_events,
+    finding_records,
+    incidents,
+    score_rows,
+)
+from lakelog.cli.app import App, state_option, verb_group
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render import terminal
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words, open_output
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import many, paint
+from lakelog.render.formats import of_records
 
 
-@verb_group("""
+@verb_group(
+    """
+    lakelog anomalies
+    lakelog anomalies --since 7d --every 15m
+    lakelog anomalies --explain
+    lakelog anomalies --record
     lakelog anomalies score latency.csv -o scored.csv
-    lakelog anomalies score - < latency.csv
-""")
-def anomalies() -> None:
-    """Find values that are unusual for their series."""
+""",
+    invoke_without_command=True,
+)
+def anomalies(
+    app: App,
+    since: str | None = option(
+        "--since TIME", "Since TIME: a time, or 2h for two hours before the newest event."
+    ),
+    until: str | None = option("--until TIME", "Before TIME."),
+    every: str = option("--every SPAN", "Count events by spans of this length.", shown=EVERY),
+    ref: str | None = state_option("Those of a tag, branch, snapshot or time."),
+    explain: bool = flag("--explain", "Show the query for the events of each finding."),
+    record: bool = flag("--record", "Append each finding once, as an event of type ANOMALY."),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """List what was unusual in the last day of events.
+
+    Rates by source and type, errors by source, numeric fields, and messages that are
+    new are compared with what was usual in 14 days before. Findings that are close in
+    time are one incident, and its first one may be the cause.
+    """
+    if invoked := click.get_current_context().invoked_subcommand:
+        if since or until or ref or explain or record:
+            raise click.UsageError(f"options of {invoked} come after it")
+        return
+    if record and ref:
+        raise click.UsageError("--record and --at do not go together")
+    with app.open() as lake:
+        incident_list = incidents(
+            lake.at(ref) if ref else lake, since=since, until=until, every=every
+        )
+        if record:
+            lake.append(finding_events(incident_list))
+    emit_words(
+        of_records(finding_records(incident_list)),
+        target,
+        lambda: "".join(_lines(incident_list, explain)),
+    )
+
+
+def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:
+    """Each incident with its findings, for a terminal."""
+    if not incident_list:
+        yield "nothing unusual\n"
+    width = terminal.width()
+    for incident in incident_list:
+        begin, end = (_clock(moment) for moment in (incident.start_us, incident.end_us))
+        yield paint(f"{begin} to {end}\n", sys.stdout, bold=True)
+        for finding in incident.findings:
+            line = f"  {_clock(finding.start_us)[11:]}  {cell(_described(finding))}"
+            yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
+            if explain:
+                yield paint(f"         {cell(finding.query)}\n", sys.stdout, dim=True)
+
+
+def _described(finding: AnomalyFinding) -> str:
+    if finding.aspect == "pattern":
+        return f"new message, {finding.observed:,.0f} times: {finding.series}"
+    arrow = "↑" if finding.deviations > 0 else "↓"
+    usual, observed = f"{finding.expected:.3g}", f"{finding.observed:.3g}"
+    return f"{arrow} {finding.series}: {observed}, usually {usual}"
+
+
+def _clock(moment_us: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(moment_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"
 
 
 @anomalies.verb(f"""

@@ -1,0 +1,136 @@
+"""The series of a lake: counts by source and type, errors by source, and values of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.event import bookkeeping
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from lakelog.lake import Lake
+    from lakelog.pinned import PinnedLake
+
+    Values = npt.NDArray[np.float64]
+else:
+    np = Lazy("numpy")
+
+IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND type <> 'ANOMALY'"
+"""Findings that were recorded are no series themselves."""
+SERIES_MAX = 200
+"""Series that are looked at, those of the most events first."""
+EVENTS_MIN = 30
+_FIELDS_MAX = 20
+_NO_MEASURE = r"(?i)(^|_)(id|port|pid|line)\z"
+_FIELDS = f"""
+    SELECT type, key, count(*) AS events FROM (
+        SELECT type, unnest(json_keys(data)) AS key, data FROM (
+            SELECT type, data FROM events WHERE json_type(data) = 'OBJECT'
+            AND time >= $start AND time < $end AND {IS_LOOKED_AT}
+            USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)))
+    WHERE try_cast(data->>key AS DOUBLE) > 0 AND NOT regexp_matches(key, '{_NO_MEASURE}')
+    GROUP BY ALL HAVING count(DISTINCT data->>key) > 20
+        AND count(DISTINCT data->>key) < 0.98 * count(*)
+    ORDER BY events DESC, type, key LIMIT {_FIELDS_MAX}"""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Spans of equal length: when the first begins, in microseconds, how long each is, how many."""
+
+    start_us: int
+    length_us: int
+    count: int
+
+    @property
+    def end_us(self) -> int:
+        """When the last one ends."""
+        return self.start_us + self.length_us * self.count
+
+    def begin_us(self, index: int) -> int:
+        """When one begins."""
+        return self.start_us + self.length_us * index
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbers of events by span of time, or means of a field, with how many values each has.
+
+    `condition` is SQL for its events; `field` is "" for numbers of events."""
+
+    name: str
+    condition: str
+    field: str
+    values: Values
+    weights: Values
+
+
+def series_of(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
+    """Yield the series of a state, counts first."""
+    yield from _counts(state, spans)
+    yield from _fields(state, spans)
+
+
+def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
+    rows = _asked(
+        state,
+        spans,
+        "SELECT source, type, $span AS span, count(*) AS n,"
+        " count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors FROM events"
+        " WHERE time >= $start AND time < $end AND $data GROUP BY ALL",
+    )
+    counts: dict[tuple[str | None, str | None], Values] = {}
+    for source, type_, span, number, errors in rows:
+        for key, value in (((source, type_), number), ((source, None), errors)):
+            counts.setdefault(key, np.zeros(spans.count))[span] += value
+    ones = np.ones(spans.count)
+    frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
+    for source, type_ in frequent[:SERIES_MAX]:
+        values = counts[source, type_]
+        if type_ is None and values.sum() > 0:
+            name = f"errors of {source or 'no source'}"
+            condition = f"{_is(source)} AND level IN ('ERROR', 'FATAL')"
+            yield Series(name, condition, "", values, ones)
+        elif type_ is not None and values.sum() >= EVENTS_MIN:
+            name = f"{type_} of {source or 'no source'}"
+            yield Series(name, f"{_is(source)} AND type = {literal(type_)}", "", values, ones)
+
+
+def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
+    for type_, field, _ in _asked(state, spans, _FIELDS):
+        value = f"try_cast(data->>{literal(field)} AS DOUBLE)"
+        rows = _asked(
+            state,
+            spans,
+            f"SELECT source, $span AS span, avg(ln({value})) AS mean, count(*) AS n FROM events"
+            f" WHERE type = {literal(type_)} AND {value} > 0 AND isfinite({value})"
+            " AND time >= $start AND time < $end AND $data GROUP BY ALL",
+        )
+        by_source: dict[str | None, tuple[Values, Values]] = {}
+        for source, span, mean, number in rows:
+            if source not in by_source:
+                by_source[source] = np.full(spans.count, np.nan), np.ones(spans.count)
+            by_source[source][0][span], by_source[source][1][span] = mean, number
+        for source, (values, weights) in by_source.items():
+            condition = f"{_is(source)} AND type = {literal(type_)}"
+            name = f"{field} of {type_} of {source or 'no source'}"
+            yield Series(name, condition, field, values, weights)
+
+
+def _asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any, ...]]:
+    query = query.replace(
+        "$span", f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER"
+    ).replace("$data", IS_LOOKED_AT)
+    for name, moment in (("$start", spans.start_us), ("$end", spans.end_us)):
+        query = query.replace(name, f"make_timestamptz({moment})")
+    return state.sql(query).fetchall()
+
+
+def _is(source: str | None) -> str:
+    return "source IS NULL" if source is None else f"source = {literal(source)}"
