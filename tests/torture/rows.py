@@ -18,6 +18,7 @@ from tests.torture import (
     lives,
     lookalikes,
     planted,
+    queries,
     repairs,
     rotation,
     sequences,
@@ -52,6 +53,7 @@ ROWS: dict[str, Row] = {
         *clocks.ROWS,
         *leaks.ROWS,
         *forgeries.ROWS,
+        *queries.ROWS,
         *planted.ROWS,
     )
 }
