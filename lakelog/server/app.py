@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
-from lakelog.server import pages
+from lakelog.server import openapi, pages
 from lakelog.server.alerting import AlertThread
 from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
@@ -87,6 +87,7 @@ class LakeServer:
             self._route("/", self._front, None, ["GET", "HEAD"]),
             *(self._route(f"/{name}", self._moved, None) for name in pages.PAGES),
             self._route(f"{pages.FOLDER}{{name:path}}", self._page, None, ["GET", "HEAD"]),
+            self._route("/openapi.json", self._described, TokenScope.READ),
             self._route("/_license", self._license, TokenScope.INGEST),
             self._route(
                 "/sql", SqlEndpoint(self.workers, self.limits).answer, TokenScope.READ, ["POST"]
@@ -179,6 +180,9 @@ class LakeServer:
 
     async def _page(self, request: Request, caller: Caller) -> Answer:
         return pages.page(request.path_params["name"], request.headers)
+
+    async def _described(self, request: Request, caller: Caller) -> Answer:
+        return Answer(200, openapi.document(self.version, self.dashboard.answerers()))
 
     async def _license(self, request: Request, caller: Caller) -> Answer:
         return Answer(200, LICENSE, PRODUCT)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -66,6 +69,22 @@ def hogs(case: Case) -> None:
                 json.loads(body)
             case.verified(status != 200)
         assert server.stop() == 0
+
+
+def described(case: Case) -> None:
+    """Send what schemathesis makes of the document of the server: nothing is a fault of it."""
+    path = _lake(case)
+    with serving(path, "--query-seconds", "5", "--query-memory", "700") as server:
+        url = f"http://127.0.0.1:{server.port}/openapi.json"
+        options = ["--exclude-path", "/tail", "--exclude-path", "/mcp", "--no-color"]
+        options += ["--checks", "not_a_server_error", "--seed", str(case.start)]
+        options += ["--max-examples", str(case.some(20))]
+        process = subprocess.run(["st", "run", url, *options], capture_output=True, text=True)
+        passed = re.search(r"(\d+) generated, (\d+) passed", process.stdout)
+        assert passed is not None, process.stdout[-2_000:]
+        assert passed[1] == passed[2], process.stdout[-4_000:]
+        assert _count(server) >= 100
+    case.verified(int(passed[1]), int(passed[1]))
 
 
 def _lake(case: Case) -> Path:
@@ -152,9 +171,15 @@ def _missing() -> str:
     return "" if find_spec("uvicorn") else "it needs the extra server"
 
 
+def _missing_client() -> str:
+    return _missing() or ("" if shutil.which("st") else "it needs schemathesis (Python package)")
+
+
 ROWS = [
     Row("escapes", "SQL that tries to get out", 1_000, 1_000, 60, escapes,
         cases=-(-len(ESCAPES) // _ESCAPES), missing=_missing),
     Row("hogs", "queries that take all there is", len(HOGS) // 2, len(HOGS) // 2, 90, hogs,
         cases=-(-len(HOGS) // _HOGS), missing=_missing),
+    Row("openapi", "what the document of a server allows", 1_000, 5_000, 60, described,
+        missing=_missing_client),
 ]  # fmt: skip

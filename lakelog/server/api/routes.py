@@ -140,6 +140,13 @@ class DashboardApi:
             for name, answerer in CHANGE.items()
         ]
 
+    @staticmethod
+    def answerers() -> dict[tuple[str, str], Answerer]:
+        """What answers each method and path."""
+        questions = {("GET", f"/api/{name}"): answerer for name, answerer in READ.items()}
+        changes = {("POST", f"/api/{name}"): answerer for name, answerer in CHANGE.items()}
+        return questions | changes
+
     def close(self) -> None:
         """Answer nothing any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)

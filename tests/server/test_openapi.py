@@ -1,0 +1,44 @@
+"""The document of a server's paths: it has every route, and is one that programs understand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lakelog
+from lakelog.server.app import LakeServer
+from lakelog.server.gate import Gate
+from lakelog.server.limits import ServerLimits
+from lakelog.server.openapi import document
+from lakelog.server.pages import PAGES
+from lakelog.server.tokens import TokenFile
+from tests.support.requirements import need_module
+
+_NOT_DESCRIBED = {"/ws", "/tail", "/mcp", *(f"/{page}" for page in PAGES)}
+"""What takes any method, as a route, and pages for people."""
+
+
+def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    with lakelog.open(tmp_path / "lake") as lake:
+        gate = Gate(TokenFile(lake.path), is_local=True)
+        server = LakeServer(lake, gate, ServerLimits(), "1")
+        routes = {
+            (method, route.path.replace(":path", ""))
+            for route in server.application()._others.routes
+            if route.path not in _NOT_DESCRIBED and not route.path.startswith("/dashboard/")
+            for method in {*(route.methods or ())} - {"HEAD"}
+        }
+        described = document("1", server.dashboard.answerers())["paths"]
+        server.dashboard.close()
+        server.alerts.close()
+    operations = {
+        (method.upper(), path) for path, methods in described.items() for method in methods
+    }
+    assert operations - {("POST", "/mcp"), ("GET", "/tail")} == routes
+
+
+def test_the_document_is_valid() -> None:
+    need_module("openapi_spec_validator")
+    from openapi_spec_validator import OpenAPIV31SpecValidator
+
+    OpenAPIV31SpecValidator(document("1", {})).validate()
