@@ -53,13 +53,14 @@ ORDER = {
         hotcopy""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
-    "files": """traversal exclusions rotation inflate holes binary columnar lease splits source
-        checksum scan places key_groups spool cursors content cursor_paths file_copies identity""",
+    "files": """traversal exclusions rotation inflate holes binary columnar lease splits pieces
+        source checksum scan places key_groups spool file_cursor cursors content cursor_paths
+        file_copies identity""",
     "formats": """sqltext uniform format narrow_queries tables zones local_time encoded
         windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
         winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
-        pattern_tables styles columns hash_headers grok re2 definition custom access logformat cef
-        logfmt cri auditd compose zeek w3c delimited plain leading_times mixture registry""",
+        pattern_tables styles columns hash_headers grok re2 definition custom access logformat
+        cef logfmt cri auditd compose zeek w3c delimited plain leading_times mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
@@ -67,14 +68,14 @@ ORDER = {
     "query": """sql frames stream signals relation tail_rows behaviour providers segment_choice
         lake_tables cursor_pool frame_scans ref_schemas type_tables top_scans binder histograms
         plans session follow""",
-    "query/sql": """extractions tree payload times analysis top_rows listings qualifiers keys
-        table_sql""",
+    "query/sql": """extractions tree payload_paths payload times analysis top_rows listings
+        qualifiers keys table_sql""",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table origin_table pattern_tables tables message_patterns
         contract sample user_views""",
-    "ingest": """file_report definitions records stripes time_carry conformance
-        chunk_result transform event_segments tail_keys split_worker batch repeats skip gather group
-        ingest stream_cursor stored_messages messages preview quarantine audit""",
+    "ingest": """file_report definitions records stripes time_carry conformance chunk_result
+        transform event_segments tail_keys split_worker batch repeats skip gather group ingest
+        stream_cursor stored_messages message_events messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit line_places account audit",
     "export": "folder tables row_files",
     "clients": """connection address download http_client redis_config redis_pool redis_client
@@ -98,13 +99,13 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config
         registry_connections registry oci_descriptors oci_names oci conditions known objects
-        untrusted site ancestry carry signature_files pushes merge_records merge_rows merge fetches
-        checks prunes""",
+        untrusted site ancestry carry signature_files pushes merge_records merge_rows merge
+        fetches checks prunes""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """column_types target databases services known dependence mapping delta row_reader
-        row_writer canonical comparison sync_status sync plan runner""",
+        row_writer canonical comparison sync_status syncer sync plan runner""",
     "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",

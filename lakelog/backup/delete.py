@@ -21,7 +21,8 @@ from contextlib import closing
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
 from lakelog.files import cursors
-from lakelog.files.cursors import CursorIndex, FileCursor
+from lakelog.files.cursors import CursorIndex
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.lease import lease
 from lakelog.files.rotation import is_rotated

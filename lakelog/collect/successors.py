@@ -18,9 +18,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from lakelog.collect.followed_file import FileIdentity, FollowedFile
-from lakelog.files import content, cursors
-from lakelog.files.cursors import CursorIndex, FileCursor
+from lakelog.files import content, cursors, file_cursor
+from lakelog.files.cursors import CursorIndex
 from lakelog.files.exclusions import is_apart
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED
 from lakelog.files.scan import FileScan, FileState, Selection, seen_as
 from lakelog.files.source import Source
@@ -177,7 +178,10 @@ class Successors:
             return 0 if index.of_inode(identity) else missing.size
         cursor = index.get(missing.key)
         # Another file continues it, so that what it lacked is read there.
-        if cursor is None or cursor.identity not in (identity, (cursor.device, cursors.RELEASED)):
+        if cursor is None or cursor.identity not in (
+            identity,
+            (cursor.device, file_cursor.RELEASED),
+        ):
             return 0
         return missing.size - cursor.bytes - cursor.unfinished
 
@@ -272,7 +276,7 @@ def _released(index: CursorIndex, paths: set[str]) -> list[FileCursor]:
     """Return the last cursor of what each of these paths held before it was truncated."""
     newest: dict[str, FileCursor] = {}
     for cursor in index if paths else ():
-        if cursor.inode == cursors.RELEASED and cursor.name in paths:
+        if cursor.inode == file_cursor.RELEASED and cursor.name in paths:
             newest[cursor.name] = max(
                 cursor, newest.get(cursor.name, cursor), key=lambda c: c.looked
             )

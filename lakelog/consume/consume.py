@@ -29,7 +29,8 @@ from lakelog.consume.source import MessageSource, StreamLag, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import stream_cursor
 from lakelog.ingest.batch import CursorMoved, Job
-from lakelog.ingest.messages import Message, MessageBatch
+from lakelog.ingest.message_events import Message
+from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import Mark, StreamCursor, thinned
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean

@@ -20,7 +20,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.consume.source import LastingPositions, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import journal
-from lakelog.ingest.messages import Message
+from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
 
 URL = "journal:"

@@ -17,7 +17,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
 from lakelog.consume.source import LastingPositions, StreamState
 from lakelog.errors import SyncRefused
-from lakelog.ingest.messages import Message, text_or_base64
+from lakelog.ingest.message_events import Message, text_or_base64
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 

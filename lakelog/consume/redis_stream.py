@@ -18,7 +18,7 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import OPTIONS, RedisConfig
 from lakelog.consume.source import StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.ingest.messages import Message, text_or_base64, time_or_none
+from lakelog.ingest.message_events import Message, text_or_base64, time_or_none
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 

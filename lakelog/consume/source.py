@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lakelog.ingest.messages import Message
+from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
 
 

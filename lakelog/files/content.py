@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lakelog.files.cursors import WINDOW
+from lakelog.files.file_cursor import WINDOW
 from lakelog.files.source import Source
 
 _DIGITS, _LINES = 8, 2

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from contextlib import closing, suppress
 
-from lakelog.files import content, cursors
-from lakelog.files.cursors import CursorIndex, FileCursor
+from lakelog.files import content, cursors, file_cursor
+from lakelog.files.cursors import CursorIndex
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED, relation
 from lakelog.files.source import Source
 
@@ -39,7 +40,7 @@ class CursorPaths:
 
     def path_of(self, cursor: FileCursor, source: Source) -> str:
         """The path of a cursor's file, if it still holds what was consumed; else empty."""
-        if cursor.inode == cursors.RELEASED or cursor.identity == source.identity:
+        if cursor.inode == file_cursor.RELEASED or cursor.identity == source.identity:
             return ""
         for path in filter(None, self._places(cursor)):
             with suppress(OSError), closing(Source(path)) as candidate:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lakelog.files import content, cursors
-from lakelog.files.cursors import FileCursor, Start
+from lakelog.files import content, cursors, file_cursor
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.source import Source
 
 
@@ -47,7 +47,7 @@ def sharing(
         bytes=place,
         crc=crc,
         lines=lines,
-        tail=cursors.digest(before),
+        tail=file_cursor.digest(before),
     )
     # Nothing is left to read now; only a plain file can grow later.
     if place == size and not source.compression:
@@ -80,12 +80,12 @@ def copy_of(source: Source, fresh: FileCursor, cursor: FileCursor, size: int) ->
         bytes=size,
         shares=origin,
         shared=size,
-        tail=cursors.digest(content.before(source, size)),
+        tail=file_cursor.digest(content.before(source, size)),
         crc=cursors.crc_of(source, size),
     )
 
 
 def grown(source: Source, copy: FileCursor, size: int) -> FileCursor:
     """A copy that has `size` bytes of its original now."""
-    tail, crc = cursors.digest(content.before(source, size)), cursors.crc_of(source, size)
+    tail, crc = file_cursor.digest(content.before(source, size)), cursors.crc_of(source, size)
     return replace(copy, bytes=size, shared=size, tail=tail, crc=crc)

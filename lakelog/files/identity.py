@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 
 from lakelog.files import content, cursors, file_copies
 from lakelog.files.cursor_paths import CursorPaths, Inodes, goes_on, is_as_read
-from lakelog.files.cursors import CursorIndex, FileCursor, Start
+from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_copies import FileCopy
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.rotation import base_name, is_copy_name, relation, unpacked
 from lakelog.files.source import Source
 

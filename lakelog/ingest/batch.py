@@ -19,9 +19,11 @@ from typing import Any
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
 from lakelog.files.cursor_paths import Inodes
-from lakelog.files.cursors import CursorIndex, FileCursor, Start
+from lakelog.files.cursors import CursorIndex
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.identity import Resolver
-from lakelog.files.source import Source, Split
+from lakelog.files.pieces import Split
+from lakelog.files.source import Source
 from lakelog.files.splits import SplitRefused
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
-from lakelog.files.cursors import FileCursor
+from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import definition, encoded, local_time, registry
 from lakelog.formats.definition import FormatDefinition
 from lakelog.runtime.closest import closest

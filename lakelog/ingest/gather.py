@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files import checksum, cursors, splits
 from lakelog.files.checksum import Checksum
-from lakelog.files.cursors import WINDOW, FileCursor, Start
 from lakelog.files.file_copies import FileCopy
+from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.holes import visible
 from lakelog.files.identity import KnownContent, UndecidedFile
-from lakelog.files.source import LINE_MAX, SHORT, Chunk, Hole, Overlong, Pause, Piece, Source, Split
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split
+from lakelog.files.source import LINE_MAX, SHORT, Source
 from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions

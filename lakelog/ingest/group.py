@@ -17,10 +17,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lakelog.files import source as sources
-from lakelog.files.cursors import WINDOW, FileCursor, Start, printable
+from lakelog.files.cursors import printable
 from lakelog.files.file_copies import FileCopy
+from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
-from lakelog.files.source import Chunk, Source
+from lakelog.files.pieces import Chunk
+from lakelog.files.source import Source
 from lakelog.formats import bulk
 from lakelog.formats.format import Format
 from lakelog.formats.local_time import zone_note

@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.event.types import Event
-from lakelog.files.cursors import WINDOW, printable
+from lakelog.files.cursors import printable
 from lakelog.files.exclusions import is_apart
+from lakelog.files.file_cursor import WINDOW
+from lakelog.files.pieces import Hole
 from lakelog.files.scan import Selection
-from lakelog.files.source import Hole, Source, kind_of
+from lakelog.files.source import Source, kind_of
 from lakelog.files.spool import PipedSource, Spool
 from lakelog.files.traversal import walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing

@@ -19,7 +19,7 @@ from lakelog.files import cursors
 from lakelog.formats import jsonl, registry, sqltext
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
-from lakelog.ingest import definitions, messages, stream_cursor
+from lakelog.ingest import definitions, message_events, stream_cursor
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
@@ -234,7 +234,7 @@ class _Retry:
                 unparsed.append(index)
             else:
                 is_message = row["origin"].startswith(self._streams)
-                if is_message and (of_message := messages.details_of(reason)):
+                if is_message and (of_message := message_events.details_of(reason)):
                     details[index] = of_message
                 places = itertools.count(row["position"])
                 placed = by_origin.setdefault(row["origin"], [])
@@ -244,7 +244,9 @@ class _Retry:
             transformer = Transformer(self._connect(), jsonl.FORM, origin)
             events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
             lines = [index for _, _, index in placed]
-            events_of = messages.with_details_of(events_of, [details.get(place) for place in lines])
+            events_of = message_events.with_details_of(
+                events_of, [details.get(place) for place in lines]
+            )
             events_of, breaching = self._conforming(events_of, lines)
             tables.append(events_of)
             unparsed += breaching

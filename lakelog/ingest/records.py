@@ -14,7 +14,8 @@ import re
 from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
-from lakelog.files.source import LINE_MAX, Chunk
+from lakelog.files.pieces import Chunk
+from lakelog.files.source import LINE_MAX
 from lakelog.formats import bulk, leading_times, windows_1252
 from lakelog.formats.format import Format
 from lakelog.libraries import np, pa, pc

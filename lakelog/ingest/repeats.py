@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from lakelog.event import bookkeeping
 from lakelog.event.types import Event
 from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import CursorIndex, FileCursor
+from lakelog.files.cursors import CursorIndex
+from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect

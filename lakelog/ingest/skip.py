@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from lakelog.files import content, cursors
-from lakelog.files.cursors import CursorIndex, FileCursor, Start, printable
+from lakelog.files import content, file_cursor
+from lakelog.files.cursors import CursorIndex, printable
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.scan import FileState
 from lakelog.files.source import Source
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
@@ -70,5 +71,5 @@ def _at_end(source: Source, start: Start) -> FileCursor:
         near = max(source.size - _NEAR, 0)
         source.seek(near)
         place = near + source.read(source.size - near).rfind(b"\n") + 1
-    tail = cursors.digest(content.before(source, place))
+    tail = file_cursor.digest(content.before(source, place))
     return replace(start.cursor, bytes=place, shared=place, tail=tail, crc=crc)

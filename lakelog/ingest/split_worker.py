@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lakelog.files import splits
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import jsonl
 from lakelog.formats.uniform.typed_payloads import TypedPayloads
 from lakelog.ingest.event_segments import EventSegments

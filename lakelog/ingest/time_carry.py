@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import leading_times, windows_1252
 from lakelog.formats.format import Format
 from lakelog.formats.leading_times import DateOrders

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lakelog.sync.delta import DeltaStep, delta_between, tip_of
     from lakelog.sync.plan import SyncPlan
     from lakelog.sync.runner import Runner
-    from lakelog.sync.sync import RETRIES, Syncer, SyncResult, status
+    from lakelog.sync.sync import status
+    from lakelog.sync.syncer import RETRIES, Syncer, SyncResult
     from lakelog.sync.target import Watermark, WatermarkMoved
 
 __all__ = [
@@ -41,7 +42,8 @@ __getattr__ = lazy_face(
         "delta": "DeltaStep delta_between tip_of",
         "plan": "SyncPlan",
         "runner": "Runner",
-        "sync": "RETRIES SyncResult Syncer status",
+        "sync": "status",
+        "syncer": "RETRIES SyncResult Syncer",
         "target": "Watermark WatermarkMoved",
     },
 )

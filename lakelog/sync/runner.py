@@ -14,7 +14,7 @@ from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.sync.plan import SyncPlan
-from lakelog.sync.sync import Syncer, SyncResult
+from lakelog.sync.syncer import Syncer, SyncResult
 
 _REST = 30.0
 """Seconds after which one of several is tried again that was refused."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from lakelog.files import cursors
-from lakelog.files.cursors import FileCursor
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.traversal import path_of
 from lakelog.libraries import pa
 from lakelog.store import hosts

@@ -13,8 +13,9 @@ import pytest
 
 import lakelog
 from lakelog.collect import turns, watch
-from lakelog.files import source
-from lakelog.files.source import Chunk, Hole, Overlong, Pause, Source
+from lakelog.files import pieces, source
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause
+from lakelog.files.source import Source
 from lakelog.ingest import group
 from lakelog.ingest.audit.audit import audit
 from tests.support.watching import Place, Watched, stored
@@ -160,7 +161,7 @@ def test_pieces_do_not_depend_on_what_is_read_at_once(
         assert all(lines == seen[0] for lines in seen), seed
 
 
-def lines_of(piece: source.Piece) -> list[tuple[int, bytes]]:
+def lines_of(piece: pieces.Piece) -> list[tuple[int, bytes]]:
     """Where the lines of a piece are that are not blank."""
     if isinstance(piece, Hole | Pause):
         return []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import lakelog
 from lakelog.ingest.batch import CursorMoved, Job
-from lakelog.ingest.messages import Message, MessageBatch
+from lakelog.ingest.message_events import Message
+from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import Mark, StreamCursor, of_state, thinned
 from lakelog.lake import Lake
 from tests.support.lakes import opened

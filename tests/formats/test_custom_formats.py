@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import definition, grok, moments, pattern, re2, registry
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import FormatDefinition

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import docker, documents, journal, otlp, registry
 from lakelog.ingest import transform
 from lakelog.ingest.chunk_result import ChunkResult

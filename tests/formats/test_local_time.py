@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import local_time, registry
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import FEW, Transformer

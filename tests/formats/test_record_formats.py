@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import auditd, cri, registry
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit

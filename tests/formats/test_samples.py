@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import dialects, mixture, registry, sqltext
 from lakelog.formats.format import Format
 from lakelog.ingest import transform

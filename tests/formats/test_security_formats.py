@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import cef, dialects, registry, winevent
 from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer

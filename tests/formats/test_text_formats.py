@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import access, logfmt, pattern, registry, styles
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import bulk, jsonl, oos, registry, sqltext
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import jsonl
 from lakelog.formats.uniform.uniform_lines import uniform_lines
 from lakelog.ingest.records import records

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.files import cursors, source
+from lakelog.files import cursors, file_cursor, source
 from lakelog.ingest import batch, ingest, transform
 from lakelog.ingest.audit.audit import audit
 from tests.support.feeds import (
@@ -38,7 +38,7 @@ def outcome(lake: lakelog.Lake, path: str | Path, **options: Any) -> tuple[int, 
     return report.events, report.skipped, report.quarantined
 
 
-def cursor(lake: lakelog.Lake) -> list[cursors.FileCursor]:
+def cursor(lake: lakelog.Lake) -> list[file_cursor.FileCursor]:
     """The cursors of the branch."""
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     return cursors.of_state(lake.store, state)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import mixture, registry
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import access, logfmt, styles
 from lakelog.ingest import transform
 from lakelog.ingest.records import BOM

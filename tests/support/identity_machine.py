@@ -24,7 +24,8 @@ import lakelog
 from lakelog.collect.watch import Watcher
 from lakelog.ingest import quarantine
 from lakelog.ingest.batch import CursorMoved, Job
-from lakelog.ingest.messages import Message, MessageBatch
+from lakelog.ingest.message_events import Message
+from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime import locks
 from tests.support import seam

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import lakelog
-from lakelog.files import cursors
-from lakelog.files.cursors import FileCursor
+from lakelog.files import cursors, file_cursor
+from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import quarantine
 from lakelog.segments import segment
 from lakelog.store import disk
@@ -105,7 +105,7 @@ def move_row(lake: lakelog.Lake, old: int, new: int) -> None:
 def move_cursor(lake: lakelog.Lake, data: bytes, to: int) -> None:
     """Say that a file was taken in up to another place."""
     crc = zlib.crc32(data[:to])
-    change_cursor(lake, bytes=to, tail=cursors.digest(data[:to]), crc=crc)
+    change_cursor(lake, bytes=to, tail=file_cursor.digest(data[:to]), crc=crc)
 
 
 Plant = Callable[[lakelog.Lake, bytes, list[int], list[int]], tuple[int, int, int]]

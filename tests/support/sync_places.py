@@ -20,7 +20,8 @@ from typing import Any
 import duckdb
 
 import lakelog
-from lakelog.sync.sync import Syncer, SyncResult, target_of
+from lakelog.sync.sync import target_of
+from lakelog.sync.syncer import Syncer, SyncResult
 from lakelog.sync.target import SyncTarget
 from tests.support.redis_server import free_port
 from tests.support.requirements import find, need, need_module

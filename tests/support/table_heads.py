@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 from unittest import mock
 
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import delimited, w3c, zeek
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer

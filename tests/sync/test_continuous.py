@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.clients.connection import ConnectionLost
-from lakelog.sync.sync import Syncer
+from lakelog.sync.syncer import Syncer
 from lakelog.sync.target import SyncTarget
 from tests.support.sync_places import DuckdbPlace, SqlitePlace, expected
 from tests.support.target_suite import add
@@ -38,7 +38,7 @@ class Away:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.001)
-    monkeypatch.setattr("lakelog.sync.sync._WAIT", 0.001)
+    monkeypatch.setattr("lakelog.sync.syncer._WAIT", 0.001)
 
 
 @pytest.fixture

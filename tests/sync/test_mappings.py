@@ -16,7 +16,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
-from lakelog.sync.sync import Syncer
+from lakelog.sync.syncer import Syncer
 from tests.support.lakes import opened
 from tests.support.random_mappings import random_mapping
 from tests.support.sync_places import Rows, SqlitePlace, synced

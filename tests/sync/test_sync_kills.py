@@ -19,7 +19,7 @@ import lakelog
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.maintain import retention
-from lakelog.sync.sync import Syncer
+from lakelog.sync.syncer import Syncer
 from tests.support.effort import share
 from tests.support.elastic_server import ElasticPlace, ElasticServer
 from tests.support.influx_server import InfluxPlace, real_influx

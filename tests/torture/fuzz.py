@@ -24,7 +24,7 @@ import zstandard
 from lakelog.errors import LakelogError
 from lakelog.event.encode import parse_time
 from lakelog.files import holes
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.formats import registry
 from lakelog.ingest import transform
 from lakelog.ingest.audit.audit import audit

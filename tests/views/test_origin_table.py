@@ -13,7 +13,8 @@ import pytest
 
 import lakelog
 from lakelog.ingest.batch import Job
-from lakelog.ingest.messages import Message, MessageBatch
+from lakelog.ingest.message_events import Message
+from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.remotes import known
 from lakelog.views import user_views

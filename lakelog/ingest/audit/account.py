@@ -21,9 +21,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from lakelog.files.cursors import FileCursor
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.holes import visible
-from lakelog.files.source import LINE_MAX, Chunk, Hole, Overlong, Pause, Piece, Source, Split
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split
+from lakelog.files.source import LINE_MAX, Source
 from lakelog.formats import bulk, jsonl, registry
 from lakelog.formats.format import Format
 from lakelog.ingest.audit.file_audit import FileAudit

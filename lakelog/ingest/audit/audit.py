@@ -27,7 +27,8 @@ from dataclasses import dataclass, field, replace
 
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import WINDOW, CursorIndex, FileCursor, printable
+from lakelog.files.cursors import CursorIndex, printable
+from lakelog.files.file_cursor import WINDOW, FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
 from lakelog.files.traversal import path_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lakelog.files.source import Chunk
+from lakelog.files.pieces import Chunk
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import BOM
 from lakelog.libraries import np

@@ -21,27 +21,15 @@ from typing import Any
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import Extraction, PathStep, name
+from lakelog.query.sql.payload_paths import FIELDS, extraction_mode, path_of
 from lakelog.query.sql.tree import nodes, select_one
 from lakelog.segments.tokens import payload_text
 
 WIDE = "lakelog_events"
 """The table that rewritten queries read in place of `events`."""
-FIELDS = "fields"
-"""The name under which queries address typed columns: `fields.x.y`."""
 Tables = Mapping[tuple[str, str], str]
 """What rewritten queries read in the place of tables of events, by schema and name."""
 EVENTS: Tables = {("", "events"): WIDE}
-_FUNCTIONS = {
-    "->": "json",
-    "->>": "text",
-    "json_extract": "json",
-    "json_extract_path": "json",
-    "json_extract_string": "text",
-    "json_extract_path_text": "text",
-    "json_value": "value",
-}
-_PATH = re.compile(r'\$(?:\.[\w\-@: ]+|\."[^"\\*]+"|\[\d{1,9}\])+')
-_STEP = re.compile(r'\.([\w\-@: ]+)|\."([^"\\*]+)"|\[(\d+)\]')
 _FROM = ("BASE_TABLE", "JOIN", "SUBQUERY", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST")
 _TYPES = {"INT": "INTEGER", "INT4": "INTEGER", "INT8": "BIGINT", "LONG": "BIGINT"}
 _TYPES |= {"FLOAT8": "DOUBLE", "BOOL": "BOOLEAN", "LOGICAL": "BOOLEAN"}
@@ -246,12 +234,12 @@ class _Rewriter:
         cast, is_try, inner = "", False, value
         if value.get("class") == "CAST":
             is_try = value["try_cast"]
-            if not is_try and (chain := _chain(value["child"])) and chain[2] == FIELDS:
+            if not is_try and (chain := path_of(value["child"])) and chain[2] == FIELDS:
                 field = self._reference(value["child"], scopes, chain, is_guarded=True)
                 return field and {**value, "child": field}
             if cast := _simple_type(value["type_expr"]):
                 inner = value["child"]
-        chain = _chain(inner)
+        chain = path_of(inner)
         if chain is None or (cast and not is_try and not may_fail):
             return None
         if chain[2] == FIELDS:
@@ -288,86 +276,6 @@ def _owner(scopes: list[_Scope], owner: list[str]) -> _Table | None:
         if not owner:
             return None
     return None
-
-
-def _chain(value: Node | None) -> tuple[list[str], tuple[PathStep, ...], str] | None:
-    """Return (qualifiers, path, mode) of what an expression takes out of `data` or `fields`."""
-    if not isinstance(value, dict):
-        return None
-    node_class = value.get("class")
-    if node_class == "COLUMN_REF":
-        return _payload(value["column_names"])
-    if node_class == "CAST":  # data::JSON
-        is_json = (
-            str(value["type_expr"].get("type_name")).upper() == "JSON" and not value["try_cast"]
-        )
-        chain = _chain(value["child"]) if is_json else None
-        return chain if chain and not chain[1] else None
-    if node_class == "LAMBDA" and value.get("syntax_type") == "SINGLE_ARROW":
-        # The engine parses a->'b'->>'c' as a->('b'->>'c').
-        operands = _arguments(value["expr"]) if _mode(value["expr"]) == "text" else [value["expr"]]
-        mode = "json" if len(operands) == 1 else "text"
-        return _longer(_chain(value["lhs"]), operands, mode)
-    mode = _mode(value)
-    operands = _arguments(value) if mode else []
-    return _longer(_chain(operands[0]), operands[1:], mode) if len(operands) == 2 else None
-
-
-def _payload(names: list[str]) -> tuple[list[str], tuple[PathStep, ...], str] | None:
-    """Return the same of a reference to a column: `e.data`, or `fields.x.y`."""
-    if names[-1].lower() == "data":
-        return names[:-1], (), "json"
-    for start in (0, 1):
-        if len(names) > start + 1 and names[start].lower() == FIELDS:
-            return names[:start], tuple(names[start + 1 :]), FIELDS
-    return None
-
-
-def _longer(
-    chain: tuple[list[str], tuple[PathStep, ...], str] | None, operands: list[Node], mode: str
-) -> tuple[list[str], tuple[PathStep, ...], str] | None:
-    if chain is None or chain[2] != "json":
-        return None
-    owner, steps, _ = chain
-    for operand in operands:
-        next_steps = _steps(operand)
-        if not next_steps:
-            return None
-        steps += next_steps
-    return owner, steps, mode
-
-
-def _mode(value: Node) -> str:
-    """Whether a function call extracts JSON, text or a value; "" for none of them."""
-    if not isinstance(value, dict) or value.get("class") != "FUNCTION" or value["schema"]:
-        return ""
-    plain = not value["distinct"] and not value["filter"] and not value["order_bys"]["orders"]
-    has_names = any(argument["name"] for argument in value["arguments"])
-    return _FUNCTIONS.get(value["function_name"], "") if plain and not has_names else ""
-
-
-def _arguments(value: Node) -> list[Node]:
-    return [argument["expression"] for argument in value["arguments"]]
-
-
-def _steps(value: Node) -> tuple[PathStep, ...]:
-    """Return the path that a constant is: names, and places in lists; empty for any other."""
-    if not isinstance(value, dict) or value.get("class") != "CONSTANT":
-        return ()
-    literal_kind, literal = value["literal"]["kind"], str(value["literal"].get("text", ""))
-    if literal_kind == "INTEGER" and literal.isdigit() and len(literal) < 10:
-        return (int(literal),)
-    if (
-        literal_kind != "STRING"
-        or not literal
-        or ('"' in literal.removeprefix("$") and literal[0] != "$")
-    ):
-        return ()
-    if literal[0] == "$":
-        steps = _STEP.findall(literal) if _PATH.fullmatch(literal) else ()
-        return tuple(bare or quoted or int(place) for bare, quoted, place in steps)
-    is_name = literal[0] != "/" and not any(c in literal for c in '\\*"\0')
-    return (literal,) if is_name else ()
 
 
 def _simple_type(value: Node) -> str:
@@ -424,9 +332,9 @@ def _comes_last(node: Node) -> bool:
     """Whether a part of a condition may keep the engine from testing it while it reads."""
     if node.get("class") == "FUNCTION":
         is_constant = not any(n.get("class") == "COLUMN_REF" for n in nodes(node))
-        return not is_constant and not _mode(node) and node["function_name"] not in _EARLY
+        return not is_constant and not extraction_mode(node) and node["function_name"] not in _EARLY
     return node.get("class") in ("SUBQUERY", "CASE") or (
-        node.get("class") == "LAMBDA" and _chain(node) is None
+        node.get("class") == "LAMBDA" and path_of(node) is None
     )
 
 
@@ -463,7 +371,7 @@ def _unaliased(item: Node) -> Node | None:
 def _parameters(tree: Node) -> Iterator[str]:
     """Yield the names of the parameters of lambdas."""
     for node in nodes(tree):
-        if node.get("class") == "LAMBDA" and _chain(node) is None:
+        if node.get("class") == "LAMBDA" and path_of(node) is None:
             for node_below in nodes(node["lhs"]):
                 if node_below.get("class") == "COLUMN_REF":
                     yield node_below["column_names"][0]

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.libraries import duckdb, pa
+from lakelog.query.sql.payload_paths import FIELDS
 from lakelog.query.sql.tree import tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -173,7 +174,7 @@ def over_typed_columns(
     events = dict(events_views) | dict(of_refs)
     # Even where nothing is typed, `fields` has to become the payload's text.
     has_types = any(entry.fields for view in events.values() for entry in view.entries)
-    has_fields = bool(events) and payload.FIELDS in query.lower()
+    has_fields = bool(events) and FIELDS in query.lower()
     if not (has_types or has_fields) or not payload.may_extract(query):
         return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}

@@ -317,7 +317,7 @@ def test_password_of_the_environment(
 def test_wrong_url_is_one_line_without_the_password(
     path: str, server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lakelog.sync.sync.RETRIES", 1)
+    monkeypatch.setattr("lakelog.sync.syncer.RETRIES", 1)
     filled = url.format(p=PASSWORD, port=server.port)
     with pytest.raises((InvalidSetting, SyncRefused, Unreachable)) as caught:
         synced(path, filled, retries=0)
