@@ -60,7 +60,8 @@ ORDER = {
         windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
         winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
         pattern_tables styles columns hash_headers grok re2 definition custom access logformat
-        cef logfmt cri auditd compose zeek w3c delimited plain leading_times mixture registry""",
+        cef logfmt cri auditd compose zeek w3c delimited plain date_orders leading_times
+        mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",

@@ -24,10 +24,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from calendar import monthrange
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +32,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import severity, with_word
 from lakelog.formats import pattern, windows_1252
+from lakelog.formats.date_orders import AHEAD, GAP, HEAD, MONTHS, TOKENS, TRIPLE, date_of, is_day
 from lakelog.formats.format import EventMembers
 from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
@@ -43,14 +41,9 @@ from lakelog.formats.zones import SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
 
-AHEAD, TOKENS = 60, 6
-"""Characters, and words, that may stand before a time."""
-HEAD = AHEAD + 64
-"""Characters of a line that are looked at."""
-_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _NAME = (
     "(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    rf"|Sept|{_MONTHS}|{_MONTHS.upper()}|{_MONTHS.lower()})"
+    rf"|Sept|{MONTHS}|{MONTHS.upper()}|{MONTHS.lower()})"
 )
 _MON = rf"(?P<mon>{_NAME})(?![A-Za-z])\.?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)"
@@ -75,28 +68,25 @@ _ZONE = (
     # Go writes both: +0000 UTC
     rf"(?: \(?(?:{_WORD})\)?(?![\w-]))?"
 )
-_GAP = r"(?:\]? ?[T_,;@|] ?\[?|\]?,? {1,2}(?:at |- |-- |\| )?\[?|::?|-)"
-"""What stands between a date and a clock."""
 _BLANK = r"(?:,? {1,2}|T|_)"
 _END = r"(?!\d)"
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*[,.]?[ -]+", re.ASCII)
 
 _YMD = rf"(?P<year>\d{{4}})(?P<s>[-/.])(?:(?P<month>\d{{1,2}})|{_MON})(?P=s)(?P<day>\d{{1,2}})"
-_TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
 _DAY_NAME = rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-/. ] ?{_MON},?"
 _NAME_DAY = rf"{_MON}[ /-]{{1,2}}(?P<day>\d{{1,2}})(?:st|nd|rd|th)?"
 _SHORT = r"(?P<yy>\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
 _LONG = r"(?P<year>(?:19|20)\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
 _PACKED = r"(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5]\d)"
-_DATES = (_YMD, _TRIPLE, rf"{_DAY_NAME}[-/. ]{_YEAR}", rf"{_NAME_DAY},? {_YEAR}")
+_DATES = (_YMD, TRIPLE, rf"{_DAY_NAME}[-/. ]{_YEAR}", rf"{_NAME_DAY},? {_YEAR}")
 
 
 _DIGITS = (
-    rf"{_YMD}{_GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{_YMD}{GAP}{_CLOCK}{_ZONE}{_END}",
     rf"{_YMD}[ T_-]{_DOTTED}{_ZONE}{_END}",
-    rf"{_TRIPLE}{_GAP}{_CLOCK}{_ZONE}{_END}",
-    rf"{_TRIPLE}[ T_-]{_DOTTED}{_ZONE}{_END}",
-    rf"{_DAY_NAME}[-/. ]{_YEAR}{_GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{TRIPLE}{GAP}{_CLOCK}{_ZONE}{_END}",
+    rf"{TRIPLE}[ T_-]{_DOTTED}{_ZONE}{_END}",
+    rf"{_DAY_NAME}[-/. ]{_YEAR}{GAP}{_CLOCK}{_ZONE}{_END}",
     rf"{_DAY_NAME}[-/. ](?P<yy>\d\d){_BLANK}{_CLOCK}{_ZONE}{_END}",
     rf"{_DAY_NAME} {{1,2}}{_CLOCK}{_ZONE}(?: {_YEAR})?{_END}",
     rf"{_LONG}[T_ -]?{_PACKED}(?P<second>[0-6]\d)(?:[.,]?(?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
@@ -156,51 +146,6 @@ _MAYBE = r"^.{0,90}?(?:\d[:.hH]\d\d|\d{10}|\d{8}[T_-]\d\d|\d{6} \d{6}|年)"
 """What a line holds that has a time at its beginning, and other lines may hold, too."""
 _SURE = r"^[\[(]?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4} \d{1,2}:\d\d"
 """What always is a time, or meant as one (`_LIKE`)."""
-_TRIPLES = re.compile(
-    rf"(?<![\d.:/-]){_TRIPLE}(?:{_GAP}\d{{1,2}}[:.h]\d\d|(?=[\])\"]*$))", re.ASCII | re.MULTILINE
-)
-_ORDERS = {
-    ("/", 4): ("mdy", "dmy"),
-    (".", 4): ("dmy", "mdy"),
-    ("-", 4): ("dmy", "mdy"),
-    ("/", 2): ("mdy", "dmy", "ymd"),
-    (".", 2): ("dmy", "mdy", "ymd"),
-    ("-", 2): ("ymd", "dmy", "mdy"),
-    ("/", 0): ("md", "dm"),
-    (".", 0): ("dm", "md"),
-    ("-", 0): ("md", "dm"),
-}
-"""The orders in which numbers may stand, by what stands between them and the digits of the year;
-the first that is possible is taken where the file settles nothing."""
-
-
-class DateOrders:
-    """The orders of day, month and year in a file, of each way to write them: those that most of
-    its dates allow."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], dict[str, int]] = {}
-
-    def add(self, lines: Iterable[bytes]) -> None:
-        """Learn from more lines of the file."""
-        heads = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
-        for match in _TRIPLES.finditer(heads):
-            key = match["s"], len(match["c"])
-            count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
-            for order in _ORDERS[key]:
-                count[order] += _date(order, match["a"], match["b"], match["c"]) is not None
-
-    def of(self, key: tuple[str, int]) -> tuple[str, ...]:
-        """Return the orders in which to try the numbers of a date, by what stands between them and
-        the digits of the year."""
-        count = self._counts.get(key)
-        orders = _ORDERS[key]
-        # of equal counts the first, which is the order that is taken anyway
-        return (max(count, key=count.__getitem__), *orders) if count else orders
-
-
-_NO_ORDERS = DateOrders()
-_settled: ContextVar[DateOrders] = ContextVar("orders of day and month", default=_NO_ORDERS)
 
 
 @dataclass(frozen=True)
@@ -223,16 +168,6 @@ class LeadingTime:
 
 UNREAD = LeadingTime("", 0, 0)
 """The result for text that begins as a time, which cannot be read."""
-
-
-@contextmanager
-def settled(orders: DateOrders) -> Iterator[None]:
-    """Read days and months in the order that a file was found to have."""
-    token = _settled.set(orders)
-    try:
-        yield
-    finally:
-        _settled.reset(token)
 
 
 def find(line: str) -> LeadingTime | None:
@@ -298,14 +233,14 @@ def _iso(groups: Mapping[str, str | None]) -> str:
     fraction = groups.get("fraction")
     if seconds == "60":  # a leap second is the last moment of its minute
         seconds, fraction = "59", "999999"
-    date = _date_of(groups)
+    date = date_of(groups)
     if date is None or hour is None or seconds > "59":
         return ""
     clock = f"{hour:02}:{groups['minute']}:{seconds}" + (f".{fraction}" if fraction else "")
     year, month, day = date
     zone = _zone(groups)
     date_and_clock = f"{month:02}-{day:02}T{clock}"
-    if not _is_day(2000 if year is None else year, month, day):
+    if not is_day(2000 if year is None else year, month, day):
         return ""
     try:
         iso = (
@@ -327,57 +262,6 @@ def _hour(hour: int, half: str | None) -> int | None:
     if half is None:
         return hour if hour < 24 else None
     return hour % 12 + 12 * (half in "Pp") if hour <= 12 else None
-
-
-def _date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | None:
-    """Year, month and day; no year where none is said."""
-    if leading_number := groups.get("a"):
-        year_digits = groups.get("c") or ""
-        for order in _settled.get().of((groups["s"] or "", len(year_digits))):
-            if (date := _date(order, leading_number, groups["b"] or "", year_digits)) is not None:
-                return date
-        return None
-    year = groups.get("year") or groups.get("last")
-    month = groups.get("month")
-    day = int(groups["day"] or 0)
-    name = groups.get("mon")
-    number = _month(name) if name else int(month or 0)
-    if year is None and groups.get("yy"):
-        return _century(int(groups["yy"] or 0)), number, day
-    return int(year) if year else None, number, day
-
-
-# The lines of a log have few dates.
-@functools.lru_cache(1024)
-def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
-    """A date of numbers in an order; None if it has no such day. Without a year the last number is
-    empty."""
-    numbers_by_name = dict(zip(order, filter(None, numbers), strict=True))
-    if "y" not in numbers_by_name:
-        year, checked = None, 2000
-    elif len(numbers_by_name["y"]) == 2 and len(numbers_by_name["d"]) <= 2:
-        year = checked = _century(int(numbers_by_name["y"]))
-    elif len(numbers_by_name["y"]) == 4:
-        year = checked = int(numbers_by_name["y"])
-    else:
-        return None
-    month, day = int(numbers_by_name["m"]), int(numbers_by_name["d"])
-    return (year, month, day) if _is_day(checked, month, day) else None
-
-
-def _is_day(year: int, month: int, day: int) -> bool:
-    # almost all days are in all months, which is seen without asking the calendar
-    return (
-        year > 0 and 0 < month < 13 and 0 < day <= (28 if day < 29 else monthrange(year, month)[1])
-    )
-
-
-def _century(year: int) -> int:
-    return 2000 + year if year < 69 else 1900 + year
-
-
-def _month(name: str) -> int:
-    return _MONTHS.split("|").index(name[:3].title()) + 1
 
 
 def _zone(groups: Mapping[str, str | None]) -> str:

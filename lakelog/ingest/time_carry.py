@@ -14,9 +14,9 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.files.pieces import Chunk
-from lakelog.formats import leading_times, windows_1252
+from lakelog.formats import date_orders, leading_times, windows_1252
+from lakelog.formats.date_orders import DateOrders
 from lakelog.formats.format import Format
-from lakelog.formats.leading_times import DateOrders
 from lakelog.ingest import stripes
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
@@ -85,10 +85,10 @@ class TimeCarry:
                 orders, preceding = DateOrders(), self._files.get(place, b"")
                 orders.add(self._known(place, preceding))
             lows, highs = starts[file_index], starts[file_index + 1]
-            highs = np.minimum(highs, lows + leading_times.HEAD)
+            highs = np.minimum(highs, lows + date_orders.HEAD)
             spans = zip(lows.tolist(), highs.tolist(), strict=True)
             orders.add(chunk.text[low:high] for low, high in spans)
-            with leading_times.settled(orders):
+            with date_orders.settled(orders):
                 yield from file_index.tolist()
 
     def _known(self, place: int, before: bytes) -> list[bytes]:
@@ -122,7 +122,7 @@ class TimeCarry:
         """The time of the last whole line that has one, in microseconds."""
         orders = DateOrders()
         orders.add(self._known(place, before))
-        with leading_times.settled(orders):
+        with date_orders.settled(orders):
             # The first of these lines may be cut at its beginning, for `before` is a window.
             for line in reversed(before.split(b"\n")[1:]):
                 try:

@@ -1,0 +1,125 @@
+"""In which order a file has day, month and year: what most of its dates allow."""
+
+from __future__ import annotations
+
+import functools
+import re
+from calendar import monthrange
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+AHEAD, TOKENS = 60, 6
+"""Characters, and words, that may stand before a time."""
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+GAP = r"(?:\]? ?[T_,;@|] ?\[?|\]?,? {1,2}(?:at |- |-- |\| )?\[?|::?|-)"
+"""What stands between a date and a clock."""
+TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
+HEAD = AHEAD + 64
+"""Characters of a line that are looked at."""
+_TRIPLES = re.compile(
+    rf"(?<![\d.:/-]){TRIPLE}(?:{GAP}\d{{1,2}}[:.h]\d\d|(?=[\])\"]*$))", re.ASCII | re.MULTILINE
+)
+_ORDERS = {
+    ("/", 4): ("mdy", "dmy"),
+    (".", 4): ("dmy", "mdy"),
+    ("-", 4): ("dmy", "mdy"),
+    ("/", 2): ("mdy", "dmy", "ymd"),
+    (".", 2): ("dmy", "mdy", "ymd"),
+    ("-", 2): ("ymd", "dmy", "mdy"),
+    ("/", 0): ("md", "dm"),
+    (".", 0): ("dm", "md"),
+    ("-", 0): ("md", "dm"),
+}
+"""The orders in which numbers may stand, by what stands between them and the digits of the year;
+the first that is possible is taken where the file settles nothing."""
+
+
+class DateOrders:
+    """The orders of day, month and year in a file, of each way to write them: those that most of
+    its dates allow."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], dict[str, int]] = {}
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Learn from more lines of the file."""
+        heads = "\n".join(line[:HEAD].decode("utf-8", "ignore") for line in lines)
+        for match in _TRIPLES.finditer(heads):
+            key = match["s"], len(match["c"])
+            count = self._counts.setdefault(key, dict.fromkeys(_ORDERS[key], 0))
+            for order in _ORDERS[key]:
+                count[order] += _date(order, match["a"], match["b"], match["c"]) is not None
+
+    def of(self, key: tuple[str, int]) -> tuple[str, ...]:
+        """Return the orders in which to try the numbers of a date, by what stands between them and
+        the digits of the year."""
+        count = self._counts.get(key)
+        orders = _ORDERS[key]
+        # of equal counts the first, which is the order that is taken anyway
+        return (max(count, key=count.__getitem__), *orders) if count else orders
+
+
+_NO_ORDERS = DateOrders()
+_settled: ContextVar[DateOrders] = ContextVar("orders of day and month", default=_NO_ORDERS)
+
+
+@contextmanager
+def settled(orders: DateOrders) -> Iterator[None]:
+    """Read days and months in the order that a file was found to have."""
+    token = _settled.set(orders)
+    try:
+        yield
+    finally:
+        _settled.reset(token)
+
+
+def date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | None:
+    """Year, month and day; no year where none is said."""
+    if leading_number := groups.get("a"):
+        year_digits = groups.get("c") or ""
+        for order in _settled.get().of((groups["s"] or "", len(year_digits))):
+            if (date := _date(order, leading_number, groups["b"] or "", year_digits)) is not None:
+                return date
+        return None
+    year = groups.get("year") or groups.get("last")
+    month = groups.get("month")
+    day = int(groups["day"] or 0)
+    name = groups.get("mon")
+    number = _month(name) if name else int(month or 0)
+    if year is None and groups.get("yy"):
+        return _century(int(groups["yy"] or 0)), number, day
+    return int(year) if year else None, number, day
+
+
+# The lines of a log have few dates.
+@functools.lru_cache(1024)
+def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
+    """A date of numbers in an order; None if it has no such day. Without a year the last number is
+    empty."""
+    numbers_by_name = dict(zip(order, filter(None, numbers), strict=True))
+    if "y" not in numbers_by_name:
+        year, checked = None, 2000
+    elif len(numbers_by_name["y"]) == 2 and len(numbers_by_name["d"]) <= 2:
+        year = checked = _century(int(numbers_by_name["y"]))
+    elif len(numbers_by_name["y"]) == 4:
+        year = checked = int(numbers_by_name["y"])
+    else:
+        return None
+    month, day = int(numbers_by_name["m"]), int(numbers_by_name["d"])
+    return (year, month, day) if is_day(checked, month, day) else None
+
+
+def is_day(year: int, month: int, day: int) -> bool:
+    # almost all days are in all months, which is seen without asking the calendar
+    return (
+        year > 0 and 0 < month < 13 and 0 < day <= (28 if day < 29 else monthrange(year, month)[1])
+    )
+
+
+def _century(year: int) -> int:
+    return 2000 + year if year < 69 else 1900 + year
+
+
+def _month(name: str) -> int:
+    return MONTHS.split("|").index(name[:3].title()) + 1
