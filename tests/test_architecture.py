@@ -99,9 +99,9 @@ ORDER = {
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config
-        registry_connections registry oci_descriptors oci_names oci conditions known objects
-        untrusted site ancestry carry signature_files pushes merge_records merge_rows merge
-        fetches checks prunes""",
+        registry_connections registry oci_descriptors oci_names oci_manifests oci conditions
+        known objects untrusted site ancestry carry signature_files pushes merge_records
+        merge_rows merge fetches checks prunes""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

@@ -111,6 +111,7 @@ def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
 
 
 def is_day(year: int, month: int, day: int) -> bool:
+    """Whether a year has a day."""
     # almost all days are in all months, which is seen without asking the calendar
     return (
         year > 0 and 0 < month < 13 and 0 < day <= (28 if day < 29 else monthrange(year, month)[1])

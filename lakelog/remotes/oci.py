@@ -44,8 +44,8 @@ from lakelog.remotes.oci_descriptors import (
     annotation,
     descriptor,
     digest_of,
-    is_descriptor,
 )
+from lakelog.remotes.oci_manifests import KIND, OciManifests
 from lakelog.remotes.oci_names import (
     CONFIG,
     CONFIG_TAG,
@@ -72,12 +72,9 @@ REF, OBJECTS, DOCUMENT = (
 )
 _DOCUMENT_TYPE = f"{DOCUMENT}+json"
 _CREATED = "org.opencontainers.image.created"
-_KEY, _KIND = "vnd.lakelog.key", "vnd.lakelog.kind"
-_EMPTY = b"{}"
-_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_KEY = "vnd.lakelog.key"
 _LISTED, _LISTED_MAX = 64, 512
 """Objects of one list: on average, since it ends where a digest says so, and at most."""
-_VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
 _WORKERS = 8
 _TAGS_READ = 200
 """Tags in which a state's file is looked for, before it counts as missing."""
@@ -105,13 +102,13 @@ class OciRemote:
     def __init__(self, url: str) -> None:
         self.url = url
         self._repository = Repository(url)
+        self._manifests = OciManifests(self._repository)
         self._lock = threading.RLock()
         self._needed: Mapping[str, int] = {}
         self._lists: set[str] = set()
         self._unread: list[Descriptor] = []
-        self._tagged: set[str] | None = None
         self._subjects: dict[str, Descriptor] = {}
-        self._has_empty = self._has_all = False
+        self._has_all = False
         self._states: dict[str, tuple[str, int]] = {}
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
@@ -191,7 +188,7 @@ class OciRemote:
         if match := _OBJECT.match(key):
             self._repository.put_blob(f"sha256:{match[2]}", read_chunks(), size)
             return
-        blob = self._put_blob(b"".join(read_chunks()), "")
+        blob = self._manifests.put_blob(b"".join(read_chunks()), "")
         with self._lock:
             self._states[key] = (blob["digest"], blob["size"])
 
@@ -266,24 +263,26 @@ class OciRemote:
         return None
 
     def _parsed_ref(self, data: bytes) -> _Ref | None:
-        body = self._parsed(data)
+        body = self._manifests.parsed(data)
         # Older clients that copy an index leave its artifactType out.
         is_index = body.get("artifactType") == SNAPSHOT or bool(annotation(body, _KEY))
         media_type = INDEX_TYPE if is_index else MANIFEST_TYPE
         itself = {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
         lists: list[Descriptor] = []
         if is_index:
-            document_manifest, *lists = self._descriptors(body, "manifests") or _raise(
-                self._malformed()
+            document_manifest, *lists = self._manifests.descriptors(body, "manifests") or _raise(
+                self._manifests.malformed()
             )
-            body = self._listed(document_manifest)
+            body = self._manifests.read(document_manifest)
         elif body.get("artifactType") != DOCUMENT:
             return None
-        document_layer, *layers = self._descriptors(body, "layers") or _raise(self._malformed())
+        document_layer, *layers = self._manifests.descriptors(body, "layers") or _raise(
+            self._manifests.malformed()
+        )
         with self._lock:
             fresh = [listed for listed in lists if listed["digest"] not in self._lists]
             self._lists.update(listed["digest"] for listed in fresh)
-            self._unread += [listed for listed in fresh if annotation(listed, _KIND) == "states"]
+            self._unread += [listed for listed in fresh if annotation(listed, KIND) == "states"]
         config = next((listed for listed in layers if annotation(listed, TITLE) == CONFIG), None)
         return _Ref(annotation(document_layer, TITLE), document_layer, config, itself)
 
@@ -331,56 +330,31 @@ class OciRemote:
 
     def _read_lists(self, key: str) -> None:
         while self._unread and key not in self._states:
-            for layer in self._descriptors(self._listed(self._unread[-1]), "layers"):
+            for layer in self._manifests.descriptors(
+                self._manifests.read(self._unread[-1]), "layers"
+            ):
                 self._states[annotation(layer, TITLE)] = (layer["digest"], layer["size"])
             self._unread.pop()
-
-    def _listed(self, descriptor: Descriptor) -> dict[str, Any]:
-        data = self._repository.manifest(descriptor["digest"])
-        if data is None or digest_of(data) != descriptor["digest"]:
-            raise TransferRefused(
-                f"{self.url}: the manifest {descriptor['digest']} is missing or forged: refused"
-            )
-        return self._parsed(data)
-
-    def _parsed(self, data: bytes) -> dict[str, Any]:
-        # Few bytes of JSON can take many of memory.
-        if data.count(b",") <= _VALUES_MAX and data.count(b"{") + data.count(b"[") <= (
-            _CONTAINERS_MAX
-        ):
-            with contextlib.suppress(orjson.JSONDecodeError):
-                body = orjson.loads(data)
-                if isinstance(body, dict):
-                    return body
-        raise self._malformed()
-
-    def _descriptors(self, body: dict[str, Any], member: str) -> list[Descriptor]:
-        descriptors = body.get(member)
-        if not isinstance(descriptors, list) or not all(map(is_descriptor, descriptors)):
-            raise self._malformed()
-        return descriptors
-
-    def _malformed(self) -> TransferRefused:
-        return TransferRefused(f"{self.url}: a manifest is malformed: refused")
 
     # --- writing ----------------------------------------------------------------------------------
 
     def _written(self, key: str, data: bytes) -> tuple[bytes, str]:
         """Store all of a document but its tag; return what the tag has to name, and its type."""
-        document_layer = self._put_blob(data, _DOCUMENT_TYPE, key)
+        document_layer = self._manifests.put_blob(data, _DOCUMENT_TYPE, key)
         if not key.startswith(("refs/heads/", "refs/tags/")):
-            return self._manifest(DOCUMENT, [document_layer], self._subject(key)), MANIFEST_TYPE
+            return self._manifests.encoded(
+                DOCUMENT, [document_layer], self._subject(key)
+            ), MANIFEST_TYPE
         # With lakelog.json, so that whoever pulls all files has a lake.
         config = self._ref(CONFIG)
         layers = [document_layer, config.document] if config else [document_layer]
-        if self._tagged is None:
-            self._tagged = set(self._repository.tags())
+        self._manifests.list_tags()
         groups = [
             (REF, "", layers),
             *((OBJECTS, object_type, group) for object_type, group in self._groups()),
         ]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            manifests = list(pool.map(lambda group: self._put_list(*group), groups))
+            manifests = list(pool.map(lambda group: self._manifests.put_list(*group), groups))
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = {
             "schemaVersion": 2,
@@ -431,46 +405,6 @@ class OciRemote:
             raise TransferRefused(f"{self.url}: {key} is missing there: push again")
         _, ending = parse_state(key.rpartition("/")[2]) or _raise(ValueError(key))
         return descriptor(CHUNK_MEDIA if ending == CHUNK else INDEX_MEDIA, *state, key)
-
-    def _put_list(self, artifact: str, object_type: str, layers: list[Descriptor]) -> Descriptor:
-        data = self._manifest(artifact, layers)
-        digest = digest_of(data)
-        tag = f"_l{digest.removeprefix('sha256:')}"
-        if tag not in (self._tagged or ()):
-            self._repository.put_manifest(tag, data, MANIFEST_TYPE)
-            if self._tagged is not None:
-                self._tagged.add(tag)
-        list_descriptor = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
-        return {
-            **list_descriptor,
-            "artifactType": artifact,
-            "annotations": {_KIND: object_type or "ref"},
-        }
-
-    def _manifest(
-        self, artifact: str, layers: list[Descriptor], subject: Descriptor | None = None
-    ) -> bytes:
-        config = descriptor(_EMPTY_TYPE, digest_of(_EMPTY), len(_EMPTY))
-        with self._lock:
-            if not self._has_empty:
-                self._put_blob(_EMPTY, _EMPTY_TYPE)
-            self._has_empty = True
-        return orjson.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
-                "artifactType": artifact,
-                "config": config,
-                "layers": layers,
-                **({"subject": subject} if subject else {}),
-            }
-        )
-
-    def _put_blob(self, data: bytes, media_type: str, title: str = "") -> Descriptor:
-        digest = digest_of(data)
-        if self._repository.blob_size(digest) is None:
-            self._repository.put_blob(digest, iter([data]), len(data))
-        return descriptor(media_type, digest, len(data), title)
 
     def _point(self, branch: str, number: int) -> None:
         """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""
