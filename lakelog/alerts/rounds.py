@@ -93,6 +93,8 @@ class Evaluator:
         self._outbox = Outbox(self._log, say, clock)
         self._queries: RuleQueries | None = None
         self._path = status_path(lake.store, lake.branch_name)
+        self._lock_path = lock_path(lake.store, lake.branch_name)
+        self._lock = _identity(self._lock_path)
         self._status = read_status(lake.store, lake.branch_name)
         self._state = ""
         self._rules: dict[str, AlertRule] = {}
@@ -106,6 +108,8 @@ class Evaluator:
     def round(self) -> AlertRound:
         """Ask the rules that are due, then deliver what is due. Raises LakelogError, OSError only
         where the lake itself cannot be read or written."""
+        if not self.is_alone():
+            return AlertRound()
         self._look()
         due = [rule for rule in self._rules.values() if self._is_due(rule)]
         changes, errors = 0, 0
@@ -122,7 +126,7 @@ class Evaluator:
     def run(self) -> None:
         """Go on until told to stop; a lake that cannot be read for a while does not end it."""
         problem = ""
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self.is_alone():
             try:
                 self.round()
                 problem = ""
@@ -131,6 +135,11 @@ class Evaluator:
                     self._say(f"alerts: {error}")
                 problem = str(error)
             self._stop.wait(PAUSE)
+
+    def is_alone(self) -> bool:
+        """Whether the lock that this process holds still excludes others: the cache may be deleted
+        at any time."""
+        return _identity(self._lock_path) == self._lock
 
     def _look(self) -> None:
         """Read rules and silences, if the state is another."""
@@ -244,9 +253,8 @@ def evaluating(
     clock: Callable[[], int] = disk.now_us,
 ) -> Iterator[Evaluator | None]:
     """Yield what evaluates the rules of a branch, alone; None while another process does."""
-    directory = directory_of(lake.store, lake.branch_name)
-    disk.make_dirs(directory)
-    with disk.hold(f"{directory}/lock", shared=False) as is_held:
+    disk.make_dirs(directory_of(lake.store, lake.branch_name))
+    with disk.hold(lock_path(lake.store, lake.branch_name), shared=False) as is_held:
         if not is_held:
             yield None
             return
@@ -267,12 +275,25 @@ def evaluate_when_free(
 
 def is_evaluated(store: Store, branch: str) -> bool:
     """Whether some process evaluates the rules of a branch now."""
-    return disk.is_locked(f"{directory_of(store, branch)}/lock")
+    return disk.is_locked(lock_path(store, branch))
 
 
 def directory_of(store: Store, branch: str) -> str:
     """Where the cache has what belongs to the rules of a branch."""
     return f"{store.paths.cache}/alerts/{os.path.basename(store.paths.head_dir(branch))}"
+
+
+def lock_path(store: Store, branch: str) -> str:
+    """The file that the process holds that evaluates."""
+    return f"{directory_of(store, branch)}/lock"
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def status_path(store: Store, branch: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 
@@ -285,6 +286,19 @@ def test_one_process_at_a_time_evaluates(make_lake: MakeLake) -> None:
     assert not overview(lake)["evaluated"]
     with evaluating(lake, print, threading.Event()) as other:
         assert other is not None
+
+
+def test_a_process_whose_lock_was_deleted_gives_way(make_lake: MakeLake) -> None:
+    """The cache may be deleted at any time; of two processes one goes on."""
+    lake = make_lake()
+    with watched(lake) as alerts:
+        alerts.add()
+        shutil.rmtree(f"{lake.path}/cache/alerts")
+        with watched(lake) as other:
+            for each in (alerts, other):
+                each.errors(1)
+            assert not alerts.round()
+            assert len(other.round()) == 1
 
 
 def test_a_rollback_takes_back_where_alerts_stand(alerts: AlertLake) -> None:
