@@ -2,6 +2,7 @@
 
     LakelogError
     ├── InvalidEvent          an event that cannot be stored as given
+    ├── WrongVersion          a stream has another version than the append expects
     ├── InvalidName           a branch or tag name that cannot be used
     ├── InvalidSetting        a setting that does not exist or does not parse
     ├── LakeNotFound          no lake at that path
@@ -71,6 +72,18 @@ class InvalidEvent(LakelogError, ValueError):
     def __init__(self, reason: str, index: int | None = None) -> None:
         self.reason, self.index = reason, index
         super().__init__(reason if index is None else f"event {index}: {reason}")
+
+
+class WrongVersion(LakelogError):
+    """Raised by append where a stream has another version than was expected: nothing was stored;
+    read the stream again and decide once more. `subject`, `expected` and `actual` say which."""
+
+    def __init__(self, subject: str, expected: int, actual: int) -> None:
+        self.subject, self.expected, self.actual = subject, expected, actual
+        name = repr(subject[:60]) if subject.isprintable() else ascii(subject)[:60]
+        super().__init__(
+            f"the stream {name} is at version {actual}, not {expected}: read it again, then append"
+        )
 
 
 class InvalidName(LakelogError, ValueError):

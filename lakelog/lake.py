@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 
 import lakelog.export as exports
 import lakelog.search as searches
+import lakelog.streams as streams
 import lakelog.trace as traces
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
 from lakelog.event.arrow_rows import as_list
 from lakelog.event.encode import is_by_content
 from lakelog.event.types import Event, Events
+from lakelog.maintain.upkeep import LakeUpkeep
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.runtime.progress import ProgressCallback
-from lakelog.settings import Settings, parse, span_us, to_dict
+from lakelog.settings import Settings, parse, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
-from lakelog.store import bootstrap, disk, writer
+from lakelog.store import bootstrap, writer
 from lakelog.store.bootstrap import Store
 from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
@@ -38,12 +39,10 @@ if TYPE_CHECKING:
     from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
-    from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal
-    from lakelog.maintain.repair import repair, verify
-    from lakelog.maintain.repair.outcome import RepairOutcome
+    from lakelog.maintain import seal
     from lakelog.query import behaviour, follow, frames, session
     from lakelog.query.relation import Relation
-    from lakelog.store import async_append, history, policy, resolve, stats, trim, wal
+    from lakelog.store import async_append, history, resolve, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.ref import Head, Tag
@@ -57,14 +56,10 @@ else:
     ledger = Lazy("lakelog.views.ledger")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
     frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
-    repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    history, policy, resolve, stats, trim, wal = (
-        Lazy(f"lakelog.store.{name}") for name in "history policy resolve stats trim wal".split()
+    history, resolve, trim, wal = (
+        Lazy(f"lakelog.store.{name}") for name in "history resolve trim wal".split()
     )
-    compact, gc, hotcopy, indexing, retention, seal = (
-        Lazy(f"lakelog.maintain.{name}")
-        for name in "compact gc hotcopy indexing retention seal".split()
-    )
+    seal = Lazy("lakelog.maintain.seal")
     async_append = Lazy("lakelog.store.async_append")
 
 Path = str | os.PathLike[str]
@@ -96,7 +91,7 @@ def open(
     return lake
 
 
-class Lake:
+class Lake(LakeUpkeep):
     """One open lake on one branch. Threads may share it; use it as a context manager."""
 
     def __init__(self, store: Store, branch: str) -> None:
@@ -113,13 +108,27 @@ class Lake:
         """The lake's directory."""
         return self.store.paths.root
 
-    def append(self, events: Events, *, dedupe: str | None = None) -> Receipt:
+    def append(
+        self, events: Events, *, dedupe: str | None = None, expect: Mapping[str, int] | None = None
+    ) -> Receipt:
         """Store one event or many; durable when this returns.
 
         `events` is a mapping, an iterable of them, or an Arrow stream. `dedupe="content"` stores an
-        event without id only if no equal one is there. Raises InvalidEvent (then nothing of the
-        batch is stored), OSError, LakeReplaced (then nothing is acknowledged), WriterClosed.
+        event without id only if no equal one is there. `expect` has the versions that streams are
+        at, by subject: all events are stored then, or none, with the next versions. Raises
+        InvalidEvent (then nothing of the batch is stored), WrongVersion, OSError, LakeReplaced
+        (then nothing is acknowledged), WriterClosed.
         """
+        if expect is not None:
+            return streams.append(
+                as_list(events),
+                expect,
+                dedupe,
+                lambda encoded, expected: self._sealed_when_due(
+                    self.writer().append_versions(encoded, expected)
+                ),
+                lambda subject, after, limit: self.stream(subject, after=after, limit=limit),
+            )
         return self.append_encoded(encode.encode(as_list(events), is_by_content(dedupe)))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
@@ -134,11 +143,13 @@ class Lake:
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
-        writer = self.writer()
-        receipt = writer.append(encoded)
+        return self._sealed_when_due(self.writer().append(encoded))
+
+    def _sealed_when_due(self, receipt: Receipt) -> Receipt:
         # Only with seal=inline: the writer itself has no database to seal with.
-        if writer.seal_due:
-            writer.seal_due = False
+        own_writer = self.writer()
+        if own_writer.seal_due:
+            own_writer.seal_due = False
             with contextlib.suppress(LakelogError, OSError):  # it is durable, sealed or not
                 self.settle()
         return receipt
@@ -224,6 +235,19 @@ class Lake:
         """
         statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement)
+
+    def stream(
+        self, subject: str, *, after: int = 0, limit: int | None = None
+    ) -> streams.EventStream:
+        """The versioned events of a subject from version `after` + 1 on: see docs/streams.md.
+
+        Raises InvalidEvent for a subject that no stream can have, SnapshotGone, Damaged.
+        """
+        source = streams.StreamSource(
+            *(self.store, self.branch_name, self._session.ask),
+            lambda: self.store.state(self.branch_name),
+        )
+        return streams.read(source, subject, after, limit)
 
     def trace(self, id: str) -> traces.TraceTree:
         """What an event, trace, span or correlation id caused, as a tree. Raises UnknownRef."""
@@ -407,71 +431,13 @@ class Lake:
         old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.diff(self.store, old, new, behaviour.looking(self.store, self.engine))
 
-    def verify(
-        self, ref: str | None = None, progress: ProgressCallback | None = None
-    ) -> verify.Report:
-        """Read every byte again and check names, chains and sums; of one state with `ref`."""
-        if ref is None:
-            return verify.verify(self.store, progress)
-        digest = resolve.resolve(self.store, self.branch_name, ref)
-        return verify.verify_snapshot(self.store, digest, progress)
+    def _pending(self) -> Tail:
+        return self._session.tail(self.branch_name)
 
-    def repair(self, copy: str | None = None) -> RepairOutcome:
-        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost.
-        Raises NotAllowed."""
-        return repair.repair(self.store, self._session.connect, copy)
-
-    def backup(self, to: Path, progress: ProgressCallback | None = None) -> hotcopy.HotCopy:
-        """Copy this lake to a directory, while it is in use; later calls copy what is new.
-
-        Raises AlreadyExists where something else is there, Damaged, OSError.
-        """
-        return hotcopy.copy(self.store, os.fspath(to), progress)
-
-    def compact(
-        self, progress: ProgressCallback | None = None, *, smallest: bool = False
-    ) -> compact.Compaction:
-        """Settle, then merge small segments and sort by type and time.
-
-        With `smallest`, all segments are compressed as far as zstd can: a tenth smaller, in several
-        times the time, for a lake that is kept. What is so compressed is left alone the next time.
-        """
-        self.settle()
-        level = compact.SMALLEST if smallest else compact.LEVEL
-        compaction = compact.compact(self.store, self.branch_name, progress, level)
-        indexing.build_missing(self.store, self.branch_name)
-        return compaction
-
-    def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
-        """Remove events older than a span such as `30d`; without `apply` only report which."""
-        cutoff = max(disk.now_us() - span_us(older_than), retention.EARLIEST_US)
-        if not apply:
-            return retention.preview(self.store, self.branch_name, cutoff)
-        policy.require(self.store.paths, "retention")
-        self.settle()  # old events of the tail would otherwise stay until the next run
-        connect = self._session.connect
-        return retention.apply(self.store, self.branch_name, cutoff, connect)
-
-    def expire(self, message: str = "", *, progress: ProgressCallback | None = None) -> gc.GcResult:
-        """Give up the states of the branch before the present one, and delete at once what only
-        they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
-        """
-        policy.require(self.store.paths, "expire")
-        self.settle()
+    def _release(self) -> None:
         if self._writer is not None:
             self._writer.retire()
-        trim.trim(self.store, self.branch_name, self._session.tail(self.branch_name))
-        return gc.expire(self.store, self.branch_name, message, progress=progress)
-
-    def gc(self, *, dry_run: bool = False, progress: ProgressCallback | None = None) -> gc.GcResult:
-        """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
-        if not dry_run:
-            policy.require(self.store.paths, "gc")
-        return gc.gc(self.store, dry_run=dry_run, progress=progress)
-
-    def stats(self) -> stats.Stats:
-        """Statistics of the branch."""
-        return stats.measure(self.store, self.branch_name, self._session.tail(self.branch_name))
+        trim.trim(self.store, self.branch_name, self._pending())
 
     def close(self) -> None:
         """Finish the WAL file and close the database; acknowledged events are durable already."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import lakelog.export as exports
 import lakelog.search as searches
+import lakelog.streams as streams
 import lakelog.trace as traces
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
@@ -54,6 +55,18 @@ class PinnedLake:
         """Find events of this state by words; see `Lake.search`."""
         statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
         return self._session.ask(statement, None, self.id)
+
+    def stream(
+        self, subject: str, *, after: int = 0, limit: int | None = None
+    ) -> streams.EventStream:
+        """The versioned events of a subject in this state; see `Lake.stream`."""
+        manifests, session = self._store.manifests, self._session
+        source = streams.StreamSource(
+            *(self._store, self._branch),
+            lambda query: session.ask(query, None, self.id),
+            lambda: manifests.load(self.id),
+        )
+        return streams.read(source, subject, after, limit)
 
     def trace(self, id: str) -> traces.TraceTree:
         """What one request caused, as of this state; see `Lake.trace`."""

@@ -34,23 +34,24 @@ from tests.support.tree import (
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime libraries engine settings event store segments chunks maintain files
-        formats render search query patterns views trace ingest export pinned subscriptions
+        formats render search query patterns views trace streams ingest export pinned subscriptions
         lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
         train proofs deploy remotes state rollback sync recent consume replay decisions folds
         alerts top compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document volume wal entry manifest page_tree hosts
-        move_pack ref merge_note refs branch_life policy signatures verified_files machine
-        bootstrap tracking sealer_process clock tail receipt append_batch writer async_append
-        publish trim thinning history_window resolve history stats arrival_signal""",
+    "store": """paths modes regular_file disk document volume versioned wal entry manifest
+        page_tree hosts move_pack ref merge_note refs branch_life policy signatures verified_files
+        machine bootstrap tracking sealer_process clock tail receipt append_batch known_keys
+        stream_lock stream_marks stream_versions writer_forks writer async_append
+        publish branch_revival trim thinning history_window resolve history stats arrival_signal""",
     "segments": """sql arrays connection typed field_inference column_encoding typed_rows bloom
         tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
         segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
-        hotcopy""",
+        hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits pieces
@@ -112,6 +113,7 @@ ORDER = {
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
     "trace": "tree links listing",
+    "streams": "reading appending",
     "replay": "pace targets replay",
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
@@ -138,9 +140,10 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace search anomalies patterns against replay top subscriptions alerts query views
-        export sync signatures train stats schema dedupe deploy remotes state_restore state machine
-        omega oos events follow history rewind refs policy maintenance seal doctor setup demo""",
+        tail trace stream search anomalies patterns against replay top subscriptions alerts query
+        views export sync signatures train stats schema dedupe deploy remotes state_restore state
+        machine omega oos events follow history rewind refs policy maintenance seal doctor setup
+        demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

@@ -13,7 +13,7 @@ import { crc32 } from 'node:zlib'
 import { decompress } from 'fzstd'
 import { rowsOf } from './segment.mjs'
 
-const [FORMAT, WAL_FORMAT, FILE_FORMAT] = [3, 3, 1]
+const [FORMAT, WAL_FORMAT, FILE_FORMAT, FLAGS] = [4, 4, 1, 15]
 const SEGMENT_BYTES = 256_000_000
 const ALIASES = {
   timestamp: 'time', ts: 'time', '@timestamp': 'time', event_type: 'type',
@@ -38,10 +38,10 @@ export class Lake {
   constructor(root) {
     this.root = root
     this.carried = new Map()
-    const { format, settings } = this.document('lakelog.json')
+    const { format, settings, requires } = this.document('lakelog.json')
     this.format = format
     this.segmentRows = settings.segment_rows ?? 1_000_000
-    if (format > FORMAT) throw new Refused('newer', 'lakelog.json')
+    if (format > FORMAT || requires) throw new Refused('newer', 'lakelog.json')
   }
 
   names(folder) { // F1.6, F1.7
@@ -160,7 +160,7 @@ export class Lake {
   manifest(digest, size) {
     const body = this.carried.get(digest) ??
       JSON.parse(unpacked(this.object('manifests', digest, '.json.zst', size)))
-    if (body.format > FILE_FORMAT) throw new Refused('newer', `manifests/${digest}`)
+    if (body.format > FILE_FORMAT || body.requires) throw new Refused('newer', `manifests/${digest}`)
     return body
   }
 
@@ -227,12 +227,15 @@ export class Lake {
       data.subarray(8, 12).toString() === 'LKW1' && u32(data, 12) === crc32(text)
     if (!fits) throw new Refused('damaged', file)
     const header = JSON.parse(text)
-    if (header.format > WAL_FORMAT) throw new Refused('newer', file)
+    if (header.format > WAL_FORMAT || header.requires) throw new Refused('newer', file)
     const name = `${header.writer}-${digits(header.n, 6)}.jsonl.zst`
     if (file !== `wal/${encodeName(header.branch)}/${name}`) throw new Refused('damaged', file)
     const frames = []
     let at = start
-    for (let frame; (frame = frameAt(data, at)); at = frame.end) frames.push(frame)
+    for (let frame; (frame = frameAt(data, at)); at = frame.end) {
+      if (frame.flags & ~FLAGS) throw new Refused('newer', file)
+      frames.push(frame)
+    }
     const rest = data.subarray(at)
     if (!frames.length || (!isEnd(rest) && isFollowed(rest))) throw new Refused('damaged', file)
     return { ...header, file, frames }
@@ -285,7 +288,10 @@ export class Lake {
         if (frame.flags & 4) quarantine.push({ ...place, ...JSON.parse(line) })
         else {
           const order = [frame.when, frame.writer, frame.sequence, index]
-          events.push({ ...parseLine(line, frame.flags & 1), ...place, order })
+          const row = parseLine(line, frame.flags & 1)
+          const own = frame.flags & 8 && row.version && // F13.6
+            { origin: `stream:${row.subject}`, position: Number(row.version) }
+          events.push({ ...row, ...place, ...own, order })
         }
       })
     }

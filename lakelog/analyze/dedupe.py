@@ -29,6 +29,7 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
 from lakelog.store import disk
+from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
@@ -117,15 +118,18 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     groups = ", ".join(f"k{i}" for i in range(len(key.parts)))
     best = "min" if keep == "first" else "max"
     # `place` is time and seq as one number, so that min and max choose a row in one aggregate, and
-    # equal times are decided by seq. HUGEINT, because both have 64 bits.
+    # equal times are decided by seq. HUGEINT, because both have 64 bits. An event of a stream stays
+    # in any case: its version would be missing.
     table = view.sql(f"""WITH repeated AS MATERIALIZED ({_repeated_hashes(key)}),
         matches AS MATERIALIZED (
-            SELECT {parts}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place
+            SELECT {parts}, seq, epoch_us(time)::HUGEINT * {2**63}::HUGEINT + seq AS place,
+                coalesce(starts_with(origin, '{StreamSubject.ORIGIN}'), false) AS is_versioned
             FROM events WHERE {key.given} AND {key.hash} IN (SELECT h FROM repeated)),
         keepers AS MATERIALIZED (
             SELECT {best}(place) AS place, count(*) AS n FROM matches GROUP BY {groups})
         SELECT seq, (SELECT count(*) FROM keepers WHERE n > 1) AS keys
-        FROM matches ANTI JOIN keepers USING (place) ORDER BY seq""").to_arrow_table()
+        FROM matches ANTI JOIN keepers USING (place) WHERE NOT is_versioned
+        ORDER BY seq""").to_arrow_table()
     keys = table["keys"][0].as_py() if table.num_rows else 0
     return Plan(
         key.names,

@@ -96,7 +96,7 @@ def config(app: App, target: OutputTarget = OUTPUT) -> None:
 def get_setting(app: App, name: str = argument(shell_complete=complete_setting)) -> None:
     """Print the value of a setting."""
     if name not in settings.NAMES:
-        raise settings.unknown_setting(name)
+        settings.parse({name: ""})  # which says that there is none, and which one was meant
     click.echo(getattr(_current_settings(app), name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
@@ -57,6 +58,7 @@ def init(
     lakelog append < events.jsonl
     lakelog append --type tweet < twitter.json
     lakelog append type=deploy data.version=3 message="to production"
+    lakelog append --expect order-17=4 type=paid subject=order-17
 """)
 def append(
     app: App,
@@ -66,12 +68,18 @@ def append(
     ),
     kind: str | None = option("--type NAME", "Type of events that name none."),
     source: str | None = option("--source NAME", "Source of events that name none."),
+    expect: tuple[str, ...] = option(
+        "--expect SUBJECT=N",
+        "Store all events, or none unless the stream of SUBJECT is at version N.",
+        multiple=True,
+    ),
 ) -> None:
     """Store events durably: JSON lines on stdin, or one event from KEY=VALUE.
 
     Lines are stored as they arrive, at most a thousand at a time. A bad line does not stop
     the run: it goes to quarantine with its offset and the reason, and the exit code is 1.
-    An array, an object over several lines and {"Records": [...]} are accepted, too.
+    An array, an object over several lines and {"Records": [...]} are accepted, too. With
+    --expect nothing is stored if a line is bad.
 
     KEY is a column; any other key goes into data, and dots nest: data.a.b=1. VALUE is JSON
     if it parses, otherwise text.
@@ -84,7 +92,13 @@ def append(
         encode([event])
     elif terminal.is_terminal(sys.stdin):
         app.say("reading JSON lines from the terminal; Ctrl-D ends them", dim=True)
+    versions = dict(map(_expected, expect))
+    if versions and event is None:
+        events = _whole_input(kind, source)
     with app.open_or_create() as lake:
+        if versions:
+            _append_versions(app, lake, [event] if event else events, versions, dedupe)
+            return
         if event is not None:
             receipt = lake.append(event, dedupe=dedupe)
             app.say(f"stored 1 event, id {receipt.ids[0]}")
@@ -93,6 +107,44 @@ def append(
         intake.run()
     # Nothing is lost, but a script has to notice.
     exits.exit_if(intake.quarantined, exits.FAILED)
+
+
+def _expected(argument: str) -> tuple[str, int]:
+    """Split SUBJECT=N. Raises UsageError."""
+    subject, _, number = argument.rpartition("=")
+    if not subject or not re.fullmatch(r"[0-9]{1,18}", number, re.ASCII):
+        raise click.UsageError(
+            f"--expect {argument[:60]!r} is not SUBJECT=N, such as order-17=4; 0 for a new stream"
+        )
+    return subject, int(number)
+
+
+def _whole_input(kind: str | None, source: str | None) -> list[dict[str, object]]:
+    """Return all events of standard input. Raises InvalidEvent for the first that is none."""
+    events = []
+    for line in documents(split(chunks())):
+        if line is None or line.is_blank:
+            continue
+        try:
+            event = line.event()
+            with_defaults(event, kind, source)
+            encode([event])
+        except InvalidEvent as error:
+            raise InvalidEvent(f"{line.unit} {line.number}: {error.reason}") from None
+        events.append(event)
+    return events
+
+
+def _append_versions(
+    app: App,
+    lake: Lake,
+    events: list[dict[str, object]],
+    versions: dict[str, int],
+    dedupe: str | None,
+) -> None:
+    receipt = lake.append(events, dedupe=dedupe, expect=versions)
+    places = ", ".join(f"{cell(name)} is at version {n}" for name, n in receipt.versions.items())
+    app.say(f"stored {terminal.many(receipt.count, 'event')}: {places}")
 
 
 class Intake:

@@ -22,12 +22,12 @@ EVERY = 100
 _QUERY = """
 WITH stream AS (
     SELECT seq, epoch_us(ingested_at) AS arrival, id, time, type, data,
-        row_number() OVER (ORDER BY seq) AS number
+        row_number() OVER (ORDER BY ingested_at, seq) AS number
     FROM events WHERE subject = $subject
 )
 SELECT seq, arrival, CASE WHEN number > $skipped THEN {'id': id, 'time': time, 'type': type,
     'data': data::VARCHAR} END
-FROM stream ORDER BY seq"""
+FROM stream ORDER BY number"""
 _HANDLED = Mapping[str, Apply[StateT]]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from lakelog import chunks
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, document, regular_file, wal
+from lakelog.store import disk, document, regular_file
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import (
     OBJECTS,
@@ -31,6 +31,7 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.ref import Head
+from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import ATTEMPTS, Tail, WalFile, pick
 
 
@@ -147,7 +148,8 @@ def _prepare(store: Store, target: str) -> Paths:
         copied = load(copy_paths.root)
         if copied.lake_id != store.lake_id:
             raise AlreadyExists(f"{copy_paths.root} holds another lake: choose another directory")
-        raise_format(copied)  # before moves of a newer format are copied into it
+        # Before moves of a newer format are copied into it.
+        raise_format(copied, store.format_now())
     elif set(_settled_names(copy_paths.root)) - {
         os.path.basename(d) for d in copy_paths.directories()
     }:
@@ -157,7 +159,7 @@ def _prepare(store: Store, target: str) -> Paths:
         disk.make_dirs(directory)
     # Before the objects: a run that died can then be continued.
     if not is_lake(copy_paths.root):
-        write_config(copy_paths, store.lake_id, store.settings)
+        write_config(copy_paths, store.lake_id, store.settings, store.format_now())
     return copy_paths
 
 
@@ -192,7 +194,7 @@ def _stage_wals(
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(ATTEMPTS):
-        files = tail.scan()
+        files = StreamLock(store, branch).scan(tail)
         staged = {}
         for file in (file for group in files.values() for file in group):
             temporary = _stage(file, copy_paths.wal_dir(branch))
@@ -218,7 +220,7 @@ def _stage(file: WalFile, folder: str) -> str | None:
         return None
     # A damaged one is copied as it is: repair of the copy has no less to work with than here.
     damaged = file.header is None or file.damage is not None
-    size = len(data) if damaged else file.end + (wal.END_BYTES if file.ended else 0)
+    size = len(data) if damaged else file.intact
     return disk.write_temporary(folder, data[:size])
 
 

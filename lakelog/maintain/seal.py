@@ -28,6 +28,7 @@ from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.ref import Head
+from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
 
@@ -167,7 +168,7 @@ class Sealer:
 
     def _prepare(self, head: Head, state: Manifest) -> _Attempt:
         """Pick frames above this head's watermarks and write them as a segment."""
-        files = self._tail.scan()
+        files = StreamLock(self._store, self._branch).scan(self._tail)
         selected = choose(files, head.move.wal, self._store.settings.segment_rows)
         base = {w: head.move.wal.get(w, -1) for w in selected}
         paths = {w: [f.path for f in files[w]] for w in selected}

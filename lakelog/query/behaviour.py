@@ -32,6 +32,7 @@ from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.history import Diff
+from lakelog.store.versioned import StreamSubject
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0
 SHAPES_MAX = 20_000
@@ -143,7 +144,12 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
         entries_of_side, common = segments[number], segments[1 - number]
         query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         if entries_of_side and common:
-            same = "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
+            same = (
+                "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
+                # After a rollback a stream gives its versions again, to other events.
+                " AND (m.ingested_at = o.ingested_at"
+                f" OR starts_with(m.origin, '{StreamSubject.ORIGIN}') IS NOT TRUE)"
+            )
             common_rows = segment_sql.rows_sql(store.paths, common)
             query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({common_rows}) o ON {same}"
         whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()

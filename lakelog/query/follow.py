@@ -1,8 +1,9 @@
 """Following a branch: its last events, then each new one once, in the order of arrival.
 
 Published events are known by seq: all below a bound were given. Events of the tail are known by
-writer and position: when they are sealed they come again as published ones of that origin, and
-are left out, as is another one of their id that was published before them. The marks of a writer
+writer and sequence: when they are sealed they come again as published ones of that origin, or of
+their stream and version, and are left out, as is another one of their id that was published before
+them. The marks of a writer
 are dropped once all it had pending is published. A rewind moves the bound to where the branch was
 taken back to; what had been given is not taken back.
 """
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
@@ -34,6 +36,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
 from lakelog.store.tail import PendingFrames, Tail
+from lakelog.store.versioned import StreamSubject
 
 COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4
@@ -42,6 +45,18 @@ _ROWS_MAX = 100_000
 _SORTED_MAX = 100_000
 """More events than these are not looked for one by one."""
 _NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
+
+
+class _Given(NamedTuple):
+    """What was given of a writer's frames: the position after them, and the last sequence. Lines
+    that are no events have no rows, but positions."""
+
+    position: int
+    sequence: int
+
+
+_NOTHING = _Given(0, -1)
+_NO_VERSIONS = "SELECT NULL::VARCHAR AS stream, NULL::BIGINT AS version WHERE false"
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ class Follower:
         self._cursor: duckdb.DuckDBPyConnection = connect().cursor()
         self._head: Head | None = None
         self._bound = 0
-        self._given: dict[str, int] = {}
+        self._given: dict[str, _Given] = {}
+        self._versions = self._run(_NO_VERSIONS)
         self._ids = self._run("SELECT NULL::VARCHAR AS source, NULL::VARCHAR AS id WHERE false")
         self._none = self._ask(sql.no_rows(COLUMNS))
 
@@ -101,7 +117,8 @@ class Follower:
         pending = self._tail.collect()
         moved = self._head is None or pending.head.move.number != self._head.move.number
         has_frames = any(
-            f.end > self._given.get(w, 0) for w, fs in pending.frames.items() for f in fs
+            fs[-1].sequence > self._given.get(w, _NOTHING).sequence
+            for w, fs in pending.frames.items()
         )
         if not moved and not has_frames:
             return
@@ -116,7 +133,7 @@ class Follower:
     def start(self, head: Head, seq: int) -> None:
         """Let what is new begin with the published event `seq` of a head, and the whole tail."""
         self._head, self._bound, self._given = head, seq, {}
-        self._ids = self._ids.slice(0, 0)
+        self._ids, self._versions = self._ids.slice(0, 0), self._versions.slice(0, 0)
 
     def published(self, head: Head) -> Iterator[pa.Table | BranchRewound]:
         """Yield what is new up to a head, and leave the tail above it for `more`.
@@ -155,14 +172,22 @@ class Follower:
     def _stand(self, pending: PendingFrames, state: Manifest) -> None:
         """Remember what was given."""
         self._head, self._bound = pending.head, state.next_seq
-        self._given = {w: fs[-1].end for w, fs in pending.frames.items() if fs}
+        self._given = {w: _Given(fs[-1].end, fs[-1].sequence) for w, fs in pending.frames.items()}
         keyed = any(f.flags & wal.KEYED for fs in pending.frames.values() for f in fs)
         table = self._rows.events(pending, state.ids) if keyed else None
         if table is None:
-            self._ids = self._ids.slice(0, 0)
+            self._ids, self._versions = self._ids.slice(0, 0), self._versions.slice(0, 0)
             return
         self._cursor.register("held", table)
-        query = "SELECT DISTINCT coalesce(source, '') AS source, id FROM held WHERE id <> ''"
+        # By their origins and highest versions: those of one stream come in their order.
+        self._versions = self._run(
+            "SELECT origin::VARCHAR AS stream, max(position) AS version FROM held"
+            " WHERE origin::VARCHAR <> writer::VARCHAR GROUP BY ALL"
+        )
+        query = (
+            "SELECT DISTINCT coalesce(source, '') AS source, id FROM held"
+            " WHERE id <> '' AND origin::VARCHAR = writer::VARCHAR"
+        )
         self._ids = self._run(query)
         self._cursor.unregister("held")
 
@@ -186,6 +211,7 @@ class Follower:
                         self._bound, generation = state.next_seq, move.generation
                     else:
                         self._bound, generation = state.next_seq, move.generation
+                        self._versions = self._versions.slice(0, 0)  # they are given again
                         yield BranchRewound(move.op, move.snapshot, state.totals.events)
                 before = move
         yield from self._since(self._store.manifests.of(head.move))
@@ -201,10 +227,11 @@ class Follower:
         seen_table = pa.table(
             {
                 "writer": pa.array(list(self._given), pa.string()),
-                "upto": pa.array(list(self._given.values()), pa.int64()),
+                "upto": pa.array([mark.position for mark in self._given.values()], pa.int64()),
             }
         )
         self._cursor.register("given", seen_table)
+        self._cursor.register("given_versions", self._versions)
         self._cursor.register("ids", self._ids)
         for group in _groups(entries):
             compact.check(self._store, group)
@@ -212,8 +239,10 @@ class Follower:
             source = f"""SELECT {_NARROW} FROM ({rows}) AS r
                 LEFT JOIN given ON r.origin = given.writer
                 WHERE r.seq >= {start} AND r.seq < {end} AND (upto IS NULL OR r.position >= upto)
-                AND NOT EXISTS
-                (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, ''))"""
+                AND (starts_with(r.origin, '{StreamSubject.ORIGIN}') OR NOT EXISTS
+                (FROM ids WHERE ids.id = r.id AND ids.source = coalesce(r.source, '')))
+                AND NOT EXISTS (FROM given_versions AS v
+                WHERE v.stream = r.origin AND r.position <= v.version)"""
             # A seal numbers writer by writer; they arrived one among the other.
             found = self._ask(source, "ORDER BY ingested_at, seq")
             if found.num_rows:
@@ -224,7 +253,7 @@ class Follower:
         table = self._rows.numbered(pending, state) if pending.frames else None
         if table is None:
             return self._none
-        delivered = {w: self._given.get(w, 0) for w in pending.frames}
+        delivered = {w: self._given.get(w, _NOTHING).sequence for w in pending.frames}
         watermarks = pa.table(
             {
                 "of_writer": pa.array(list(delivered), pa.string()),
@@ -234,7 +263,7 @@ class Follower:
         self._cursor.register("tail", table)
         self._cursor.register("watermarks", watermarks)
         source = f"""SELECT {", ".join(COLUMNS)}, writer, sequence FROM tail
-            JOIN watermarks ON tail.writer::VARCHAR = of_writer WHERE position >= upto"""
+            JOIN watermarks ON tail.writer::VARCHAR = of_writer WHERE sequence > upto"""
         rows = self._ask(source, "ORDER BY ingested_at, writer::VARCHAR, sequence, position")
         self._cursor.unregister("tail")
         return rows

@@ -35,10 +35,11 @@ from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import bootstrap, disk, policy, tracking
-from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head, Move
+from lakelog.store.stream_lock import StreamLock
 
 if TYPE_CHECKING:
     from lakelog.remotes import merge as merging
@@ -344,7 +345,10 @@ class _Fetch:
                 return None
             return Change("pull", message, snapshot=snapshot, rewind=rewind)
 
-        return publish(self._store, branch, plan)
+        with StreamLock(self._store, branch).held():
+            if StreamLock(self._store, branch).has_pending():
+                return None  # versions were given since it was settled: it is settled again
+            return publish(self._store, branch, plan)
 
     def _branch(self, name: str, head: Head) -> None:
         """Receive the state of a branch and make its tag name it."""
@@ -357,6 +361,7 @@ class _Fetch:
             self._result.refs[label] = "updated" if is_here else "new"
             objects = self._receive(place.snapshot, head.move.carried)
             if not self._only_looks:
+                raise_format(self._store, self._site.lake_format())
                 with self._held(objects):
                     track(self._store, self._known.name, name, place.snapshot, head.move.carried)
         self._signatures("", place.snapshot)

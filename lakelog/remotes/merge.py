@@ -38,6 +38,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
+from lakelog.store.stream_lock import StreamLock
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""
@@ -76,6 +77,7 @@ class Merge:
         ours, own_rows = live_entries(self._store, state), OwnRows()
         self._join(state, ours)
         span = self._since(state, ours, self._base.next_seq)
+        self._sieve.require_no_fork(span, self._span)
         for _ in self._sieve.unknown(span, self._span, own_rows):
             pass
         return self._counts(state, own_rows)
@@ -92,8 +94,11 @@ class Merge:
             change, counts = self._change(state)
             return change
 
-        if publish(self._store, self._branch, plan, discard=self._discard) is None:
-            return None
+        with StreamLock(self._store, self._branch).held():
+            if StreamLock(self._store, self._branch).has_pending():
+                return None  # versions were given since it was settled
+            if publish(self._store, self._branch, plan, discard=self._discard) is None:
+                return None
         # Just written and synced by us: the first query need not hash them.
         paths = self._store.paths
         self._store.verified.add_all(
@@ -163,6 +168,7 @@ class Merge:
     def _write(self, state: Manifest, ours: LiveEntries, commit: str) -> None:
         """Write our rows that are not there, but those that were written for an earlier head."""
         store, span = self._store, self._since(state, ours, self._next)
+        self._sieve.require_no_fork(span, self._span)
         target = segment.rows_target(store.settings, self._theirs.totals.events)
         tables = self._sieve.unknown(span, self._span, self._found)
         self._found.entries += merge_rows.write_rows(store, tables, commit, target)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.errors import TransferRefused
+from lakelog.errors import Diverged, TransferRefused
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import compact
 from lakelog.maintain.seal import drop_duplicates, open_run
@@ -24,6 +24,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
+from lakelog.store.versioned import StreamSubject
 
 _BATCH = 65_536
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
@@ -85,6 +86,28 @@ class RowSieve:
                 " was changed; run `lakelog verify` on it"
             )
 
+    def require_no_fork(self, ours: RowSpan, theirs: RowSpan) -> None:
+        """Refuse where both gave one version of a stream to events of their own. Raises Diverged,
+        TransferRefused, Damaged."""
+        if not ours.count or not theirs.count:
+            return
+        compact.check(self._store, list(ours.entries))
+        columns = "ingested_at, time, type, id, data"
+        query = f"""SELECT substr(o.origin, {len(StreamSubject.ORIGIN) + 1}), o.position
+            FROM ({ours.source(self._store)}) o JOIN ({theirs.source(self._store)}) t
+            ON o.origin = t.origin AND o.position = t.position
+            WHERE starts_with(o.origin, '{StreamSubject.ORIGIN}')
+            AND ({", ".join(f"o.{name}" for name in columns.split(", "))})
+            IS DISTINCT FROM ({", ".join(f"t.{name}" for name in columns.split(", "))})
+            ORDER BY ALL LIMIT 1"""
+        with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
+            fork = cursor.execute(query).fetchone()
+        if fork:
+            raise Diverged(
+                f"the stream {StreamSubject(fork[0]).label} has version {fork[1]} here and another"
+                f" one at {self._url}: they cannot be merged; see docs/streams.md"
+            )
+
     def unknown(self, ours: RowSpan, theirs: RowSpan, found: OwnRows) -> Iterator[pa.Table]:
         """Yield our rows that are not there in the order of seq, with their keys, and count them.
         Raises TransferRefused, Damaged."""
@@ -92,7 +115,7 @@ class RowSieve:
             return
         compact.check(self._store, list(ours.entries))
         columns = ", ".join(segment.EVENT_COLUMNS)
-        key = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
+        key = sql.id_key(of_streams=True)
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
         if theirs.count:
             places = f"SELECT origin, position FROM ({theirs.source(self._store)})"

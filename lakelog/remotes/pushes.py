@@ -77,7 +77,10 @@ class _Push:
         """Find or make the lake there, and forget what was known of another one."""
         if not self._result.dry_run:
             self._known = known.proven(self._store, self._known, self._site.remote)
-        id = self._site.lake_id() if self._result.dry_run else self._site.create()
+        if self._result.dry_run:
+            id = self._site.lake_id()
+        else:
+            id = self._site.create(self._store.format_now())
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
 
     def branch(self, branch: str) -> None:

@@ -17,7 +17,7 @@ from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import disk, document
 from lakelog.store.clock import following
-from lakelog.store.paths import FORMAT, KEYS, OBJECTS
+from lakelog.store.paths import KEYS, OBJECTS
 from lakelog.store.ref import Head, Move, Tag, author
 from lakelog.store.refs import Refs
 
@@ -51,24 +51,34 @@ class Site:
         with self._refusing():
             return untrusted.lake_id(data)[0]
 
-    def create(self) -> str:
-        """Make the remote a lake without branches, or find that it is one; return its id."""
+    def lake_format(self) -> int:
+        """The format of the lake there, 0 where there is none. Raises TransferRefused."""
+        try:
+            data = self.volume.read(CONFIG)
+        except FileNotFoundError:
+            return 0
+        with self._refusing():
+            return int(untrusted.lake_id(data)[1]["format"])
+
+    def create(self, number: int) -> str:
+        """Make the remote a lake without branches, or find that it is one; return its id. It has
+        at least the format `number` afterwards."""
         lake_id = self.lake_id()
         if lake_id:
-            self._raise_format()
+            self._raise_format(number)
             return lake_id
         strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
-        body = {"format": FORMAT, "lake": disk.random_hex(), "settings": {}}
+        body = {"format": number, "lake": disk.random_hex(), "settings": {}}
         self._put(CONFIG, document.encode(body), replace=False)
         return self.lake_id()  # of two that created it at once, one was first
 
-    def _raise_format(self) -> None:
+    def _raise_format(self, number: int) -> None:
         data = self.volume.read(CONFIG)
         body = document.decode(data)
-        if body["format"] < FORMAT:
-            self.volume.replace(CONFIG, document.encode({**body, "format": FORMAT}))
+        if body["format"] < number:
+            self.volume.replace(CONFIG, document.encode({**body, "format": number}))
 
     def branches(self) -> list[str]:
         """Names of the branches there, deleted ones included."""

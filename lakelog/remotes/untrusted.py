@@ -176,6 +176,7 @@ def _parsed(encoded: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise NotBelieved("a manifest is no JSON") from None
     _require(isinstance(body, dict) and body.get("format") == 1, "a manifest is malformed")
+    _require(not body.get("requires"), "its state requires a newer lakelog: upgrade lakelog")
     return body  # type: ignore[no-any-return]
 
 

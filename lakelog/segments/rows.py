@@ -22,6 +22,7 @@ from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.store import wal
+from lakelog.store.versioned import StreamSubject
 
 _TEXT = (
     "time timestamp ts @timestamp type event_type category content_type source subject item_id"
@@ -53,6 +54,15 @@ SELECT coalesce(j.time, j.timestamp, j.ts, j."@timestamp")::TIMESTAMPTZ AS time,
        make_timestamptz(ingested_at) AS ingested_at, writer AS origin, position, writer, sequence,
        {_KEY} AS key
 FROM parsed"""
+# Of an event of a stream, as its line has a version.
+_VERSIONED_EVENTS = _EVENTS.replace("VARCHAR\"}'", 'VARCHAR","version":"VARCHAR"}\'').replace(
+    "writer AS origin, position,",
+    f"""
+    CASE WHEN versioned AND j.version IS NOT NULL
+        THEN '{StreamSubject.ORIGIN}' || coalesce(j.subject, j.item_id) ELSE writer END AS origin,
+    CASE WHEN versioned AND j.version IS NOT NULL
+        THEN j.version::BIGINT ELSE position END AS position,""",
+)
 _QUARANTINE = """
 SELECT make_timestamptz(ingested_at) AS ingested_at, coalesce(j.origin, writer) AS origin,
        coalesce(j.position, position) AS position, j.reason AS reason, j.line AS line,
@@ -65,7 +75,10 @@ def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
     frames = [f for f in frames if not f.flags & wal.QUARANTINED]
     rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
-    return _run(connection, frames, _EVENTS).cast(_schema()) if rows is None else rows
+    if rows is not None:
+        return rows
+    query = _VERSIONED_EVENTS if any(f.is_versioned for f in frames) else _EVENTS
+    return _run(connection, frames, query).cast(_schema())
 
 
 def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
@@ -118,21 +131,37 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
         for name in ("ingested_at", "sequence")
     )
     writer = arrays.spread([f.writer for f in frames], counts)
-    position = [f.position + nth for f in frames for nth in range(f.events)]
-    places = arrays.integers(np.array(position, np.int64))
+    origin, places = writer, [f.position + nth for f in frames for nth in range(f.events)]
+    if any(f.is_versioned for f in frames):
+        origins = writer.to_pylist()
+        for row, (own_origin, version) in _versions(frames):
+            origins[row], places[row] = own_origin, version
+        origin = arrays.texts(origins)
+    position = arrays.integers(np.array(places, np.int64))
     *before_data, event_id = envelope
     columns_in_order = [
         *before_data,
         data,
         event_id,
         arrays.times(ingested_at),
-        writer,
-        places,
+        origin,
+        position,
         writer,
     ]
     return pa.Table.from_arrays(
         [times, *columns_in_order, arrays.integers(sequence), key], schema=_schema()
     )
+
+
+def _versions(frames: list[wal.Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
+    """Yield the rows that have versions, with what these make of their origin and position."""
+    row = 0
+    for frame in frames:
+        if frame.is_versioned:
+            for nth, line in enumerate(frame.lines()[:-1].split(b"\n"), row):
+                if place := StreamSubject.place_of(line):
+                    yield nth, place
+        row += frame.events
 
 
 def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
@@ -296,6 +325,9 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
     def spread(values: list[int]) -> pa.Array:
         return arrays.integers(np.repeat(np.array(values, np.int64), counts))
 
+    def flags_of(of_frames: list[bool]) -> pa.Array:
+        return arrays.mask(np.repeat(of_frames, counts))
+
     # Few writers and many lines: a dictionary saves 32 bytes a line.
     place = {writer: index for index, writer in enumerate(writers)}
     index = np.repeat(np.array([place[f.writer] for f in frames], np.int32), counts)
@@ -307,7 +339,8 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
             "position": arrays.integers(within + np.repeat(positions - starts, counts)),
             "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
             "sequence": spread([f.sequence for f in frames]),
-            "keyed": arrays.mask(np.repeat([bool(f.flags & wal.KEYED) for f in frames], counts)),
+            "keyed": flags_of([bool(f.flags & wal.KEYED) for f in frames]),
+            "versioned": flags_of([f.is_versioned for f in frames]),
         }
     )
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
+from lakelog.store.versioned import StreamSubject
 
 _WILDCARD = re.compile(r"[*?\[]")
 # Of the columns of segments; all others are text.
@@ -41,12 +42,21 @@ def json_path(names: Iterable[str]) -> str:
     return literal("$" + "".join(f'."{name}"' for name in escaped))
 
 
-def id_key(row: str = "") -> str:
-    """Return the identity key of a row's source and id (FORMAT.md, F13.1), where it has an id.
+def id_key(row: str = "", *, of_streams: bool = False) -> str:
+    """Return the identity key of a row's source and id (FORMAT.md, F13.1), where it has an id; with
+    `of_streams` that of its stream and version where it has these (F13.6), NULL without any.
 
-    `row` stands before both names, such as `j.`.
+    `row` stands before the names, such as `j.`.
     """
-    return f"sha256(coalesce({row}source, '') || chr(0) || {row}id)[1:24]"
+    key = f"sha256(coalesce({row}source, '') || chr(0) || {row}id)[1:24]"
+    if not of_streams:
+        return key
+    subject = f"substr({row}origin, {len(StreamSubject.ORIGIN) + 1})"
+    text = f"'{StreamSubject.ORIGIN}' || sha256({subject}) || ':' || {row}position::VARCHAR"
+    return (
+        f"CASE WHEN starts_with({row}origin, '{StreamSubject.ORIGIN}') THEN sha256({text})[1:24]"
+        f" WHEN {row}id <> '' THEN {key} END"
+    )
 
 
 def no_rows(columns: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ that it is of (`origin`): in a copy of it, or in one that somebody sent, nobody 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -26,6 +27,8 @@ import orjson
 
 from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
+from lakelog.maintain import seal
+from lakelog.segments import connection
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.store import disk, document, history, machine
@@ -34,6 +37,8 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
+from lakelog.store.stream_lock import StreamLock
+from lakelog.store.tail import Tail
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""
@@ -190,7 +195,10 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
             cursors = "cursors" in intent.parts
             return history.rewind(store, now, intent.target, intent.op, intent.message, cursors)
 
-        if publish(store, intent.branch, plan, commit=intent.commit) is None:
+        with StreamLock(store, intent.branch).held():
+            _seal_versions(store, intent.branch)
+            moved = publish(store, intent.branch, plan, commit=intent.commit)
+        if moved is None:
             take_back(store, intent)
             return None
     for step in intent.steps:
@@ -203,6 +211,13 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
     _drop(store)
     prune(store)
     return store.refs.head(intent.branch)
+
+
+def _seal_versions(store: Store, branch: str) -> None:
+    """Publish versioned events that wait: they belong to the state that the branch leaves."""
+    if StreamLock(store, branch).has_pending():
+        connect = functools.partial(connection.connect, store.paths, store.settings)
+        seal.Sealer(store, branch, Tail(store.paths, store.refs, branch), connect).settle()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,18 @@ from typing import Any
 class AppendBatch:
     """Lines of a caller that waits for a leader; `lock` is released once it is served or leads."""
 
-    __slots__ = ("done", "error", "events", "flags", "leads", "lock", "position", "size", "text")
+    __slots__ = (
+        "done",
+        "error",
+        "events",
+        "flags",
+        "leads",
+        "lock",
+        "position",
+        "refusal",
+        "size",
+        "text",
+    )
 
     def __init__(self, payload: bytes, events: int, flags: int) -> None:
         self.text, self.events, self.flags = payload, events, flags
@@ -17,6 +28,7 @@ class AppendBatch:
         self.lock: Any = None
         self.done, self.leads, self.position = False, False, 0
         self.error: BaseException | None = None
+        self.refusal: Exception | None = None
 
 
 def own_error(failed: BaseException, is_leader: bool) -> BaseException:

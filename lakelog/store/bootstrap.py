@@ -20,7 +20,7 @@ from lakelog.errors import (
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.manifest import Manifest, Manifests, empty
-from lakelog.store.paths import FORMAT, KEYS, Paths, parse_object, parse_wal
+from lakelog.store.paths import FORMAT, KEYS, PLAIN_FORMAT, Paths, parse_object, parse_wal
 from lakelog.store.ref import Move, author, escape_text
 from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
@@ -51,6 +51,10 @@ class Store:
         self.refs = Refs(self.volume)
         self.manifests = Manifests(self.volume, self.refs)
         self.verified = VerifiedFiles(self.paths)
+
+    def format_now(self) -> int:
+        """The format that the lake has now, whichever process raised it."""
+        return _format_on_disk(self) or self.format
 
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
@@ -84,7 +88,7 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
         disk.sync_dir(directory)
     disk.sync_dir(os.path.dirname(paths.root))
     lake_id = disk.random_hex()
-    store = Store(root, lake_id, settings, FORMAT)
+    store = Store(root, lake_id, settings, PLAIN_FORMAT)
     # The first move before lakelog.json: whoever sees a lake finds a branch in it.
     with contextlib.suppress(FileExistsError):
         start_branch(store, branch)
@@ -168,6 +172,7 @@ def load(root: str) -> Store:
             f"the lake at {paths.root} has format {body['format']}, this lakelog reads up to"
             f" {FORMAT}: upgrade lakelog"
         )
+    document.require_known(body.get("requires"), f"the lake at {paths.root}")
     refuse_remote(paths.root)
     try:
         settings = parse(body["settings"])
@@ -179,9 +184,12 @@ def load(root: str) -> Store:
     return Store(root, body["lake"], settings, body["format"])
 
 
-def write_config(paths: Paths, lake_id: str, settings: Settings) -> None:
-    """Write lakelog.json, which makes the directory a lake; FileExistsError if there is one."""
-    body = {"format": FORMAT, "lake": lake_id, "settings": to_dict(settings)}
+def write_config(
+    paths: Paths, lake_id: str, settings: Settings, number: int = PLAIN_FORMAT
+) -> None:
+    """Write lakelog.json of format `number`, which makes the directory a lake; FileExistsError if
+    there is one."""
+    body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
     disk.create_whole(paths.config, document.encode(body))
     disk.sync_dir(paths.root)
 
@@ -189,7 +197,7 @@ def write_config(paths: Paths, lake_id: str, settings: Settings) -> None:
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
     # The format stays: a setting must not lock out a reader of the earlier one.
-    number = _format_on_disk(store) or FORMAT
+    number = _format_on_disk(store) or PLAIN_FORMAT
     body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
     replace_config(store.paths, document.encode(body))
     store.settings = settings
@@ -208,15 +216,16 @@ def replace_config(paths: Paths, data: bytes) -> None:
         disk.sync_dir(paths.root)
 
 
-def raise_format(store: Store) -> None:
-    """Raise a lake of an earlier format to this one, before anything of this format is written to
-    it, so that a version that knows only the earlier one refuses the lake by name (F15.3)."""
-    if store.format == FORMAT:
+def raise_format(store: Store, number: int = PLAIN_FORMAT) -> None:
+    """Raise a lake of an earlier format, before anything of the format `number` is written to it,
+    so that a version that knows only the earlier one refuses the lake by name (F15.3)."""
+    if store.format >= number:
         return
-    if 0 < _format_on_disk(store) < FORMAT:
+    present = _format_on_disk(store)
+    if 0 < present < number:
         body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
-        replace_config(store.paths, document.encode({**body, "format": FORMAT}))
-    store.format = FORMAT
+        replace_config(store.paths, document.encode({**body, "format": number}))
+    store.format = max(number, present)
 
 
 def _format_on_disk(store: Store) -> int:

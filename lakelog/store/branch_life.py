@@ -40,3 +40,16 @@ def is_same_life(refs: Refs, branch: str, life: BranchLife) -> bool:
         return True
     since = itertools.takewhile(lambda m: m.number > life.number, refs.newest_first(branch))
     return all(move.op != "delete" for move in since)
+
+
+def require_same_life(refs: Refs, branch: str, life: BranchLife | None) -> None:
+    """Refuse the first append to a branch that was deleted since it was opened, though one of its
+    name may be there again. From now on the lock of the writer's file keeps it from being deleted.
+
+    Raises UnknownRef.
+    """
+    if life and not is_same_life(refs, branch, life):
+        raise UnknownRef(
+            f"branch {branch!r} was deleted since this lake was opened: nothing was stored; open"
+            " the lake again"
+        )

@@ -71,7 +71,7 @@ class Clock:
         except (OSError, ValueError):  # a cache that cannot be written: we order our own appends
             return
         shared = _STAMP.unpack_from(self._map)[0]
-        boot = _boot()
+        boot = boot_id()
         if self._map[_STAMP.size :] == boot and shared <= disk.now_us() + AHEAD:
             return
         # The file is never synced, so after a power cut it may be behind frames that are in a WAL.
@@ -88,10 +88,10 @@ def following(previous_us: int, now_us: int) -> int:
 
 
 @functools.cache
-def _boot() -> bytes:
+def boot_id() -> bytes:
     """What identifies this boot of the machine; empty where the system does not say."""
     try:
-        boot_id = disk.read("/proc/sys/kernel/random/boot_id")
+        identifier = disk.read("/proc/sys/kernel/random/boot_id")
     except OSError:
-        boot_id = b""
-    return hashlib.sha256(boot_id).digest()[:_BOOT]
+        identifier = b""
+    return hashlib.sha256(identifier).digest()[:_BOOT]

@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 
+from lakelog.errors import FormatTooNew
 from lakelog.store.regular_file import NotIntact
 
-__all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "split"]
+__all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 
 _MARK = b',"checksum":"'
 TAIL = len(_MARK) + 64 + len(b'"}\n')
@@ -52,3 +53,10 @@ def split(data: bytes) -> tuple[bytes, bytes]:
 def digest(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def require_known(requires: object, subject: str) -> None:
+    """Refuse what asks for more than this version can (F15.8). Raises FormatTooNew."""
+    if requires:
+        names = ", ".join(map(str, requires)) if isinstance(requires, list) else str(requires)
+        raise FormatTooNew(f"{subject} requires {names[:80]}: upgrade lakelog")

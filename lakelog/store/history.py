@@ -20,8 +20,9 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import clock, disk, policy
+from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store, start_branch
+from lakelog.store.branch_revival import last_frames, revive
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.history_window import require_kept
 from lakelog.store.manifest import Manifest, Totals
@@ -32,7 +33,6 @@ from lakelog.store.publish import (
     Follow,
     SettleWith,
     grow,
-    link_move,
     note,
     publish,
     with_reason,
@@ -40,7 +40,7 @@ from lakelog.store.publish import (
 from lakelog.store.ref import Head, Move, Tag, author, escape_text
 from lakelog.store.resolve import moves, resolve
 from lakelog.store.signatures import Signatures
-from lakelog.store.tail import Tail
+from lakelog.store.stream_lock import StreamLock
 
 SHORT = 12
 Settle = Callable[[], Head]
@@ -262,7 +262,7 @@ def make_branch(
     store.manifests.load(target)  # a branch on a state that does not open could not be used
     if name in store.refs.all_branches() and store.refs.numbers(name):
         # Frames that a killed process left in the WAL belong to the branch that was deleted (F7.6).
-        return _revive(store, name, target, message, _last_frames(store, name))
+        return revive(store, name, target, message, last_frames(store, name))
     try:
         start_branch(store, name, target, message)
     except FileExistsError:
@@ -288,8 +288,8 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
     # A process that opened the branch before and wrote its first file since may not have seen the
     # move. It looks after it linked its file, we look after we linked ours: one of us notices.
     marks = deleted.move.wal
-    if any(frame > marks.get(writer, -1) for writer, frame in _last_frames(store, name).items()):
-        _revive(store, name, deleted.move.snapshot, "it was written to", {})
+    if any(frame > marks.get(writer, -1) for writer, frame in last_frames(store, name).items()):
+        revive(store, name, deleted.move.snapshot, "it was written to", {})
         raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
 
@@ -312,9 +312,11 @@ def rollback(
         require_kept(store, target, ref)
         return rewind(store, now, target, "rollback", message, cursors)
 
-    # Watermarks stay as they are, so pending frames would be sealed on top of the old state.
-    settle(follow=(both := Follow(plan)))
-    head = both.made or publish(store, branch, plan)
+    # Watermarks stay as they are, so pending frames would be sealed on top of the old state. No
+    # version may be given between the two, on a state that the branch is about to leave.
+    with StreamLock(store, branch).held():
+        settle(follow=(both := Follow(plan)))
+        head = both.made or publish(store, branch, plan)
     assert head is not None
     return head
 
@@ -372,31 +374,35 @@ def undo(
 
     rescued: Head | None = None
     while True:
-        undone, previous = last_user_move(store, branch)
-        # All that can fail comes first, then the question what to do with later events: nobody is
-        # asked about an undo that cannot be done.
-        require_kept(store, previous.snapshot, f"the state before the {undone.op}")
-        check(store, previous.snapshot)
-        # Pending events count as later ones, and only a published state can be put on a branch.
-        head = settle()
-        next_seq = store.manifests.of(head.move).next_seq
-        later = max(next_seq - store.manifests.of(undone).next_seq, 0)
-        if later and not force and to_branch is None:
-            raise WouldDropEvents(
-                f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be dropped"
-                f" from {branch!r}:"
-                " undo --force drops them (the log still has them), --to-branch NAME keeps them on"
-                " a new branch",
-                later,
-            )
-        if to_branch is not None:
-            rescued = _rescue(store, to_branch, head, rescued, f"kept by undo of {undone.op}")
-        # What is published from here on was neither counted nor put on the branch: then the move is
-        # not made, and all of this is done again.
-        only = None if force and to_branch is None else next_seq
-        moved = (carry_out or step)(undone, previous, only)
-        if moved is not None:
-            return moved
+        with StreamLock(store, branch).held():  # as in a rollback
+            undone, previous = last_user_move(store, branch)
+            # All that can fail comes first, then the question what to do with later events:
+            # nobody is asked about an undo that cannot be done.
+            require_kept(store, previous.snapshot, f"the state before the {undone.op}")
+            check(store, previous.snapshot)
+            # Pending events count as later ones, and only a published state can be put on a branch.
+            head = settle()
+            next_seq = store.manifests.of(head.move).next_seq
+            later = max(next_seq - store.manifests.of(undone).next_seq, 0)
+            if later and not force and to_branch is None:
+                raise _would_drop(branch, undone, later)
+            if to_branch is not None:
+                rescued = _rescue(store, to_branch, head, rescued, f"kept by undo of {undone.op}")
+            # What is published from here on was neither counted nor put on the branch: then the
+            # move is not made, and all of this is done again.
+            only = None if force and to_branch is None else next_seq
+            moved = (carry_out or step)(undone, previous, only)
+            if moved is not None:
+                return moved
+
+
+def _would_drop(branch: str, undone: Move, later: int) -> WouldDropEvents:
+    return WouldDropEvents(
+        f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be dropped from"
+        f" {branch!r}: undo --force drops them (the log still has them), --to-branch NAME keeps"
+        " them on a new branch",
+        later,
+    )
 
 
 def _rescue(store: Store, name: str, head: Head, rescued: Head | None, message: str) -> Head:
@@ -453,40 +459,6 @@ def settle_ref(store: Store, branch: str, settle: Settle, ref: str | None) -> st
     if ref == branch:
         settle()
     return resolve(store, branch, ref)
-
-
-def _last_frames(store: Store, branch: str) -> dict[str, int]:
-    """The last sequence that is in a branch's WAL files, by writer."""
-    files = Tail(store.paths, store.refs, branch).scan()
-    last_frame = {writer: max(file.last for file in group) for writer, group in files.items()}
-    return {writer: sequence for writer, sequence in last_frame.items() if sequence >= 0}
-
-
-def _revive(store: Store, name: str, target: str, message: str, watermarks: dict[str, int]) -> Head:
-    """Append the next move to a deleted branch; frames up to `watermarks` count as sealed."""
-    number = store.refs.head_number(name)
-    old = store.refs.read_head(name, number)
-    now_us = clock.following(old.move.time, disk.now_us())
-    # One more generation: what a consumer has read of the branch before may not be in this one.
-    move = Move(
-        number + 1,
-        name,
-        old.digest,
-        disk.random_hex(),
-        now_us,
-        author(),
-        "branch",
-        escape_text(message),
-        target,
-        old.move.generation + 1,
-        {**old.move.wal, **watermarks},
-        carried=store.manifests.text_to_carry(target),
-    )
-    head = link_move(store, move)
-    if head is None:
-        raise AlreadyExists(f"branch {name!r} exists: choose another name")
-    store.refs.note(head)
-    return head
 
 
 def last_user_move(store: Store, branch: str) -> tuple[Move, Move]:

@@ -368,6 +368,9 @@ class Manifests:
         if body["format"] > FILE_FORMAT:
             location = self._volume.location(KEYS.object("manifests", digest))
             raise FormatTooNew(f"{location} has format {body['format']}: upgrade lakelog")
+        if body.get("requires"):
+            location = self._volume.location(KEYS.object("manifests", digest))
+            document.require_known(body["requires"], location)
         return body
 
     def _write(self, encoded: bytes) -> tuple[str, int]:

@@ -38,12 +38,12 @@ from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
 
-FORMAT = 3
-"""The newest format of a lake that this version reads and writes."""
+FORMAT = 4
+"""The newest format of a lake that this version reads and writes: that of a lake with streams."""
+PLAIN_FORMAT = 3
+"""The format of a lake without event streams, so that earlier versions go on reading it."""
 FILE_FORMAT = 1
 """That of segments, manifests and pages: their bytes are still those of format 1."""
-WAL_FORMAT = 3
-"""That of WALs, which have space ahead of their end since format 3."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
 # Directories of 1/256 of the objects each, made when the first object comes.
 HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
@@ -127,6 +127,7 @@ class Keys:
         self.peaks = f"{self.cache}/merkle"
         self.buffers = f"{self.cache}/buffer"
         self.clock = f"{self.cache}/clock"
+        self.stream_marks = f"{self.cache}/streams"
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{prefix}states"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class Receipt:
     """What an append stored: `count` events, and their `ids` (given, or `origin:position`)."""
 
-    __slots__ = ("_given", "count", "origin", "places")
+    __slots__ = ("_given", "count", "origin", "places", "versions")
 
-    def __init__(self, ids: list[str | None], origin: str, places: Sequence[Iterable[int]]) -> None:
+    def __init__(
+        self,
+        ids: list[str | None],
+        origin: str,
+        places: Sequence[Iterable[int]],
+        versions: Mapping[str, int] | None = None,
+    ) -> None:
         self.count, self._given, self.origin, self.places = len(ids), ids, origin, places
+        self.versions = dict(versions or {})
+        """The version that each stream of an append with expected versions has now."""
 
     @property
     def ids(self) -> list[str]:

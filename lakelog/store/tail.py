@@ -61,7 +61,12 @@ class WalFile:
     @property
     def used(self) -> int:
         """Bytes of it that were written, without the space after them."""
-        return self.end + self.torn + (wal.END_BYTES if self.ended else 0)
+        return self.intact + self.torn
+
+    @property
+    def intact(self) -> int:
+        """Bytes up to the last good frame, or END after it."""
+        return self.end + (wal.END_BYTES if self.ended else 0)
 
 
 @dataclass(frozen=True)

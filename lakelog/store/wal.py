@@ -12,7 +12,8 @@
 Integers are little-endian; a skippable frame is magic u32, size u32, content. `sequence` counts
 the writer's group commits from 0 across its files; `position` counts its events before the frame.
 flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a followed file;
-`cursor` is {key, from, to}; reserved), 4 quarantined (lines that could not be ingested).
+`cursor` is {key, from, to}; reserved), 4 quarantined (lines that could not be ingested), 8
+versioned (a line has a version of its stream).
 
 A file appears whole with its header and first frame. Frame k+1 is written only after the sync
 of k returned, so only the very last frame of a file can be torn, and never its first; a bad
@@ -34,10 +35,12 @@ import orjson
 import zstandard
 
 from lakelog.errors import FormatTooNew
-from lakelog.store.paths import WAL_FORMAT
+from lakelog.store import document
+from lakelog.store.paths import FORMAT, PLAIN_FORMAT
 
 Bytes = bytes | memoryview
-KEYED, SOURCED, QUARANTINED = 1, 2, 4
+KEYED, SOURCED, QUARANTINED, VERSIONED = 1, 2, 4, 8
+_KNOWN = KEYED | SOURCED | QUARANTINED | VERSIONED
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
 _SPACE_MAGIC = 0x184D2A5E
@@ -95,6 +98,11 @@ class Frame:
         """The position after its last event; lines that are no events have none of their own."""
         return self.position + self.events
 
+    @property
+    def is_versioned(self) -> bool:
+        """Whether a line of it may have a version of its stream."""
+        return bool(self.flags & VERSIONED)
+
     def alone(self) -> Frame:
         """The same frame, which does not keep in memory what was read with it."""
         shares = isinstance(self.payload, memoryview)
@@ -136,10 +144,10 @@ class Scan(NamedTuple):
     final: int | None = None
 
 
-def encode_header(header: Header) -> bytes:
-    """Return the header of a file."""
+def encode_header(header: Header, *, is_versioned: bool = False) -> bytes:
+    """Return the header of a file; `is_versioned` if a frame of it may be."""
     body = {name: getattr(header, name) for name in Header._fields}
-    body_json = orjson.dumps({"format": WAL_FORMAT, **body})
+    body_json = orjson.dumps({"format": FORMAT if is_versioned else PLAIN_FORMAT, **body})
     return (
         _SKIP.pack(_HEADER_MAGIC, 8 + len(body_json))
         + b"LKW1"
@@ -159,10 +167,11 @@ def decode_header(data: bytes) -> tuple[Header, int] | None:
     if zlib.crc32(body_json) != _CRC.unpack_from(data, 12)[0]:
         return None
     body = orjson.loads(body_json)
-    if body["format"] > WAL_FORMAT:
+    if body["format"] > FORMAT:
         raise FormatTooNew(
             f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
         )
+    document.require_known(body.get("requires"), f"a WAL of {body['writer']}")
     values = {name: body[name] for name in Header._fields}
     return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
 
@@ -333,6 +342,8 @@ def frame_at(data: Bytes, offset: int, base: int, writer: str) -> tuple[Frame, i
     payload = data[body:stop]
     if zlib.crc32(payload) != crc:
         return None
+    if flags & ~_KNOWN:
+        raise FormatTooNew(f"a WAL of {writer} has frames with flags {flags}: upgrade lakelog")
     cursor = orjson.loads(data[offset + _FRAME.size : body - 4]) if extra else None
     frame = Frame(
         writer, sequence, events, flags, position, time, raw, payload, base + offset, cursor

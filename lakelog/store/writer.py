@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import zstandard
@@ -20,22 +20,20 @@ import zstandard
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime import forks
-from lakelog.runtime.lazy import wait_for_imports
-from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, hosts, regular_file, wal
+from lakelog.store import disk, hosts, regular_file, wal, writer_forks
 from lakelog.store.append_batch import AppendBatch, own_error
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
-from lakelog.store.branch_life import BranchLife, is_same_life
+from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock
-from lakelog.store.paths import parse_wal
+from lakelog.store.paths import FORMAT, PLAIN_FORMAT, parse_wal
 from lakelog.store.receipt import Receipt
 from lakelog.store.sealer_process import is_worth_it, start_sealer
+from lakelog.store.stream_versions import StreamVersions, VersionedBatch
 from lakelog.store.tail import newest_stamp
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
-_WRITERS: Living[Writer] = Living()
 
 
 class Writer:
@@ -52,32 +50,54 @@ class Writer:
         self._helper: Any = None
         self.seal_due = False  # with seal=inline: whoever appends should seal now
         self._reset()
-        _WRITERS.add(self)
+        writer_forks.register(self)
 
     def append(self, encoded: EncodedBatch, flags: int = 0) -> Receipt:
         """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
         if encoded.keyed:
             flags |= wal.KEYED
-        me = threading.get_ident()
-        if me in self._inside:  # it would wait for the append that it interrupts, for ever
-            raise ReentrantAppend(
-                "append interrupts another append of its own thread: try it later"
-            )
+        me = self._enter_append()
         try:
             self._inside.add(me)
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
             for content, events in wal.split_text(encoded.text, len(encoded.ids)):
-                batch = AppendBatch(content, events, flags)
-                self._commit(batch)
-                if batch.error is not None:
-                    raise batch.error
-                places.append(range(batch.position, batch.position + events))
+                places.append(self._store_batch(AppendBatch(content, events, flags)))
             return Receipt(encoded.ids, self.name, places)
         finally:
             self._inside.discard(me)
             if self._closing == me:  # a signal handler closed the lake, and could not wait for us
                 self.close()
+
+    def append_versions(self, encoded: EncodedBatch, expect: Mapping[str, int]) -> Receipt:
+        """Store lines as the next versions of the streams in `expect`, durably and all or nothing.
+
+        Raises WrongVersion, InvalidEvent, and what `append` does.
+        """
+        me, batch = self._enter_append(), VersionedBatch(encoded, expect)
+        try:
+            self._inside.add(me)
+            place = self._store_batch(batch)
+            return Receipt(batch.ids_with(encoded.ids), self.name, [place], batch.upto)
+        finally:
+            self._inside.discard(me)
+            if self._closing == me:  # a signal handler closed the lake, and could not wait for us
+                self.close()
+
+    def _store_batch(self, batch: AppendBatch) -> range:
+        """Commit a batch; return the positions of its lines."""
+        self._commit(batch)
+        if batch.error is not None:
+            raise batch.error
+        return range(batch.position, batch.position + batch.events)
+
+    def _enter_append(self) -> int:
+        me = threading.get_ident()
+        if me in self._inside:  # it would wait for the append that it interrupts, for ever
+            raise ReentrantAppend(
+                "append interrupts another append of its own thread: try it later"
+            )
+        return me
 
     @property
     def name(self) -> str:
@@ -103,6 +123,7 @@ class Writer:
             self._finish()
             self._clock.close()
             self._unlock_abandoned()
+            self._versions.close()
 
     def retire(self) -> None:
         """Finish the newest file and go on as another writer, unless an append is running: what is
@@ -137,6 +158,8 @@ class Writer:
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         paths, refs = self._store.paths, self._store.refs
         self._clock = Clock(paths.clock, lambda: newest_stamp(paths, refs))
+        self._versions = StreamVersions(self._store, self._branch)
+        self._format, self._file_format = PLAIN_FORMAT, 0
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
     def _commit(self, batch: AppendBatch) -> None:
@@ -192,7 +215,8 @@ class Writer:
                 with self._mutex.hold():
                     self._wait_while(lambda: self._forking)
                     self._leader = threading.get_ident()
-                    group = self._take_group()
+                    group = []
+                    self._take_group(group)
             self._write_group(group)
         except BaseException as error:
             failed = error
@@ -210,27 +234,44 @@ class Writer:
     ) -> None:
         """Let the callers of a group go on, each with its outcome; may be done twice."""
         for batch in group:
-            batch.error = failed and own_error(failed, batch is leader)
+            # Who was refused is told so only once the version that won is durable.
+            batch.error = own_error(failed, batch is leader) if failed else batch.refusal
             batch.done = True
             if batch is not leader and batch.lock.locked():
                 batch.lock.release()
 
-    def _take_group(self) -> list[AppendBatch]:
-        """Take callers with equal flags, up to a frame's size."""
-        queue = self._queue
-        size = events = count = 0
+    def _take_group(self, group: list[AppendBatch]) -> None:
+        """Add waiting callers with equal flags to a group, up to a frame's size."""
+        queue, count = self._queue, 0
+        size, events = sum(b.size for b in group), sum(b.events for b in group)
         for batch in queue:
             size, events = size + batch.size, events + batch.events
             full = size > wal.FRAME_RAW_MAX or events > wal.FRAME_EVENTS_MAX
             # Flags are those of a whole frame; order is kept, so nobody is passed over.
-            if count and (full or batch.flags != queue[0].flags):
+            if (group or count) and (full or batch.flags != (*group, queue[0])[0].flags):
                 break
             count += 1
-        group = queue[:count]
+        group += queue[:count]
         del queue[:count]
-        return group
 
     def _write_group(self, group: list[AppendBatch]) -> None:
+        """Make the group durable, under the lock of streams if it expects versions."""
+        if not group[0].flags & wal.VERSIONED:
+            self._write_frame(group)
+            return
+        versions = self._versions
+        with versions.hold():
+            with self._mutex.hold():  # those who came while we waited
+                self._take_group(group)
+            accepted = [b for b in group if isinstance(b, VersionedBatch) and versions.number(b)]
+            if accepted:
+                if self._file_format < FORMAT:  # the header of its file does not say so
+                    self._format, self._is_due = FORMAT, True
+                versions.begin()
+                self._write_frame(accepted)
+                versions.end()
+
+    def _write_frame(self, group: Sequence[AppendBatch]) -> None:
         """Make the group durable as one frame, then count it."""
         lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
         events = sum([batch.events for batch in group])
@@ -286,7 +327,7 @@ class Writer:
     def _open_next(self, frame: bytes) -> None:
         """Create the next file whole, with its header and first frame, and lock it (F3.11)."""
         self._require_lake()
-        raise_format(self._store)
+        raise_format(self._store, self._format)
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
         directory = paths.wal_dir(self._branch)
@@ -305,7 +346,7 @@ class Writer:
         fd, linked = disk.create(path), False
         try:
             # Without space: most writers write one frame and are gone.
-            data = wal.encode_header(header) + frame
+            data = wal.encode_header(header, is_versioned=self._format == FORMAT) + frame
             disk.write_all(fd, data)
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
@@ -317,7 +358,7 @@ class Writer:
             # Only now: a deletion that did not see this file has ended the branch by now, and one
             # that comes later sees the lock and refuses.
             if not self._is_protected:
-                self._require_branch()
+                require_same_life(self._store.refs, self._branch, self._life)
                 self._is_protected = True
         # Nothing was acknowledged, and in this branch nobody would ever seal it.
         except UnknownRef:
@@ -343,6 +384,7 @@ class Writer:
         self._finish()
         self._clock.reopen()
         self._fd, self._path, self._n, self._is_due = fd, name, self._n + 1, False
+        self._file_format = self._format
         self._raw, self._events, self._opened = 0, 0, time.monotonic()
         self._end = self._size = len(data)
         if self._n == 1 and self._store.settings.seal != "never":
@@ -355,18 +397,6 @@ class Writer:
         if config != self._config:
             require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
             self._config = config
-
-    def _require_branch(self) -> None:
-        """Refuse the first append to a branch that was deleted since it was opened, though one of
-        its name may be there again. From now on the lock of our file keeps it from being deleted.
-
-        Raises UnknownRef.
-        """
-        if self._life and not is_same_life(self._store.refs, self._branch, self._life):
-            raise UnknownRef(
-                f"branch {self._branch!r} was deleted since this lake was opened: nothing was"
-                " stored; open the lake again"
-            )
 
     def _doubt(self, events: int) -> None:
         """Both attempts failed: the frame may be there or not. Name it in the next file (F3.10) and
@@ -438,7 +468,7 @@ class Writer:
             time.sleep(0.0002)
             self._mutex.acquire()
 
-    def _before_fork(self) -> None:
+    def before_fork(self) -> None:
         """Wait for the group that is being written; the next one waits for the fork."""
         me = threading.get_ident()
         nested = me in self._inside
@@ -447,11 +477,12 @@ class Writer:
         if not nested:  # a handler within an append may hold what the leader needs
             self._wait_while(lambda: self._leader not in (0, me))
 
-    def _after_fork_in_parent(self) -> None:
+    def after_fork_in_parent(self) -> None:
+        """Let the next group be written."""
         self._forking = False
         self._mutex.release()
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Close without unlocking, forget the parent's callers, be a new writer."""
         self._inside = set()
         self._queue, self._busy, self._helper = [], False, None
@@ -460,37 +491,5 @@ class Writer:
         # leaves it with the parent, unlocking would take it from both.
         self._poison()
         self._unlock_abandoned()
+        self._versions.close()
         self._reset()
-
-
-_FORK = OrderedLock(Rank.FORK)
-_FORKING: list[list[Writer]] = []
-
-
-def _before_fork() -> None:
-    """Stop every writer. Forks of several threads take turns, as each stops all writers."""
-    _FORK.acquire()
-    writers = list(_WRITERS)
-    _FORKING.append(writers)
-    for writer in writers:
-        writer._before_fork()
-    wait_for_imports()
-
-
-def _after_fork_in_parent() -> None:
-    # Another thread may have loaded this module after that fork had begun.
-    if not _FORKING:
-        return
-    for writer in reversed(_FORKING.pop()):
-        writer._after_fork_in_parent()
-    _FORK.release()
-
-
-def _after_fork_in_child() -> None:
-    _FORKING.clear()
-    for writer in list(_WRITERS):
-        writer._after_fork_in_child()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-forks.after_in_child(_after_fork_in_child)

@@ -437,12 +437,12 @@ def test_newer_formats_are_refused(tmp_path: Path) -> None:
         publish(lake.store, "main", lambda *_: Change("snapshot"))
     with pytest.raises(FormatTooNew, match="upgrade"):
         lakelog.open(path).count()
-    body = {"format": 4, "lake": "0" * 32, "settings": {}}
+    body = {"format": 5, "lake": "0" * 32, "settings": {}}
     Path(path, "lakelog.json").write_bytes(document.encode(body))
     with pytest.raises(FormatTooNew, match="upgrade"):
         lakelog.open(path)
     newer = wal.Header("l", "main", "0" * 32, 0, 0, (), "h", 1, 1)
-    with mock.patch.object(wal, "WAL_FORMAT", 4):
+    with mock.patch.object(wal, "PLAIN_FORMAT", 5):
         data = wal.encode_header(newer)
     with pytest.raises(FormatTooNew, match="upgrade"):
         wal.decode_header(data)

@@ -51,7 +51,7 @@ FLAT = re.compile(r'\[\n *(?:"(?:\\.|[^"\\])*"|[^"\[\]{}])*\]')
 """A list of texts and numbers in indented JSON."""
 CASES: dict[str, tuple[str, Callable[[str], object] | None]] = {
     f"format{number}": (f"A lake of format {number} with every kind of file.", None)
-    for number in (1, 2, 3)
+    for number in (1, 2, 3, 4)
 }
 
 
@@ -96,6 +96,33 @@ def identity(path: str) -> None:
         lake.append(lakes.events("X", 2), dedupe="content")
         lake.append(lakes.events("X", 3), dedupe="content")
         lake.append(lakes.events("X", 1))
+
+
+@case
+def streams(path: str) -> None:
+    """Event streams: versions that two writers gave in turn, before and after a seal; an append of
+    two streams and an event without a version; a rollback, after which a version is given again."""
+
+    def event(name: str, subject: str | None = None, **columns: Any) -> dict[str, Any]:
+        return {"type": name, "time": make.NEW_YEAR, "subject": subject, **columns}
+
+    with lakes.opened(path) as a, lakes.opened(path) as b:
+        a.append([event("A1", "a", id="1"), event("A2", "a", id="1")], expect={"a": 0})
+        b.append(event("A3", "a", data={"n": 1}), expect={"a": 2})
+        a.append([event("A4", "a"), event("B1", "b"), event("PLAIN")], expect={"a": 3, "b": 0})
+        a.append(event("PLAIN", "a", id="1"))
+        a.settle()
+        a.tag("v1")
+        b.append(event("A5", "a"), expect={"a": 4})
+        a.append(event("GONE", "gone"), expect={"gone": 0})
+        a.rollback("v1")
+        a.append(event("AGAIN", "a", source="s"), expect={"a": 4})
+        b.append(event("A6", "a"), expect={"a": 5})
+        b.append(
+            [event("Ž", "ž 🎙"), {"item_id": "ž 🎙", "event_type": "X", "ts": make.NEW_YEAR}],
+            expect={"ž 🎙": 0},
+        )
+        a.append(event("A7", "a"), expect={"a": 6})
 
 
 @case

@@ -1,6 +1,6 @@
 """Make the golden lake of the present format: `python -m tests.golden.make`.
 
-It writes docs/conformance/format3.tar.gz, a lake with every kind of file, and format3.json here,
+It writes docs/conformance/format4.tar.gz, a lake with every kind of file, and format4.json here,
 what is in it. Both are kept for ever: later versions must open, verify and continue the lake. Run
 it again only for a new format, under a new name. Names and times are made up, so the lake is much
 the same every time.
@@ -28,7 +28,7 @@ from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
-FORMAT = 3
+FORMAT = 4
 HERE = Path(__file__).resolve().parent
 LAKES = HERE.parents[1] / "docs/conformance"
 """Where golden lakes are kept: with the conformance kit, which has more of them (kit.py)."""
@@ -50,10 +50,12 @@ def build(path: str) -> None:
         lake.settle()
         lake.append(lakes.events("C", 3), dedupe="content")
         lake.quarantine([("a.log", 12, "not JSON", "{oops"), ("a.log", 20, "no type", '{"é":1}')])
+        lake.append(lakes.events("OPENED", 2, subject="order/ž"), expect={"order/ž": 0})
         lake.tag("v1", message="the first tag")
         lake.append([{"type": "GONE", "id": "gone", "time": NEW_YEAR}])
         lake.rollback("v1")
         lake.append([{"type": "AGAIN", "id": "gone", "time": NEW_YEAR}])
+        lake.append({"type": "PAID", "subject": "order/ž", "time": NEW_YEAR}, expect={"order/ž": 2})
         lake.compact()
         cursor = Record("cursor", "0123-12-0", {"bytes": 12, "lines": 1})
         other = [Record("artifact", f"a{i}", {}) for i in range(30)]
@@ -75,6 +77,7 @@ def tails(path: str) -> None:
     ends in space."""
     with lakes.opened(path) as lake:
         lake.append(lakes.events("TAIL", 3))
+        lake.append(lakes.events("SENT", 2, subject="order/ž"), expect={"order/ž": 3})
         with lakes.failing("sync_file", 2):
             try:
                 lake.append(lakes.events("DOUBT", 2))

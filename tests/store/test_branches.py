@@ -12,7 +12,7 @@ import zstandard
 
 import lakelog
 from lakelog.errors import AlreadyExists, InUse, UnknownRef
-from lakelog.store import history, wal, writer
+from lakelog.store import branch_life, history, wal
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -131,7 +131,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
 
     def publish(*args: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "is_same_life", lambda *_: True)
+            patch.setattr(branch_life, "is_same_life", lambda *_: True)
             put(early, "acknowledged")
         return real(*args)
 

@@ -240,6 +240,9 @@ class Scheduler:
         result = None
         if name == "sync_file":
             os.utime(args[0], ns=(self.now() * 1000, self.now() * 1000))
+        elif name == "lock" and kwargs.get("wait"):
+            while not (result := real(*args)):  # nobody else could move while it waits
+                self._yield(actor)
         elif name != "sync_dir":
             result = real(*args, **kwargs)
         if name == "create":

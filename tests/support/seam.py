@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.store import disk, writer
+from lakelog.store import disk, writer_forks
 
 Hook = Callable[..., Any]
 VALUES = {"now_us", "random_hex", "temporary_path"}
@@ -95,7 +95,7 @@ class Fault:
 def bury(fds: set[int]) -> None:
     """Close what a dead process had open. Its writers live on in this process until they are
     collected: by then the numbers may be another's, so they must not be closed once more."""
-    for one in list(writer._WRITERS):
+    for one in list(writer_forks._WRITERS):
         one._fd = -1 if one._fd in fds else one._fd
         one._abandoned = [fd for fd in one._abandoned if fd not in fds]
     for fd in fds:

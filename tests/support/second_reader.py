@@ -36,7 +36,7 @@ class Damaged(Exception):
 def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -> list[Row]:
     """Return the rows of a branch with its tail, or of a tag."""
     config = document(f"{lake}/lakelog.json")
-    if config["format"] > 3:
+    if config["format"] > 4 or config.get("requires"):
         raise ValueError("the lake is newer than this reader")
     wals = read_wals(f"{lake}/wal/{encode(branch)}")
     heads, tags = f"{lake}/refs/heads/{encode(branch)}", f"{lake}/refs/tags/{encode(tag)}.json"
@@ -161,6 +161,9 @@ def tail_rows(
                 row = json.loads(line) if frame["flags"] & 4 else parse(line, frame["flags"])
                 row["order"] = (frame["when"], frame["writer"], frame["sequence"], index)
                 place = {"origin": frame["writer"], "position": frame["position"] + index}
+                version = row.pop("version", None)
+                if frame["flags"] & 8 and version:  # F13.6
+                    place = {"origin": f"stream:{row['subject']}", "position": int(version)}
                 found.append({"ingested_at": frame["when"], **place, **row})
     return found
 
@@ -199,7 +202,8 @@ def parse(line: bytes, flags: int) -> Row:
     key = row.get("key") or (given_id and hashlib.sha256(given_id.encode()).hexdigest()[:24])
     row["data"] = data[:-1] if found and data != "null}" else None
     row["time"] = (datetime.fromisoformat(row["time"]) - EPOCH) // MICRO
-    return {**{c: row.get(c) for c in ("time", *TEXTS)}, "key": flags & 1 and key}
+    columns = {c: row.get(c) for c in ("time", *TEXTS)}
+    return {**columns, "key": flags & 1 and key, "version": row.get("version")}
 
 
 def deduped(tail: list[Row], known: set[str], seq: int) -> list[Row]:

@@ -89,6 +89,12 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     assert_type(written.files, dict[str, int])
     assert lake.sql('FROM "v1".status').columns == lake.sql("FROM status").columns
     assert lake.trace(str(lake.append({"id": "t1", "type": "traced"}).ids[0])) is not None
+    receipt = lake.append({"type": "paid", "subject": "order"}, expect={"order": 0})
+    assert_type(receipt.versions, dict[str, int])
+    stream = lake.stream("order", after=0, limit=10)
+    assert_type(stream, lakelog.streams.EventStream)
+    assert [event["version"] for event in stream] == [stream.version]
+    assert lake.at("v1").stream("order").version == 0
     subscription = lake.subscribe("all", where="type = 'traced'", from_="end")
     assert_type(subscription, lakelog.subscriptions.Subscription)
     subscription.close()

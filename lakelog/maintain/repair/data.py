@@ -294,7 +294,8 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         0,
         frames[0].ingested_at,
     )
-    replace(store, file.path, wal.encode_header(header) + data[frames[0].offset :], outcome)
+    encoded = wal.encode_header(header, is_versioned=any(f.is_versioned for f in frames))
+    replace(store, file.path, encoded + data[frames[0].offset :], outcome)
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
 
 

@@ -141,8 +141,8 @@ def keys_of(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
     if not keys:
         return np.zeros(0, "<u8"), np.zeros(0, "<u4")
     query = (
-        f"SELECT DISTINCT {sql.id_key()} AS key"
-        f" FROM {sql.parquet(_paths(store, keys))} WHERE id <> ''"
+        f"SELECT DISTINCT {sql.id_key(of_streams=True)} AS key"
+        f" FROM {sql.parquet(_paths(store, keys))} WHERE key IS NOT NULL"
     )
     return rows.key_arrays(connect().cursor().sql(query).to_arrow_table()["key"])
 

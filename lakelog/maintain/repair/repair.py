@@ -32,6 +32,7 @@ from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, wr
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
     CHUNK,
+    FORMAT,
     INDEX,
     OBJECTS,
     decode_name,
@@ -256,7 +257,8 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
     set_aside(store, path, outcome)
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
-    write_config(store.paths, store.lake_id, store.settings)
+    # Which format it had is not known: the newest one may not lack what is there.
+    write_config(store.paths, store.lake_id, store.settings, FORMAT)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
 
 

@@ -1,0 +1,118 @@
+"""The upkeep of a lake: checking, mending, copying, and making it smaller, as methods of `Lake`."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.progress import ProgressCallback
+from lakelog.settings import span_us
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.ref import Head
+from lakelog.store.tail import Tail
+
+if TYPE_CHECKING:
+    from lakelog.maintain import compact, gc, hotcopy, indexing, retention
+    from lakelog.maintain.repair import repair, verify
+    from lakelog.maintain.repair.outcome import RepairOutcome
+    from lakelog.store import policy, resolve, stats
+else:
+    repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
+    policy, resolve, stats = (
+        Lazy(f"lakelog.store.{name}") for name in "policy resolve stats".split()
+    )
+    compact, gc, hotcopy, indexing, retention = (
+        Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy indexing retention".split()
+    )
+
+
+class LakeUpkeep(ABC):
+    """What keeps a lake whole and small; `Lake` says how it is settled and queried."""
+
+    store: Store
+    branch_name: str
+
+    @abstractmethod
+    def settle(self) -> Head:
+        """Publish everything acknowledged so far; return the head that holds it."""
+
+    @abstractmethod
+    def engine(self) -> Any:
+        """This process's database."""
+
+    @abstractmethod
+    def _pending(self) -> Tail:
+        """What reads the tail of the branch."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of WAL files that are sealed, and remove them."""
+
+    def verify(
+        self, ref: str | None = None, progress: ProgressCallback | None = None
+    ) -> verify.Report:
+        """Read every byte again and check names, chains and sums; of one state with `ref`."""
+        if ref is None:
+            return verify.verify(self.store, progress)
+        digest = resolve.resolve(self.store, self.branch_name, ref)
+        return verify.verify_snapshot(self.store, digest, progress)
+
+    def repair(self, copy: str | None = None) -> RepairOutcome:
+        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost.
+        Raises NotAllowed."""
+        return repair.repair(self.store, self.engine, copy)
+
+    def backup(
+        self, to: str | os.PathLike[str], progress: ProgressCallback | None = None
+    ) -> hotcopy.HotCopy:
+        """Copy this lake to a directory, while it is in use; later calls copy what is new.
+
+        Raises AlreadyExists where something else is there, Damaged, OSError.
+        """
+        return hotcopy.copy(self.store, os.fspath(to), progress)
+
+    def compact(
+        self, progress: ProgressCallback | None = None, *, smallest: bool = False
+    ) -> compact.Compaction:
+        """Settle, then merge small segments and sort by type and time.
+
+        With `smallest`, all segments are compressed as far as zstd can: a tenth smaller, in several
+        times the time, for a lake that is kept. What is so compressed is left alone the next time.
+        """
+        self.settle()
+        level = compact.SMALLEST if smallest else compact.LEVEL
+        compaction = compact.compact(self.store, self.branch_name, progress, level)
+        indexing.build_missing(self.store, self.branch_name)
+        return compaction
+
+    def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:
+        """Remove events older than a span such as `30d`; without `apply` only report which."""
+        cutoff = max(disk.now_us() - span_us(older_than), retention.EARLIEST_US)
+        if not apply:
+            return retention.preview(self.store, self.branch_name, cutoff)
+        policy.require(self.store.paths, "retention")
+        self.settle()  # old events of the tail would otherwise stay until the next run
+        connect = self.engine
+        return retention.apply(self.store, self.branch_name, cutoff, connect)
+
+    def expire(self, message: str = "", *, progress: ProgressCallback | None = None) -> gc.GcResult:
+        """Give up the states of the branch before the present one, and delete at once what only
+        they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
+        """
+        policy.require(self.store.paths, "expire")
+        self.settle()
+        self._release()
+        return gc.expire(self.store, self.branch_name, message, progress=progress)
+
+    def gc(self, *, dry_run: bool = False, progress: ProgressCallback | None = None) -> gc.GcResult:
+        """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
+        if not dry_run:
+            policy.require(self.store.paths, "gc")
+        return gc.gc(self.store, dry_run=dry_run, progress=progress)
+
+    def stats(self) -> stats.Stats:
+        """Statistics of the branch."""
+        return stats.measure(self.store, self.branch_name, self._pending())

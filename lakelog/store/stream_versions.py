@@ -1,0 +1,269 @@
+"""Versions of streams: which version a subject has on a branch, and the next ones (F13.6 to F13.8).
+
+A version is known by the identity keys of the state and by the frames above it; `stream_marks` has
+those that were given lately, so that an append to a hot stream reads neither. Everything here is
+done under the lock of the branch (`stream_lock`), which is held until the frame is durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
+from lakelog.event.encode import EncodedBatch
+from lakelog.store import disk, regular_file, wal
+from lakelog.store.append_batch import AppendBatch
+from lakelog.store.bootstrap import Store
+from lakelog.store.known_keys import KnownKeys
+from lakelog.store.ref import Head
+from lakelog.store.stream_lock import StreamLock
+from lakelog.store.stream_marks import MarkedState, StreamMarks
+from lakelog.store.tail import PendingFrames, Tail
+from lakelog.store.versioned import StreamSubject, subject_of
+
+BYTES_MAX, EVENTS_MAX, VERSION_MAX = 16 << 20, 65_536, 1 << 62
+"""Of one append with expected versions: it is one frame, so that all of it is there or nothing."""
+_HARMLESS = frozenset("seal ingest compact maintain subscription snapshot state".split())
+"""Moves that give no version and take none away."""
+_MOVES_MAX = 64
+"""After more moves than these the marks begin anew."""
+
+
+class VersionedBatch(AppendBatch):
+    """Lines of a caller that expects versions of their subjects."""
+
+    __slots__ = ("expect", "lines", "names", "upto", "versions")
+
+    def __init__(self, encoded: EncodedBatch, expect: Mapping[str, int]) -> None:
+        """Raises InvalidEvent for a version that cannot be expected, where a subject has no event,
+        and where all of it is too large."""
+        count = len(encoded.ids)
+        if len(encoded.text) > BYTES_MAX or count > EVENTS_MAX:
+            raise InvalidEvent(
+                f"an append with expected versions is all or nothing, so it has at most"
+                f" {EVENTS_MAX:,} events and {BYTES_MAX >> 20} MB: divide it"
+            )
+        super().__init__(encoded.text, count, wal.KEYED | wal.VERSIONED)
+        self.lines = encoded.text.split(b"\n") if encoded.text else []
+        self.expect, self.names = _checked(expect), [subject_of(line) for line in self.lines]
+        for subject in self.expect:
+            if subject.name not in self.names:
+                raise InvalidEvent(f"expect names {subject.label}, but no event has that subject")
+        # The version of each event, 0 of those whose subject is not in `expect`; the last of each.
+        self.versions, self.upto = list[int](), dict[str, int]()
+
+    def ids_with(self, ids: list[str | None]) -> list[str | None]:
+        """Return ids that were given, and of other versioned events their origin and version."""
+        return [
+            own_id or (f"{StreamSubject.ORIGIN}{name}:{version}" if version else None)
+            for own_id, name, version in zip(ids, self.names, self.versions, strict=True)
+        ]
+
+
+class StreamVersions:
+    """The versions of the streams of one branch, for one writer."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        self._store, self._branch = store, branch
+        paths = store.paths
+        self._lock, self._keys = StreamLock(store, branch), KnownKeys(store)
+        name = paths.head_dir(branch).rpartition("/")[2]
+        self._marks = StreamMarks(paths.stream_marks, f"{paths.stream_marks}/{name}")
+        self._pending = _PendingVersions(store, branch)
+        self._head: Head | None = None
+        self._has_marks = self._is_whole = False
+        self._fresh: dict[bytes, int] = {}
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the lock of the branch, with marks that are right. Raises UnknownRef, Damaged."""
+        self._fresh = {}
+        try:
+            self._lock.acquire()
+            self._settle()
+            yield
+        finally:
+            self._lock.release()
+
+    def begin(self) -> None:
+        """Note that a frame with versions is about to be written."""
+        if self._has_marks:
+            self._marks.begin()
+
+    def end(self) -> None:
+        """Note that it is durable."""
+        if self._has_marks:
+            for digest, version in self._fresh.items():
+                self._is_whole &= self._marks.put(digest, version)
+            self._marks.end()
+
+    def number(self, batch: VersionedBatch) -> bool:
+        """Give the events of a batch their versions, unless one is not as expected: then the batch
+        has a `refusal`. Raises Damaged."""
+        for subject, expected in batch.expect.items():
+            actual = self._version(subject, expected)
+            if actual != expected:
+                batch.refusal = WrongVersion(subject.name, expected, actual)
+                return False
+        subjects = {subject.name: subject for subject in batch.expect}
+        upto = {subject.name: version for subject, version in batch.expect.items()}
+        lines, batch.versions = list[bytes](), []
+        for name, line in zip(batch.names, batch.lines, strict=True):
+            version = 0
+            if name in upto:
+                upto[name] = version = upto[name] + 1
+                line = subjects[name].line(line, version)
+            lines.append(line)
+            batch.versions.append(version)
+        batch.text, batch.upto = b"\n".join(lines), upto
+        self._fresh |= {subjects[name].digest: version for name, version in upto.items()}
+        return True
+
+    def close(self) -> None:
+        """Close what is open; the lock stays with a parent process that holds it."""
+        self._lock.close()
+        self._marks.close()
+
+    def _version(self, subject: StreamSubject, expected: int) -> int:
+        """Return the version of a stream now; `expected` only makes it fast."""
+        digest = subject.digest
+        version = self._fresh.get(digest)
+        if version is None and self._has_marks:
+            version = self._marks.version(digest)
+        if version is not None:
+            return version
+        pending = 0
+        if not self._is_whole:
+            self._pending.refresh()
+            pending = self._pending.versions.get(digest, 0)
+        assert self._head is not None
+        runs = self._store.manifests.of(self._head.move).ids
+        version = max(pending, self._keys.of(runs).last_version(subject, expected))
+        if self._has_marks:
+            self._is_whole &= self._marks.put(digest, version)
+        return version
+
+    def _settle(self) -> None:
+        """Bring the marks to the present state, or begin anew where they do not lead to it."""
+        self._head = head = self._store.refs.head(self._branch)
+        try:
+            marked = self._marks.read()
+            self._has_marks = True
+        except (OSError, ValueError):  # a cache that cannot be written: the tail tells every time
+            marked, self._has_marks = None, False
+        if marked is not None and not marked.is_running and self._follows(marked, head):
+            self._is_whole = marked.is_whole
+            if marked.move != head.move.number:
+                self._marks.follow(head.move.number)
+            return
+        self._begin_anew(is_certain=marked is not None and not marked.is_running)
+
+    def _follows(self, marked: MarkedState, head: Head) -> bool:
+        """Whether no version was given or taken away by a move since the marks were right."""
+        number = head.move.number
+        if marked.move == number and marked.generation == head.move.generation:
+            return True
+        if marked.generation != head.move.generation or not 0 < number - marked.move <= _MOVES_MAX:
+            return False
+        try:
+            return all(
+                self._store.refs.read(self._branch, n).op in _HARMLESS
+                for n in range(marked.move + 1, number + 1)
+            )
+        except LakelogError:  # packed and dropped, or damaged
+            return False
+
+    def _begin_anew(self, *, is_certain: bool) -> None:
+        """Read the versions in the tail; unless it `is_certain` that all of it is durable, sync it:
+        whoever wrote the last frame may have been killed before its sync returned."""
+        store = self._store
+        pending = Tail(store.paths, store.refs, self._branch).collect()
+        self._head = pending.head
+        if not is_certain:
+            _sync(store, self._branch, pending)
+        self._is_whole = self._has_marks
+        if self._has_marks:
+            move = pending.head.move
+            self._marks.begin_epoch(move.generation, move.number)
+            for digest, version in _versions_in(_versioned_frames(pending)).items():
+                self._is_whole &= self._marks.put(digest, version)
+            self._marks.end()
+
+
+class _PendingVersions:
+    """The versions that are in the tail of a branch; each frame is read once."""
+
+    def __init__(self, store: Store, branch: str) -> None:
+        self._store, self._branch = store, branch
+        self._tail: Tail | None = None
+        self._generation = -1
+        self._seen: dict[str, int] = {}
+        self.versions: dict[bytes, int] = {}
+        """By the digest of the subject; of what was sealed since it may be an older one."""
+
+    def refresh(self) -> None:
+        """Read what is new. Raises Damaged."""
+        store = self._store
+        self._tail = self._tail or Tail(store.paths, store.refs, self._branch)
+        pending = self._tail.collect()
+        if pending.head.move.generation != self._generation:
+            self._generation, self._seen = pending.head.move.generation, {}
+            self.versions = {}
+        fresh = [f for f in _versioned_frames(pending) if f.sequence > self._seen.get(f.writer, -1)]
+        for digest, version in _versions_in(fresh).items():
+            self.versions[digest] = max(version, self.versions.get(digest, 0))
+        self._seen |= {writer: frames[-1].sequence for writer, frames in pending.frames.items()}
+
+
+def _versioned_frames(pending: PendingFrames) -> list[wal.Frame]:
+    return [f for fs in pending.frames.values() for f in fs if f.flags & wal.VERSIONED]
+
+
+def _versions_in(frames: Iterable[wal.Frame]) -> dict[bytes, int]:
+    """Return the last version of each stream in frames, by the digest of its subject."""
+    last = dict[str, int]()
+    for frame in frames:
+        for line in frame.lines()[:-1].split(b"\n"):
+            origin, version = StreamSubject.place_of(line) or ("", 0)
+            last[origin] = max(version, last.get(origin, 0))
+    last.pop("", None)
+    origin_length = len(StreamSubject.ORIGIN)
+    return {StreamSubject(o[origin_length:]).digest: version for o, version in last.items()}
+
+
+def _checked(expect: Mapping[str, int]) -> dict[StreamSubject, int]:
+    """Return expected versions by subject. Raises InvalidEvent."""
+    if not isinstance(expect, Mapping) or not expect:
+        raise InvalidEvent("expect is {subject: version}, with a subject at least")
+    subjects = {StreamSubject.checked(name): version for name, version in expect.items()}
+    for subject, version in subjects.items():
+        if type(version) is not int:
+            raise InvalidEvent(
+                f"the expected version of {subject.label} is a number, not {version!r:.40}"
+            )
+        if not 0 <= version <= VERSION_MAX:
+            raise InvalidEvent(
+                f"the expected version of {subject.label} is 0 or more, not {version}: 0 is that of"
+                " a stream without events"
+            )
+    return subjects
+
+
+def _sync(store: Store, branch: str, pending: PendingFrames) -> None:
+    """Make the frames with versions durable that a reader sees, with the names of their files."""
+    paths = {
+        file.path
+        for writer, frames in pending.frames.items()
+        if any(frame.flags & wal.VERSIONED for frame in frames)
+        for file in pending.files[writer]
+    }
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
+            fd = regular_file.open_file(path)
+            try:
+                disk.sync_file(fd)
+            finally:
+                disk.close(fd)
+    if paths:
+        disk.sync_dir(store.paths.wal_dir(branch))

@@ -1,0 +1,113 @@
+"""Reading one stream: its events in the order of their versions, as of one state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Required, cast
+
+from lakelog.errors import DamagedWal, InvalidEvent
+from lakelog.event.types import Event
+from lakelog.segments import sql
+from lakelog.store.bootstrap import Store
+from lakelog.store.known_keys import KnownKeys
+from lakelog.store.manifest import Manifest
+from lakelog.store.versioned import StreamSubject
+
+if TYPE_CHECKING:
+    from lakelog.query.relation import Relation
+
+COLUMNS = "time type category source subject level message data id ingested_at".split()
+_NAMES = ["version", *COLUMNS]
+_LOOKS = 100
+"""How often a stream is read again because an event came while the write-ahead logs were read."""
+
+
+class StreamEvent(Event, total=False):
+    """An event of a stream as a dict: its columns, `data` as JSON text, and its `version`."""
+
+    version: Required[int]
+    ingested_at: Required[datetime]
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """Events of one stream, in the order of their versions; iterate over it.
+
+    `version` is that of the whole stream, 0 if it has none: what the next append expects.
+    """
+
+    subject: str
+    version: int
+    events: tuple[StreamEvent, ...]
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return iter(self.events)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """What is read: `ask` answers SQL over a state, and `manifest` is that state, or the newest
+    published one where its tail is asked as well."""
+
+    store: Store
+    branch: str
+    ask: Callable[[str], Relation]
+    manifest: Callable[[], Manifest]
+
+
+def read(
+    source: StreamSource, subject: str, after: int = 0, limit: int | None = None
+) -> EventStream:
+    """Return the events of a stream with versions above `after`, at most `limit` of them.
+
+    Raises InvalidEvent for a subject that no stream can have, SnapshotGone, Damaged.
+    """
+    stream, keys = StreamSubject.checked(subject), KnownKeys(source.store)
+    for name, number in (("after", after), ("limit", 0 if limit is None else limit)):
+        if type(number) is not int or not 0 <= number < 1 << 62:
+            raise InvalidEvent(f"{name} is a number from 0 on, not {number!r:.40}")
+    for _ in range(_LOOKS):
+        # Before the rows, so that these are of no older state.
+        published = keys.of(source.manifest().ids)
+        newest, events = _rows(source, stream, after, limit)
+        versions = (after, *(event["version"] for event in events))
+        # What a retention removed, or damage took, is missing for good: what follows it, or it
+        # itself, was published. Otherwise an event of one writer was seen without one of another
+        # that came before it, and that is there by now.
+        if all(
+            published.holds(stream.key(v)) or published.holds(stream.key(v - 1))
+            for before, v in pairwise(versions)
+            if v != before + 1
+        ):
+            version = max(newest, published.last_version(stream, newest))
+            return EventStream(subject, version, tuple(events))
+    wals = source.store.paths.wal_dir(source.branch)
+    raise DamagedWal(wals, f"events of the stream {stream.label} are missing")
+
+
+def _rows(
+    source: StreamSource, stream: StreamSubject, after: int, limit: int | None
+) -> tuple[int, list[StreamEvent]]:
+    """Return the highest version that a row has, 0 without rows, and the events asked for."""
+    of_stream = (
+        f"FROM events WHERE subject = {sql.literal(stream.name)}"
+        f" AND origin = {sql.literal(stream.origin)}"
+    )
+    query = (
+        f"SELECT max(position) OVER (), position, {', '.join(COLUMNS)} {of_stream}"
+        f" AND position > {after} ORDER BY position"
+    )
+    if limit is not None:
+        query += f" LIMIT {max(limit, 1)}"
+    rows = source.ask(query).fetchall()
+    if not rows:
+        (newest,) = source.ask(f"SELECT coalesce(max(position), 0) {of_stream}").fetchall()[0]
+        return (newest, []) if newest <= after else _rows(source, stream, after, limit)
+    events = [cast(StreamEvent, dict(zip(_NAMES, row[1:], strict=True))) for row in rows]
+    return rows[0][0], events if limit != 0 else []
