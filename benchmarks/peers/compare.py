@@ -30,6 +30,7 @@ from benchmarks.peers.rows import Figures
 
 STORES = ("lakelog", "duckdb_table", "sqlite", "deltalake", "pyiceberg", "lance", "chdb")
 LOADED = (*STORES[:2], "duckdb_copy", "duckdb_typed", *STORES[2:])
+SEARCHED = ("lakelog", "chdb", "tantivy", "sqlite", "duckdb_copy", "ripgrep")
 RESULTS = ROOT / "benchmarks" / "peers.json"
 PAGE = ROOT / "benchmarks" / "PEERS.md"
 PLOTS = ROOT / "benchmarks" / "plots"
@@ -121,6 +122,7 @@ def parts(size: Size) -> dict[str, Part]:
         "killed": Part("killed", STORES, (size.unsealed, size.filling), few),
         "segments": Part("segments", ("lakelog", "deltalake"), (size.segments,), few),
         "history": Part("history", ("lakelog",), (size.moves,), few),
+        "search": Part("search", SEARCHED, (size.asking,), few),
         "train": Part("train", ("lakelog", "datasets"), (), size.rows),
         "processes": Part(
             "processes", (*STORES, "floor"), (size.processes, 10, size.bursting), few

@@ -25,3 +25,30 @@ class Peer(files.OverDuckDB):
     def size(self) -> int:
         """Bytes of the file."""
         return files.size(self.root)
+
+    def load_texts(self, path: str) -> None:
+        """Write the lines and their times."""
+        lines = (
+            f"read_csv('{path}', columns={{'text': 'VARCHAR'}}, header=false,"
+            " delim='\1', quote='', escape='')"
+        )
+        self.engine.execute(
+            f"COPY (SELECT text, (text->>'timestamp')::TIMESTAMP AS time FROM {lines})"
+            f" TO '{self.root}/texts.parquet' (FORMAT parquet, COMPRESSION zstd)"
+        )
+
+    def find(self, question: str, asked: str) -> int:
+        """The answer to one question, by reading all."""
+        source = f"FROM '{self.root}/texts.parquet' WHERE contains(lower(text), '{asked}')"
+        query = f"SELECT * {source} ORDER BY time DESC LIMIT 100"
+        if question in ("count", "inside"):
+            ((count,),) = self.engine.execute(f"SELECT count(*) {source}").fetchall()
+            return int(count)
+        if question == "hours":
+            query = f"SELECT date_trunc('hour', time), count(*) {source} GROUP BY 1"
+        rows = self.engine.execute(query).fetchall()
+        return sum(int(count) for _, count in rows) if question == "hours" else len(rows)
+
+    def text_bytes(self) -> tuple[int, int]:
+        """Bytes of the file; there is no index."""
+        return files.size(self.root), 0

@@ -19,6 +19,11 @@ def size(root: str) -> int:
     return sum(path.stat().st_size for path in Path(root).rglob("*") if path.is_file())
 
 
+def size_of(root: str, suffix: str) -> int:
+    """Bytes of the files whose names end so."""
+    return sum(path.stat().st_size for path in Path(root).rglob(f"*{suffix}"))
+
+
 def sync(root: str) -> None:
     """Sync every file and directory below one: what a peer that does not sync leaves undone."""
     for folder, _, names in os.walk(root):

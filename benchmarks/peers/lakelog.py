@@ -8,6 +8,7 @@ from typing import Any
 
 import lakelog
 from benchmarks.peers import files, sql
+from lakelog.search import Search
 from lakelog.store import bootstrap
 
 LAST = "2026-12-01T00:00:00Z"
@@ -99,3 +100,23 @@ class Peer:
     def close(self) -> None:
         """Close the lake."""
         self.lake.close()
+
+    def load_texts(self, path: str) -> None:
+        """Take in a file and make it small, which indexes its words."""
+        self.lake.ingest(path)
+        self.lake.compact()
+
+    def find(self, question: str, asked: str) -> int:
+        """The answer to one question."""
+        if question in ("count", "inside"):
+            search = Search.of(asked if question == "count" else f"*{asked}*")
+            ((count,),) = self.lake.sql(search.count()).fetchall()
+            return int(count)
+        if question == "hours":
+            bars = self.lake.sql(Search.of(asked).histogram()).fetchall()
+            return sum(int(count) for _, count in bars)
+        return len(self.lake.search(f'"{asked}"', limit=100).fetchall())
+
+    def text_bytes(self) -> tuple[int, int]:
+        """Bytes of the newest state with its index of words; those of the index."""
+        return self.small(), self.lake.stats().words_bytes

@@ -215,6 +215,34 @@ def _refused(got: Got, count: str) -> float | None:
     return held["refused"] + held["shut_out"] if held else None
 
 
+def _searched(size: str) -> list[Row]:
+    """Rows of the search of texts, in processor time: another word each time."""
+    titles = {
+        "id": "the event of an id",
+        "rare": "events with a name of two words",
+        "count": "how many have a common word",
+        "first": "the newest 100 that have it",
+        "phrase": "the newest 100 with two words side by side",
+        "hours": "how many in each span of time",
+        "inside": "how many have five characters inside of words",
+    }
+    rows = [
+        Row("text-bytes", f"bytes an event with index, of {size}", "B", "search", _plain("each")),
+        Row("text-index", "  of the index", "B", "search", lambda got: got.get("index") or None),
+        Row(
+            "text-build",
+            "load and index",
+            "µs CPU/ev",
+            "search",
+            lambda got: _times(got.get("build"), 1e6),
+        ),
+    ]
+    return rows + [
+        Row(f"text-{name}", title, "ms CPU", "search", _ms("cpu", name))
+        for name, title in titles.items()
+    ]
+
+
 def _grown(part: str, what: str, figures: Figures) -> list[Row]:
     """Rows of the curves, at their end."""
     sizes = list(_at(figures, (part, "lakelog", "of")) or ())
@@ -257,6 +285,7 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
         "Training set": [
             Row("train", "redacted, deduped, split by subject", "s", "train", _plain("train"))
         ],
+        "Search of texts": _searched(_size(figures, "search")),
         "What grows": [
             *_grown("segments", "segments", figures),
             *_grown("history", "moves", figures),

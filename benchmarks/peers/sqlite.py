@@ -79,3 +79,33 @@ class Peer:
     def close(self) -> None:
         """Close the database."""
         self.base.close()
+
+    def load_texts(self, path: str) -> None:
+        """Insert all lines in one transaction into a table of FTS5, and merge its index."""
+        self.base.execute("CREATE VIRTUAL TABLE texts USING fts5(text, time UNINDEXED)")
+        self.base.execute("BEGIN IMMEDIATE")
+        with open(path, "rb") as file:
+            while lines := list(islice(file, 10_000)):
+                rows = ((line.decode(), orjson.loads(line)["timestamp"]) for line in lines)
+                self.base.executemany("INSERT INTO texts VALUES (?, ?)", rows)
+        self.base.execute("INSERT INTO texts(texts) VALUES ('optimize')")
+        self.base.execute("COMMIT")
+
+    def find(self, question: str, asked: str) -> int | None:
+        """The answer to one question; what is inside of words is not indexed."""
+        if question == "inside":
+            return None
+        match = f'"{asked}"'
+        if question == "count":
+            query = "SELECT count(*) FROM texts WHERE texts MATCH ?"
+            return int(self.base.execute(query, [match]).fetchone()[0])
+        query = "SELECT * FROM texts WHERE texts MATCH ? ORDER BY rowid DESC LIMIT 100"
+        if question == "hours":
+            query = "SELECT substr(time, 1, 13), count(*) FROM texts WHERE texts MATCH ? GROUP BY 1"
+        rows = self.base.execute(query, [match]).fetchall()
+        return sum(int(count) for _, count in rows) if question == "hours" else len(rows)
+
+    def text_bytes(self) -> tuple[int, int]:
+        """All bytes, and those of the index."""
+        query = "SELECT sum(length(block)) FROM texts_data"
+        return self.size(), int(self.base.execute(query).fetchone()[0])

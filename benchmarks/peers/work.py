@@ -11,7 +11,7 @@ import os
 import sys
 from importlib.metadata import version
 
-from benchmarks.peers import PEERS, bulk, commits, killed
+from benchmarks.peers import PEERS, bulk, commits, killed, texts
 from benchmarks.peers.steps import Maker, peak
 
 PARTS = {
@@ -21,6 +21,7 @@ PARTS = {
     "processes": commits.processes,
     "killed": killed.killed,
     "fill": killed.fill,
+    "search": texts.search,
     "segments": None,
     "history": None,
 }

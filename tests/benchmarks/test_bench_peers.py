@@ -46,7 +46,7 @@ def run(work: Path, parts: list[str], peers: list[str], resume: bool = False) ->
 @pytest.mark.thorough
 def test_every_part_runs_and_is_kept(work: Path) -> None:
     """Each peer gives a figure above zero for what it can do, and the page is made of the file."""
-    parts = ["load", "commits", "processes", "killed"]
+    parts = ["load", "commits", "processes", "killed", "search"]
     run(work, parts, HERE)
     curves = run(work, ["segments", "history"], ["lakelog"])
     assert not [
@@ -57,6 +57,7 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     assert [*kept] == [*parts, "segments", "history"]
     assert {*kept["load"]} == {*HERE}
     assert {*kept["killed"]} == {"lakelog", "duckdb_table", "sqlite"}
+    assert {*kept["search"]} == {"lakelog", "sqlite", "duckdb_copy"}
     rows = [row for found in sections(kept).values() for row in found]
     assert all(
         value > 0

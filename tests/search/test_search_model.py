@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import lakelog
-from lakelog.errors import LakelogError
-from lakelog.maintain import indexing
-from lakelog.remotes import fetches as fetch
-from lakelog.search.answers import Search
-from lakelog.segments import word_index, word_indexing
 from tests.support.effort import share
-from tests.support.search_model import Event, random_event, random_query, random_word
+from tests.support.search_model import random_query, random_word
+from tests.support.search_states import STATES, require_right_answer, shrink_indexes, states
 
 QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(900)))
-SEEDS, STATES = range(4), 12
+SEEDS = range(4)
 
 
 @pytest.fixture(params=SEEDS)
@@ -30,75 +24,8 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word indexes of blocks of two rows, and parts of 64, of any segment, that know the counts of
-    all but the rarest words, or of none."""
-    monkeypatch.setattr(word_index, "BLOCK", 2)
-    monkeypatch.setattr(word_index, "PART", 64)
-    monkeypatch.setattr(word_index, "LEAST", 1)
-    monkeypatch.setattr(word_index, "FREQUENT", 2)
-    monkeypatch.setattr(word_indexing, "_COMMON", 5)
-    if seed == 3:
-        monkeypatch.setattr(word_indexing, "_PENDING_MAX", 100)
-
-
-def random_events(dice: random.Random, numbers: range, *, is_ascii: bool) -> list[Event]:
-    """Random events, of ASCII alone if that is wanted, whose words have shorter patterns."""
-    events = []
-    for number in numbers:
-        event = random_event(dice, number)
-        while is_ascii and not repr(event).isascii():
-            event = random_event(dice, number)
-        events.append(event)
-    return events
-
-
-def states(
-    home: Path, dice: random.Random, *, is_ascii: bool
-) -> Iterator[tuple[lakelog.Lake, list[Event]]]:
-    """Bring a lake into one state after another; yield it and the events of each."""
-    events = random_events(dice, range(80), is_ascii=is_ascii)
-    with lakelog.open(home / "lake") as lake:
-        lake.append(events)
-        yield lake, events  # the tail
-        lake.snapshot("sealed")
-        yield lake, events
-        assert indexing.build_missing(lake.store, "main") == 1
-        yield lake, events
-        more = random_events(dice, range(80, 120), is_ascii=is_ascii)
-        lake.append(more)
-        yield lake, events + more  # both
-        lake.settle()
-        yield lake, events + more  # with an index and without
-        lake.compact()
-        assert len(os.listdir(lake.store.paths.word_indexes)) == 1
-        yield lake, events + more
-        lake.branch("other")
-        with lakelog.open(home / "lake", branch="other") as other:
-            unshared = random_events(dice, range(120, 140), is_ascii=is_ascii)
-            other.append(unshared)
-            other.compact()
-            yield other, events + more + unshared
-        yield lake, events + more
-        lake.rollback("@1")
-        yield lake, []
-        lake.undo()
-        yield lake, events + more
-        damage(Path(lake.store.paths.word_indexes), dice)
-    with lakelog.open(home / "lake") as lake:
-        yield lake, events + more
-    # A directory that is a remote is a lake.
-    fetch.clone(str(home / "lake"), str(home / "clone"))
-    with lakelog.open(home / "clone") as clone:
-        indexing.build_missing(clone.store, "main")
-        yield clone, events + more
-
-
-def damage(folder: Path, dice: random.Random) -> None:
-    """Give each segment the index of another one, or a part of its own."""
-    files = sorted(folder.iterdir())
-    contents = [file.read_bytes() for file in files]
-    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
-        file.write_bytes(dice.choice([content, content[: dice.randrange(len(content))]]))
+    """Word indexes of few rows, that know the counts of all but the rarest words, or of none."""
+    shrink_indexes(monkeypatch, is_counted=seed != 3)
 
 
 @pytest.mark.rounds
@@ -109,14 +36,4 @@ def test_searches_find_what_a_model_finds(home: Path, seed: int) -> None:
     dice = random.Random(seed)
     for lake, events in states(home, dice, is_ascii=seed % 2 == 0):
         for _ in range(max(QUERIES // (STATES * len(SEEDS)), 1)):
-            asked = dice.choice([random_query, random_word])(dice)
-            wanted = {event["subject"] for event in events if asked.holds(event)}
-            try:
-                rows = lake.search(asked.text).fetchall()
-            except LakelogError as error:
-                raise AssertionError(f"{asked.text!r}: {error}") from error
-            assert {row[4] for row in rows} == wanted, asked.text
-            assert len(rows) == len(wanted)
-            assert lake.sql(Search.of(asked.text).count()).fetchall() == [(len(wanted),)]
-            times = [(row[0], row[-1]) for row in rows]
-            assert times == sorted(times, reverse=True)
+            require_right_answer(lake, events, dice.choice([random_query, random_word])(dice))

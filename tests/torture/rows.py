@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.torture import (
     calls,
     clocks,
+    consumers,
     contests,
     corruptions,
     cuts,
@@ -52,6 +53,7 @@ ROWS: dict[str, Row] = {
         *fuzz.ROWS,
         *clocks.ROWS,
         *leaks.ROWS,
+        *consumers.ROWS,
         *forgeries.ROWS,
         *queries.ROWS,
         *planted.ROWS,

@@ -39,6 +39,7 @@ CASES = {
     "fuzz": 3,
     "clock": 2,
     "leaks": 0,
+    "searches": 1,
     "planted": 8,
     "views": 0,
     "repair": 3,

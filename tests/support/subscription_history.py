@@ -1,0 +1,157 @@
+"""A random history of a subscription, its members and its lake, beside a plain model."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import lakelog
+from tests.support import lakes
+
+SUBJECTS, MEMBERS, BRANCHES, LEASE = 7, 4, 3, 2.0
+FORK = multiprocessing.get_context("fork")
+ORDERED = """SELECT coalesce(subject, ''), json_extract_string(data, '$.n') FROM events
+    WHERE type = '{type}' ORDER BY seq"""
+
+
+def react(event: dict[str, Any]) -> dict[str, Any]:
+    """The reaction to an event, with its number."""
+    number = json.loads(event["data"])["n"]
+    return {"type": "OUT", "subject": event["subject"], "data": {"n": number}}
+
+
+def work(path: str, branch: str, *, once: bool) -> int:
+    """Be a member, for ever or until nothing is left."""
+    with (
+        lakelog.open(path, branch=branch) as lake,
+        lake.subscribe("react", where="type = 'IN'") as subscription,
+    ):
+        subscription._lease = LEASE
+        return subscription.run(react, once=once, commit_every=0.05)
+
+
+class History:
+    """One random history of a lake."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.random, self.root, self.seed = random.Random(seed), root, seed
+        self.path = str(root / "lake")
+        self.lake = lakes.opened(self.path)
+        self.number, self.kills = 0, 0
+        self.expected: dict[str, list[int]] = {"main": []}
+        self.tags: dict[str, list[int]] = {}
+        self.members: list[BaseProcess] = []
+        self.stopped: list[BaseProcess] = []
+
+    def event(self) -> dict[str, Any]:
+        self.number += 1
+        subject = f"s{self.number % SUBJECTS}" if self.number % SUBJECTS else None
+        event = {"type": "IN", "subject": subject, "data": {"n": self.number}}
+        if self.random.random() < 0.3:
+            event["id"] = f"id{self.number}"
+        self.expected["main"].append(self.number)
+        return event
+
+    def append(self) -> None:
+        for _ in range(self.random.choice([1, 3, 10])):
+            self.lake.append([self.event() for _ in range(self.random.choice([1, 5, 50]))])
+
+    def append_again(self) -> None:
+        """Events whose ids are known, which change nothing."""
+        self.lake.append({"type": "IN", "id": "id-again", "data": {"n": 0}, "subject": "again"})
+        if 0 not in self.expected["main"]:
+            self.expected["main"].append(0)
+
+    def ingest(self) -> None:
+        events = [self.event() for _ in range(20)]
+        file = self.root / f"{self.number}.jsonl"
+        file.write_text("".join(json.dumps(event) + "\n" for event in events))
+        self.lake.ingest(str(file))
+
+    def kill(self) -> None:
+        """Kill or stop a member, and start another."""
+        if len(self.members) < MEMBERS:
+            self.start()
+        victim = self.members.pop(self.random.randrange(len(self.members)))
+        assert victim.exitcode is None
+        if self.random.random() < 0.3:
+            os.kill(victim.pid or 0, signal.SIGSTOP)
+            self.stopped.append(victim)
+        else:
+            victim.kill()
+            victim.join()
+        self.kills += 1
+        self.start()
+
+    def start(self) -> None:
+        process = FORK.Process(target=work, args=(self.path, "main"), kwargs={"once": False})
+        process.start()
+        self.members.append(process)
+
+    def wake(self) -> None:
+        """Let members that were stopped go on."""
+        for process in self.stopped:
+            os.kill(process.pid or 0, signal.SIGCONT)
+            self.members.append(process)
+        self.stopped = []
+        for process in self.members[:-MEMBERS]:
+            process.kill()
+            process.join()
+        self.members = self.members[-MEMBERS:]
+
+    def tag(self) -> None:
+        name = f"t{self.number}-{len(self.tags)}"
+        self.lake.tag(name)
+        self.tags[name] = list(self.expected["main"])
+
+    def rollback(self) -> None:
+        if self.tags:
+            name = self.random.choice(sorted(self.tags))
+            self.lake.rollback(name)
+            self.expected["main"] = list(self.tags[name])
+
+    def branch(self) -> None:
+        """Start a branch; its events are handled there, too."""
+        if len(self.expected) > BRANCHES:
+            return
+        name = f"b{len(self.expected)}"
+        self.lake.branch(name).close()
+        self.expected[name] = list(self.expected["main"])
+
+    def check(self, branch: str) -> None:
+        """Let one member handle what is left, and compare."""
+        work(self.path, branch, once=True)
+        with lakelog.open(self.path, branch=branch) as lake:
+            wanted, reactions = (
+                lake.sql(ORDERED.format(type=kind)).fetchall() for kind in ("IN", "OUT")
+            )
+        assert sorted(int(n) for _, n in wanted) == sorted(self.expected[branch]), self.seed
+        assert sorted(wanted) == sorted(reactions), self.seed
+        for subject in {s for s, _ in wanted}:
+            of_subject = [int(n) for s, n in reactions if s == subject]
+            assert of_subject == sorted(of_subject), (self.seed, subject)
+
+    def run(self, kills: int) -> None:
+        """Play until so many members were killed; look at every branch now and then."""
+        acts = [self.append] * 6 + [self.ingest, self.append_again, self.tag] + [self.kill] * 4
+        acts += [self.rollback, self.wake, self.branch, self.lake.settle, self.lake.compact]
+        while self.kills < kills:
+            self.random.choice(acts)()  # type: ignore[operator]
+            time.sleep(self.random.choice([0, 0.02, 0.1]))
+        self.end()
+        for branch in self.expected:
+            self.check(branch)
+        assert self.lake.verify().problems == ()
+
+    def end(self) -> None:
+        for process in (*self.members, *self.stopped):
+            process.kill()
+            process.join()
+        self.members, self.stopped = [], []
