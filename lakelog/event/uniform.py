@@ -32,6 +32,7 @@ NAMES = {**{name: name for name in PLAIN}, **ALIASES}
 _SHAPES: dict[tuple[object, ...], _Shape | None] = {}
 # Events whose keys are data, not names, would otherwise fill the memory with shapes.
 _SHAPES_MAX = 512
+_SPELLED = 500
 # The form that the WAL has anyway. The last day of February is left to who knows leap years.
 _TIME = (
     rb"[1-9]\d{3}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
@@ -108,7 +109,7 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     except orjson.JSONDecodeError:
         return None
     # Line by line, so that a newline within an event is seen.
-    if b"\n".join(map(orjson.dumps, events)) != text or set(map(type, events)) != {dict}:
+    if _spelled(events) != text or set(map(type, events)) != {dict}:
         return None
     missing = _missing(events[0], defaults)
     start = orjson.dumps(missing)[:-1] + b"," if missing else b"{"
@@ -129,6 +130,13 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     if has_ids:
         ids = [event.get("id") or None for event in events]
     return EncodedBatch(lines, ids, any(ids))
+
+
+def _spelled(events: list[Any]) -> bytes:
+    """Events as lines. Each that orjson writes takes a kilobyte until it is freed: so few at a time
+    are there."""
+    starts = range(0, len(events), _SPELLED)
+    return b"\n".join([b"\n".join(map(orjson.dumps, events[s : s + _SPELLED])) for s in starts])
 
 
 def _missing(event: JsonObject, defaults: Mapping[str, str]) -> dict[str, str]:

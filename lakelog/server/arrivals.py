@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakelog.errors import InvalidEvent, LakelogError
@@ -11,6 +11,10 @@ from lakelog.event.encode import EncodedBatch, encode
 
 LINE_MAX = 1 << 20
 """Bytes of a refused record that are kept."""
+
+
+_ENCODED = 10_000
+"""Events that are encoded together: their lines take a kilobyte each until they are joined."""
 
 
 class RequestRefused(LakelogError):
@@ -45,12 +49,18 @@ class Arrivals:
 
 def arrivals_of(events: list[Any], rejects: Iterable[Reject] = ()) -> Arrivals:
     """Encode the events of a body; those that cannot be stored join the refused ones."""
-    rejects = list(rejects)
+    starts = range(0, len(events), _ENCODED) or (0,)
+    arrivals = joined([(start, _encoded(events[start : start + _ENCODED])) for start in starts])
+    arrivals.rejects = [*rejects, *arrivals.rejects]
+    return arrivals
+
+
+def _encoded(events: list[Any]) -> Arrivals:
     try:
-        return Arrivals(encode(events), rejects)
+        return Arrivals(encode(events))
     except InvalidEvent:
         pass
-    accepted = []
+    accepted, rejects = [], []
     for number, event in enumerate(events):
         try:
             encode([event])
@@ -59,6 +69,24 @@ def arrivals_of(events: list[Any], rejects: Iterable[Reject] = ()) -> Arrivals:
         else:
             accepted.append(event)
     return Arrivals(encode(accepted), rejects)
+
+
+def joined(slices: list[tuple[int, Arrivals]]) -> Arrivals:
+    """The arrivals of slices of one body, each with the number of its first record."""
+    if len(slices) == 1:
+        return slices[0][1]
+    batches = [arrivals.encoded for _, arrivals in slices if arrivals.stored]
+    encoded = EncodedBatch(
+        b"\n".join(batch.text for batch in batches),
+        [name for batch in batches for name in batch.ids],
+        any(batch.keyed for batch in batches),
+    )
+    rejects = [
+        replace(reject, number=first + reject.number)
+        for first, arrivals in slices
+        for reject in arrivals.rejects
+    ]
+    return Arrivals(encoded, rejects)
 
 
 def as_text(value: object) -> str:

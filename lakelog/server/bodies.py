@@ -7,6 +7,7 @@ than the limit. A body that ends before its compressed stream does is refused, n
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +20,9 @@ from lakelog.server.limits import ServerLimits
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_PIECE = 1 << 18
+_INLINE = 1 << 14
+"""Bodies of fewer bytes are decompressed in the loop: a thread would cost more."""
+_ONE = threading.Lock()
 _ENCODINGS = ("gzip", "x-gzip", "deflate", "zstd", "identity")
 
 
@@ -112,7 +115,7 @@ async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLi
         )
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.body_bytes:
-        raise _too_large(limits.body_bytes)
+        raise too_large(limits.body_bytes)
     chunks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -123,7 +126,7 @@ async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLi
                 chunks.append(message.get("body", b""))
                 size += len(chunks[-1])
                 if size > limits.body_bytes:
-                    raise _too_large(limits.body_bytes)
+                    raise too_large(limits.body_bytes)
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
@@ -133,11 +136,17 @@ async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLi
     body = b"".join(chunks)
     if encoding == "identity":
         return body
-    if len(body) < _PIECE:
+    if len(body) < _INLINE:
         return decompressed(body, encoding, limits.text_bytes)
     return await asyncio.get_running_loop().run_in_executor(
-        None, decompressed, body, encoding, limits.text_bytes
+        None, _alone, body, encoding, limits.text_bytes
     )
+
+
+def _alone(body: bytes, encoding: str, longest: int) -> bytes:
+    """Decompress what may become large, one body at a time."""
+    with _ONE:
+        return decompressed(body, encoding, longest)
 
 
 def decompressed(body: bytes, encoding: str, longest: int) -> bytes:
@@ -150,13 +159,25 @@ def decompressed(body: bytes, encoding: str, longest: int) -> bytes:
     except (zlib.error, zstandard.ZstdError) as error:
         raise RequestRefused(400, f"the body is not {encoding}: {error}") from None
     if len(inflated) > longest:
-        raise _too_large(longest)
+        raise too_large(longest)
     if not stream.is_ended:
         raise RequestRefused(400, f"the body ends within its {encoding} stream")
     return inflated
 
 
-def _too_large(longest: int) -> RequestRefused:
+def require_parsable(body: bytes, limits: ServerLimits) -> None:
+    """Refuse a body that is parsed as a whole, and would take too much memory. Raises
+    RequestRefused."""
+    if len(body) > limits.document_bytes:
+        raise too_large(limits.document_bytes)
+    if body.count(b"{") > limits.document_records:
+        raise RequestRefused(
+            413, f"the body has more than {limits.document_records:,} objects: send it in parts"
+        )
+
+
+def too_large(longest: int) -> RequestRefused:
+    """What refuses a body of more bytes."""
     return RequestRefused(
         413, f"the body has more than {longest:,} bytes: send it in parts", {"Connection": "close"}
     )

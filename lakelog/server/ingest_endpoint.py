@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from lakelog.errors import LakelogError
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import AsgiDict, Receive, Send, body_of
+from lakelog.server.bodies import AsgiDict, Receive, Send, body_of, require_parsable
 from lakelog.server.gate import Gate
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
@@ -77,6 +77,8 @@ class IngestEndpoint:
         try:
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
                 body = await body_of(request.headers, receive, self._limits)
+                if protocol.is_whole:
+                    require_parsable(body, self._limits)
                 identity = (
                     caller.name,
                     scope["path"],
@@ -84,12 +86,14 @@ class IngestEndpoint:
                     request.media_type,
                     request.headers.get("idempotency-key", ""),
                 )
-                return await self._intake.once(
-                    identity,
-                    body,
-                    lambda: protocol.receive(request, body),
-                    lambda arrivals: protocol.answer(request, arrivals),
-                )
+                # What was compressed may take more than was reserved for it.
+                with self._intake.room(len(body) if "content-encoding" in request.headers else 0):
+                    return await self._intake.once(
+                        identity,
+                        body,
+                        lambda: protocol.receive(request, body),
+                        lambda arrivals: protocol.answer(request, arrivals),
+                    )
         except RequestRefused as error:
             answer = protocol.failure(request, error.status, error.reason)
             return dataclasses.replace(answer, headers={**answer.headers, **error.headers})

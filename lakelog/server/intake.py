@@ -40,7 +40,7 @@ class EventIntake(Generic[AnswerType]):
         self._own = open_lake(lake.path, create=False, branch=lake.branch_name)
         self._journal = RequestJournal(lake.path, limits.remembered_seconds)
         self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
-        self._waiting_bytes = 0
+        self._waiting_bytes, self._parsing = 0, asyncio.Lock()
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
 
@@ -97,7 +97,12 @@ class EventIntake(Generic[AnswerType]):
     async def _stored(self, key: bytes, body: bytes, parse: Callable[[], Arrivals]) -> Arrivals:
         """Store what a body brings, or what is missing of it."""
         loop = asyncio.get_running_loop()
-        arrivals = parse() if len(body) < _INLINE else await loop.run_in_executor(None, parse)
+        if len(body) < _INLINE:
+            arrivals = parse()
+        else:
+            # One after the other: what they are in memory is many times what they were sent as.
+            async with self._parsing:
+                arrivals = await loop.run_in_executor(None, parse)
         present, count = self._journal.stored(key), arrivals.stored
         if present is not None and present >= count:
             self.repeated += 1

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 class ServerLimits:
     """Sizes in bytes, times in seconds."""
 
-    body_bytes: int = 64 << 20
+    body_bytes: int = 32 << 20
     """A body as it was sent; a larger one is refused with 413."""
-    text_bytes: int = 128 << 20
+    text_bytes: int = 32 << 20
     """The same after decompression."""
-    waiting_bytes: int = 96 << 20
+    document_bytes: int = 8 << 20
+    """A body that has to be parsed as a whole: in memory it takes up to thirty times as much."""
+    document_records: int = 500_000
+    """Objects in such a body."""
+    header_seconds: float = 20.0
+    """How long a client may take to send the head of a request; then its connection is closed."""
+    waiting_bytes: int = 64 << 20
     """Bodies that are read or wait to be stored; one more is refused with 429."""
     body_seconds: float = 60.0
     """How long a client may take to send a body; then it is answered with 408."""

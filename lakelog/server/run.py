@@ -141,12 +141,39 @@ def _run(
         ws_max_size=_MESSAGE_MAX,
         limit_concurrency=plan.limits.connections,
         timeout_graceful_shutdown=STOP_SECONDS,
-        h11_max_incomplete_event_size=1 << 16,
+        http=_patient_protocol(plan.limits.header_seconds),
         ssl_certfile=plan.certificate,
         ssl_keyfile=plan.key,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serving(uvicorn.Server(config), server, listener, started))
+
+
+def _patient_protocol(seconds: float) -> type[asyncio.Protocol]:
+    """The server's protocol, with a limit for how long a client may take for a request's head."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class PatientProtocol(HttpToolsProtocol):
+        """Closes the connection of a client that sends the head of a request too slowly."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._deadline = self.loop.call_later(seconds, transport.close)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._deadline.cancel()
+            self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+        def on_headers_complete(self) -> None:
+            self._deadline.cancel()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._deadline.cancel()
+            super().connection_lost(exc)
+
+    return PatientProtocol
 
 
 async def _serving(

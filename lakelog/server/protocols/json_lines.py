@@ -7,6 +7,7 @@ is. A line that is no event is quarantined, and the answer names its number and 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -15,12 +16,15 @@ from lakelog.event.encode import EncodedBatch, encode_lines, parse_lines
 from lakelog.event.exact import parse_value
 from lakelog.formats import documents, jsonl
 from lakelog.formats.format import EventMembers
-from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text, joined
+from lakelog.server.bodies import require_parsable
+from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
 
 _ATTRIBUTE = "ce-"
 _HEAD = 4096
 """Bytes that tell lines from a document."""
+_SLICE = 4 << 20
 _STRUCTURED = "application/cloudevents+json"
 
 
@@ -28,29 +32,21 @@ class JsonIngest(IngestProtocol):
     """The protocol that lakelog documents for itself."""
 
     name = "json"
+    is_whole = False
     routes = ("/ingest", "/ingest/{source:path}")
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
         """Return the events of a body in any of the forms above."""
         if f"{_ATTRIBUTE}specversion" in request.headers:
             return arrivals_of([_binary_event(request, body)])
-        source = request.path.get("source")
-        if (batch := _plain(body, source)) is not None:
-            return Arrivals(batch)
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
-        is_document = documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
-        records = None if is_document else _of_lines(body)
-        if records is None or (records[1] and not records[0]):
-            records = _of_document(body) or records
-        if records is None:
-            raise RequestRefused(400, "the body is neither JSON lines nor a JSON document")
-        events, rejects = records
-        if source:
-            for event in events:
-                if event.get("source") in (None, ""):
-                    event["source"] = source
-        return arrivals_of(events, rejects)
+        source = request.path.get("source")
+        slices, first = list[tuple[int, Arrivals]](), 0
+        for text in _slices(body):
+            slices.append((first, _of_slice(text, source, is_all=len(text) == len(body))))
+            first += text.count(b"\n")
+        return joined(slices)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
         """Counts; a CloudEvent that is stored is answered with 204, as its senders expect."""
@@ -61,6 +57,37 @@ class JsonIngest(IngestProtocol):
             return Answer(204)
         status = 400 if arrivals.rejects and not arrivals.stored else 200
         return Answer(status, counts(arrivals))
+
+
+def _slices(body: bytes) -> Iterator[bytes]:
+    """Yield whole lines of a body, so many together as are parsed at a time; a document alone."""
+    if len(body) <= _SLICE or documents.FORM.sniff(body[:_HEAD].splitlines()) > 0:
+        yield body
+        return
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start + _SLICE) + 1 or len(body)
+        yield body[start:end]
+        start = end
+
+
+def _of_slice(body: bytes, source: str | None, *, is_all: bool) -> Arrivals:
+    """The events of some lines, or of a document. Raises RequestRefused."""
+    if (batch := _plain(body, source)) is not None:
+        return Arrivals(batch)
+    is_document = is_all and documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
+    records = None if is_document else _of_lines(body)
+    if is_all and (records is None or (records[1] and not records[0])):
+        require_parsable(body, ServerLimits())
+        records = _of_document(body) or records
+    if records is None:
+        raise RequestRefused(400, "the body is neither JSON lines nor a JSON document")
+    events, rejects = records
+    if source:
+        for event in events:
+            if event.get("source") in (None, ""):
+                event["source"] = source
+    return arrivals_of(events, rejects)
 
 
 def _plain(body: bytes, source: str | None) -> EncodedBatch | None:

@@ -50,6 +50,8 @@ class IngestProtocol(ABC):
     name: str
     routes: tuple[str, ...]
     methods: tuple[str, ...] = ("POST",)
+    is_whole = True
+    """Whether a body is parsed as a whole, and so has to be shorter."""
 
     @abstractmethod
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:

@@ -1,0 +1,169 @@
+"""Odd, cut and huge bodies: what is answered with 2xx is stored or counted, and memory is bounded.
+
+LAKELOG_ODD_BODIES sets how many odd ones are sent.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import random
+import socket
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import zstandard
+
+import lakelog
+from tests.support.http_lake import HttpLake, lines, serving
+from tests.support.requirements import need_module
+
+COUNT = int(os.environ.get("LAKELOG_ODD_BODIES", "60"))
+SEED = int(os.environ.get("LAKELOG_ODD_SEED", "1"))
+MEMORY_MAX = 500 << 20
+TYPES = (
+    *("", "application/json", "application/x-ndjson", "text/plain", "multipart/form-data"),
+    *("application/x-www-form-urlencoded", "application/x-protobuf", "APPLICATION/JSON"),
+)
+ENCODERS = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.compress}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need_module("uvicorn")
+    with serving(tmp_path_factory.mktemp("odd") / "lake") as each:
+        yield each
+
+
+def proper(rng: random.Random, protocol: str, number: int) -> tuple[str, bytes]:
+    """A path and a body that is right."""
+    rows = [{"n": number * 10 + place, "message": "x"} for place in range(rng.randrange(1, 4))]
+    texts = [json.dumps(row).encode() for row in rows]
+    if protocol == "lines":
+        return "/ingest", b"\n".join(texts)
+    if protocol == "array":
+        return "/ingest", json.dumps(rows).encode()
+    if protocol == "bulk":
+        return "/_bulk", b"".join(b'{"create":{}}\n' + text + b"\n" for text in texts)
+    times = [str(1_790_000_000_000_000_000 + row["n"]) for row in rows]
+    if protocol == "loki":
+        values = [[time, "x"] for time in times]
+        push = {"streams": [{"stream": {"app": "x"}, "values": values}]}
+        return "/loki/api/v1/push", json.dumps(push).encode()
+    records = [{"timeUnixNano": time, "body": {"stringValue": "x"}} for time in times]
+    request = {"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}
+    return "/v1/logs", json.dumps(request).encode()
+
+
+def damaged(rng: random.Random, body: bytes) -> bytes:
+    choice, place = rng.randrange(12), rng.randrange(len(body))
+    changes = (
+        *(b"", body[:place], b"\n\n" + body + b"\n \n", body.replace(b'"', b"'", 3)),
+        *(body[:place] + bytes([rng.randrange(256)]) + body[place + 1 :], body + b"\0\xff"),
+        *(b"\xef\xbb\xbf" + body, body.replace(b"\n", b"\r\n"), body * 2),
+    )
+    return changes[choice] if choice < len(changes) else body
+
+
+def test_nothing_odd_is_answered_2xx_and_lost(server: HttpLake) -> None:
+    rng = random.Random(SEED)
+    query = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM quarantine)"
+    with lakelog.open(server.path, create=False) as lake:
+        before = lake.sql(query).fetchall()[0]
+        for number in range(COUNT):
+            protocol = rng.choice(["lines", "array", "bulk", "loki", "otlp"])
+            path, body = proper(rng, protocol, number)
+            body = damaged(rng, body)
+            is_empty = body.strip() in (b"", b"{}")
+            headers = {"idempotency-key": str(number), "content-type": rng.choice(TYPES)}
+            encoding = rng.choice([*ENCODERS, "gzip", *["none"] * 6])
+            if encoding in ENCODERS:
+                headers["content-encoding"] = encoding
+                # Now and then it is not what it is said to be.
+                body = ENCODERS[encoding](body) if rng.random() < 0.8 else body
+            status, answer = send(rng, server, path, body, headers)
+            after = lake.sql(query).fetchall()[0]
+            stored, refused = after[0] - before[0], after[1] - before[1]
+            before, place = after, (number, protocol, status, headers, body, answer)
+            assert status < 500, place
+            if status == 200 and protocol in ("lines", "array"):
+                assert stored + refused > 0, place
+                told = json.loads(answer)
+                assert (told["accepted"], told["rejected"]) == (stored, refused), place
+            elif status == 200 and protocol == "bulk":
+                told = [next(iter(item.values()))["status"] for item in json.loads(answer)["items"]]
+                assert told.count(201) == stored, place
+                assert len(told) == stored + refused > 0, place
+            elif status in (200, 204):
+                assert stored or (protocol == "otlp" and is_empty), place
+            elif protocol != "loki":  # whose 400 says how many lines were stored
+                assert stored == 0, place
+
+
+def send(
+    rng: random.Random, server: HttpLake, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    if rng.random() < 0.7:
+        reply = server.ask(path, body, headers)
+        return reply.status, reply.body
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        chunks = iter((body[:5], body[5:]))
+        chunked = {**headers, "transfer-encoding": "chunked"}
+        connection.request("POST", path, chunks, chunked, encode_chunked=True)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def test_huge_bodies_together_take_bounded_memory(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    small = b'{"type":"a"}\n' * ((4 << 20) // 13)
+    bodies: list[tuple[bytes, str, int]] = [
+        (small, "", 200),
+        (gzip.compress(small, 1), "gzip", 200),
+        (b"[" + b'{"a":1},' * 200_000 + b"{}]", "", 200),
+        (b"[" + b"{}," * 600_000 + b"{}]", "", 413),
+        (b'[{"a":"' + b"x" * (9 << 20) + b'"}]', "", 413),
+        (gzip.compress(bytes(100 << 20), 1), "gzip", 413),
+        (zstandard.compress(bytes(1 << 30)), "zstd", 413),
+    ]
+    statuses: dict[int, int] = {}
+    with serving(tmp_path / "lake") as server:
+
+        def ask(place: int) -> None:
+            body, encoding, _ = bodies[place]
+            headers = {"content-encoding": encoding} if encoding else {}
+            statuses[place] = server.ask("/ingest", body, headers, timeout=90).status
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(bodies))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        assert int(peak.split()[1]) << 10 < MEMORY_MAX
+    assert [statuses[place] for place in range(len(bodies))] == [body[2] for body in bodies]
+
+
+def test_a_body_without_end_is_refused(server: HttpLake) -> None:
+    with closing(socket.create_connection(("127.0.0.1", server.port))) as connection:
+        head = "POST /ingest HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        piece = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+        with pytest.raises(ConnectionError, match=r"pipe|reset"):
+            connection.sendall(piece * 200)
+
+
+def test_lines_of_a_large_body_have_their_numbers(server: HttpLake) -> None:
+    """It is parsed in slices; what is refused is told by its line in the whole."""
+    good = lines({"type": "a", "message": "x" * 1_000}) * 9_000
+    body = good + b"not json\n" + good[:-1]
+    reply = server.ask("/ingest/slices", body, timeout=60)
+    assert (reply.status, reply.json["accepted"], reply.json["rejected"]) == (200, 18_000, 1)
+    assert reply.json["errors"][0]["line"] == 9_001
