@@ -89,6 +89,7 @@ ORDER = {
         follower logfile oos resources ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
+    "forecasts": "models trend metrics",
     "anomalies": "novelty baseline series findings",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
@@ -140,7 +141,8 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace stream search anomalies patterns against replay top subscriptions alerts query
+        tail trace stream search anomalies patterns forecast against replay top subscriptions
+        alerts query
         views export sync signatures train stats schema dedupe deploy remotes state_restore state
         machine omega oos events follow history rewind refs policy maintenance seal doctor setup
         demo""",
@@ -149,7 +151,8 @@ ORDER = {
     "notebook": "progress objects plot_images complete magics live",
 }
 INDEPENDENT = set(
-    "collect backup loggers pipeline analyze anomalies train remotes state sync consume".split()
+    """collect backup loggers pipeline analyze anomalies forecasts train remotes state sync
+    consume""".split()
 )
 # May load our code by its name.
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}

@@ -17,7 +17,8 @@ from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
     """alerts analyze anomalies backup chunks cli collect consume decisions deploy export folds
-    notebook patterns pipeline proofs recent remotes replay rollback search server streams sync
+    forecasts notebook patterns pipeline proofs recent remotes replay rollback search server
+    streams sync
     top trace train""".split()
 )
 NAMES_MAX = 12

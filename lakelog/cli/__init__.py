@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "search": ("search", "find events by words; count them, and see when they were"),
         "trace": ("trace", "show what one request caused, as a tree"),
         "anomalies": ("anomalies", "find what was unusual, and unusual values of a series"),
+        "forecast": ("forecast", "forecast a metric; say when a limit is reached"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "stream": ("stream", "show the versioned events of a subject"),
         "tail": ("tail", "show the last events; -f follows live ones"),

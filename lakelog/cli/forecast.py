@@ -1,0 +1,115 @@
+"""forecast: the next values of a metric with their intervals, and when a limit is reached."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from lakelog import forecasts
+from lakelog.cli.app import App, state_option, verb
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
+from lakelog.cli.render.tables import cell
+from lakelog.forecasts import Forecast, MetricSeries
+from lakelog.render.formats import of_records
+from lakelog.runtime.lazy import Lazy
+from lakelog.settings import span_us
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+_DAY_US = 86_400_000_000
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 72
+_YEAR_9999 = 253_402_300_799
+
+
+@verb("""
+    lakelog forecast events
+    lakelog forecast errors --every 15m --horizon 6h
+    lakelog forecast llm_call.cost --horizon 2d -o cost.csv
+    lakelog forecast metric.disk_percent --full 100
+""")
+def forecast(
+    app: App,
+    metric: str = argument("METRIC"),
+    every: str = option("--every SPAN", "Values by spans of this length.", shown="1h"),
+    horizon: str = option("--horizon SPAN", "How far to look ahead.", shown="24h"),
+    limit: float | None = option("--full N", "Say when the metric reaches N.", type=float),
+    ref: str | None = state_option("As of a tag, branch, snapshot or time."),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """Forecast a metric: events, errors, events of a TYPE, or the mean of TYPE.FIELD.
+
+    A model is used only where it was better on earlier days than the values of the day
+    before. Intervals hold nine in ten. --full goes on with the trend until it is N.
+    """
+    length = span_us(every)
+    if not 1_000_000 <= length <= _DAY_US:
+        raise click.UsageError("--every is from 1s to 24h")
+    with app.open() as lake:
+        series = forecasts.metric_series(lake.at(ref) if ref else lake, metric, length)
+    if limit is not None:
+        _emit_limit(series, metric, limit, target)
+        return
+    steps = max(1, span_us(horizon) // length)
+    result = forecasts.forecast(series.values, _DAY_US // length, steps)
+    rows = [
+        {
+            "time": _time(series.end_us + index * length),
+            "value": float(result.values[index]),
+            "low": float(result.low[index]),
+            "high": float(result.high[index]),
+        }
+        for index in range(steps)
+    ]
+    emit_words(of_records(rows), target, lambda: "".join(_lines(series, metric, result)))
+
+
+def _emit_limit(series: MetricSeries, metric: str, limit: float, target: OutputTarget) -> None:
+    reached = forecasts.time_to_limit(series.values, limit)
+    times = [
+        None if steps is None else _time(series.end_us + int(min(steps, 1e9) * series.length_us))
+        for steps in (reached.steps, reached.low, reached.high)
+    ]
+    row = dict(zip(("time", "earliest", "latest"), times, strict=True))
+    growth = reached.slope * _DAY_US / series.length_us
+    record = {"metric": metric, "limit": limit, **row, "growth_per_day": growth}
+
+    def words() -> str:
+        if times[0] is None:
+            return f"{cell(metric)} does not reach {limit:g}: {growth:+.3g} a day\n"
+        between = " to ".join("later" if time is None else f"{time:%Y-%m-%d}" for time in times[1:])
+        return (
+            f"{cell(metric)} reaches {limit:g} on {times[0]:%Y-%m-%d %H:%M} ({between}):"
+            f" {growth:+.3g} a day, now {series.values[-1]:.4g}\n"
+        )
+
+    emit_words(of_records([record]), target, words)
+
+
+def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]:
+    yield f"{cell(metric)}, {len(series.values):,} values, then {len(result.values):,} to come\n"
+    history = series.values[-(_WIDTH - min(len(result.values), _WIDTH // 3)) :]
+    both = np.concatenate([history, result.values[: _WIDTH // 3]])
+    low, extent = both.min(), float(np.ptp(both)) or 1.0
+    levels = ((both - low) / extent * (len(_BARS) - 1)).round().astype(int)
+    bars = "".join(_BARS[level] for level in levels)
+    yield f"{bars[: len(history)]}│{bars[len(history) :]}\n"
+    middle = len(result.values) // 2
+    for index in sorted({0, middle, len(result.values) - 1}):
+        time = _time(series.end_us + index * series.length_us)
+        value, lowest, highest = (float(v[index]) for v in (result.values, result.low, result.high))
+        yield f"{time:%Y-%m-%d %H:%M}  {value:10.4g}   {lowest:.4g} to {highest:.4g}\n"
+    is_naive = result.error >= result.naive_error
+    compared = "" if is_naive else f"; the day before has {result.naive_error:.2f}"
+    yield f"model: {result.model}, error {result.error:.2f} on earlier days{compared}\n"
+
+
+def _time(moment_us: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(min(moment_us / 1e6, _YEAR_9999), datetime.UTC)

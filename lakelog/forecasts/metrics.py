@@ -1,0 +1,80 @@
+"""Series of a lake's events, by spans of equal length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidSetting
+from lakelog.event import bookkeeping
+from lakelog.query.sql.keys import part_of
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lakelog.forecasts.models import Floats
+    from lakelog.lake import Lake
+    from lakelog.pinned import PinnedLake
+else:
+    np = Lazy("numpy")
+
+SPANS_MAX = 50_000
+
+
+@dataclass(frozen=True)
+class MetricSeries:
+    """The values of a metric: when the first span begins, how long each is, in microseconds."""
+
+    start_us: int
+    length_us: int
+    values: Floats
+
+    @property
+    def end_us(self) -> int:
+        """When the last span ends."""
+        return self.start_us + self.length_us * len(self.values)
+
+
+def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> MetricSeries:
+    """Return the series of a metric of a lake: `events`, `errors`, the events of a TYPE, or
+    `TYPE.FIELD`, the mean of a field. A span without a value has the one before.
+
+    Raises InvalidSetting where there are no such events, or too many spans."""
+    condition, value = _of(state, metric)
+    rows = state.sql(
+        f"SELECT epoch_us(time) // {length_us} AS span, {value} AS value FROM events"
+        f" WHERE {condition} AND {bookkeeping.IS_DATA} GROUP BY ALL HAVING value IS NOT NULL"
+        " ORDER BY span"
+    ).fetchall()
+    if not rows:
+        raise InvalidSetting(f"no events for {metric!r}: events, errors, TYPE or TYPE.FIELD")
+    # The last span is not over yet.
+    start, count = rows[0][0], rows[-1][0] - rows[0][0]
+    if count > SPANS_MAX:
+        raise InvalidSetting(f"{count:,} spans; at most {SPANS_MAX:,}: --every longer ones")
+    values = np.full(max(count, 1), 0.0 if value == "count(*)" else np.nan)
+    for span, number in rows:
+        if span - start < len(values):
+            values[span - start] = number
+    missing = np.isnan(values)
+    if missing.any():
+        indexes = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))))
+        values = values[indexes]
+    return MetricSeries(start * length_us, length_us, values)
+
+
+def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
+    """The condition and the aggregate of a metric."""
+    if metric == "events":
+        return "true", "count(*)"
+    if metric == "errors":
+        return "level IN ('ERROR', 'FATAL')", "count(*)"
+    type_, dot, field = metric.partition(".")
+    is_type = f"SELECT 1 FROM events WHERE type = {literal(metric)} LIMIT 1"
+    if not dot or state.sql(is_type).fetchall():
+        type_ = metric
+        return f"type = {literal(type_)}", "count(*)"
+    value = f"try_cast({part_of(f'data.{field}')} AS DOUBLE)"
+    return f"type = {literal(type_)} AND isfinite({value})", f"avg({value})"
