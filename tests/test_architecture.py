@@ -36,8 +36,8 @@ ORDER = {
     "": """errors runtime libraries engine settings event store segments chunks maintain files
         formats render search query patterns views trace streams ingest export pinned subscriptions
         lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
-        train proofs deploy remotes state rollback sync recent consume replay decisions folds
-        alerts top compat server cli notebook""",
+        forecasts train proofs deploy remotes state rollback sync recent consume replay decisions
+        folds alerts top compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
