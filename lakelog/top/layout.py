@@ -33,6 +33,7 @@ _TABLE_LEAST = 24
 """Cells that a table of values needs."""
 _GAP = 2
 _SECONDS = 60
+_EMPTY: FrameLine = [("no events yet: `lakelog append`, `ingest` or `watch` store some", "")]
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,10 @@ def frame(
     lines = lines[: max(height // 2, 4)]
     space = height - len(lines) - bool(options.footer)
     newest = [e for e in figures.newest if _matches(e, options.pattern)]
-    rows = max(0, min(10, (space - 2) // 2))
-    lines += _tables(figures, options, width, rows)
     space = height - len(lines) - bool(options.footer)
     if space > 1:
-        lines += [[], *_newest(newest[-(space - 1) :], width)][: space + 1]
+        bottom = _newest(newest[-(space - 1) :], width) if figures.events else [_EMPTY]
+        lines += [[], *bottom][: space + 1]
     lines = [_cut(line, width) for line in lines[: height - bool(options.footer)]]
     if options.footer:
         lines += [[]] * (height - 1 - len(lines)) if options.height else []

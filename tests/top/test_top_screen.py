@@ -62,6 +62,14 @@ def test_a_frame_of_ascii_has_nothing_else() -> None:
     assert re.search(r"s +[.:=+*#-]+%", drawing)
 
 
+def test_a_frame_of_an_empty_lake_says_what_to_do() -> None:
+    """Its screen is whole."""
+    lines = frame(LakeFigures(), MachineFigures(), [], FrameOptions(footer="q quits"))
+    assert len(lines) == 24
+    assert any("no events yet" in text_of(line) for line in lines)
+    assert text_of(lines[-1]) == "q quits"
+
+
 def test_a_filter_leaves_what_contains_it() -> None:
     """Of values and of events, in any case; the order is chosen."""
     drawn = {
