@@ -13,7 +13,15 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.errors import UnknownRef
 from lakelog.render.values import micros
-from lakelog.server import PORT, QueryLimits, ServerPlan, TokenFile, TokenScope, serve_stdio
+from lakelog.server import (
+    PORT,
+    QueryLimits,
+    ServerPlan,
+    SyslogPlan,
+    TokenFile,
+    TokenScope,
+    serve_stdio,
+)
 from lakelog.server import serve as run_server
 
 _PLAN = combined(
@@ -46,9 +54,24 @@ _QUERIES = combined(
 )
 
 
+_SYSLOG = combined(
+    SyslogPlan,
+    syslog_port=option(
+        "--syslog PORT", "Receive syslog too, by TCP and UDP.", type=click.IntRange(0, 65535)
+    ),
+    networks=option(
+        "--syslog-from NETWORK", "Who else may send it, such as 10.0.0.0/8.", multiple=True
+    ),
+    authority=option(
+        "--syslog-ca FILE", "Only over TLS, with its certificates.", type=click.Path(exists=True)
+    ),
+)
+
+
 @verb("""
     lakelog serve
     lakelog serve --port 0 --print-url
+    lakelog serve --syslog 5514
     curl --data-binary @events.jsonl http://127.0.0.1:7717/ingest
     lakelog serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
 """)
@@ -56,6 +79,7 @@ def serve(
     app: App,
     plan: ServerPlan = _PLAN,
     queries: QueryLimits = _QUERIES,
+    syslog: SyslogPlan = _SYSLOG,
     print_url: bool = flag("--print-url", "Print the address once it answers."),
 ) -> None:
     """Store events that are sent over HTTP, and answer queries, until Ctrl-C.
@@ -73,7 +97,8 @@ def serve(
 
     # Their handlers are called once more when the server has stopped: the lake is closed then.
     with stop_at_signals(), app.open_or_create() as lake:
-        run_server(lake, dataclasses.replace(plan, version=_version(), queries=queries), started)
+        whole = dataclasses.replace(plan, version=_version(), queries=queries, syslog=syslog)
+        run_server(lake, whole, started)
     app.say("stopped")
 
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from lakelog.server.mcp.protocol_server import serve_stdio
     from lakelog.server.run import PORT, ServerPlan, require_packages, serve
     from lakelog.server.sql.query_limits import QueryLimits
+    from lakelog.server.syslog import SyslogPlan
     from lakelog.server.tokens import TokenFile, TokenScope
 
 __all__ = [
     "PORT",
     "QueryLimits",
     "ServerPlan",
+    "SyslogPlan",
     "TokenFile",
     "TokenScope",
     "require_packages",
@@ -35,6 +37,7 @@ __getattr__ = lazy_face(
         "mcp.protocol_server": "serve_stdio",
         "run": "PORT ServerPlan require_packages serve",
         "sql.query_limits": "QueryLimits",
+        "syslog": "SyslogPlan",
         "tokens": "TokenFile TokenScope",
     },
 )

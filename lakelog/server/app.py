@@ -30,6 +30,7 @@ from lakelog.server.sql import landlock
 from lakelog.server.sql.endpoint import SqlEndpoint, StreamedAnswer
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
+from lakelog.server.syslog import SyslogServer
 from lakelog.server.tail import TailEndpoint
 from lakelog.server.tail_hub import TailHub
 from lakelog.server.tokens import TokenScope
@@ -63,6 +64,7 @@ class LakeServer:
         self.workers = QueryWorkers(lake.path, lake.branch_name, queries or QueryLimits())
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
         self.tails = TailHub(lake, limits)
+        self.syslog: SyslogServer | None = None
         self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
         self.dashboard = DashboardApi(lake, limits, version)
         self.alerts = AlertThread(lake)

@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from lakelog.event.encode import EncodedBatch
+from lakelog.formats.format import EventMembers
 from lakelog.lake import Lake
 from lakelog.lake import open as open_lake
-from lakelog.server.arrivals import Arrivals, RequestRefused
+from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.limits import ServerLimits
-from lakelog.server.request_journal import RequestJournal
+from lakelog.server.request_journal import NO_REQUEST, RequestJournal
 from lakelog.store.async_append import AsyncAppends
 
 _INLINE = 1 << 16
@@ -43,6 +44,7 @@ class EventIntake(Generic[AnswerType]):
         self._waiting_bytes, self._parsing = 0, asyncio.Lock()
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
+        self.syslog_lost: Callable[[], int] = int
 
     def load(self) -> None:
         """Read which requests earlier servers stored. Raises OSError, LakelogError."""
@@ -93,6 +95,15 @@ class EventIntake(Generic[AnswerType]):
             del self._running[key]
         future.set_result(result)
         return result
+
+    async def store(self, events: list[EventMembers]) -> None:
+        """Store events that no request brought. Raises OSError, LakelogError."""
+        arrivals = arrivals_of(events)
+        await self._appends.store(arrivals.encoded, NO_REQUEST)
+        if arrivals.rejects:
+            await asyncio.get_running_loop().run_in_executor(None, self._set_aside, arrivals)
+        self.stored += arrivals.stored
+        self.rejects += len(arrivals.rejects)
 
     async def _stored(self, key: bytes, body: bytes, parse: Callable[[], Arrivals]) -> Arrivals:
         """Store what a body brings, or what is missing of it."""

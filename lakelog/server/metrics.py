@@ -63,6 +63,7 @@ class ServerMetrics:
         counters = {
             "lakelog_events_ingested": ("Events that are stored.", self._intake.stored),
             "lakelog_ingest_rejected": ("Records that were refused.", self._intake.rejects),
+            "lakelog_syslog_lost": ("Datagrams thrown away.", self._intake.syslog_lost()),
             "lakelog_ingest_repeated": ("Requests that came again.", self._intake.repeated),
             "lakelog_queries_answered": ("Queries that were answered.", self._workers.answered),
             "lakelog_queries_refused": ("Queries that were refused.", self._workers.refused),

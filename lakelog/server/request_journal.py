@@ -29,6 +29,8 @@ _FILE_US = 60_000_000
 _REQUESTS_MAX = 500_000
 """Requests of each of the two generations that are remembered."""
 _SIZE_MAX = 1 << 28
+NO_REQUEST = bytes(16)
+"""The key of events that no request brought, and that cannot come again."""
 Requests = Iterable[tuple[bytes, int]]
 
 
@@ -69,6 +71,9 @@ class RequestJournal:
         for record in records:
             position = record.first
             for key, count in record.requests:
+                if key == NO_REQUEST:
+                    position += count
+                    continue
                 if record.magic == _CANCELED:
                     self._recent.pop(key, None)
                     continue

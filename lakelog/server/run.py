@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from lakelog.server.app import LakeServer
 from lakelog.server.gate import Gate, is_loopback
 from lakelog.server.limits import ServerLimits
 from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.syslog import SyslogPlan, SyslogServer
 from lakelog.server.tokens import TokenFile
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class ServerPlan:
     key: str | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     version: str = ""
+    syslog: SyslogPlan = field(default_factory=SyslogPlan)
     queries: QueryLimits = field(default_factory=QueryLimits)
 
 
@@ -146,7 +149,21 @@ def _run(
         ssl_keyfile=plan.key,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serving(uvicorn.Server(config), server, listener, started))
+        runner.run(_serving(uvicorn.Server(config), server, plan, listener, started))
+
+
+async def _start_syslog(server: LakeServer, plan: ServerPlan) -> None:
+    """Receive syslog, where a port is given for it. Raises InvalidSetting."""
+    if plan.syslog.syslog_port is None:
+        return
+    server.syslog = SyslogServer(plan.syslog, plan.host, server.intake)
+    try:
+        await server.syslog.start(plan.certificate, plan.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidSetting(
+            f"cannot receive syslog on {plan.host}:{plan.syslog.syslog_port}: {error}"
+        ) from None
+    server.intake.syslog_lost = lambda: server.syslog.lost if server.syslog else 0
 
 
 def _patient_protocol(seconds: float) -> type[asyncio.Protocol]:
@@ -177,13 +194,23 @@ def _patient_protocol(seconds: float) -> type[asyncio.Protocol]:
 
 
 async def _serving(
-    http: uvicorn.Server, server: LakeServer, listener: socket.socket, started: Callable[[], None]
+    http: uvicorn.Server,
+    server: LakeServer,
+    plan: ServerPlan,
+    listener: socket.socket,
+    started: Callable[[], None],
 ) -> None:
     task = asyncio.ensure_future(http.serve(sockets=[listener]))
     try:
         while not (http.started or task.done()):
             await asyncio.sleep(_LOOK)
         if http.started:
+            try:
+                await _start_syslog(server, plan)
+            except InvalidSetting:
+                http.should_exit = True
+                await task
+                raise
             started()
         # It waits for the clients of streams, who wait for it.
         while not (http.should_exit or task.done()):
@@ -192,4 +219,6 @@ async def _serving(
         await task
     finally:
         server.tails.end()
+        if server.syslog is not None:
+            await server.syslog.stop()
         await server.close()

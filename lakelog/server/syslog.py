@@ -1,0 +1,268 @@
+"""Syslog: messages of RFC 5424 and RFC 3164 over TCP, TLS and UDP.
+
+Over TCP a message is counted (`26 <34>1 …`) or ends with a newline, as RFC 6587 has it; a
+connection is read on only once what came is on disk, so that a sender waits and loses nothing. Over
+UDP nobody waits: what the kernel threw away is counted where it says so. The protocol knows no
+answer: what was under way when a server was killed is lost, whatever sent it.
+
+Events are those of the format `syslog` of files; a line that is none is the message of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError
+from lakelog.formats import registry
+from lakelog.formats.format import EventMembers
+from lakelog.server.gate import is_loopback
+from lakelog.server.intake import EventIntake
+from lakelog.server.protocols.protocol import Answer
+
+PORT = 5514
+MESSAGE_MAX = 1 << 16
+"""Bytes of a message; a longer one is cut, as RFC 5424 allows."""
+_READ = 1 << 16
+_UDP_WAITING = 20_000
+"""Datagrams that wait to be stored; those above are counted as lost."""
+_RECEIVE_BUFFER = 4 << 20
+_FIELD_INODE, _FIELD_DROPS = 9, 12
+_BYTE_ORDER_MARK = "\ufeff"
+"""What RFC 5424 puts before a message in UTF-8."""
+_LOG = logging.getLogger("lakelog.server")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class SyslogPlan:
+    """Where syslog is received, and from whom: `networks` are addresses beside this machine's;
+    with `authority`, a file of certificates, only from clients that have one of it, over TLS."""
+
+    syslog_port: int | None = None
+    networks: tuple[str, ...] = ()
+    authority: str | None = None
+
+
+class SyslogServer:
+    """Receives messages on one port, over TCP and, where it is not TLS, UDP."""
+
+    def __init__(self, plan: SyslogPlan, host: str, intake: EventIntake[Answer]) -> None:
+        """Raises InvalidSetting where anybody could send."""
+        self._plan, self._host, self._intake = plan, host, intake
+        self._networks = _networks(plan.networks)
+        if not (is_loopback(host) or plan.networks or plan.authority):
+            raise InvalidSetting(
+                f"{host} is reached by other machines: say from which addresses syslog comes with"
+                " --syslog-from, or give --syslog-ca for clients with certificates"
+            )
+        self._tcp: asyncio.Server | None = None
+        self._udp: asyncio.DatagramTransport | None = None
+        self._datagrams: _Datagrams | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._tcp.sockets[0].getsockname()[1]) if self._tcp else 0
+
+    async def start(self, certificate: str | None, key: str | None) -> None:
+        """Begin to listen. Raises InvalidSetting, OSError."""
+        context = self._context(certificate, key)
+        listener = self._bound(socket.SOCK_STREAM, self._plan.syslog_port or 0)
+        self._tcp = await asyncio.start_server(self._connection, sock=listener, ssl=context)
+        if context is None:
+            receiver = self._bound(socket.SOCK_DGRAM, self.port)
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            self._datagrams = _Datagrams(self, receiver)
+            loop = asyncio.get_running_loop()
+            datagrams = self._datagrams
+            self._udp, _ = await loop.create_datagram_endpoint(lambda: datagrams, sock=receiver)
+
+    def _bound(self, socket_type: int, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        bound = socket.socket(family, socket_type)
+        try:
+            bound.setblocking(False)
+            if socket_type == socket.SOCK_STREAM:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((self._host, port))
+        except OSError:
+            bound.close()
+            raise
+        return bound
+
+    async def stop(self) -> None:
+        """End, and store what has come."""
+        if self._tcp is not None:
+            self._tcp.close()
+        if self._udp is not None and self._datagrams is not None:
+            self._udp.close()
+            await self._datagrams.stored()
+
+    @property
+    def lost(self) -> int:
+        """Datagrams that the kernel or this server had to throw away."""
+        return self._datagrams.lost if self._datagrams else 0
+
+    def admits(self, address: str) -> bool:
+        """Whether an address may send."""
+        try:
+            sender = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(sender, ipaddress.IPv6Address) and sender.ipv4_mapped is not None:
+            sender = sender.ipv4_mapped
+        return sender.is_loopback or any(sender in network for network in self._networks)
+
+    async def store(self, messages: Sequence[bytes]) -> None:
+        """Store messages. Raises LakelogError, OSError."""
+        events = [event_of(message[:MESSAGE_MAX]) for message in messages if message.strip()]
+        if events:
+            await self._intake.store(events)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = str(writer.get_extra_info("peername")[0])
+        try:
+            if self._plan.authority is None and not self.admits(address):
+                _LOG.warning("syslog from %s is refused: --syslog-from does not name it", address)
+                return
+            waiting = b""
+            while content := await reader.read(_READ):
+                messages, waiting = split(waiting + content)
+                await self.store(messages)
+            await self.store([waiting])
+        except (LakelogError, OSError, ValueError) as error:
+            # The sender connects again, and sends what it has not got rid of.
+            _LOG.error("syslog from %s: %s", address, error)
+        finally:
+            writer.close()
+
+    def _context(self, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+        if self._plan.authority is None:
+            return None
+        if certificate is None:
+            raise InvalidSetting("--syslog-ca is for TLS: give --tls-certificate and --tls-key")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        context.load_verify_locations(self._plan.authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Collects datagrams while those before them are stored."""
+
+    def __init__(self, server: SyslogServer, receiver: socket.socket) -> None:
+        self._server, self._waiting = server, list[bytes]()
+        self._task: asyncio.Task[None] | None = None
+        self._refused = 0
+        self._inode = Path(f"/proc/self/fd/{receiver.fileno()}").stat().st_ino
+        self._thrown = 0
+
+    @property
+    def lost(self) -> int:
+        """Datagrams that are gone."""
+        self._thrown = max(self._thrown, _kernel_drops(self._inode))
+        return self._refused + self._thrown
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Take one; it may hold several lines."""
+        if not self._server.admits(addr[0]):
+            return
+        if len(self._waiting) >= _UDP_WAITING:
+            self._refused += 1
+            return
+        self._waiting.append(data.rstrip(b"\r\n\0"))
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._store())
+
+    async def stored(self) -> None:
+        """Wait until all that came is stored."""
+        if self._task is not None:
+            await self._task
+
+    async def _store(self) -> None:
+        while self._waiting:
+            messages, self._waiting = self._waiting, []
+            try:
+                await self._server.store(messages)
+            except (LakelogError, OSError) as error:
+                self._refused += len(messages)
+                _LOG.error("syslog: %s", error)
+
+
+def split(content: bytes) -> tuple[list[bytes], bytes]:
+    """Return the whole messages of a stream, and what has no end yet.
+
+    Raises ValueError for a count that is none.
+    """
+    messages, place = list[bytes](), 0
+    while place < len(content):
+        if content[place : place + 1].isdigit() and not content.startswith(b"<", place):
+            space = content.find(b" ", place, place + 8)
+            if space < 0:
+                if len(content) - place < 8:
+                    break
+                raise ValueError("a message begins with neither `<` nor its length")
+            end = space + 1 + int(content[place:space])
+            if end > len(content):
+                if end - space > MESSAGE_MAX * 16:
+                    raise ValueError("a message is longer than a megabyte")
+                break
+            messages.append(content[space + 1 : end].rstrip(b"\r\n\0"))
+            place = end
+            continue
+        end = content.find(b"\n", place)
+        if end < 0:
+            if len(content) - place > MESSAGE_MAX * 16:
+                raise ValueError("a message is longer than a megabyte")
+            break
+        messages.append(content[place:end].rstrip(b"\r\0"))
+        place = end + 1
+    return messages, content[place:]
+
+
+def event_of(message: bytes) -> EventMembers:
+    """The event of one message, whatever it looks like."""
+    head, _, more = message.partition(b"\n")
+    try:
+        parsed = registry.by_name("syslog").parse(head)
+    except InvalidEvent:
+        parsed = []
+    if isinstance(parsed, dict):
+        if str(parsed.get("message") or "").startswith(_BYTE_ORDER_MARK):
+            parsed["message"] = parsed["message"][1:]
+        if more:
+            lines = more.decode("utf-8", "backslashreplace")
+            parsed["message"] = f"{parsed.get('message') or ''}\n{lines}"
+        return parsed
+    return {"type": "syslog", "message": message.decode("utf-8", "backslashreplace")}
+
+
+def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise InvalidSetting(
+            f"--syslog-from takes an address or a network, such as 10.0.0.0/8: {error}"
+        ) from None
+
+
+def _kernel_drops(inode: int) -> int:
+    """What the kernel threw away for a socket (/proc/net/udp); 0 where it does not say."""
+    for name in ("udp", "udp6"):
+        try:
+            rows = Path("/proc/net", name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if len(fields) > _FIELD_DROPS and fields[_FIELD_INODE] == str(inode):
+                return int(fields[_FIELD_DROPS])
+    return 0

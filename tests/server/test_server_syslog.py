@@ -1,0 +1,165 @@
+"""Syslog: each message of a stream is an event once, however it is framed and cut."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakelog.errors import InvalidSetting
+from lakelog.server import syslog
+from tests.support.http_lake import HttpLake, serving
+from tests.support.requirements import need_module
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HttpLake, int]]:
+    need_module("uvicorn")
+    port = free_port()
+    path = tmp_path_factory.mktemp("syslog") / "lake"
+    with serving(path, "--syslog", str(port)) as each:
+        yield each, port
+
+
+def stored(server: HttpLake, source: str, count: int) -> list[dict[str, Any]]:
+    """The events of a program, once there are so many."""
+    until = time.monotonic() + 20
+    while True:
+        query = f"SELECT * FROM events WHERE source = '{source}' ORDER BY seq"
+        events = server.events(query)
+        if len(events) >= count or time.monotonic() > until:
+            return events
+        time.sleep(0.05)
+
+
+def message(program: str, text: str) -> bytes:
+    return f"<12>1 2026-11-26T06:00:00.123Z host {program} 7 ID - {text}".encode()
+
+
+def test_messages_over_tcp_in_both_framings(server: tuple[HttpLake, int]) -> None:
+    lake, port = server
+    counted = message("mixed", "two\nlines")
+    content = message("mixed", "one") + b"\n" + b"%d %b" % (len(counted), counted)
+    content += b"<13>Nov 26 06:00:00 host mixed[7]: three\n"
+    with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        for start in range(0, len(content), 7):
+            connection.sendall(content[start : start + 7])
+    events = stored(lake, "mixed", 3)
+    assert [event["message"] for event in events] == ["one", "two\nlines", "three"]
+    assert [event["level"] for event in events] == ["WARN", "WARN", "INFO"]
+
+
+def test_datagrams(server: tuple[HttpLake, int]) -> None:
+    lake, port = server
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+        for number in range(50):
+            sender.sendto(message("udp", str(number)), ("127.0.0.1", port))
+    events = stored(lake, "udp", 50)
+    assert sorted(int(event["message"]) for event in events) == [*range(50)]
+    assert b"lakelog_syslog_lost_total 0.0" in lake.ask("/metrics").body
+
+
+def test_what_is_no_syslog_is_the_message_of_an_event(server: tuple[HttpLake, int]) -> None:
+    lake, port = server
+    with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        connection.sendall(b"plain words\n\xff\xfe\n\n")
+    until = time.monotonic() + 20
+    query = "SELECT message FROM events WHERE source IS NULL ORDER BY seq"
+    while len(events := lake.events(query)) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [event["message"] for event in events] == ["plain words", "\\xff\\xfe"]
+
+
+@pytest.mark.skipif(shutil.which("logger") is None, reason="needs logger")
+@pytest.mark.parametrize("how", [("--tcp", "--octet-count"), ("--tcp",), ("--udp",)])
+def test_the_program_logger(server: tuple[HttpLake, int], how: tuple[str, ...]) -> None:
+    lake, port = server
+    tag = "logger" + "".join(how).replace("-", "")
+    command = ["logger", *how, "--server", "127.0.0.1", "--port", str(port), "--tag", tag]
+    subprocess.run([*command, "--priority", "user.err", "a word of logger"], check=True)
+    (event,) = stored(lake, tag, 1)
+    assert (event["message"], event["level"]) == ("a word of logger", "ERROR")
+
+
+def test_a_stop_stores_what_was_received(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    port = free_port()
+    with serving(tmp_path / "lake", "--syslog", str(port)) as server:
+        with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+            connection.sendall(b"".join(message("stop", str(n)) + b"\n" for n in range(2_000)))
+            assert len(stored(server, "stop", 2_000)) == 2_000
+            assert server.stop() == 0
+        assert len(stored(server, "stop", 2_000)) == 2_000
+
+
+def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    import ssl
+
+    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=DNS:localhost -keyout"
+    command_line = [*command.split(), str(key), "-out", str(certificate)]
+    subprocess.run(command_line, check=True, capture_output=True)
+    tls = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    options = [*tls, "--syslog", str(port), "--syslog-ca", str(certificate)]
+    with serving(tmp_path / "lake", *options) as server:
+        context = ssl.create_default_context(cafile=str(certificate))
+        with contextlib.suppress(OSError):  # TLS 1.3 may tell it only afterwards
+            _send_over_tls(context, port, message("tls", "without"))
+        context.load_cert_chain(certificate, key)
+        _send_over_tls(context, port, message("tls", "with"))
+        assert [event["message"] for event in stored(server, "tls", 1)] == ["with"]
+
+
+def _send_over_tls(context: Any, port: int, content: bytes) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(content + b"\n")
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_admitted"),
+    [
+        *(("127.0.0.1", True), ("::1", True), ("10.1.2.3", True), ("::ffff:10.1.2.3", True)),
+        *(("10.2.0.1", False), ("192.0.2.7", True), ("192.0.2.8", False), ("fe80::1%eth0", False)),
+        ("", False),
+    ],
+)
+def test_who_may_send(address: str, is_admitted: bool) -> None:
+    plan = syslog.SyslogPlan(0, ("10.1.0.0/16", "192.0.2.7"))
+    server = syslog.SyslogServer(plan, "0.0.0.0", None)  # type: ignore[arg-type]
+    assert server.admits(address) is is_admitted
+
+
+def test_it_is_not_open_to_everybody() -> None:
+    with pytest.raises(InvalidSetting, match="--syslog-from"):
+        syslog.SyslogServer(syslog.SyslogPlan(0), "0.0.0.0", None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"10\.0\.0\.0/8"):
+        syslog.SyslogServer(syslog.SyslogPlan(0, ("all",)), "127.0.0.1", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [b"12345678", b"99999999 x", b"x" * (1 << 21)])
+def test_a_stream_without_framing_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="message"):
+        syslog.split(content)
