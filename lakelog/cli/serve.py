@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import sys
 
 import click
+from click.core import ParameterSource
 
 from lakelog.cli.app import App, verb, verb_group
 from lakelog.cli.options import argument, combined, flag, option
-from lakelog.cli.rounds import stop_at_signals
+from lakelog.cli.rounds import stop_at_signals, unit
 from lakelog.errors import UnknownRef
 from lakelog.render.values import micros
 from lakelog.server import (
@@ -24,6 +26,23 @@ from lakelog.server import (
 )
 from lakelog.server import serve as run_server
 
+_UNIT = """[Unit]
+Description=lakelog serves {where}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={command}
+Restart=always
+RestartSec=2
+KillSignal=SIGTERM
+TimeoutStopSec=30
+LimitNOFILE=65536
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+"""
 _PLAN = combined(
     ServerPlan,
     host=option("--host ADDRESS", "Address to listen on.", shown="127.0.0.1"),
@@ -72,6 +91,7 @@ _SYSLOG = combined(
     lakelog serve
     lakelog serve --port 0 --print-url
     lakelog serve --syslog 5514
+    lakelog serve --print-unit > lakelog-serve.service
     curl --data-binary @events.jsonl http://127.0.0.1:7717/ingest
     lakelog serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
 """)
@@ -81,6 +101,7 @@ def serve(
     queries: QueryLimits = _QUERIES,
     syslog: SyslogPlan = _SYSLOG,
     print_url: bool = flag("--print-url", "Print the address once it answers."),
+    print_unit: bool = flag("--print-unit", "Print a systemd unit that does the same."),
 ) -> None:
     """Store events that are sent over HTTP, and answer queries, until Ctrl-C.
 
@@ -89,6 +110,10 @@ def serve(
     the events are on disk. Alert rules are evaluated, too. Without tokens only this
     machine is answered; `lakelog token` makes them.
     """
+
+    if print_unit:
+        click.echo(unit(_UNIT, app, ["serve", *_arguments()], os.path.abspath(app.path)), nl=False)
+        return
 
     def started(url: str) -> None:
         if print_url:
@@ -115,6 +140,21 @@ def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     """
     with app.open() as lake:
         asyncio.run(serve_stdio(lake, _version(), queries))
+
+
+def _arguments() -> list[str]:
+    """The options that were given, with absolute paths."""
+    context, arguments = click.get_current_context(), list[str]()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not is_given or name in ("print_unit", "print_url"):
+            continue
+        given = context.params[name]
+        for each in given if parameter.multiple else (given,):
+            is_path = isinstance(parameter.type, click.Path)
+            arguments += [parameter.opts[0], os.path.abspath(each) if is_path else str(each)]
+    return arguments
 
 
 def _version() -> str:

@@ -6,8 +6,11 @@ import gzip
 import http.client
 import json
 import random
+import shlex
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -491,3 +494,16 @@ def test_a_damaged_journal_of_requests_stops_nothing(tmp_path: Path, damage: str
     record.write_bytes({**changed, "foreign": b"x" * 500, "empty": b""}[damage])
     with serving(path) as server:
         assert server.ask("/ingest", lines({"data": {"n": 2}})).status == 200
+
+
+def test_a_unit_of_systemd_starts_the_same_server(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    options = ["--port", "7800", "--host-name", "a.example", "--host-name", "b%c", "--syslog", "0"]
+    command = [sys.executable, "-m", "lakelog", "--lake", "la ke", "serve", *options]
+    unit = subprocess.run(
+        [*command, "--print-unit"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    (start,) = (line for line in unit.splitlines() if line.startswith("ExecStart="))
+    words = shlex.split(start.removeprefix("ExecStart=").replace("%%", "%"))
+    assert words[1:] == ["-m", "lakelog", "--lake", str(tmp_path / "la ke"), "serve", *options]
+    assert list(tmp_path.iterdir()) == []
