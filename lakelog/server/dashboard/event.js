@@ -104,7 +104,7 @@ function provenance(event, from) {
     ["origin", from.path || from.origin], ["offset", from.position === null ? null : exact(from.position)], ["host", from.host],
     ["stored", fullTime(event.ingested_at)], ["segment", from.segment ? `${from.segment.slice(0, 16)}…` : "not sealed yet: in the write-ahead log"],
     ["snapshot", from.snapshot ? from.snapshot.slice(0, 12) : null], ["seq", exact(event.seq)],
-    ["proof", from.snapshot ? `lakelog prove --where "seq = ${event.seq}"` : null],
+    ["proof", from.snapshot ? `lakelog prove --seq ${event.seq} -o event.proof` : null],
   ];
   return el("dl", { class: "pairs left" }, rows.filter(([, value]) => value).map(([name, value]) => el("div", { class: "pair" }, el("dt", {}, name), el("dd", { class: "mono value" }, value, " ", copyButton(name === "segment" && from.segment ? from.segment : name === "snapshot" ? from.snapshot : value)))));
 }

@@ -100,7 +100,7 @@ export function mount(root, frame) {
       const planned = el("ol", { class: "plan", tabindex: "0", "aria-label": "What changes" },
         answer.findings.map((each) => el("li", {}, el("b", {}, each.part), " ", el("span", { class: "value" }, each.name), el("div", {}, el("span", { class: "value" }, each.now), " → ", el("span", { class: "value" }, each.then)), each.problem && el("div", { class: "error-text value" }, each.problem))),
         el("li", {}, "The state before gets a tag; nothing is deleted, and Undo reverts it."), el("li", {}, "Saved directories and deployments stay as they are: ", el("code", {}, `lakelog rollback ${ref} --with data,cursors,state`)), end);
-      new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && !answer.problems.length) button.disabled = false; }, { root: planned }).observe(end);
+      new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting) && !answer.problems.length) setTimeout(() => { button.disabled = false; }, 1000); }, { root: planned }).observe(end);
       button.addEventListener("click", async () => {
         button.disabled = true;
         try {

@@ -72,5 +72,5 @@ function showQuarantine({ lines, reasons }, body) {
     table("Lines in quarantine", [["stored", "num"], ["reason"], ["origin"], ["place", "num"], ["line"]], lines.map((each) => el("tr", {},
       el("td", { class: "num", title: fullTime(each.ingested_at) }, relative(each.ingested_at)), el("td", { class: "value" }, each.reason), el("td", { class: "cut-cell mono value", title: each.origin }, each.origin), el("td", { class: "num" }, exact(each.position)),
       el("td", { class: "mono value wrap" }, each.line, " ", el("span", { class: "soft" }, bytes(each.size)), copyButton(each.line))))),
-    command("lakelog quarantine retry"));
+    command("lakelog quarantine replay"));
 }

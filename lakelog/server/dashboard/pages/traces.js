@@ -46,7 +46,7 @@ const compareForm = () => el("form", { class: "line", onsubmit: (event) => { eve
 function showList({ traces, next }, body) {
   if (!traces.length) {
     fill(body, empty("No traces in this range", "A trace is made of events that carry a trace id: spans of OpenTelemetry, recorded calls of language models, or log lines with a trace_id.",
-      "import lakelog; client = lakelog.record(OpenAI())", "OTEL_EXPORTER_OTLP_ENDPOINT=" + location.origin));
+      "lakelog.instrument_openai(lake=\"lake\")", "OTEL_EXPORTER_OTLP_ENDPOINT=" + location.origin));
     return;
   }
   const chosen = new Set();
