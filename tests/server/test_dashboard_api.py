@@ -381,3 +381,15 @@ def test_a_question_that_is_cancelled_ends(lake: Lake) -> None:
     assert outcome == [KeyboardInterrupt]
     with pytest.raises(RequestRefused, match="cancelled"):
         question.sql("SELECT 1")
+
+
+def test_rows_without_a_message_show_their_payload(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "a", "data": {"n": 1}}, {"type": "b", "message": "m", "data": {}}])
+        lake.settle()
+        lake.append({"type": "c", "data": {"n": "x" * 1000}})
+        rows = {row[3]: row[7:10] for row in ask(lake, "events")["rows"]}
+        assert rows["a"] == [None, '{"n":1}', 7]
+        assert rows["b"] == ["m", None, None]
+        assert rows["c"][1].startswith('{"n":"xxx')
+        assert (len(rows["c"][1]), rows["c"][2]) == (301, 1008)

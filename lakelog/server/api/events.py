@@ -19,14 +19,15 @@ _ROWS = 200
 _COLUMNS_MAX = 20
 _DATA_MAX = 200_000
 """Characters of a payload that come with an event; `whole=1` fetches all."""
-_NAMES = ("level", "type", "source", "subject", "category", "message", "data")
+_NAMES = ("level", "type", "source", "subject", "category", "message")
+_MESSAGE = _NAMES.index("message")
 
 
 def events(question: DashboardQuestion) -> dict[str, object]:
     """The newest events that `q` finds, `limit` of them, before the `after` of an earlier answer.
 
     Rows are [seq, time (ms), level, type, source, subject, category, message, data, size of data,
-    further `columns`…]; of texts, the first 300 characters.
+    further `columns`…]; of texts, the first 300 characters. Data is of rows without a message.
     """
     search = Search.of(question.text("q") or "*")
     limit = question.number("limit", _ROWS)
@@ -47,19 +48,45 @@ def events(question: DashboardQuestion) -> dict[str, object]:
         for number, name in enumerate(names)
     ]
     # Of this form, with no query around it, so that it begins with the newest events.
-    selection = ", ".join(["seq", "time", *cuts, "strlen(data) AS size", *further])
+    selection = ", ".join(["seq", "time", *cuts, *further])
     rows = question.sql(
         f"SELECT {selection} FROM events WHERE {' AND '.join(conditions)}"
         f" ORDER BY time DESC, seq DESC LIMIT {limit}"
     ).fetchall()
+    previews = _previews(question, [row for row in rows if row[2 + _MESSAGE] is None])
     last_row = rows[-1] if len(rows) == limit else None
     pattern = highlighter(search.node)
     return {
-        "rows": [[seq, milliseconds(time), *map(cut, values)] for seq, time, *values in rows],
+        "rows": [
+            [
+                seq,
+                milliseconds(time),
+                *map(cut, values[: len(_NAMES)]),
+                *map(cut, previews.get(seq, (None, None))),
+                *map(cut, values[len(_NAMES) :]),
+            ]
+            for seq, time, *values in rows
+        ],
         "after": f"{to_micros(last_row[1].astimezone(UTC))}:{last_row[0]}" if last_row else None,
         "columns": names,
         "marks": pattern.pattern if pattern else None,
     }
+
+
+def _previews(
+    question: DashboardQuestion, rows: list[tuple[Any, ...]]
+) -> dict[int, tuple[str, int]]:
+    """The beginning of the payloads of some rows, and their size, by seq. They are read apart:
+    payloads of a megabyte would be read for all rows among which the newest are looked for."""
+    if not rows:
+        return {}
+    times = [to_micros(row[1].astimezone(UTC)) for row in rows]
+    numbers = ", ".join(str(row[0]) for row in rows)
+    payloads = question.sql(
+        f"SELECT seq, left(data, {VALUE_MAX + 1}), strlen(data) FROM events"
+        f" WHERE {between(min(times), max(times) + 1)} AND seq IN ({numbers})"
+    ).fetchall()
+    return {seq: (data, size) for seq, data, size in payloads}
 
 
 def _place(value: str) -> tuple[int, int]:
