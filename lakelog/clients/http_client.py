@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import http.client
@@ -59,6 +60,18 @@ class Endpoint:
             parsed.password,
             dict(parsed.options),
         )
+
+    def login(self, scheme: str, token: str, variables: str) -> dict[str, str]:
+        """Return the header that tells who we are: the user of the URL, else a token, else the user
+        that the variables `variables`_USERNAME and _PASSWORD name; none for nobody."""
+        if token and not self.user:
+            return {"Authorization": f"{scheme} {token}"}
+        user = self.user or os.environ.get(f"{variables}_USERNAME", "")
+        password = self.password or os.environ.get(f"{variables}_PASSWORD", "")
+        if not user:
+            return {}
+        pair = f"{user}:{password}".encode(errors="surrogateescape")
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 @dataclass(frozen=True)

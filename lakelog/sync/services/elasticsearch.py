@@ -98,7 +98,8 @@ class ElasticsearchTarget(IntentTarget):
         self._to = Endpoint.parse(url, 9200, EXAMPLE, ())
         self.address = self._to.address.removesuffix(f"/{self._to.path}")
         self.table = self._to.path or "events"
-        self._link = HttpConnection(self._to, _credentials(self._to))
+        key = os.environ.get("ELASTICSEARCH_API_KEY", "")
+        self._link = HttpConnection(self._to, self._to.login("ApiKey", key, "ELASTICSEARCH"))
         self._object, self._depth = "flattened", _DEPTH
         """The type of objects, and how deep they may be to be indexed as such."""
 
@@ -332,19 +333,6 @@ def _parsed(reply: Reply) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise LakelogError("the server does not answer as Elasticsearch does: check host and port")
     return answer
-
-
-def _credentials(endpoint: Endpoint) -> dict[str, str]:
-    """The header that tells who we are."""
-    key = os.environ.get("ELASTICSEARCH_API_KEY")
-    if key and not endpoint.user:
-        return {"Authorization": f"ApiKey {key}"}
-    user = endpoint.user or os.environ.get("ELASTICSEARCH_USERNAME", "")
-    password = endpoint.password or os.environ.get("ELASTICSEARCH_PASSWORD", "")
-    if not user:
-        return {}
-    login = f"{user}:{password}".encode(errors="surrogateescape")
-    return {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
 def _require_name(table: str) -> None:

@@ -79,7 +79,8 @@ class InfluxTarget(IntentTarget):
                 f"{min(reserved)} cannot be a tag: it is another one in each event"
             )
         self._org = options.get("org", "")
-        self._link = HttpConnection(self._to, _credentials(self._to))
+        token = options.get("token") or os.environ.get("INFLUX_TOKEN", "")
+        self._link = HttpConnection(self._to, self._to.login("Token", token, "INFLUX"))
         self._points: dict[tuple[bytes, int], int] = {}
         """The seq of each point of this batch."""
 
@@ -394,19 +395,6 @@ def _ranges(
             ranges += [(timestamp, timestamp, tags) for tags in doomed]
         is_running = len(doomed) == len(same)
     return ranges
-
-
-def _credentials(endpoint: Endpoint) -> dict[str, str]:
-    """The header that tells who we are."""
-    token = endpoint.options.get("token") or os.environ.get("INFLUX_TOKEN", "")
-    if token and not endpoint.user:
-        return {"Authorization": f"Token {token}"}
-    user = endpoint.user or os.environ.get("INFLUX_USERNAME", "")
-    password = endpoint.password or os.environ.get("INFLUX_PASSWORD", "")
-    if not user:
-        return {}
-    login = f"{user}:{password}".encode(errors="surrogateescape")
-    return {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
 def _measurement(name: str) -> str:
