@@ -75,6 +75,8 @@ def frame(
     lines = lines[: max(height // 2, 4)]
     space = height - len(lines) - bool(options.footer)
     newest = [e for e in figures.newest if _matches(e, options.pattern)]
+    rows = max(0, min(10, (space - 2) // 2))
+    lines += _tables(figures, options, width, rows)
     space = height - len(lines) - bool(options.footer)
     if space > 1:
         bottom = _newest(newest[-(space - 1) :], width) if figures.events else [_EMPTY]
