@@ -72,7 +72,12 @@ class Session:
         scope: Scope | None = None,
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
-        query = expanded(query)
+        if (with_conditions := expanded(query)) != query:
+            try:
+                return self.ask(with_conditions, params, digest, scope)
+            except QueryFailed as error:
+                # The line that the engine shows is not what was written.
+                raise QueryFailed(str(error), messages.gist(error.details)) from None
         relation = None if params else self._translated(lambda: self._answered(query, digest))
         if relation is not None:
             return relation

@@ -8,7 +8,7 @@ of their own. The text of a payload is its JSON, strings without their escapes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event.encode import parse_time
@@ -34,6 +34,8 @@ from lakelog.settings import span_us
 
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
+_SHARED, _TEXT = 16, "lakelog_text"
+"""From so many terms on, all are tested over one text, which has this name."""
 _ASIDE = rf"[^\pL\pN\pM]|[{UNSPACED}]"
 _BEFORE, _BEHIND = f"(^|{_ASIDE})", f"($|{_ASIDE})"
 EDGES = {_BEFORE: "(^|[^0-9A-Za-z])", _BEHIND: "($|[^0-9A-Za-z])"}
@@ -55,15 +57,16 @@ def field_text(field: str) -> str:
 class _Conditions:
     """Makes conditions over the columns of one table."""
 
-    def __init__(self, row: str) -> None:
-        self._row = row
+    def __init__(self, row: str, shared: str = "") -> None:
+        """`shared` is SQL for the text of all columns, where that is computed already."""
+        self._row, self._shared = row, shared
 
     def of(self, node: SearchNode) -> str:
         match node:
             case Conjunction(nodes):
-                return "(" + " AND ".join(map(self.of, nodes)) + ")"
+                return self._combined(nodes, " AND ")
             case Disjunction(nodes):
-                return "(" + " OR ".join(map(self.of, nodes)) + ")"
+                return self._combined(nodes, " OR ")
             case Negation(inner):
                 return f"NOT {self.of(inner)}"
             case FieldComparison():
@@ -75,6 +78,20 @@ class _Conditions:
                 return self._any(field, lambda column: f"regexp_matches({column}, {pattern})")
             case TextMatch():
                 return self._text(node)
+
+    def _combined(self, nodes: Sequence[SearchNode], operator: str) -> str:
+        texts = [] if self._shared else [node for node in nodes if _is_of_text(node)]
+        if sum(map(_term_count, texts)) < _SHARED:
+            return "(" + operator.join(map(self.of, nodes)) + ")"
+        conditions = [self.of(node) for node in nodes if not _is_of_text(node)]
+        inner = _Conditions(self._row, _TEXT)
+        shared = self._over_shared(operator.join(map(inner.of, texts)))
+        return "(" + operator.join([*conditions, shared]) + ")"
+
+    def _over_shared(self, condition: str) -> str:
+        """A condition over the text of all columns, which is computed once: the engine takes
+        seconds to plan one that repeats it hundreds of times."""
+        return f"list_transform([{self._joined()}], lambda {_TEXT}: ({condition}))[1]"
 
     def _text(self, node: TextMatch) -> str:
         if node.field == "level" and not (node.is_open_before or node.is_open_behind):
@@ -93,8 +110,12 @@ class _Conditions:
             return self._any(node.field, lambda column: holds(f"lower({column})"))
         # All columns as one text: to compile a regular expression for each takes longer than to
         # read thousands of rows. No fragment has a line break, and no `*` goes beyond a space.
-        joined = f"lower(concat_ws(chr(10), {', '.join(self._searched())}))"
-        return f"({holds(joined)})"
+        if len(fragments) >= _SHARED and not self._shared:
+            return f"({self._over_shared(holds(_TEXT))})"
+        return f"({holds(self._joined())})"
+
+    def _joined(self) -> str:
+        return self._shared or f"lower(concat_ws(chr(10), {', '.join(self._searched())}))"
 
     def _any(self, field: str, test: Callable[[str], str]) -> str:
         """A test of a field, or of all columns that are searched."""
@@ -168,6 +189,31 @@ def whole_words(term: TextMatch, fragments: list[str]) -> str:
     prefix = before_edge if not term.is_open_before and is_of_word(initial) else ""
     suffix = behind_edge if not term.is_open_behind and is_of_word(final) else ""
     return prefix + inner + suffix
+
+
+def _is_of_text(node: SearchNode) -> bool:
+    """Whether a node asks for nothing but texts in any column."""
+    match node:
+        case TextMatch(field, fragments):
+            return not field and not any("\n" in fragment for fragment in fragments)
+        case Negation(inner):
+            return _is_of_text(inner)
+        case Conjunction(nodes) | Disjunction(nodes):
+            return all(map(_is_of_text, nodes))
+        case _:
+            return False
+
+
+def _term_count(node: SearchNode) -> int:
+    match node:
+        case TextMatch(_, fragments):
+            return len(fragments)
+        case Negation(inner):
+            return _term_count(inner)
+        case Conjunction(nodes) | Disjunction(nodes):
+            return sum(map(_term_count, nodes))
+        case _:
+            return 1
 
 
 def _checked(regex: str) -> str:

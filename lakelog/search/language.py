@@ -181,9 +181,7 @@ class _Parser:
 
     def _term(self, field: str) -> SearchNode:
         self._skip_spaces()
-        self._terms += 1
-        if self._terms > TERMS_MAX:
-            raise InvalidSearch(f"the search has more than {TERMS_MAX:,} terms")
+        self._count(1)
         if self._is_at_end() or self._sees("OR") or self._sees("AND"):
             raise self._fault("a word is missing")
         following = self._query[self._place + 1 : self._place + 2]
@@ -225,6 +223,7 @@ class _Parser:
         if not word.strip("*"):
             return FieldPresence(field)
         fragments = tuple(fragment for fragment in word.split("*") if fragment)
+        self._count(len(fragments) - 1)
         return TextMatch(field, fragments, word.startswith("*"), word.endswith("*"))
 
     def _group(self, field: str) -> SearchNode:
@@ -256,6 +255,11 @@ class _Parser:
             raise self._fault("a word is missing")
         self._place = match.end()
         return match[0]
+
+    def _count(self, terms: int) -> None:
+        self._terms += terms
+        if self._terms > TERMS_MAX:
+            raise InvalidSearch(f"the search has more than {TERMS_MAX:,} terms")
 
     def _nested(self, parse_inner: Callable[[], SearchNode]) -> SearchNode:
         self._depth += 1

@@ -144,6 +144,7 @@ def test_what_is_found_in_sql(lake: lakelog.Lake, query: str, sources: str) -> N
         ("(" * 60 + "a" + ")" * 60, "nested more than 50 deep"),
         ("-" * 200 + "a", "nested more than 50 deep"),
         ("a " * 1_001, "more than 1,000 terms"),
+        ("*a" * 1_001, "more than 1,000 terms"),
         ("a\0b", "a NUL character"),
     ],
 )
@@ -210,3 +211,37 @@ def test_what_was_found_is_shown(lake: lakelog.Lake) -> None:
     message = str(EVENTS[0]["message"])
     assert pattern.findall(message) == ["Conn", "to 10"]
     assert highlighter(parse("level>=WARN -x")) is None
+
+
+def test_many_terms_find_what_each_finds(home: Path) -> None:
+    """Beyond sixteen terms all are tested over one text; what is found is the same."""
+    numbers = range(40)
+    with lakelog.open(home / "lake") as lake:
+        lake.append(
+            [{"type": "log", "message": f"w{n} Zoë", "data": {"a": n % 2}} for n in numbers]
+        )
+        either = " OR ".join(f"w{n}" for n in range(30))
+        neither = " ".join(f"-w{n}" for n in range(30))
+
+        def found(query: str) -> list[int]:
+            rows = lake.search(query, limit=100).to_arrow_table()["message"].to_pylist()
+            return sorted(int(message.split()[0][1:]) for message in rows)
+
+        for _ in ("tail", "compacted"):
+            assert found(either) == [*range(30)]
+            assert found(neither) == [*range(30, 40)]
+            assert found(f"({either}) a:1 -w3") == [n for n in range(1, 30, 2) if n != 3]
+            assert found("*w*1* " * 16) == found("*w*1*")
+            assert found(f"*{'*'.join('w1')}*") == found("*w*1*")
+            lake.compact()
+
+
+def test_errors_show_what_was_written(home: Path) -> None:
+    """An error of a query with a search has no line of the condition that stands for it."""
+    with lakelog.open(home / "lake") as lake:
+        lake.append({"type": "log", "message": "hello"})
+        for query in ("search('hello') AND AND", "search('hello') AND foo = 1"):
+            with pytest.raises(QueryFailed) as caught:
+                lake.sql(f"SELECT 1 FROM events WHERE {query}")
+            assert "LINE" not in caught.value.details
+            assert "Katakana" not in caught.value.details + str(caught.value)
