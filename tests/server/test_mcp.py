@@ -227,5 +227,8 @@ def test_over_http_with_a_token(path: Path, tmp_path: Path) -> None:
         body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
         assert server.ask("/mcp", body).status == 401
         assert server.ask("/mcp", body, {"authorization": f"Bearer {sender}"}).status == 403
+        assert server.ask("/sql", b"SELECT 1").status == 401
+        assert server.ask("/sql", b"SELECT 1", {"authorization": f"Bearer {sender}"}).status == 403
+        assert server.ask("/sql", b"SELECT 1", {"authorization": f"Bearer {reader}"}).status == 200
         foreign = {"authorization": f"Bearer {reader}", "origin": "https://example.com"}
         assert server.ask("/mcp", body, foreign).status == 403

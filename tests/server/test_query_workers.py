@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable, Coroutine
@@ -134,6 +135,23 @@ def test_a_process_that_is_killed_is_replaced(path: Path) -> None:
         assert (await workers.query("SELECT 2 AS n")).to_pylist() == [{"n": 2}]
 
     on(path, work)
+
+
+def test_what_a_killed_process_has_spilled_is_removed(path: Path) -> None:
+    async def work(workers: QueryWorkers) -> None:
+        await workers.query("SELECT 1")
+        (folder,) = (path / "cache").glob("spill-*")
+        (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"x" * 1000)
+        (worker,) = workers._processes
+        os.kill(worker.pid, 9)
+        with contextlib.suppress(QueryRefused):  # the pool may not know of it yet
+            await workers.query("SELECT 2")
+        await workers.query("SELECT 3")
+        await asyncio.gather(*workers._tasks)
+        assert not folder.exists()
+
+    on(path, work)
+    assert not [*(path / "cache").glob("spill-*")]
 
 
 def test_queries_beyond_the_queue_are_refused(path: Path) -> None:

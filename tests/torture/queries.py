@@ -69,6 +69,7 @@ def hogs(case: Case) -> None:
                 json.loads(body)
             case.verified(status != 200)
         assert server.stop() == 0
+    assert not [*(path / "cache").glob("spill-*")]
 
 
 def described(case: Case) -> None:

@@ -168,8 +168,9 @@ def _resident() -> int:
         return 0
 
 
-def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool]:
-    """Open the lake, bind the process, and return what answers queries."""
+def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool, str]:
+    """Open the lake, bind the process, and return what answers queries, whether the kernel bounds
+    it, and where it spills to."""
     store = bootstrap.load(root)
     settings = dataclasses.replace(store.settings, seal="never", memory_bytes=limits.memory // 2)
     store.settings = settings
@@ -177,7 +178,7 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
         disk.make_dir(spill)
     is_confined = confine(store.paths, spill, limits.memory, limits.spill)
-    return Session(store, branch, sandbox=(spill, limits.spill)), is_confined
+    return Session(store, branch, sandbox=(spill, limits.spill)), is_confined, spill
 
 
 def main() -> None:
@@ -187,10 +188,12 @@ def main() -> None:
     # Whatever a library prints must not get between the frames.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    session, is_confined = _session(plan["root"], plan["branch"], QueryLimits(**plan["limits"]))
+    session, is_confined, spill = _session(
+        plan["root"], plan["branch"], QueryLimits(**plan["limits"])
+    )
     process = QueryProcess(session, QueryLimits(**plan["limits"]), output)
     session.connect().cursor().execute("SELECT 1").fetchall()
-    process.send(wire.HEAD, orjson.dumps({"confined": is_confined}))
+    process.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))
     gc.freeze()
     requests: queue.SimpleQueue[QueryRequest] = queue.SimpleQueue()
 

@@ -14,6 +14,7 @@ import orjson
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
+from lakelog.store import disk
 
 _BUFFER = 1 << 20
 """Bytes of an answer that wait in the server; a process that is ahead of its client waits."""
@@ -25,9 +26,9 @@ _PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT")
 class WorkerProcess:
     """A process that answers one query at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process, *, is_confined: bool) -> None:
-        self._process = process
-        self.is_confined = is_confined
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process, self._spill, self._is_killed = process, "", False
+        self.is_confined = False
         """Whether the kernel bounds the files that it may open."""
 
     @classmethod
@@ -54,7 +55,7 @@ class WorkerProcess:
             )
         except OSError as error:
             raise QueryRefused("unavailable", f"no query process: {error}", status=503) from None
-        worker = cls(process, is_confined=False)
+        worker = cls(process)
         plan = {"root": root, "branch": branch, "limits": dataclasses.asdict(limits)}
         try:
             await worker._write(orjson.dumps(plan) + b"\n")
@@ -68,13 +69,14 @@ class WorkerProcess:
         except asyncio.CancelledError:
             worker.kill()
             raise
-        worker.is_confined = bool(orjson.loads(head)["confined"])
+        ready = orjson.loads(head)
+        worker.is_confined, worker._spill = bool(ready["confined"]), str(ready["spill"])
         return worker
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it has not ended, as far as is known."""
-        return self._process.returncode is None
+    def is_usable(self) -> bool:
+        """Whether it has not ended, as far as is known, and was not killed."""
+        return self._process.returncode is None and not self._is_killed
 
     @property
     def pid(self) -> int:
@@ -107,13 +109,16 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it now; whatever it does is lost."""
+        self._is_killed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def end(self) -> None:
-        """Kill it and wait until it is gone."""
+        """Kill it, wait until it is gone, and remove what it has spilled to disk."""
         self.kill()
         await self._process.wait()
+        if self._spill:
+            await asyncio.to_thread(_remove, self._spill)
 
     async def ending(self) -> str:
         """Wait until it has ended, and return what by."""
@@ -128,3 +133,10 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(data)
         await self._process.stdin.drain()
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):  # else gc does it, a day later
+        for name in disk.listing(folder):
+            disk.unlink(f"{folder}/{name}")
+        disk.remove_dir(folder)

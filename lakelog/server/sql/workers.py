@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,15 +141,12 @@ class QueryWorkers:
             if is_settled:
                 self._give_back(worker)
             else:
-                # In a task of its own: the caller may be cancelled once more meanwhile.
-                task = asyncio.ensure_future(self._settle(worker, request.number))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                # Not here: the caller may be cancelled once more meanwhile.
+                self._begin(self._settle(worker, request.number))
 
     def _note_end(self, worker: WorkerProcess, ending: dict[str, Any]) -> None:
         if ending["retire"]:
             worker.kill()
-            self._processes.discard(worker)
         if error := ending.get("error"):
             self.refused += 1
             raise QueryRefused(error["code"], error["message"], error["hint"], ending["status"])
@@ -170,7 +167,6 @@ class QueryWorkers:
     async def _settle(self, worker: WorkerProcess, number: int) -> None:
         if not await worker.settle(number, _GRACE):
             self.killed += 1
-            await worker.end()
         self._give_back(worker)
 
     async def _leased(self) -> WorkerProcess:
@@ -196,9 +192,10 @@ class QueryWorkers:
     async def _started(self) -> WorkerProcess:
         while self._idle:
             worker = self._idle.pop()
-            if worker.is_alive:
+            if worker.is_usable:
                 return worker
             self._processes.discard(worker)
+            self._begin(worker.end())
         if self._is_closed:
             raise QueryRefused("unavailable", "the server stops", status=503)
         worker = await WorkerProcess.start(self._root, self._branch, self.limits)
@@ -212,8 +209,15 @@ class QueryWorkers:
 
     def _give_back(self, worker: WorkerProcess) -> None:
         """Let the next query have a process, or its place if it has ended."""
-        if worker in self._processes and worker.is_alive and not self._is_closed:
+        if worker.is_usable and not self._is_closed:
             self._idle.append(worker)
-        else:
+        elif worker in self._processes:
             self._processes.discard(worker)
+            self._begin(worker.end())
         self._free.release()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in a task of its own."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
