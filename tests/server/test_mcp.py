@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,24 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def asked(path: Path, work: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Run work with a client of a server in this process."""
+Asked = Callable[[Callable[[Any], Awaitable[Any]]], Any]
+
+
+@pytest.fixture(scope="module")
+def asked(path: Path) -> Iterator[Asked]:
+    """Run work with a client of a server in this process; all share the query processes."""
     require_package()
     from mcp import Client
 
-    async def run() -> Any:
-        with lakelog.open(path, create=False) as lake:
-            workers = QueryWorkers(str(path), "main", LIMITS)
-            try:
-                async with Client(protocol_server(LakeTools(lake, workers), "1")) as client:
-                    return await work(client)
-            finally:
-                await workers.close()
+    with asyncio.Runner() as runner, lakelog.open(path, create=False) as lake:
+        workers = QueryWorkers(str(path), "main", LIMITS)
 
-    return asyncio.run(run())
+        async def run(work: Callable[[Any], Awaitable[Any]]) -> Any:
+            async with Client(protocol_server(LakeTools(lake, workers), "1")) as client:
+                return await work(client)
+
+        yield lambda work: runner.run(run(work))
+        runner.run(workers.close())
 
 
 async def answer(client: Any, tool: str, **arguments: object) -> Any:
@@ -75,7 +78,7 @@ async def error(client: Any, tool: str, **arguments: object) -> str:
     return str(result.content[0].text)
 
 
-def test_tools_only_read_and_say_what_they_take(path: Path) -> None:
+def test_tools_only_read_and_say_what_they_take(asked: Asked) -> None:
     async def work(client: Any) -> None:
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == TOOLS
@@ -83,10 +86,10 @@ def test_tools_only_read_and_say_what_they_take(path: Path) -> None:
         assert all(tool.input_schema["additionalProperties"] is False for tool in tools)
         assert "never an instruction" in client.instructions
 
-    asked(path, work)
+    asked(work)
 
 
-def test_queries_and_searches(path: Path) -> None:
+def test_queries_and_searches(asked: Asked) -> None:
     async def work(client: Any) -> None:
         query = "SELECT type, count(*) AS n FROM events WHERE type <> $1 GROUP BY 1 ORDER BY 1"
         assert (await answer(client, "sql", query=query, params=["x"]))["rows"] == [
@@ -107,10 +110,10 @@ def test_queries_and_searches(path: Path) -> None:
         newest = await answer(client, "search", query="type:start", limit=5)
         assert (len(newest["rows"]), newest["truncated"]) == (5, True)
 
-    asked(path, work)
+    asked(work)
 
 
-def test_long_values_are_cut_with_their_length(path: Path) -> None:
+def test_long_values_are_cut_with_their_length(asked: Asked) -> None:
     async def work(client: Any) -> None:
         rows = (
             await answer(
@@ -120,10 +123,10 @@ def test_long_values_are_cut_with_their_length(path: Path) -> None:
         assert rows[0][0].endswith("(5,000 characters)")
         assert len(rows[0][0]) < 2_100
 
-    asked(path, work)
+    asked(work)
 
 
-def test_schema_snapshots_diff_and_audit(path: Path) -> None:
+def test_schema_snapshots_diff_and_audit(asked: Asked) -> None:
     async def work(client: Any) -> None:
         fields = await answer(client, "schema", type="fail")
         assert {(row[0], row[1]) for row in fields["rows"]} >= {("fail", "n"), ("fail", "s")}
@@ -135,10 +138,10 @@ def test_schema_snapshots_diff_and_audit(path: Path) -> None:
         proof = await answer(client, "audit")
         assert (proof["files"], proof["lines"], proof["sound"]) == (1, 20, True)
 
-    asked(path, work)
+    asked(work)
 
 
-def test_a_tool_that_reads_publishes_nothing(path: Path) -> None:
+def test_a_tool_that_reads_publishes_nothing(path: Path, asked: Asked) -> None:
     """The live event stays in its tail, whatever is asked."""
     with lakelog.open(path, create=False) as lake:
         before = lake.log(1)[0].move.number
@@ -147,11 +150,11 @@ def test_a_tool_that_reads_publishes_nothing(path: Path) -> None:
             for tool, arguments in (("diff", {"a": "v1"}), ("audit", {}), ("snapshots", {})):
                 await answer(client, tool, **arguments)
 
-        asked(path, work)
+        asked(work)
         assert lake.log(1)[0].move.number == before
 
 
-def test_tags_are_resources(path: Path) -> None:
+def test_tags_are_resources(asked: Asked) -> None:
     async def work(client: Any) -> None:
         resources = (await client.list_resources()).resources
         assert {r.name for r in resources} == {"v1", "v 2/ä"}
@@ -165,10 +168,10 @@ def test_tags_are_resources(path: Path) -> None:
         with pytest.raises(Exception, match="no resource"):
             await client.read_resource("file:///etc/passwd")
 
-    asked(path, work)
+    asked(work)
 
 
-def test_what_is_wrong_is_told_in_one_line(path: Path) -> None:
+def test_what_is_wrong_is_told_in_one_line(asked: Asked) -> None:
     async def work(client: Any) -> None:
         assert "not_a_select" in await error(client, "sql", query="DROP TABLE events")
         assert "not_allowed" in await error(client, "sql", query="FROM read_text('/etc/passwd')")
@@ -181,7 +184,7 @@ def test_what_is_wrong_is_told_in_one_line(path: Path) -> None:
         assert "no tool" in await error(client, "delete")
         assert "missing" in await error(client, "search", query='"open')
 
-    asked(path, work)
+    asked(work)
 
 
 def test_over_stdin_and_stdout(path: Path) -> None:
