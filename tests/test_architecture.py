@@ -120,8 +120,8 @@ ORDER = {
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
-        ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail mcp metrics api
-        pages openapi alerting syslog app run""",
+        ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
+        metrics api pages openapi alerting syslog app run""",
     "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds

@@ -19,6 +19,8 @@ from lakelog.server.ingest_endpoint import LATER, SECURITY, IngestEndpoint, Path
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
 from lakelog.server.logql.endpoint import LokiQueries
+from lakelog.server.loki_tail import PATH as LOKI_TAIL
+from lakelog.server.loki_tail import LokiTail
 from lakelog.server.mcp.endpoint import McpEndpoint
 from lakelog.server.metrics import ServerMetrics
 from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
@@ -97,6 +99,8 @@ class LakeServer:
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
+        loki_tail = LokiTail(self.tails, self.gate, self.metrics.count)
+        routes.append(routing.WebSocketRoute(LOKI_TAIL, loki_tail))
         routes.append(routing.Route("/mcp", self.agents))
         routes += [
             self._route(route.path, route.handler, route.scope, route.methods)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.support.http_lake import HttpLake, Reply, serving
+from tests.support.live_tail import SocketClient
 from tests.support.requirements import need_module
 from tests.support.tree import ROOT
 
@@ -284,6 +286,31 @@ def test_the_dashboard_of_the_documents_is_answered(server: HttpLake) -> None:
         query = panel["targets"][0]["expr"].replace("$__auto", "1m")
         query = query.replace("$type", ".*").replace("$source", ".*")
         assert data(ask(server, "query_range", query=query, step=60))["result"], query
+
+
+class LokiSocketClient(SocketClient):
+    path = f"{PREFIX}tail"
+
+
+def test_lines_come_live(server: HttpLake) -> None:
+    query = '{app="live"} |= "b" | level!="DEBUG"'
+    with contextlib.closing(LokiSocketClient(server.port, query=query)) as client:
+        assert client.status == 101
+        values = [
+            [f"{START + 5_000 + n}000000000", text] for n, text in enumerate(("ab", "c", "b!"))
+        ]
+        stream = {"stream": {"app": "live"}, "values": values}
+        body = json.dumps({"streams": [stream]}).encode()
+        assert server.ask(f"{PREFIX}push", body).status == 204
+        message = next(client.messages())
+    labels = {"app": "live", "source": "live", "type": "log"}
+    assert message == {"streams": [{"stream": labels, "values": [values[0], values[2]]}]}
+
+
+@pytest.mark.parametrize("query", ["", "{", 'rate({a="b"}[1m])', '{a="b"} | line_format "x"'])
+def test_what_cannot_be_followed_is_refused(server: HttpLake, query: str) -> None:
+    with contextlib.closing(LokiSocketClient(server.port, query=query)) as client:
+        assert client.status == 400
 
 
 def test_a_form_is_read(server: HttpLake) -> None:

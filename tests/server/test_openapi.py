@@ -13,7 +13,7 @@ from lakelog.server.pages import PAGES
 from lakelog.server.tokens import TokenFile
 from tests.support.requirements import need_module
 
-_NOT_DESCRIBED = {"/ws", "/tail", "/mcp", *(f"/{page}" for page in PAGES)}
+_NOT_DESCRIBED = {"/ws", "/loki/api/v1/tail", "/tail", "/mcp", *(f"/{page}" for page in PAGES)}
 """What takes any method, as a route, and pages for people."""
 
 

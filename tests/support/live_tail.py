@@ -91,11 +91,14 @@ class StreamClient:
 class SocketClient:
     """Reads the messages of a WebSocket."""
 
+    path = "/ws"
+
     def __init__(self, port: int, headers: dict[str, str] | None = None, **query: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        request = ws.Request(f"127.0.0.1:{port}", f"/ws?{urlencode(query)}", extra_headers=extra)
+        target = f"{self.path}?{urlencode(query)}"
+        request = ws.Request(f"127.0.0.1:{port}", target, extra_headers=extra)
         self._socket.sendall(self._connection.send(request))
         self.status, self._messages = 0, self._read()
         first = next(self._messages)
