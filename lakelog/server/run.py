@@ -216,6 +216,7 @@ async def _serving(
         while not (http.should_exit or task.done()):
             await asyncio.wait([task], timeout=_LOOK_STOP)
         server.tails.end()
+        server.workers.stop()
         await task
     finally:
         server.tails.end()

@@ -8,6 +8,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -223,3 +224,20 @@ def test_memory_is_bounded(server: HttpLake) -> None:
 
 def test_readyz_says_what_confines_queries(server: HttpLake) -> None:
     assert server.ask("/readyz").json["queries_confined_by"] in ("landlock", "engine")
+
+
+def test_a_server_that_stops_ends_its_queries_with_503(tmp_path: Path) -> None:
+    need_module("uvicorn")
+    with serving(tmp_path / "lake") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("POST", "/sql", b"SELECT count(*) FROM range(1000000000000000)")
+        while b"\nlakelog_queries_running 1.0" not in server.ask("/metrics").body:
+            time.sleep(0.05)
+        assert server.stop() == 0
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["error"]["code"]) == (
+            503,
+            "unavailable",
+        )
+        connection.close()
+    assert not [*(tmp_path / "lake/cache").glob("spill-*")]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
 _PIECE = 1 << 20
+_DESCRIPTORS_MAX = 1 << 16
 _AGAIN = 0.02
 """Seconds between two interrupts: one that comes between two steps of the engine is lost."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -183,6 +184,8 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
 
 def main() -> None:
     """Answer requests until the input ends."""
+    # A server leaves its listening socket to children, for whoever takes over from it.
+    os.closerange(3, _DESCRIPTORS_MAX)
     source = sys.stdin.buffer
     plan = orjson.loads(source.readline())
     # Whatever a library prints must not get between the frames.

@@ -28,6 +28,8 @@ else:
 
 _GRACE = 0.5
 """Seconds that a query which is to stop has for it."""
+_STOP_SECONDS = 2.0
+"""Seconds that queries have when the server stops."""
 _LOG = logging.getLogger("lakelog.server")
 QueryParameters = list[Any] | dict[str, Any] | None
 
@@ -104,6 +106,15 @@ class QueryWorkers:
         head = orjson.loads(await anext(frames))
         return RunningQuery(head["columns"], head["snapshot"], frames)
 
+    def stop(self) -> None:
+        """Begin no more queries, and end in a moment those that run."""
+        self._is_closed = True
+        asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill_all)
+
+    def _kill_all(self) -> None:
+        for worker in self._processes:
+            worker.kill()
+
     async def close(self) -> None:
         """End all processes; queries that run are refused."""
         self._is_closed = True
@@ -154,9 +165,10 @@ class QueryWorkers:
 
     async def _ended(self, worker: WorkerProcess) -> QueryRefused:
         """What a query is answered whose process ended under it: mostly for want of memory."""
-        reason = "the server stops" if self._is_closed else await worker.ending()
-        if not self._is_closed:
-            _LOG.warning("a query process is gone: %s", reason)
+        if self._is_closed:
+            return _stopping()
+        reason = await worker.ending()
+        _LOG.warning("a query process is gone: %s", reason)
         self.killed += 1
         return QueryRefused(
             "process_ended",
@@ -171,6 +183,8 @@ class QueryWorkers:
 
     async def _leased(self) -> WorkerProcess:
         """Wait for a process that is free, or start one. Raises QueryRefused."""
+        if self._is_closed:
+            raise _stopping()
         if self._free.locked() and self._waiting >= self.limits.waiting:
             raise QueryRefused(
                 "busy", f"{self._waiting} queries wait already", "send it again later", 429
@@ -197,7 +211,7 @@ class QueryWorkers:
             self._processes.discard(worker)
             self._begin(worker.end())
         if self._is_closed:
-            raise QueryRefused("unavailable", "the server stops", status=503)
+            raise _stopping()
         worker = await WorkerProcess.start(self._root, self._branch, self.limits)
         self._processes.add(worker)
         if self.is_confined is None and not worker.is_confined:
@@ -221,3 +235,7 @@ class QueryWorkers:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _stopping() -> QueryRefused:
+    return QueryRefused("unavailable", "the server stops", "send it again later", 503)
