@@ -34,6 +34,7 @@ from lakelog.store.tail import newest_stamp
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
+_REENTRANT = "append interrupts another append of its own thread: try it later"
 
 
 class Writer:
@@ -56,13 +57,19 @@ class Writer:
         """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
         if encoded.keyed:
             flags |= wal.KEYED
-        me = self._enter_append()
+        me = threading.get_ident()
+        if me in self._inside:  # it would wait for the append that it interrupts, for ever
+            raise ReentrantAppend(_REENTRANT)
         try:
             self._inside.add(me)
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
             for content, events in wal.split_text(encoded.text, len(encoded.ids)):
-                places.append(self._store_batch(AppendBatch(content, events, flags)))
+                batch = AppendBatch(content, events, flags)
+                self._commit(batch)
+                if batch.error is not None:
+                    raise batch.error
+                places.append(range(batch.position, batch.position + events))
             return Receipt(encoded.ids, self.name, places)
         finally:
             self._inside.discard(me)
@@ -74,30 +81,20 @@ class Writer:
 
         Raises WrongVersion, InvalidEvent, and what `append` does.
         """
-        me, batch = self._enter_append(), VersionedBatch(encoded, expect)
+        me, batch = threading.get_ident(), VersionedBatch(encoded, expect)
+        if me in self._inside:
+            raise ReentrantAppend(_REENTRANT)
         try:
             self._inside.add(me)
-            place = self._store_batch(batch)
+            self._commit(batch)
+            if batch.error is not None:
+                raise batch.error
+            place = range(batch.position, batch.position + batch.events)
             return Receipt(batch.ids_with(encoded.ids), self.name, [place], batch.upto)
         finally:
             self._inside.discard(me)
             if self._closing == me:  # a signal handler closed the lake, and could not wait for us
                 self.close()
-
-    def _store_batch(self, batch: AppendBatch) -> range:
-        """Commit a batch; return the positions of its lines."""
-        self._commit(batch)
-        if batch.error is not None:
-            raise batch.error
-        return range(batch.position, batch.position + batch.events)
-
-    def _enter_append(self) -> int:
-        me = threading.get_ident()
-        if me in self._inside:  # it would wait for the append that it interrupts, for ever
-            raise ReentrantAppend(
-                "append interrupts another append of its own thread: try it later"
-            )
-        return me
 
     @property
     def name(self) -> str:
@@ -217,7 +214,10 @@ class Writer:
                     self._leader = threading.get_ident()
                     group = []
                     self._take_group(group)
-            self._write_group(group)
+            if group[0].flags & wal.VERSIONED:
+                self._write_versions(group)
+            else:
+                self._write_group(group)
         except BaseException as error:
             failed = error
         try:
@@ -254,11 +254,8 @@ class Writer:
         group += queue[:count]
         del queue[:count]
 
-    def _write_group(self, group: list[AppendBatch]) -> None:
-        """Make the group durable, under the lock of streams if it expects versions."""
-        if not group[0].flags & wal.VERSIONED:
-            self._write_frame(group)
-            return
+    def _write_versions(self, group: list[AppendBatch]) -> None:
+        """Make a group that expects versions durable, under the lock of streams."""
         versions = self._versions
         with versions.hold():
             with self._mutex.hold():  # those who came while we waited
@@ -268,10 +265,10 @@ class Writer:
                 if self._file_format < FORMAT:  # the header of its file does not say so
                     self._format, self._is_due = FORMAT, True
                 versions.begin()
-                self._write_frame(accepted)
+                self._write_group(accepted)
                 versions.end()
 
-    def _write_frame(self, group: Sequence[AppendBatch]) -> None:
+    def _write_group(self, group: Sequence[AppendBatch]) -> None:
         """Make the group durable as one frame, then count it."""
         lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
         events = sum([batch.events for batch in group])
