@@ -7,11 +7,10 @@ import functools
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, SnapshotGone
-from lakelog.libraries import pa
 from lakelog.query.sql import times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import bloom
+from lakelog.segments import arrays, bloom
 from lakelog.segments.bloom import Filters
 from lakelog.segments.segment_sql import RowRanges
 from lakelog.segments.word_index import BlockCount, WordIndexes
@@ -180,7 +179,8 @@ def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> 
 
 @functools.lru_cache(64)
 def _hashes(names: tuple[str, ...]) -> list[int]:
-    hashed: list[int] = bloom.hashes(pa.array(names, pa.string())).tolist()
+    # Not by `pa.array`, which loads pandas to see whether it is given anything of it.
+    hashed: list[int] = bloom.hashes(arrays.texts(names)).tolist()
     return hashed
 
 
