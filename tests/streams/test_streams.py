@@ -22,27 +22,7 @@ from lakelog.store import disk, stream_marks
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.lakes import opened
-
-FIGHT = """
-import random, sys
-import lakelog
-from lakelog.errors import WrongVersion
-path, seed, tries, subjects = sys.argv[1], *map(int, sys.argv[2:])
-dice = random.Random(seed)
-with lakelog.open(path, create=False) as lake:
-    known = {}
-    for number in range(tries):
-        name = f"s{dice.randrange(subjects)}"
-        event = {"type": "WIN", "subject": name, "data": {"by": seed, "number": number}}
-        try:
-            lake.append(event, expect={name: known.get(name, 0)})
-        except WrongVersion as error:
-            known[name] = error.actual
-            print("lost", name, error.expected, error.actual, flush=True)
-        else:
-            known[name] = known.get(name, 0) + 1
-            print("won", name, known[name], number, flush=True)
-"""
+from tests.support.stream_fights import FIGHT, judge
 
 
 def event(subject: str | None = "x", type: str = "A", **columns: Any) -> dict[str, Any]:
@@ -266,22 +246,6 @@ def test_threads_share_a_lake(lake: lakelog.Lake) -> None:
         version = lake.stream(name).version
         assert [wins[name, v] for v in range(1, version + 1)] == [1] * version
         types(lake, name)
-
-
-def judge(path: str, outputs: list[str], subjects: int) -> int:
-    """Compare what processes said with what is there; return how many appends won."""
-    won = [line.split() for out in outputs for line in out.splitlines() if line.startswith("won")]
-    assert max(Counter((name, version) for _, name, version, _ in won).values()) == 1
-    with lakelog.open(path, create=False) as lake:
-        there = dict[tuple[str, int], Any]()
-        for number in range(subjects):
-            types(lake, f"s{number}")
-            for e in lake.stream(f"s{number}"):
-                there[f"s{number}", e["version"]] = e["data"]
-        assert {(name, int(version)) for _, name, version, _ in won} <= there.keys()
-        assert len(set(there.values())) == len(there)
-        assert lake.verify().problems == ()
-        return len(won)
 
 
 @pytest.mark.parametrize("kills", [0, 3], ids=["all-live", "three-killed"])

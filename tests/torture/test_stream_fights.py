@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from tests.streams.test_streams import FIGHT, judge
+from tests.support.stream_fights import FIGHT, judge
 
 TRIES = int(os.environ.get("LAKELOG_STREAM_TRIES", "0"))
 KILLS = int(os.environ.get("LAKELOG_STREAM_KILLS", "50"))
