@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -15,6 +14,7 @@ from lakelog.server.logql.series import calculate
 from lakelog.server.logql.syntax import LogQLFault, LogSelection, NumberLiteral
 from lakelog.server.logql.tokens import seconds
 from tests.support.logql_queries import PARSED, UNSUPPORTED, WRONG
+from tests.support.requirements import give_up, need
 
 _ORACLE = """
 const {parser} = require('@grafana/lezer-logql');
@@ -30,13 +30,12 @@ process.stdout.write(JSON.stringify(queries.map(isWhole)));
 
 def verdicts(queries: list[str]) -> list[bool]:
     """Which queries Grafana's grammar takes; NODE_PATH names the directory that has it."""
-    if shutil.which("node") is None:
-        pytest.skip("needs node (Debian package nodejs)")
+    need("node")
     process = subprocess.run(
         ["node", "-e", _ORACLE], input=json.dumps(queries), capture_output=True, text=True
     )
     if "Cannot find module" in process.stderr:
-        pytest.skip("needs @grafana/lezer-logql (npm package), and NODE_PATH")
+        give_up("@grafana/lezer-logql (npm package), and NODE_PATH")
     assert process.returncode == 0, process.stderr
     return list(json.loads(process.stdout))
 

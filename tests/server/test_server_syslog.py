@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import subprocess
 import time
@@ -17,7 +16,7 @@ import pytest
 from lakelog.errors import InvalidSetting
 from lakelog.server import syslog
 from tests.support.http_lake import HttpLake, serving
-from tests.support.requirements import need_module
+from tests.support.requirements import need, need_module
 
 
 def free_port() -> int:
@@ -84,7 +83,7 @@ def test_what_is_no_syslog_is_the_message_of_an_event(server: tuple[HttpLake, in
     assert [event["message"] for event in events] == ["plain words", "\\xff\\xfe"]
 
 
-@pytest.mark.skipif(shutil.which("logger") is None, reason="needs logger")
+@pytest.mark.needs("logger")
 @pytest.mark.parametrize("how", [("--tcp", "--octet-count"), ("--tcp",), ("--udp",)])
 def test_the_program_logger(server: tuple[HttpLake, int], how: tuple[str, ...]) -> None:
     lake, port = server
@@ -108,8 +107,7 @@ def test_a_stop_stores_what_was_received(tmp_path: Path) -> None:
 
 def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
     need_module("uvicorn")
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
+    need("openssl")
     import ssl
 
     certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 
 import lakelog
 from tests.support.http_lake import HttpLake, serving
+from tests.support.requirements import lacking
 from tests.support.sql_escapes import ESCAPES, HOGS
 from tests.torture.case import Case, Row
 
@@ -173,7 +173,7 @@ def _missing() -> str:
 
 
 def _missing_client() -> str:
-    return _missing() or ("" if shutil.which("st") else "it needs schemathesis (Python package)")
+    return _missing() or lacking("schemathesis")
 
 
 ROWS = [
