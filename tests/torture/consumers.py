@@ -191,11 +191,11 @@ def _react(path: str, *, is_once: bool = False) -> None:
 
 
 ROWS = [
-    Row("searches", "random searches, in each state", 5_000, 50_000, 30, searches),
-    Row("members", "kills of members of a subscription", 300, 3_000, 45, members, patience=400),
+    Row("searches", "searches in each state", 5_000, 50_000, 30, searches),
+    Row("members", "kills of subscribers", 300, 3_000, 45, members, patience=400),
     Row(
         "observers",
-        "kills beside a tail, a subscription, a search",
+        "kills beside observers",
         200,
         2_000,
         45,

@@ -177,10 +177,10 @@ def _missing_client() -> str:
 
 
 ROWS = [
-    Row("escapes", "SQL that tries to get out", 1_000, 1_000, 60, escapes,
+    Row("escapes", "SQL that would escape", 1_000, 1_000, 60, escapes,
         cases=-(-len(ESCAPES) // _ESCAPES), missing=_missing),
-    Row("hogs", "queries that take all there is", len(HOGS) // 2, len(HOGS) // 2, 90, hogs,
+    Row("hogs", "queries without end", len(HOGS) // 2, len(HOGS) // 2, 90, hogs,
         cases=-(-len(HOGS) // _HOGS), missing=_missing),
-    Row("openapi", "what the document of a server allows", 1_000, 5_000, 60, described,
+    Row("openapi", "calls by OpenAPI", 1_000, 5_000, 60, described,
         missing=_missing_client),
 ]  # fmt: skip
