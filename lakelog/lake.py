@@ -19,6 +19,7 @@ from lakelog.event import encode
 from lakelog.event.arrow_rows import as_list
 from lakelog.event.encode import is_by_content
 from lakelog.event.types import Event, Events
+from lakelog.libraries import duckdb, pa
 from lakelog.maintain.upkeep import LakeUpkeep
 from lakelog.pinned import PinnedLake
 from lakelog.runtime.lazy import Lazy
@@ -33,9 +34,6 @@ from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
     from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest

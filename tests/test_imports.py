@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,10 @@ def test_the_store_loads_without_an_engine() -> None:
     modules = [path[:-3].replace("/", ".") for path in sources("lakelog/store")]
     modules = [module.removesuffix(".__init__") for module in modules]
     assert ENGINES & loaded_after(f"import {', '.join(modules)}") == set()
+
+
+def test_engines_are_declared_once() -> None:
+    """DuckDB, Arrow and NumPy come from `lakelog.libraries`, which loads them when first used."""
+    declared = re.compile(r"""Lazy\("(duckdb|numpy|pyarrow(\.compute|\.parquet)?)"\)""")
+    found = [path for path, text in sources("lakelog").items() if declared.search(text)]
+    assert found == ["lakelog/libraries/__init__.py"]

@@ -10,17 +10,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Matrix = npt.NDArray[np.float64]
     Mask = npt.NDArray[np.bool_]
-else:
-    np = Lazy("numpy")
-
 COUNT_VARIANCE, VALUE_VARIANCE = 0.02, 1e-4
 """The least variance that a series is taken to have, of roots of counts and of logarithms."""
 _SHORT, _SEASON_GAIN = 4, 0.4

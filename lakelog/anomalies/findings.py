@@ -13,19 +13,14 @@ from lakelog.anomalies import baseline
 from lakelog.anomalies.series import Series, Spans, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time, to_micros
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.segments.sql import literal
 from lakelog.settings import span_us
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lakelog.anomalies.baseline import Matrix
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
-else:
-    np = Lazy("numpy")
-
 EVERY = "5m"
 TYPE = "ANOMALY"
 """The type of events that findings are recorded as."""

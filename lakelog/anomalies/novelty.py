@@ -20,14 +20,10 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time, to_micros
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
-else:
-    np = Lazy("numpy")
-
 THRESHOLD = 0.868
 """A score that is worth a look: the best one on half of the Numenta Anomaly Benchmark."""
 SCORE = "anomaly_score"

@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.event import bookkeeping
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 
     Values = npt.NDArray[np.float64]
-else:
-    np = Lazy("numpy")
-
 IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND type <> 'ANOMALY'"
 """Findings that were recorded are no series themselves."""
 SERIES_MAX = 200

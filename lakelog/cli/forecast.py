@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,14 +13,9 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import cell
 from lakelog.forecasts import Forecast, MetricSeries
+from lakelog.libraries import np
 from lakelog.render.formats import of_records
-from lakelog.runtime.lazy import Lazy
 from lakelog.settings import span_us
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
 
 _DAY_US = 86_400_000_000
 _BARS = "▁▂▃▄▅▆▇█"

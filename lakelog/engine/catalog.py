@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import duckdb
+from lakelog.libraries import duckdb
 
 
 def has_schema(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lakelog.libraries import duckdb
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import _duckdb as core
-    import duckdb
 else:
     core = Lazy("_duckdb")
 

@@ -10,16 +10,10 @@ and whoever chooses segments for a query asks its session which of them it has c
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import QueryFailed
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
+from lakelog.libraries import duckdb
 
 OF_PROCESS = frozenset(
     """

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-else:
-    duckdb = Lazy("duckdb")
+from lakelog.libraries import duckdb
 
 Node = dict[str, Any]
 """A node of a tree: a query, a table, an expression; or the whole, with its `statements`."""

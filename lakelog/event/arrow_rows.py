@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.event.exported import assigned_columns, payload
 from lakelog.event.types import JsonObject
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
+from lakelog.libraries import pa
 
 
 def events_of(stream: object) -> Iterator[JsonObject]:

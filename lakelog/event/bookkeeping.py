@@ -7,16 +7,8 @@ an application of the same name loses nothing. They are events like all others i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lakelog.event.types import Event
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pc = Lazy("pyarrow.compute")
+from lakelog.libraries import pa, pc
 
 SOURCE = "lakelog"
 WATCH, BACKUP, TRAIN = "lakelog.watch", "lakelog.backup", "lakelog.train"

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.event import bookkeeping
+from lakelog.libraries import np
 from lakelog.query.sql.keys import part_of
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lakelog.forecasts.models import Floats
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
-else:
-    np = Lazy("numpy")
-
 SPANS_MAX = 50_000
 
 

@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
-else:
-    np = Lazy("numpy")
-
 NAIVE = "seasonal naive"
 BETTER = 0.95
 _FOLDS, _WIDTH_FOLDS = 7, 14

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lakelog.forecasts.models import Floats
-else:
-    np = Lazy("numpy")
-
 _VALUES_MIN, _POINTS = 8, 300
 _SHARES = (1.0, 0.5, 0.25)
 _HELD_OUT = 0.1

@@ -8,11 +8,11 @@ query looks for their words in the word indexes of segments (segments/word_index
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.search.language import (
     COLUMNS,
     NUMBER,
@@ -27,14 +27,6 @@ from lakelog.segments import sql, tokens
 from lakelog.segments.tokens import SEARCHED
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import AllOf, AnyOf, WordNeed
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    duckdb = Lazy("duckdb")
-    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 PREFIX = "lakelog.words: "
 _LETTERS = 2

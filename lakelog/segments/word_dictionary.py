@@ -26,16 +26,10 @@ import struct
 import threading
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import zstandard
 
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Lazy("numpy")
+from lakelog.libraries import np
 
 BLOCKS = 32
 """Blocks of a part."""

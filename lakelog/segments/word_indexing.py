@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, segment, tokens, typed, typed_rows, word_index
 from lakelog.segments.tokens import Words
 from lakelog.segments.word_dictionary import (
@@ -18,16 +17,6 @@ from lakelog.segments.word_dictionary import (
 )
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    np = Lazy("numpy")
-    pa = Lazy("pyarrow")
-    pc = Lazy("pyarrow.compute")
 
 _CUTS = {
     **dict.fromkeys(("type", "category", "source"), tokens.of_names),

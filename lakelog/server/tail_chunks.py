@@ -10,16 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
+from lakelog.libraries import pa
 from lakelog.query.follow import COLUMNS, BranchRewound
 from lakelog.render.formats import QueryResult, encode
 from lakelog.render.vectors import ColumnBatch
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 CHUNK_BYTES = 1 << 15
 _DATA = COLUMNS.index("data")

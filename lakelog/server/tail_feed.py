@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import LakelogError
+from lakelog.libraries import pa
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, chunks_of, state_chunk
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.query.follow import BranchRewound
     from lakelog.store.tail import PendingFrames
     from lakelog.subscriptions import LivePages

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
 from lakelog.query.follow import COLUMNS, matching_segments
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import Position
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa, duckdb = Lazy("pyarrow"), Lazy("duckdb")
 
 _WINDOW = 100_000
 """Events of a window at least, if there are so many; a window is of whole segments."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
+from lakelog.libraries import pa, pc
 from lakelog.query.follow import BranchRewound, Follower
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.arrival_signal import ArrivalSignal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -20,12 +19,6 @@ from lakelog.subscriptions.delivery import Delivery
 from lakelog.subscriptions.members import Membership
 from lakelog.subscriptions.position import Position
 from lakelog.subscriptions.record import SubscriptionRecord, find
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 COMMIT_EVERY = 1.0
 """Seconds between two commits, each of which is a move, and adds a segment or two."""

@@ -11,13 +11,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.query.follow import COLUMNS, BranchRewound
 from lakelog.query.tail_rows import TailRows, begins_with
-from lakelog.runtime.lazy import Lazy
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
@@ -29,14 +28,6 @@ from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_position import LivePosition, branch_digest, marks_text
 from lakelog.subscriptions.position import Position
 from lakelog.subscriptions.registry import start_position
-
-if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    duckdb, np, pa, pc = Lazy("duckdb"), Lazy("numpy"), Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 _COLUMNS = ", ".join(COLUMNS)
 _NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence"))

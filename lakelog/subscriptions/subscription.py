@@ -16,9 +16,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting, SubscriptionRewound
+from lakelog.libraries import pa
 from lakelog.query.follow import Follower
 from lakelog.store import arrival_signal
 from lakelog.store.ref import Head
@@ -39,9 +39,6 @@ from lakelog.subscriptions.group_runner import COMMIT_EVERY, GroupRunner
 from lakelog.subscriptions.members import LEASE, Membership
 from lakelog.subscriptions.position import PARTITIONS, BranchPosition, Position
 from lakelog.subscriptions.record import SubscriptionRecord
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH = 1_000
 _WAIT = 0.5

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.views import pattern_tables
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 TimeBound = str | datetime.datetime | int
 """A time as text, as a datetime, or in microseconds."""

@@ -7,17 +7,10 @@ made of the counted shapes when a query names a table; they depend on the events
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from lakelog.event import bookkeeping
+from lakelog.libraries import duckdb, pa
 from lakelog.patterns import shape_sql, templates_of
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
 NAMES = (PATTERNS, EVENT_PATTERNS)

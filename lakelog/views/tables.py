@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
+from lakelog.libraries import duckdb, pa
 from lakelog.query import providers
 from lakelog.query.session import Session
 from lakelog.query.sql.analysis import Query, analyze
@@ -22,9 +23,6 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
     from lakelog.event import encode
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import extractions
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
 else:
-    duckdb, encode = Lazy("duckdb"), Lazy("lakelog.event.encode")
+    encode = Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
     catalog, engine, file_table, guard, ledger = (

@@ -193,13 +193,5 @@ def _react(path: str, *, is_once: bool = False) -> None:
 ROWS = [
     Row("searches", "searches in each state", 5_000, 50_000, 30, searches),
     Row("members", "kills of subscribers", 300, 3_000, 45, members, patience=400),
-    Row(
-        "observers",
-        "kills beside observers",
-        200,
-        2_000,
-        45,
-        observers,
-        patience=400,
-    ),
+    Row("observers", "kills beside observers", 200, 2_000, 45, observers, patience=400),
 ]

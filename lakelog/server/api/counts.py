@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.event.encode import from_micros, to_micros
+from lakelog.libraries import pa
 from lakelog.search import Search, search_condition
 from lakelog.segments import sql
 from lakelog.server.api.question import DashboardQuestion, cut
 from lakelog.views import read
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 COARSE = ("level", "type")
 FINE = ("level", "type", "category", "source")

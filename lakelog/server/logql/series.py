@@ -7,9 +7,8 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa, pc
 from lakelog.server.logql.syntax import (
     BinaryOperation,
     Grouping,
@@ -17,12 +16,6 @@ from lakelog.server.logql.syntax import (
     LogQLFault,
     VectorAggregation,
 )
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-else:
-    pa, pc = Lazy("pyarrow"), Lazy("pyarrow.compute")
 
 LabelSet = tuple[tuple[str, str], ...]
 """Labels of a series, sorted by name."""

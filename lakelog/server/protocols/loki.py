@@ -9,20 +9,15 @@ before it is opened (grafana.com/docs/loki, reference of the HTTP API; snappy's 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.event.levels import severity
 from lakelog.formats.format import EventMembers
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _SERVICES = ("service_name", "service", "app", "application", "job", "container", "host")
 _LEVELS = ("level", "detected_level", "severity")

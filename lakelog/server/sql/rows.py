@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.libraries import pa
 from lakelog.query.sql import analysis
 from lakelog.render.formats import TextLineEncoder, header
 from lakelog.render.values import dumps, payload
 from lakelog.render.vectors import ColumnBatch
-from lakelog.runtime.lazy import Lazy
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakelog.query.relation import Relation
     from lakelog.query.session import Session
-else:
-    pa = Lazy("pyarrow")
-
 _BATCH = 16_384
 
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from typing import TYPE_CHECKING
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse
 from lakelog.engine.volatility import Volatility, called
+from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import TYPES, nodes
 from lakelog.server.sql.query_limits import SQL_MAX, QueryRefused
-
-if TYPE_CHECKING:
-    import duckdb
 
 _TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
 _OF_SESSION = frozenset("version typeof pg_typeof stats vector_type".split())

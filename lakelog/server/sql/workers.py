@@ -12,19 +12,14 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import pa
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused, QueryRequest
 from lakelog.server.sql.worker_process import WorkerProcess
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-else:
-    pa = Lazy("pyarrow")
 
 _GRACE = 0.5
 """Seconds that a query which is to stop has for it."""
