@@ -22,11 +22,13 @@ EVERY = 100
 _QUERY = """
 WITH stream AS (
     SELECT seq, epoch_us(ingested_at) AS arrival, id, time, type, data,
-        row_number() OVER (ORDER BY ingested_at, seq) AS number
+        row_number() OVER (ORDER BY ingested_at, seq) AS number,
+        max(position) FILTER (origin = 'stream:' || subject) OVER () AS version
     FROM events WHERE subject = $subject
 )
-SELECT seq, arrival, CASE WHEN number > $skipped THEN {'id': id, 'time': time, 'type': type,
-    'data': data::VARCHAR} END
+SELECT seq, arrival, version,
+    CASE WHEN number > $skipped
+        THEN {'id': id, 'time': time, 'type': type, 'data': data::VARCHAR} END
 FROM stream ORDER BY number"""
 _HANDLED = Mapping[str, Apply[StateT]]
 
@@ -34,12 +36,13 @@ _HANDLED = Mapping[str, Apply[StateT]]
 @dataclass(frozen=True)
 class FoldResult(Generic[StateT]):
     """The state of a subject after `events` events, of which the last `applied` were applied now
-    and the others taken from a saved state."""
+    and the others taken from a saved state; `version` is that of its stream, 0 for none."""
 
     subject: str
     state: StateT
     events: int
     applied: int
+    version: int
 
 
 class Fold(Generic[StateT]):
@@ -85,16 +88,16 @@ class Fold(Generic[StateT]):
             lake.store.paths, self.name, self._code, lake.branch_name, subject
         )
         checkpoint = saved_states.load() if self._every else None
-        marks, events = _read(lake, subject, checkpoint.events if checkpoint else 0)
+        marks, events, version = _read(lake, subject, checkpoint.events if checkpoint else 0)
         if checkpoint is not None and not checkpoint.fits(marks):
             checkpoint = None
-            marks, events = _read(lake, subject, 0)
+            marks, events, version = _read(lake, subject, 0)
         state = self._initial() if checkpoint is None else self._load(checkpoint.state)
         for event in events:
             state = self._next(state, self._upcasting.apply(event))
         if self._every and len(events) >= self._every:
             saved_states.save(FoldCheckpoint(len(marks), digest_of(marks), self._dump(state)))
-        return FoldResult(subject, state, len(marks), len(events))
+        return FoldResult(subject, state, len(marks), len(events), version)
 
     def _next(self, state: StateT, event: FoldEvent) -> StateT:
         handler = self._handlers.get(event.type)
@@ -108,19 +111,20 @@ class Fold(Generic[StateT]):
             ) from error
 
 
-def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list[FoldEvent]]:
-    """Read a subject's events in one query, so that all are of one state: marks of all, and the
-    events behind those that a saved state has."""
-    marks, events = [], []
+def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list[FoldEvent], int]:
+    """Read a subject's events in one query, so that all are of one state: marks of all, the events
+    behind those that a saved state has, and the version of its stream."""
+    marks, events, version = [], [], 0
     rows = lake.sql(_QUERY, {"subject": subject, "skipped": skipped})
-    for seq, arrival, content in rows.iter_rows():
+    for seq, arrival, stream_version, content in rows.iter_rows():
+        version = stream_version or 0
         marks.append((seq, arrival))
         if content is not None:
             payload = orjson.loads(content["data"]) if content["data"] else {}
             payload = payload if isinstance(payload, dict) else {"data": payload}
             names = content["id"], content["time"], content["type"]
             events.append(FoldEvent(seq, *names, subject, payload))
-    return marks, events
+    return marks, events, version
 
 
 def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:

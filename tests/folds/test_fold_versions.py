@@ -1,0 +1,58 @@
+"""Folds and streams: what was folded has the version to expect when the next event is appended."""
+
+from __future__ import annotations
+
+import threading
+
+import lakelog
+from lakelog.errors import WrongVersion
+from lakelog.folds import Fold
+from tests.conftest import MakeLake
+
+COUNT: Fold[int] = Fold("count", lambda: 0, {"step": lambda state, event: state + 1}, every=4)
+
+
+def step(lake: lakelog.Lake) -> None:
+    """Append a step with the number that the state says."""
+    while True:
+        result = COUNT.of(lake, "s")
+        event = {"type": "step", "subject": "s", "data": {"number": result.state}}
+        try:
+            lake.append(event, expect={"s": result.version})
+        except WrongVersion:
+            continue
+        return
+
+
+def test_a_decision_is_made_on_the_newest_state_or_not_at_all(make_lake: MakeLake) -> None:
+    """Threads that fold, decide and append: each number once, in the order of the versions."""
+    lake = make_lake()
+
+    def run() -> None:
+        for _ in range(6):
+            step(lake)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = "SELECT (data->>'number')::INT FROM events WHERE subject = 's' ORDER BY position"
+    assert [number for (number,) in lake.sql(numbers).fetchall()] == list(range(18))
+    assert COUNT.of(lake, "s").version == 18
+
+
+def test_the_version_is_that_of_the_state(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    assert COUNT.of(lake, "s").version == 0
+    lake.append({"type": "step", "subject": "s"})
+    assert COUNT.of(lake, "s").version == 0  # it has no version, and counts
+    step(lake)
+    lake.settle()
+    lake.tag("one")
+    step(lake)
+    assert (COUNT.of(lake, "s").state, COUNT.of(lake, "s").version) == (3, 2)
+    lake.rollback("one")
+    assert (COUNT.of(lake, "s").state, COUNT.of(lake, "s").version) == (2, 1)
+    step(lake)
+    assert COUNT.of(lake, "s").version == 2
