@@ -11,12 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog.segments import sql, typed
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.segment_sql import SegmentScan
-from lakelog.segments.typed import Member, Schema
+
+if TYPE_CHECKING:
+    from lakelog.segments import typed
+    from lakelog.segments.typed import Member, Schema
+else:
+    typed = Lazy("lakelog.segments.typed")
 
 _ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
 PathStep = str | int
@@ -111,7 +117,7 @@ class Extraction:
             return self._cast(f"to_json({value})")
         function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
-            rendered = typed.text_sql(Schema((member,)), parent)
+            rendered = typed.text_sql(typed.Schema((member,)), parent)
             return self._cast(f"{function}({rendered}, {_path((member.name, *steps))})")
         rendered = typed.member_sql(member, column)
         return self._cast(f"{function}({rendered}, {_path(steps)})")
