@@ -40,8 +40,9 @@ function ordered(keys) {
 /** What stands at the ticks of a time axis. */
 function timeTicks(_, ticks, __, ___, step) {
   let last = "";
+  const isOverYears = ticks.length > 1 && ticks.at(-1) - ticks[0] > 300 * 864e5;
   return ticks.map((ms) => {
-    const date = day(ms).slice(step >= 360 * 864e5 ? 0 : 5), hours = clock(ms);
+    const date = isOverYears ? day(ms).slice(0, 7) : day(ms).slice(5), hours = clock(ms);
     if (step >= 864e5) return date;
     const isNew = date !== last;
     last = date;
