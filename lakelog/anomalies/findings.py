@@ -33,7 +33,8 @@ _RUNS = (1, 3, 6)
 _STILL_OFF = 1.5
 _DIGITS = 5.0
 """Counts of such an improbability, as -log10, are findings, but where a series is steadier."""
-_STEADY = 0.3
+_STEADY, _REGULAR = 0.3, 0.5
+_VALUES_MIN = 5
 _GAP_US = 900_000_000
 _PATTERN_COUNT, _PATTERN_AGE_US = 10, 3_600_000_000
 
@@ -153,15 +154,26 @@ def _unlikely(series: Series, off: Matrix, expected: Matrix) -> Matrix:
             is_over = off[end - 1] * strength <= 0 or abs(off[end - 1]) < _STILL_OFF
             if is_over or abs(strength) <= abs(deviating[end - 1]):
                 continue
-            if series.field or _is_improbable(series.values, expected, index, end):
+            if series.field:
+                is_finding = _value_count(series, index, end) >= _VALUES_MIN
+            else:
+                is_finding = _is_improbable(series.values, expected, index, end)
+            if is_finding:
                 deviating[end - 1] = strength
     return deviating
+
+
+def _value_count(series: Series, start: int, end: int) -> float:
+    """How many values the means of some spans are of."""
+    present = ~np.isnan(series.values[start:end])
+    return float(series.weights[start:end][present].sum())
 
 
 def _is_improbable(counts: Matrix, expected: Matrix, start: int, end: int) -> bool:
     mean = max(float(_counts_of(expected[start:end]).sum()), 0.02)
     earlier = counts[:start]
-    if len(earlier) and earlier.var() <= _STEADY * earlier.mean():
+    # A series that comes by the clock is no matter of chance.
+    if len(earlier) and earlier.mean() >= _REGULAR and earlier.var() <= _STEADY * earlier.mean():
         return True
     return baseline.poisson_digits(float(counts[start:end].sum()), mean) >= _DIGITS
 

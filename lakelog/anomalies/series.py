@@ -73,6 +73,10 @@ def series_of(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
     yield from _fields(state, spans)
 
 
+CountKey = tuple[str | None, str | None]
+"""A source and a type; without a type, its errors."""
+
+
 def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
     rows = _asked(
         state,
@@ -81,7 +85,7 @@ def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
         " count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors FROM events"
         " WHERE time >= $start AND time < $end AND $data GROUP BY ALL",
     )
-    counts: dict[tuple[str | None, str | None], Values] = {}
+    counts: dict[CountKey, Values] = {}
     for source, type_, span, number, errors in rows:
         for key, value in (((source, type_), number), ((source, None), errors)):
             counts.setdefault(key, np.zeros(spans.count))[span] += value
@@ -89,13 +93,24 @@ def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
     frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
     for source, type_ in frequent[:SERIES_MAX]:
         values = counts[source, type_]
-        if type_ is None and values.sum() > 0:
+        if type_ is None and values.sum() > 0 and not _is_of_one_type(counts, source):
             name = f"errors of {source or 'no source'}"
             condition = f"{_is(source)} AND level IN ('ERROR', 'FATAL')"
             yield Series(name, condition, "", values, ones)
         elif type_ is not None and values.sum() >= EVENTS_MIN:
             name = f"{type_} of {source or 'no source'}"
             yield Series(name, f"{_is(source)} AND type = {literal(type_)}", "", values, ones)
+
+
+def _is_of_one_type(
+    counts: dict[tuple[str | None, str | None], Values], source: str | None
+) -> bool:
+    """Whether the errors of a source are the events of one type, which are a series already."""
+    return any(
+        np.array_equal(values, counts[source, None])
+        for (other_source, type_), values in counts.items()
+        if other_source == source and type_ is not None
+    )
 
 
 def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:

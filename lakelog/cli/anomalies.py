@@ -29,6 +29,8 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
 from lakelog.render.formats import of_records
 
+_FINDINGS = 8
+
 
 @verb_group(
     """
@@ -85,11 +87,16 @@ def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:
     for incident in incident_list:
         begin, end = (_clock(moment) for moment in (incident.start_us, incident.end_us))
         yield paint(f"{begin} to {end}\n", sys.stdout, bold=True)
-        for finding in incident.findings:
+        first_of_series = {f.series: f for f in reversed(incident.findings)}
+        findings = [f for f in incident.findings if first_of_series[f.series] is f]
+        for finding in findings[:_FINDINGS]:
             line = f"  {_clock(finding.start_us)[11:]}  {cell(_described(finding))}"
             yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
             if explain:
                 yield paint(f"         {cell(finding.query)}\n", sys.stdout, dim=True)
+        if len(findings) > _FINDINGS:
+            more = many(len(findings) - _FINDINGS, "more series", "more series")
+            yield paint(f"  {more}; --json has all\n", sys.stdout, dim=True)
 
 
 def _described(finding: AnomalyFinding) -> str:

@@ -66,10 +66,20 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
         return "true", "count(*)"
     if metric == "errors":
         return "level IN ('ERROR', 'FATAL')", "count(*)"
-    type_, dot, field = metric.partition(".")
-    is_type = f"SELECT 1 FROM events WHERE type = {literal(metric)} LIMIT 1"
-    if not dot or state.sql(is_type).fetchall():
-        type_ = metric
-        return f"type = {literal(type_)}", "count(*)"
+    type_, field = _type_and_field(state, metric)
+    condition = f"type = {literal(type_)}"
+    if not field:
+        return condition, "count(*)"
     value = f"try_cast({part_of(f'data.{field}')} AS DOUBLE)"
-    return f"type = {literal(type_)} AND isfinite({value})", f"avg({value})"
+    return f"{condition} AND isfinite({value})", f"avg({value})"
+
+
+def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
+    """Cut a metric behind the longest beginning that is a type: types have dots, too."""
+    names = metric.split(".")
+    beginnings = [".".join(names[:count]) for count in range(1, len(names) + 1)]
+    literals = ", ".join(map(literal, beginnings))
+    rows = state.sql(f"SELECT DISTINCT type FROM events WHERE type IN ({literals})").fetchall()
+    types = {type_ for (type_,) in rows}
+    type_ = next((name for name in reversed(beginnings) if name in types), names[0])
+    return type_, metric.removeprefix(type_).removeprefix(".")

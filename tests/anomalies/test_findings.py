@@ -63,7 +63,7 @@ BEGIN = 5 * 96 + 40
         ({"requests": 0}, "request of web", -1),
         ({"ends": False}, "end of batch", -1),
         ({"ms": 300.0}, "ms of request of web", 1),
-        ({"errors": 6}, "errors of web", 1),
+        ({"errors": 6}, "error of web", 1),
     ],
     ids=["burst", "silence", "missing ends", "slow", "errors"],
 )
@@ -86,6 +86,19 @@ def test_quiet_days_have_next_to_no_findings(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append(days(8, seed=3))
     assert len(seen(lake, since="7d")) <= 2
+
+
+def test_what_is_rare_is_no_finding_when_it_comes(make_lake: MakeLake) -> None:
+    """One error in days without any, one odd value among few: chance, not a finding."""
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"errors": 1}, length=1)))
+    rare = [
+        {"type": "vote", "time": START + n * 5_000, "data": {"trust": 0.8 + n % 7 / 100}}
+        for n in range(100)
+    ]
+    lake.append([*rare, {"type": "vote", "time": START + 5.5 * DAY, "data": {"trust": 0.1}}])
+    series = {f.series for i in seen(lake) for f in i.findings}
+    assert not series & {"errors of web", "error of web", "trust of vote of no source"}
 
 
 def test_a_new_message_is_a_finding(make_lake: MakeLake) -> None:

@@ -134,6 +134,9 @@ def test_metrics_of_a_lake(make_lake: MakeLake) -> None:
     assert set(metric_series(lake, "errors", HOUR * 10**6).values) == {1.0}
     percent = metric_series(lake, "metric.disk.percent", HOUR * 10**6).values
     assert percent[-1] == pytest.approx(30 + 142 * 0.1)
+    lake.append([{"type": "a.b", "time": START + n * HOUR, "data": {"c": 2}} for n in range(9)])
+    assert set(metric_series(lake, "a.b.c", HOUR * 10**6).values) == {2.0}
+    assert set(metric_series(lake, "a.b", HOUR * 10**6).values) == {1.0}
     for metric in ("nothing", "metric.nothing", "x.y"):
         with pytest.raises(InvalidSetting, match="no events for"):
             metric_series(lake, metric, HOUR * 10**6)
