@@ -16,7 +16,7 @@ from lakelog.render.display import TABLE_END, VALUE_MAX, row_html, table_start
 from lakelog.render.values import micros, text
 
 RECORDS = {
-    "store.history": "Snapshot LogEntry Diff",
+    "store.history": "Snapshot HistoryEntry Diff",
     "store.ref": "Tag Move",
     "store.stats": "Stats",
     "maintain.compact": "Compaction",
