@@ -79,6 +79,7 @@ class ViewTables:
         )
         self._checked: dict[str, ViewDefinition] = {}
         self._fields: tuple[str, pa.Table | None, ledger.Ledger] | None = None
+        self._mined: tuple[str, pa.Table | None, tuple[pa.Table, pa.Table]] | None = None
 
     @property
     def engine(self) -> Projector:
@@ -251,23 +252,32 @@ class ViewTables:
         if name == origin_table.NAME:
             return self._origins(pinned, source)
         if name == pattern_tables.PATTERNS:
-            return self._patterns(pinned)[0]
+            return self._patterns(pinned)
         if name == _EVENT_PATTERNS:
             return self._event_patterns(pinned, source)
         return self._view_of(pinned, name, None, source)
 
-    def _patterns(self, pinned: Pinned) -> tuple[pa.Table, pa.Table]:
-        """The table `patterns` of a state, and the template of each shape."""
-        shapes = self._view_of(pinned, pattern_tables.shapes_view(), None, None)
-        templates = pattern_tables.templates(pattern_tables.counts(shapes))
+    def _templates(self, pinned: Pinned) -> tuple[pa.Table, pa.Table]:
+        """The counted shapes of a state's messages, and the template of each; those of the last
+        state are kept, as one query may name both tables that are made of them."""
+        state, pending = pinned
+        tail = self._tables.tail_rows(pending, state)
+        cached = self._mined
+        if cached is None or cached[0] != state.digest or cached[1] is not tail:
+            shapes = self._view_of(pinned, pattern_tables.shapes_view(), None, None)
+            templates = pattern_tables.templates(pattern_tables.counts(shapes))
+            cached = self._mined = state.digest, tail, (shapes, templates)
+        return cached[2]
+
+    def _patterns(self, pinned: Pinned) -> pa.Table:
         cursor = self._tables.connect().cursor()
         try:
-            return pattern_tables.patterns(cursor, shapes, templates), templates
+            return pattern_tables.patterns(cursor, *self._templates(pinned))
         finally:
             cursor.close()
 
     def _event_patterns(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
-        _, templates = self._patterns(pinned)
+        _, templates = self._templates(pinned)
         cursor = self._tables.connect().cursor()
         try:
             cursor.register(_TEMPLATES, templates)
@@ -356,7 +366,7 @@ class ViewTables:
             if _is_taken(cursor, name):
                 continue
             if name == _EVENT_PATTERNS and name not in own_views:
-                cursor.register(_TEMPLATES, self._patterns(pinned)[1])
+                cursor.register(_TEMPLATES, self._templates(pinned)[1])
                 continue
             cursor.register(source, self._table_of(pinned, name, digest, is_present=digest is None))
             cursor.execute(
