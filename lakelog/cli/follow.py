@@ -14,8 +14,8 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import Watcher
-from lakelog.loggers.follower import lock_path
-from lakelog.store import disk
+from lakelog.lake import Lake
+from lakelog.loggers.follower import FollowTurn
 
 _INTERVAL = 1.0
 
@@ -31,21 +31,32 @@ def follow_log(app: App, file: str = argument(type=click.Path())) -> None:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_stop_at_end, args=(stop,), daemon=True).start()
     with app.open_or_create() as lake:
-        path = lock_path(lake.path, file)
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         try:
-            disk.lock(fd, wait=True)
-            watcher = Watcher(
-                lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
-            )
-            collect.run(
-                watcher, stop, interval=_INTERVAL, poll=False, say=lambda text: None, renew=True
-            )
+            is_complete = _follow(lake, file, stop, wait=True)
+            # Who wrote meanwhile, and ended, relied on us; or somebody else follows by now.
+            while not is_complete:
+                is_complete = _follow(lake, file, stop, wait=False)
         except collect.RestartRequested:
             # Nothing was written for a while: a new process needs a fifth of the memory.
             os.execv(sys.executable, [sys.executable, "-m", "lakelog", *sys.argv[1:]])
-        finally:
-            os.close(fd)
+
+
+def _follow(lake: Lake, file: str, stop: threading.Event, *, wait: bool) -> bool:
+    """Follow the file until the stop, as the only one; whether nothing was written since the last
+    look at it began, or another process follows it."""
+    turn = FollowTurn(lake.path, file)
+    if not turn.take(wait=wait):
+        return True
+    try:
+        watcher = Watcher(
+            lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
+        )
+        collect.run(
+            watcher, stop, interval=_INTERVAL, poll=False, say=lambda text: None, renew=True
+        )
+    finally:
+        is_complete = turn.end()
+    return is_complete
 
 
 def _stop_at_end(stop: threading.Event) -> None:

@@ -69,6 +69,9 @@ class LakeDestination:
         """Store what killed processes left in their buffers. Raises OSError, LakelogError."""
         buffer.recover(self.buffers, self.store)
 
+    def finish(self) -> None:
+        """Nothing to do: what was stored is in the lake."""
+
     def close(self) -> None:
         """Finish the WAL file; what is stored later begins another."""
         self._lake.close()

@@ -57,21 +57,22 @@ class FileFollower:
             self._process = None
         self._looked = 0.0
 
+    def leave(self) -> None:
+        """Start a follower unless one of ours or of another program will still read what was
+        written: `ensure` may have looked before that one ended."""
+        is_ours = self._process is not None and self._process.poll() is None
+        if not is_ours and not self._is_followed():
+            self._start()
+
     def sync(self) -> bool:
         """Ingest what the file has now, and wait for it; whether that was possible."""
         completed = subprocess.run(
-            [*_command(self.lake), "--quiet", "ingest", *self._files()],
+            [*_command(self.lake), "--quiet", "ingest", *_files_of(self.file)],
             env=interpreter.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
         return bool(completed.returncode == 0)
-
-    def _files(self) -> list[str]:
-        """The backups, the oldest first, and the file."""
-        folder, name = os.path.split(self.file)
-        backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
-        return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [self.file]
 
     def _is_followed(self) -> bool:
         with contextlib.suppress(OSError):
@@ -93,6 +94,46 @@ class FileFollower:
                 env=interpreter.environment(),
             )
             _STARTED.append(self._process)
+
+
+class FollowTurn:
+    """The turn of this process to follow a file, which one process has at a time."""
+
+    def __init__(self, lake: str, file: str) -> None:
+        self._lock_path, self._file = lock_path(lake, file), file
+        self._fd, self._sizes = -1, set[tuple[int, int]]()
+
+    def take(self, *, wait: bool) -> bool:
+        """Begin the turn, once no other process has it if `wait`; whether it began."""
+        self._fd = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        if not disk.lock(self._fd, wait=wait):
+            os.close(self._fd)
+            return False
+        self._sizes = _sizes_of(self._file)
+        return True
+
+    def end(self) -> bool:
+        """End it; whether nothing was written since it began."""
+        os.close(self._fd)
+        # Looked at without the lock: who writes from now on finds nobody that follows.
+        return _sizes_of(self._file) == self._sizes
+
+
+def _files_of(file: str) -> list[str]:
+    """Return the backups of a file, the oldest first, and the file."""
+    folder, name = os.path.split(file)
+    backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
+    return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [file]
+
+
+def _sizes_of(file: str) -> set[tuple[int, int]]:
+    """Return the inode and the size of a file and of each of its backups."""
+    sizes = set()
+    for path in _files_of(file):
+        with contextlib.suppress(OSError):  # renamed at this moment: it is there under another name
+            status = os.stat(path)
+            sizes.add((status.st_ino, status.st_size))
+    return sizes
 
 
 def lock_path(lake: str, file: str) -> str:

@@ -83,6 +83,11 @@ class LogFile:
     def recover(self) -> None:
         """Nothing to do: what an earlier process wrote stands in the file."""
 
+    def finish(self) -> None:
+        """See to it that the last lines are brought to the lake, too."""
+        if self.follower is not None and self._fd >= 0:
+            self.follower.leave()
+
     def close(self) -> None:
         """Close the file, and let the lake get the rest of it."""
         for thread in self._summaries:

@@ -56,6 +56,9 @@ class Destination(Protocol):
     def recover(self) -> None:
         """Store what earlier processes left, when the thread starts."""
 
+    def finish(self) -> None:
+        """Called once the process may store no more; may be repeated."""
+
     def close(self) -> None:
         """Free what is open."""
 
@@ -170,6 +173,7 @@ class EventQueue:
             thread.join(timeout)
         self._is_idle = True  # so that every later put stores what it brings
         self._drain()
+        self.destination.finish()
 
     def close(self) -> None:
         """Finish and free what is open; a later put opens it again."""

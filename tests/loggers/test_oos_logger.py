@@ -18,7 +18,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.loggers import logfile
+from lakelog.loggers import follower, logfile
+from lakelog.store import disk
 from tests.conftest import MakeLake
 from tests.support.followed_logs import close_all
 from tests.support.processes import environment
@@ -243,3 +244,34 @@ def test_a_logger_of_a_lake_alone(make_lake: MakeLake) -> None:
     assert lake.sql(query).fetchall() == [("COMPLETE", "podcast", "A", "A_1", "4800")]
     with pytest.raises(ValueError, match="a file, a lake, or both"):
         lakelog.get_logger(None)
+
+
+_LAST_LINE = """
+import sys, lakelog
+log = lakelog.get_logger(sys.argv[1], lake=sys.argv[2])
+log.complete("podcast", "A", "one")
+log.flush()
+print("one", flush=True)
+input()
+log.complete("podcast", "A", "two")
+"""
+
+
+def test_a_line_is_stored_though_the_follower_ended_before_it(
+    tmp_path: Path, make_lake: MakeLake
+) -> None:
+    """A program that ends sees to its last lines, whoever followed the file a moment ago."""
+    lake, file = make_lake(), tmp_path / "oos.log"
+    path = Path(follower.lock_path(lake.path, str(file)))
+    with path.open("a") as held:
+        assert disk.lock(held.fileno())
+        command = [sys.executable, "-c", _LAST_LINE, str(file), lake.path]
+        writer = subprocess.Popen(
+            command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "one\n"
+    writer.communicate("\n", timeout=60)
+    assert writer.returncode == 0
+    until_stored(lake, 2)
+    assert items(lake) == ["one", "two"]
