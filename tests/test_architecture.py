@@ -39,7 +39,7 @@ ORDER = {
         forecasts train proofs deploy remotes state rollback sync recent consume replay decisions
         folds alerts top compat server cli notebook""",
     "engine": "core syntax messages volatility session_settings catalog",
-    "runtime": "progress living forks lazy interpreter closest locks",
+    "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document volume versioned wal entry manifest
         page_tree hosts move_pack ref merge_note refs branch_life policy signatures verified_files
@@ -57,7 +57,7 @@ ORDER = {
     "files": """traversal exclusions rotation inflate holes binary columnar lease splits pieces
         source checksum scan places key_groups spool file_cursor cursors content cursor_paths
         file_copies identity""",
-    "formats": """sqltext uniform format narrow_queries tables zones local_time encoded
+    "formats": """sqltext uniform format narrow_queries zones local_time encoded
         windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
         winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
         pattern_tables styles columns hash_headers grok re2 definition custom access logformat

@@ -133,13 +133,7 @@ _RULE = combined(
 )
 
 
-@verb_group("""
-    lakelog alerts add errors --search 'level>=ERROR' --above 10 --by source
-    lakelog alerts test errors
-    lakelog alerts list
-    lakelog alerts silence rule=errors --for 2h -m 'new disks'
-    lakelog alerts run
-""")
+@verb_group()
 def alerts() -> None:
     """Ask questions of the events again and again, and tell somebody when one fires.
 
@@ -147,14 +141,7 @@ def alerts() -> None:
     """
 
 
-@alerts.verb("""
-    lakelog alerts add errors --search 'level>=ERROR' --above 10 --by source
-    lakelog alerts add silent "SELECT count(*) AS value FROM events
-      WHERE source = 'web' AND time >= $since" --below 1 --severity critical
-    lakelog alerts add failures --view errors --value failures --above 100
-    lakelog alerts add errors --replace --search 'level>=ERROR' --above 10
-      --to https://hooks.example.org/x --to mailto:ops@example.org#server=mail:587
-""")
+@alerts.verb()
 def add(
     app: App,
     rule: AlertRule = _RULE,
@@ -174,13 +161,7 @@ def add(
         app.say("nobody evaluates rules now: start `lakelog alerts run` or `lakelog serve`")
 
 
-@alerts.verb(
-    """
-    lakelog alerts list
-    lakelog alerts list --json
-""",
-    name="list",
-)
+@alerts.verb(name="list")
 def list_alerts(app: App, target: OutputTarget = OUTPUT) -> None:
     """List rules, how they stand, and what is wrong with them."""
     with app.open() as lake:
@@ -205,10 +186,7 @@ def list_alerts(app: App, target: OutputTarget = OUTPUT) -> None:
     emit(of_records(listing["rules"]), target, of_records(rows))
 
 
-@alerts.verb("""
-    lakelog alerts show errors
-    lakelog alerts show errors --json
-""")
+@alerts.verb()
 def show(
     app: App, name: str = NAME, as_json: bool = flag("--json", "Print the result as JSON.")
 ) -> None:
@@ -220,7 +198,7 @@ def show(
     emit_record(record, OutputTarget("json" if as_json else "table"), lambda: _shown(record))
 
 
-@alerts.verb("lakelog alerts remove errors")
+@alerts.verb()
 def remove(app: App, name: str = NAME) -> None:
     """Remove rule NAME; its alerts are resolved."""
     with app.open() as lake:
@@ -229,11 +207,7 @@ def remove(app: App, name: str = NAME) -> None:
     app.say(f"rule {name} is removed{report}")
 
 
-@alerts.verb("""
-    lakelog alerts silence rule=errors --for 2h -m 'new disks'
-    lakelog alerts silence severity=warning 'source=~web.*' --for 8h
-    lakelog alerts silence --end 5ab1f07c
-""")
+@alerts.verb()
 def silence(
     app: App,
     matchers: tuple[str, ...] = argument("MATCHER", nargs=-1),
@@ -258,13 +232,7 @@ def silence(
     app.say(f"silent until {micros(period.end)}: lakelog alerts silence --end {period.id} ends it")
 
 
-@alerts.verb(
-    """
-    lakelog alerts test errors
-    lakelog alerts test errors --send
-""",
-    name="test",
-)
+@alerts.verb(name="test")
 def try_rule(
     app: App,
     name: str = NAME,
@@ -295,11 +263,7 @@ def try_rule(
     emit_record(record, OutputTarget("json" if as_json else "table"), lambda: "".join(lines))
 
 
-@alerts.verb("""
-    lakelog alerts run
-    lakelog alerts run --once
-    lakelog alerts run --site https://lake.example.org
-""")
+@alerts.verb()
 def run(
     app: App,
     once: bool = flag("--once", "Ask what is due, tell receivers, then exit; for cron."),

@@ -32,16 +32,7 @@ from lakelog.render.formats import of_records
 _FINDINGS = 8
 
 
-@verb_group(
-    """
-    lakelog anomalies
-    lakelog anomalies --since 7d --every 15m
-    lakelog anomalies --explain
-    lakelog anomalies --record
-    lakelog anomalies score latency.csv -o scored.csv
-""",
-    invoke_without_command=True,
-)
+@verb_group(invoke_without_command=True)
 def anomalies(
     app: App,
     since: str | None = option(
@@ -111,11 +102,7 @@ def _clock(moment_us: int) -> str:
     return f"{datetime.datetime.fromtimestamp(moment_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"
 
 
-@anomalies.verb(f"""
-    lakelog anomalies score latency.csv -o scored.csv
-    lakelog anomalies score cpu.csv --time at --value percent
-    lakelog sql "FROM read_csv('scored.csv') WHERE {SCORE} >= {THRESHOLD}"
-""")
+@anomalies.verb()
 def score(
     app: App,
     file: str = argument("FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),

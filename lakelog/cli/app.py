@@ -16,6 +16,7 @@ from lakelog.cli.options import bind, option
 from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.tables import tables_beside
 from lakelog.settings import NAMES
 from lakelog.store import bootstrap
 
@@ -64,8 +65,22 @@ class App:
         return terminal.ProgressLine(activity, unit, self.quiet)
 
 
+class _WithExamples(click.Command):
+    """A command whose help ends with its examples, those of its `path` in examples.toml."""
+
+    path = ""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, which are read only for this: no other run needs them."""
+        examples = tables_beside(__file__, "examples.toml").get(self.path, "")
+        # \b tells click to keep the lines as they are.
+        lines = ["\b", "Examples:", *(f"  {line}" for line in examples.splitlines())]
+        self.epilog = "\n".join(lines) if examples else None
+        super().format_epilog(ctx, formatter)
+
+
 def verb(
-    examples: str = "", name: str | None = None, **attributes: object
+    name: str | None = None, group: str = "", **attributes: object
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command that gets the App first and accepts --lake, --branch, -q and -v, too."""
 
@@ -74,41 +89,41 @@ def verb(
         # A verb's own option wins, such as `demo --lake`.
         option_names = {name for parameter in parameters for name in parameter.opts}
         parameters += [p for p in everywhere() if option_names.isdisjoint(p.opts)]
-        epilog = _examples_epilog(examples)
         # A function is called list_ where `list` would hide the builtin.
         verb_name = name or function.__name__.rstrip("_").replace("_", "-")
-        make_command = click.command(
-            verb_name, click.Command, params=parameters, epilog=epilog, **attributes
-        )
-        return make_command(click.pass_obj(run))
+        make_command = click.command(verb_name, _WithExamples, params=parameters, **attributes)
+        command = make_command(click.pass_obj(run))
+        command.path = f"{group} {verb_name}".strip()
+        return command
 
     return make
 
 
-class VerbGroup(click.Group):
+class VerbGroup(_WithExamples, click.Group):
     """A verb with verbs of its own."""
 
     def verb(
-        self, examples: str = "", name: str | None = None, **attributes: object
+        self, name: str | None = None, **attributes: object
     ) -> Callable[[Callable[..., None]], click.Command]:
         """Make a verb of this one, as `verb` does."""
 
         def add(function: Callable[..., None]) -> click.Command:
-            command = verb(examples, name, **attributes)(function)
+            command = verb(name, self.path, **attributes)(function)
             self.add_command(command)
             return command
 
         return add
 
 
-def verb_group(examples: str, **attributes: object) -> Callable[[Callable[..., None]], VerbGroup]:
+def verb_group(**attributes: object) -> Callable[[Callable[..., None]], VerbGroup]:
     """Make a verb with verbs of its own. It gets the App first if it has options."""
 
     def make(function: Callable[..., None]) -> VerbGroup:
         run, parameters = bind(function)
-        epilog = _examples_epilog(examples)
-        make_group = click.group(None, VerbGroup, params=parameters, epilog=epilog, **attributes)
-        return make_group(click.pass_obj(run) if parameters else function)
+        make_group = click.group(None, VerbGroup, params=parameters, **attributes)
+        group = make_group(click.pass_obj(run) if parameters else function)
+        group.path = str(group.name)
+        return group
 
     return make
 
@@ -207,13 +222,6 @@ def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
         head = store.refs.head(params.get("branch") or "main")
         own_views = sorted(catalog.own(store, store.manifests.of(head.move)))
     return sorted(catalog.BUILT_IN), own_views
-
-
-def _examples_epilog(examples: str) -> str | None:
-    """Return examples as a help epilog that is not rewrapped."""
-    lines = [line.strip() for line in examples.strip().splitlines()]
-    # \b tells click to keep the lines as they are.
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if examples else None
 
 
 def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click.Option:

@@ -38,11 +38,7 @@ _REPORTED = f"""
 _NAME_MAX = 20
 
 
-@verb("""
-    lakelog audit
-    lakelog audit /var/log/app backup/2026.jsonl.zst
-    lakelog audit logs/*.jsonl --json
-""")
+@verb()
 def audit(
     app: App,
     sources: tuple[str, ...] = argument("[SOURCE]...", nargs=-1, type=click.Path()),

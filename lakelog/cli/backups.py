@@ -110,12 +110,7 @@ def option_words(plan: BackupPlan | None) -> list[str]:
     return arguments + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
 
 
-@verb("""
-    lakelog backups list
-    lakelog backups verify --json
-    lakelog backups restore logs/app.log --to /tmp
-    lakelog backups restore /backup/logs/app_20261120_140619.log --force
-""")
+@verb()
 def backups(
     app: App,
     action: str = argument(type=click.Choice(["list", "verify", "restore"])),

@@ -31,11 +31,7 @@ if __name__ == "__main__":
 """
 
 
-@verb("""
-    lakelog connect --print > lake.sql; duckdb -init lake.sql
-    lakelog connect --print --at v1 | duckdb other.db
-    lakelog connect --format python > open_lake.py
-""")
+@verb()
 def connect(
     app: App,
     printed: bool = flag("--print", "Print the SQL itself."),

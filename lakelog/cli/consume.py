@@ -29,12 +29,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return [word for word in candidates if word.startswith(prefix)]
 
 
-@verb("""
-    lakelog consume redis://localhost:6379/0/events --once
-    lakelog consume kafka://broker1:9092,broker2:9092/orders --config kafka.conf
-    lakelog consume kafka://localhost/nginx --format access --from end
-    lakelog consume status kafka://localhost/orders
-""")
+@verb()
 def consume(
     app: App,
     arguments: tuple[str, ...] = argument(

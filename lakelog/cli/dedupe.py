@@ -21,13 +21,7 @@ _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.la
 _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")
 
 
-@verb("""
-    lakelog dedupe --by subject --by data.url
-    lakelog dedupe --by content --dry-run
-    lakelog dedupe --by content --keep last --apply --yes
-    lakelog dedupe --by subject --show latest
-    lakelog dedupe --by message --show similar
-""")
+@verb()
 def dedupe(
     app: App,
     by: tuple[str, ...] = option(

@@ -57,11 +57,7 @@ _OPTIONS = {
 }
 
 
-@verb_group("""
-    lakelog formats test app.log
-    lakelog formats test app.log --format '%{IP:client} %{GREEDYDATA:message}'
-    lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
-""")
+@verb_group()
 def formats() -> None:
     """Show how files are parsed, and add log formats of your own.
 
@@ -71,13 +67,7 @@ def formats() -> None:
     """
 
 
-@formats.verb(
-    """
-    lakelog formats list
-    lakelog formats list --json
-""",
-    name="list",
-)
+@formats.verb(name="list")
 def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the formats of this lake, then the built-in ones."""
     records = [
@@ -98,15 +88,7 @@ def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
     emit(of_records(records), target, of_records(table))
 
 
-@formats.verb(
-    """
-    lakelog formats test app.log
-    lakelog formats test app.log --format applog --zone Europe/Berlin
-    lakelog formats test app.log --format '%{IP:client} %{WORD:method}' --json
-    kubectl logs web | lakelog formats test -
-""",
-    name="test",
-)
+@formats.verb(name="test")
 def show_preview(
     app: App,
     file: str = argument(type=click.Path()),
@@ -155,14 +137,7 @@ def show_preview(
     emit_record(_record(result), target, lambda: "\n".join(_words(result)) + "\n")
 
 
-@formats.verb(
-    """
-    lakelog formats add shop --for 'shop*' --pattern '%{IP:client} %{WORD:do}'
-    lakelog formats add pos --source pos --pattern '(?P<a>.*?)[|](?P<msg>.*)'
-    lakelog formats add paris --zone Europe/Paris --for '/srv/paris/*'
-""",
-    name="add",
-)
+@formats.verb(name="add")
 def add_format(
     app: App,
     name: str = argument(),
@@ -199,7 +174,7 @@ def add_format(
     app.say(f"added format {name} to {app.path}, {scope}")
 
 
-@formats.verb("lakelog formats show shop", name="show")
+@formats.verb(name="show")
 def show_format(
     app: App, name: str = argument(shell_complete=complete_own), target: OutputTarget = OUTPUT
 ) -> None:
@@ -210,7 +185,7 @@ def show_format(
     emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
 
 
-@formats.verb("lakelog formats remove shop", name="remove")
+@formats.verb(name="remove")
 def remove_format(app: App, name: str = argument(shell_complete=complete_own)) -> None:
     """Remove a format from the lake.
 

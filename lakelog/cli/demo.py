@@ -46,11 +46,7 @@ _WORST = (
 _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER BY time"
 
 
-@verb("""
-    lakelog demo
-    lakelog demo --sample data/sample.jsonl --keep
-    lakelog demo --serve
-""")
+@verb()
 def demo(
     app: App,
     path: str | None = option(
@@ -302,8 +298,8 @@ def _lines(path: str | None) -> list[bytes]:
 def _environment() -> dict[str, str]:
     """Return the environment of a step: this package, none of the user's defaults, a narrower
     terminal."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("LAKELOG_")}
-    variables["PYTHONPATH"] = interpreter.search_path()
+    environment = interpreter.environment()
+    variables = {k: v for k, v in environment.items() if not k.startswith("LAKELOG_")}
     # The output is shown indented by four.
     variables["COLUMNS"] = str(width() - 4)
     if has_colour(sys.stdout):

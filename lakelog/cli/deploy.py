@@ -68,11 +68,7 @@ _DEPLOYMENT = combined(
 )
 
 
-@verb_group("""
-    lakelog deploy render api --image registry.example.com/api:1.4 -o deploy/
-    lakelog deploy revisions api
-    lakelog deploy rollback api --yes
-""")
+@verb_group()
 def deploy() -> None:
     """Deploy a program with its lake, and return to an earlier revision of it.
 
@@ -81,11 +77,7 @@ def deploy() -> None:
     """
 
 
-@deploy.verb("""
-    lakelog deploy render api --image registry.example.com/api:1.4
-    lakelog deploy render api --image api:1.4 --kind compose -o deploy/
-    lakelog deploy render api --image api:1.4 --port 8080 -- serve -v
-""")
+@deploy.verb()
 def render(
     app: App,
     deployment: Deployment = _DEPLOYMENT,
@@ -117,10 +109,7 @@ def render(
         app.say(f"wrote {path}")
 
 
-@deploy.verb("""
-    lakelog deploy revisions api
-    lakelog deploy revisions api -n production --json
-""")
+@deploy.verb()
 def revisions(
     app: App,
     name: str = argument(),
@@ -149,10 +138,7 @@ def revisions(
     emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:6]))
 
 
-@deploy.verb("""
-    lakelog deploy rollback api
-    lakelog deploy rollback api 3 -n production --yes
-""")
+@deploy.verb()
 def rollback(
     app: App,
     name: str = argument(),
@@ -203,7 +189,7 @@ def _live_states(app: App, name: str, namespace: str) -> dict[str, str]:
     return {digest: state.name for digest, state in live.items()}
 
 
-@deploy.verb("    lakelog deploy status api -n production")
+@deploy.verb()
 def status(
     app: App,
     name: str = argument(),

@@ -52,10 +52,7 @@ class DoctorCheck:
     words: str
 
 
-@verb("""
-    lakelog doctor
-    lakelog --lake /var/lib/flights doctor --json
-""")
+@verb()
 def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
     """Check this machine, and the lake if there is one.
 

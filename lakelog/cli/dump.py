@@ -30,12 +30,7 @@ _PLAN = combined(
 )
 
 
-@verb("""
-    lakelog dump --logs-dir logs --backup-dir backups
-    lakelog dump --logs-dir logs --backup-dir backups --backup-interval 600
-    lakelog dump --backup-zstd --backup-age 30d --remove-processed
-    lakelog dump --pattern '*.log' --pattern '*.jsonl' --once
-""")
+@verb()
 def dump(
     app: App,
     logs_dir: str = option(

@@ -27,11 +27,7 @@ _EXTENSIONS = ".json .ndjson .jsonl .csv .parquet .arrow .arrows .feather .md".s
 _SEARCHED = ("data", "type", "source", "message", "subject")
 
 
-@verb_group("""
-    lakelog events --db lake stats
-    lakelog events list --hours 24
-    lakelog sql "SELECT event_type, count(*) FROM omega.events GROUP BY 1"
-""")
+@verb_group()
 def events(
     app: App,
     db: str | None = option("--db PATH", "The lake; the same as --lake.", type=click.Path()),
@@ -43,7 +39,7 @@ def events(
     app.path = db or app.path
 
 
-@events.verb("lakelog events --db lake stats --json")
+@events.verb()
 def stats(app: App, target: OutputTarget = OUTPUT) -> None:
     """Count the events by type, and the bytes of the store."""
     with app.open() as lake:
@@ -61,7 +57,7 @@ def _hours(ctx: click.Context, _: click.Parameter, value: float | None) -> float
 _of_hours = option("--hours N", "Only the last N hours.", type=float, callback=_hours)
 
 
-@events.verb("lakelog events list --hours 24 --limit 100", name="list")
+@events.verb(name="list")
 def list_events(
     app: App,
     hours: float | None = _of_hours,
@@ -72,7 +68,7 @@ def list_events(
     _write(app, omega.newest_sql(_since(hours), limit), {}, target)
 
 
-@events.verb('lakelog events search "HTTP 503" --limit 20')
+@events.verb()
 def search(
     app: App,
     text: str = argument(),
@@ -87,7 +83,7 @@ def search(
     _write(app, omega.newest_sql(f"coalesce({condition}, false)", limit), {"text": text}, target)
 
 
-@events.verb("lakelog events export last-day.json --hours 24")
+@events.verb()
 def export(
     app: App, file: str = argument(type=click.Path()), hours: float | None = _of_hours
 ) -> None:
@@ -148,10 +144,7 @@ def _summary(counts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@events.verb("""
-    lakelog events import-sqlite events.db
-    lakelog --lake archive events import-sqlite old/events.db --json
-""")
+@events.verb()
 def import_sqlite(
     app: App, file: str = argument(type=click.Path()), target: OutputTarget = OUTPUT
 ) -> None:

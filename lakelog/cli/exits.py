@@ -13,11 +13,13 @@ A reader that closed our pipe had what it wanted: that is 0. LAKELOG_DEBUG=1 sho
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -35,6 +37,7 @@ from lakelog.errors import (
     QueryFailed,
 )
 from lakelog.runtime.closest import did_you_mean
+from lakelog.runtime.tables import tables_beside
 
 DONE, FAILED, USAGE, WRONG, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -80,68 +83,16 @@ _DISK_WORDS = {
 
 
 # click has no error classes of its own for these two: only the words tell what was mistyped.
-OTHER_WORDS = {
-    "add": "append",
-    "branches": "branch --list",
-    "check": "verify",
-    "checkout": "rollback REF, or --branch NAME before a verb",
-    "clean": "gc",
-    "commit": "snapshot",
-    "create": "init",
-    "delete": "retention, dedupe, view drop, branch --delete or tag --delete",
-    "drop": "view drop, branch --delete, tag --delete, or retention for events",
-    "find": "sql",
-    "follow": "tail -f",
-    "fsck": "verify",
-    "grep": "search",
-    "history": "log",
-    "import": "ingest",
-    "info": "stats, or show",
-    "insert": "append",
-    "list": "views, tag --list or branch --list",
-    "load": "ingest",
-    "ls": "views, tag --list or branch --list",
-    "merge": "pull --merge",
-    "prune": "gc, or retention",
-    "query": "sql",
-    "remove": "retention, dedupe, view drop, branch --delete or tag --delete",
-    "reset": "rollback",
-    "restore": "rollback REF, backups restore for log files, or state restore for directories",
-    "revert": "rollback, or undo",
-    "rm": "retention, dedupe, view drop, branch --delete or tag --delete",
-    "search": "sql, or tail --where",
-    "select": "sql",
-    "shell": "sql",
-    "snapshots": "log",
-    "status": "stats, or watch --status",
-    "switch": "--branch NAME before a verb",
-    "tables": 'sql "SHOW TABLES"',
-    "tags": "tag --list",
-    "vacuum": "gc, or expire",
-}
-"""What users of other tools type, and the verbs that do it here."""
-_TIMES = """times are part of the query: WHERE time > now() - INTERVAL 2 HOUR"""
-ELSEWHERE = {
-    ("sql", "--since"): _TIMES,
-    ("sql", "--until"): _TIMES,
-    ("export", "--since"): _TIMES,
-    ("export", "--until"): _TIMES,
-    (
-        "log",
-        "--since",
-    ): "`lakelog show TIME` describes the state of a time, such as 2026-11-20T08:00",
-    ("diff", "--since"): "a time is a state, too: lakelog diff 2026-11-20T08:00 main",
-    ("retention", "--since"): "--older-than SPAN says which events go",
-    (
-        "export",
-        "--where",
-    ): 'a query says which rows: lakelog export "SELECT * FROM events WHERE ..."',
-}
-"""Options that verbs lack, and what to do instead."""
 _NO_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
 _NO_VERB = re.compile(r"No such command '([^']*)'")
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 _QUOTED = re.compile(r"'([^']*)'")
+
+
+@functools.cache
+def hints() -> dict[str, Any]:
+    """Return what is said to words of other tools, and to options that a verb lacks."""
+    return tables_beside(__file__, "hints.toml")
 
 
 def guard(run: Callable[[], object]) -> int:
@@ -227,10 +178,10 @@ def _other_words(error: click.UsageError, message: str) -> str:
     option."""
     name = error.ctx.info_name if error.ctx else None
     verb = _NO_VERB.search(message)
-    if verb and name == "lakelog" and (replacement := OTHER_WORDS.get(verb[1].lower())):
+    if verb and name == "lakelog" and (replacement := hints()["verbs"].get(verb[1].lower())):
         return f"there is no verb {verb[1]!r}: use lakelog {replacement}"
     option = _NO_OPTION.search(message)
-    hint = ELSEWHERE.get((name or "", option[1])) if option else None
+    hint = hints()["options"].get(name, {}).get(option[1]) if option else None
     return f"{name} has no {option[1]}: {hint}" if option and hint else ""
 
 

@@ -16,12 +16,7 @@ from lakelog.errors import ExportRefused
 from lakelog.export import FORMATS, SHARD_ROWS, destination
 
 
-@verb("""
-    lakelog export events -o events.parquet
-    lakelog export events -o lake-export/ --partition-by date,type
-    lakelog export "SELECT * FROM events WHERE level = 'ERROR'" -o errors.csv
-    lakelog export '"v1".events' -o v1/ --shard-rows 250000 --format ndjson
-""")
+@verb()
 def export(
     app: App,
     query: str = argument("QUERY|VIEW", shell_complete=complete_table),

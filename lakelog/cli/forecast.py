@@ -23,12 +23,7 @@ _WIDTH = 72
 _YEAR_9999 = 253_402_300_799
 
 
-@verb("""
-    lakelog forecast events
-    lakelog forecast errors --every 15m --horizon 6h
-    lakelog forecast llm_call.cost --horizon 2d -o cost.csv
-    lakelog forecast metric.disk_percent --full 100
-""")
+@verb()
 def forecast(
     app: App,
     metric: str = argument("METRIC"),

@@ -28,10 +28,7 @@ SMALL = 1_000_000
 """So many events are looked through for their behaviour without being asked to."""
 
 
-@verb("""
-    lakelog log -n 10
-    lakelog log --json | jq '.[] | select(.op == "rollback")'
-""")
+@verb()
 def log(
     app: App,
     limit: int | None = option("-n N", "List at most the newest N.", type=click.IntRange(min=0)),
@@ -51,11 +48,7 @@ def log(
     emit(of_records([_log_record(e) for e in entries], _LOG), target, table)
 
 
-@verb("""
-    lakelog show
-    lakelog show v1
-    lakelog show main~1 --json
-""")
+@verb()
 def show(
     app: App,
     ref: str | None = argument(required=False, shell_complete=complete_ref),
@@ -79,12 +72,7 @@ def show(
     emit_record(record, target, lambda: "\n".join(_panel(state, tags, counts)) + "\n")
 
 
-@verb("""
-    lakelog diff v1
-    lakelog diff v1 main --json
-    lakelog diff v1 main --no-behaviour
-    lakelog diff --exit-code before after && echo "nothing changed"
-""")
+@verb()
 def diff(
     app: App,
     a: str = argument(shell_complete=complete_ref),

@@ -42,13 +42,7 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 """Places, lengths and values, which differ from line to line where the reason is the same."""
 
 
-@verb("""
-    lakelog ingest logs/*.jsonl backup/2026.jsonl.zst
-    lakelog ingest /var/log/app --dry-run
-    zcat old.gz | lakelog ingest - --source app
-    lakelog ingest a.log --format 'access:%h %l %u %t "%r" %>s %b %D'
-    lakelog ingest a.log --format '%{IP:client} %{WORD:method} %{INT:ms:int}'
-""")
+@verb()
 def ingest(
     app: App,
     paths: tuple[str, ...] = argument("PATH...", nargs=-1, required=True, type=click.Path()),
@@ -102,11 +96,7 @@ def ingest(
     exits.exit_if(any(f.error for f in report.files) or report.quarantined, exits.FAILED)
 
 
-@verb("""
-    lakelog quarantine list
-    lakelog quarantine replay --as oos
-    lakelog quarantine drop --yes
-""")
+@verb()
 def quarantine(
     app: App,
     action: str = argument(type=click.Choice(["list", "show", "replay", "drop"])),

@@ -20,11 +20,7 @@ from lakelog.store import machine as machines
 _COLUMNS = ("machine", "is", "states", "last", "author")
 
 
-@verb_group("""
-    lakelog machine show
-    lakelog machine adopt
-    lakelog machine adopt 3fa9c1 --yes
-""")
+@verb_group()
 def machine() -> None:
     """Show whose saved states are this machine's; take over others.
 
@@ -33,7 +29,7 @@ def machine() -> None:
     """
 
 
-@machine.verb("lakelog machine show --json")
+@machine.verb()
 def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
@@ -68,10 +64,7 @@ def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:
     return groups
 
 
-@machine.verb("""
-    lakelog machine adopt
-    lakelog machine adopt 3fa9c1 --yes
-""")
+@machine.verb()
 def adopt(app: App, id: str | None = argument(required=False), yes: bool = YES) -> None:
     """Be the machine ID from now on, with its states.
 

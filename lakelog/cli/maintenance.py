@@ -41,12 +41,7 @@ from lakelog.store.resolve import resolve
 _LISTED_MAX = 50
 
 
-@verb("""
-    lakelog verify
-    lakelog verify v1
-    lakelog verify v1 --signed-by lake.pub
-    lakelog verify --repair --yes
-""")
+@verb()
 def verify(
     app: App,
     ref: str | None = argument(required=False, shell_complete=complete_ref),
@@ -86,10 +81,7 @@ def verify(
     exits.exit_if(not report.intact, exits.WRONG)
 
 
-@verb("""
-    lakelog repair --dry-run
-    lakelog repair --from /backup/lake --yes
-""")
+@verb()
 def repair(
     app: App,
     copy: str | None = option(
@@ -133,10 +125,7 @@ def repair(
     exits.exit_if(not after.intact, exits.WRONG)
 
 
-@verb("""
-    lakelog backup ./lake /backup/lake
-    lakelog repair --copy /backup/lake
-""")
+@verb()
 def backup(
     app: App,
     source: str = argument("LAKE", type=click.Path()),
@@ -155,11 +144,7 @@ def backup(
     emit_record(dataclasses.asdict(result), target, lambda: line)
 
 
-@verb("""
-    lakelog compact
-    lakelog compact --watch --every 5m
-    lakelog compact --smallest
-""")
+@verb()
 def compact(
     app: App,
     smallest: bool = flag("--smallest", "Compress harder: a tenth smaller, but slow."),
@@ -189,10 +174,7 @@ def compact(
             time.sleep(pause)
 
 
-@verb("""
-    lakelog gc --dry-run
-    lakelog gc
-""")
+@verb()
 def gc(
     app: App,
     dry_run: bool = flag("--dry-run", "Only report what would be deleted now."),
@@ -211,10 +193,7 @@ def gc(
     emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
-@verb("""
-    lakelog retention --older-than 30d
-    lakelog retention --older-than 30d --apply --yes
-""")
+@verb()
 def retention(
     app: App,
     older_than: str = option("--older-than SPAN", "30d, 12h, 90m or 4w.", required=True),
@@ -245,10 +224,7 @@ def retention(
     emit_record(record, target, lambda: f"{_retention_line(app, result, apply)}\n")
 
 
-@verb("""
-    lakelog expire --dry-run
-    lakelog retention --older-than 7d --apply --yes && lakelog expire --yes
-""")
+@verb()
 def expire(
     app: App,
     message: str = option("-m, --message TEXT", "Why, for the log.", default=""),

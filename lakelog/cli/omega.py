@@ -29,12 +29,7 @@ _ENGINE = option(
 )
 
 
-@verb_group("""
-    lakelog omega snapshot web
-    lakelog omega list-snapshots
-    lakelog omega restore-snapshot 20250403-123456 web2
-    lakelog omega rollback api 3 --yes
-""")
+@verb_group()
 def omega() -> None:
     """The older snapshot system: containers, with their state, and deployments.
 
@@ -43,11 +38,7 @@ def omega() -> None:
     """
 
 
-@omega.verb("""
-    lakelog omega snapshot web
-    lakelog omega snapshot web before-upgrade --with worker --with cache
-    lakelog omega snapshot web --dir /srv/web
-""")
+@omega.verb()
 def snapshot(
     app: App,
     container: str = argument(),
@@ -93,7 +84,7 @@ def snapshot(
     emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
 
 
-@omega.verb("lakelog omega list-snapshots --json")
+@omega.verb()
 def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the snapshots of containers, newest first."""
     with app.open() as lake:
@@ -102,7 +93,7 @@ def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     emit(of_records([_record(entry) for entry in entries], _LIST), target, of_records(rows))
 
 
-@omega.verb("lakelog omega tag-snapshot 20250403-123456 stable")
+@omega.verb()
 def tag_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),
@@ -115,10 +106,7 @@ def tag_snapshot(
     emit_record(_record(entry), target, lambda: f"{entry.id} is tagged {tag}\n")
 
 
-@omega.verb("""
-    lakelog omega verify-snapshot 20250403-123456
-    lakelog omega verify-snapshot stable --signed-by lake.pub
-""")
+@omega.verb()
 def verify_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),
@@ -149,10 +137,7 @@ def verify_snapshot(
     exits.exit_if(problems, exits.WRONG)
 
 
-@omega.verb("""
-    lakelog omega push-snapshot 20250403-123456 registry.example.com/team/web
-    lakelog omega push-snapshot 20250403-123456 oci://registry.example.com/team/lake
-""")
+@omega.verb()
 def push_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),
@@ -172,11 +157,7 @@ def push_snapshot(
     emit_record({"pushed": pushed}, target, lambda: "".join(f"pushed {x}\n" for x in pushed))
 
 
-@omega.verb("""
-    lakelog omega restore-snapshot 20250403-123456
-    lakelog omega restore-snapshot stable web2
-    lakelog omega restore-snapshot stable --replace --yes -- --network backend
-""")
+@omega.verb()
 def restore_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),

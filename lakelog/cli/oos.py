@@ -34,18 +34,12 @@ _SHOWN = 12
 _FEEDS = "feeds.toml"
 
 
-@verb_group("""
-    lakelog oos views oos.log
-    lakelog oos validate
-""")
+@verb_group()
 def oos() -> None:
     """The OOS log stream: views over an oos.log or a lake, episodes, a demonstration."""
 
 
-@oos.verb("""
-    lakelog oos views oos.log
-    lakelog oos views lake --view throughput --window 7d --json
-""")
+@oos.verb()
 def views(
     app: App,
     path: str | None = argument(required=False, type=click.Path()),
@@ -119,11 +113,7 @@ def _lines(record: dict[str, dict[str, Any]], window: str) -> Iterator[str]:
         yield f"health    {recent}, up {health['system_uptime']}"
 
 
-@oos.verb("""
-    lakelog oos process
-    lakelog oos process --feeds feeds.toml --processor transcribe.py --max-batches 3
-    lakelog oos process --database oos.db --batch-size 10
-""")
+@oos.verb()
 def process(
     app: App,
     feeds: str = option("--feeds", "Tables [[feed]].", shown=_FEEDS, type=click.Path()),
@@ -167,10 +157,7 @@ def process(
     emit_record(summary, target, lambda: "\n".join(_lines(record, "24h")) + "\n")
 
 
-@oos.verb("""
-    lakelog oos demo
-    lakelog oos demo --results demo.json
-""")
+@oos.verb()
 def demo(
     app: App,
     results: str = option(
@@ -193,7 +180,7 @@ def demo(
     exits.exit_if(failed, exits.FAILED)
 
 
-@oos.verb("lakelog oos validate\nlakelog oos validate --json")
+@oos.verb()
 def validate(app: App, target: OutputTarget = OUTPUT) -> None:
     """Check every component; exit code 3 if one does not hold.
 

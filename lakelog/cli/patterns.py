@@ -26,16 +26,7 @@ _TAKE = 20
 _SECONDS = "%Y-%m-%d %H:%M:%S"
 
 
-@verb_group(
-    """
-    lakelog patterns
-    lakelog patterns --source sshd --since 2h
-    lakelog patterns --new v1
-    lakelog patterns show 3f2a9c0d41be
-    lakelog sql "SELECT * FROM patterns WHERE count = 1"
-""",
-    invoke_without_command=True,
-)
+@verb_group(invoke_without_command=True)
 def patterns(
     app: App,
     source: str | None = option("--source S", "Only messages of this source."),
@@ -80,10 +71,7 @@ def patterns(
         )
 
 
-@patterns.verb("""
-    lakelog patterns show 3f2a9c0d41be
-    lakelog patterns show 3f2a9c0d41be --at v1
-""")
+@patterns.verb()
 def show(
     app: App, id: str = argument("ID"), ref: str | None = _AT, target: OutputTarget = OUTPUT
 ) -> None:

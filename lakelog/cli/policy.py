@@ -17,11 +17,7 @@ from lakelog.store.ref import author
 _COLUMNS = ("operation", "allowed", "users", "meaning")
 
 
-@verb_group("""
-    lakelog policy show
-    lakelog policy check rollback
-    lakelog policy check gc --user ada@build-3
-""")
+@verb_group()
 def policy() -> None:
     """Show and check who may do what overwrites or deletes.
 
@@ -30,7 +26,7 @@ def policy() -> None:
     """
 
 
-@policy.verb("lakelog policy show --json")
+@policy.verb()
 def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the operations, and whether you may do them."""
     store, user = bootstrap.load(app.path), author()
@@ -53,10 +49,7 @@ def _complete_operation(_: click.Context, __: click.Parameter, prefix: str) -> l
     return [name for name in policies.OPERATIONS if name.startswith(prefix)]
 
 
-@policy.verb("""
-    lakelog policy check
-    lakelog policy check gc --user ada@build-3 || exit
-""")
+@policy.verb()
 def check(
     app: App,
     operation: str | None = argument(

@@ -25,12 +25,7 @@ else:
     shell = Lazy("lakelog.cli.shell.shell")
 
 
-@verb("""
-    lakelog sql "SELECT type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC"
-    lakelog sql 'SELECT count(*) FROM events WHERE type = $t' --param t=FAIL
-    lakelog sql -f report.sql --at v1 -o report.parquet
-    lakelog sql 'SELECT count(*) FROM "v1".events' --json
-""")
+@verb()
 def sql(
     app: App,
     query: str | None = argument(required=False),

@@ -74,11 +74,7 @@ REDIS = combined(
 """Of which a verb gets its RedisPlan, None without --redis-url."""
 
 
-@verb("""
-    lakelog recent --redis-url redis://localhost -n 20
-    lakelog recent --source 'web-*' --level ERROR --match timeout
-    lakelog recent --rebuild
-""")
+@verb()
 def recent(
     app: App,
     source: str | None = option("--source GLOB", "Only of sources with this name, or like it."),

@@ -26,9 +26,7 @@ _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
 _BRANCH = ("branch", "move", "time", "op", "events", "snapshot")
 
 
-@verb("""
-    lakelog snapshot -m "before the import"
-""")
+@verb()
 def snapshot(app: App, message: str = MESSAGE, target: OutputTarget = OUTPUT) -> None:
     """Record the present state as a move with a message.
 
@@ -41,13 +39,7 @@ def snapshot(app: App, message: str = MESSAGE, target: OutputTarget = OUTPUT) ->
         emit_record(snapshot_record(state), target, lambda: f"{state.id}\n")
 
 
-@verb("""
-    lakelog tag v1 -m "what the paper used"
-    lakelog tag v2 --sign ~/.keys/lake
-    lakelog tag nightly 2026-11-19T23:59
-    lakelog tag --list
-    lakelog tag --delete v1
-""")
+@verb()
 def tag(
     app: App,
     name: str | None = argument(required=False, shell_complete=complete_ref),
@@ -87,12 +79,7 @@ def tag(
                 emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
 
 
-@verb("""
-    lakelog branch try-it
-    lakelog branch from-v1 v1
-    lakelog --branch try-it append < more.jsonl
-    lakelog branch --delete try-it
-""")
+@verb()
 def branch(
     app: App,
     name: str | None = argument(required=False, shell_complete=complete_branch),

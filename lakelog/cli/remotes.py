@@ -37,13 +37,7 @@ def complete_remote(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return []
 
 
-@verb("""
-    lakelog remote add origin /backup/lake
-    lakelog remote list
-    lakelog remote check origin --read-data
-    lakelog remote prune origin --grace 7d
-    lakelog remote remove origin
-""")
+@verb()
 def remote(
     app: App,
     action: str = argument(type=click.Choice(["add", "list", "check", "prune", "remove"])),
@@ -96,12 +90,7 @@ def remote(
             app.say(f"removed remote {name}; what it holds stays there; {advice}")
 
 
-@verb("""
-    lakelog push
-    lakelog push origin --tags
-    lakelog push origin --tag v1
-    lakelog push origin --dry-run
-""")
+@verb()
 def push(
     app: App,
     name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
@@ -152,13 +141,7 @@ def push(
     _tell(app, result, target, "sent")
 
 
-@verb("""
-    lakelog pull
-    lakelog --branch try-it pull origin
-    lakelog pull --dry-run
-    lakelog pull --merge
-    lakelog pull --fetch && lakelog diff main origin/main
-""")
+@verb()
 def pull(
     app: App,
     name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
@@ -214,11 +197,7 @@ def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> N
     _tell(app, result, target, "received")
 
 
-@verb("""
-    lakelog clone /backup/lake
-    lakelog clone /backup/lake copy
-    lakelog clone --if-missing s3://bucket/lake /data/lake
-""")
+@verb()
 def clone(
     app: App,
     url: str = argument(),

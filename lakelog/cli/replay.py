@@ -21,16 +21,7 @@ from lakelog.errors import LakelogError
 from lakelog.replay import ReplayTarget
 
 
-@verb("""
-    lakelog replay --speed 10x
-    lakelog replay --since 2h --where "source = 'web'" --speed max \\
-        --to-command './handler'
-    lakelog replay --to-http http://127.0.0.1:8080/events --rate 500/s \\
-        --cursor replay.json
-    lakelog replay --at v1 --speed max | lakelog --lake copy append
-    lakelog replay --against './new-policy' --by failure
-    lakelog replay --against './new-prompt' --calls --pairs pairs.jsonl
-""")
+@verb()
 def replay(
     app: App,
     since: str | None = option("--since TIME", "From TIME on: a time, or 2h for two hours ago."),

@@ -40,13 +40,7 @@ def _parse_parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str
     return rollbacks.check_parts(filter(None, map(str.strip, value.split(","))))
 
 
-@verb("""
-    lakelog rollback v1
-    lakelog rollback @12 --verify -m "the import was wrong"
-    lakelog rollback 2026-11-19T23:59
-    lakelog rollback before-upgrade --with data,cursors,state --dry-run
-    lakelog rollback before-upgrade --with data,cursors,state,deployment --yes
-""")
+@verb()
 def rollback(
     app: App,
     ref: str | None = argument(required=False, shell_complete=complete_ref),
@@ -118,10 +112,7 @@ def rollback(
     _report_move(app, result, target, f"{outcome}\n{advice}")
 
 
-@verb("""
-    lakelog undo
-    lakelog undo --to-branch rescued -m "the rollback was a mistake"
-""")
+@verb()
 def undo(
     app: App,
     force: bool = flag("--force", "Drop later events from the branch; the log still has them."),

@@ -41,15 +41,7 @@ _TYPE = option("--type T", "Only events of this type.")
 _AT = state_option("Use a tag, branch, snapshot or time.")
 
 
-@verb_group(
-    """
-    lakelog schema
-    lakelog schema --type COMPLETE --at v1 --json
-    lakelog schema --diff v1 main
-    lakelog schema pin --type COMPLETE; lakelog schema check
-""",
-    invoke_without_command=True,
-)
+@verb_group(invoke_without_command=True)
 def schema(
     app: App,
     type_: str | None = _TYPE,
@@ -86,10 +78,7 @@ def schema(
                 say("no events", dim=True)
 
 
-@schema.verb("""
-    lakelog schema pin --type COMPLETE
-    lakelog schema pin --at v1 --open --on-breach quarantine
-""")
+@schema.verb()
 def pin(
     app: App,
     type_: str | None = _TYPE,
@@ -124,9 +113,7 @@ def pin(
     app.say(f"pinned {pinned}: {on_breach} on a breach")
 
 
-@schema.verb("""
-    lakelog schema unpin --type COMPLETE
-""")
+@schema.verb()
 def unpin(app: App, type_: str | None = _TYPE) -> None:
     """Drop the contract of a type, or all; earlier states still have it."""
     with app.open() as lake:
@@ -134,10 +121,7 @@ def unpin(app: App, type_: str | None = _TYPE) -> None:
     app.say(f"unpinned {', '.join(map(cell, types))}" if types else "there is no contract")
 
 
-@schema.verb("""
-    lakelog schema check
-    lakelog schema check --at v1 --json || exit
-""")
+@schema.verb()
 def check(
     app: App, type_: str | None = _TYPE, at: str | None = _AT, target: OutputTarget = OUTPUT
 ) -> None:

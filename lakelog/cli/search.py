@@ -66,16 +66,7 @@ _NEIGHBOURS = combined(
 )
 
 
-@verb("""
-    lakelog search timeout
-    lakelog search 'level>=WARN "connection refused" -test' --since 2h
-    lakelog search '10.0.0.5 OR user.name:alice' -n 20
-    lakelog search 'deadlock*' -C 3
-    lakelog search 'status>=500' --histogram
-    lakelog search error --fields
-    lakelog search error --count --at v1
-    lakelog search 'level>=ERROR' -f
-""")
+@verb()
 def search(
     app: App,
     query: tuple[str, ...] = argument(nargs=-1, required=True),

@@ -87,14 +87,7 @@ _SYSLOG = combined(
 )
 
 
-@verb("""
-    lakelog serve
-    lakelog serve --port 0 --print-url
-    lakelog serve --syslog 5514
-    lakelog serve --print-unit > lakelog-serve.service
-    curl --data-binary @events.jsonl http://127.0.0.1:7717/ingest
-    lakelog serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
-""")
+@verb()
 def serve(
     app: App,
     plan: ServerPlan = _PLAN,
@@ -127,10 +120,7 @@ def serve(
     app.say("stopped")
 
 
-@verb("""
-    lakelog mcp
-    lakelog --lake ~/logs mcp --query-seconds 10
-""")
+@verb()
 def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     """Let an agent read the lake: a server of the Model Context Protocol on stdin and stdout.
 
@@ -161,11 +151,7 @@ def _version() -> str:
     return str(sys.modules[__name__.partition(".")[0]].__version__)
 
 
-@verb_group("""
-    lakelog token add shipper --scope ingest
-    lakelog token list
-    lakelog token revoke shipper
-""")
+@verb_group()
 def token() -> None:
     """Make, list and revoke the tokens with which clients use `lakelog serve`.
 
@@ -174,10 +160,7 @@ def token() -> None:
     """
 
 
-@token.verb("""
-    lakelog token add shipper --scope ingest
-    lakelog token add grafana --scope read
-""")
+@token.verb()
 def add(
     app: App,
     name: str = argument("NAME"),
@@ -194,7 +177,7 @@ def add(
         click.echo(TokenFile(lake.path).add(name, frozenset(map(TokenScope, scopes))))
 
 
-@token.verb("lakelog token list", name="list")
+@token.verb(name="list")
 def list_(app: App) -> None:
     """List the tokens by name, without their text."""
     with app.open() as lake:
@@ -203,7 +186,7 @@ def list_(app: App) -> None:
             click.echo(f"{entry.name}  {scopes}  {micros(entry.made_at)}")
 
 
-@token.verb("lakelog token revoke shipper")
+@token.verb()
 def revoke(app: App, name: str = argument("NAME")) -> None:
     """Revoke a token: what uses it is refused from now on."""
     with app.open() as lake:

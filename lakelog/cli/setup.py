@@ -38,11 +38,7 @@ _HINTS = {
 }
 
 
-@verb("""
-    lakelog help
-    lakelog help export
-    lakelog help train check
-""")
+@verb()
 def help(
     app: App,
     arguments: tuple[str, ...] = argument("[VERB]...", nargs=-1, shell_complete=complete_verb),
@@ -61,14 +57,7 @@ def help(
     click.echo(context.get_help())
 
 
-@verb_group(
-    """
-    lakelog config
-    lakelog config get seal
-    lakelog config set seal=inline rotate_bytes=64MB
-""",
-    invoke_without_command=True,
-)
+@verb_group(invoke_without_command=True)
 def config(app: App, target: OutputTarget = OUTPUT) -> None:
     """Show and set the settings of the lake.
 
@@ -92,7 +81,7 @@ def config(app: App, target: OutputTarget = OUTPUT) -> None:
     emit_words(of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n")
 
 
-@verb("lakelog config get rotate_bytes", name="get")
+@config.verb(name="get")
 def get_setting(app: App, name: str = argument(shell_complete=complete_setting)) -> None:
     """Print the value of a setting."""
     if name not in settings.NAMES:
@@ -100,7 +89,7 @@ def get_setting(app: App, name: str = argument(shell_complete=complete_setting))
     click.echo(getattr(_current_settings(app), name))
 
 
-@verb("lakelog config set seal=inline rotate_bytes=64MB", name="set")
+@config.verb(name="set")
 def set_settings(
     app: App,
     pairs: tuple[str, ...] = argument(
@@ -116,13 +105,11 @@ def set_settings(
         app.say(f"{name} = {getattr(changed, name)}")
 
 
-config.add_command(get_setting)
-config.add_command(set_settings)
 # A group is no `verb`, so it has to get the global options here.
 config.params += everywhere()
 
 
-@verb('eval "$(lakelog completion bash)"')
+@verb()
 def completion(app: App, shell: str = argument(type=click.Choice(_SHELLS))) -> None:
     """Print the completion script for a shell.
 

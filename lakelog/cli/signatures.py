@@ -28,10 +28,7 @@ _SHORT = 16
 _PROOF_MAX = 1 << 28
 
 
-@verb("""
-    lakelog key generate ~/.keys/lake --comment "release key of the paper"
-    lakelog key show ~/.keys/lake.pub
-""")
+@verb()
 def key(
     app: App,
     action: str = argument(type=click.Choice(["generate", "show"])),
@@ -59,10 +56,7 @@ def key(
     emit_record(record, target, lambda: line)
 
 
-@verb("""
-    lakelog sign v1 --key ~/.keys/lake
-    lakelog sign v1 --key ~/.keys/lake --expires 365d
-""")
+@verb()
 def sign(
     app: App,
     ref: str = argument(shell_complete=complete_ref),
@@ -86,10 +80,7 @@ def sign(
         emit_record(_statement_record(statement), target, lambda: f"{statement.root}\n")
 
 
-@verb("""
-    lakelog prove order-4711 --at v1 -o order-4711.proof
-    lakelog prove --seq 1234 --at v1
-""")
+@verb()
 def prove(
     app: App,
     id: str | None = argument("[EVENT_ID]", required=False),
@@ -128,9 +119,7 @@ def prove(
     app.say(f"wrote {output}: the event is in {signed_target}")
 
 
-@verb("""
-    lakelog check-proof order-4711.proof --signed-by lake.pub
-""")
+@verb()
 def check_proof(
     app: App,
     path: str = argument("FILE", type=click.Path()),

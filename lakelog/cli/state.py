@@ -67,12 +67,7 @@ _SAVED = _retention(
 _CLEANED = _retention(argument("N", type=click.IntRange(0)))
 
 
-@verb_group("""
-    lakelog state save --dir /var/lib/app
-    lakelog state list
-    lakelog state restore state-20261120-031500
-    lakelog state restore --undo
-""")
+@verb_group()
 def state() -> None:
     """Save state directories, and restore them.
 
@@ -81,11 +76,7 @@ def state() -> None:
     """
 
 
-@state.verb("""
-    lakelog state save --dir /var/lib/app
-    lakelog state save before-upgrade --dir app=/var/lib/app --dir etc=/etc/app
-    STATE_DIRECTORY=/var/lib/app lakelog state save
-""")
+@state.verb()
 def save(
     app: App,
     name: str | None = argument(required=False),
@@ -140,7 +131,7 @@ def save(
     emit_record(record, target, lambda: f"{line}; {size(result.written)} written\n")
 
 
-@state.verb("lakelog state list --json")
+@state.verb()
 def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the states, newest first."""
     with app.open() as lake:
@@ -149,7 +140,7 @@ def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     emit(of_records([_record(entry) for entry in states], _LIST), target, table)
 
 
-@state.verb("lakelog state info latest")
+@state.verb()
 def info(
     app: App,
     name: str = argument(default="latest", shell_complete=complete_ref),
@@ -174,10 +165,7 @@ def info(
     emit(of_records(rows, _INFO), target, of_records(table))
 
 
-@state.verb("""
-    lakelog state restore "$(lakelog state latest)"
-    lakelog state latest --from ANY
-""")
+@state.verb()
 def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) -> None:
     """Print the name of the newest state of this machine."""
     with app.open() as lake:
@@ -189,11 +177,7 @@ def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) ->
         emit_record(_record(entry), target, lambda: f"{entry.name}\n")
 
 
-@state.verb("""
-    lakelog state clean 7 -m "the disk is small"
-    lakelog state clean 7 --keep-weekly 8 --keep-monthly 12
-    lakelog state clean 3 --from ANY --dry-run
-""")
+@state.verb()
 def clean(
     app: App,
     retention: Retention = _CLEANED,
@@ -219,7 +203,7 @@ def clean(
     emit_record({"deleted": names}, target, lambda: f"{verb} {many(len(names), 'state')}\n")
 
 
-@state.verb("lakelog state diff state-20261120-031500 latest")
+@state.verb()
 def diff(
     app: App,
     a: str = argument(shell_complete=complete_ref),
@@ -247,7 +231,7 @@ def diff(
     emit(of_records(rows, _DIFF), target, of_records(table, _DIFF))
 
 
-@state.verb("lakelog state cat latest app/config.json")
+@state.verb()
 def cat(
     app: App, name: str = argument(shell_complete=complete_ref), path: str = argument()
 ) -> None:
@@ -260,7 +244,7 @@ def cat(
             sys.stdout.buffer.write(chunk)
 
 
-@state.verb("lakelog state scripts bin/")
+@state.verb()
 def scripts(
     app: App, directory: str = argument("[DIR]", default=".", type=click.Path(file_okay=False))
 ) -> None:

@@ -30,13 +30,7 @@ OF_MACHINE = option(
 )
 
 
-@verb("""
-    lakelog state restore state-20261120-031500
-    lakelog state restore latest --to /tmp/look
-    lakelog state restore latest app/config.json app/data
-    lakelog state restore latest --from ANY --to /var/lib/app
-    lakelog state restore --undo --yes
-""")
+@verb(group="state")
 def restore(
     app: App,
     name: str | None = argument(required=False, shell_complete=complete_ref),

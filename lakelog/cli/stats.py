@@ -23,11 +23,7 @@ _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20
 
 
-@verb("""
-    lakelog stats
-    lakelog stats --columns
-    lakelog stats --at v1 --json
-""")
+@verb()
 def stats(
     app: App,
     columns: bool = flag("--columns", "Bytes of each column in the segments."),

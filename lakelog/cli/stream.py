@@ -12,12 +12,7 @@ from lakelog.event.exact import parse_value
 from lakelog.render.formats import of_records
 
 
-@verb("""
-    lakelog stream order-17
-    lakelog stream order-17 --after 3 --json
-    lakelog stream order-17 --at v1
-    lakelog append --expect order-17=4 type=paid subject=order-17
-""")
+@verb()
 def stream(
     app: App,
     subject: str = argument("SUBJECT"),

@@ -30,11 +30,7 @@ def complete_subscription(ctx: click.Context, _: click.Parameter, prefix: str) -
 NAME = argument(shell_complete=complete_subscription)
 
 
-@verb_group("""
-    lakelog subscriptions run mail --to-command ./send-mail
-    lakelog subscriptions list
-    lakelog subscriptions reset mail --from end
-""")
+@verb_group()
 def subscriptions() -> None:
     """Hand each event to a program once, those that are there and then live ones.
 
@@ -43,14 +39,7 @@ def subscriptions() -> None:
     """
 
 
-@subscriptions.verb(
-    """
-    lakelog subscriptions run mail --to-command ./send-mail
-    lakelog subscriptions run bills --where "type = 'order'" --to-command ./bill --append
-    lakelog subscriptions run load --to-command ./load --batch 5000 --once
-""",
-    name="run",
-)
+@subscriptions.verb(name="run")
 def run_subscription(
     app: App,
     name: str = NAME,
@@ -92,13 +81,7 @@ def run_subscription(
     app.say(f"{name}: handled {many(count, 'event')}")
 
 
-@subscriptions.verb(
-    """
-    lakelog subscriptions list
-    lakelog subscriptions list --json
-""",
-    name="list",
-)
+@subscriptions.verb(name="list")
 def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
     """List subscriptions, and how far each is behind."""
     with app.open() as lake:
@@ -106,13 +89,7 @@ def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
     emit(of_records([dataclasses.asdict(status) for status in statuses]), target)
 
 
-@subscriptions.verb(
-    """
-    lakelog subscriptions reset mail
-    lakelog subscriptions reset mail --from end
-""",
-    name="reset",
-)
+@subscriptions.verb(name="reset")
 def reset_subscription(
     app: App,
     name: str = NAME,
@@ -126,7 +103,7 @@ def reset_subscription(
     app.say(f"{name} goes on from {start}")
 
 
-@subscriptions.verb("lakelog subscriptions remove mail", name="remove")
+@subscriptions.verb(name="remove")
 def remove_subscription(app: App, name: str = NAME) -> None:
     """Remove NAME; processes that run it end."""
     with app.open() as lake:
@@ -134,13 +111,7 @@ def remove_subscription(app: App, name: str = NAME) -> None:
     app.say(f"{name} removed")
 
 
-@subscriptions.verb(
-    """
-    lakelog subscriptions dead mail
-    lakelog subscriptions dead mail --retry ./send-mail
-""",
-    name="dead",
-)
+@subscriptions.verb(name="dead")
 def show_dead(
     app: App,
     name: str = NAME,

@@ -102,16 +102,7 @@ _PLAN = combined(
 """The options of which a verb gets a plan whose target is still to be set."""
 
 
-@verb("""
-    lakelog sync sqlite:events.db --once
-    lakelog sync postgresql://app@db/logs --every 5s
-    lakelog sync duckdb:errors.duckdb --table errors \\
-        --query "SELECT time, message FROM events WHERE level = 'ERROR'"
-    lakelog sync --config syncs.toml --metrics /run/metrics/lakelog.prom
-    lakelog sync postgresql://db/logs --print-unit > sync.service
-    lakelog sync status postgresql://app@db/logs
-    lakelog sync check postgresql://app@db/logs --repair
-""")
+@verb()
 def sync(
     app: App,
     arguments: tuple[str, ...] = argument(

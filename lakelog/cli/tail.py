@@ -46,14 +46,7 @@ _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "
 _DATA = following.COLUMNS.index("data")
 
 
-@verb("""
-    lakelog tail
-    lakelog tail -f -n 0
-    lakelog tail --since 2h
-    lakelog tail -f --where "level IN ('ERROR', 'FATAL')"
-    lakelog tail -n 100 --where "type = 'FAIL'" --json | jq .data
-    FORCE_COLOR=1 lakelog tail -n 1000 --format lines | less -R
-""")
+@verb()
 def tail(
     app: App,
     follow: bool = flag("-f, --follow", "Show new events as they come, until Ctrl-C."),

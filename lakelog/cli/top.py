@@ -49,12 +49,7 @@ ONCE = flag("--once", "Print one frame; also without a terminal.")
 SYNC = option("--sync TARGET", "Also show how far this sync target is behind.", multiple=True)
 
 
-@verb("""
-    lakelog top
-    lakelog top --once
-    lakelog top --at v1
-    lakelog top --every 5s --sync postgresql://app@db/logs
-""")
+@verb()
 def top(
     app: App,
     every: float = EVERY,
@@ -71,10 +66,7 @@ def top(
     _show(app, every, once, at, targets, lambda _: ())
 
 
-@verb("""
-    lakelog dashboard --db lake
-    lakelog dashboard --db lake --once
-""")
+@verb()
 def dashboard(
     app: App,
     db: str | None = option("--db PATH", "The lake; the same as --lake.", type=click.Path()),

@@ -19,12 +19,7 @@ _TYPE = 14
 _TOGETHER = 1_000
 
 
-@verb("""
-    lakelog trace 4bf92f3577b34da6a3ce929d0e0e4736
-    lakelog trace order-17
-    lakelog trace order-17 --json
-    lakelog trace order-17 --at v1
-""")
+@verb()
 def trace(
     app: App,
     id: str = argument("ID"),

@@ -19,12 +19,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.render.formats import of_records
 
 
-@verb_group("""
-    lakelog train init messages -o chat.toml
-    lakelog train export chat.toml -o chat/
-    lakelog train check chat/ --against older/
-    lakelog train where user-17
-""")
+@verb_group()
 def train() -> None:
     """Build training sets whose splits cannot leak, and check that they do not.
 
@@ -34,10 +29,7 @@ def train() -> None:
     """
 
 
-@train.verb("""
-    lakelog train init text > text.toml
-    lakelog train init decision -o decisions.toml
-""")
+@train.verb()
 def init(
     app: App,
     kind: str = argument("SHAPE", type=click.Choice(sets.Recipe.SHAPES), default="text"),
@@ -57,10 +49,7 @@ def init(
     app.say(f"wrote {out}; next: lakelog train export {out} -o {name}/")
 
 
-@train.verb("""
-    lakelog train export chat.toml -o chat/
-    lakelog train export chat.toml -o chat/ --json
-""")
+@train.verb()
 def export(
     app: App,
     recipe: str = argument("RECIPE.toml", type=click.Path()),
@@ -122,10 +111,7 @@ def _report_leaks(app: App, certificate: sets.Certificate) -> None:
     app.say("no leak found")
 
 
-@train.verb("""
-    lakelog train check chat/
-    lakelog train check chat/ --against chat-of-last-month/
-""")
+@train.verb()
 def check(
     app: App,
     path: str = argument("DIR", type=click.Path()),
@@ -164,10 +150,7 @@ def _words_of(certificate: sets.Certificate) -> str:
     return "\n".join([*lines, total, ""])
 
 
-@train.verb("""
-    lakelog train rebuild chat/
-    lakelog train rebuild chat/ --logical --keep again/
-""")
+@train.verb()
 def rebuild(
     app: App,
     path: str = argument("DIR", type=click.Path()),
@@ -207,9 +190,7 @@ def _words_of_rebuild(result: sets.RebuildResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-@train.verb("""
-    lakelog train list
-""")
+@train.verb()
 def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the exports of this lake, oldest first.
 
@@ -237,9 +218,7 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-@train.verb("""
-    lakelog train diff chat-october/ chat-november/
-""")
+@train.verb()
 def diff(
     app: App,
     a: str = argument("DIR", type=click.Path()),
@@ -267,10 +246,7 @@ def _words_of_diff(comparison: sets.ExportDiff) -> str:
     return "\n".join(lines) + "\n"
 
 
-@train.verb("""
-    lakelog train where user-17
-    lakelog train where 4f8c2d1e
-""")
+@train.verb()
 def where(app: App, wanted: str = argument("EVENT|SUBJECT"), target: OutputTarget = OUTPUT) -> None:
     """List the exports that hold an event or a subject.
 

@@ -33,10 +33,7 @@ _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
 
 
-@verb("""
-    lakelog views
-    lakelog views --at v1 --json
-""")
+@verb()
 def views(
     app: App,
     at: str | None = state_option("List the views of a tag, branch or time."),
@@ -53,13 +50,7 @@ def views(
     emit(of_records(records, _LISTED), target, of_records(table))
 
 
-@verb("""
-    lakelog view status
-    lakelog view throughput --param bucket=30m --param type=FAIL
-    lakelog view errors --since 1d --at v1 --json
-    lakelog view create busiest busiest.sql
-    lakelog view show busiest; lakelog view drop busiest
-""")
+@verb()
 def view(
     app: App,
     arguments: tuple[str, ...] = argument(

@@ -120,14 +120,7 @@ _PLAN = combined(
 )
 
 
-@verb("""
-    lakelog watch /var/log/app
-    lakelog watch logs --pattern '*.log' --pattern '*.jsonl'
-    lakelog watch logs --backup-dir /backup/logs --remove-processed
-    lakelog watch logs --redis-url redis://localhost
-    lakelog watch --status
-    lakelog watch /var/log/app --print-unit > lakelog.service
-""")
+@verb()
 def watch(
     app: App,
     roots: tuple[str, ...] = argument("DIR...", nargs=-1, type=click.Path()),

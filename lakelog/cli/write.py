@@ -28,11 +28,7 @@ REPORTED_MAX = 5
 _SHOWN_BY = "SELECT * FROM quarantine shows them"
 
 
-@verb("""
-    lakelog init
-    lakelog init flights
-    lakelog init --setting seal=inline --setting rotate_bytes=64MB
-""")
+@verb()
 def init(
     app: App,
     path: str | None = argument("[DIR]", required=False, type=click.Path()),
@@ -53,13 +49,7 @@ def init(
     app.say(f"created a lake at {store.paths.root}")
 
 
-@verb("""
-    app | lakelog append
-    lakelog append < events.jsonl
-    lakelog append --type tweet < twitter.json
-    lakelog append type=deploy data.version=3 message="to production"
-    lakelog append --expect order-17=4 type=paid subject=order-17
-""")
+@verb()
 def append(
     app: App,
     pairs: tuple[str, ...] = argument("[KEY=VALUE]...", nargs=-1),

@@ -10,7 +10,7 @@ from lakelog.event.types import JsonObject
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect, Scale
 from lakelog.formats.format import EventMembers
-from lakelog.formats.tables import path_beside, read_tables
+from lakelog.runtime.tables import tables_beside
 
 _SCALES: dict[str, Scale] = {
     "otel": dialect.OTEL,
@@ -63,8 +63,7 @@ def _dialect(name: str, members: JsonObject) -> Dialect:
 
 
 LINES = tuple(
-    _dialect(name, members)
-    for name, members in read_tables(path_beside(__file__, "dialects.toml")).items()
+    _dialect(name, members) for name, members in tables_beside(__file__, "dialects.toml").items()
 )
 """All of them; of those that fit equally well the first is taken."""
 NAMED = {form.NAME: form for form in LINES}

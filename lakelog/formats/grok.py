@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidSetting
-from lakelog.formats.tables import path_beside, read_tables
 from lakelog.runtime.closest import closest
+from lakelog.runtime.tables import tables_beside
 
 
 @functools.cache
 def built_in() -> dict[str, str]:
     """The patterns that can be named; a user's own of the same name goes before."""
-    patterns = read_tables(path_beside(__file__, "grok.toml"))
+    patterns = tables_beside(__file__, "grok.toml")
     return {name: "".join(lines) for name, lines in patterns.items()}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from lakelog.errors import InvalidSetting
 from lakelog.formats.pattern import MONTH, REQUEST, STATUS, Pattern
 from lakelog.formats.pattern_format import PatternFormat
-from lakelog.formats.tables import path_beside, read_tables
+from lakelog.runtime.tables import tables_beside
 
 _TOKEN = re.compile(
     r"%%|%[<>!,\d]*(?:\{(?P<of>[^}]*)\})?(?P<mark>\^t[io]|[A-Za-z])|\$(?:\{(\w+)\}|(?P<name>\w+))"
@@ -53,7 +53,7 @@ class _Expansion:
 @functools.cache
 def _table() -> dict[str, Any]:
     """The names of what directives and variables stand for."""
-    return read_tables(path_beside(__file__, "logformat.toml"))
+    return tables_beside(__file__, "logformat.toml")
 
 
 def form(log_format: str) -> PatternFormat:

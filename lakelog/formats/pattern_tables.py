@@ -43,8 +43,8 @@ from lakelog.formats.pattern import (
     graded,
 )
 from lakelog.formats.pattern_format import UNTIMED_SCORE, PatternFormat, program
-from lakelog.formats.tables import read_tables
 from lakelog.formats.zones import TZ
+from lakelog.runtime.tables import tables_beside
 
 _FRAGMENTS = {
     "clock": CLOCK,
@@ -79,9 +79,9 @@ _RANGE = re.compile(r"(.*?)(\d+)\.\.(\d+)")
 _LISTS = ("numbers", "dashes", "quoted", "doubled")
 
 
-def read_table(path: str) -> tuple[PatternFormat, ...]:
+def read_table(name: str) -> tuple[PatternFormat, ...]:
     """Return the formats that a table declares."""
-    tables = read_tables(path)
+    tables = tables_beside(__file__, name)
     fragments = _with_fragments(_FRAGMENTS, tables.pop("fragments", {}))
     return tuple(_format(name, table, fragments) for name, table in tables.items())
 

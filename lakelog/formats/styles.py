@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lakelog.formats.pattern_tables import read_table
-from lakelog.formats.tables import path_beside
 
-PROGRAMS = read_table(path_beside(__file__, "programs.toml"))
+PROGRAMS = read_table("programs.toml")
 """Those of single programs; no two are sure of the same line."""
-ACCESS, SYSLOG, TRAFFIC, RUNTIME, _APPLOG = read_table(path_beside(__file__, "styles.toml"))
+ACCESS, SYSLOG, TRAFFIC, RUNTIME, _APPLOG = read_table("styles.toml")
 APPLOG = replace(_APPLOG, rivals=PROGRAMS)

@@ -6,9 +6,9 @@ word stays in the event's `data`, so that it can be seen.
 
 from __future__ import annotations
 
-from lakelog.formats.tables import path_beside, read_tables
+from lakelog.runtime.tables import tables_beside
 
-_TABLE = read_tables(path_beside(__file__, "zones.toml"))
+_TABLE = tables_beside(__file__, "zones.toml")
 ZONES: dict[str, str] = _TABLE["offsets"]
 """Abbreviations of zones that mean one offset."""
 SEVERAL: tuple[str, ...] = tuple(_TABLE["several"])

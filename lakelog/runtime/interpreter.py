@@ -12,13 +12,9 @@ def is_startable() -> bool:
     return "python" in os.path.basename(sys.executable or "")
 
 
-def search_path() -> str:
-    """The PYTHONPATH by which a child finds the package, which may come from a path that only
-    `sys.path` has."""
-    package = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-
-
 def environment() -> dict[str, str]:
-    """The environment of this process for a child, which finds the package."""
-    return {**os.environ, "PYTHONPATH": search_path()}
+    """The environment of this process for a child, whose PYTHONPATH finds the package: it may come
+    from a path that only `sys.path` has."""
+    package = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}

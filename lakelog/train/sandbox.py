@@ -50,7 +50,7 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
 def _run(request: JsonMap) -> subprocess.CompletedProcess[bytes]:
     # Threads and arenas that are created in advance count against the memory limit of the child.
     variables = {
-        "PYTHONPATH": interpreter.search_path(),
+        "PYTHONPATH": interpreter.environment()["PYTHONPATH"],
         "OPENBLAS_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "MALLOC_ARENA_MAX": "2",

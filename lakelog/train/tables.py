@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os.path
 import re
-import tomllib
 from typing import Any
+
+from lakelog.runtime.tables import tables_beside
 
 JsonMap = dict[str, Any]
 """An object as JSON or TOML has it: a manifest, facts on an export, a section of a recipe."""
@@ -17,8 +17,7 @@ _REFERENCE = re.compile(r"%\{(\w+)\}")
 @functools.cache
 def read_table(name: str) -> JsonMap:
     """Return what a file beside this module holds."""
-    with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
-        return tomllib.load(file)
+    return tables_beside(__file__, name)
 
 
 def invert(lists: dict[str, list[str]]) -> dict[str, str]:

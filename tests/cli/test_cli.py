@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog.cli import MODULES, SECTIONS, cli, sample
+from lakelog.cli import MODULES, SECTIONS, app, cli, sample
 from lakelog.cli import demo as tour
+from lakelog.runtime.tables import tables_beside
 from tests.support.cli import answer, flip, lines, run, segments
 from tests.support.tree import ROOT
 
@@ -136,6 +137,20 @@ def test_help_of_a_verb_fits_and_has_examples(tmp_path: Path, verb: str) -> None
     assert max(map(len, shown.splitlines())) <= 80
     assert "..." not in shown.partition("Commands:")[2]  # a summary that is cut short
     assert "lakelog" in shown.split("Examples:")[1]
+
+
+def test_every_verb_and_no_other_has_examples() -> None:
+    """Each verb, and each verb of a group, has its examples; none are of a verb that is gone."""
+
+    def paths(command: click.Command, path: str) -> list[str]:
+        below = command.commands.items() if isinstance(command, click.Group) else ()
+        return [path, *(found for name, verb in below for found in paths(verb, f"{path} {name}"))]
+
+    context = click.Context(cli)
+    commands = [(verb, cli.get_command(context, verb)) for verb in VERBS]
+    shared = {"omega rollback", "omega list-revisions", "omega rollout-status"}
+    verbs = {path for verb, command in commands if command for path in paths(command, verb)}
+    assert verbs - shared == set(tables_beside(app.__file__, "examples.toml"))
 
 
 def test_the_version_is_the_package_s(lake: Path) -> None:

@@ -50,13 +50,13 @@ def test_each_hint_names_verbs_that_are_there() -> None:
     """A hint never sends to a verb or option that does not exist."""
     with_context = cli.make_context("lakelog", ["stats"])
     verbs = set(cli.list_commands(with_context))
-    for hint in exits.OTHER_WORDS.values():
+    for hint in exits.hints()["verbs"].values():
         first = hint.replace(",", " ").split()[0]
         assert first in verbs or first == "--branch", hint
-    for (verb, option), _ in exits.ELSEWHERE.items():
+    for verb, options in exits.hints()["options"].items():
         command = cli.get_command(with_context, verb)
         assert command is not None
-        assert all(option not in p.opts for p in command.params)
+        assert all(not options.keys() & set(p.opts) for p in command.params)
 
 
 @pytest.mark.parametrize("verb", ["sql", "export", "log", "diff"])

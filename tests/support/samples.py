@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import functools
 import json
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.formats.tables import read_tables
 from tests.support.tree import ROOT
 from tests.support.two_ways import parsed
 
@@ -73,7 +73,7 @@ def all_samples() -> tuple[Sample, ...]:
     return tuple(
         _sample(name, number, table)
         for path in sorted((ROOT / "lakelog/formats/samples").glob("*.toml"))
-        for name, tables in read_tables(str(path)).items()
+        for name, tables in tomllib.loads(path.read_text()).items()
         for number, table in enumerate(tables)
     )
 

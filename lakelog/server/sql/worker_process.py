@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import signal
 import sys
 
@@ -19,7 +18,7 @@ from lakelog.store import disk
 _BUFFER = 1 << 20
 """Bytes of an answer that wait in the server; a process that is ahead of its client waits."""
 _START_SECONDS = 30.0
-_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT")
+_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT", "PYTHONPATH")
 """Of the environment, which may hold secrets, a query process gets no more."""
 
 
@@ -35,7 +34,6 @@ class WorkerProcess:
     async def start(cls, root: str, branch: str, limits: QueryLimits) -> WorkerProcess:
         """Start one, and wait until it is ready. Raises QueryRefused."""
         variables = {
-            "PYTHONPATH": interpreter.search_path(),
             # What is allocated in advance counts against the memory limit, and threads that there
             # are before the process binds itself would stay free.
             "OPENBLAS_NUM_THREADS": "1",
@@ -43,13 +41,14 @@ class WorkerProcess:
             "ARROW_DEFAULT_MEMORY_POOL": "system",
             "MALLOC_ARENA_MAX": "2",
         }
+        environment = interpreter.environment()
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "lakelog.server.sql.worker"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env={**{n: os.environ[n] for n in _PASSED if n in os.environ}, **variables},
+                env={n: environment[n] for n in _PASSED if n in environment} | variables,
                 start_new_session=True,  # Ctrl-C is for the server
                 limit=_BUFFER,
             )
