@@ -32,6 +32,7 @@ from benchmarks import (
     seal,
     start,
     state,
+    streams,
     sync,
     train,
     transfer,
@@ -46,6 +47,8 @@ from benchmarks.report import Row
 BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "append": append.batched,
     "single": append.single,
+    "streams": streams.expected,
+    "recorders": streams.recorders,
     "processes": append.processes,
     "history": history.rewinds,
     "together": history.together,

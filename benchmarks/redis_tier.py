@@ -25,7 +25,8 @@ from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import RecentEntries
-from tests.support.redis_server import BINARY, RedisServer, running
+from tests.support.redis_server import RedisServer, running
+from tests.support.requirements import find
 
 _SOURCES, _LOOKS, _LATEST = 1000, 2000, 100
 _LINE = (
@@ -36,7 +37,7 @@ _LINE = (
 
 def rates(scale: Scale) -> list[Row]:
     """Watch with and without Redis; look up; rebuild."""
-    if BINARY is None or find_spec("redis") is None:
+    if find("redis-server") is None or find_spec("redis") is None:
         return [Row("recent entries in Redis", "", [], note="no redis-server or no redis-py")]
     with directory() as root, running(RedisServer(root / "redis")) as server:
         (root / "logs").mkdir()

@@ -17,7 +17,8 @@ from benchmarks.measure import Scale, directory
 from benchmarks.report import Row, Target
 from lakelog.lake import Lake
 from lakelog.sync.sync import sync
-from tests.support.sync_places import BIN, admin, postgres_server
+from tests.support.requirements import find
+from tests.support.sync_places import admin, postgres_server
 
 _EXECUTED = 20
 """executemany gets this part of the rows: it is that much slower to wait for."""
@@ -30,7 +31,7 @@ def rates(scale: Scale) -> list[Row]:
     with directory() as root, contextlib.ExitStack() as stack:
         lake = stack.enter_context(_lake(root, scale.bulk))
         url = ""
-        if find_spec("adbc_driver_postgresql") and (BIN / "initdb").exists():
+        if find_spec("adbc_driver_postgresql") and find("initdb"):
             url = stack.enter_context(postgres_server()).url()
         for number in range(min(scale.rounds, 3)):
             figures["SQLite"].append(_rate(lake, f"sqlite:{root}/{number}.db"))

@@ -37,7 +37,8 @@ ORDER = {
         formats render search query patterns views trace streams ingest export pinned subscriptions
         lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
         forecasts train proofs deploy remotes state rollback sync recent consume replay decisions
-        folds alerts top compat server cli notebook""",
+        folds eventsourcing alerts top compat server cli notebook""",
+    "eventsourcing": "recorders",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",

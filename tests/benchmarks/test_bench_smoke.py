@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from benchmarks import (
     older,
     report,
     seal,
+    streams,
     views,
 )
 from benchmarks.report import Row, Target
@@ -36,6 +39,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         append.batched,
         append.single,
+        streams.expected,
+        streams.recorders,
         history.rewinds,
         ingest.rate,
         seal.identities,
@@ -49,6 +54,13 @@ def test_a_benchmark_gives_rows_with_figures(benchmark: object) -> None:
     rows = benchmark(measure.TINY)
     assert all(min(row.ours) > 0 for row in rows)
     assert max(map(len, report.plain(rows).splitlines())) <= 80
+
+
+def test_every_benchmark_is_listed_by_name() -> None:
+    """`make bench` starts: nothing that any of the benchmarks imports has moved away."""
+    command = [sys.executable, "-m", "benchmarks", "--help"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(name in printed for name in ("recorders", "redis", "sync"))
 
 
 @pytest.mark.thorough
