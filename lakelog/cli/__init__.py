@@ -200,10 +200,7 @@ Examples:
 def _set_globals(
     ctx: click.Context,
     lake: str = option(
-        "--lake DIR",
-        "The lake's directory; ./lake by default.",
-        type=click.Path(),
-        default=DEFAULT_LAKE,
+        "--lake DIR", "The lake's directory; ./lake by default.", default=DEFAULT_LAKE
     ),
     branch: str = option(
         "--branch NAME",

@@ -48,13 +48,9 @@ OPTIONS = combined(
     AgainstOptions,
     command=option("--against COMMAND", "Compare COMMAND's answers with the recorded ones."),
     are_calls=flag("--calls", "With --against: calls of models, not decisions."),
-    by=option(
-        "--by NAME", "With --against: match contexts by this member; repeatable.", multiple=True
-    ),
+    by=option("--by NAME", "With --against: match contexts by this member; repeatable."),
     reward=option("--reward SQL", "With --against: what an outcome is worth; reward by default."),
-    pairs=option(
-        "--pairs FILE", "With --against: write preference pairs to FILE.", type=click.Path()
-    ),
+    pairs=option("--pairs FILE", "With --against: write preference pairs to FILE."),
     patience=option(
         "--timeout SECONDS",
         "With --against: how long an answer may take.",

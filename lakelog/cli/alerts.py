@@ -87,7 +87,7 @@ class _WaitParam(SpanParam):
 _RULE = combined(
     _rule,
     name=argument(),
-    query=argument("[SQL]", required=False),
+    query=argument("[SQL]"),
     spans=combined(
         _spans,
         every=option("--every TIME", "How often it is asked.", type=SpanParam(), shown="1m"),
@@ -123,13 +123,11 @@ _RULE = combined(
             type=click.Choice(CLOCKS),
         ),
     ),
-    above=option("--above N", "Fire where the value is above N.", type=float),
-    below=option("--below N", "Fire where the value is below N.", type=float),
-    labels_by=option(
-        "--by COLUMN", "A column that tells alerts apart; by default all texts.", multiple=True
-    ),
-    labels=option("--label NAME=VALUE", "A label of all its alerts.", multiple=True),
-    sinks=option("--to RECEIVER", "Who is told; log by default.", multiple=True),
+    above=option("--above N", "Fire where the value is above N."),
+    below=option("--below N", "Fire where the value is below N."),
+    labels_by=option("--by COLUMN", "A column that tells alerts apart; by default all texts."),
+    labels=option("--label NAME=VALUE", "A label of all its alerts."),
+    sinks=option("--to RECEIVER", "Who is told; log by default."),
 )
 
 
@@ -210,9 +208,9 @@ def remove(app: App, name: str = NAME) -> None:
 @alerts.verb()
 def silence(
     app: App,
-    matchers: tuple[str, ...] = argument("MATCHER", nargs=-1),
+    matchers: tuple[str, ...] = argument("MATCHER"),
     span: float | None = option("--for TIME", "How long.", type=SpanParam()),
-    comment: str = option("-m, --message TEXT", "Why.", default=""),
+    comment: str = option("-m, --message TEXT", "Why."),
     ended: str | None = option("--end ID", "End the silence of this id now."),
 ) -> None:
     """Tell nobody of alerts whose labels match.
@@ -267,9 +265,7 @@ def try_rule(
 def run(
     app: App,
     once: bool = flag("--once", "Ask what is due, tell receivers, then exit; for cron."),
-    site: str = option(
-        "--site URL", "Address of the server that shows the lake, for links.", default=""
-    ),
+    site: str = option("--site URL", "Address of the server that shows the lake, for links."),
 ) -> None:
     """Evaluate the rules and tell receivers, until Ctrl-C.
 

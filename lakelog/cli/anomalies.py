@@ -108,9 +108,7 @@ def score(
     file: str = argument("FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),
     time_column: str = option("--time COLUMN", "The column of times.", shown="timestamp"),
     value_column: str = option("--value COLUMN", "The column of values.", shown="value"),
-    output: str | None = option(
-        "-o, --output FILE", "Write to FILE atomically.", type=click.Path()
-    ),
+    output: str | None = option("-o, --output FILE", "Write to FILE atomically."),
 ) -> None:
     """Add a column anomaly_score to a series in CSV.
 

@@ -41,14 +41,11 @@ _NAME_MAX = 20
 @verb()
 def audit(
     app: App,
-    sources: tuple[str, ...] = argument("[SOURCE]...", nargs=-1, type=click.Path()),
+    sources: tuple[str, ...] = argument("[SOURCE]...", type=click.Path()),
     label: str | None = option("--source NAME", "The --source they were ingested with."),
     form: str | None = option("--as", "The --format they were ingested with.", type=InputFormat()),
     folders: tuple[str, ...] = option(
-        "--backup-dir DIR",
-        "Where backups of removed files are, if the lake does not know it.",
-        multiple=True,
-        type=click.Path(),
+        "--backup-dir DIR", "Where backups of removed files are, if the lake does not know it."
     ),
     target: OutputTarget = OUTPUT,
 ) -> None:

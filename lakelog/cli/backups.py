@@ -46,7 +46,6 @@ def backup_options(directory: str | None = None) -> Any:
             "Copy each file that changed to DIR, with the time in its name.",
             default=directory,
             show_default=directory is not None,
-            type=click.Path(),
         ),
         backup_interval=option(
             "--backup-interval SECONDS",
@@ -114,12 +113,10 @@ def option_words(plan: BackupPlan | None) -> list[str]:
 def backups(
     app: App,
     action: str = argument(type=click.Choice(["list", "verify", "restore"])),
-    names: tuple[str, ...] = argument("[FILE]...", nargs=-1, type=click.Path()),
+    names: tuple[str, ...] = argument("[FILE]...", type=click.Path()),
     folders: tuple[str, ...] = option(
         "--backup-dir DIR",
         "Where the backups are; by default, wherever this lake's files were backed up.",
-        multiple=True,
-        type=click.Path(),
     ),
     to: str | None = option("--to PATH", "Restore to this path, or into it.", type=click.Path()),
     force: bool = flag("--force", "Replace an existing file."),

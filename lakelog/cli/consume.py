@@ -33,7 +33,7 @@ def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 def consume(
     app: App,
     arguments: tuple[str, ...] = argument(
-        "[status] SOURCE", nargs=-1, required=True, shell_complete=complete_source
+        "[status] SOURCE", required=True, shell_complete=complete_source
     ),
     form: str | None = option(
         "--format", "The format of messages; detected by default.", type=InputFormat()

@@ -25,9 +25,7 @@ _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "source
 def dedupe(
     app: App,
     by: tuple[str, ...] = option(
-        "--by NAME",
-        "A column, data.FIELD, or content for all of an event; may be repeated.",
-        multiple=True,
+        "--by NAME", "A column, data.FIELD, or content for all of an event; may be repeated."
     ),
     keep: str = option(
         "--keep",

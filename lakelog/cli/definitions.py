@@ -150,11 +150,8 @@ def add_format(
     globs: tuple[str, ...] = option(
         "--for GLOB",
         "Files it is for, by name or by path; their rotated and compressed copies, too.",
-        multiple=True,
     ),
-    sources: tuple[str, ...] = option(
-        "--source NAME", "For files of this --source.", multiple=True
-    ),
+    sources: tuple[str, ...] = option("--source NAME", "For files of this --source."),
     overwrite: bool = flag("--replace", "Replace a format of that name."),
 ) -> None:
     """Add a format to the lake, for files by name or by --source.

@@ -50,15 +50,10 @@ _OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER
 def demo(
     app: App,
     path: str | None = option(
-        "--sample FILE",
-        "Use these JSON lines; by default, the demo generates 60,000 events.",
-        type=click.Path(),
+        "--sample FILE", "Use these JSON lines; by default, the demo generates 60,000 events."
     ),
     place: str | None = option(
-        "--lake DIR",
-        "Create the lake here, and keep it.",
-        type=click.Path(),
-        allow_from_autoenv=False,
+        "--lake DIR", "Create the lake here, and keep it.", allow_from_autoenv=False
     ),
     keep: bool = flag("--keep", "Keep the lake, as ./demo-lake."),
     is_served: bool = flag("--serve", "Then show it in a browser, until Ctrl-C."),

@@ -53,7 +53,6 @@ _DEPLOYMENT = combined(
     remote=option(
         "--remote URL",
         "Clone the lake from there onto a new volume, and push it there (Kubernetes).",
-        default="",
     ),
     secret=option("--secret NAME", "A Secret of variables that the remote needs.", default=""),
     push_schedule=option(
@@ -86,7 +85,7 @@ def render(
         "Which recipe; kubernetes by default, all with -o.",
         type=click.Choice((*deployments.KINDS, "all")),
     ),
-    out: str | None = option("-o, --output DIR", "Write files into DIR.", type=click.Path()),
+    out: str | None = option("-o, --output DIR", "Write files into DIR."),
 ) -> None:
     """Print Kubernetes manifests, or a Compose file.
 
@@ -142,7 +141,7 @@ def revisions(
 def rollback(
     app: App,
     name: str = argument(),
-    revision: int | None = argument(type=int, required=False),
+    revision: int | None = argument(),
     namespace: str = _NAMESPACE,
     context: str = _CONTEXT,
     timeout: int = _TIMEOUT,

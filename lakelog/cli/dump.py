@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import click
-
 from lakelog.cli.app import App, verb
 from lakelog.cli.backups import backup_options
 from lakelog.cli.input_formats import PATTERN
@@ -20,7 +18,6 @@ _PLAN = combined(
     patterns=option(
         "--pattern GLOB",
         "Names to follow; their rotated and compressed copies, too.",
-        multiple=True,
         shown=PATTERNS,
     ),
     form=PATTERN,
@@ -33,9 +30,7 @@ _PLAN = combined(
 @verb()
 def dump(
     app: App,
-    logs_dir: str = option(
-        "--logs-dir DIR", "The directory to watch.", shown=LOGS, type=click.Path()
-    ),
+    logs_dir: str = option("--logs-dir DIR", "The directory to watch.", shown=LOGS),
     plan: WatchPlan = _PLAN,
 ) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.

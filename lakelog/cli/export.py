@@ -39,7 +39,7 @@ def export(
         type=click.IntRange(1),
         default=SHARD_ROWS,
     ),
-    params: tuple[str, ...] = option("--param K=V", "Value of $K in the query.", multiple=True),
+    params: tuple[str, ...] = option("--param K=V", "Value of $K in the query."),
     at: str | None = state_option("Export a tag, branch, snapshot or time."),
     as_json: bool = flag("--json", "Report what was written, as JSON."),
 ) -> None:

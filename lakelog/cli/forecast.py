@@ -29,7 +29,7 @@ def forecast(
     metric: str = argument("METRIC"),
     every: str = option("--every SPAN", "Values by spans of this length.", shown="1h"),
     horizon: str = option("--horizon SPAN", "How far to look ahead.", shown="24h"),
-    limit: float | None = option("--full N", "Say when the metric reaches N.", type=float),
+    limit: float | None = option("--full N", "Say when the metric reaches N."),
     ref: str | None = state_option("As of a tag, branch, snapshot or time."),
     target: OutputTarget = OUTPUT,
 ) -> None:

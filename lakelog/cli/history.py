@@ -50,9 +50,7 @@ def log(
 
 @verb()
 def show(
-    app: App,
-    ref: str | None = argument(required=False, shell_complete=complete_ref),
-    target: OutputTarget = OUTPUT,
+    app: App, ref: str | None = argument(shell_complete=complete_ref), target: OutputTarget = OUTPUT
 ) -> None:
     """Describe one state of the lake: who made it, when, and what it holds.
 
@@ -76,7 +74,7 @@ def show(
 def diff(
     app: App,
     a: str = argument(shell_complete=complete_ref),
-    b: str | None = argument(required=False, shell_complete=complete_ref),
+    b: str | None = argument(shell_complete=complete_ref),
     exit_code: bool = flag("--exit-code", "Exit with 3 if the states differ."),
     with_behaviour: bool | None = option(
         "--behaviour/--no-behaviour",

@@ -45,7 +45,7 @@ _VARYING = re.compile(r"\b(byte|line|column|char|of|over|part) [\d,]+|'.*'")
 @verb()
 def ingest(
     app: App,
-    paths: tuple[str, ...] = argument("PATH...", nargs=-1, required=True, type=click.Path()),
+    paths: tuple[str, ...] = argument("PATH...", required=True, type=click.Path()),
     form: str | None = PATTERN,
     source: str | None = option(
         "--source NAME",

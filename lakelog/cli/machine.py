@@ -65,7 +65,7 @@ def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:
 
 
 @machine.verb()
-def adopt(app: App, id: str | None = argument(required=False), yes: bool = YES) -> None:
+def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
     """Be the machine ID from now on, with its states.
 
     Without ID, the one that this lake was copied from, if there is only one. Do so

@@ -44,17 +44,15 @@ _LISTED_MAX = 50
 @verb()
 def verify(
     app: App,
-    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    ref: str | None = argument(shell_complete=complete_ref),
     with_repair: bool = flag("--repair", "Repair what is damaged, after asking."),
     signed_by: tuple[str, ...] = option(
         "--signed-by KEY",
         "REF, or each tag, must be signed by this public key (or another one that is given).",
-        multiple=True,
     ),
     signed_in: tuple[str, ...] = option(
         "--signed-in ID",
         "Accept signatures made in the lake with this id, as those of a clone are.",
-        multiple=True,
     ),
     yes: bool = YES,
     target: OutputTarget = OUTPUT,
@@ -227,7 +225,7 @@ def retention(
 @verb()
 def expire(
     app: App,
-    message: str = option("-m, --message TEXT", "Why, for the log.", default=""),
+    message: str = option("-m, --message TEXT", "Why, for the log."),
     dry_run: bool = flag("--dry-run", "Only report what would be deleted."),
     yes: bool = YES,
     target: OutputTarget = OUTPUT,

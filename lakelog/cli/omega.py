@@ -42,13 +42,9 @@ def omega() -> None:
 def snapshot(
     app: App,
     container: str = argument(),
-    tag: str | None = argument(required=False),
-    others: tuple[str, ...] = option(
-        "--with CONTAINER", "One more container; repeatable.", multiple=True
-    ),
-    directories: tuple[str, ...] = option(
-        "--dir PATH", "One more directory of this host.", multiple=True
-    ),
+    tag: str | None = argument(),
+    others: tuple[str, ...] = option("--with CONTAINER", "One more container; repeatable."),
+    directories: tuple[str, ...] = option("--dir PATH", "One more directory of this host."),
     message: str = MESSAGE,
     no_pause: bool = flag("--no-pause", "Let the containers run meanwhile."),
     engine: str | None = _ENGINE,
@@ -110,9 +106,7 @@ def tag_snapshot(
 def verify_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),
-    signed_by: tuple[str, ...] = option(
-        "--signed-by KEY", "It must be signed by this public key.", multiple=True
-    ),
+    signed_by: tuple[str, ...] = option("--signed-by KEY", "It must be signed by this public key."),
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Compare every byte of a snapshot with its digests.
@@ -161,9 +155,9 @@ def push_snapshot(
 def restore_snapshot(
     app: App,
     id: str = argument(shell_complete=complete_ref),
-    name: str | None = argument(required=False),
-    options: tuple[str, ...] = argument("[-- OPTION...]", nargs=-1),
-    only: tuple[str, ...] = option("--container NAME", "Only this one of it.", multiple=True),
+    name: str | None = argument(),
+    options: tuple[str, ...] = argument("[-- OPTION...]"),
+    only: tuple[str, ...] = option("--container NAME", "Only this one of it."),
     replace: bool = flag("--replace", "Stop a container of that name, and rename it."),
     no_state: bool = flag("--no-state", "Leave the state directories as they are."),
     yes: bool = YES,

@@ -42,7 +42,7 @@ def oos() -> None:
 @oos.verb()
 def views(
     app: App,
-    path: str | None = argument(required=False, type=click.Path()),
+    path: str | None = argument(type=click.Path()),
     db: str | None = option("--db PATH", "The same as PATH.", type=click.Path()),
     view: str | None = option(
         "--view",
@@ -161,10 +161,7 @@ def process(
 def demo(
     app: App,
     results: str = option(
-        "--results FILE",
-        "Where the results are written, as JSON.",
-        shown=RESULTS,
-        type=click.Path(),
+        "--results FILE", "Where the results are written, as JSON.", shown=RESULTS
     ),
 ) -> None:
     """Use every component once, in a temporary directory.

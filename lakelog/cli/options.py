@@ -1,6 +1,10 @@
 """The arguments and options of verbs, declared as help shows them, where a verb takes them:
 
 def snapshot(app: App, message: str = option("-m, --message TEXT", "The message.")) -> None:
+
+Their types are those of the parameters: `int` and `float` are parsed, `tuple[str, ...]` may be
+given several times, a `str` is empty where an option is left out, and an argument may be left out
+that may be None. What stands for a FILE or a DIR is completed as one.
 """
 
 from __future__ import annotations
@@ -19,13 +23,21 @@ class Declaration:
     """An argument or option, which has the name of the parameter that it is the default of."""
 
     def __init__(
-        self, kind: type[click.Parameter], flags: tuple[str, ...], attributes: dict[str, Any]
+        self,
+        parameter_class: type[click.Parameter],
+        flags: tuple[str, ...],
+        attributes: dict[str, Any],
     ) -> None:
-        self.kind, self.flags, self.attributes = kind, flags, attributes
+        self.parameter_class, self.flags, self.attributes = parameter_class, flags, attributes
 
-    def parameters(self, name: str) -> list[click.Parameter]:
-        """Return it as click knows it."""
-        return [self.kind([name, *self.flags], **self.attributes)]
+    def parameters(self, name: str, annotation: str) -> list[click.Parameter]:
+        """Return it as click knows it, of a parameter with a name and an annotation."""
+        attributes = {**_attributes_of(self.parameter_class, annotation), **self.attributes}
+        if attributes.get("required") or attributes.get("is_flag"):
+            attributes.pop("default", None)
+        if attributes["metavar"] in ("FILE", "DIR"):
+            attributes.setdefault("type", click.Path())
+        return [self.parameter_class([name, *self.flags], **attributes)]
 
     def value(self, name: str, values: dict[str, object]) -> object:
         """Return what a verb gets, of all values by name."""
@@ -40,9 +52,11 @@ class Combination:
     ) -> None:
         self.combine, self.members = combine, members
 
-    def parameters(self, _: str) -> list[click.Parameter]:
+    def parameters(self, _: str, __: str) -> list[click.Parameter]:
         """Return them as click knows them."""
-        return [p for name, member in self.members.items() for p in member.parameters(name)]
+        declared = self.members.items()
+        types = _annotations(self.combine)
+        return [p for n, member in declared for p in member.parameters(n, types.get(n, ""))]
 
     def value(self, _: str, values: dict[str, object]) -> object:
         """Return what a verb gets, of all values by name."""
@@ -92,9 +106,33 @@ def bind(function: Callable[..., None]) -> tuple[Callable[..., None], list[click
     def run(app: object, **values: object) -> None:
         function(app, **{name: entry.value(name, values) for name, entry in declared.items()})
 
-    return run, [p for name, entry in declared.items() for p in entry.parameters(name)]
+    types = _annotations(function)
+    return run, [p for n, entry in declared.items() for p in entry.parameters(n, types.get(n, ""))]
+
+
+def _attributes_of(parameter_class: type[click.Parameter], annotation: str) -> dict[str, Any]:
+    """Return what an annotation says of an argument or option."""
+    is_argument = parameter_class is click.Argument
+    if annotation == "tuple[str, ...]":
+        return {"nargs": -1} if is_argument else {"multiple": True}
+    attributes: dict[str, Any] = {}
+    name, _, optional = annotation.partition(" | ")
+    if name in ("int", "float"):
+        attributes["type"] = {"int": int, "float": float}[name]
+    if is_argument and optional:
+        attributes["required"] = False
+    if not is_argument and annotation == "str":
+        attributes["default"] = ""
+    return attributes
+
+
+def _annotations(function: Callable[..., object]) -> dict[str, str]:
+    """Return the annotations of the parameters of a function, or of a dataclass, as text."""
+    # Not by its signature, which takes as long as all else: dataclasses have their own.
+    annotations = getattr(function, "__annotations__", {})
+    return {name: str(annotation) for name, annotation in annotations.items()}
 
 
 YES = flag("--yes", "Do not ask.")
-WHY = option("-m, --message TEXT", "Why, for the log.", default="")
-MESSAGE = option("-m, --message TEXT", "The message.", default="")
+WHY = option("-m, --message TEXT", "Why, for the log.")
+MESSAGE = option("-m, --message TEXT", "The message.")

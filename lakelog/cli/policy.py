@@ -54,7 +54,6 @@ def check(
     app: App,
     operation: str | None = argument(
         "[OPERATION]",
-        required=False,
         type=click.Choice(list(policies.OPERATIONS)),
         shell_complete=_complete_operation,
     ),

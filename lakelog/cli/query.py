@@ -28,12 +28,10 @@ else:
 @verb()
 def sql(
     app: App,
-    query: str | None = argument(required=False),
-    path: str | None = option("-f, --file FILE", "Read the query from FILE.", type=click.Path()),
+    query: str | None = argument(),
+    path: str | None = option("-f, --file FILE", "Read the query from FILE."),
     params: tuple[str, ...] = option(
-        "--param K=V",
-        "Value of $K in the query; V is JSON if it parses as such, else text.",
-        multiple=True,
+        "--param K=V", "Value of $K in the query; V is JSON if it parses as such, else text."
     ),
     at: str | None = state_option("Query a tag, branch, snapshot or time."),
     explain: bool = flag(

@@ -63,9 +63,7 @@ REDIS = combined(
     _plan,
     redis_url=_URL,
     redis_keep=option(
-        "--redis-keep N",
-        f"Newest entries of each source and level in Redis; {KEEP:,} by default.",
-        type=int,
+        "--redis-keep N", f"Newest entries of each source and level in Redis; {KEEP:,} by default."
     ),
     redis_ttl=option(
         "--redis-ttl SPAN", "Let a source's entries expire so long after its last one, such as 7d."

@@ -42,9 +42,9 @@ def snapshot(app: App, message: str = MESSAGE, target: OutputTarget = OUTPUT) ->
 @verb()
 def tag(
     app: App,
-    name: str | None = argument(required=False, shell_complete=complete_ref),
-    ref: str | None = argument(required=False, shell_complete=complete_ref),
-    message: str = option("-m, --message TEXT", "The message; why, if deleting.", default=""),
+    name: str | None = argument(shell_complete=complete_ref),
+    ref: str | None = argument(shell_complete=complete_ref),
+    message: str = option("-m, --message TEXT", "The message; why, if deleting."),
     key: str | None = option(
         "--sign KEY", "Sign the tag with this private key.", type=click.Path()
     ),
@@ -82,8 +82,8 @@ def tag(
 @verb()
 def branch(
     app: App,
-    name: str | None = argument(required=False, shell_complete=complete_branch),
-    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    name: str | None = argument(shell_complete=complete_branch),
+    ref: str | None = argument(shell_complete=complete_ref),
     message: str = MESSAGE,
     listing: bool = flag("-l, --list", "List the branches (also without NAME)."),
     delete: bool = flag("-d, --delete", "Delete the branch; its log stays readable."),

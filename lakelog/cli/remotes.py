@@ -41,8 +41,8 @@ def complete_remote(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 def remote(
     app: App,
     action: str = argument(type=click.Choice(["add", "list", "check", "prune", "remove"])),
-    name: str | None = argument(required=False, shell_complete=complete_remote),
-    url: str | None = argument(required=False),
+    name: str | None = argument(shell_complete=complete_remote),
+    url: str | None = argument(),
     read_data: bool = flag("--read-data", "With check: read every byte there."),
     grace: str | None = option("--grace SPAN", "With prune: keep what is younger; 1d."),
     dry_run: bool = flag("--dry-run", "With prune: say what would be deleted."),
@@ -93,12 +93,9 @@ def remote(
 @verb()
 def push(
     app: App,
-    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
     tag_names: tuple[str, ...] = option(
-        "--tag NAME",
-        "Push this tag with its state, and no branch.",
-        multiple=True,
-        shell_complete=complete_ref,
+        "--tag NAME", "Push this tag with its state, and no branch.", shell_complete=complete_ref
     ),
     tags: bool = flag("--tags", "Push all tags, too."),
     everything: bool = flag("--all", "Push all branches."),
@@ -144,7 +141,7 @@ def push(
 @verb()
 def pull(
     app: App,
-    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
     only_fetch: bool = flag("--fetch", "Receive the states; change no branch."),
     merge: bool = flag("--merge", "Where both sides have new events, join them."),
     force: bool = flag("--force", "Drop what is only here; asks first."),
@@ -182,7 +179,7 @@ def pull(
 @verb(hidden=True)
 def fetch(
     app: App,
-    name: str | None = argument("[REMOTE]", required=False, shell_complete=complete_remote),
+    name: str | None = argument("[REMOTE]", shell_complete=complete_remote),
     dry_run: bool = flag("--dry-run", "Say what would be received."),
     target: OutputTarget = OUTPUT,
 ) -> None:
@@ -201,7 +198,7 @@ def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> N
 def clone(
     app: App,
     url: str = argument(),
-    directory: str | None = argument(required=False, type=click.Path()),
+    directory: str | None = argument(type=click.Path()),
     if_missing: bool = flag(
         "--if-missing", "Only where no lake is yet; what the remote does not have yet begins empty."
     ),

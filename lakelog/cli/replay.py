@@ -39,9 +39,7 @@ def replay(
     ),
     to_http: str | None = option("--to-http URL", "POST JSON lines to URL."),
     to_stdout: bool = flag("--to-stdout", "Write JSON lines to standard output (the default)."),
-    cursor: str | None = option(
-        "--cursor FILE", "Keep in FILE how far it came; go on there.", type=click.Path()
-    ),
+    cursor: str | None = option("--cursor FILE", "Keep in FILE how far it came; go on there."),
     against: AgainstOptions = comparing.OPTIONS,
 ) -> None:
     """Give out recorded events again, in the order of their times.

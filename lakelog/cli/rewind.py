@@ -43,11 +43,12 @@ def _parse_parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str
 @verb()
 def rollback(
     app: App,
-    ref: str | None = argument(required=False, shell_complete=complete_ref),
+    ref: str | None = argument(shell_complete=complete_ref),
     parts: tuple[str, ...] = option(
         "--with PARTS",
         f"What goes back: {', '.join(PARTS)}.",
         shown=",".join(rollbacks.DEFAULT),
+        multiple=False,
         callback=_parse_parts,
         shell_complete=_complete_parts,
     ),
@@ -56,7 +57,7 @@ def rollback(
     dry_run: bool = flag("--dry-run", "Say what would change and what is missing."),
     going_on: bool = flag("--continue", "Finish one that was interrupted."),
     undoing: bool = flag("--undo", "Undo the last one, as `lakelog undo` does."),
-    context: str = option("--context NAME", "The cluster, as kubectl names it.", default=""),
+    context: str = option("--context NAME", "The cluster, as kubectl names it."),
     timeout: int = _TIMEOUT,
     why: str = WHY,
     yes: bool = YES,

@@ -69,7 +69,7 @@ _NEIGHBOURS = combined(
 @verb()
 def search(
     app: App,
-    query: tuple[str, ...] = argument(nargs=-1, required=True),
+    query: tuple[str, ...] = argument(required=True),
     count: int | None = option("-n N", "At most N; 100 by default.", type=click.IntRange(min=1)),
     is_all: bool = flag("--all", "All of them, however many."),
     since: str | None = option("--since TIME", "Since TIME: a time, or 2h for two hours ago."),
@@ -79,7 +79,7 @@ def search(
     is_count: bool = flag("--count", "Only how many there are."),
     histogram: bool = flag("--histogram", "How many there are in each span of time."),
     is_fields: bool = flag("--fields", "The most frequent values of their fields."),
-    names: tuple[str, ...] = option("--field NAME", "The same of this field alone.", multiple=True),
+    names: tuple[str, ...] = option("--field NAME", "The same of this field alone."),
     around: Neighbours | None = _NEIGHBOURS,
     at: str | None = state_option("Search a tag, branch, snapshot or time."),
     format: str | None = option(
@@ -89,9 +89,7 @@ def search(
         type=FormatChoice(("lines", *FORMATS)),
     ),
     as_json: bool = flag("--json", "Short for --format json."),
-    output: str | None = option(
-        "-o, --output FILE", "Write to FILE atomically.", type=click.Path()
-    ),
+    output: str | None = option("-o, --output FILE", "Write to FILE atomically."),
 ) -> None:
     """Find events by words in their message, their names or their payload.
 

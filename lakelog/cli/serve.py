@@ -49,7 +49,7 @@ _PLAN = combined(
     port=option(
         "--port NUMBER", "Port; 0 for any that is free.", shown=PORT, type=click.IntRange(0, 65535)
     ),
-    host_names=option("--host-name NAME", "A name under which clients reach it.", multiple=True),
+    host_names=option("--host-name NAME", "A name under which clients reach it."),
     certificate=option(
         "--tls-certificate FILE", "Certificate for https.", type=click.Path(exists=True)
     ),
@@ -78,9 +78,7 @@ _SYSLOG = combined(
     syslog_port=option(
         "--syslog PORT", "Receive syslog too, by TCP and UDP.", type=click.IntRange(0, 65535)
     ),
-    networks=option(
-        "--syslog-from NETWORK", "Who else may send it, such as 10.0.0.0/8.", multiple=True
-    ),
+    networks=option("--syslog-from NETWORK", "Who else may send it, such as 10.0.0.0/8."),
     authority=option(
         "--syslog-ca FILE", "Only over TLS, with its certificates.", type=click.Path(exists=True)
     ),
@@ -167,7 +165,6 @@ def add(
     scopes: tuple[str, ...] = option(
         "--scope SCOPE",
         "What it allows: read, ingest or admin.",
-        multiple=True,
         required=True,
         type=click.Choice([scope.value for scope in TokenScope]),
     ),

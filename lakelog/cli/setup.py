@@ -40,8 +40,7 @@ _HINTS = {
 
 @verb()
 def help(
-    app: App,
-    arguments: tuple[str, ...] = argument("[VERB]...", nargs=-1, shell_complete=complete_verb),
+    app: App, arguments: tuple[str, ...] = argument("[VERB]...", shell_complete=complete_verb)
 ) -> None:
     """Show the help of a verb, as `lakelog VERB -h` does."""
     context = click.get_current_context().find_root()
@@ -92,9 +91,7 @@ def get_setting(app: App, name: str = argument(shell_complete=complete_setting))
 @config.verb(name="set")
 def set_settings(
     app: App,
-    pairs: tuple[str, ...] = argument(
-        "NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_pair
-    ),
+    pairs: tuple[str, ...] = argument("NAME=VALUE...", required=True, shell_complete=complete_pair),
 ) -> None:
     """Change settings of the lake; sizes may be written as 16MB."""
     store = bootstrap.load(app.path)

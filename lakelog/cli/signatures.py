@@ -33,7 +33,7 @@ def key(
     app: App,
     action: str = argument(type=click.Choice(["generate", "show"])),
     file: str = argument(type=click.Path()),
-    comment: str = option("--comment TEXT", "Written into both files.", default=""),
+    comment: str = option("--comment TEXT", "Written into both files."),
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Make an Ed25519 key for signatures, or show one.
@@ -60,7 +60,7 @@ def key(
 def sign(
     app: App,
     ref: str = argument(shell_complete=complete_ref),
-    key: str = option("--key FILE", "The private key.", required=True, type=click.Path()),
+    key: str = option("--key FILE", "The private key.", required=True),
     expires: str | None = option("--expires SPAN", "The signature is valid for 365d, 12h, 4w."),
     target: OutputTarget = OUTPUT,
 ) -> None:
@@ -83,7 +83,7 @@ def sign(
 @verb()
 def prove(
     app: App,
-    id: str | None = argument("[EVENT_ID]", required=False),
+    id: str | None = argument("[EVENT_ID]"),
     source: str | None = option(
         "--source TEXT", "The source of the event, if several have its id."
     ),
@@ -92,7 +92,7 @@ def prove(
     ),
     ref: str | None = state_option("A signed tag or state."),
     signed_by: str | None = option("--signed-by KEY", "Use the signature of this public key."),
-    output: str | None = option("-o, --output FILE", "Write the proof there.", type=click.Path()),
+    output: str | None = option("-o, --output FILE", "Write the proof there."),
 ) -> None:
     """Prove that an event is in a signed state.
 
@@ -122,9 +122,9 @@ def prove(
 @verb()
 def check_proof(
     app: App,
-    path: str = argument("FILE", type=click.Path()),
+    path: str = argument("FILE"),
     signed_by: tuple[str, ...] = option(
-        "--signed-by KEY", "An accepted public key.", multiple=True, required=True
+        "--signed-by KEY", "An accepted public key.", required=True
     ),
     target: OutputTarget = OUTPUT,
 ) -> None:

@@ -79,17 +79,13 @@ def state() -> None:
 @state.verb()
 def save(
     app: App,
-    name: str | None = argument(required=False),
+    name: str | None = argument(),
     directories: tuple[str, ...] = option(
-        "--dir PATH",
-        "A directory, or LABEL=PATH; by default those of STATE_DIRECTORY.",
-        multiple=True,
+        "--dir PATH", "A directory, or LABEL=PATH; by default those of STATE_DIRECTORY."
     ),
     message: str = MESSAGE,
     retention: Retention = _SAVED,
-    exclude: tuple[str, ...] = option(
-        "--exclude GLOB", "Leave out such paths or names.", multiple=True
-    ),
+    exclude: tuple[str, ...] = option("--exclude GLOB", "Leave out such paths or names."),
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Save directories as one state, named NAME or by its time.

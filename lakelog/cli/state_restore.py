@@ -33,10 +33,10 @@ OF_MACHINE = option(
 @verb(group="state")
 def restore(
     app: App,
-    name: str | None = argument(required=False, shell_complete=complete_ref),
-    paths: tuple[str, ...] = argument("[PATH]...", nargs=-1),
+    name: str | None = argument(shell_complete=complete_ref),
+    paths: tuple[str, ...] = argument("[PATH]..."),
     to: str | None = option("--to PATH", "Restore to this directory instead.", type=click.Path()),
-    labels: tuple[str, ...] = option("--dir LABEL", "Only this directory.", multiple=True),
+    labels: tuple[str, ...] = option("--dir LABEL", "Only this directory."),
     source: str = OF_MACHINE,
     undo: bool = flag("--undo", "Bring back what the last restore overwrote."),
     if_empty: bool = flag(

@@ -70,9 +70,7 @@ _PLAN = combined(
     table=option("--table NAME", "The table; by default what TARGET names, or events."),
     query=option("--query SQL", "Which rows: SQL over `events`; all columns by default."),
     columns=option(
-        "--column NAME=TYPE",
-        "The type of a column, such as data=jsonb; may be repeated.",
-        multiple=True,
+        "--column NAME=TYPE", "The type of a column, such as data=jsonb; may be repeated."
     ),
     mode=option(
         "--mode",
@@ -105,15 +103,11 @@ _PLAN = combined(
 @verb()
 def sync(
     app: App,
-    arguments: tuple[str, ...] = argument(
-        "[status|check] TARGET", nargs=-1, shell_complete=complete_target
-    ),
+    arguments: tuple[str, ...] = argument("[status|check] TARGET", shell_complete=complete_target),
     plan: SyncPlan = _PLAN,
     once: bool = flag("--once", "Bring the table up to date, then exit."),
-    config: str | None = option("--config FILE", "Targets: tables of TOML.", type=click.Path()),
-    metrics: str | None = option(
-        "--metrics FILE", "Write figures for Prometheus.", type=click.Path()
-    ),
+    config: str | None = option("--config FILE", "Targets: tables of TOML."),
+    metrics: str | None = option("--metrics FILE", "Write figures for Prometheus."),
     print_unit: bool = flag("--print-unit", "Print a systemd unit that does the same."),
     repair: bool = flag("--repair", "With check: write again what differs."),
     target: OutputTarget = OUTPUT,

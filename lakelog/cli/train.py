@@ -33,7 +33,7 @@ def train() -> None:
 def init(
     app: App,
     kind: str = argument("SHAPE", type=click.Choice(sets.Recipe.SHAPES), default="text"),
-    out: str | None = option("-o, --output FILE", "Write it to FILE.", type=click.Path()),
+    out: str | None = option("-o, --output FILE", "Write it to FILE."),
 ) -> None:
     """Print a commented recipe for a shape.
 
@@ -56,7 +56,6 @@ def export(
     out: str = option(
         "-o, --output DIR",
         "A new or empty directory; it appears complete or not at all.",
-        type=click.Path(),
         required=True,
     ),
     as_json: bool = flag("--json", "Print what was built as JSON."),
@@ -114,7 +113,7 @@ def _report_leaks(app: App, certificate: sets.Certificate) -> None:
 @train.verb()
 def check(
     app: App,
-    path: str = argument("DIR", type=click.Path()),
+    path: str = argument("DIR"),
     against: str | None = option(
         "--against DIR2",
         "Compare train here with validation and test there, and vice versa.",
@@ -153,7 +152,7 @@ def _words_of(certificate: sets.Certificate) -> str:
 @train.verb()
 def rebuild(
     app: App,
-    path: str = argument("DIR", type=click.Path()),
+    path: str = argument("DIR"),
     out: str | None = option("--keep DIR2", "Keep the rebuilt export in DIR2.", type=click.Path()),
     logical: bool = flag("--logical", "Compare rows by digests, not files by bytes."),
     target: OutputTarget = OUTPUT,
@@ -221,7 +220,7 @@ def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
 @train.verb()
 def diff(
     app: App,
-    a: str = argument("DIR", type=click.Path()),
+    a: str = argument("DIR"),
     b: str = argument("DIR2", type=click.Path()),
     target: OutputTarget = OUTPUT,
 ) -> None:

@@ -54,11 +54,9 @@ def views(
 def view(
     app: App,
     arguments: tuple[str, ...] = argument(
-        "NAME | create NAME FILE | drop NAME | show NAME", nargs=-1, shell_complete=complete_view
+        "NAME | create NAME FILE | drop NAME | show NAME", shell_complete=complete_view
     ),
-    params: tuple[str, ...] = option(
-        "--param K=V", "Value of a parameter of the view.", multiple=True
-    ),
+    params: tuple[str, ...] = option("--param K=V", "Value of a parameter of the view."),
     since: str | None = option(
         "--since TIME", "Only events since TIME: a time, or 2h for two hours ago."
     ),

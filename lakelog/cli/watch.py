@@ -97,7 +97,6 @@ _PLAN = combined(
     patterns=option(
         "--pattern GLOB",
         "Names to follow, all by default; their rotated and compressed copies, too.",
-        multiple=True,
     ),
     excluded=EXCLUDED,
     ignore_older=ignore_older(", unless they are known"),
@@ -123,7 +122,7 @@ _PLAN = combined(
 @verb()
 def watch(
     app: App,
-    roots: tuple[str, ...] = argument("DIR...", nargs=-1, type=click.Path()),
+    roots: tuple[str, ...] = argument("DIR...", type=click.Path()),
     plan: WatchPlan = _PLAN,
     journal: bool = flag("--journal", "Follow this machine's journal instead, by journalctl."),
     status: bool = flag("--status", "Show what the watcher of this lake is doing."),

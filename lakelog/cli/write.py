@@ -31,11 +31,10 @@ _SHOWN_BY = "SELECT * FROM quarantine shows them"
 @verb()
 def init(
     app: App,
-    path: str | None = argument("[DIR]", required=False, type=click.Path()),
+    path: str | None = argument("[DIR]", type=click.Path()),
     settings: tuple[str, ...] = option(
         "--setting K=V",
         "A setting that differs from its default; `lakelog config` lists them.",
-        multiple=True,
         shell_complete=complete_pair,
     ),
 ) -> None:
@@ -52,7 +51,7 @@ def init(
 @verb()
 def append(
     app: App,
-    pairs: tuple[str, ...] = argument("[KEY=VALUE]...", nargs=-1),
+    pairs: tuple[str, ...] = argument("[KEY=VALUE]..."),
     dedupe: str | None = option(
         "--dedupe", "Store an event only if no equal one is stored.", type=click.Choice(["content"])
     ),
@@ -61,7 +60,6 @@ def append(
     expect: tuple[str, ...] = option(
         "--expect SUBJECT=N",
         "Store all events, or none unless the stream of SUBJECT is at version N.",
-        multiple=True,
     ),
 ) -> None:
     """Store events durably: JSON lines on stdin, or one event from KEY=VALUE.

@@ -90,11 +90,7 @@ OUTPUT = combined(
         type=FormatChoice(FORMATS),
     ),
     as_json=flag("--json", "Short for --format json."),
-    output=option(
-        "-o, --output FILE",
-        "Write to FILE atomically; its extension sets the format.",
-        type=click.Path(),
-    ),
+    output=option("-o, --output FILE", "Write to FILE atomically; its extension sets the format."),
 )
 """Of which a verb gets its OutputTarget."""
 
