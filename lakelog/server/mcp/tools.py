@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.render.values import micros
 from lakelog.runtime.lazy import Lazy
+from lakelog.runtime.tables import tables_beside
 from lakelog.search import Search
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
@@ -41,12 +42,6 @@ ROWS, ROWS_MAX = 100, 1_000
 _CELL_MAX, _ANSWER_MAX = 2_000, 100_000
 _BEHAVIOUR_MAX = 200_000
 _FAULTS = ("missing", "doubled", "foreign")
-_AT = {"type": "string", "description": "Read this tag, branch, snapshot or time (ISO 8601)."}
-_LIMIT = {"type": "integer", "minimum": 1, "maximum": ROWS_MAX, "default": ROWS}
-_PARAMS = {
-    "type": ["array", "object"],
-    "description": "Values of $1, $2, … as a list, or of $name as an object.",
-}
 Arguments = Mapping[str, Any]
 
 
@@ -69,52 +64,15 @@ class ReadingTool:
         }
 
 
-TOOLS = (
-    ReadingTool(
-        "sql",
-        "Answer one SELECT over the events of the lake.",
-        {"query": {"type": "string"}, "params": _PARAMS, "at": _AT, "limit": _LIMIT},
-        ("query",),
-    ),
-    ReadingTool(
-        "search",
-        "Find events by words, the newest first: timeout -debug, level>=ERROR, status:500,"
-        ' "connection reset", a OR b.',
-        {
-            "query": {"type": "string"},
-            "since": {"type": "string", "description": "A time, or a span before now: 2h, 3d."},
-            "until": {"type": "string", "description": "A time, or a span before now."},
-            "at": _AT,
-            "limit": _LIMIT,
-        },
-        ("query",),
-    ),
-    ReadingTool(
-        "schema",
-        "List the fields of payloads by type of event: path, kind, how many events have it.",
-        {"type": {"type": "string", "description": "Of this type of event alone."}, "at": _AT},
-    ),
-    ReadingTool(
-        "snapshots",
-        "List the states of the lake, the newest first, with their tags and what made them.",
-        {"limit": _LIMIT},
-    ),
-    ReadingTool(
-        "diff",
-        "Compare two published states: events by type, and what changed in types, fields and"
-        " sources.",
-        {
-            "a": {"type": "string", "description": "A tag, branch, snapshot or time."},
-            "b": {"type": "string", "description": "The same; without it, the newest state."},
-        },
-        ("a",),
-    ),
-    ReadingTool(
-        "audit",
-        "Prove that each line of the ingested files is stored once. It reads all of these files.",
-        {},
-    ),
-)
+def _tools() -> Iterator[ReadingTool]:
+    table = tables_beside(__file__, "tools.toml")
+    for name, tool in table["tools"].items():
+        arguments = tool["properties"].items()
+        properties = {n: table["shared"][n] if s == "shared" else s for n, s in arguments}
+        yield ReadingTool(name, tool["description"], properties, tuple(tool.get("required", ())))
+
+
+TOOLS = tuple(_tools())
 
 
 class LakeTools:
