@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import lakelog.dataframes as dataframes
 import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
@@ -34,6 +35,12 @@ from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
+    import daft
+    import dask.dataframe
+    import polars
+    import pyspark.sql
+    import ray.data
+
     from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
@@ -345,6 +352,26 @@ class Lake(LakeUpkeep):
         branch its last published one."""
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
         return PinnedLake(self.store, self.branch_name, self._views, digest)
+
+    def to_polars(self) -> polars.LazyFrame:
+        """The events of now as a Polars LazyFrame; see `PinnedLake.to_polars`."""
+        return dataframes.to_polars(dataframes.scan_of(self._session))
+
+    def to_dask(self) -> dask.dataframe.DataFrame:
+        """The events of now as a Dask DataFrame; see `PinnedLake.to_dask`."""
+        return dataframes.to_dask(dataframes.scan_of(self._session))
+
+    def to_ray(self) -> ray.data.Dataset:
+        """The events of now as a Ray Dataset; see `PinnedLake.to_ray`."""
+        return dataframes.to_ray(dataframes.scan_of(self._session))
+
+    def to_daft(self) -> daft.DataFrame:
+        """The events of now as a Daft DataFrame; see `PinnedLake.to_daft`."""
+        return dataframes.to_daft(dataframes.scan_of(self._session))
+
+    def to_spark(self, spark: pyspark.sql.SparkSession) -> pyspark.sql.DataFrame:
+        """The events of now as a Spark DataFrame; see `PinnedLake.to_spark`."""
+        return dataframes.to_spark(dataframes.scan_of(self._session), spark)
 
     def explain(self, query: str, params: object = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""

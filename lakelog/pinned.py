@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import lakelog.dataframes as dataframes
 import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
@@ -16,6 +17,12 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    import daft
+    import dask.dataframe
+    import polars
+    import pyspark.sql
+    import ray.data
+
     from lakelog.export import ExportResult
     from lakelog.query import frames
     from lakelog.query.relation import Relation
@@ -94,6 +101,32 @@ class PinnedLake:
             shard_rows=shard_rows,
             progress=progress,
         )
+
+    def to_polars(self) -> polars.LazyFrame:
+        """The events of this state as a Polars LazyFrame, which reads what a query needs when it is
+        collected. It and the following raise QueryFailed where the engine is not installed,
+        Damaged, SnapshotGone; a tag keeps the files from gc until they are read."""
+        return dataframes.to_polars(self._scan())
+
+    def to_dask(self) -> dask.dataframe.DataFrame:
+        """The events of this state as a Dask DataFrame of Arrow types; columns are read as used."""
+        return dataframes.to_dask(self._scan())
+
+    def to_ray(self) -> ray.data.Dataset:
+        """The events of this state as a Ray Dataset; filters and columns are left to the tasks."""
+        return dataframes.to_ray(self._scan())
+
+    def to_daft(self) -> daft.DataFrame:
+        """The events of this state as a Daft DataFrame; filters and columns are left to the
+        tasks."""
+        return dataframes.to_daft(self._scan())
+
+    def to_spark(self, spark: pyspark.sql.SparkSession) -> pyspark.sql.DataFrame:
+        """The events of this state as a DataFrame of a Spark session, which reads the files."""
+        return dataframes.to_spark(self._scan(), spark)
+
+    def _scan(self) -> dataframes.EventScan:
+        return dataframes.scan_of(self._session, self.id)
 
     def count(self) -> int:
         """Number of events."""

@@ -34,10 +34,10 @@ from tests.support.tree import (
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime libraries engine settings event store segments chunks maintain files
-        formats render search query patterns views trace streams ingest export pinned subscriptions
-        lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
-        forecasts train proofs deploy remotes state rollback sync recent consume replay decisions
-        folds eventsourcing alerts top compat server cli notebook""",
+        formats render search query patterns views trace streams ingest export dataframes pinned
+        subscriptions lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
+        analyze anomalies forecasts train proofs deploy remotes state rollback sync recent
+        consume replay decisions folds eventsourcing alerts top compat server cli notebook""",
     "eventsourcing": "recorders",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
@@ -81,6 +81,7 @@ ORDER = {
         stream_cursor stored_messages message_events messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit line_places account audit",
     "export": "folder tables row_files",
+    "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
     "clients": """connection address download http_client redis_config redis_pool redis_client
         redis_metrics kafka_config""",
     "collect": "followed_file successors status turns watch loop",

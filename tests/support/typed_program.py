@@ -6,11 +6,17 @@ import asyncio
 import datetime
 import pathlib
 from collections.abc import Iterator
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
+
+import polars
 
 import lakelog
 from lakelog import Event, Lake, PinnedLake, Receipt, Relation, Settings, Snapshot
 from lakelog.event.encode import encode
+
+if TYPE_CHECKING:
+    import dask.dataframe
+    import pyspark.sql
 
 
 def store(home: pathlib.Path) -> Lake:
@@ -67,6 +73,8 @@ def look_back(lake: Lake) -> None:
     assert state.count() == state.stats().events == lake.count()
     assert state.snapshot().id == state.id
     assert_type(state.sql("FROM events"), Relation)
+    assert_type(state.to_polars(), polars.LazyFrame)
+    assert lake.to_polars().collect().height == lake.count()
     with lake.branch("trial") as trial:
         trial.append({"type": "tried"})
     assert lake.branches() == ["main", "trial"]
@@ -77,6 +85,15 @@ def look_back(lake: Lake) -> None:
     assert_type(lake.undo(), Snapshot)
     assert lake.log(5)
     assert moment.id
+
+
+def hand_over(lake: Lake, spark: pyspark.sql.SparkSession) -> None:
+    """Tables of other engines, of which not all can be installed side by side."""
+    assert_type(lake.to_dask(), dask.dataframe.DataFrame)
+    assert lake.to_ray().count() == lake.to_daft().count_rows() == lake.to_spark(spark).count()
+    state = lake.at("v1")
+    assert state.to_ray().count() == state.to_daft().count_rows() == state.to_spark(spark).count()
+    assert_type(state.to_dask(), dask.dataframe.DataFrame)
 
 
 def care(lake: Lake, home: pathlib.Path) -> None:

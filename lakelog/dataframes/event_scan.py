@@ -1,0 +1,222 @@
+"""The files and rows that make up a state, for engines of other makers.
+
+An `EventScan` is a value: the segments of one state, verified, and the rows of its tail. It can be
+pickled and divided, so that tasks of a cluster read shares of it, where the lake's directory is
+mounted and lakelog is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, np, pa, pq
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays, segment, typed, typed_rows
+from lakelog.segments.connection import connect
+from lakelog.settings import DEFAULTS
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from pyarrow import dataset as ds
+
+    from lakelog.query.session import Session
+else:
+    ds = Lazy("pyarrow.dataset")
+
+COLUMNS = (*segment.EVENT_COLUMNS, "seq")
+SHARE_ROWS = 262_144
+"""Rows of one share: what a task reads at once, unless a single segment has more."""
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """A segment: its path, the number of its rows, and the seq of the first, None where `seq` is a
+    column of the file. `schema_json` is that of its typed payloads, "" where all are text."""
+
+    path: str
+    rows: int
+    first_seq: int | None
+    schema_json: str = ""
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the payloads are in a column `fields`."""
+        return bool(self.schema_json)
+
+
+@dataclass(frozen=True)
+class EventScan:
+    """The events of one state, or a share of them: segments, and an Arrow table of the rows of the
+    tail, None where there are none. `root` is the lake's directory."""
+
+    root: str
+    files: tuple[SegmentFile, ...]
+    tail: pa.Table | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of events."""
+        return sum(f.rows for f in self.files) + (0 if self.tail is None else self.tail.num_rows)
+
+    def shares(self) -> list[EventScan]:
+        """Divide the rows into shares of about SHARE_ROWS; there is one at least."""
+        shares: list[EventScan] = []
+        pending: list[SegmentFile] = []
+        rows = 0
+        for file in self.files:
+            if pending and rows + file.rows > SHARE_ROWS:
+                shares.append(EventScan(self.root, tuple(pending)))
+                pending, rows = [], 0
+            pending.append(file)
+            rows += file.rows
+        shares.append(EventScan(self.root, tuple(pending), self.tail))
+        return shares
+
+
+@functools.cache
+def schema() -> pa.Schema:
+    """Return the Arrow schema of the columns of `events`, without numbers of fields."""
+    return pa.schema([pa.field(f.name, f.type) for f in segment.schema("events", "sorted")])
+
+
+def require(package: str, method: str, install: str) -> None:
+    """Raise QueryFailed with one sentence if the package of an engine is not installed."""
+    if find_spec(package) is None:
+        raise QueryFailed(f"{method} needs {package}: {install}")
+
+
+def scan_of(session: Session, digest: str | None = None) -> EventScan:
+    """Return the events of a state by its digest, or without one of the branch as it is now, with
+    its tail. Raises DamagedSegment, SnapshotGone, LakeClosed."""
+    tables = session.tables
+    manifest, pending = session.state(digest)
+    tail = tables.numbered_tail(pending, manifest)
+    entries = tables.store.manifests.segments(manifest, "events")
+    tables.verify(entries)
+    paths = tables.store.paths
+    files = tuple(
+        SegmentFile(
+            paths.object("segments", entry.key),
+            entry.events,
+            entry.seq[0] if entry.layout == "arrival" else None,
+            typed.encode(typed.of_entry(paths, entry)) if entry.fields else "",
+        )
+        for entry in entries
+    )
+    rows = None if tail is None else tail.select(COLUMNS).cast(schema()).combine_chunks()
+    return EventScan(paths.root, files, rows)
+
+
+def read_rows(
+    scan: EventScan, columns: Sequence[str] | None = None, condition: ds.Expression | None = None
+) -> pa.Table:
+    """Return the rows of a scan for which an Arrow expression holds, with these columns; where
+    none is wanted, with one, as a table without columns would have lost how many rows it has."""
+    names = list(COLUMNS if columns is None else columns) or ["seq"]
+    tables = [_read_file(scan.root, file, names, condition) for file in scan.files]
+    if scan.tail is not None:
+        tables.append(_filtered(scan.tail, condition).select(names))
+    empty = schema().empty_table().select(names)
+    return pa.concat_tables([empty, *tables])
+
+
+def _read_file(
+    root: str, file: SegmentFile, names: list[str], condition: ds.Expression | None
+) -> pa.Table:
+    """Read a segment; a condition on columns that its file has skips row groups."""
+    mentioned = set() if condition is None else _mentioned(condition)
+    is_whole_row = mentioned & {"data"} or (file.first_seq is not None)
+    if condition is not None and not is_whole_row:
+        file_columns = _stored_columns(file, names)
+        table = ds.dataset(file.path, format="parquet").to_table(file_columns, filter=condition)
+        return _as_events(root, file, table, names)
+    needed = [*names, *(name for name in COLUMNS if name in mentioned and name not in names)]
+    with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+        table = parquet.read(_stored_columns(file, needed))
+    if file.first_seq is not None and "seq" in needed:
+        numbers = arrays.integers(np.arange(file.rows, dtype=np.int64) + file.first_seq)
+        table = table.append_column("seq", numbers)
+    return _filtered(_as_events(root, file, table, needed), condition).select(names)
+
+
+def _mentioned(condition: ds.Expression) -> set[str]:
+    """Return the columns that an expression may mention: its text has their names."""
+    spelling = str(condition)
+    return {name for name in COLUMNS if name in spelling}
+
+
+def _stored_columns(file: SegmentFile, names: Iterable[str]) -> list[str]:
+    columns = [name for name in names if name != "seq" or file.first_seq is None]
+    if file.is_typed and "data" in columns:
+        columns.append(typed.COLUMN)
+    return columns or ["type"]  # which says how many rows there are
+
+
+def _as_events(root: str, file: SegmentFile, table: pa.Table, names: list[str]) -> pa.Table:
+    if file.is_typed and "data" in names:
+        payloads = payload_texts(root, file.schema_json, table[typed.COLUMN], table["data"])
+        table = table.set_column(table.column_names.index("data"), "data", payloads)
+    target = pa.schema([schema().field(name) for name in names])
+    return table.select(names).cast(target)
+
+
+def _filtered(table: pa.Table, condition: ds.Expression | None) -> pa.Table:
+    return table if condition is None else table.filter(condition)
+
+
+def payload_texts(
+    root: str, schema_json: str, structs: pa.ChunkedArray, strings: pa.ChunkedArray
+) -> pa.ChunkedArray:
+    """Return payloads as text: what `strings` has, otherwise what the structs stand for."""
+    payloads = typed.decode(schema_json)
+    rows = pa.table(
+        {"data": strings.cast(pa.string()), typed.COLUMN: _plain_structs(payloads, structs)}
+    )
+    if not rows.num_rows:
+        return rows["data"]
+    return typed_rows.restored(_cursor(root), payloads, rows)["data"]
+
+
+def payload_array(root: str, schema_json: str, structs: pa.Array, strings: pa.Array) -> pa.Array:
+    """Return the same of arrays."""
+    both = pa.chunked_array([structs]), pa.chunked_array([strings])
+    return payload_texts(root, schema_json, *both).combine_chunks()
+
+
+def _plain_structs(payloads: typed.Schema, structs: pa.ChunkedArray) -> pa.ChunkedArray:
+    target = typed_rows.arrow_type(payloads)
+    return structs if structs.type == target else structs.cast(target)
+
+
+@functools.cache
+def _database(root: str, process: int) -> duckdb.DuckDBPyConnection:
+    """The database of one process: a child of fork must not use its parent's."""
+    return connect(Paths(root), DEFAULTS)
+
+
+def _cursor(root: str) -> duckdb.DuckDBPyConnection:
+    """A cursor of its own for each call: engines call from many threads."""
+    return _database(root, os.getpid()).cursor()
+
+
+def runs_alike(scan: EventScan) -> list[tuple[list[SegmentFile], int | None]]:
+    """Divide files into runs that are read alike, each with its first seq, None where that is a
+    column: in one run rows that have arrived are numbered one after another."""
+    runs: list[tuple[list[SegmentFile], int | None]] = []
+    sorted_files: dict[str, list[SegmentFile]] = {}
+    following = ("", -1)
+    for file in sorted(scan.files, key=lambda f: (f.first_seq is None, f.first_seq or 0)):
+        if file.first_seq is None:
+            sorted_files.setdefault(file.schema_json, []).append(file)
+        elif following == (file.schema_json, file.first_seq):
+            runs[-1][0].append(file)
+        else:
+            runs.append(([file], file.first_seq))
+        following = (file.schema_json, (file.first_seq or 0) + file.rows)
+    return [*runs, *((files, None) for files in sorted_files.values())]

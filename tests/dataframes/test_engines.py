@@ -1,0 +1,162 @@
+"""Other engines have exactly the rows of a state: Polars, Dask, Ray, Daft and Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import lakelog
+from lakelog.errors import QueryFailed
+from tests.support import engine_rows, lakes
+from tests.support.requirements import need
+from tests.support.tree import ROOT
+
+ENGINES = {
+    "polars": ["polars"],
+    "dask": ["dask", "pandas"],
+    "daft": ["daft"],
+    "ray": ["ray", "pandas"],
+    "spark": ["pyspark", "java"],
+}
+
+
+def orders(count: int, start: int) -> list[dict[str, Any]]:
+    """Events whose payloads drift: other members, other kinds, none."""
+    return [
+        {
+            "type": f"T{n % 3}",
+            "level": "INFO" if n % 2 else None,
+            "subject": f"s{n % 7}",
+            "message": f"order {n}",
+            "data": {"n": n, "x": n / 7, "nest": {"a": [1, n, None], "ok": n % 2 == 0}}
+            if n < 300
+            else {"n": str(n), "new": [{"é": n}]},
+        }
+        for n in range(start, start + count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lakelog.Lake]:
+    """A lake with typed, plain and rolled back segments, and a tail."""
+    with lakes.opened(str(tmp_path_factory.mktemp("engines") / "lake")) as lake:
+        lake.append(lakes.EXOTIC)
+        lake.append(orders(300, 0))
+        lake.settle()
+        lake.compact()
+        lake.tag("compacted")
+        lake.append(orders(50, 300))
+        lake.settle()
+        lake.rollback("compacted")
+        lake.append(orders(40, 400))
+        lake.settle()
+        lake.tag("both")
+        lake.append(orders(30, 500))
+        lake.settle()
+        lake.append([*orders(2, 600), {"type": "T1", "data": {"tail": 1.5}}])
+        yield lake
+
+
+def expected(lake: lakelog.Lake, ref: str, where: str = "true") -> pa.Table:
+    """The rows of a state by SQL, in order of seq; "" is the branch with its tail."""
+    state = lake.at(ref) if ref else lake
+    return state.sql(f"FROM events WHERE {where} ORDER BY seq").to_arrow_table()
+
+
+def assert_same(rows: pa.Table, wanted: pa.Table) -> None:
+    """Require the same rows, value by value, in any order and in the engine's own types."""
+    rows = rows.select(wanted.column_names).cast(wanted.schema).sort_by("seq")
+    assert rows.num_rows == wanted.num_rows
+    for name in wanted.column_names:
+        assert rows[name].equals(wanted[name]), name
+
+
+@pytest.mark.parametrize("engine", ["polars", "dask", "daft"])
+@pytest.mark.parametrize("ref", ["", "compacted", "both"])
+def test_engines_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, ref: str) -> None:
+    """Every value of every row is that of SQL, with the tail only in the branch itself."""
+    need(*ENGINES[engine])
+    table, filtered = engine_rows.READERS[engine](lake.at(ref) if ref else lake)
+    assert_same(table, expected(lake, ref))
+    assert_same(filtered, expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"]))
+
+
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+def test_clusters_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, tmp_path: Path) -> None:
+    """The same of engines that start processes, from a process of its own."""
+    need(*ENGINES[engine])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "America/New_York"}
+    command = [sys.executable, engine_rows.__file__, engine, lake.path, str(tmp_path), "both", ""]
+    subprocess.run(command, check=True, env=environment, cwd=ROOT, timeout=240)
+    for ref in ("both", ""):
+        assert_same(_read(tmp_path / f"all-{ref}"), expected(lake, ref))
+        wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
+        assert_same(_read(tmp_path / f"filtered-{ref}"), wanted)
+
+
+def _read(path: Path) -> pa.Table:
+    with pa.ipc.open_file(path) as file:
+        return file.read_all()
+
+
+def test_an_empty_lake_has_the_columns(tmp_path: Path) -> None:
+    """A lake without events gives a table of the columns of events, of their types."""
+    need("polars")
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        frame = lake.to_polars().collect()
+        assert frame.columns == lake.sql("FROM events").columns
+        assert frame.height == 0
+        lake.append({"type": "first"})
+        assert lake.to_polars().collect().get_column("type").to_list() == ["first"]
+
+
+def test_polars_reads_what_a_query_needs(lake: lakelog.Lake) -> None:
+    """Columns and conditions reach the reader of files; payloads are restored if asked for."""
+    polars = need_polars()
+    query = lake.at("compacted").to_polars().filter(polars.col("type") == "T1").select("subject")
+    plan = query.explain()
+    assert "PROJECT 2/14 COLUMNS" in plan
+    assert 'SELECTION: col("type") == "T1"' in plan.replace("[(", "").replace(")]", "")
+
+
+def need_polars() -> Any:
+    """The module, or the test is skipped."""
+    need("polars")
+    import polars
+
+    return polars
+
+
+def test_a_frame_stays_at_its_state(tmp_path: Path) -> None:
+    """What is appended, compacted or rolled back later does not reach a frame that exists."""
+    need("polars")
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        lake.append(orders(20, 0))
+        frame = lake.to_polars()
+        lake.append(orders(20, 20))
+        lake.settle()
+        lake.compact()
+        payloads = frame.sort("seq").collect().get_column("data").to_list()
+        assert [json.loads(text)["n"] for text in payloads] == [*range(20)]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("polars", "'lakelog[polars]'"), ("dask", "'lakelog[dask]'"), ("daft", "daft")],
+)
+def test_a_missing_engine_is_named(
+    lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    """Without the engine's package, one line says what to install."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(QueryFailed, match=re.escape(f"needs {module}: pip install {package}")):
+        getattr(lake, f"to_{module}")()
