@@ -37,7 +37,8 @@ ORDER = {
         formats render search query patterns views trace streams ingest export dataframes pinned
         subscriptions lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
         analyze anomalies forecasts train proofs deploy remotes state rollback sync recent
-        consume replay decisions folds eventsourcing alerts top compat server cli notebook""",
+        consume replay decisions outcomes folds eventsourcing alerts top compat server cli
+        notebook""",
     "eventsourcing": "recorders",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
@@ -96,7 +97,7 @@ ORDER = {
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
         dataset staging provenance leaks report documents trainingset rebuild compare agreement
-        inspection sandbox""",
+        inspection sandbox undecided""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
         conversations preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
@@ -121,6 +122,7 @@ ORDER = {
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
     "decisions": "estimate challengers records comparison",
+    "outcomes": "features scoring drift evaluation fitting model sources training prediction",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
         metrics api pages openapi alerting syslog app run""",
@@ -143,8 +145,8 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace stream search anomalies patterns forecast against replay top subscriptions
-        alerts query
+        tail trace stream search anomalies patterns forecast predict against replay top
+        subscriptions alerts query
         views export sync signatures train stats schema dedupe deploy remotes state_restore state
         machine omega oos events follow history rewind refs policy maintenance seal doctor setup
         demo""",

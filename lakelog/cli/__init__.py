@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "trace": ("trace", "show what one request caused, as a tree"),
         "anomalies": ("anomalies", "find what was unusual, and unusual values of a series"),
         "forecast": ("forecast", "forecast a metric; say when a limit is reached"),
+        "predict": ("predict", "predict outcomes by models trained on the lake"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "stream": ("stream", "show the versioned events of a subject"),
         "tail": ("tail", "show the last events; -f follows live ones"),

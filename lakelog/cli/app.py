@@ -100,7 +100,20 @@ def verb(
 
 
 class VerbGroup(_WithExamples, click.Group):
-    """A verb with verbs of its own."""
+    """A verb with verbs of its own. `fallback` names the one that is meant where the first word is
+    none of them."""
+
+    def __init__(self, *names: Any, fallback: str = "", **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self._fallback = fallback
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that the words mean, and what is left of them."""
+        if self._fallback and args[0] not in self.commands:
+            args = [self._fallback, *args]
+        return super().resolve_command(ctx, args)
 
     def verb(
         self, name: str | None = None, **attributes: object

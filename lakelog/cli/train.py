@@ -226,23 +226,25 @@ def diff(
 ) -> None:
     """Compare two exports: recipes, rows, and groups that changed splits."""
     comparison = sets.diff(a, b)
-    emit_record(dataclasses.asdict(comparison), target, lambda: _words_of_diff(comparison))
-
-
-def _words_of_diff(comparison: sets.ExportDiff) -> str:
     before, after = comparison.snapshots
-    lines = [
-        "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"
-    ]
-    lines += [
-        f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in comparison.recipe.items()
-    ]
-    lines += [
-        f"{split}: {x:,} rows, then {y:,}" for split, (x, y) in comparison.rows.items() if x or y
-    ]
-    lines.append(f"{comparison.added:,} rows came, {comparison.removed:,} went")
-    lines.append(f"{many(comparison.moved, 'group')} changed splits")
-    return "\n".join(lines) + "\n"
+
+    def described() -> str:
+        lines = [
+            "the same snapshot" if before == after else f"snapshot {before[:12]}, then {after[:12]}"
+        ]
+        lines += [
+            f"{k}: {json.dumps(x)}, then {json.dumps(y)}" for k, (x, y) in comparison.recipe.items()
+        ]
+        lines += [
+            f"{split}: {x:,} rows, then {y:,}"
+            for split, (x, y) in comparison.rows.items()
+            if x or y
+        ]
+        lines.append(f"{comparison.added:,} rows came, {comparison.removed:,} went")
+        lines.append(f"{many(comparison.moved, 'group')} changed splits")
+        return "\n".join(lines) + "\n"
+
+    emit_record(dataclasses.asdict(comparison), target, described)
 
 
 @train.verb()

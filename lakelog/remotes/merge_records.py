@@ -34,6 +34,7 @@ _CHANGED = {
     "contract": "the contract of {name} was pinned",
     "state": "the directory {name} was saved",
     "subscription": "the subscription {name} handled events",
+    "artifact": "{name} was trained or noted",
     "alert": "the alert rule {name} was changed",
 }
 """What was done on both sides, by what the entry is."""

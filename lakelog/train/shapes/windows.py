@@ -53,6 +53,31 @@ def decision_lost(selection: RowQuery, recipe: Recipe) -> str:
     """
 
 
+def undecided(selection: RowQuery, recipe: Recipe) -> str:
+    """SQL of the decisions whose outcome may still come, as `decision` has them, without the
+    columns of the outcome: their window reaches beyond the last event, and no outcome and no other
+    decision of the subject came."""
+    carried = "".join(f", d.{quoted(column_of(n))}" for n in recipe.shape["keep"])
+    recent = (
+        f"type = {text_of(recipe.shape['decision'])} AND time > (SELECT max(time) FROM"
+        f" ({selection.sql})) - {_span(recipe)}"
+    )
+    subject = member(selection, recipe, "by")
+    # Most subjects have no open decision: their history is not read.
+    source = (
+        f"SELECT * FROM ({selection.sql}) WHERE {subject} IN"
+        f" (SELECT {subject} FROM ({selection.sql}) WHERE {recent})"
+    )
+    return f"""{_decision_ctes(selection, recipe, source)}
+    SELECT d.subject, d.time, coalesce(d.context, []) AS context, d.options, d.chosen{carried},
+        d.seq::BIGINT AS __at
+    FROM decisions d LEFT JOIN joined j USING (subject, time, seq) CROSS JOIN horizon
+    WHERE d.chosen IS NOT NULL AND j.first IS NULL AND d.next_time IS NULL
+        AND d.time + {_span(recipe)} > horizon.last
+    ORDER BY d.time, d.seq
+    """
+
+
 def _span(recipe: Recipe) -> str:
     return f"INTERVAL {span_us(recipe.shape['window'])} MICROSECONDS"
 
@@ -61,8 +86,9 @@ def _is_decision(recipe: Recipe) -> str:
     return f"type = {text_of(recipe.shape['decision'])}"
 
 
-def _decision_ctes(selection: RowQuery, recipe: Recipe) -> str:
-    """The tables `base`, `decisions`, `outcomes`, `joined` and `horizon` of the look-ahead rule."""
+def _decision_ctes(selection: RowQuery, recipe: Recipe, source: str = "") -> str:
+    """The tables `base`, `decisions`, `outcomes`, `joined` and `horizon` of the look-ahead rule;
+    `source` is SQL for those rows of the selection that matter."""
     shape = recipe.shape
     subject = member(selection, recipe, "by")
     # Checked by name, so that a missing column is an error of the recipe and not of the generated
@@ -88,7 +114,7 @@ def _decision_ctes(selection: RowQuery, recipe: Recipe) -> str:
             {selection.seq} AS seq, from_json({options}, '["VARCHAR"]') AS options,
             ({choice})::VARCHAR AS chosen,
             ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{carried}
-        FROM ({selection.sql})
+        FROM ({source or selection.sql})
     ), history AS MATERIALIZED (
         SELECT *,
             list({{'time': time, 'type': type, 'data': data}}) OVER before AS context,
@@ -107,7 +133,7 @@ def _decision_ctes(selection: RowQuery, recipe: Recipe) -> str:
         WHERE row(o.time, o.seq) > row(d.time, d.seq) AND NOT o.type = {text_of(shape["decision"])}
             AND (d.next_time IS NULL OR row(o.time, o.seq) < row(d.next_time, d.next_seq))
         GROUP BY d.subject, d.time, d.seq
-    ), horizon AS (SELECT max(time) AS last FROM base)
+    ), horizon AS (SELECT max(time)::TIMESTAMPTZ AS last FROM ({selection.sql}))
     """
 
 

@@ -1,0 +1,195 @@
+"""Training a model: the set of a recipe, features of its train rows alone, and a test in time.
+
+The set is that of `lakelog train export`: no group is on both sides, test begins at a cutoff before
+which every training row and its outcome end, and a certificate says what leaks were looked for in
+the finished files. With a leak there is no model.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog import train
+from lakelog.errors import ExportRefused, InvalidRecipe
+from lakelog.libraries import np, pq
+from lakelog.outcomes import fitting
+from lakelog.outcomes.drift import profile_of
+from lakelog.outcomes.evaluation import evaluate, importance, single_rule
+from lakelog.outcomes.features import choose_features, columns_of, matrix_of
+from lakelog.outcomes.model import OutcomeModel, require_name, save
+from lakelog.outcomes.sources import require_lake_alone
+from lakelog.store import disk
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from lakelog.lake import Lake
+    from lakelog.outcomes.evaluation import Booleans
+    from lakelog.outcomes.features import Column, DecisionRow, Feature, Matrix
+    from lakelog.train import Recipe, TrainingExport
+NO_OUTCOME = "none"
+ROWS_MAX = 50_000
+"""Rows of a split that are learnt from or tested on, the latest."""
+POSITIVES_MIN = 20
+"""Rows with the outcome, and without it, that train and test need."""
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows of a split as features have them."""
+
+    columns: list[Column]
+    matrix: Matrix
+    outcomes: Booleans
+    groups: npt.NDArray[np.int64]
+
+
+def train_model(
+    lake: Lake, recipe: object, name: str | None = None, outcome: str | None = None
+) -> OutcomeModel:
+    """Train, test and save a model of the decisions of a recipe: of the shape `decision`, and with
+    a temporal cutoff (`[split] before`). `outcome` is the type of the outcome event whose
+    probability is learnt, by default the rarer of two.
+
+    Raises InvalidRecipe, InvalidName, MissingPackage, and ExportRefused where the set leaks or has
+    too few outcomes.
+    """
+    checked = train.load(recipe)
+    name = name or checked.name
+    require_name(name)
+    _require_kind(checked)
+    require_lake_alone(lake, checked)
+    fitting.require_library()
+    with tempfile.TemporaryDirectory(prefix="lakelog-predict-") as folder:
+        training_set = train.export(lake, checked, f"{folder}/set")
+        if not training_set.certificate.clean:
+            leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
+            raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
+        splits = {split: _rows(training_set.path, split) for split in training_set.rows}
+    model = _learnt(training_set, checked, splits, name, outcome)
+    save(lake, model)
+    return model
+
+
+def _require_kind(recipe: Recipe) -> None:
+    if recipe.kind != "decision":
+        raise InvalidRecipe(
+            f"{recipe.where}: a model needs [shape] kind = 'decision', not {recipe.kind!r}"
+        )
+    if recipe.split["before"] is None:
+        raise InvalidRecipe(
+            f"{recipe.where}: a model is tested on what came later: set [split] before to a time"
+        )
+
+
+def _rows(path: str, split: str) -> list[DecisionRow]:
+    """The latest rows of a split; a set is in the order of their times."""
+    rows: list[DecisionRow] = []
+    for file in sorted(glob.glob(f"{glob.escape(path)}/data/{split}-*.parquet")):
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(8_192):
+                rows += batch.to_pylist()
+                del rows[:-ROWS_MAX]
+    return rows
+
+
+def _learnt(
+    training_set: TrainingExport,
+    recipe: Recipe,
+    splits: dict[str, list[DecisionRow]],
+    name: str,
+    outcome: str | None,
+) -> OutcomeModel:
+    rows = splits["train"]
+    outcome = _chosen(rows, recipe, outcome)
+    features = choose_features(rows, list(rows[0]))
+    if not features:
+        raise ExportRefused(
+            f"{recipe.where}: nothing is known before a decision: name columns in [shape] keep"
+        )
+    train_rows, validation, test = (
+        _split(features, splits.get(split, []), recipe, outcome)
+        for split in ("train", "validation", "test")
+    )
+    for split, its_rows in (("train", train_rows), ("test", test)):
+        _require_both(split, its_rows.outcomes, outcome, recipe)
+    scorer, calibration = fitting.fit(
+        (train_rows.matrix, train_rows.outcomes), (validation.matrix, validation.outcomes)
+    )
+
+    def score(columns: Sequence[Column]) -> Column:
+        return calibration.probabilities(scorer.log_odds(matrix_of(features, columns)))
+
+    rule = single_rule(features, train_rows.columns, train_rows.outcomes)
+    evaluation = evaluate(
+        score(test.columns),
+        test.outcomes,
+        test.groups,
+        float(train_rows.outcomes.mean()),
+        rule.probabilities(test.columns),
+        rule.description,
+    )
+    return OutcomeModel(
+        name=name,
+        outcome=outcome,
+        recipe=recipe.text,
+        snapshot=training_set.snapshot,
+        training_set=training_set.id,
+        certificate=training_set.certificate.record(),
+        time=disk.now_us(),
+        rows={split: len(its_rows) for split, its_rows in splits.items()},
+        features=features,
+        profiles=tuple(
+            profile_of(feature, column)
+            for feature, column in zip(features, train_rows.columns, strict=True)
+        ),
+        importance=tuple(importance(score, test.columns, test.outcomes)),
+        scorer=scorer,
+        calibration=calibration,
+        evaluation=evaluation,
+    )
+
+
+def _chosen(rows: list[DecisionRow], recipe: Recipe, outcome: str | None) -> str:
+    """The outcome to learn."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[_outcome(row)] = counts.get(_outcome(row), 0) + 1
+    ordered = sorted(counts, key=lambda key: (counts[key], key))
+    if outcome is not None and outcome in counts:
+        return outcome
+    listing = ", ".join(f"{key} ({counts[key]:,})" for key in reversed(ordered))
+    if outcome is not None:
+        raise ExportRefused(f"no training row has the outcome {outcome!r}: there are {listing}")
+    if len(ordered) != 2:
+        raise ExportRefused(f"{recipe.where}: say which --outcome is to be predicted: {listing}")
+    return ordered[0]
+
+
+def _outcome(row: DecisionRow) -> str:
+    return NO_OUTCOME if row["outcome"] is None else str(row["outcome"])
+
+
+def _split(
+    features: tuple[Feature, ...], rows: list[DecisionRow], recipe: Recipe, outcome: str
+) -> SplitRows:
+    columns = columns_of(features, rows)
+    group = recipe.split["group"]
+    name = "subject" if group in (None, recipe.shape["by"]) else group.rpartition(".")[2]
+    _, groups = np.unique([json.dumps(str(row[name])) for row in rows], return_inverse=True)
+    outcomes = np.array([_outcome(row) == outcome for row in rows], dtype=bool)
+    return SplitRows(columns, matrix_of(features, columns), outcomes, groups)
+
+
+def _require_both(split: str, outcomes: Booleans, outcome: str, recipe: Recipe) -> None:
+    positives = int(outcomes.sum())
+    if min(positives, len(outcomes) - positives) < POSITIVES_MIN:
+        raise ExportRefused(
+            f"{recipe.where}: {split} has {positives:,} of {len(outcomes):,} rows with {outcome}:"
+            f" a model needs {POSITIVES_MIN} with it and {POSITIVES_MIN} without"
+        )
