@@ -25,47 +25,14 @@ from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
+from lakelog.runtime.tables import tables_beside
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
-SYSLOG: Scale = ((0, "FATAL"), (3, "ERROR"), (4, "WARN"), (5, "INFO"), (7, "DEBUG"), (8, ""))
-OTEL: Scale = (
-    (1, "TRACE"),
-    (5, "DEBUG"),
-    (9, "INFO"),
-    (13, "WARN"),
-    (17, "ERROR"),
-    (21, "FATAL"),
-    (25, ""),
-)
-PINO: Scale = (
-    (1, "TRACE"),
-    (20, "DEBUG"),
-    (30, "INFO"),
-    (40, "WARN"),
-    (50, "ERROR"),
-    (60, "FATAL"),
-    (100, ""),
-)
-PYTHON: Scale = (
-    (1, "TRACE"),
-    (10, "DEBUG"),
-    (20, "INFO"),
-    (30, "WARN"),
-    (40, "ERROR"),
-    (50, "FATAL"),
-    (100, ""),
-)
-WINDOWS: Scale = (
-    (0, "INFO"),
-    (1, "FATAL"),
-    (2, "ERROR"),
-    (3, "WARN"),
-    (4, "INFO"),
-    (5, "TRACE"),
-    (6, ""),
-)
-STATUS: Scale = ((100, "INFO"), (400, "WARN"), (500, "ERROR"), (600, ""))
+SCALES: dict[str, Scale] = {
+    name: tuple((number, level) for number, level in scale)
+    for name, scale in tables_beside(__file__, "scales.toml").items()
+}
 _NUMBER = r"[0-9]{1,3}"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{\]},]|"')
 _TEXTS = ("category", "source", "subject", "message", "id")

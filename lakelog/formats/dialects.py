@@ -8,18 +8,10 @@ from __future__ import annotations
 from lakelog.event.encode import encode
 from lakelog.event.types import JsonObject
 from lakelog.formats import dialect, jsonl
-from lakelog.formats.dialect import Dialect, Scale
+from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers
 from lakelog.runtime.tables import tables_beside
 
-_SCALES: dict[str, Scale] = {
-    "otel": dialect.OTEL,
-    "pino": dialect.PINO,
-    "python": dialect.PYTHON,
-    "status": dialect.STATUS,
-    "syslog": dialect.SYSLOG,
-    "windows": dialect.WINDOWS,
-}
 _BYTE = range(256)
 
 
@@ -54,7 +46,9 @@ def _dialect(name: str, members: JsonObject) -> Dialect:
     }
     if "scale" in members:
         scale = members["scale"]
-        values["scale"] = _SCALES[scale] if isinstance(scale, str) else tuple(map(tuple, scale))
+        values["scale"] = (
+            dialect.SCALES[scale] if isinstance(scale, str) else tuple(map(tuple, scale))
+        )
     if "words" in members:
         values["words"] = tuple(members["words"].items())
     if "prepared" in members:

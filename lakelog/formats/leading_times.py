@@ -37,83 +37,24 @@ from lakelog.formats.format import EventMembers
 from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
+from lakelog.formats.pattern_tables import expanded, with_fragments
 from lakelog.formats.zones import SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
+from lakelog.runtime.tables import tables_beside
 from lakelog.segments import arrays
 
-_NAME = (
-    "(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    rf"|Sept|{MONTHS}|{MONTHS.upper()}|{MONTHS.lower()})"
+_TABLE = tables_beside(__file__, "leading_times.toml")
+_FRAGMENTS = with_fragments(
+    {
+        "gap": GAP,
+        "months": f"{MONTHS}|{MONTHS.upper()}|{MONTHS.lower()}",
+        "triple": TRIPLE,
+        "zones": "|".join((*sorted(ZONES, key=len, reverse=True), *SEVERAL)),
+    },
+    _TABLE["fragments"],
 )
-_MON = rf"(?P<mon>{_NAME})(?![A-Za-z])\.?"
-_YEAR = r"(?P<year>(?:19|20)\d\d)"
-_CLOCK = (
-    r"(?P<hour>\d{1,2})[:hH](?P<minute>[0-5]\d)"
-    r"(?:[:m](?P<second>[0-6]\d)s?(?:[.,:](?P<fraction>\d{1,9}))?)?"
-    r"(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?"
-)
-_DOTTED = (
-    r"(?P<hour>\d{1,2})\.(?P<minute>[0-5]\d)\.(?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{1,9}))?"
-)
-_CITY = "(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc)/[\\w/+-]+"
-_WORD = "|".join((*sorted(ZONES, key=len, reverse=True), *SEVERAL))
-_MINUTES = "(?:00|15|30|45)"
-_ZONE = (
-    r"(?:(?P<z>Z)(?![A-Za-z0-9])"
-    rf"|(?P<glued>[+-](?:0\d|1[0-4])(?::?{_MINUTES})?)(?!\d|[:.-]\d)"
-    rf"| \(?(?P<apart>[+-](?:0\d|1[0-4]):?{_MINUTES})\)?(?!\d|[:.-]\d)"
-    r"| ?\(?(?:UTC|GMT)(?P<named>[+-]\d{1,2}(?::?[0-5]\d)?)\)?(?!\d|[:.-]\d)"
-    rf"| ?[\[(]?(?P<city>{_CITY})[\])]?"
-    rf"| ?\(?(?P<tz>{_WORD})\)?(?![\w-]))?"
-    # Go writes both: +0000 UTC
-    rf"(?: \(?(?:{_WORD})\)?(?![\w-]))?"
-)
-_BLANK = r"(?:,? {1,2}|T|_)"
-_END = r"(?!\d)"
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*[,.]?[ -]+", re.ASCII)
-
-_YMD = rf"(?P<year>\d{{4}})(?P<s>[-/.])(?:(?P<month>\d{{1,2}})|{_MON})(?P=s)(?P<day>\d{{1,2}})"
-_DAY_NAME = rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-/. ] ?{_MON},?"
-_NAME_DAY = rf"{_MON}[ /-]{{1,2}}(?P<day>\d{{1,2}})(?:st|nd|rd|th)?"
-_SHORT = r"(?P<yy>\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
-_LONG = r"(?P<year>(?:19|20)\d\d)(?P<month>0\d|1[0-2])(?P<day>[0-3]\d)"
-_PACKED = r"(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5]\d)"
-_DATES = (_YMD, TRIPLE, rf"{_DAY_NAME}[-/. ]{_YEAR}", rf"{_NAME_DAY},? {_YEAR}")
-
-
-_DIGITS = (
-    rf"{_YMD}{GAP}{_CLOCK}{_ZONE}{_END}",
-    rf"{_YMD}[ T_-]{_DOTTED}{_ZONE}{_END}",
-    rf"{TRIPLE}{GAP}{_CLOCK}{_ZONE}{_END}",
-    rf"{TRIPLE}[ T_-]{_DOTTED}{_ZONE}{_END}",
-    rf"{_DAY_NAME}[-/. ]{_YEAR}{GAP}{_CLOCK}{_ZONE}{_END}",
-    rf"{_DAY_NAME}[-/. ](?P<yy>\d\d){_BLANK}{_CLOCK}{_ZONE}{_END}",
-    rf"{_DAY_NAME} {{1,2}}{_CLOCK}{_ZONE}(?: {_YEAR})?{_END}",
-    rf"{_LONG}[T_ -]?{_PACKED}(?P<second>[0-6]\d)(?:[.,]?(?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
-    rf"{_LONG}[T_-]{_PACKED}{_ZONE}{_END}",
-    rf"{_LONG}[T_ -]{_CLOCK}{_ZONE}{_END}",
-    rf"{_SHORT} {{1,2}}{_CLOCK}{_ZONE}{_END}",
-    rf"{_SHORT} {_PACKED}(?P<second>[0-6]\d){_END}",
-    r"(?P<epoch>1\d{9}(?:[.,]\d{1,9})?|1\d{12}(?:[.,]\d{1,6})?|1\d{15}|1\d{18})(?![\w.]|-\d|:\d)",
-    *(rf"{_CLOCK}{_ZONE}(?:,? | - |, ?|\|| \| )(?:on )?{date}{_END}" for date in _DATES),
-    r"(?P<year>\d{4})年(?P<month>\d{1,2})月(?P<day>\d{1,2})日 ?"
-    r"(?P<hour>\d{1,2})[:时時](?P<minute>[0-5]\d)(?:[:分](?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{1,9}))?秒?)?"
-    r"(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?" + _ZONE,
-    # logcat and others without a year
-    r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})\.?[ T](?P<hour>\d{1,2}):(?P<minute>[0-5]\d)"
-    rf":(?P<second>[0-6]\d)(?:[.,](?P<fraction>\d{{1,9}}))?{_ZONE}{_END}",
-)
-_LETTERS = (
-    rf"{_NAME_DAY}(?:,? {_YEAR})?(?:,? {{1,2}}|:| at |, at ){_CLOCK}{_ZONE}"
-    rf"(?: (?P<last>(?:19|20)\d\d)(?!\d|[:.-]\d))?{_END}",
-)
-_LIKE = re.compile(
-    r"(?:\d{1,4}[-/.](?:\d{1,2}|[A-Za-z]{3,9})[-/.]\d{1,4}[T ,:_@|-]{1,3}\d{1,2}[:.h]\d\d"
-    r"|\d{1,2}:\d\d:\d\d(?![:\d])"
-    r"|\d{6}(?:\d\d)?[T _-]{1,2}\d{1,2}:?\d\d(?::?\d\d)?(?!\d)"
-    rf"|{_NAME} {{1,2}}\d{{1,2}} {{1,2}}(?:\d{{4}} )?\d{{1,2}}:\d\d)",
-    re.ASCII,
-)
+_LIKE = re.compile(expanded(_TABLE["like"], _FRAGMENTS), re.ASCII)
 """How text begins that is meant as a time."""
 _OPEN = re.compile(rf"{COLOURS}[\[(<{{\"'|*#>~]{{0,3}}{COLOURS} ?", re.ASCII)
 _CLOSE = re.compile(rf"{COLOURS}[\])}}>\"'|:;,]*{COLOURS}(?:[ \t]+[|-]{{1,2}}(?=[ \t]))?[ \t]*")
@@ -209,7 +150,7 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
     initial = head[place : place + 1]
     if not initial.isascii() or not initial.isalnum():
         return None
-    for shape in _shapes(_DIGITS if initial.isdigit() else _LETTERS):
+    for shape in _shapes("digits" if initial.isdigit() else "letters"):
         match = shape.match(head, place)
         groups = match.groupdict() if match is not None else None
         if groups is not None and match is not None and (iso := _iso(groups)):
@@ -219,9 +160,9 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
 
 
 @functools.cache
-def _shapes(regexes: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+def _shapes(name: str) -> tuple[re.Pattern[str], ...]:
     """Compiled when a line is first read so: that takes longer than to load all other formats."""
-    return tuple(re.compile(regex, re.ASCII) for regex in regexes)
+    return tuple(re.compile(expanded(regex, _FRAGMENTS), re.ASCII) for regex in _TABLE[name])
 
 
 def _iso(groups: Mapping[str, str | None]) -> str:

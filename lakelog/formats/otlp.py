@@ -18,7 +18,7 @@ from lakelog.event.exact import parse_value
 from lakelog.event.levels import severity
 from lakelog.event.types import JsonObject
 from lakelog.formats import documents, otlpsql
-from lakelog.formats.dialect import OTEL
+from lakelog.formats.dialect import SCALES
 from lakelog.formats.format import EventMembers, Format, Traits
 
 _KINDS = {
@@ -201,7 +201,7 @@ def _level(data: JsonObject) -> str | None:
             severity(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or severity_text
         )
     if isinstance(number, int) and not isinstance(number, bool) and 0 < number < 25:
-        return next(name for minimum, name in reversed(OTEL) if number >= minimum)
+        return next(name for minimum, name in reversed(SCALES["otel"]) if number >= minimum)
     if isinstance(severity_text, str) and severity(severity_text):
         return severity(severity_text)
     failed = isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")

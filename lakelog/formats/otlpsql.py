@@ -7,7 +7,7 @@ say, or a member is not known.
 from __future__ import annotations
 
 from lakelog.formats import sqltext
-from lakelog.formats.dialect import OTEL
+from lakelog.formats.dialect import SCALES
 from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql
 
 _DIGITS = "-?[0-9]{1,18}"
@@ -151,7 +151,7 @@ def query(signal: str, scopes: str, records: str) -> str:
     logs = signal == "resourceLogs"
     # The empty text and "0" mean that the time is not set.
     moment = ", ".join(f"nullif(nullif(r.{k}, ''), '0')" for k in _TEXTS[:3])
-    arms = " ".join(f"WHEN grade::INT >= {n} THEN '{name}'" for n, name in OTEL[-2::-1])
+    arms = " ".join(f"WHEN grade::INT >= {n} THEN '{name}'" for n, name in SCALES["otel"][-2::-1])
     removed = '{"attributes":null,"body":null}' if logs else '{"attributes":null}'
     name = "coalesce(nullif(r.eventName, ''), 'log')" if logs else "'span'"
     message = "r.body->>'$.stringValue'" if logs else "r.name"

@@ -82,12 +82,12 @@ _LISTS = ("numbers", "dashes", "quoted", "doubled")
 def read_table(name: str) -> tuple[PatternFormat, ...]:
     """Return the formats that a table declares."""
     tables = tables_beside(__file__, name)
-    fragments = _with_fragments(_FRAGMENTS, tables.pop("fragments", {}))
+    fragments = with_fragments(_FRAGMENTS, tables.pop("fragments", {}))
     return tuple(_format(name, table, fragments) for name, table in tables.items())
 
 
 def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> PatternFormat:
-    fragments = _with_fragments(fragments, table.get("fragments", {}))
+    fragments = with_fragments(fragments, table.get("fragments", {}))
     scales = {
         **_SCALES,
         **{k: _graded(words_of_level) for k, words_of_level in table.get("scales", {}).items()},
@@ -95,7 +95,7 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
     levels = _graded(table["levels"]) if "levels" in table else WORD
     defaults = {"levels": levels, **table.get("each", {})}
     patterns = tuple(_pattern(line, defaults, scales, fragments) for line in table["lines"])
-    begins = _expanded(table.get("begins", ""), fragments)
+    begins = expanded(table.get("begins", ""), fragments)
     word_levels = table.get("word_levels")
     word_level = _graded(word_levels) if isinstance(word_levels, dict) else scales.get(word_levels)
     if "otherwise" not in table:
@@ -108,7 +108,7 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
             word_level=word_level,
             leads=table.get("leads", ""),
         )
-    unlike = _expanded(table.get("unlike", ""), fragments)
+    unlike = expanded(table.get("unlike", ""), fragments)
     return PatternFormat(
         name,
         table["about"],
@@ -116,7 +116,7 @@ def _format(name: str, table: dict[str, Any], fragments: dict[str, str]) -> Patt
         table["otherwise"],
         Traits(
             begins=begins,
-            continues=_expanded(table.get("continues", ""), fragments),
+            continues=expanded(table.get("continues", ""), fragments),
             leads=table.get("leads", ""),
             prose=table.get("is_prose", False),
             by_line=True,
@@ -133,7 +133,7 @@ def _pattern(
     scales: dict[str, Level],
     fragments: dict[str, str],
 ) -> Pattern:
-    regex = _expanded(line["regex"], fragments)
+    regex = expanded(line["regex"], fragments)
     groups = _GROUP.findall(regex)
     shared = {k: v for k, v in defaults.items() if k not in ("level", "source") or v in groups}
     line = {**shared, **({"level": "level"} if "level" in groups else {}), **line}
@@ -190,15 +190,15 @@ def _words(listing: list[str]) -> list[str]:
     ]
 
 
-def _with_fragments(fragments_so_far: dict[str, str], table: dict[str, Any]) -> dict[str, str]:
+def with_fragments(fragments_so_far: dict[str, str], table: dict[str, Any]) -> dict[str, str]:
     """Return fragments with those of a table, each of which may use the ones before it."""
     fragments = dict(fragments_so_far)
     for name, definition in table.items():
-        fragments[name] = _expanded(definition, fragments)
+        fragments[name] = expanded(definition, fragments)
     return fragments
 
 
-def _expanded(lines: str | list[str], fragments: dict[str, str]) -> str:
+def expanded(lines: str | list[str], fragments: dict[str, str]) -> str:
     """A regex with its fragments; a long one is written in pieces."""
     regex = lines if isinstance(lines, str) else "".join(lines)
     return _REFERENCE.sub(lambda reference: fragments[reference[1]], regex)
