@@ -135,7 +135,8 @@ ORDER = {
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
     "server/mcp": "tools protocol_server endpoint",
-    "server/protocols": "protocol json_lines elastic otlp_logs otlp loki",
+    "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
+        journal_upload""",
     "server/api": """question counts events watching overview sources about traces history alerts
         patterns routes""",
     "subscriptions": """branch_access position record catch_up delivery command commit members

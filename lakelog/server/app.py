@@ -23,7 +23,9 @@ from lakelog.server.loki_tail import PATH as LOKI_TAIL
 from lakelog.server.loki_tail import LokiTail
 from lakelog.server.mcp.endpoint import McpEndpoint
 from lakelog.server.metrics import ServerMetrics
+from lakelog.server.protocols.collectd import CollectdWrite
 from lakelog.server.protocols.elastic import ABOUT, LICENSE, PRODUCT, ElasticBulk
+from lakelog.server.protocols.journal_upload import JournalUpload
 from lakelog.server.protocols.json_lines import JsonIngest
 from lakelog.server.protocols.loki import LokiPush
 from lakelog.server.protocols.otlp import OtlpHttp
@@ -46,7 +48,9 @@ else:
     responses = Lazy("starlette.responses")
     routing = Lazy("starlette.routing")
 
-PROTOCOLS: tuple[IngestProtocol, ...] = (ElasticBulk(), OtlpHttp(), LokiPush(), JsonIngest())
+PROTOCOLS: tuple[IngestProtocol, ...] = (
+    *(ElasticBulk(), OtlpHttp(), LokiPush(), JsonIngest(), CollectdWrite(), JournalUpload()),
+)
 _LOG = logging.getLogger("lakelog.server")
 Handler = Callable[["Request", Caller], Awaitable[Answer | StreamedAnswer]]
 

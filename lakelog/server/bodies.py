@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zstandard
@@ -106,33 +106,20 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
 
 async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLimits) -> bytes:
     """Return the body that the messages of a request bring, as text. Raises RequestRefused."""
-    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
-    if encoding not in _ENCODINGS:
-        raise RequestRefused(
-            415,
-            f"the content encoding {encoding!r} is not known: send gzip, zstd or none",
-            {"Accept-Encoding": "gzip, zstd, deflate"},
-        )
+    encoding = _encoding(headers)
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large(limits.body_bytes)
     chunks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RequestRefused(400, "the client left before its body ended")
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
+            async for chunk in _chunks(receive):
+                chunks.append(chunk)
+                size += len(chunk)
                 if size > limits.body_bytes:
                     raise too_large(limits.body_bytes)
-                if not message.get("more_body", False):
-                    break
     except TimeoutError:
-        raise RequestRefused(
-            408, f"the body did not end within {limits.body_seconds:g} s", {"Connection": "close"}
-        ) from None
+        raise _too_slow(limits) from None
     body = b"".join(chunks)
     if encoding == "identity":
         return body
@@ -140,6 +127,53 @@ async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLi
         return decompressed(body, encoding, limits.text_bytes)
     return await asyncio.get_running_loop().run_in_executor(
         None, _alone, body, encoding, limits.text_bytes
+    )
+
+
+async def texts_of(
+    headers: Mapping[str, str], receive: Receive, limits: ServerLimits
+) -> AsyncIterator[bytes]:
+    """Yield the text of a body as it comes, however long that goes on. Raises RequestRefused."""
+    encoding = _encoding(headers)
+    stream = None if encoding == "identity" else _inflater(encoding)
+    chunks = _chunks(receive)
+    while True:
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise _too_slow(limits) from None
+        if chunk is None:
+            break
+        yield chunk if stream is None else _inflated(stream, chunk, encoding, limits.text_bytes)
+    if stream is not None and not stream.is_ended:
+        raise RequestRefused(400, f"the body ends within its {encoding} stream")
+
+
+def _encoding(headers: Mapping[str, str]) -> str:
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding not in _ENCODINGS:
+        raise RequestRefused(
+            415,
+            f"the content encoding {encoding!r} is not known: send gzip, zstd or none",
+            {"Accept-Encoding": "gzip, zstd, deflate"},
+        )
+    return encoding
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestRefused(400, "the client left before its body ended")
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _too_slow(limits: ServerLimits) -> RequestRefused:
+    return RequestRefused(
+        408, f"the body did not end within {limits.body_seconds:g} s", {"Connection": "close"}
     )
 
 
@@ -153,15 +187,24 @@ def decompressed(body: bytes, encoding: str, longest: int) -> bytes:
     """Return what a body holds, up to `longest` bytes. Raises RequestRefused."""
     if not body:
         return body
-    stream: _Inflater = _Zstd() if encoding == "zstd" else _Zlib(encoding != "deflate")
+    stream = _inflater(encoding)
+    inflated = _inflated(stream, body, encoding, longest)
+    if not stream.is_ended:
+        raise RequestRefused(400, f"the body ends within its {encoding} stream")
+    return inflated
+
+
+def _inflater(encoding: str) -> _Inflater:
+    return _Zstd() if encoding == "zstd" else _Zlib(encoding != "deflate")
+
+
+def _inflated(stream: _Inflater, body: bytes, encoding: str, longest: int) -> bytes:
     try:
         inflated = stream.inflate(body, longest)
     except (zlib.error, zstandard.ZstdError) as error:
         raise RequestRefused(400, f"the body is not {encoding}: {error}") from None
     if len(inflated) > longest:
         raise too_large(longest)
-    if not stream.is_ended:
-        raise RequestRefused(400, f"the body ends within its {encoding} stream")
     return inflated
 
 

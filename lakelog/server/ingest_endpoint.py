@@ -5,6 +5,7 @@ The paths of protocols that have no names in them are looked up here, before the
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
@@ -13,11 +14,24 @@ from urllib.parse import parse_qsl
 
 from lakelog.errors import LakelogError
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import AsgiDict, Receive, Send, body_of, require_parsable
+from lakelog.server.bodies import (
+    AsgiDict,
+    Receive,
+    Send,
+    body_of,
+    require_parsable,
+    texts_of,
+    too_large,
+)
 from lakelog.server.gate import Gate
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
-from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.server.protocols.protocol import (
+    Answer,
+    IngestProtocol,
+    IngestRequest,
+    StreamedProtocol,
+)
 from lakelog.server.tokens import TokenScope
 
 LATER = {"Retry-After": "5"}
@@ -25,6 +39,8 @@ SECURITY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _LOG = logging.getLogger("lakelog.server")
 _ROOM = 1 << 16
 """Reserved for a body of unknown length."""
+_STREAMED = 1 << 20
+"""Bytes of a body without an end that are stored together."""
 _FAULT = {"error": "a fault of the server: its log says more"}
 _SECURITY_RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
 
@@ -75,6 +91,8 @@ class IngestEndpoint:
         caller.require(TokenScope.INGEST)
         protocol, declared = self._protocol, request.headers.get("content-length", "")
         try:
+            if isinstance(protocol, StreamedProtocol):
+                return await self._streamed(protocol, request, receive)
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
                 body = await body_of(request.headers, receive, self._limits)
                 if protocol.is_whole:
@@ -102,6 +120,30 @@ class IngestEndpoint:
             # 503: whoever sent it may send it again.
             answer = protocol.failure(request, 503, str(error))
             return dataclasses.replace(answer, headers={**answer.headers, **LATER})
+
+    async def _streamed(
+        self, protocol: StreamedProtocol, request: IngestRequest, receive: Receive
+    ) -> Answer:
+        """Store a body while it comes. Raises RequestRefused, LakelogError, OSError."""
+        loop, buffer, stored, rejected = asyncio.get_running_loop(), b"", 0, 0
+
+        async def store(*, is_end: bool) -> None:
+            nonlocal buffer, stored, rejected
+            records, buffer = protocol.cut(buffer, is_end=is_end)
+            if records:
+                arrivals = await loop.run_in_executor(None, protocol.events_of, records)
+                await self._intake.keep(arrivals)
+                stored, rejected = stored + arrivals.stored, rejected + len(arrivals.rejects)
+
+        with self._intake.room(_STREAMED):
+            async for text in texts_of(request.headers, receive, self._limits):
+                buffer += text
+                if len(buffer) > _STREAMED:
+                    await store(is_end=False)
+                if len(buffer) > self._limits.document_bytes:
+                    raise too_large(self._limits.document_bytes)
+            await store(is_end=True)
+        return protocol.summary(request, stored, rejected)
 
 
 class PathSwitch:

@@ -98,7 +98,10 @@ class EventIntake(Generic[AnswerType]):
 
     async def store(self, events: list[EventMembers]) -> None:
         """Store events that no request brought. Raises OSError, LakelogError."""
-        arrivals = arrivals_of(events)
+        await self.keep(arrivals_of(events))
+
+    async def keep(self, arrivals: Arrivals) -> None:
+        """Store events that are not told apart by their request. Raises OSError, LakelogError."""
         await self._appends.store(arrivals.encoded, NO_REQUEST)
         if arrivals.rejects:
             await asyncio.get_running_loop().run_in_executor(None, self._set_aside, arrivals)

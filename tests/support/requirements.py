@@ -33,6 +33,7 @@ PROGRAMS = {
     "amtool": "prometheus-alertmanager",
     "bash": "bash",
     "chromium": "chromium",
+    "collectd": "collectd-core",
     "docker-registry": "docker-registry",
     "crun": "crun",
     "e2fsck": "e2fsprogs",
@@ -68,6 +69,8 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
     "strace": "strace",
+    "systemd-journal-remote": "systemd-journal-remote",
+    "systemd-journal-upload": "systemd-journal-remote",
     "zstdcat": "zstd",
 }
 """Programs that tests run, by name: the Debian package of each."""
@@ -91,7 +94,8 @@ def find(program: str) -> str | None:
     if _is_hidden(program):
         return None
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # newest first
-    folders = [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", *postgres]
+    sbins = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/systemd"]
+    folders = [os.environ.get("PATH", ""), *sbins, *postgres]
     return shutil.which(program, path=os.pathsep.join(map(str, folders)))
 
 

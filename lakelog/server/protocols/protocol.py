@@ -66,6 +66,32 @@ class IngestProtocol(ABC):
         return Answer(status, {"error": reason})
 
 
+class StreamedProtocol(IngestProtocol):
+    """A protocol whose bodies are stored while they come, as they may never end."""
+
+    is_whole = False
+
+    @abstractmethod
+    def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
+        """Return the whole records of a text, and what is left of it; nothing at the end."""
+
+    @abstractmethod
+    def events_of(self, records: list[bytes]) -> Arrivals:
+        """Return the events of records."""
+
+    @abstractmethod
+    def summary(self, request: IngestRequest, stored: int, rejected: int) -> Answer:
+        """Return the answer to a body of so many records."""
+
+    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
+        """Return what a whole body holds."""
+        return self.events_of(self.cut(body, is_end=True)[0])
+
+    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
+        """Return the answer to a whole body."""
+        return self.summary(request, arrivals.stored, len(arrivals.rejects))
+
+
 def counts(arrivals: Arrivals) -> JsonObject:
     """The answer in numbers, with the first refused records by their places."""
     errors = [{"line": r.number + 1, "reason": r.reason} for r in arrivals.rejects[:100]]

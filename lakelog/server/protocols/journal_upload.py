@@ -1,0 +1,47 @@
+"""systemd-journal-upload: entries of a journal in its export format, as long as there are any.
+
+The body of a request has no length and may be larger than memory, so its entries are stored while
+it comes. An entry's cursor is the id of its event: after a failure the client begins again where it
+was told of success last, and no entry is stored twice (systemd-journal-upload(8), and the journal
+export format at systemd.io/JOURNAL_EXPORT_FORMATS).
+"""
+
+from __future__ import annotations
+
+from lakelog.errors import InvalidEvent
+from lakelog.formats import journal, registry
+from lakelog.formats.format import EventMembers
+from lakelog.server.arrivals import Arrivals, Reject, arrivals_of, as_text
+from lakelog.server.protocols.protocol import Answer, IngestRequest, StreamedProtocol
+
+_CURSOR = "__CURSOR"
+
+
+class JournalUpload(StreamedProtocol):
+    """The protocol, at /upload."""
+
+    name = "journal"
+    routes = ("/upload",)
+
+    def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
+        """Return the whole entries of a text, and what is left of it."""
+        return journal.split(text, is_end=is_end)
+
+    def events_of(self, records: list[bytes]) -> Arrivals:
+        """Return the events of entries."""
+        events, rejects = list[EventMembers](), list[Reject]()
+        for number, record in enumerate(records):
+            try:
+                event = registry.by_name("journald-export").parse(record)
+                assert isinstance(event, dict)
+                cursor = event["data"].get(_CURSOR)
+                events.append(event | {"id": cursor} if isinstance(cursor, str) else event)
+            except InvalidEvent as error:
+                rejects.append(Reject(number, error.reason, as_text(record)))
+        return arrivals_of(events, rejects)
+
+    def summary(self, request: IngestRequest, stored: int, rejected: int) -> Answer:
+        """202, as systemd's own receiver answers."""
+        return Answer(
+            202, f"{stored} entries stored, {rejected} refused\n".encode(), {}, "text/plain"
+        )

@@ -1,0 +1,164 @@
+"""Agents of machines that send to a server: collectd, and systemd's journal."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_lake import HttpLake, serving
+from tests.support.requirements import find, need_module
+
+READING = {
+    "values": [12.5, None],
+    "dstypes": ["derive", "gauge"],
+    "dsnames": ["rx", "tx"],
+    "time": 1767323045.25,
+    "interval": 10.0,
+    "host": "leeloo",
+    "plugin": "interface",
+    "plugin_instance": "eth0",
+    "type": "if_octets",
+    "type_instance": "",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
+    need_module("uvicorn")
+    with serving(tmp_path_factory.mktemp("served") / "lake") as each:
+        yield each
+
+
+def entry(number: int, **fields: str) -> bytes:
+    """One entry of a journal, in its export format."""
+    names = {
+        "__CURSOR": f"s=1;i={number}",
+        "__REALTIME_TIMESTAMP": str(1767323045_000000 + number),
+        "__MONOTONIC_TIMESTAMP": str(number),
+        "_BOOT_ID": "0123456789abcdef0123456789abcdef",
+        "MESSAGE": f"line {number}",
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "web",
+        **fields,
+    }
+    return b"".join(f"{name}={value}\n".encode() for name, value in names.items()) + b"\n"
+
+
+def test_readings_of_collectd_are_metrics(server: HttpLake) -> None:
+    reply = server.ask("/collectd", json.dumps([READING, {"values": [1]}, 7]).encode())
+    assert (reply.status, reply.json["accepted"], reply.json["rejected"]) == (200, 1, 2)
+    (event,) = server.events("SELECT * FROM events WHERE source = 'leeloo'")
+    assert (event["type"], event["subject"]) == ("metric", "interface-eth0/if_octets")
+    assert event["time"].isoformat() == "2026-01-02T03:04:05.250000+00:00"
+    assert json.loads(event["data"])["values"] == {"rx": 12.5, "tx": None}
+    assert server.ask("/collectd", b"PUTVAL leeloo/cpu 1").status == 400
+
+
+def test_entries_of_a_journal_are_stored_once_though_they_come_again(server: HttpLake) -> None:
+    binary = b"__CURSOR=s=1;i=9\n__REALTIME_TIMESTAMP=1767323046000000\nMESSAGE\n"
+    binary += struct.pack("<Q", 9) + b"two\n\nline" + b"\n\n"
+    body = entry(1) + entry(2) + binary + b"__CURSOR=no time\n\n"
+    for _ in range(2):
+        reply = server.ask("/upload", body, {"content-type": "application/vnd.fdo.journal"})
+        assert (reply.status, reply.body) == (202, b"3 entries stored, 1 refused\n")
+    events = server.events("SELECT * FROM events WHERE type = 'journal' ORDER BY seq")
+    assert [event["message"] for event in events] == ["line 1", "line 2", "two\n\nline"]
+    assert {event["level"] for event in events[:2]} == {"ERROR"}
+
+
+def test_a_journal_without_an_end_is_stored_while_it_comes(server: HttpLake) -> None:
+    """A body of 40 MB passes what any other body may have."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        head = "POST /upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+        connection.sendall(f"{head}Content-Encoding: gzip\r\n\r\n".encode())
+        for number in range(100, 140):
+            long = entry(number, SYSLOG_IDENTIFIER="long", MESSAGE=f"{number} " * (1 << 18))
+            chunk = gzip.compress(long, 1)
+            connection.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 202")
+    query = "SELECT count(*) AS n, min(length(message)) AS size FROM events WHERE source = 'long'"
+    assert server.events(query) == [{"n": 40, "size": 1 << 20}]
+
+
+def test_one_entry_beyond_all_limits_ends_the_request_alone(server: HttpLake) -> None:
+    huge = b"__CURSOR=huge\n__REALTIME_TIMESTAMP=1\nMESSAGE=" + b"x" * (12 << 20)
+    with contextlib.suppress(ConnectionError):  # it is answered before it has ended
+        assert server.ask("/upload", entry(200, SYSLOG_IDENTIFIER="before") + huge).status == 413
+    assert server.ask("/upload", entry(201, SYSLOG_IDENTIFIER="before")).status == 202
+    query = "SELECT id FROM events WHERE source = 'before' ORDER BY seq"
+    assert [row["id"] for row in server.events(query)][-1] == "s=1;i=201"
+
+
+@pytest.mark.needs("systemd-journal-remote", "systemd-journal-upload")
+def test_systemds_uploader_sends_each_entry_once_over_a_kill(tmp_path: Path) -> None:
+    """The server dies while entries come; the uploader begins again, and nothing is there twice."""
+    need_module("uvicorn")
+    count, journal = 10_000, tmp_path / "web.journal"
+    entries = b"".join(entry(n, _SOURCE_REALTIME_TIMESTAMP=str(n)) for n in range(1, count + 1))
+    made = [find("systemd-journal-remote"), "-o", str(journal), "-"]
+    subprocess.run(made, input=entries, check=True, capture_output=True)
+    with serving(tmp_path / "lake") as server:
+        killer = threading.Thread(target=lambda: (_wait_for_events(server), server.kill()))
+        killer.start()
+        _upload(server.port, journal)
+        killer.join()
+    with serving(tmp_path / "lake") as server:
+        assert _upload(server.port, journal).returncode == 0
+        query = "SELECT count(*) AS n, count(DISTINCT message) AS texts FROM events"
+        assert server.events(query) == [{"n": count, "texts": count}]
+
+
+def _upload(port: int, journal: Path) -> subprocess.CompletedProcess[bytes]:
+    url = f"--url=http://127.0.0.1:{port}"
+    command = [find("systemd-journal-upload"), "--follow=no", url, f"--file={journal}"]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False)
+
+
+def _wait_for_events(server: HttpLake) -> None:
+    while not server.events("SELECT seq FROM events LIMIT 1"):
+        time.sleep(0.01)
+
+
+@pytest.mark.needs("collectd")
+def test_collectd_sends_its_readings(server: HttpLake, tmp_path: Path) -> None:
+    config = tmp_path / "collectd.conf"
+    config.write_text(f"""
+        Hostname "tried"
+        Interval 0.2
+        BaseDir "{tmp_path}"
+        PIDFile "{tmp_path}/pid"
+        TypesDB "/usr/share/collectd/types.db"
+        LoadPlugin load
+        LoadPlugin memory
+        LoadPlugin write_http
+        <Plugin write_http>
+          <Node "lake">
+            URL "http://127.0.0.1:{server.port}/collectd"
+            Format "JSON"
+            BufferSize 4096
+          </Node>
+        </Plugin>
+        """)
+    query = "SELECT subject, count(*) AS n FROM events WHERE source = 'tried' GROUP BY 1"
+    command = [find("collectd"), "-f", "-C", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not server.events(query):
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(30)
+    subjects = {row["subject"] for row in server.events(query)}
+    assert {"load/load", "memory/memory-used"} <= subjects
