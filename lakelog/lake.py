@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
-    from lakelog.query import behaviour, follow, frames, session
+    from lakelog.query import behaviour, follow, session
     from lakelog.query.relation import Relation
     from lakelog.store import async_append, history, resolve, trim, wal
     from lakelog.store.publish import Follow
@@ -60,7 +60,7 @@ else:
     tables = Lazy("lakelog.views.tables")
     ledger = Lazy("lakelog.views.ledger")
     behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
-    frames, session = Lazy("lakelog.query.frames"), Lazy("lakelog.query.session")
+    session = Lazy("lakelog.query.session")
     history, resolve, trim, wal = (
         Lazy(f"lakelog.store.{name}") for name in "history resolve trim wal".split()
     )
@@ -221,8 +221,8 @@ class Lake(LakeUpkeep):
         every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
         `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
         """
-        scope = frames.among(variables, sys._getframe(1))
-        return self._session.ask(query, frames.parameters(params), None, scope)
+        scope = sys._getframe(1) if variables is None else variables
+        return self._session.ask(query, params, None, scope)
 
     def search(
         self,
@@ -295,12 +295,12 @@ class Lake(LakeUpkeep):
         OSError.
         """
         # Here, not in the function below: the query may name tables in variables of our caller.
-        scope = frames.scope_of(sys._getframe(1))
+        scope = sys._getframe(1)
         return exports.export(
             lambda query, values: self._session.ask(query, values, None, scope),
             query,
             exports.destination(out, format, partition_by),
-            params=frames.parameters(params),
+            params=params,
             shard_rows=shard_rows,
             progress=progress,
         )
@@ -375,7 +375,7 @@ class Lake(LakeUpkeep):
 
     def explain(self, query: str, params: object = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of the branch)."""
-        return self._session.plan(query, frames.parameters(params))
+        return self._session.plan(query, params)
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""

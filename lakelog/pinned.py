@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     import ray.data
 
     from lakelog.export import ExportResult
-    from lakelog.query import frames
     from lakelog.query.relation import Relation
     from lakelog.store import history, stats
     from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
 else:
-    frames = Lazy("lakelog.query.frames")
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
     ledger = Lazy("lakelog.views.ledger")
 
@@ -47,8 +45,8 @@ class PinnedLake:
         self, query: str, params: object = None, *, variables: Mapping[str, object] | None = None
     ) -> Relation:
         """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
-        scope = frames.among(variables, sys._getframe(1))
-        return self._session.ask(query, frames.parameters(params), self.id, scope)
+        scope = sys._getframe(1) if variables is None else variables
+        return self._session.ask(query, params, self.id, scope)
 
     def search(
         self,
@@ -92,12 +90,12 @@ class PinnedLake:
     ) -> ExportResult:
         """Write rows of this state to files; see `Lake.export`."""
         # Here and not deeper: variables of the caller's frame may be named as tables.
-        scope = frames.scope_of(sys._getframe(1))
+        scope = sys._getframe(1)
         return exports.export(
             lambda query, values: self._session.ask(query, values, self.id, scope),
             query,
             exports.destination(out, format, partition_by),
-            params=frames.parameters(params),
+            params=params,
             shard_rows=shard_rows,
             progress=progress,
         )
@@ -134,7 +132,7 @@ class PinnedLake:
 
     def explain(self, query: str, params: object = None) -> tuple[int, int]:
         """Return (segments the query opens, segments of this state)."""
-        return self._session.plan(query, frames.parameters(params), self.id)
+        return self._session.plan(query, params, self.id)
 
     def schema(self, type: str | None = None) -> pa.Table:
         """The fields of this state's payloads; see `Lake.schema`."""

@@ -27,7 +27,7 @@ from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
 from lakelog.event.types import JsonObject
-from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.tree import TABLES
 from lakelog.segments.sql import identifier
 
 _OPTIONS = ("branch", "at")

@@ -69,11 +69,9 @@ ORDER = {
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
     "search": "language words condition calls answers",
-    "query": """sql frames stream signals relation tail_rows behaviour providers segment_choice
-        lake_tables cursor_pool frame_scans ref_schemas type_tables top_scans binder histograms
-        plans session follow""",
-    "query/sql": """extractions tree payload_paths payload times analysis top_rows listings
-        qualifiers keys table_sql""",
+    "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
+        schemas top_scans binder histograms session follow""",
+    "query/sql": "tree extractions payload times analysis keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer finalize
         engine ledger type_columns file_table origin_table pattern_tables tables message_patterns
         contract sample user_views""",

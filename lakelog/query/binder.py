@@ -14,14 +14,13 @@ from lakelog.engine import session_settings
 from lakelog.errors import SnapshotGone
 from lakelog.libraries import duckdb
 from lakelog.query import providers
-from lakelog.query.cursor_pool import QueryCursors
 from lakelog.query.lake_tables import LakeTables
-from lakelog.query.ref_schemas import RefSchemas
-from lakelog.query.sql import listings
+from lakelog.query.schemas import RefSchemas, TypeTables
+from lakelog.query.sql import analysis
 from lakelog.query.sql.analysis import Query, analyze
-from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.tree import TABLES
+from lakelog.query.stream import QueryCursors
 from lakelog.query.top_scans import TopScans
-from lakelog.query.type_tables import TypeTables
 from lakelog.search import expanded
 
 _HIDES = re.compile(r"\bcreate\b.*\b(view|macro|function)\b", re.I | re.S)
@@ -74,7 +73,7 @@ class Binder:
         is_as_asked: bool = False,
     ) -> tuple[str, object]:
         """The same for whoever looks again himself."""
-        explain, sql = listings.split(expanded(sql), self._tables.names)
+        explain, sql = analysis.without_explain(expanded(sql), self._tables.names)
         if explain:
             sql, params = self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
             return explain + sql, params

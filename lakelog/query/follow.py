@@ -22,7 +22,7 @@ from lakelog.errors import QueryFailed
 from lakelog.event.types import Event
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
-from lakelog.query.segment_choice import near
+from lakelog.query.lake_tables import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.query.tail_rows import TailRows
 from lakelog.search import expanded

@@ -96,7 +96,9 @@ class FrameScans:
     """Answers the first queries of a session over a tail."""
 
     def __init__(self, tables: LakeTables) -> None:
-        self._tables, self._left = tables, _TIMES
+        self._tables = tables
+        self.left = _TIMES
+        """How many more queries are answered so."""
 
     def stream(
         self, cursor: duckdb.DuckDBPyConnection, query: Query, pinned: Pinned
@@ -135,7 +137,7 @@ class FrameScans:
         state, pending = pinned
         if self._tables.sandbox:  # files in memory have no name that it may open
             return None
-        if not self._left or pending is None or not pending.events or pending.has_keys:
+        if not self.left or pending is None or not pending.events or pending.has_keys:
             return None
         if query.needles:  # others keep the rows of what is asked for again
             return None
@@ -159,7 +161,7 @@ class FrameScans:
         )
         if not _is_bound(cursor, union, query.sql):
             return None
-        self._left -= 1
+        self.left -= 1
         view = f"CREATE OR REPLACE TEMP VIEW events AS {union}"
         return FrameScan(view, files, functools.partial(self._make_whole, entries, state, pending))
 
@@ -171,7 +173,7 @@ class FrameScans:
         cursor: duckdb.DuckDBPyConnection,
     ) -> None:
         """Give a cursor all columns of the rows that it has."""
-        tables, self._left = self._tables, 0
+        tables, self.left = self._tables, 0
         # A table of Arrow, as a tail without segments is, does not replace a view.
         cursor.execute("DROP VIEW IF EXISTS events")
         with tables.mutex.hold():

@@ -9,15 +9,15 @@ pandas, Polars and Arrow become the values and lists that they stand for, and so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 from lakelog.engine import messages
 from lakelog.libraries import duckdb
 
-Scope = Callable[[str], object]
-"""Returns the caller's variable of a name, or None."""
+Scope = Mapping[str, object] | FrameType
+"""The caller's variables: those that it gives, or all that its frame can see."""
 _PLAIN_METHODS = {
     "numpy": ("item",),
     "pandas": ("tolist",),
@@ -28,25 +28,8 @@ _PLAIN_METHODS = {
 _LIBRARIES = ("pandas", "polars", "pyarrow", "lakelog")
 
 
-def scope_of(frame: FrameType) -> Scope:
-    """Return a lookup among the local and global variables of a frame."""
-
-    def look(name: str) -> object:
-        value = frame.f_locals.get(name)
-        return frame.f_globals.get(name) if value is None else value
-
-    return look
-
-
-def among(variables: Mapping[str, object] | None, frame: FrameType) -> Scope:
-    """Return a lookup among given variables, or without them among those of a frame."""
-    return scope_of(frame) if variables is None else variables.get
-
-
 def parameters(params: object) -> Any:
-    """Return the parameters of a query as a dict or list of plain values, None for none."""
-    if params is None:
-        return None
+    """Return the parameters of a query as a dict or list of plain values."""
     if isinstance(params, Mapping):
         return {name: _plain(value) for name, value in params.items()}
     values = _plain(params)
@@ -87,11 +70,21 @@ def run(
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.CatalogException as error:
             name = messages.missing_table(str(error))
-            table = None if scope is None or name in ("", *tried) else _as_table(scope(name))
+            if scope is None or name in ("", *tried):
+                raise
+            table = _as_table(_variable(scope, name))
             if table is None:
                 raise
             tried.add(name)
             cursor.register(name, table)
+
+
+def _variable(scope: Scope, name: str) -> object:
+    """Return the caller's variable of a name, or None."""
+    if not isinstance(scope, FrameType):
+        return scope.get(name)
+    value = scope.f_locals.get(name)
+    return scope.f_globals.get(name) if value is None else value
 
 
 def _as_table(value: Any) -> Any:

@@ -9,22 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lakelog.query.cursor_pool import QueryCursors
 from lakelog.query.lake_tables import LakeTables
-from lakelog.query.stream import Stream
-from lakelog.runtime.lazy import Lazy
+from lakelog.query.stream import QueryCursors, Stream
 from lakelog.segments import connection
 
 if TYPE_CHECKING:
-    from lakelog import search
     from lakelog.query.providers import Pinned
+    from lakelog.query.schemas import TypeTables
     from lakelog.query.sql.analysis import Query
     from lakelog.query.sql.table_sql import View
-    from lakelog.query.type_tables import TypeTables
     from lakelog.search import WordHistogram
     from lakelog.segments.word_index import BlockCount
-else:
-    search = Lazy("lakelog.search")
 
 
 @dataclass
@@ -54,11 +49,8 @@ class WordHistograms:
     def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
         self._tables, self._types, self._cursors = tables, types, cursors
 
-    def answer(self, query: Query, pinned: Pinned) -> Stream | None:
-        """Return the rows of a histogram; None for any other query."""
-        histogram = search.WordHistogram.of(query.sql)
-        if histogram is None:
-            return None
+    def answer(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> Stream | None:
+        """Return the rows of a query that is a histogram; None if the engine finds it wrong."""
         counted = self._counted(histogram, query, pinned)
         width = self._width(histogram, query, pinned, counted)
         edges: dict[str, list[BlockCount]] = {}
@@ -80,7 +72,7 @@ class WordHistograms:
         low, high = histogram.outer
         counted = _CountedBlocks(view, {})
         for entry in view.entries:
-            blocks = self._tables.block_counts(entry, histogram.word)
+            blocks = self._tables.choice.block_counts(entry, histogram.word)
             if blocks is not None:
                 counted.blocks[entry.key] = [
                     block for block in blocks if low <= block.latest and block.earliest < high

@@ -2,7 +2,7 @@
 
 It has the methods of DuckDB's relation and gives what they give. What goes wrong while it is
 evaluated is QueryFailed with one line, as for what `sql` itself refuses; and Ctrl-C stops it,
-which a native call does not hear by itself (lakelog/query/signals.py).
+which a native call does not hear by itself (lakelog/query/stream.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
-from lakelog.query import signals
+from lakelog.query import stream
 from lakelog.query.stream import Batches
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
@@ -317,7 +317,7 @@ class Relation:
         """Let the engine work, so that signals are heard within a moment."""
         self._require_own_process()
         with guarded(self._failure):
-            with signals.interrupting(self._stream.interrupt) as is_heard:
+            with stream.interrupting(self._stream.interrupt) as is_heard:
                 if is_heard:
                     return work(*args)
             if threading.current_thread() is not threading.main_thread():
@@ -349,12 +349,12 @@ class Relation:
         threading.Thread(target=work, daemon=True).start()
         try:
             # Not at one go: once Polars is loaded, a signal does not end a wait any more.
-            while not ended.wait(signals.HEARD):
+            while not ended.wait(stream.HEARD):
                 pass
         except BaseException:
             while not ended.is_set():
                 self._stream.interrupt()
-                ended.wait(signals.AGAIN)
+                ended.wait(stream.AGAIN)
             raise
         if fault:
             raise fault[0]

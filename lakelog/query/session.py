@@ -1,8 +1,14 @@
 """Running SQL: the table `events` is one snapshot plus the live tail, fixed when sql() is called.
 
-A SELECT over the lake's own tables is answered by the first of several plans that applies
-(plans.py). Any other query is bound on a cursor of its own (binder.py) and answered by a relation
-of the engine.
+A SELECT over the lake's own tables alone is answered without a relation of the engine, by the
+first plan that applies and finds the query right. Any other query is bound on a cursor of its own
+(binder.py) and answered by a relation of the engine.
+
+    CountPlan     count(*) of all events: the manifest and the WALs say it; of those that have a
+                  word, the word indexes, also by spans of time
+    ScanPlan      a first query over a tail: the frames themselves are read
+    NeedlePlan    certain ids, subjects or rare words: few segments, in the query itself
+    TablePlan     any other: views on a cursor, kept for the next query of the same segments
 """
 
 from __future__ import annotations
@@ -10,30 +16,35 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.query import frames, type_tables
+from lakelog.query import frames, schemas
 from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
+from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
-from lakelog.query.plans import LakeSelect, plans_of
-from lakelog.query.relation import Failure, Relation, guarded
-from lakelog.query.sql import listings
-from lakelog.query.sql.analysis import analyze
-from lakelog.query.sql.qualifiers import TABLES
-from lakelog.query.stream import Stream
+from lakelog.query.relation import Relation, guarded
+from lakelog.query.sql import analysis, table_sql
+from lakelog.query.sql.analysis import Query, analyze
+from lakelog.query.sql.tree import TABLES
+from lakelog.query.stream import QueryCursors, Stream
+from lakelog.query.top_scans import LEAST, TopScans
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank, is_past
-from lakelog.search import expanded
+from lakelog.search import WordHistogram, counted_word, expanded
+from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    from lakelog.query.providers import Pinned
+    from lakelog.query.schemas import TypeTables
     from lakelog.query.sql import payload
 else:
     payload = Lazy("lakelog.query.sql.payload")
@@ -72,6 +83,8 @@ class Session:
         scope: Scope | None = None,
     ) -> Relation:
         """Return the answer as a relation whose errors and interrupts are ours; see `_bound`."""
+        if params is not None:
+            params = frames.parameters(params)
         if (with_conditions := expanded(query)) != query:
             try:
                 return self.ask(with_conditions, params, digest, scope)
@@ -87,7 +100,8 @@ class Session:
             session_settings.require_effect(cursor, query)
         if result is None:  # a statement without rows: types need not say so of each query
             return result  # type: ignore[return-value]
-        return Relation(result, Stream(cursor, query, params), self._failure(query, source))
+        failure = functools.partial(self._failure, query, source)
+        return Relation(result, Stream(cursor, query, params), failure)
 
     def sql(
         self, query: str, params: object = None, digest: str | None = None
@@ -118,7 +132,6 @@ class Session:
 
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
-        self.tables.require_open()
         try:
             with guarded(self._failed):
                 try:
@@ -134,26 +147,22 @@ class Session:
     def _answered(self, sql: str, digest: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables by a plan, None for what is anything else or
         wrong. The engine's relation is not made until something needs it."""
-        with self.tables.mutex.hold():
-            selection = self._selection(sql, digest)
-            if selection is None:
+        tables = self.tables
+        tables.require_open()
+        with tables.mutex.hold():
+            is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
+            # The database takes as long.
+            with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
+                query = analyze(tables.engine().cursor(), sql)
+            names = query.own_tables(TABLES)
+            if names is None or tables.hides_tables or analysis.asks_for_tables(sql):
                 return None
+            selection = LakeSelect(query, names, tables.state(digest))
             for plan in self._plans:
                 if plan.applies(selection) and (stream := plan.run(selection)):
-                    return Relation(None, stream, self._failure(stream.query, (sql, None, digest)))
+                    failure = functools.partial(self._failure, stream.query, (sql, None, digest))
+                    return Relation(None, stream, failure)
         return None
-
-    def _selection(self, sql: str, digest: str | None) -> LakeSelect | None:
-        """Parse a query; None if it may read anything besides `events` and `quarantine`."""
-        tables = self.tables
-        is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
-        # The database takes as long.
-        with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
-            query = analyze(tables.engine().cursor(), sql)
-        names = query.own_tables(TABLES)
-        if names is None or tables.hides_tables or listings.asks_for_tables(sql):
-            return None
-        return LakeSelect(query, names, tables.state(digest))
 
     def _run(
         self,
@@ -163,6 +172,7 @@ class Session:
         digest: str | None,
         scope: Scope | None,
     ) -> tuple[duckdb.DuckDBPyRelation | None, str, object]:
+        self.tables.require_open()
         query, params = self.binder.bind_once(cursor, sql, values, digest)
         try:
             return frames.run(cursor, query, params, scope), query, params
@@ -178,20 +188,15 @@ class Session:
             raise duckdb.BinderException(messages.clearer(str(original), str(error))) from None
 
     def _failed(self, message: str) -> QueryFailed:
-        return QueryFailed(self.in_one_line(message), type_tables.as_written(message))
+        return QueryFailed(self.in_one_line(message), schemas.as_written(message))
 
-    def _failure(self, query: str, source: tuple[str, object, str | None]) -> Failure:
-        """Return what makes the error of a query that fails while it runs, from what was asked."""
-        return (
-            functools.partial(self._failed_as_asked, *source)
-            if query != source[0]
-            else self._failed
-        )
-
-    def _failed_as_asked(
-        self, query: str, params: object, digest: str | None, message: str
+    def _failure(
+        self, rewritten: str, source: tuple[str, object, str | None], message: str
     ) -> QueryFailed:
-        if messages.is_of_value(message):  # the query itself fails so, and can show where
+        """Return the error of a query that fails while it runs, in the words of what was asked."""
+        query, params, digest = source
+        # The query itself fails so, and can show where.
+        if rewritten != query and messages.is_of_value(message):
             try:
                 cursor = self.connect().cursor()
                 query, params = self.binder.bind_once(
@@ -206,6 +211,8 @@ class Session:
 
     def plan(self, query: str, params: object = None, digest: str | None = None) -> tuple[int, int]:
         """Return (segments a query opens, segments there are)."""
+        if params is not None:
+            params = frames.parameters(params)
         parsed = analyze(self.connect().cursor(), expanded(query), params)
         state, pending = self.state(digest)
         of_types = self.binder.types.views(parsed, (state, pending))
@@ -237,7 +244,7 @@ class Session:
 
     def in_one_line(self, message: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
-        message, refs = type_tables.as_written(message), self.store.refs
+        message, refs = schemas.as_written(message), self.store.refs
         line = messages.explained(messages.with_suggestion(message, self.tables.names, refs))
         for schema, name in self.binder.refs.versions.items():
             line = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', line)  # type: ignore[misc]
@@ -254,3 +261,153 @@ def _after_fork() -> None:
 
 
 forks.after_in_child(_after_fork)
+
+
+@dataclass(frozen=True)
+class LakeSelect:
+    """A SELECT over tables of the lake, and the state that it reads."""
+
+    query: Query
+    names: set[str]
+    pinned: Pinned
+
+
+class QueryPlan(Protocol):
+    """A way to answer a SELECT."""
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether the plan can answer a SELECT."""
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the rows; None if the query needs another plan, or is wrong."""
+
+
+class CountPlan:
+    """Answers from statistics."""
+
+    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
+        self._tables, self._types, self._cursors = tables, types, cursors
+        self._histograms = WordHistograms(tables, types, cursors)
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether all events are counted, or those that a search finds."""
+        query = selection.query
+        return self._tables.only is None and (query.counts_all is not None or query.has_words)
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the number; None for a search for anything but a word."""
+        if selection.query.has_words:
+            if counted := counted_word(selection.query.sql):
+                return self._of_word(selection, *counted)
+            histogram = WordHistogram.of(selection.query.sql)
+            if histogram is None:
+                return None
+            return self._histograms.answer(histogram, selection.query, selection.pinned)
+        answer = self._tables.count_sql(selection.query, selection.pinned)
+        return self._cursors.constant(answer) if answer else None
+
+    def _of_word(self, selection: LakeSelect, column: str, word: str) -> Stream | None:
+        """Count the events that have a word: by the index of each segment that knows, and by
+        reading the others and the tail."""
+        (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
+        counts = {entry.key: self._tables.choice.word_count(entry, word) for entry in view.entries}
+        total = sum(filter(None, counts.values()))
+        view = view._replace(entries=[e for e in view.entries if counts[e.key] is None])
+        name = sql.identifier(column)
+        if not view.entries and view.tail is None:
+            return self._cursors.constant(f"SELECT {total}::BIGINT AS {name}")
+        counted = selection.query.sql
+        counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
+        return self._cursors.stream(counted, [view], is_once=True)
+
+
+class ScanPlan:
+    """Reads frames of the WAL."""
+
+    def __init__(self, tables: LakeTables, scans: FrameScans) -> None:
+        self._tables, self._scans = tables, scans
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether nothing but all events is read, some of a tail, and that for the first times."""
+        pending = selection.pinned[1]
+        has_tail = pending is not None and pending.events > 0 and not pending.has_keys
+        is_due = has_tail and self._scans.left > 0
+        return is_due and selection.names == {"events"} and self._tables.only is None
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the rows, None if they need columns that are not in every frame."""
+        cursor = self._tables.engine().cursor()
+        return self._scans.stream(cursor, selection.query, selection.pinned)
+
+
+class NeedlePlan:
+    """Puts the segments into the query: needles read few, each others, and views would take longer
+    than they do."""
+
+    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
+        self._tables, self._types, self._cursors = tables, types, cursors
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether certain ids, subjects or words are asked for, in segments alone."""
+        pending, query = selection.pinned[1], selection.query
+        has_tail = pending is not None and bool(pending.frames)
+        return (
+            (query.needles or query.has_words)
+            and not has_tail
+            and not table_sql.has_names(query.sql)
+        )
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the rows, None if more than one table, or many rows for words, are to be read."""
+        query, pinned = selection.query, selection.pinned
+        views = self._tables.views(selection.names, query, pinned)
+        if not query.needles and views[0].row_count > LEAST:
+            return None
+        if query.has_words:
+            query = self._tables.with_short_patterns(query, views)
+        rewritten = query.sql
+        if query.may_extract:
+            rewritten, views = self._types.over_columns(rewritten, pinned, views, {})
+        if len(views) != 1 or table_sql.has_names(rewritten):
+            return None
+        rows = self._tables.rows_sql(views[0].entries, views[0].more, views[0].ranges)
+        return self._cursors.stream(
+            table_sql.inlined(rewritten, views[0].name, rows), [], is_once=True
+        )
+
+
+class TablePlan:
+    """Makes views, without what a query for the newest or oldest rows sorts out."""
+
+    def __init__(
+        self, tables: LakeTables, types: TypeTables, tops: TopScans, cursors: QueryCursors
+    ) -> None:
+        self._tables, self._types, self._tops, self._cursors = tables, types, tops, cursors
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether tables are read: always."""
+        return True
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the rows."""
+        query, pinned = selection.query, selection.pinned
+        views = self._tables.views(selection.names, query, pinned)
+        if query.has_words:
+            query = self._tables.with_short_patterns(query, views)
+        if query.has_limit:
+            views = self._tops.bounded(query, pinned, views)
+        rewritten = query.sql
+        if query.may_extract:
+            rewritten, views = self._types.over_columns(rewritten, pinned, views, {})
+        return self._cursors.stream(rewritten, views)
+
+
+def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[QueryPlan, ...]:
+    """Return all plans, in the order in which they are tried."""
+    types, cursors = binder.types, binder.cursors
+    return (
+        CountPlan(tables, types, cursors),
+        ScanPlan(tables, scans),
+        NeedlePlan(tables, types, cursors),
+        TablePlan(tables, types, binder.tops, cursors),
+    )

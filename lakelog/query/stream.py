@@ -1,5 +1,15 @@
 """Stream: a query with a cursor of its own, which gives rows as the engine makes them.
 
+To make the views of a state takes longer than many a query over them. So a cursor is kept for the
+next query that reads the same segments: it comes back once nobody holds the answer that it was made
+for, and only if it did nothing but give that answer (CursorPool).
+
+Python runs the handlers of signals between two bytecodes, so during a native call none runs, and
+Ctrl-C would be heard when the call is over. While the engine works in the main thread, another
+thread waits for what the interpreter writes to the wakeup descriptor (signal.set_wakeup_fd) and
+interrupts the engine. It is kept for the next call, for starting one each time takes longer than a
+short query (interrupting).
+
 Whoever leaves rows unread has to interrupt the engine first: what closes a result, be it an abort,
 its end as garbage or that of the process, waits for the tasks of the query (DuckDB 2.0), and one
 that finds no further row may take for ever.
@@ -8,16 +18,26 @@ that finds no further row may take for ever.
 from __future__ import annotations
 
 import atexit
+import collections
+import contextlib
 import functools
+import os
+import signal
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import statements
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
 from lakelog.segments import connection
+
+if TYPE_CHECKING:
+    from lakelog.query.lake_tables import LakeTables
+    from lakelog.query.sql.table_sql import View
 
 ResultRow = tuple[Any, ...]
 """A row of a query; of which types its values are, the query says."""
@@ -188,3 +208,199 @@ def _interrupt_all() -> None:
 
 
 forks.after_in_child(_BEGUN.clear)
+
+
+AGAIN = 0.02
+"""Seconds between two interrupts of one call: one that comes between two steps of the engine is
+lost."""
+HEARD = 0.1
+"""Seconds until a signal is heard that does not end a wait."""
+_SIGNALS = tuple(signal.valid_signals())
+
+
+class _Watch:
+    """The thread that waits for Ctrl-C, and how it interrupts the call of now."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._interrupt: Callable[[], None] | None = None
+        self._call = 0
+        self._reading, self._writing = os.pipe()
+        # The interpreter's signal handler writes to it and must never wait.
+        os.set_blocking(self._writing, False)
+        threading.Thread(target=self._run, name="lakelog-signals", daemon=True).start()
+
+    @contextlib.contextmanager
+    def over(self, interrupt: Callable[[], None]) -> Iterator[bool]:
+        before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        try:
+            self._call += 1
+            self._interrupt = interrupt
+            # An event loop has a descriptor of its own, and gets it back at once.
+            yield before == -1
+        finally:
+            # Under the lock: an interrupt after the call would hit the next statement.
+            with self._lock:
+                self._interrupt = None
+            signal.set_wakeup_fd(before)
+
+    def close(self) -> None:
+        """Close the descriptors, in a child that has no such thread."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _run(self) -> None:
+        while True:
+            os.read(self._reading, 64)
+            call = self._call
+            while self._interrupted(call):
+                time.sleep(AGAIN)
+
+    def _interrupted(self, call: int) -> bool:
+        """Interrupt the engine if it is still at that call, which this thread must not keep alive
+        while it sleeps: at the end of the process the engine complains of what is left."""
+        with self._lock:
+            if self._call != call or self._interrupt is None:
+                return False
+            with contextlib.suppress(Exception):  # the cursor may be closed already
+                self._interrupt()
+            return True
+
+
+_watch: _Watch | None = None
+
+
+@contextlib.contextmanager
+def interrupting(interrupt: Callable[[], None]) -> Iterator[bool]:
+    """Call `interrupt` at Ctrl-C during the context. Yields False where that cannot be done:
+    outside the main thread, and in a program that has signal handlers of its own.
+
+    The engine looks for signals now and then, runs their handlers, and loses what they raise: that
+    is harmless for KeyboardInterrupt alone, which its own error is turned into.
+    """
+    global _watch
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not all(map(_is_default, _SIGNALS)):
+        yield False
+        return
+    if _watch is None or _watch.pid != os.getpid():
+        # A child has no thread that its parent had started.
+        if _watch is not None:
+            _watch.close()
+        _watch = _Watch()
+    with _watch.over(interrupt) as is_ours:
+        yield is_ours
+
+
+def _is_default(number: int) -> bool:
+    handler = signal.getsignal(number)
+    return handler is signal.default_int_handler or not callable(handler)
+
+
+_PREPARED_MAX = 256
+_KEPT = 8
+"""So many cursors wait at most; each may hold a tail that is no longer the newest."""
+
+
+class CursorPool:
+    """Cursors that nobody uses now. Its owner calls it under a lock."""
+
+    def __init__(self, tables: LakeTables) -> None:
+        self._tables = tables
+        self._idle: list[tuple[tuple[object, ...], list[View], duckdb.DuckDBPyConnection]] = []
+        # Answers are freed by any thread at any moment, which must not wait for a lock.
+        self._returned: collections.deque[
+            tuple[tuple[object, ...], list[View], duckdb.DuckDBPyConnection]
+        ] = collections.deque(maxlen=_KEPT)
+
+    def _take(self, views: list[View]) -> duckdb.DuckDBPyConnection | None:
+        """Return a cursor that has just these views, or None."""
+        while self._returned:
+            self._idle.append(self._returned.popleft())
+        del self._idle[:-_KEPT]
+        view_key = _key(views)
+        for place, (key, _, cursor) in enumerate(self._idle):
+            if key == view_key:
+                del self._idle[place]
+                return cursor
+        return None
+
+    def with_views(self, views: list[View]) -> duckdb.DuckDBPyConnection:
+        """Return a cursor that has just these views, whose segments are verified: an idle one, or a
+        fresh one on which they are made."""
+        cursor = self._take(views)
+        if cursor is None:
+            cursor = connection.segment_cursor(self._tables.engine())
+            self._tables.make(cursor, views)
+            return cursor
+        for view in views:
+            self._tables.choice.verify(view.entries)
+        return cursor
+
+    def give_back(self, views: list[View], cursor: duckdb.DuckDBPyConnection) -> None:
+        """Take back a cursor whose answer was read."""
+        self._returned.append((_key(views), views, cursor))
+
+    def lend(
+        self, views: list[View], cursor: duckdb.DuckDBPyConnection, holder: object
+    ) -> weakref.finalize[..., object]:
+        """Take a cursor back when `holder` is freed, unless the result is detached before."""
+        back = weakref.finalize(holder, self._returned.append, (_key(views), views, cursor))
+        back.atexit = False  # it would only delay the exit
+        return back
+
+
+class QueryCursors:
+    """Cursors for queries. One that was found right is not bound again before it runs: the columns
+    of the lake's own tables are the same in every state. Its owner calls it under a lock."""
+
+    def __init__(self, tables: LakeTables) -> None:
+        self._pool = CursorPool(tables)
+        self._prepared: set[str] = set()
+
+    def forget_prepared(self) -> None:
+        """Bind all queries again: a statement may have replaced what they read."""
+        self._prepared.clear()
+
+    def constant(self, query: str) -> Stream:
+        """Return a query that reads no table."""
+        return self._stream(query, [], self._pool.with_views([]))
+
+    def stream(self, query: str, views: list[View], *, is_once: bool = False) -> Stream | None:
+        """Return a query with a cursor that has these views, None if the engine finds it wrong;
+        `is_once` if its text will not come again."""
+        cursor = self._pool.with_views(views)
+        if query in self._prepared:
+            return self._stream(query, views, cursor)
+        try:
+            cursor.execute(f"PREPARE lakelog_query AS {query}")
+        except duckdb.Error:
+            return None  # whoever asks for a relation is told what is wrong
+        if not is_once:
+            if len(self._prepared) > _PREPARED_MAX:
+                self._prepared.clear()
+            self._prepared.add(query)
+        stream = self._stream(query, views, cursor)
+        stream.prepared = "EXECUTE lakelog_query"
+        return stream
+
+    def _stream(self, query: str, views: list[View], cursor: duckdb.DuckDBPyConnection) -> Stream:
+        stream = Stream(cursor, query, None, is_one=True)
+        stream.lease = self._pool.lend(views, cursor, stream)
+        return stream
+
+
+def _key(views: list[View]) -> tuple[object, ...]:
+    """What is equal for views of the same rows, as long as their tails are held."""
+    return tuple(
+        (
+            view.name,
+            id(view.tail),
+            tuple(entry.key for entry in view.entries),
+            view.more,
+            view.bound,
+            tuple(view.ranges.items()),
+        )
+        for view in views
+    )

@@ -14,7 +14,7 @@ from lakelog.libraries import duckdb, pa
 from lakelog.query import providers
 from lakelog.query.session import Session
 from lakelog.query.sql.analysis import Query, analyze
-from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql.tree import TABLES
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS

@@ -15,7 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError, QueryFailed
-from lakelog.query import ref_schemas, tail_rows
+from lakelog.query import schemas, tail_rows
 from lakelog.store import history
 from lakelog.store.manifest import Manifests
 from tests.support.effort import share
@@ -522,7 +522,7 @@ def test_a_branch_seen_from_elsewhere_is_fresh_each_time(make_lake: MakeLake) ->
             if number % 10 == 0:
                 dev.settle()
                 dev.rollback(start)
-    assert len(main._session.binder.refs.versions) <= ref_schemas.VERSIONS_MAX + 2
+    assert len(main._session.binder.refs.versions) <= schemas.VERSIONS_MAX + 2
 
 
 # --- threads --------------------------------------------------------------------------------------

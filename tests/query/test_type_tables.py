@@ -12,8 +12,8 @@ import pytest
 import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.maintain import payloads
+from lakelog.query.schemas import as_written
 from lakelog.query.sql.extractions import TYPE_COLUMNS
-from lakelog.query.type_tables import as_written
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
-from lakelog.query.segment_choice import SegmentChoice
+from lakelog.query.lake_tables import SegmentChoice
 from lakelog.store import bootstrap, disk, history, history_window
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -283,7 +283,7 @@ EDITS = [
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.segment_choice:_holding",
+        "lakelog.query.lake_tables:_holding",
         "entries = [e for e in entries if e.key in matches]",
         "entries = [e for e in entries if e.key not in matches]",
     ),

@@ -17,10 +17,10 @@ from lakelog.engine import messages, syntax
 from lakelog.engine.messages import clearer, with_suggestion
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.query import type_tables
+from lakelog.query import schemas
 from lakelog.query.session import Session
-from lakelog.query.sql import analysis, listings, payload
-from lakelog.query.sql.qualifiers import TABLES
+from lakelog.query.sql import analysis, payload
+from lakelog.query.sql.tree import TABLES
 from lakelog.render.formats import QueryResult
 from lakelog.store.bootstrap import Store
 from lakelog.views.tables import ViewTables
@@ -92,7 +92,7 @@ class StatementRunner:
         try:
             return syntax.statements(self.cursor(), script)
         except duckdb.Error:
-            parsable = listings.parsable(script)
+            parsable = analysis.parsable(script)
             if parsable != script:
                 with contextlib.suppress(duckdb.Error):  # then the error is of what was typed
                     return syntax.statements(self.cursor(), parsable)
@@ -222,7 +222,7 @@ class StatementRunner:
 
     def as_typed(self, message: str) -> str:
         """Return the engine's message with refs as they were typed instead of their schemas."""
-        message = type_tables.as_written(message)
+        message = schemas.as_written(message)
         return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), message)
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Container
+import re
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lakelog.libraries import duckdb
 from lakelog.query.sql import times
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import (
+    FIELDS,
     LOWER_BOUNDS,
     UPPER_BOUNDS,
     ColumnTest,
@@ -30,6 +32,8 @@ from lakelog.query.sql.tree import (
     tree_of,
 )
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import literal
+from lakelog.segments.tokens import payload_text
 
 if TYPE_CHECKING:
     from lakelog.event import encode
@@ -119,6 +123,8 @@ class Query:
     """Whether any mention asks for words."""
     of_newest: bool = field(init=False, default=False)
     """Whether any mention goes by the times of the first or newest event."""
+    may_extract: bool = field(init=False, default=False)
+    """Whether it may take something out of payloads."""
 
     def __post_init__(self) -> None:
         needs = self.needs
@@ -128,6 +134,7 @@ class Query:
         object.__setattr__(self, "needles", needles)
         object.__setattr__(self, "has_words", has_words)
         object.__setattr__(self, "of_newest", of_newest)
+        object.__setattr__(self, "may_extract", may_extract(self.sql))
 
     def own_tables(self, names: Container[str]) -> set[str] | None:
         """The tables among `own` that a SELECT names, or None if it may read anything else."""
@@ -199,6 +206,13 @@ def _united(
     )
 
 
+def may_extract(query: str) -> bool:
+    """Whether the text of a query may have an extraction. That of a search for words has none, and
+    a tree so long that to look through it takes longer than to find a word."""
+    others = query.replace(payload_text("data"), "").lower()
+    return any(sign in others for sign in ("->", "json_", FIELDS))
+
+
 def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
     and not another text that the query calls so. What is no plain SELECT is taken for it."""
@@ -235,7 +249,8 @@ class _Constants:
     def need(self, mention: Mention) -> Predicate:
         """What the rows of a SELECT can match."""
         need, select = Predicate(), mention.select or {}
-        if mention.kind is TableKind.EVENTS and select["where_clause"] is None:
+        is_whole = mention.kind is TableKind.EVENTS and select["where_clause"] is None
+        if is_whole and select["select_list"][0].get("function_name") in (times.FIRST, times.LAST):
             need.extremes = times.extremes(select)
         for comparison in mention.comparisons:
             if comparison.column == "time":
@@ -359,15 +374,57 @@ def _counts_all(node: Node) -> str | None:
     """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
     empty = ("where_clause", "having", "sample", "qualify")
     lists = ("modifiers", "group_expressions", "group_sets")
-    plain = node.get("type") == "SELECT_NODE" and is_events(node.get("from_table"))
-    if not plain or node["from_table"]["sample"] or node["from_table"].get("at_clause"):
+    if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1:
+        return None
+    (item,) = node["select_list"]
+    if item.get("function_name") != "count_star" or item.get("arguments"):
+        return None
+    if not is_events(node["from_table"]) or item["filter"] is not None or item["distinct"]:
+        return None
+    if node["from_table"]["sample"] or node["from_table"].get("at_clause"):
         return None
     if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
         return None
-    if node["cte_map"]["map"] or len(node["select_list"]) != 1:
-        return None
-    item = node["select_list"][0]
-    counts = item.get("function_name") == "count_star" and not item.get("arguments")
-    if not counts or item["filter"] is not None or item["distinct"]:
-        return None
-    return item["alias"] or "count_star()"
+    return None if node["cte_map"]["map"] else item["alias"] or "count_star()"
+
+
+_NAME = r'(?:\w+|"[^"]+")'
+_NAMES = rf"(?P<name>{_NAME}(?:\.{_NAME})*)"
+_COLUMNS = r"show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in)\s+"
+_SHOW = re.compile(
+    r"(?:\s|--[^\n]*\n)*(?:(?P<all>show\s+tables(?:\s+from\s+main)?|pragma\s+show_tables)"
+    rf"|(?:show\s+|{_COLUMNS}){_NAMES})\s*;?\s*",
+    re.I,
+)
+_EXPLAIN = re.compile(
+    r"\s*explain\s+(?:analyze\s+|\((?:analyze|format)[^)]*\)\s*)?(?=(?:from|select|with)\b)", re.I
+)
+_COLUMNS_OF = re.compile(
+    rf"(?P<before>(?:^|;)(?:\s|--[^\n]*\n)*){_COLUMNS}{_NAMES}(?=\s*(?:;|$))", re.I
+)
+_MADE = """SELECT {0}_name AS name FROM duckdb_{0}s() WHERE NOT internal AND schema_name = 'main'
+    AND database_name IN ('memory', 'temp') AND NOT starts_with({0}_name, 'lakelog_')"""
+
+
+def asks_for_tables(query: str) -> bool:
+    """Whether a query is one of these statements."""
+    return _SHOW.fullmatch(query) is not None
+
+
+def parsable(script: str) -> str:
+    """Return statements with DESCRIBE in the place of each SHOW COLUMNS FROM."""
+    return _COLUMNS_OF.sub(lambda match: f"{match['before']}DESCRIBE {match['name']}", script)
+
+
+def without_explain(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
+    """Return the EXPLAIN before a query, "" where there is none, and the rest; in the place of SHOW
+    something that gives the tables of the lake, by `names`, with those that the user made."""
+    match = _SHOW.fullmatch(query)
+    if match and match["all"]:
+        rows = ", ".join(f"({literal(name)})" for name in names())
+        own_tables = " UNION ".join(_MADE.format(relation) for relation in ("table", "view"))
+        return "", f"SELECT name FROM (VALUES {rows}) AS t(name) UNION {own_tables} ORDER BY name"
+    if match and ("." in match["name"] or match["name"].strip('"').lower() in names()):
+        return "", f"DESCRIBE {match['name']}"
+    match = _EXPLAIN.match(query)
+    return (match[0], query[match.end() :]) if match else ("", query)

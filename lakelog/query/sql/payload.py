@@ -20,10 +20,8 @@ from typing import Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.libraries import duckdb
-from lakelog.query.sql.extractions import Extraction, PathStep, name
-from lakelog.query.sql.payload_paths import FIELDS, extraction_mode, path_of
-from lakelog.query.sql.tree import nodes, select_one
-from lakelog.segments.tokens import payload_text
+from lakelog.query.sql.extractions import Extraction, PathStep, extraction_mode, name, path_of
+from lakelog.query.sql.tree import FIELDS, nodes, select_one
 
 WIDE = "lakelog_events"
 """The table that rewritten queries read in place of `events`."""
@@ -48,13 +46,6 @@ class Rewriting:
     columns: tuple[Extraction, ...]
     reads_events: bool
     """Whether some part of it still reads a table without a schema that has a wider one."""
-
-
-def may_extract(query: str) -> bool:
-    """Whether the text of a query may have an extraction. That of a search for words has none, and
-    a tree so long that to look through it takes longer than to find a word."""
-    others = query.replace(payload_text("data"), "").lower()
-    return any(sign in others for sign in ("->", "json_", FIELDS))
 
 
 def rewrite(

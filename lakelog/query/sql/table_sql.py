@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.libraries import duckdb, pa
-from lakelog.query.sql.payload_paths import FIELDS
-from lakelog.query.sql.tree import tree_of, with_events
+from lakelog.query.sql.analysis import may_extract
+from lakelog.query.sql.tree import FIELDS, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -82,13 +82,6 @@ class View(NamedTuple):
         )
         return nearest._replace(ranges={entry.key: tuple(samples)})
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What is equal for views of the same rows, as long as the tail is held."""
-        segments = tuple(entry.key for entry in self.entries)
-        ranges = tuple(self.ranges.items())
-        return self.name, id(self.tail), segments, self.more, self.bound, ranges
-
 
 def columns(name: str) -> tuple[str, ...]:
     """Return the columns of a table, without those of extractions, in order."""
@@ -132,11 +125,6 @@ def has_names(query: str) -> bool:
     return bool(_NAMES.match(query))
 
 
-def can_inline(query: str, views: list[View]) -> bool:
-    """Whether `inlined` gives the same answer: one table, of segments alone, no names before."""
-    return len(views) == 1 and views[0].tail is None and not has_names(query)
-
-
 def rewrite(
     connection: duckdb.DuckDBPyConnection, query: str, has_types: bool, tables: payload.Tables
 ) -> payload.Rewriting | None:
@@ -175,7 +163,7 @@ def over_typed_columns(
     # Even where nothing is typed, `fields` has to become the payload's text.
     has_types = any(entry.fields for view in events.values() for entry in view.entries)
     has_fields = bool(events) and FIELDS in query.lower()
-    if not (has_types or has_fields) or not payload.may_extract(query):
+    if not (has_types or has_fields) or not may_extract(query):
         return _over_narrowed(connection, query, views, narrowed)
     tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
     rewriting = rewrite(connection, query, has_types, tables)

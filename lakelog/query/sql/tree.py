@@ -26,6 +26,10 @@ _TREES: dict[str, Node] = {}
 _TREES_MAX, _SHORT = 128, 512
 """A tree takes up to 300 times the bytes of its query."""
 
+TABLES = ("events", "quarantine")
+"""The tables that every lake has."""
+FIELDS = "fields"
+"""The name under which queries address typed columns: `fields.x.y`."""
 TYPES = "types"
 """The schema of tables that have the events of one type."""
 
