@@ -56,9 +56,8 @@ ORDER = {
         hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
-    "files": """traversal exclusions rotation inflate holes binary columnar lease splits pieces
-        source checksum scan places key_groups spool file_cursor cursors content cursor_paths
-        file_copies identity""",
+    "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
+        spool file_cursor cursors content cursor_paths file_copies identity""",
     "formats": """sqltext uniform format narrow_queries zones local_time encoded
         windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
         winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
@@ -72,16 +71,15 @@ ORDER = {
     "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
         schemas top_scans binder histograms session follow""",
     "query/sql": "tree extractions payload times analysis keys table_sql",
-    "views": """params definition guard catalog layers partials lineage background_writer finalize
-        engine ledger type_columns file_table origin_table pattern_tables tables message_patterns
-        contract sample user_views""",
+    "views": """params definition guard catalog layers partials lineage background_writer
+        finalize engine ledger origin_table pattern_tables tables contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
-        stream_cursor stored_messages message_events messages preview quarantine audit""",
-    "ingest/audit": "stored_rows file_audit line_places account audit",
+        stream_cursor message_events messages preview quarantine audit""",
+    "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",
     "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
-    "clients": """connection address download http_client redis_config redis_pool redis_client
+    "clients": """connection address download http_client redis_config redis_client
         redis_metrics kafka_config""",
     "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restoration delete scheduler",
@@ -101,16 +99,15 @@ ORDER = {
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote remote_volume directory aws_config s3 sftp ssh docker_config
-        registry_connections registry oci_descriptors oci_names oci_manifests oci conditions
-        known objects untrusted site ancestry carry signature_files pushes merge_records
-        merge_rows merge fetches checks prunes""",
+    "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
+        oci_manifests oci conditions known objects untrusted site ancestry carry signature_files
+        pushes merge_records merge_rows merge fetches checks prunes""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
-    "sync": """column_types target databases services known dependence mapping delta row_reader
-        row_writer canonical comparison sync_status syncer sync plan runner""",
-    "sync/databases": "adbc sql_target sqlite duckdb_file postgres mysql",
+    "sync": """column_types target databases services plan dependence mapping delta rows
+        comparison syncer sync runner""",
+    "sync/databases": "adbc sql_target database_files postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
@@ -137,8 +134,8 @@ ORDER = {
         journal_upload""",
     "server/api": """question counts events watching overview sources about traces history alerts
         patterns routes""",
-    "subscriptions": """branch_access position record catch_up delivery command commit members
-        registry group_runner subscription administration live_position live_pages""",
+    "subscriptions": """branch_access position record catch_up delivery commit members registry
+        group_runner subscription administration live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",

@@ -24,10 +24,9 @@ from lakelog.files import cursors
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import of_inode
-from lakelog.files.lease import lease
 from lakelog.files.rotation import is_rotated
 from lakelog.files.scan import FileState
-from lakelog.files.source import Source
+from lakelog.files.source import Source, lease
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 

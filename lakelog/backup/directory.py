@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
-from lakelog.files.exclusions import MARK
-from lakelog.files.traversal import walk
+from lakelog.files.traversal import MARK, walk
 from lakelog.store import disk, document
 
 _WORDS = b"lakelog keeps backups here; nothing below is ingested\n"

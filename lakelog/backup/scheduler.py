@@ -28,10 +28,10 @@ from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import bookkeeping
 from lakelog.files.cursors import CursorIndex, of_state, printable
-from lakelog.files.exclusions import MARK
 from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
 from lakelog.files.source import Source
+from lakelog.files.traversal import MARK
 from lakelog.store import disk
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.files import lease
+from lakelog.files import source
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.scan import FileScan, FileState, seen_as
 
@@ -70,9 +70,9 @@ class FollowedFile:
 def is_open_for_writing(followed: FollowedFile) -> bool | None:
     """Whether a process has a file open for writing; None where the system cannot say."""
     if followed.fd >= 0:
-        return lease.is_open_for_writing(followed.fd)
+        return source.is_open_for_writing(followed.fd)
     with contextlib.suppress(OSError), open(followed.file.path, "rb") as file:
-        return lease.is_open_for_writing(file.fileno())
+        return source.is_open_for_writing(file.fileno())
     return None
 
 

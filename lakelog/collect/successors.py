@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from lakelog.collect.followed_file import FileIdentity, FollowedFile
 from lakelog.files import content, cursors, file_cursor
 from lakelog.files.cursors import CursorIndex
-from lakelog.files.exclusions import is_apart
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED
 from lakelog.files.scan import FileScan, FileState, Selection, seen_as
 from lakelog.files.source import Source
+from lakelog.files.traversal import is_apart
 
 ENTRIES_MAX = 20_000
 """Names that are looked at beside the watched directories, at most."""

@@ -19,9 +19,8 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.backup import INTERVAL, KEEP, BackupPlan, BackupScheduler
-from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_client import RedisClient, require_package
 from lakelog.clients.redis_config import RedisConfig
-from lakelog.clients.redis_pool import require_package
 from lakelog.collect import Watcher, lock_path, run
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event.encode import parse_time

@@ -7,6 +7,8 @@ continued as the file grows, so nothing is read twice.
 
 Which file a path holds now is decided in identity.py. Rows carry `origin`, the key that the file
 had when it was first seen; two files never share one.
+
+Keys of cursors by what they have in common: an inode, a beginning, a name.
 """
 
 from __future__ import annotations
@@ -16,13 +18,12 @@ import hashlib
 import itertools
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
 from lakelog.files.checksum import joined, of_zeros
 from lakelog.files.file_cursor import WHAT, WINDOW, FileCursor, Start, digest
-from lakelog.files.holes import end_hole
-from lakelog.files.key_groups import Groups, join, keys_of, part
+from lakelog.files.pieces import end_hole
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
 from lakelog.store import hosts
@@ -305,3 +306,34 @@ def holds(
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+Groups = dict[Hashable, str | dict[str, None]]
+"""Keys that have something in common, in the order they came; most groups are of one key, and a
+dict for each would be most of what a cursor costs."""
+
+
+def join(groups: Groups, name: Hashable, key: str) -> None:
+    """Append a key to its group."""
+    members = groups.get(name)
+    if not members:
+        groups[name] = key
+    elif isinstance(members, str):
+        groups[name] = {members: None, key: None}
+    else:
+        members[key] = None
+
+
+def part(groups: Groups, name: Hashable, key: str) -> None:
+    """Remove a key from its group; an empty group stays."""
+    members = groups.get(name)
+    if isinstance(members, dict):
+        members.pop(key, None)
+    elif members == key:
+        groups[name] = {}
+
+
+def keys_of(groups: Groups, name: Hashable) -> tuple[str, ...] | dict[str, None]:
+    """The keys of a group, in the order they came."""
+    members = groups.get(name, ())
+    return (members,) if isinstance(members, str) else members

@@ -1,4 +1,7 @@
-"""How far a file was ingested, as a manifest has it (FORMAT.md 18)."""
+"""How far a file was ingested, as a manifest has it (FORMAT.md 18).
+
+Earlier places in a file, [bytes, crc] pairs, of which a cursor remembers a few.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import hashlib
 import sys
 from dataclasses import dataclass, field, fields, replace
 
-from lakelog.files.places import thin
 from lakelog.store.entry import Record, Removal
 
 WHAT = "cursor"
@@ -185,3 +187,21 @@ def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
 def digest(data: bytes) -> str:
     """Return what a cursor keeps of the bytes before its place."""
     return hashlib.sha256(data[-WINDOW:]).hexdigest()[:32]
+
+
+PLACES_MAX = 12
+"""Earlier places that a cursor remembers; old ones lie further apart."""
+
+
+def thin(places: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Drop one earlier place where there are too many: the one whose neighbours are nearest to
+    each other, relative to their distance from the newest."""
+    if len(places) <= PLACES_MAX:
+        return places
+    end = places[-1][0]
+    gaps = [
+        (places[n + 1][0] - places[n - 1][0]) / (end - places[n - 1][0] + 1)
+        for n in range(1, len(places) - 1)
+    ]
+    drop = gaps.index(min(gaps)) + 1
+    return places[:drop] + places[drop + 1 :]

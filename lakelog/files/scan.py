@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lakelog.files import rotation
-from lakelog.files.exclusions import is_apart
 from lakelog.files.source import kind_of
+from lakelog.files.traversal import is_apart
 from lakelog.store.bootstrap import is_lake
 
 IGNORED = "left out: it is "

@@ -3,14 +3,20 @@
 Compression is detected from content: gzip and zstd are read as streams, all members and frames;
 Parquet and Arrow as the lines that columnar.py makes of their rows. An offset counts decompressed
 bytes. A line over LINE_MAX is not held in memory: it is yielded in parts, all of its bytes. A long
-run of NULs is a hole (holes.py), of which only the length is kept. A file that cannot be read to
+run of NULs is a hole (pieces.py), of which only the length is kept. A file that cannot be read to
 its end, whose compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early
 with a reason; a binary file ends at once.
+
+Read leases (fcntl(2)): whether any process has a file open for writing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import signal
 import stat
 import sys
 from collections.abc import Generator, Iterator
@@ -19,10 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.files.binary import refusal
 from lakelog.files.columnar import RowStream, container
-from lakelog.files.holes import INNER_MIN, end_hole, find_holes, unwritten_bytes
 from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
-from lakelog.files.lease import is_open_for_writing
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split
+from lakelog.files.pieces import (
+    INNER_MIN,
+    Chunk,
+    Hole,
+    Overlong,
+    Pause,
+    Piece,
+    Split,
+    end_hole,
+    find_holes,
+    unwritten_bytes,
+)
 
 if TYPE_CHECKING:
     from lakelog.files.splits import Splits
@@ -388,3 +403,40 @@ def _next_split(upcoming: Iterator[Piece]) -> Piece | None:
     if isinstance(current, Chunk):
         _ = current.lines
     return current
+
+
+@contextlib.contextmanager
+def lease(fd: int) -> Iterator[bool]:
+    """Keep writers from opening a file for a moment; yields False if one has it open.
+
+    Where the system grants no leases it yields True and does not block writers.
+    """
+    granted = _request(fd)
+    try:
+        yield granted is not False
+    finally:
+        if granted:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def is_open_for_writing(fd: int) -> bool | None:
+    """Whether a process has a file open for writing; None where the system grants no leases, as
+    on network file systems and for files of other users."""
+    granted = _request(fd)
+    if granted:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return None if granted is None else not granted
+
+
+def _request(fd: int) -> bool | None:
+    """Whether a lease was granted; None where the system grants none."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored unless asked for
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # EAGAIN alone means that a writer has it open; other errors mean that no lease can be had
+        # (another owner, a network file system).
+        return False if error.errno == errno.EAGAIN else None
+    except AttributeError:  # not on this system
+        return None
+    return True

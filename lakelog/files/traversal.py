@@ -1,4 +1,7 @@
-"""Traversal of directories, however deeply they are nested, and paths by names that are text."""
+"""Traversal of directories, however deeply they are nested, and paths by names that are text.
+
+Directories below a watched one that hold no input: lakes, and backups of its own files.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+
+from lakelog.store import disk
+from lakelog.store.bootstrap import is_lake
 
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 Listing = tuple[str, list[str], list[str]]
@@ -46,3 +52,12 @@ def walk(root: str, on_error: Callable[[OSError], None] = lambda _: None) -> Ite
             continue
         yield folder, names, files
         waiting += [os.path.join(folder, name) for name in reversed(names) if name not in links]
+
+
+MARK = ".lakelog-backups"
+"""The file that marks a directory of backups; whoever writes there holds its lock."""
+
+
+def is_apart(folder: str) -> bool:
+    """Whether a directory is a lake, or holds backups: parts of files that came in already."""
+    return is_lake(folder) or disk.exists(f"{folder}/{MARK}")

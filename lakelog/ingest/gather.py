@@ -10,9 +10,8 @@ from lakelog.files import checksum, cursors, splits
 from lakelog.files.checksum import Checksum
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start
-from lakelog.files.holes import visible
 from lakelog.files.identity import KnownContent, UndecidedFile
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, SHORT, Source
 from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.format import Format

@@ -23,13 +23,12 @@ from typing import Any
 
 from lakelog.event.types import Event
 from lakelog.files.cursors import printable
-from lakelog.files.exclusions import is_apart
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Hole
 from lakelog.files.scan import Selection
 from lakelog.files.source import Source, kind_of
 from lakelog.files.spool import PipedSource, Spool
-from lakelog.files.traversal import walk
+from lakelog.files.traversal import is_apart, walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer

@@ -11,8 +11,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
-from lakelog.files.holes import visible
-from lakelog.files.pieces import Chunk
+from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import Source
 from lakelog.formats import encoded, local_time, registry
 from lakelog.formats.custom import CustomFormat

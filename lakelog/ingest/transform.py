@@ -15,8 +15,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
-from lakelog.files.holes import visible
-from lakelog.files.pieces import Chunk
+from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats import bulk, mixture, sqltext, windows_1252
 from lakelog.formats.format import Format

@@ -39,7 +39,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank, is_past
 from lakelog.search import WordHistogram, counted_word, expanded
-from lakelog.segments import sql
+from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ class CountPlan:
         counts = {entry.key: self._tables.choice.word_count(entry, word) for entry in view.entries}
         total = sum(filter(None, counts.values()))
         view = view._replace(entries=[e for e in view.entries if counts[e.key] is None])
-        name = sql.identifier(column)
+        name = identifier(column)
         if not view.entries and view.tail is None:
             return self._cursors.constant(f"SELECT {total}::BIGINT AS {name}")
         counted = selection.query.sql

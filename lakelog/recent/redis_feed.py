@@ -18,9 +18,8 @@ from typing import Any
 
 from lakelog import sync
 from lakelog.clients import connection
-from lakelog.clients.redis_client import RedisClient
+from lakelog.clients.redis_client import RedisClient, require_package
 from lakelog.clients.redis_config import RedisConfig
-from lakelog.clients.redis_pool import require_package
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake

@@ -35,27 +35,26 @@ import orjson
 
 from lakelog.errors import InvalidName, TransferRefused
 from lakelog.remotes import remote as remotes
-from lakelog.remotes.oci_descriptors import (
+from lakelog.remotes.oci_manifests import (
     CHUNK_MEDIA,
-    INDEX_MEDIA,
-    OBJECT_MEDIA,
-    TITLE,
-    Descriptor,
-    annotation,
-    descriptor,
-    digest_of,
-)
-from lakelog.remotes.oci_manifests import KIND, OciManifests
-from lakelog.remotes.oci_names import (
     CONFIG,
     CONFIG_TAG,
     HINT,
+    INDEX_MEDIA,
+    KIND,
     LAKE_TAG,
     MOVE,
+    OBJECT_MEDIA,
     PLAIN,
     SIGNATURE,
     TAG,
+    TITLE,
+    Descriptor,
+    OciManifests,
+    annotation,
     decoded,
+    descriptor,
+    digest_of,
     encoded,
     tag_for,
     tag_of,

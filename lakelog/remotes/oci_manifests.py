@@ -1,16 +1,24 @@
-"""The manifests of a repository: each that is read is checked, and each is stored once."""
+"""The manifests of a repository: each that is read is checked, and each is stored once.
+
+Descriptors, by which the manifests of a registry name blobs and each other.
+
+The tags of a registry for the documents of a lake, and back (F8.12).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import threading
+from typing import Any
 
 import orjson
 
 from lakelog.errors import TransferRefused
 from lakelog.event.types import JsonObject
-from lakelog.remotes.oci_descriptors import Descriptor, descriptor, digest_of, is_descriptor
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
+from lakelog.store.paths import decode_name
 
 KIND = "vnd.lakelog.kind"
 _EMPTY = b"{}"
@@ -107,3 +115,101 @@ class OciManifests:
         """Learn which tags there are: lists that have one are not stored again."""
         if self._tagged is None:
             self._tagged = set(self._repository.tags())
+
+
+TITLE = "org.opencontainers.image.title"
+"""The annotation with the path that a layer has in a lake."""
+OBJECT_MEDIA = {
+    "segments": "application/vnd.apache.parquet",
+    "ids": "application/vnd.lakelog.ids.v1",
+    "manifests": "application/vnd.lakelog.manifest.v1+zstd",
+}
+"""The types of objects; those of the files of saved states follow."""
+INDEX_MEDIA, CHUNK_MEDIA = (
+    f"application/vnd.lakelog.state-{file_type}.v1+zstd" for file_type in ("index", "chunk")
+)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+Descriptor = dict[str, Any]
+
+
+def descriptor(media_type: str, digest: str, size: int, title: str = "") -> Descriptor:
+    """Return the descriptor of a blob or manifest, with its path in a lake as title."""
+    members = {"mediaType": media_type, "digest": digest, "size": size}
+    return {**members, "annotations": {TITLE: title}} if title else members
+
+
+def is_descriptor(value: Any) -> bool:
+    """Whether something that a registry gave can be used as a descriptor."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("digest"), str)
+        and bool(_DIGEST.fullmatch(value["digest"]))
+        and type(value.get("size")) is int
+        and 0 <= value["size"] < 1 << 44
+        and isinstance(value.get("annotations", {}), dict)
+    )
+
+
+def annotation(descriptor: Descriptor, name: str) -> str:
+    """Return an annotation of a descriptor or manifest, "" where it has none."""
+    members = descriptor.get("annotations")
+    return str(members.get(name, "")) if isinstance(members, dict) else ""
+
+
+def digest_of(data: bytes | bytearray) -> str:
+    """Return the digest of bytes as registries write it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+CONFIG, CONFIG_TAG = "lakelog.json", "_lakelog"
+_TAG_MAX = 128
+TAG = re.compile(
+    r"(?P<name>(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+)(?:_m(?P<move>\d{1,12})|_s(?P<key>[0-9a-f]{16}))?"
+)
+PLAIN = re.compile(r"(?:[A-Za-z0-9.-]|__|_[0-9a-f]{2})+")
+MOVE = re.compile(r"refs/heads/([^/]+)/(\d{12})\.json")
+HINT = re.compile(r"refs/heads/([^/]+)/hint")
+SIGNATURE = re.compile(r"refs/signatures/([^/]+)\.([0-9a-f]{16})\.json")
+LAKE_TAG = re.compile(r"refs/tags/([^/]+)\.json")
+
+
+def tag_of(key: str) -> str:
+    """Return the tag of a document's key. Raises TransferRefused for a name that is too long."""
+    if key == CONFIG:
+        return CONFIG_TAG
+    if match := MOVE.fullmatch(key):
+        return tag_for(decode_name(match[1]), f"_m{int(match[2])}")
+    if match := HINT.fullmatch(key) or LAKE_TAG.fullmatch(key):
+        return tag_for(decode_name(match[1]))
+    match = SIGNATURE.fullmatch(key)
+    if match is None:
+        raise ValueError(key)
+    return tag_for(decode_name(match[1]), f"_s{match[2]}")
+
+
+def tag_for(name: str, suffix: str = "") -> str:
+    """Return the tag of a branch, tag or signature. Raises TransferRefused for one too long."""
+    tag = encoded(name) + suffix
+    if len(tag) > _TAG_MAX:
+        raise TransferRefused(f"{name[:40]!r}… is too long a name for a registry: choose another")
+    return tag
+
+
+def encoded(name: str) -> str:
+    """Return a name in the characters that registries take."""
+    encoded_name = re.sub(
+        r"[^A-Za-z0-9.-]",
+        lambda m: "__" if m[0] == "_" else "".join(f"_{byte:02x}" for byte in m[0].encode()),
+        name,
+    )
+    return (
+        f"_{ord(encoded_name[0]):02x}{encoded_name[1:]}"
+        if encoded_name[0] in ".-"
+        else encoded_name
+    )
+
+
+def decoded(encoded_name: str) -> str:
+    """Return the name that `encoded` was given. Raises UnicodeDecodeError."""
+    raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", encoded_name)
+    return raw.encode("latin-1").decode()

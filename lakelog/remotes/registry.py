@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from lakelog.clients.connection import is_loopback
 from lakelog.errors import TransferRefused, Unreachable
-from lakelog.remotes import docker_config
+from lakelog.remotes import registry_connections
 from lakelog.remotes.registry_connections import RegistryConnections, RegistryResponse, RequestBody
 from lakelog.remotes.remote import Interrupted
 
@@ -47,7 +47,7 @@ class Repository:
         self._connections = RegistryConnections(url)
         self._lock = threading.Lock()
         self._authorization = ""
-        self._login: docker_config.Login | None = None
+        self._login: registry_connections.Login | None = None
 
     # --- manifests and tags -----------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class Repository:
     def _authorize(self, challenge: str) -> None:
         """Get the right to push and pull. Raises Unreachable, TransferRefused."""
         with self._lock:
-            login = self._login = self._login or docker_config.login(self._config_host)
+            login = self._login = self._login or registry_connections.login(self._config_host)
         scheme, _, parameters = challenge.partition(" ")
         if scheme.lower() == "basic":
             self._authorization = login.basic
@@ -262,7 +262,7 @@ class Repository:
         if not self._authorization:
             raise self._refused()
 
-    def _token(self, demand: dict[str, str], login: docker_config.Login) -> str:
+    def _token(self, demand: dict[str, str], login: registry_connections.Login) -> str:
         realm = self._absolute(demand.get("realm", ""))
         # A right that is not needed may be refused: to push to what everybody may pull.
         scope = demand.get("scope") or f"repository:{self._name}:pull,push"

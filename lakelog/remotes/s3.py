@@ -5,23 +5,33 @@ Keys are the paths of a lake below the prefix. A name that must not be taken is 
 tried before the first push (conditions.py). Where it does not, `?single-writer` at the end of the
 address says that one machine at a time pushes: then it is looked before a name is taken, and again
 a while after. What is sent has its SHA-256 with it, and its length there is compared.
+
+What the standard AWS configuration says of a profile: endpoint, region and credentials.
+
+`$AWS_CONFIG_FILE` and `$AWS_SHARED_CREDENTIALS_FILE`, by default in `~/.aws`; the environment comes
+first. `credential_process` is run as AWS's own tools run it. No message shows a secret.
 """
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import functools
 import hashlib
 import io
+import json
+import os
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lakelog.clients.connection import is_loopback
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.remotes import aws_config
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import SETTLING, Interrupted
 from lakelog.runtime.lazy import Lazy
@@ -67,7 +77,7 @@ class S3Remote:
     def __init__(self, url: str) -> None:
         address = urlsplit(checked(url))
         self.url = url
-        profile = aws_config.load()
+        profile = load()
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if urlsplit(profile.endpoint).scheme == "http":
             if not is_loopback(urlsplit(profile.endpoint).hostname or ""):
@@ -250,7 +260,7 @@ class S3Remote:
     def close(self) -> None:
         """Connections end with the object."""
 
-    def _ask(self, process: Callable[[], aws_config.Credentials]) -> aws_config.Credentials:
+    def _ask(self, process: Callable[[], Credentials]) -> Credentials:
         try:
             return process()
         except TransferRefused as error:
@@ -281,3 +291,120 @@ class S3Remote:
         if "NoSuchBucket" in str(error):
             return TransferRefused(f"{self.url}: there is no such bucket: create it")
         return Interrupted(f"{self.url}: the store does not answer")
+
+
+_PROCESS_SECONDS = 60
+_DEFAULT_REGION = "us-east-1"
+Credentials = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is set for S3; `endpoint` is "" for AWS itself. Without `keys` and `process` credentials
+    are those of the environment or of the machine."""
+
+    endpoint: str
+    region: str
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+    process: Callable[[], Credentials] | None = None
+
+
+def load() -> Profile:
+    """Return what holds for this process. Raises TransferRefused."""
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
+    config, credentials = (
+        _parsed("AWS_CONFIG_FILE", "config"),
+        _parsed("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+    )
+    settings, secrets = _section(config, name), _section(credentials, name)
+    endpoint = (
+        os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or _configured_endpoint(config, settings)
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    profile = Profile(endpoint, region or settings.get("region") or _DEFAULT_REGION)
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        return profile
+    # In the order of AWS's own tools.
+    if "aws_access_key_id" in secrets:
+        return Profile(profile.endpoint, profile.region, _keys(secrets))
+    command = secrets.get("credential_process") or settings.get("credential_process")
+    if command:
+        return Profile(profile.endpoint, profile.region, process=lambda: _ask(name, command))
+    return Profile(profile.endpoint, profile.region, _keys(settings))
+
+
+def _configured_endpoint(config: configparser.RawConfigParser, settings: dict[str, str]) -> str:
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return ""
+    # Of one service: indented lines below `s3 =` in a section that the profile names.
+    services = _section(config, f"services {settings.get('services', '')}")
+    for line in services.get("s3", "").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "endpoint_url" and value.strip():
+            return value.strip()
+    return settings.get("endpoint_url", "")
+
+
+def _keys(section: dict[str, str]) -> dict[str, str]:
+    if "aws_access_key_id" not in section:
+        return {}
+    credentials = {
+        "access_key_id": section["aws_access_key_id"],
+        "secret_access_key": section.get("aws_secret_access_key", ""),
+    }
+    token = section.get("aws_session_token")
+    return {**credentials, "session_token": token} if token else credentials
+
+
+def _ask(profile: str, command: str) -> Credentials:
+    """Return the credentials that a program gives, with the time until which they hold."""
+    setting = f"credential_process of the AWS profile {profile!r}"
+    try:
+        arguments = shlex.split(command)
+        process = subprocess.run(
+            arguments,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_PROCESS_SECONDS,
+            check=False,
+        )
+    except (OSError, ValueError):
+        raise TransferRefused(f"the {setting} cannot be run: check the command") from None
+    except subprocess.TimeoutExpired:
+        raise TransferRefused(f"the {setting} does not answer") from None
+    if process.returncode:
+        raise TransferRefused(f"the {setting} failed with code {process.returncode}")
+    try:
+        answer = json.loads(process.stdout)
+        if answer["Version"] != 1:
+            raise ValueError("another version")
+        ends = answer.get("Expiration")
+        return {
+            "access_key_id": str(answer["AccessKeyId"]),
+            "secret_access_key": str(answer["SecretAccessKey"]),
+            "token": answer.get("SessionToken"),
+            "expires_at": datetime.fromisoformat(ends).astimezone(UTC) if ends else None,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # The parser's own words would repeat a part of the answer.
+        raise TransferRefused(f"the {setting} answered something else than credentials") from None
+
+
+def _parsed(variable: str, name: str) -> configparser.RawConfigParser:
+    path = os.environ.get(variable) or os.path.expanduser(f"~/.aws/{name}")
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path)
+    except (configparser.Error, UnicodeDecodeError):
+        # The parser's own words would repeat a line of the file.
+        raise TransferRefused(f"{path}: cannot be read as AWS configuration") from None
+    return parser
+
+
+def _section(parser: configparser.RawConfigParser, name: str) -> dict[str, str]:
+    for section in (name, f"profile {name}"):
+        if parser.has_section(section):
+            return dict(parser.items(section))
+    return {}

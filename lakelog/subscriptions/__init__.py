@@ -23,8 +23,7 @@ if TYPE_CHECKING:
         retry,
     )
     from lakelog.subscriptions.branch_access import BranchAccess
-    from lakelog.subscriptions.command import CommandHandler
-    from lakelog.subscriptions.delivery import EventBatch, EventHandler
+    from lakelog.subscriptions.delivery import CommandHandler, EventBatch, EventHandler
     from lakelog.subscriptions.live_pages import LivePages
     from lakelog.subscriptions.subscription import Subscription
 

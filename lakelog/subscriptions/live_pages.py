@@ -25,8 +25,7 @@ from lakelog.store.ref import Head, Move
 from lakelog.store.tail import PendingFrames
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
-from lakelog.subscriptions.live_position import LivePosition, branch_digest, marks_text
-from lakelog.subscriptions.position import Position
+from lakelog.subscriptions.position import LivePosition, Position, branch_digest, marks_text
 from lakelog.subscriptions.registry import start_position
 
 _COLUMNS = ", ".join(COLUMNS)

@@ -4,11 +4,21 @@ Events are handed out in windows of whole segments, and within one by arrival: a
 events writer by writer, so that of one subject a later event may have a lower number. All events
 below `seq` were handled; within a window that ends at `upto`, those up to (`time`, `last_seq`),
 which are the arrival and the number of the last.
+
+Between which two events a client of a live tail stands, as a text that it sends to go on.
+
+Published events are known by number, as those of a subscription are; those of the tail by writer
+and position, as their numbers are not final. So nothing has to be sealed for a position, and an
+event that was given from the tail is known again once it is published. The text names the lake and
+the branch by a digest, and stands in headers and URLs as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import orjson
 
@@ -74,3 +84,67 @@ class BranchPosition:
             raise InvalidSetting(
                 f"{token[:80]!r} is not the position of a batch: give what `batch.position` was"
             ) from None
+
+
+_LENGTH_MAX = 8_192
+_TEXT = re.compile(
+    r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?((?:~[0-9A-Za-z]+\.N)*)".replace(
+        "N", r"[0-9]{1,18}"
+    )
+)
+
+
+@dataclass(frozen=True)
+class LivePosition:
+    """A place in a branch: after which move, in which generation, behind which published event.
+
+    `marks` are, for each writer, the position before which events of the tail were given.
+    `beyond` follows a merge: behind the window of `place`, events come again until this number.
+    """
+
+    branch: str
+    generation: int
+    move: int
+    place: Position
+    marks: Mapping[str, int] = field(default_factory=dict)
+    beyond: int = 0
+
+    def is_before(self, seq: int) -> bool:
+        """Whether published events below `seq` may follow."""
+        return self.place.upto > 0 or self.place.seq < seq
+
+    def text(self) -> str:
+        """What a client sends to go on from here."""
+        return self.stem() + marks_text(self.marks)
+
+    def stem(self) -> str:
+        """The text without its marks."""
+        fields = [self.branch, self.generation, self.move, self.place.seq]
+        if self.place.upto:
+            fields += [self.place.upto, self.place.time, self.place.last_seq]
+        return "-".join(map(str, fields)) + (f"-b{self.beyond}" if self.beyond else "")
+
+    @classmethod
+    def parse(cls, token: str) -> LivePosition:
+        """Read such a text. Raises InvalidSetting."""
+        match = _TEXT.fullmatch(token) if len(token) <= _LENGTH_MAX else None
+        if match is None:
+            raise InvalidSetting(
+                f"{token[:80]!r} is no position of a live tail: send the id of the last event, or"
+                " beginning, end, or the seq of an event"
+            )
+        branch, generation, move, seq, upto, time, last_seq, beyond, marks = match.groups()
+        place = Position(int(seq), int(upto or 0), int(time or 0), int(last_seq or -1))
+        pairs = (mark.split(".") for mark in marks.split("~")[1:])
+        positions = {writer: int(position) for writer, position in pairs}
+        return cls(branch, int(generation), int(move), place, positions, int(beyond or 0))
+
+
+def marks_text(marks: Mapping[str, int]) -> str:
+    """The marks of writers as they stand behind a position."""
+    return "".join(f"~{writer}.{marks[writer]}" for writer in sorted(marks))
+
+
+def branch_digest(lake_id: str, branch: str) -> str:
+    """What the positions of a branch begin with."""
+    return hashlib.sha256(f"{lake_id}\0{branch}".encode()).hexdigest()[:8]

@@ -10,21 +10,26 @@ went on has the same numbers with other events: only a digest tells the two apar
 The first step has all removals, and all rows below the watermark's `upto`. Each later one continues
 at a seq that divides the segments: so in between, too, the table holds the rows of one state below
 one seq.
+
+How far a table is behind its lake.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
+from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.sync.target import KEY, Watermark
+from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 
 REWOUND = "the lake was rewound"
@@ -257,3 +262,55 @@ def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
             rows = segment_sql.rows_sql(store.paths, [segment_part.entry])
             queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({condition})")
     return " UNION ALL ".join(queries)
+
+
+EMPTIED = "the table was emptied by somebody else"
+
+
+@dataclass(frozen=True)
+class SyncStatus:
+    """How far a table is behind its lake: events to add or remove, and seconds between the states.
+
+    Both are None where the table is of another lake or branch. `note` says what is wrong with it,
+    such as that the next sync has to fill it again, and why.
+    """
+
+    target: str
+    table: str
+    mode: str
+    rows: int
+    synced_at: int
+    events_behind: int | None
+    seconds_behind: float | None
+    note: str = ""
+
+
+def status_of(
+    lake: Lake, address: str, table: str, mark: Watermark, shape: TableShape | None
+) -> SyncStatus:
+    """Compare a table with the lake as it is now, its unpublished events included."""
+    events = seconds = None
+    rows, note = mark.rows, ""
+    if is_emptied(mark, shape):
+        rows, note = 0, EMPTIED if shape else "the table is gone"
+    if (mark.lake_id, mark.branch) != (lake.store.lake_id, lake.branch_name):
+        note = "the table is of another lake or branch"
+    else:
+        head = lake.store.refs.head(lake.branch_name)
+        state = lake.store.manifests.of(head.move)
+        with contextlib.closing(lake.engine().cursor()) as cursor:
+            change = delta_between(lake.store, cursor, mark, state, head.move.generation)
+            lacking = sum(size(lake.store, cursor, step) for step in change.steps)
+        if note:
+            lacking = state.totals.events
+        events = lacking + max(0, lake.count() - state.totals.events)
+        note = note or change.reason
+        is_same = mark.snapshot == state.digest and not note
+        age = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
+        seconds = 0.0 if is_same and not events else age
+    return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)
+
+
+def is_emptied(mark: Watermark, shape: TableShape | None) -> bool:
+    """Whether somebody deleted all rows of a table behind the sync's back."""
+    return mark.rows > 0 and (shape is None or (shape.is_empty and not shape.expires))

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
-from lakelog.sync.known import target_of
-from lakelog.sync.sync_status import SyncStatus, status_of
+from lakelog.sync.delta import SyncStatus, status_of
+from lakelog.sync.plan import target_of
 from lakelog.sync.syncer import Syncer, SyncResult
 from lakelog.sync.target import SyncTarget
 

@@ -18,12 +18,10 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
 from lakelog.sync import delta
-from lakelog.sync.delta import Delta, DeltaStep
-from lakelog.sync.known import target_of
+from lakelog.sync.delta import EMPTIED, Delta, DeltaStep, is_emptied
 from lakelog.sync.mapping import read_mapping
-from lakelog.sync.row_reader import RowReader
-from lakelog.sync.row_writer import ON_ERROR, RowWriter
-from lakelog.sync.sync_status import EMPTIED, is_emptied
+from lakelog.sync.plan import target_of
+from lakelog.sync.rows import ON_ERROR, RowReader, RowWriter
 from lakelog.sync.target import (
     KEY,
     REPLACE,

@@ -14,11 +14,11 @@ from lakelog.libraries import pa
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.views.message_patterns import patterns
+    from lakelog.views.pattern_tables import patterns
 
 __all__ = ["patterns", "read"]
 
-__getattr__ = lazy_face(__name__, {"message_patterns": "patterns"})
+__getattr__ = lazy_face(__name__, {"pattern_tables": "patterns"})
 
 
 def read(

@@ -1,22 +1,31 @@
-"""The table `origins`: on which host the events of each origin were stored.
+"""The tables `files` and `origins`: where the rows of events came from.
 
-Joined by `origin` it gives the host of any event: of a file or stream the machine that read it
-last, of a writer its own. It is computed from the origins that the events of a state have, when a
-query names it; nothing is kept for each writer.
+`files` has which files were ingested. A row of `events` that was read from a file has that file's
+`origin`, so the two join by it. Sizes are those of a state; of the present one, files that this
+machine can still see are measured again.
+
+`origins` has on which host the events of each origin were stored. Joined by `origin` it gives the
+host of any event: of a file or stream the machine that read it last, of a writer its own. It is
+computed from the origins that the events of a state have, when a query names it; nothing is kept
+for each writer.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
+from lakelog.files.traversal import path_of
 from lakelog.libraries import duckdb, pa
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.tail import PendingFrames
 
-NAME = "origins"
+ORIGINS, FILES = "origins", "files"
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet", ".arrow", ".feather")
 PRESENT = "SELECT DISTINCT origin FROM events WHERE origin IS NOT NULL"
 """The query for the origins of a state, which `table` gets as a table."""
 # Of a stream's key nothing but an incarnation or a part of the position follows in an origin; where
@@ -40,7 +49,7 @@ _QUERY = f"""
     ORDER BY origin"""
 
 
-def table(
+def origins_table(
     cursor: duckdb.DuckDBPyConnection,
     store: Store,
     state: Manifest,
@@ -68,3 +77,37 @@ def _pairs(hosts_by_key: Iterable[tuple[str, str]]) -> pa.Table:
     pairs = list(hosts_by_key)
     columns = {"key": [key for key, _ in pairs], "host": [host for _, host in pairs]}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def files_table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
+    """Return the files of a state, by path; `is_present` if it is the newest of its branch."""
+    entries = sorted(cursors.of_state(store, state), key=lambda c: (c.name, c.origin))
+    sizes = [_size(c) if is_present else c.size for c in entries]
+    lags = [_behind(c, size) for c, size in zip(entries, sizes, strict=True)]
+    looked = [c.looked // 1000 if c.looked else None for c in entries]
+    columns = {
+        "path": pa.array([c.name for c in entries], pa.string()),
+        "host": pa.array([c.host or None for c in entries], pa.string()),
+        "origin": pa.array([c.origin for c in entries], pa.string()),
+        "size": pa.array(sizes, pa.int64()),
+        "consumed": pa.array([c.bytes for c in entries], pa.int64()),
+        "behind": pa.array(lags, pa.int64()),
+        "lines": pa.array([c.lines for c in entries], pa.int64()),
+        "read_at": pa.array(looked, pa.timestamp("us", "UTC")),
+    }
+    return pa.table(columns)
+
+
+def _size(cursor: FileCursor) -> int:
+    """The size of a file now, where this machine has it under its name, else when it was read."""
+    try:
+        status = os.stat(path_of(cursor.name))
+    except (OSError, ValueError):
+        return cursor.size
+    is_it = cursor.host == hosts.host_name() and cursor.identity == (status.st_dev, status.st_ino)
+    return status.st_size if is_it else cursor.size
+
+
+def _behind(cursor: FileCursor, size: int) -> int | None:
+    """How many bytes are not consumed yet; None of files that count in other bytes."""
+    return None if cursor.name.endswith(_PACKED) else max(size - cursor.bytes, 0)

@@ -2,14 +2,19 @@
 
 Messages are counted by shape in a view of its own, so that only new events are read. Templates are
 made of the counted shapes when a query names a table; they depend on the events of the state alone.
+
+Templates of messages: what a lake's programs say, how often, what is new and what is gone.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from lakelog.event import bookkeeping
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.patterns import shape_sql, templates_of
 
 PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
@@ -72,7 +77,9 @@ def templates(shape_counts: dict[str, int]) -> pa.Table:
     )
 
 
-def patterns(cursor: duckdb.DuckDBPyConnection, shapes: pa.Table, mapping: pa.Table) -> pa.Table:
+def patterns_table(
+    cursor: duckdb.DuckDBPyConnection, shapes: pa.Table, mapping: pa.Table
+) -> pa.Table:
     """Return the table `patterns`, for counted shapes and their templates."""
     cursor.register(SHAPES, shapes)
     cursor.register(TEMPLATES, mapping)
@@ -87,3 +94,73 @@ def event_patterns_sql(mapping: str) -> str:
         FROM (SELECT seq, {shape_sql("message")} AS shape FROM events
             WHERE message IS NOT NULL AND {bookkeeping.IS_DATA})
         JOIN {mapping} USING (shape)"""
+
+
+TimeBound = str | datetime.datetime | int
+"""A time as text, as a datetime, or in microseconds."""
+
+
+def patterns(
+    lake: Any,
+    *,
+    source: str | None = None,
+    type: str | None = None,
+    since: TimeBound | None = None,
+    until: TimeBound | None = None,
+    new: Any = None,
+    absent_since: Any = None,
+) -> pa.Table:
+    """Return the templates of messages of an open Lake or of a past state, the most frequent first:
+    pattern_id, template, source, count, first_seen, last_seen, share, sources, example, as the
+    table `patterns` has them.
+
+    Counted are events of a source, of a type, and of times (text, datetime or microseconds). `new`
+    is an earlier state: only templates that no message had there. `absent_since` is one, too: only
+    its templates that no message has had since, with their counts there. Raises InvalidView,
+    SnapshotGone, Damaged.
+    """
+    if absent_since is not None:
+        counts_now = counts(_shapes(lake))
+        return _table(
+            absent_since,
+            _selected(_shapes(absent_since, since, until), source, type),
+            lambda shape, count: counts_now.get(shape, 0) <= count,
+        )
+    shapes = _selected(_shapes(lake, since, until), source, type)
+    if new is None:
+        return _table(lake, shapes)
+    earlier_counts = counts(_shapes(new))
+    return _table(lake, shapes, lambda shape, _: shape not in earlier_counts)
+
+
+def _table(
+    state: Any, shapes: pa.Table, is_wanted: Callable[[str, int], bool] | None = None
+) -> pa.Table:
+    """The table of counted shapes; only templates of which all shapes of a state are wanted."""
+    shape_counts = counts(_shapes(state))
+    mapping = templates(shape_counts)
+    if is_wanted is not None:
+        ids = mapping["pattern_id"].to_pylist()
+        refused = {
+            pattern
+            for pattern, (shape, count) in zip(ids, shape_counts.items(), strict=True)
+            if not is_wanted(shape, count)
+        }
+        mapping = mapping.filter(pa.array([pattern not in refused for pattern in ids], pa.bool_()))
+    tables = {SHAPES: shapes, TEMPLATES: mapping}
+    table: pa.Table = state.sql(PATTERNS_QUERY, variables=tables).to_arrow_table()
+    return table
+
+
+def _shapes(state: Any, since: TimeBound | None = None, until: TimeBound | None = None) -> pa.Table:
+    view: pa.Table = state._views.view(
+        shapes_view(), None, getattr(state, "id", None), since=since, until=until
+    )
+    return view
+
+
+def _selected(shapes: pa.Table, source: str | None, type: str | None) -> pa.Table:
+    for column, value in (("source", source), ("type", type)):
+        if value is not None:
+            shapes = shapes.filter(pc.equal(shapes[column], value))
+    return shapes

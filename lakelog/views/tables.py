@@ -27,29 +27,18 @@ if TYPE_CHECKING:
     from lakelog.query.providers import Pinned
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
-    from lakelog.views import (
-        catalog,
-        engine,
-        file_table,
-        guard,
-        ledger,
-        origin_table,
-        params,
-        pattern_tables,
-        type_columns,
-    )
+    from lakelog.views import catalog, engine, guard, ledger, origin_table, params, pattern_tables
     from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
 else:
     encode = Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
-    catalog, engine, file_table, guard, ledger = (
-        Lazy(f"lakelog.views.{name}") for name in "catalog engine file_table guard ledger".split()
+    catalog, engine, guard, ledger = (
+        Lazy(f"lakelog.views.{name}") for name in "catalog engine guard ledger".split()
     )
-    origin_table, params, pattern_tables, type_columns = (
-        Lazy(f"lakelog.views.{name}")
-        for name in "origin_table params pattern_tables type_columns".split()
+    origin_table, params, pattern_tables = (
+        Lazy(f"lakelog.views.{name}") for name in "origin_table params pattern_tables".split()
     )
 
 _STATES, _DEFINITIONS = 16, 256
@@ -247,9 +236,9 @@ class ViewTables:
         # A view that a lake has of such a name stays what it was.
         if name in self.own_views(pinned[0]):
             return self._view_of(pinned, name, None, source)
-        if name == file_table.NAME:
-            return file_table.table(self._store, pinned[0], is_present=is_present)
-        if name == origin_table.NAME:
+        if name == origin_table.FILES:
+            return origin_table.files_table(self._store, pinned[0], is_present=is_present)
+        if name == origin_table.ORIGINS:
             return self._origins(pinned, source)
         if name == pattern_tables.PATTERNS:
             return self._patterns(pinned)
@@ -272,7 +261,7 @@ class ViewTables:
     def _patterns(self, pinned: Pinned) -> pa.Table:
         cursor = self._tables.connect().cursor()
         try:
-            return pattern_tables.patterns(cursor, *self._templates(pinned))
+            return pattern_tables.patterns_table(cursor, *self._templates(pinned))
         finally:
             cursor.close()
 
@@ -291,7 +280,7 @@ class ViewTables:
         try:
             query = self._over_events(cursor, origin_table.PRESENT, source)
             present = cursor.sql(query).to_arrow_table()
-            return origin_table.table(cursor, self._store, *pinned, present)
+            return origin_table.origins_table(cursor, self._store, *pinned, present)
         finally:
             cursor.close()
 
@@ -303,13 +292,13 @@ class ViewTables:
         types_in_case = [type_ for type_ in types if type_.lower() == name.lower()]
         if name in types or len(types_in_case) == 1:
             type_name = name if name in types else types_in_case[0]
-            return extractions.TypeTable(type_name, type_columns.columns(fields, type_name))
+            return extractions.TypeTable(type_name, ledger.columns(fields, type_name))
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
     def field_kinds(self, pinned: Pinned, path: tuple[str | int, ...]) -> frozenset[str]:
         """Return the kinds of values of a field in events of all types; see TableProvider."""
-        return type_columns.kinds_of(self._ledger(pinned), path)
+        return ledger.kinds_of(self._ledger(pinned), path)
 
     @property
     def has_ledger(self) -> bool:

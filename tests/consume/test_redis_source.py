@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.clients import redis_client, redis_pool
+from lakelog.clients import redis_client
 from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from tests.support.lakes import opened
@@ -322,8 +322,7 @@ def test_wrong_url(url: str) -> None:
 
 
 def test_missing_extra(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (redis_client, redis_pool):
-        monkeypatch.setattr(module.redis, "_module", None)
+    monkeypatch.setattr(redis_client.redis, "_module", None)
     monkeypatch.setitem(sys.modules, "redis", None)
     opened(str(home / "lake")).close()
     with pytest.raises(MissingPackage, match=r"pip install 'lakelog\[redis\]'"):

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
-from lakelog.remotes import docker_config, known, oci
-from lakelog.remotes.docker_config import Login
+from lakelog.remotes import known, oci, registry_connections
 from lakelog.remotes.fetches import clone
 from lakelog.remotes.oci import OciRemote
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
+from lakelog.remotes.registry_connections import Login
 from tests.support import registry_server
 from tests.support.fake_registry import Reply, faked
 from tests.support.lakes import opened
@@ -194,22 +194,22 @@ def trickling(at_once: bytes) -> Iterator[str]:
 def test_credential_helpers(config: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper(home, monkeypatch, '{"Username": "ada", "Secret": "s3cret"}')
     write(config, credHelpers={"known.example": "test"})
-    assert docker_config.login("known.example").basic == BASIC
+    assert registry_connections.login("known.example").basic == BASIC
     write(config, credsStore="test", auths={"other.example": {"auth": BASIC[6:]}})
-    assert docker_config.login("known.example").basic == BASIC
-    assert docker_config.login("other.example").basic == BASIC
-    assert docker_config.login("unknown.example") == Login()
+    assert registry_connections.login("known.example").basic == BASIC
+    assert registry_connections.login("other.example").basic == BASIC
+    assert registry_connections.login("unknown.example") == Login()
     helper(home, monkeypatch, '{"Username": "<token>", "Secret": "refresh"}')
-    assert docker_config.login("known.example") == Login(identity="refresh")
+    assert registry_connections.login("known.example") == Login(identity="refresh")
     for answer, words in (("[]", "something else"), ("s3cret", "something else")):
         helper(home, monkeypatch, answer)
         with pytest.raises(TransferRefused, match=words) as failed:
-            docker_config.login("known.example")
+            registry_connections.login("known.example")
         assert "s3cret" not in str(failed.value)
     for name, words in (("none", "not installed"), ("../x", "no credential helper")):
         write(config, credsStore=name)
         with pytest.raises(TransferRefused, match=words):
-            docker_config.login("known.example")
+            registry_connections.login("known.example")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_credential_helpers(config: Path, home: Path, monkeypatch: pytest.Monkey
 def test_a_broken_docker_configuration_is_one_line(config: Path, text: str) -> None:
     config.write_text(text)
     with pytest.raises(TransferRefused, match=r"config\.json"):
-        docker_config.login("h")
+        registry_connections.login("h")
 
 
 # --- answers that no registry should give -------------------------------------------------------

@@ -12,9 +12,8 @@ import pytest
 import lakelog
 from lakelog.cli import exits
 from lakelog.errors import InvalidSetting, SyncRefused
-from lakelog.sync.canonical import canonical_of
 from lakelog.sync.column_types import ColumnType
-from lakelog.sync.comparison import check
+from lakelog.sync.comparison import canonical_of, check
 from lakelog.sync.sync import target_of
 from tests.support.cli import run
 from tests.support.elastic_server import ElasticPlace, ElasticServer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.sync.databases.sqlite import SqliteTarget
+from lakelog.sync.databases.database_files import SqliteTarget
 from tests.support.lakes import EXOTIC, opened
 from tests.support.requirements import need_module
 from tests.support.sync_places import (

@@ -23,7 +23,7 @@ import zstandard
 
 from lakelog.errors import LakelogError
 from lakelog.event.encode import parse_time
-from lakelog.files import holes
+from lakelog.files import pieces
 from lakelog.files.pieces import Chunk
 from lakelog.formats import registry
 from lakelog.ingest import transform
@@ -231,7 +231,7 @@ def _full_lines(text: bytes, mark: bytes = BOM) -> Iterator[int]:
     at = 0
     for line in text.split(b"\n"):
         hole = len(line) - len(line.lstrip(b"\0"))
-        hole = hole if hole >= holes.START_MIN else 0
+        hole = hole if hole >= pieces.START_MIN else 0
         if line[hole:].strip().removeprefix(mark):
             yield at + hole
         at += len(line) + 1

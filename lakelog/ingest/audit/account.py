@@ -22,13 +22,12 @@ from contextlib import closing
 from typing import Any
 
 from lakelog.files.file_cursor import FileCursor
-from lakelog.files.holes import visible
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, Source
 from lakelog.formats import bulk, jsonl, registry
 from lakelog.formats.format import Format
-from lakelog.ingest.audit.file_audit import FileAudit
-from lakelog.ingest.audit.line_places import (
+from lakelog.ingest.audit.file_audit import (
+    FileAudit,
     full_lines,
     integers,
     line_at,

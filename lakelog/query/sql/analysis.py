@@ -4,6 +4,10 @@
 The query is taken apart by the engine's own parser. Only what is certain is used: comparisons of
 the bare columns with constants, joined by AND, in a SELECT whose FROM is `events` alone. Everything
 else reads every segment. Several mentions of `events` unite.
+
+Statements that ask for the tables of a lake, which the engine does not know before they are read,
+are told by their text: SHOW TABLES, SHOW NAME, and MySQL's SHOW COLUMNS FROM NAME, which it cannot
+parse.
 """
 
 from __future__ import annotations
