@@ -8,12 +8,14 @@ whoever reads the watermark knows what is in the table, also after a lost connec
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 import orjson
 
@@ -111,129 +113,110 @@ class TableShape:
     expires: bool = False
 
 
-class SyncTarget(Protocol):
+class SyncTarget(abc.ABC):
     """A database that a sync writes to. One thread uses it.
 
     Every method raises ConnectionLost when the connection breaks, and SyncRefused for what the
     database does not accept; then the transaction is gone.
     """
 
-    @property
-    def address(self) -> str:
-        """Where it is, for messages: without a password."""
-        ...
-
-    @property
-    def type_names(self) -> TypeNames:
-        """The types that a user may give a column."""
-        ...
-
-    @property
-    def write_rows(self) -> int:
-        """How many rows `write` takes best at a time; it may be given fewer."""
-        ...
-
-    @property
-    def batch_rows(self) -> int:
-        """How many rows a transaction takes best: it may keep them in memory, or undo them."""
-        ...
-
-    @property
-    def can_set_aside(self) -> bool:
-        """Whether `attempt` undoes what is refused within it."""
-        ...
-
-    @property
-    def is_exclusive(self) -> bool:
-        """Whether nobody else can open it while it is connected."""
-        ...
-
-    @property
-    def can_replace(self) -> bool:
-        """Whether all rows of a table, which need no KEY, can be exchanged in one transaction."""
-        ...
-
-    @property
-    def table(self) -> str:
-        """The table of a sync that names none: what the URL names, or `events`."""
-        ...
+    address: str
+    """Where it is, for messages: without a password."""
+    type_names: ClassVar[TypeNames]
+    """The types that a user may give a column."""
+    table = "events"
+    """The table of a sync that names none: what the URL names, or `events`."""
+    write_rows = 65_536
+    """How many rows `write` takes best at a time; it may be given fewer."""
+    batch_rows = 1_000_000
+    """How many rows a transaction takes best: it may keep them in memory, or undo them."""
+    can_set_aside = False
+    """Whether `attempt` undoes what is refused within it."""
+    is_exclusive = False
+    """Whether nobody else can open it while it is connected."""
+    can_replace = False
+    """Whether all rows of a table, which need no KEY, can be exchanged in one transaction."""
 
     def exists(self) -> bool:
-        """Whether the database may be there; a file that is not is created by `connect`."""
-        ...
+        """Whether the database may be there: of a server, only connecting tells. A file that is not
+        is created by `connect`."""
+        return True
 
+    @abc.abstractmethod
     def connect(self) -> None:
         """Connect, or connect again. Raises MissingPackage, ConnectionLost, SyncRefused."""
-        ...
 
     def interrupted(self, table: str) -> Watermark | None:
         """The watermark that `recover` would leave, its rows not counted; None where nothing is to
-        be undone."""
-        ...
+        be undone, as a transaction that is cut off leaves nothing."""
+        return None
 
-    def recover(self, table: str) -> None:
+    def recover(self, table: str) -> None:  # noqa: B027
         """Undo what a batch that was cut off has left in a table, where no transaction does it.
 
         Raises WatermarkMoved while another sync writes the batch."""
-        ...
 
+    @abc.abstractmethod
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all tables, by name."""
-        ...
 
+    @abc.abstractmethod
     def shape(self, table: str) -> TableShape | None:
         """A table as it is, None where there is none."""
-        ...
 
+    @abc.abstractmethod
     def value_sql(self, column: TargetColumn) -> str:
         """The SQL by which DuckDB turns a column into what `write` takes."""
-        ...
 
+    @abc.abstractmethod
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a column has to have, where the declared one does not fit; or nothing."""
-        ...
 
+    @abc.abstractmethod
     def begin(self, table: str, version: int) -> None:
         """Start a transaction. Raises WatermarkMoved if the table has another version (0: none)."""
-        ...
 
+    @abc.abstractmethod
     def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table, with KEY as its primary key if `keyed`."""
-        ...
 
+    @abc.abstractmethod
     def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add columns."""
-        ...
 
+    @abc.abstractmethod
     def clear(self, table: str) -> None:
         """Delete all rows."""
-        ...
 
+    @abc.abstractmethod
     def delete(self, table: str, keys: pa.Table) -> int:
         """Delete the rows of these events, given as one column KEY; return how many they were."""
-        ...
 
+    @abc.abstractmethod
     def write(self, table: str, rows: pa.Table, keyed: bool) -> None:
         """Insert rows; with `keyed` a row replaces one of the same KEY."""
-        ...
 
     def attempt(self) -> AbstractContextManager[None]:
         """Where `can_set_aside`: after a RowRefused within it, the transaction goes on without what
-        was written within; or it can be written again, and is there once."""
-        ...
+        was written within; or, as by default, it can be written again, and is there once."""
+        return contextlib.nullcontext()
 
+    @abc.abstractmethod
     def commit(self, table: str, watermark: Watermark) -> None:
         """End the transaction with the watermark. If it raises, it may have happened all the same:
         the watermark in the target says."""
-        ...
 
+    @abc.abstractmethod
     def rollback(self) -> None:
         """Give the transaction up; never raises."""
-        ...
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Close the connection; never raises."""
-        ...
+
+    def moved(self, table: str) -> WatermarkMoved:
+        """Return the error that another sync has changed a table."""
+        return WatermarkMoved(f"{self.address}: another sync is writing to {table}")
 
 
 def path_of(url: str, scheme: str) -> str:

@@ -54,12 +54,7 @@ class SqliteTarget(SqlTarget):
         | {"double": "REAL"},
         has_arguments=False,
     )
-    TYPES: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("text", "timestamptz", "timestamp", "date", "numeric"), "TEXT"
-    ) | {"bigint": "INTEGER", "boolean": "INTEGER", "double": "REAL", "blob": "BLOB"}
-    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
-        ("text", "timestamptz", "timestamp", "date", "numeric"), ("",)
-    ) | {"bigint": ("",), "boolean": ("",), "double": ("",), "blob": ("blob", "")}
+    BLOB = "BLOB"
 
     def __init__(self, url: str, use_adbc: bool | None = None) -> None:
         """Take the target of a URL; `use_adbc` is whether the driver is there, by default."""
@@ -200,20 +195,9 @@ class DuckdbTarget(SqlTarget):
         },
         has_arrays=True,
     )
-    TYPES: ClassVar[dict[str, str]] = {
-        "text": "VARCHAR",
-        "bigint": "BIGINT",
-        "double": "DOUBLE",
-        "boolean": "BOOLEAN",
-        "timestamptz": "TIMESTAMP WITH TIME ZONE",
-        "timestamp": "TIMESTAMP",
-        "date": "DATE",
-        "blob": "BLOB",
-        "numeric": "DECIMAL",
-    }
-    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
-        kind: (name.lower(),) for kind, name in TYPES.items()
-    } | {"bigint": ("bigint", "hugeint")}
+    BLOB = "BLOB"
+    HAS_SCALE = True
+    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {"bigint": ("bigint", "hugeint")}
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -248,10 +232,6 @@ class DuckdbTarget(SqlTarget):
         # What the engine would choose for JSON is larger and takes twice as long to make.
         is_text = column.is_json and not (column.column_type and column.column_type.is_array)
         return f"{defined} USING COMPRESSION zstd" if is_text else defined
-
-    def _type_of_kind(self, column: TargetColumn) -> str:
-        sql_type = self.TYPES[column.kind]
-        return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
 
     def _readable(self, name: str, declared: str) -> str:
         column = sql.identifier(name)

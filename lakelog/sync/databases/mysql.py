@@ -63,27 +63,12 @@ class MysqlTarget(SqlTarget):
             "timestamp": "DATETIME(6)",
         }
     )
-    TYPES: ClassVar[dict[str, str]] = {
-        "text": "LONGTEXT",
-        "bigint": "BIGINT",
-        "double": "DOUBLE",
-        "boolean": "TINYINT(1)",
-        "timestamptz": "DATETIME(6)",
-        "timestamp": "DATETIME(6)",
-        "date": "DATE",
-        "blob": "LONGBLOB",
-        "numeric": "DECIMAL",
-    }
+    BLOB = "LONGBLOB"
+    HAS_SCALE = True
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
         "text": ("longtext", "mediumtext", "text", "varchar"),
-        "bigint": ("bigint",),
-        "double": ("double",),
-        "boolean": ("tinyint",),
         "timestamptz": ("datetime", "timestamp"),
-        "timestamp": ("datetime",),
-        "date": ("date",),
         "blob": ("longblob", "mediumblob", "blob"),
-        "numeric": ("decimal",),
     }
 
     def __init__(self, url: str) -> None:
@@ -221,10 +206,6 @@ class MysqlTarget(SqlTarget):
         is_json = column.column_type is not None and column.column_type.is_json
         is_text = column.kind == "text" and not is_json
         return f"{defined} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" if is_text else defined
-
-    def _type_of_kind(self, column: TargetColumn) -> str:
-        sql_type = self.TYPES[column.kind]
-        return f"{sql_type}(38, {column.scale})" if column.kind == "numeric" else sql_type
 
     def _is_declared(self, expected: str, declared: str) -> bool:
         # MariaDB's JSON is text that it checks, and integers are shown with a width.

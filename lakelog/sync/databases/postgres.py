@@ -77,20 +77,8 @@ class PostgresTarget(SqlTarget):
         },
         has_arrays=True,
     )
-    TYPES: ClassVar[dict[str, str]] = {
-        "text": "text",
-        "bigint": "bigint",
-        "double": "double precision",
-        "boolean": "boolean",
-        "timestamptz": "timestamp with time zone",
-        "timestamp": "timestamp without time zone",
-        "date": "date",
-        "blob": "bytea",
-        "numeric": "numeric",
-    }
+    BLOB = "bytea"
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {
-        kind: (name,) for kind, name in TYPES.items()
-    } | {
         "text": ("text", "character varying", "json", "jsonb", "uuid"),
         "bigint": ("bigint", "integer", "smallint", "numeric"),
     }

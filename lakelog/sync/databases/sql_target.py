@@ -11,35 +11,30 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.libraries import pa, pc
 from lakelog.segments import sql
-from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
     RowRefused,
+    SyncTarget,
     TableShape,
     TargetColumn,
     Watermark,
-    WatermarkMoved,
 )
 
 _POINT = "lakelog_attempt"
 
 
-class SqlTarget(abc.ABC):
+class SqlTarget(SyncTarget):
     """A SyncTarget by SQL. Subclasses connect, run statements, load Arrow, and explain errors."""
 
-    address: str
-    write_rows = 65_536
     can_set_aside = True
-    is_exclusive = False
     can_replace = True
-    batch_rows = 1_000_000
-    table = "events"
-    type_names: ClassVar[TypeNames]
-    TYPES: ClassVar[dict[str, str]]
-    """The type of a new column, by kind."""
-    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]]
-    """Declared types that take a kind without loss."""
+    BLOB: ClassVar[str]
+    """The type of a new column of bytes; those of other kinds are as `type_names` has them."""
+    HAS_SCALE = False
+    """Whether a numeric column is declared with its digits."""
+    ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Declared types that take a kind without loss, where that is not the type of a new column."""
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -80,10 +75,6 @@ class SqlTarget(abc.ABC):
     )
     """A statement that inserts or replaces a watermark."""
 
-    def exists(self) -> bool:
-        """Whether the database may be there: of a server, only connecting tells."""
-        return True
-
     def connect(self) -> None:
         """Connect, or connect again; see SyncTarget."""
         self.close()
@@ -95,12 +86,6 @@ class SqlTarget(abc.ABC):
         except Exception as error:
             self.close()
             raise self._explained(error, "") from None
-
-    def interrupted(self, table: str) -> None:  # noqa: B027
-        """Nothing is ever cut off half-way: see `recover`."""
-
-    def recover(self, table: str) -> None:  # noqa: B027
-        """Nothing: a transaction that was cut off has left nothing."""
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all tables, by name."""
@@ -132,7 +117,8 @@ class SqlTarget(abc.ABC):
         if column.column_type:
             return "" if self._is_declared(expected.lower(), declared) else expected
         plain = declared.split("(")[0].strip()
-        return "" if plain in self.ACCEPTED[column.kind] else expected
+        own_type = expected.lower().split("(")[0]
+        return "" if plain in self.ACCEPTED.get(column.kind, (own_type,)) else expected
 
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""
@@ -143,7 +129,7 @@ class SqlTarget(abc.ABC):
                 self._fetch(self.LOCK)
             # Not IF NOT EXISTS: PostgreSQL asks for the right to create tables all the same.
             if not self._columns(WATERMARKS)[0]:
-                text_type = self.TYPES["text"]
+                text_type = self.type_names.names["text"]
                 self._fetch(
                     f"CREATE TABLE {WATERMARKS} (name {text_type} PRIMARY KEY,"
                     f" version BIGINT NOT NULL, watermark {text_type} NOT NULL)"
@@ -153,7 +139,7 @@ class SqlTarget(abc.ABC):
             )
         if (int(versions[0][0]) if versions else 0) != version:
             self.rollback()
-            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+            raise self.moved(table)
 
     def create(self, table: str, columns: Sequence[TargetColumn], keyed: bool) -> None:
         """Create the table, with KEY as its primary key if `keyed`."""
@@ -276,7 +262,11 @@ class SqlTarget(abc.ABC):
         return self._type_of_kind(column)
 
     def _type_of_kind(self, column: TargetColumn) -> str:
-        return self.TYPES[column.kind]
+        if column.kind == "blob":
+            return self.BLOB
+        sql_type = self.type_names.names[column.kind]
+        has_scale = self.HAS_SCALE and column.kind == "numeric"
+        return f"{sql_type}(38, {column.scale})" if has_scale else sql_type
 
     def _is_declared(self, expected: str, declared: str) -> bool:
         """Whether a table has the type that a user gave a column; both in lower case."""

@@ -227,7 +227,7 @@ class ElasticsearchTarget(IntentTarget):
         }
         reply = self._link.request("PUT", path, orjson.dumps(fields), accept=(409,))
         if reply.status == 409:
-            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+            raise self.moved(table)
         answer = orjson.loads(reply.body)
         token = answer["_seq_no"], answer["_primary_term"]
         return IntentRecord(

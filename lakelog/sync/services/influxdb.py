@@ -34,15 +34,7 @@ from lakelog.libraries import pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
-from lakelog.sync.target import (
-    KEY,
-    WATERMARKS,
-    RowRefused,
-    TableShape,
-    TargetColumn,
-    Watermark,
-    WatermarkMoved,
-)
+from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TableShape, TargetColumn, Watermark
 
 EXAMPLE = "influxdb://HOST:8086/BUCKET?org=ORG"
 TAGS = "type,source,level"
@@ -186,7 +178,7 @@ class InfluxTarget(IntentTarget):
     def _store(self, table: str, record: IntentRecord) -> IntentRecord:
         present = self._load(table)
         if (present.token if present else None) != record.token:
-            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+            raise self.moved(table)
         # The newest counts, also where a clock was set back.
         moment = max(time.time_ns(), (record.token or 0) + 1)
         fields = {

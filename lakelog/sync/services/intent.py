@@ -26,7 +26,7 @@ from lakelog.clients.http_client import HttpConnection
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.store import disk
-from lakelog.sync.target import KEY, Watermark, WatermarkMoved
+from lakelog.sync.target import KEY, SyncTarget, Watermark
 
 LEASE = 2 * HttpConnection.TIMEOUT
 """Seconds after which a sync of another machine that changes nothing is given up."""
@@ -50,17 +50,12 @@ class IntentRecord:
     token: Any = None
 
 
-class IntentTarget(abc.ABC):
+class IntentTarget(SyncTarget):
     """A SyncTarget by intents. Subclasses store records and rows."""
 
-    address: str
-    table: str
-    """The table that the URL names, or `events`."""
     write_rows = 16_384
-    can_set_aside = True
-    is_exclusive = False
-    can_replace = False
     batch_rows = 250_000
+    can_set_aside = True  # rows that are written again replace themselves
 
     def __init__(self) -> None:
         self._owner, self._batch = "", ("", IntentRecord())
@@ -91,10 +86,6 @@ class IntentTarget(abc.ABC):
     def _disconnect(self) -> None:
         """Close the connection; never raises."""
 
-    def exists(self) -> bool:
-        """Whether it may be there: of a server, only connecting tells."""
-        return True
-
     def interrupted(self, table: str) -> Watermark | None:
         """The watermark that `recover` would leave, without its rows; see SyncTarget."""
         record = self._load(table)
@@ -116,7 +107,7 @@ class IntentTarget(abc.ABC):
             time.sleep(_POLL)
             present = self._load(table)
             if present is None or present.token != record.token:
-                raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+                raise self.moved(table)
         # First the record: from now on the earlier owner cannot commit.
         self._batch = table, self._store(table, dataclasses.replace(record, owner=self._owner))
         self._undo()
@@ -125,7 +116,7 @@ class IntentTarget(abc.ABC):
         """Announce a batch; see SyncTarget."""
         record = self._load(table) or IntentRecord()
         if record.version != version or record.start is not None:
-            raise WatermarkMoved(f"{self.address}: another sync is writing to {table}")
+            raise self.moved(table)
         mark = self._mark(table, record)
         upto = mark.upto if mark else 0
         intent = dataclasses.replace(record, start=upto, owner=self._owner)
@@ -148,10 +139,6 @@ class IntentTarget(abc.ABC):
         """Write rows; one replaces another of the same KEY."""
         self._touch(pc.min(rows[KEY]).as_py())
         self._write(table, rows)
-
-    def attempt(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing: rows that are written again replace themselves."""
-        return contextlib.nullcontext()
 
     def commit(self, table: str, watermark: Watermark) -> None:
         """Acknowledge the batch with its watermark; see SyncTarget."""

@@ -26,7 +26,15 @@ from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
-from lakelog.sync.target import KEY, WATERMARKS, TableShape, TargetColumn, Watermark, WatermarkMoved
+from lakelog.sync.target import (
+    KEY,
+    WATERMARKS,
+    SyncTarget,
+    TableShape,
+    TargetColumn,
+    Watermark,
+    WatermarkMoved,
+)
 
 kafka = Lazy("confluent_kafka")
 admin = Lazy("confluent_kafka.admin")
@@ -50,18 +58,12 @@ _READER = {
 }
 
 
-class KafkaTarget:
+class KafkaTarget(SyncTarget):
     """A topic that is written in transactions."""
 
     # What JSON has: a message declares no types.
     type_names = TypeNames({name: name for name in ("text", "bigint", "double", "boolean")})
-
-    write_rows = 65_536
-    can_set_aside = False
-    is_exclusive = False
-    can_replace = False
     batch_rows = 100_000
-    table = "events"
 
     def __init__(self, url: str) -> None:
         """Read the URL, and settings from the environment. Raises InvalidSetting."""
@@ -74,21 +76,11 @@ class KafkaTarget:
         """How far each partition of the topic of watermarks was read."""
         self._waiting: list[tuple[bytes, bytes | None]] = []
 
-    def exists(self) -> bool:
-        """Whether there may be a cluster."""
-        return True
-
     def connect(self) -> None:
         """Connect. Raises MissingPackage, ConnectionLost, SyncRefused."""
         self._reader = self._config.client("Consumer", **_READER)
         self._reader.metadata()
         self._marks, self._places = {}, {}
-
-    def interrupted(self, table: str) -> None:
-        """Nothing is ever cut off half-way: see `recover`."""
-
-    def recover(self, table: str) -> None:
-        """Nothing: a transaction that was cut off is aborted by the cluster."""
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of this topic's tables: the last message of each key counts."""
@@ -180,10 +172,6 @@ class KafkaTarget:
                 f"SELECT {KEY}::VARCHAR, {expression} FROM lakelog_rows"
             ).fetchall()
         self._waiting += [(key.encode(), value.encode()) for key, value in lines]
-
-    def attempt(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing: a topic refuses no row for its values."""
-        return contextlib.nullcontext()
 
     def commit(self, table: str, watermark: Watermark) -> None:
         """Write rows and watermark as one transaction."""
