@@ -13,11 +13,12 @@ import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lakelog.engine.syntax import Node
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
+from lakelog.query.providers import Pinned
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
@@ -25,12 +26,10 @@ from lakelog.query.sql.tree import nodes, tree_of
 from lakelog.query.stream import Stream
 from lakelog.segments import frame_sql
 from lakelog.store import disk, wal
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+from lakelog.store.tail import PendingFrames
 
-if TYPE_CHECKING:
-    from lakelog.query.providers import Pinned
-    from lakelog.store.entry import SegmentEntry
-    from lakelog.store.manifest import Manifest
-    from lakelog.store.tail import PendingFrames
 _TIMES = 3
 _VECTOR = 1024
 """So many pieces one call writes at most."""

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lakelog.query.lake_tables import LakeTables
+from lakelog.query.providers import Pinned
+from lakelog.query.sql.analysis import Query
+from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
+from lakelog.search import WordHistogram
 from lakelog.segments import connection
+from lakelog.segments.word_index import BlockCount
 
 if TYPE_CHECKING:
-    from lakelog.query.providers import Pinned
     from lakelog.query.schemas import TypeTables
-    from lakelog.query.sql.analysis import Query
-    from lakelog.query.sql.table_sql import View
-    from lakelog.search import WordHistogram
-    from lakelog.segments.word_index import BlockCount
 
 
 @dataclass

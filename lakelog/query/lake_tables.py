@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa
+from lakelog.query.providers import Pinned, TableProvider
 from lakelog.query.sql import table_sql, times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
 from lakelog.query.sql.table_sql import View
@@ -36,11 +37,8 @@ from lakelog.store.verified_files import hash_file
 if TYPE_CHECKING:
     from lakelog.maintain import reachability
     from lakelog.query import tail_rows
-    from lakelog.query.providers import Pinned, TableProvider
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
-    from lakelog.segments.segment_sql import RowRanges
-    from lakelog.segments.word_index import BlockCount
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
     reachability = Lazy("lakelog.maintain.reachability")

@@ -3,7 +3,7 @@ such as that of an older system, which are made when a query first names them.""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lakelog.libraries import duckdb
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from lakelog.store.manifest import Manifest
     from lakelog.store.tail import PendingFrames
 
-    Pinned = tuple[Manifest, PendingFrames | None]
-    """A state, and what of its branch is not yet published."""
+Pinned: TypeAlias = "tuple[Manifest, PendingFrames | None]"
+"""A state, and what of its branch is not yet published."""
 
 
 class TableProvider(Protocol):

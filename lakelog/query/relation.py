@@ -21,7 +21,7 @@ from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query import stream
-from lakelog.query.stream import Batches
+from lakelog.query.stream import Batches, ResultRow, Stream
 from lakelog.runtime.lazy import Lazy, LazyProperty
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import polars
     from duckdb.sqltypes import DuckDBPyType
 
-    from lakelog.query.stream import ResultRow, Stream
     from lakelog.render import display, plots
 else:
     display, plots = Lazy("lakelog.render.display"), Lazy("lakelog.render.plots")

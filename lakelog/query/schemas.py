@@ -22,6 +22,7 @@ from lakelog.engine import catalog
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.query.lake_tables import LakeTables
+from lakelog.query.providers import Pinned
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
@@ -30,12 +31,10 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store import disk
+from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
-    from lakelog.query.sql.analysis import Query
-    from lakelog.store.manifest import Manifest
 else:
     payload = Lazy("lakelog.query.sql.payload")
 

@@ -28,7 +28,9 @@ from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
+from lakelog.query.providers import Pinned
 from lakelog.query.relation import Relation, guarded
+from lakelog.query.schemas import TypeTables
 from lakelog.query.sql import analysis, table_sql
 from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.tree import TABLES
@@ -43,8 +45,6 @@ from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
-    from lakelog.query.providers import Pinned
-    from lakelog.query.schemas import TypeTables
     from lakelog.query.sql import payload
 else:
     payload = Lazy("lakelog.query.sql.payload")

@@ -25,6 +25,7 @@ from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.engine.volatility import Volatility, called, is_aggregate
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
+from lakelog.query.providers import Pinned
 from lakelog.query.schemas import RefSchemas, TypeTables
 from lakelog.query.sql.analysis import Query, may_extract
 from lakelog.query.sql.table_sql import View
@@ -35,7 +36,6 @@ from lakelog.segments.sql import identifier
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
-    from lakelog.query.providers import Pinned
     from lakelog.query.sql import payload
 else:
     payload = Lazy("lakelog.query.sql.payload")

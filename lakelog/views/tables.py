@@ -12,6 +12,7 @@ from lakelog.engine.catalog import has_relation
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query import providers
+from lakelog.query.providers import Pinned
 from lakelog.query.session import Session
 from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.tree import TABLES
@@ -24,7 +25,6 @@ from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from lakelog.event import encode
-    from lakelog.query.providers import Pinned
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
     from lakelog.views import catalog, engine, guard, ledger, origin_table, params, pattern_tables
