@@ -17,7 +17,9 @@ from lakelog.store.tail import PendingFrames, start_time
 
 _COMBINE, _WRITERS = 64, 64
 ORDER = "tail_order"
-"""A column of the tail: the order in which its rows will be sealed, the same for every reader."""
+"""A column of the tail: the order in which its rows will be sealed, the same for every reader. Its
+lower half (`ordinals`) counts the events of the row's writer."""
+_WRITER_BITS = 40
 _RUN = b"lakelog.run"
 """Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
 FrameId = tuple[str, int]
@@ -37,7 +39,6 @@ class TailRows:
         self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
-        self._counts: dict[str, int] = {}
         self._mutex = OrderedLock(Rank.TAIL_ROWS)
 
     def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
@@ -154,12 +155,8 @@ class TailRows:
 
     def _ordered(self, table: pa.Table, frames: list[wal.Frame]) -> pa.Table:
         """Add the order in which rows will be sealed: by writer, then as they were written."""
-        ranks = {writer: rank << 40 for rank, (_, writer) in enumerate(self._writers)}
-        orders = []
-        for frame in frames:
-            start = self._counts.get(frame.writer, 0)
-            self._counts[frame.writer] = start + frame.events
-            orders.append(np.arange(start, start + frame.events) + ranks[frame.writer])
+        ranks = {writer: rank << _WRITER_BITS for rank, (_, writer) in enumerate(self._writers)}
+        orders = [np.arange(frame.position, frame.end) + ranks[frame.writer] for frame in frames]
         return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
 
     def _forget_all_but(self, frames: Collection[FrameId]) -> None:
@@ -171,6 +168,12 @@ class TailRows:
         mask = np.repeat(np.array(is_kept), [n for _, n in self._frames])
         self._frames = [e for e, keep in zip(self._frames, is_kept, strict=True) if keep]
         self._table = self._table.filter(arrays.mask(mask)) if self._frames else None
+
+
+def ordinals(table: pa.Table) -> np.ndarray:
+    """Return the number of each row of the tail among the events of its writer. The position of an
+    event that has a version is that, and says nothing of the others."""
+    return arrays.numbers(table[ORDER]) & ((1 << _WRITER_BITS) - 1)
 
 
 def begins_with(table: pa.Table, start: pa.Table) -> bool:

@@ -16,22 +16,25 @@ from lakelog.engine import messages
 from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.query.follow import COLUMNS, BranchRewound
-from lakelog.query.tail_rows import TailRows, begins_with
+from lakelog.query.tail_rows import ORDER, TailRows, begins_with, ordinals
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
 from lakelog.store.tail import PendingFrames
+from lakelog.store.versioned import StreamSubject
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.position import LivePosition, Position, branch_digest, marks_text
 from lakelog.subscriptions.registry import start_position
 
 _COLUMNS = ", ".join(COLUMNS)
-_NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence"))
+_NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence", ORDER))
 _IDS_MAX = 100_000
-"""Ids of the tail that are remembered before those are dropped that are sealed."""
+"""Ids and versions of the tail that are remembered before those are dropped that are sealed."""
+TailPlace = tuple[str, int]
+"""A writer, and the number of an event among its own."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ class LivePages:
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
         self._none = self._matching(self._run(_NO_ROWS), 0)  # which tries the condition
         self._ended: tuple[LivePosition, pa.Table] | None = None
-        self._tail_ids: dict[tuple[str, str], tuple[str, int]] = {}
+        self._tail_ids: dict[tuple[str, str], TailPlace] = {}
         self._has_ids = False
+        self._versions: dict[tuple[str, int], TailPlace] = {}
 
     def pending(self) -> PendingFrames:
         """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
@@ -199,6 +203,8 @@ class LivePages:
         """A page of published events, None where all of them were given from the tail by id."""
         if self._tail_ids:
             events = events.filter(arrays.mask(self._is_new(events, position.marks)))
+        if self._versions and position.marks:
+            events = events.filter(arrays.mask(self._is_new_version(events, position.marks)))
         times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
         marks = marks_text(position.marks)
         positions = [
@@ -225,7 +231,7 @@ class LivePages:
         stem, marks = position.stem(), dict(position.marks)
         positions = []
         writers = events["writer"].to_pylist()
-        for writer, number in zip(writers, events["position"].to_pylist(), strict=True):
+        for writer, number in zip(writers, ordinals(events).tolist(), strict=True):
             marks[writer] = number + 1
             positions.append(stem + marks_text(marks))
         if is_whole:
@@ -240,7 +246,7 @@ class LivePages:
             end, before = self._ended
             if marks == end.marks and begins_with(table, before):
                 return table.slice(before.num_rows)
-        numbers, is_given = arrays.numbers(table["position"]), np.zeros(table.num_rows, bool)
+        numbers, is_given = ordinals(table), np.zeros(table.num_rows, bool)
         for writer, number in marks.items():
             is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
             is_given |= is_of_writer & (numbers < number)
@@ -251,19 +257,21 @@ class LivePages:
         where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
         self._cursor.register("fresh", rows)
         matches = self._run(
-            f"""WITH events AS (SELECT {_COLUMNS}, writer, sequence FROM fresh)
-            SELECT {_COLUMNS}, writer FROM events {where}
-            ORDER BY ingested_at, writer, sequence, position LIMIT {limit}"""
+            f"""WITH events AS (SELECT {_COLUMNS}, writer, {ORDER} FROM fresh)
+            SELECT {_COLUMNS}, writer, {ORDER} FROM events {where}
+            ORDER BY ingested_at, writer, {ORDER} LIMIT {limit}"""
         )
         self._cursor.unregister("fresh")
         return matches
 
     def _hold(self, pending: PendingFrames) -> None:
-        """Remember the ids of the tail: an event of the same id that is published before them makes
-        them its duplicates."""
-        if not pending.has_keys:
-            if not pending.frames:
-                self._tail_ids.clear()
+        """Remember the ids of the tail, as an event of the same id that is published before them
+        makes them its duplicates, and its versions: once an event that has one is published, its
+        place is that in its stream, and not that in the tail."""
+        if not pending.frames:
+            self._tail_ids.clear()
+        has_versions = any(f.is_versioned for frames in pending.frames.values() for f in frames)
+        if not pending.has_keys and not has_versions:
             return
         table = self._rows.events(pending, self._access.state(pending.head).ids)
         if table is None:
@@ -275,12 +283,25 @@ class LivePages:
         if self._has_ids and before is not None and begins_with(table, before):
             table = table.slice(before.num_rows)
         self._has_ids = True
-        names = ("source", "id", "writer", "position")
-        keyed = table.select(names).filter(pc.greater(pc.binary_length(table["id"]), 0))
-        for source, name, writer, number in zip(
-            *(keyed[column].to_pylist() for column in names), strict=True
+        keyed = table.filter(pc.greater(pc.binary_length(table["id"]), 0))
+        for source, name, place in zip(
+            keyed["source"].to_pylist(), keyed["id"].to_pylist(), _places(keyed), strict=True
         ):
-            self._tail_ids[source or "", name] = writer, number
+            self._tail_ids[source or "", name] = place
+        if has_versions:
+            # As long as a client may come from before they were published.
+            if len(self._versions) > _IDS_MAX:
+                self._versions = dict(itertools.islice(self._versions.items(), _IDS_MAX // 2, None))
+            of_stream = pc.starts_with(table["origin"].cast("string"), StreamSubject.ORIGIN)
+            rows = table.filter(of_stream)
+            versions = zip(rows["origin"].to_pylist(), rows["position"].to_pylist(), strict=True)
+            self._versions.update(zip(versions, _places(rows), strict=True))
+
+    def _is_new_version(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
+        """Which published events were not given as those of a stream from the tail before."""
+        origins, versions = events["origin"].to_pylist(), events["position"].to_pylist()
+        places = (self._versions.get(key, ("", 0)) for key in zip(origins, versions, strict=True))
+        return np.array([number >= marks.get(writer, 0) for writer, number in places], bool)
 
     def _is_new(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
         """Which published events were not given under their id from the tail before."""
@@ -305,6 +326,11 @@ class LivePages:
         except duckdb.Error as error:
             raise QueryFailed(messages.gist(str(error))) from None
         return table
+
+
+def _places(rows: pa.Table) -> list[TailPlace]:
+    """The places of rows of the tail."""
+    return list(zip(rows["writer"].to_pylist(), ordinals(rows).tolist(), strict=True))
 
 
 def _is_in_order(rows: pa.Table) -> bool:

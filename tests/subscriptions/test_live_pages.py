@@ -67,6 +67,30 @@ def test_each_event_follows_the_one_before(make_lake: MakeLake) -> None:
     assert reader.numbers("4") == [4, 5]
 
 
+def test_versions_of_streams_are_given_once(make_lake: MakeLake) -> None:
+    """The version of an event is no place among those of its writer: none is skipped behind a high
+    one, and none comes again once it is published."""
+    lake = make_lake()
+    lake.append(events(0, 50, subject="a"), expect={"a": 0})
+    lake.settle()
+    lake.close()
+    with lakelog.open(lake.path) as other:
+        reader = Reader(other)
+        _, end = reader.read("beginning")
+        other.append(events(50, 1, subject="a"), expect={"a": 50})
+        other.append(events(51, 1))
+        other.append(events(52, 2, subject="b"), expect={"b": 0})
+        given, last = reader.read(end, 1)
+        assert [number for number, _ in given] == [50, 51, 52, 53]
+        for number, position in given:
+            assert reader.numbers(position) == list(range(number + 1, 54))
+        other.settle()
+        other.append(events(54, 1, subject="a"), expect={"a": 51})
+        assert reader.numbers(last) == [54]
+        for number, position in given:
+            assert reader.numbers(position) == list(range(number + 1, 55))
+
+
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_no_history_skips_or_repeats_an_event(
     make_lake: MakeLake, tmp_path: Path, seed: int
