@@ -279,29 +279,23 @@ class Resolver:
         known_name = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and content.is_distinctive(head):
-            return FileCopy(
-                file_copies.copy_of(source, self._fresh(source, head), cursor, size),
-                None,
-                head,
-                released,
-            ), note
-        if not is_copy_name(known_name, source.name):
+            is_copy = True
+        elif not is_copy_name(known_name, source.name):
             if not settled and content.is_distinctive(head):
                 return UndecidedFile(), note  # it may be moved here from another file system
-        elif (
-            is_packing
-            or content.is_distinctive(head)
-            or (not source.compression and file_copies.is_cut(source, size))
-            or (times and source.mtime > cursor.looked)
-        ):
-            return FileCopy(
-                file_copies.copy_of(source, self._fresh(source, head), cursor, size),
-                None,
-                head,
-                released,
-            ), note
-        elif not settled:
-            return UndecidedFile(), note  # more of it may tell
+            is_copy = False
+        else:
+            is_copy = (
+                is_packing
+                or content.is_distinctive(head)
+                or (not source.compression and file_copies.is_cut(source, size))
+                or (times and source.mtime > cursor.looked)
+            )
+            if not is_copy and not settled:
+                return UndecidedFile(), note  # more of it may tell
+        if is_copy:
+            copy = file_copies.copy_of(source, self._fresh(source, head), cursor, size)
+            return FileCopy(copy, None, head, released), note
         return None, f"it is equal to {path} so far, and read as a file of its own"
 
     def _repeated(

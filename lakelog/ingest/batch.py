@@ -345,6 +345,34 @@ class Batch:
         self.unfinished_keys[bad.origin] = entry.key
         return entry
 
+    def publish(
+        self, change: Callable[[Manifest], Change], stand: Callable[[Manifest], bool]
+    ) -> Head:
+        """Publish what is written by the change that it is to a state, if the cursors `stand` there
+        as they did when reading began; return the move. Raises CursorMoved."""
+        ids = tuple(self.id_run())
+
+        def plan(head: Head, state: Manifest) -> Change | None:
+            # Another writer published: harmless unless it moved one of our cursors or added one of
+            # our ids. publish() calls the plan again for every new head, so each attempt is
+            # checked.
+            if head.digest != self.base.digest:
+                # After a rewind the cursors may have gone back and forth to equal values, though
+                # the rows that they counted are gone.
+                is_rewound = head.move.generation != self.base.move.generation
+                if is_rewound or not stand(state) or self.clashes(state):
+                    return None
+            return replace(change(state), ids_add=ids, is_right=self.is_first)
+
+        head_now = None
+        # Garbage collection removed segments that waited too long for their publish: they have to
+        # be written again.
+        with contextlib.suppress(StaleFiles):
+            head_now = publish(self._job.store, self._job.branch, plan)
+        if head_now is None:
+            raise CursorMoved
+        return head_now
+
     def close(self) -> None:
         """End the thread that writes."""
         self._segments.close()
@@ -408,39 +436,22 @@ def commit(
             ).entry()
         )
     ended = {start.ended for start, _ in moves if start.ended}
-    ids = tuple(batch.id_run())
 
-    def plan(head: Head, state: Manifest) -> Change | None:
-        # Another writer published: harmless unless it moved one of our cursors or added one of our
-        # ids. publish() calls the plan again for every new head, so each attempt is checked.
-        if head.digest != batch.base.digest:
-            base_index, head_index = (
-                CursorIndex(cursors.of_state(store, some)) for some in (batch.state, state)
-            )
-            stand = all(
-                cursors.holds(start, base_index, head_index, job.label) for start, _ in moves
-            )
-            # After a rewind the cursors may have gone back and forth to equal values, though the
-            # rows that they counted are gone.
-            rewound = head.move.generation != batch.base.move.generation
-            if rewound or not stand or batch.clashes(state):
-                return None
+    def stand(state: Manifest) -> bool:
+        base_index, head_index = (
+            CursorIndex(cursors.of_state(store, some)) for some in (batch.state, state)
+        )
+        return all(cursors.holds(start, base_index, head_index, job.label) for start, _ in moves)
+
+    def change(state: Manifest) -> Change:
         name = os.path.basename(moves[0][1].name)
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         # Lines that were unfinished last time are read again with their ends.
         live = store.manifests.segments(state) if ended else []
         tombstones = [tombstone(entry) for entry in live if entry.key in ended]
-        change = Change("ingest", name, (*tombstones, *entries, *steps), ids_add=ids)
-        return replace(change, is_right=batch.is_first)
+        return Change("ingest", name, (*tombstones, *entries, *steps))
 
-    try:
-        head_now = publish(store, job.branch, plan)
-    # Garbage collection removed segments that waited too long for their publish: they have to be
-    # written again.
-    except StaleFiles:
-        head_now = None
-    if head_now is None:
-        raise CursorMoved
+    head_now = batch.publish(change, stand)
     paths = [(e.key, store.paths.object("segments", e.key)) for e in entries]
     # Just written and synced by us: the first query need not hash them.
     store.verified.add_all(paths)

@@ -29,7 +29,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lakelog.errors import InvalidSetting, StaleFiles
+from lakelog.errors import InvalidSetting
 from lakelog.event.encode import to_micros
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
@@ -37,7 +37,7 @@ from lakelog.files.source import LINE_MAX
 from lakelog.formats import registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions, stream_cursor
-from lakelog.ingest.batch import Batch, CursorMoved, Job
+from lakelog.ingest.batch import Batch, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.message_events import (
@@ -58,7 +58,7 @@ from lakelog.segments import segment_sql, sql
 from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
+from lakelog.store.publish import Change
 from lakelog.store.ref import Head
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"
@@ -151,26 +151,12 @@ class MessageBatch:
             return None
         batch, job = self._batch, self._job
         entries: list[Entry] = [*batch.write(), *(cursor.entry() for cursor in moves.values())]
-        ids = tuple(batch.id_run())
 
-        def plan(head: Head, state: Manifest) -> Change | None:
-            if head.digest != batch.base.digest:
-                cursors_now = stream_cursor.of_state(job.store, state)
-                # After a rewind the cursors may be equal though the rows they counted are gone.
-                is_rewound = head.move.generation != batch.base.move.generation
-                is_moved = any(cursors_now.get(key) != self.cursors.get(key) for key in moves)
-                if is_rewound or is_moved or batch.clashes(state):
-                    return None
-            return Change("ingest", name, tuple(entries), ids_add=ids, is_right=batch.is_first)
+        def stand(state: Manifest) -> bool:
+            cursors_now = stream_cursor.of_state(job.store, state)
+            return all(cursors_now.get(key) == self.cursors.get(key) for key in moves)
 
-        try:
-            head = publish(job.store, job.branch, plan)
-        # This process slept, and garbage collection took what it had written.
-        except StaleFiles:
-            head = None
-        if head is None:
-            raise CursorMoved
-        return head
+        return batch.publish(lambda _: Change("ingest", name, tuple(entries)), stand)
 
     def close(self) -> None:
         """End the threads that encode and write."""

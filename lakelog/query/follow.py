@@ -313,11 +313,16 @@ class Follower:
         return self._run(query)
 
     def _run(self, query: str) -> pa.Table:
-        try:
-            table: pa.Table = self._cursor.sql(query).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryFailed(messages.gist(str(error))) from None
-        return table
+        return rows_of(self._cursor, query)
+
+
+def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """Return the rows of a query. Raises QueryFailed, in one line."""
+    try:
+        table: pa.Table = cursor.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise QueryFailed(messages.gist(str(error))) from None
+    return table
 
 
 def matching_segments(

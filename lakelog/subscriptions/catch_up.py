@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from lakelog.engine import messages
-from lakelog.errors import QueryFailed
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import pa
 from lakelog.maintain import compact
-from lakelog.query.follow import COLUMNS, matching_segments
+from lakelog.query.follow import COLUMNS, matching_segments, rows_of
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -100,10 +98,7 @@ def _tables(
         query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
             ORDER BY ingested_at, seq LIMIT {fetched}"""
         with closing(connect().cursor()) as cursor:
-            try:
-                table: pa.Table = cursor.sql(query).to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryFailed(messages.gist(str(error))) from None
+            table = rows_of(cursor, query)
         yield table
         if table.num_rows < fetched:
             return

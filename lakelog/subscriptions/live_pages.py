@@ -12,10 +12,9 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lakelog.engine import messages
-from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
+from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.query.follow import COLUMNS, BranchRewound
+from lakelog.query.follow import COLUMNS, BranchRewound, rows_of
 from lakelog.query.tail_rows import ORDER, TailRows, begins_with, ordinals
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
@@ -68,7 +67,7 @@ class LivePages:
         self._digest = branch_digest(access.store.lake_id, access.branch)
         self._where = None if condition is None else expanded(condition)
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
-        self._none = self._matching(self._run(_NO_ROWS), 0)  # which tries the condition
+        self._none = self._matching(rows_of(self._cursor, _NO_ROWS), 0)  # which tries the condition
         self._ended: tuple[LivePosition, pa.Table] | None = None
         self._tail_ids: dict[tuple[str, str], TailPlace] = {}
         self._has_ids = False
@@ -256,10 +255,11 @@ class LivePages:
         """Rows where the condition holds, in the order of arrival."""
         where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
         self._cursor.register("fresh", rows)
-        matches = self._run(
+        matches = rows_of(
+            self._cursor,
             f"""WITH events AS (SELECT {_COLUMNS}, writer, {ORDER} FROM fresh)
             SELECT {_COLUMNS}, writer, {ORDER} FROM events {where}
-            ORDER BY ingested_at, writer, {ORDER} LIMIT {limit}"""
+            ORDER BY ingested_at, writer, {ORDER} LIMIT {limit}""",
         )
         self._cursor.unregister("fresh")
         return matches
@@ -319,13 +319,6 @@ class LivePages:
             ],
             bool,
         )
-
-    def _run(self, query: str) -> pa.Table:
-        try:
-            table: pa.Table = self._cursor.sql(query).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryFailed(messages.gist(str(error))) from None
-        return table
 
 
 def _places(rows: pa.Table) -> list[TailPlace]:
