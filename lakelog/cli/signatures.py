@@ -183,11 +183,8 @@ def with_signatures(
     branches. They are made here or in one of `lakes`."""
     with app.progress("hashing", "events") as progress:
         try:
-            faults = (
-                proofs.check_lake(store, accepted, progress, lakes)
-                if ref is None
-                else proofs.check_ref(store, app.branch, ref, accepted, progress, lakes)
-            )
+            check = proofs.SignatureCheck(store, accepted, progress, lakes)
+            faults = check.lake() if ref is None else check.ref(app.branch, ref)
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
             faults = [(error.path, error.reason)]

@@ -89,130 +89,126 @@ def files(store: Store, subject: Target) -> list[SignatureFile]:
     return signatures.of_state(subject.snapshot) + tagged
 
 
-def check(
-    store: Store,
-    subject: Target,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None = None,
-    trusted: set[str] | None = None,
-    lakes: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Return (path, reason) of all that keeps a target from being signed by one of the keys;
-    nothing if one signature is valid. It has to be made in this lake, or in one of `lakes` (ids),
-    as those that came with a clone. The events are hashed again, but not those of the segments in
-    `trusted`. Raises Damaged."""
-    faults = []
-    trusted = set() if trusted is None else trusted
-    for file in files(store, subject):
-        try:
-            signed = open_file(store, file, subject, keys, lakes)
-        except (Damaged, NotProven) as error:
-            reason = error.reason if isinstance(error, Damaged) else str(error)
-            faults.append((file.path, f"{subject}: {reason}"))
-            continue
-        statement = signed.statement
-        root = snapshot_tree.root(store, subject.snapshot, progress, trusted, statement.lake)
-        if root == (statement.root, statement.events):
-            return []
-        faults.append((file.path, f"{subject}: its events are not those of the signed Merkle root"))
-    if faults:
+class SignatureCheck:
+    """Finds what keeps targets from being signed by one of some keys: nothing if one signature is
+    valid. It has to be made in this lake, or in one of `lakes` (ids), as those that came with a
+    clone. Events are hashed again, those of each segment once."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Sequence[PublicKey],
+        progress: ProgressCallback | None = None,
+        lakes: Collection[str] = (),
+    ) -> None:
+        self._store, self._keys, self._progress, self._lakes = store, keys, progress, lakes
+        self._trusted: set[str] = set()
+
+    def ref(self, branch: str, ref: str) -> list[tuple[str, str]]:
+        """Return (path, reason) of what is wrong with that which a ref names, and what no signature
+        covers of the WALs of a branch. Raises UnknownRef, InvalidName, Damaged."""
+        subject = Target.of(self._store, branch, ref)
+        faults = self.target(subject)
+        if ref in self._store.refs.branches() and not subject.tag:
+            faults += self._pending(ref)
         return faults
-    path = (
-        store.paths.tag(subject.tag)
-        if subject.tag
-        else store.paths.object("manifests", subject.snapshot)
-    )
-    return [(path, _unsigned(subject))]
 
+    def lake(self) -> list[tuple[str, str]]:
+        """Return the same of all tags and branches. Raises Damaged."""
+        return self.tags() + self._branches()
 
-def check_tags(
-    store: Store,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None = None,
-    lakes: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Return what `check` finds of every tag but those of remotes' branches and unsigned ones that
-    were made by themselves, and that there is none. A tag that cannot be read is left to verify."""
-    faults: list[tuple[str, str]] = []
-    trusted: set[str] = set()
-    names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
-    for name in names:
-        try:
-            subject = Target(name, store.refs.tag(name).snapshot)
-            faults += check(store, subject, keys, progress, trusted, lakes)
-        except Damaged as error:
-            faults.append((error.path, f"tag {name}: {error.reason}"))
-    return faults if names else [(store.paths.tags, "the lake has no tag that could be signed")]
-
-
-def check_branches(
-    store: Store,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None = None,
-    lakes: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Return (path, reason) of each branch that shows events which are in no signed state: of a
-    newest state whose events nobody signed, and of a WAL. What cannot be read is left to verify."""
-    faults: list[tuple[str, str]] = []
-    trusted: set[str] = set()
-    for branch in store.refs.branches():
-        try:
-            head = store.refs.head(branch).move.snapshot
-            if not _has_signed_events(store, head, keys, progress, trusted, lakes):
-                faults.append(
-                    (
-                        store.paths.head_dir(branch),
-                        f"branch {branch}: its newest state has events that are in no signed one:"
-                        f" `lakelog sign {branch} --key KEY` signs it, a TAG is verified alone",
-                    )
-                )
-            faults += check_pending(store, branch)
-        except Damaged as error:
-            faults.append((error.path, f"branch {branch}: {error.reason}"))
-    return faults
-
-
-def check_pending(store: Store, branch: str) -> list[tuple[str, str]]:
-    """Return what a branch shows of its WALs, which no signature covers."""
-    events = Tail(store.paths, store.refs, branch).collect().events
-    if not events:
-        return []
-    return [
-        (
-            store.paths.wal_dir(branch),
-            f"branch {branch}: {events:,} of the events that it shows are in its write-ahead log,"
-            f" and so not signed: `lakelog sign {branch} --key KEY` signs them, too",
+    def target(self, subject: Target) -> list[tuple[str, str]]:
+        """Return the same of a target. Raises Damaged."""
+        faults, store = [], self._store
+        for file in files(store, subject):
+            try:
+                signed = open_file(store, file, subject, self._keys, self._lakes)
+            except (Damaged, NotProven) as error:
+                reason = error.reason if isinstance(error, Damaged) else str(error)
+                faults.append((file.path, f"{subject}: {reason}"))
+                continue
+            statement = signed.statement
+            if self._root(subject.snapshot, statement.lake) == (statement.root, statement.events):
+                return []
+            reason = "its events are not those of the signed Merkle root"
+            faults.append((file.path, f"{subject}: {reason}"))
+        if faults:
+            return faults
+        path = (
+            store.paths.tag(subject.tag)
+            if subject.tag
+            else store.paths.object("manifests", subject.snapshot)
         )
-    ]
+        return [(path, _unsigned(subject))]
 
+    def tags(self) -> list[tuple[str, str]]:
+        """Return the same of every tag but those of remotes' branches and unsigned ones that were
+        made by themselves, and that there is none. A tag that cannot be read is left to verify."""
+        faults, store = list[tuple[str, str]](), self._store
+        names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
+        for name in names:
+            try:
+                faults += self.target(Target(name, store.refs.tag(name).snapshot))
+            except Damaged as error:
+                faults.append((error.path, f"tag {name}: {error.reason}"))
+        return faults if names else [(store.paths.tags, "the lake has no tag that could be signed")]
 
-def _has_signed_events(
-    store: Store,
-    snapshot: str,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None,
-    trusted: set[str],
-    lakes: Collection[str],
-) -> bool:
-    """Whether a signed state has exactly the events of a state, in whatever segments they are."""
-    if not store.manifests.load(snapshot).totals.events:
-        return True
-    roots: dict[str, tuple[str, int]] = {}
-    for file in Signatures(store.paths).listing():
-        try:
-            state_digest = store.refs.tag(file.tag).snapshot if file.tag else file.state
-            statement = open_file(
-                store, file, Target(file.tag, state_digest), keys, lakes
-            ).statement
-        except (Damaged, NotProven, UnknownRef):
-            continue
-        if statement.lake not in roots:
-            roots[statement.lake] = snapshot_tree.root(
-                store, snapshot, progress, trusted, statement.lake
+    def _branches(self) -> list[tuple[str, str]]:
+        """Return the same of each branch that shows events which are in no signed state: of a
+        newest state whose events nobody signed, and of a WAL. What cannot be read is left to
+        verify."""
+        faults, store = list[tuple[str, str]](), self._store
+        for branch in store.refs.branches():
+            try:
+                if not self._has_signed_events(store.refs.head(branch).move.snapshot):
+                    faults.append(
+                        (
+                            store.paths.head_dir(branch),
+                            f"branch {branch}: its newest state has events that are in no signed"
+                            f" one: `lakelog sign {branch} --key KEY` signs it, a TAG is verified"
+                            " alone",
+                        )
+                    )
+                faults += self._pending(branch)
+            except Damaged as error:
+                faults.append((error.path, f"branch {branch}: {error.reason}"))
+        return faults
+
+    def _pending(self, branch: str) -> list[tuple[str, str]]:
+        """What a branch shows of its WALs, which no signature covers."""
+        store = self._store
+        events = Tail(store.paths, store.refs, branch).collect().events
+        if not events:
+            return []
+        return [
+            (
+                store.paths.wal_dir(branch),
+                f"branch {branch}: {events:,} of the events that it shows are in its write-ahead"
+                f" log, and so not signed: `lakelog sign {branch} --key KEY` signs them, too",
             )
-        if roots[statement.lake] == (statement.root, statement.events):
+        ]
+
+    def _has_signed_events(self, snapshot: str) -> bool:
+        """Whether a signed state has exactly the events of a state, in whatever segments."""
+        store = self._store
+        if not store.manifests.load(snapshot).totals.events:
             return True
-    return False
+        roots: dict[str, tuple[str, int]] = {}
+        for file in Signatures(store.paths).listing():
+            try:
+                state_digest = store.refs.tag(file.tag).snapshot if file.tag else file.state
+                subject = Target(file.tag, state_digest)
+                statement = open_file(store, file, subject, self._keys, self._lakes).statement
+            except (Damaged, NotProven, UnknownRef):
+                continue
+            if statement.lake not in roots:
+                roots[statement.lake] = self._root(snapshot, statement.lake)
+            if roots[statement.lake] == (statement.root, statement.events):
+                return True
+        return False
+
+    def _root(self, snapshot: str, lake: str) -> tuple[str, int]:
+        return snapshot_tree.root(self._store, snapshot, self._progress, self._trusted, lake)
 
 
 def _wants_signature(store: Store, tag: str) -> bool:
@@ -282,31 +278,3 @@ def newest(
     if not candidates:
         raise UnknownRef(_unsigned(subject))
     return max(candidates, key=lambda each: each[:2])[2:]
-
-
-def check_ref(
-    store: Store,
-    branch: str,
-    ref: str,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None = None,
-    lakes: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Return what `check` finds of that which a ref names, and what no signature covers of the
-    WALs of a branch. Raises UnknownRef, InvalidName, Damaged."""
-    subject = Target.of(store, branch, ref)
-    faults = check(store, subject, keys, progress, lakes=lakes)
-    if ref in store.refs.branches() and not subject.tag:
-        faults += check_pending(store, ref)
-    return faults
-
-
-def check_lake(
-    store: Store,
-    keys: Sequence[PublicKey],
-    progress: ProgressCallback | None = None,
-    lakes: Collection[str] = (),
-) -> list[tuple[str, str]]:
-    """Return what is found of all tags and branches. Raises Damaged."""
-    faults = check_tags(store, keys, progress, lakes)
-    return faults + check_branches(store, keys, progress, lakes)

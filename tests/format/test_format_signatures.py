@@ -63,9 +63,9 @@ def test_what_a_valid_signature_names(make_lake: MakeLake, key: PrivateKey) -> N
     assert (said.lake, said.tag, said.snapshot) == (lake.store.lake_id, "v1", what.snapshot)
     assert (said.root, said.events) == snapshot_tree.root(lake.store, what.snapshot)
     assert said.expires is None
-    assert signing.check(lake.store, what, [key.public]) == []
+    assert signing.SignatureCheck(lake.store, [key.public]).target(what) == []
     later = Target("v1", sign(lake, key, "v2").snapshot)
-    assert signing.check(lake.store, later, [key.public]) != []
+    assert signing.SignatureCheck(lake.store, [key.public]).target(later) != []
 
 
 def test_peaks_are_those_of_the_range(make_lake: MakeLake, key: PrivateKey) -> None:

@@ -50,7 +50,8 @@ def signed(lake: lakelog.Lake, key: PrivateKey, name: str = "v1") -> Target:
 
 
 def findings(lake: lakelog.Lake, what: Target, *accepted: PrivateKey) -> list[str]:
-    return [reason for _, reason in signing.check(lake.store, what, [k.public for k in accepted])]
+    check = signing.SignatureCheck(lake.store, [k.public for k in accepted])
+    return [reason for _, reason in check.target(what)]
 
 
 def signature_path(lake: lakelog.Lake, what: Target) -> Path:
@@ -118,7 +119,7 @@ def test_a_signed_tag_is_valid(make_lake: MakeLake, key: PrivateKey, other: Priv
     assert findings(lake, what, key) == findings(lake, what, other, key) == []
     signing.sign(lake.store, "main", what, other)
     assert findings(lake, what, other) == findings(lake, what, key) == []
-    assert signing.check_tags(lake.store, [key.public]) == []
+    assert signing.SignatureCheck(lake.store, [key.public]).tags() == []
 
 
 def test_the_envelope_is_dsse_with_in_toto(make_lake: MakeLake, key: PrivateKey) -> None:
@@ -153,19 +154,19 @@ def test_automatic_tags_need_no_signature(make_lake: MakeLake, key: PrivateKey) 
     automatic = ["train-0123456789abcdef", f"state-{stamp}", f"before-rollback-{stamp}-2", stamp]
     for name in automatic:
         lake.tag(name)
-    assert signing.check_tags(lake.store, [key.public]) == []
+    assert signing.SignatureCheck(lake.store, [key.public]).tags() == []
     for name in (f"state-{stamp}-by-hand", "train-", f"my-{stamp}"):
         lake.tag(name)
-        (problem,) = signing.check_tags(lake.store, [key.public])
+        (problem,) = signing.SignatureCheck(lake.store, [key.public]).tags()
         assert name in problem[1]
         delete_tag(lake.store, name)
     what = Target(automatic[0], lake.store.refs.tag(automatic[0]).snapshot)
     signing.sign(lake.store, "main", what, key)
-    assert signing.check_tags(lake.store, [key.public]) == []
+    assert signing.SignatureCheck(lake.store, [key.public]).tags() == []
     path = signature_path(lake, what)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    (problem,) = signing.check_tags(lake.store, [key.public])
+    (problem,) = signing.SignatureCheck(lake.store, [key.public]).tags()
     assert problem[0] == str(path)
     path.write_bytes(whole)
 
@@ -174,7 +175,7 @@ def test_no_signature(make_lake: MakeLake, key: PrivateKey) -> None:
     """Of a tag, a state, and a lake without tags."""
     lake = make_lake()
     lake.append(events("A", 3))
-    tags = signing.check_tags(lake.store, [key.public])
+    tags = signing.SignatureCheck(lake.store, [key.public]).tags()
     assert [reason for _, reason in tags] == ["the lake has no tag that could be signed"]
     what = Target("v1", lake.tag("v1").snapshot)
     (reason,) = findings(lake, what, key)

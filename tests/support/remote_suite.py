@@ -434,9 +434,9 @@ class RemoteSuite:
         assert push(path, "v1").carried.signatures == 0
         clone, accepted = cloned(url, home / "clone"), [keys.PublicKey.load(public)]
         with lakelog.open(clone, create=False) as lake:
-            assert signing.check_tags(lake.store, accepted, lakes=[id]) == []
-            assert signing.check(lake.store, head, accepted, lakes=[id]) == []
-            ((_, reason),) = signing.check_tags(lake.store, accepted)
+            assert signing.SignatureCheck(lake.store, accepted, lakes=[id]).tags() == []
+            assert signing.SignatureCheck(lake.store, accepted, lakes=[id]).target(head) == []
+            ((_, reason),) = signing.SignatureCheck(lake.store, accepted).tags()
             assert f"--signed-in {id}" in reason
             (seq, _), *_ = snapshot_tree.find_events(lake.store, head.snapshot, "first1-3", None)
             assert (
