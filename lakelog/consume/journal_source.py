@@ -17,11 +17,10 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from lakelog.clients.connection import ConnectionLost
-from lakelog.consume.source import LastingPositions, StreamState
+from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import journal
 from lakelog.ingest.message_events import Message
-from lakelog.ingest.stream_cursor import StreamCursor
 
 URL = "journal:"
 PROGRAM = "journalctl"
@@ -34,7 +33,7 @@ _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _NUMBER_MAX = (1 << 51) - 1
 
 
-class JournalSource(LastingPositions):
+class JournalSource(MessageSource):
     """This machine's journal. With `follows` what is written later is read by the same process."""
 
     address, name = "the journal", "journal"
@@ -87,9 +86,6 @@ class JournalSource(LastingPositions):
                 self._end_process(process)
                 return messages, True
         return messages, False
-
-    def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
-        """Nothing: the journal remembers no readers."""
 
     def close(self) -> None:
         """End the process."""

@@ -15,7 +15,7 @@ import orjson
 
 from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
-from lakelog.consume.source import LastingPositions, StreamState
+from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import SyncRefused
 from lakelog.ingest.message_events import Message, text_or_base64
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -42,7 +42,7 @@ _OWN = {
 """What the lake decides, whatever the settings say."""
 
 
-class KafkaTopic(LastingPositions):
+class KafkaTopic(MessageSource):
     """One topic: `kafka://HOST:PORT[,HOST2:PORT]/TOPIC`."""
 
     def __init__(self, url: str, file: str | None = None) -> None:

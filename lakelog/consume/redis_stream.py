@@ -16,7 +16,7 @@ import orjson
 from lakelog.clients.address import Address
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import OPTIONS, RedisConfig
-from lakelog.consume.source import StreamState
+from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest.message_events import Message, text_or_base64, time_or_none
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -37,8 +37,10 @@ _ERA, _IN_MS = 31, 20
 """Bits of an id's milliseconds and number that a row's position has room for."""
 
 
-class RedisStream:
+class RedisStream(MessageSource):
     """One stream: `redis://HOST:PORT/DB/STREAM`, with TLS `rediss`."""
+
+    may_rewind = True  # after a crash with snapshots alone, a fail-over, or a restore of older data
 
     def __init__(self, url: str) -> None:
         """Read the URL; raises InvalidSetting, which does not repeat it."""
@@ -62,11 +64,6 @@ class RedisStream:
         self._group = group
         if self._client is None:
             self._client = RedisClient(self._config)
-
-    @property
-    def may_rewind(self) -> bool:
-        """After a crash with snapshots alone, a fail-over, or a restore of older data."""
-        return True
 
     def find(self, positions: Sequence[str]) -> Sequence[Message]:
         """The entries with these ids."""

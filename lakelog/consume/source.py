@@ -7,9 +7,9 @@ the server need not remember anything. `acknowledge` tells it all the same, for 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -50,77 +50,52 @@ class StreamLag:
     behind: int | None
 
 
-class MessageSource(Protocol):
+class MessageSource(abc.ABC):
     """A server whose messages are consumed. One thread uses it.
 
     Every method raises ConnectionLost when the connection breaks, Unreachable when another attempt
     cannot help, and SyncRefused for what the server does not allow.
     """
 
-    @property
-    def address(self) -> str:
-        """Where it is, for messages: without a password."""
-        ...
+    address: str
+    """Where it is, for messages: without a password."""
+    name: str
+    """The topic or stream: the source of events that name none."""
+    absence: str
+    """What to say where the server has no such topic or stream."""
+    may_rewind = False
+    """Whether the server may lose the newest messages, and give their positions to others. Kafka
+    keeps what all replicas have, and a journal that begins again has another name."""
 
-    @property
-    def name(self) -> str:
-        """The topic or stream: the source of events that name none."""
-        ...
-
-    @property
-    def absence(self) -> str:
-        """What to say where the server has no such topic or stream."""
-        ...
-
+    @abc.abstractmethod
     def connect(self, group: str) -> None:
         """Connect, or connect again; others see what was read under the name `group`. Raises
         MissingPackage, ConnectionLost, Unreachable, InvalidSetting."""
-        ...
-
-    @property
-    def may_rewind(self) -> bool:
-        """Whether the server may lose the newest messages, and give their positions to others."""
-        ...
 
     def find(self, positions: Sequence[str]) -> Sequence[Message]:
         """Those messages at these positions that the server has, where it may rewind; of its one
         stream."""
-        ...
+        del positions
+        return []
 
+    @abc.abstractmethod
     def states(self) -> Sequence[StreamState]:
         """What the server has now; nothing where there is no such topic or stream."""
-        ...
 
+    @abc.abstractmethod
     def order(self, position: str) -> int:
         """A number by which positions of a stream are compared."""
-        ...
 
+    @abc.abstractmethod
     def read(
         self, positions: Mapping[str, str], ends: Mapping[str, str], limit: int
     ) -> tuple[list[Message], bool]:
         """Return about `limit` messages after `positions`, by stream, in the order of each, and
         whether nothing is left up to `ends`."""
-        ...
 
-    def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
+    def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:  # noqa: B027
         """Tell the server how far these streams were consumed; never raises."""
-        ...
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Close the connection; never raises."""
-        ...
-
-
-class LastingPositions:
-    """Sources that never give a position to another message: Kafka keeps what all replicas have,
-    and a journal that begins again has another name."""
-
-    @property
-    def may_rewind(self) -> bool:
-        """Whether positions may be given again: they are not."""
-        return False
-
-    def find(self, positions: Sequence[str]) -> Sequence[Message]:
-        """Return nothing: nobody has to look for messages that were read."""
-        del positions
-        return []

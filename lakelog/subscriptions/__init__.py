@@ -47,8 +47,7 @@ __getattr__ = lazy_face(
     {
         "administration": "SubscriptionStatus dead_letters listed remove reset retry",
         "branch_access": "BranchAccess",
-        "command": "CommandHandler",
-        "delivery": "EventBatch EventHandler",
+        "delivery": "CommandHandler EventBatch EventHandler",
         "live_pages": "LivePages",
         "subscription": "Subscription",
     },
