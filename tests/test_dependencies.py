@@ -18,7 +18,6 @@ from tests.support.tree import ROOT, Sources, nodes, sources
 ADAPTERS = {
     "lakelog/engine/": "duckdb",
     "lakelog/clients/redis_client.py": "redis",
-    "lakelog/clients/redis_pool.py": "redis",
     "lakelog/loggers/genai_calls.py": "openai",
     "lakelog/loggers/otel.py": "opentelemetry",
     "lakelog/remotes/s3.py": "obstore",

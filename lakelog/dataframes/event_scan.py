@@ -98,7 +98,7 @@ def scan_of(session: Session, digest: str | None = None) -> EventScan:
     manifest, pending = session.state(digest)
     tail = tables.numbered_tail(pending, manifest)
     entries = tables.store.manifests.segments(manifest, "events")
-    tables.verify(entries)
+    tables.choice.verify(entries)
     paths = tables.store.paths
     files = tuple(
         SegmentFile(

@@ -28,7 +28,7 @@ RECORDS = {
     "maintain.repair.checker": "Report",
     "maintain.repair.outcome": "RepairOutcome",
     "export.tables": "ExportResult",
-    "sync.sync_status": "SyncStatus",
+    "sync.delta": "SyncStatus",
     "sync.sync": "SyncResult",
     "consume.consume": "ConsumeResult",
     "state.state": "SavedState SaveResult",

@@ -121,7 +121,7 @@ def test_each_entry_once(lake: lakelog.Lake, system: Journal) -> None:
     assert row == [("WARN", "app", "m0")]
     system.write(b"fourth", b"fifth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lakelog.ingest.messages.publish", die_at(0))
+        patch.setattr("lakelog.ingest.batch.publish", die_at(0))
         with pytest.raises(KeyboardInterrupt):
             consume.consume(lake, JournalSource())
     assert consume.consume(lake, JournalSource()).events == 2
