@@ -34,8 +34,8 @@ from tests.support.tree import (
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime libraries engine settings event store segments chunks maintain files
-        formats render search query patterns views trace streams ingest export dataframes pinned
-        subscriptions lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
+        formats render pictures search query patterns views trace streams ingest export dataframes
+        pinned subscriptions lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
         analyze anomalies forecasts train proofs deploy remotes state rollback sync recent
         consume replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
@@ -67,6 +67,7 @@ ORDER = {
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
+    "pictures": "lines charts",
     "search": "language words condition calls answers",
     "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
         schemas top_scans binder histograms session follow""",

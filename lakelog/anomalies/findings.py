@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog import views
@@ -14,6 +14,7 @@ from lakelog.anomalies.series import Series, Spans, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np
+from lakelog.pictures import Curve
 from lakelog.segments.sql import literal
 from lakelog.settings import span_us
 
@@ -53,6 +54,8 @@ class AnomalyFinding:
     observed: float
     deviations: float
     query: str
+    curve: Curve | None = field(default=None, compare=False, repr=False)
+    """The whole series with what was expected; that of a pattern has none."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,16 @@ def _deviating(state: Lake | PinnedLake, spans: Spans, since_us: int) -> Iterato
         off, expected = baseline.deviations(scaled, weights, period, least_variance)
         for series, row, means in zip(group, off, expected, strict=True):
             deviating = _unlikely(series, row, means)
-            yield from _runs(series, spans, deviating, means, since_us)
+            findings = list(_runs(series, spans, deviating, means, since_us))
+            curve = _curve(series, spans, means) if findings else None
+            yield from (replace(finding, curve=curve) for finding in findings)
+
+
+def _curve(series: Series, spans: Spans, expected: Matrix) -> Curve:
+    """A series and what was expected, as they were counted."""
+    values = np.exp(series.values) if series.field else series.values
+    usual = np.exp(expected) if series.field else _counts_of(expected)
+    return Curve(series.name, spans.start_us, spans.length_us, values.tolist(), usual.tolist())
 
 
 def _unlikely(series: Series, off: Matrix, expected: Matrix) -> Matrix:

@@ -7,9 +7,11 @@ import datetime
 import io
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
+from lakelog import pictures
 from lakelog.anomalies import (
     EVERY,
     SCORE,
@@ -24,12 +26,17 @@ from lakelog.anomalies import (
 from lakelog.cli.app import App, state_option, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words, open_output
+from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words, open_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
+from lakelog.errors import InvalidSetting
 from lakelog.render.formats import of_records
 
-_FINDINGS = 8
+if TYPE_CHECKING:
+    import altair as alt
+_FINDINGS, _PANELS = 8, 6
+_SHAPE = 24
+_DAY_US = 86_400_000_000
 
 
 @verb_group(invoke_without_command=True)
@@ -43,6 +50,7 @@ def anomalies(
     ref: str | None = state_option("Those of a tag, branch, snapshot or time."),
     explain: bool = flag("--explain", "Show the query for the events of each finding."),
     record: bool = flag("--record", "Append each finding once, as an event of type ANOMALY."),
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List what was unusual in the last day of events.
@@ -52,7 +60,7 @@ def anomalies(
     time are one incident, and its first one may be the cause.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if since or until or ref or explain or record:
+        if since or until or ref or explain or record or plot:
             raise click.UsageError(f"options of {invoked} come after it")
         return
     if record and ref:
@@ -63,6 +71,7 @@ def anomalies(
         )
         if record:
             lake.append(finding_events(incident_list))
+    emit_plot(plot, lambda: _chart(incident_list))
     emit_words(
         of_records(finding_records(incident_list)),
         target,
@@ -82,12 +91,44 @@ def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:
         findings = [f for f in incident.findings if first_of_series[f.series] is f]
         for finding in findings[:_FINDINGS]:
             line = f"  {_clock(finding.start_us)[11:]}  {cell(_described(finding))}"
+            shape = _shape(finding)
+            if shape and len(line) + 2 + len(shape) <= width:
+                line += f"  {shape}"
             yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
             if explain:
                 yield paint(f"         {cell(finding.query)}\n", sys.stdout, dim=True)
         if len(findings) > _FINDINGS:
             more = many(len(findings) - _FINDINGS, "more series", "more series")
             yield paint(f"  {more}; --json has all\n", sys.stdout, dim=True)
+
+
+def _shape(finding: AnomalyFinding) -> str:
+    """What the series did up to the end of a finding."""
+    curve = finding.curve
+    if curve is None:
+        return ""
+    end = (finding.end_us - curve.start_us) // curve.length_us
+    return pictures.sparkline(curve.values[max(0, end - _SHAPE) : end], _SHAPE)
+
+
+def _chart(incident_list: list[Incident]) -> alt.VConcatChart:
+    """The series of the strongest findings, from two days before, with the incidents marked."""
+    findings = [f for incident in incident_list for f in incident.findings if f.curve]
+    strongest: dict[str, AnomalyFinding] = {}
+    for finding in sorted(findings, key=lambda f: -abs(f.deviations)):
+        strongest.setdefault(finding.series, finding)
+    if not strongest:
+        raise InvalidSetting("nothing to draw: no series was unusual")
+    start_us = min(incident.start_us for incident in incident_list) - 2 * _DAY_US
+    panels = [
+        [pictures.since(finding.curve, start_us)]
+        for finding in list(strongest.values())[:_PANELS]
+        if finding.curve
+    ]
+    spans = [(incident.start_us, incident.end_us) for incident in incident_list]
+    return pictures.curves_chart(
+        panels, f"{many(len(incident_list), 'incident')} (UTC); grey: expected", spans
+    )
 
 
 def _described(finding: AnomalyFinding) -> str:

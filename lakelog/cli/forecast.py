@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from lakelog import forecasts
+from lakelog import forecasts, pictures
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import argument, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
+from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words
 from lakelog.cli.render.tables import cell
-from lakelog.forecasts import Forecast, MetricSeries
+from lakelog.forecasts import Forecast, MetricSeries, TimeToLimit
 from lakelog.libraries import np
+from lakelog.pictures import Curve
 from lakelog.render.formats import of_records
 from lakelog.settings import span_us
 
+if TYPE_CHECKING:
+    import altair as alt
 _DAY_US = 86_400_000_000
-_BARS = "▁▂▃▄▅▆▇█"
+_HISTORY_US = 7 * _DAY_US
 _WIDTH = 72
 _YEAR_9999 = 253_402_300_799
 
@@ -31,6 +35,7 @@ def forecast(
     horizon: str = option("--horizon SPAN", "How far to look ahead.", shown="24h"),
     limit: float | None = option("--full N", "Say when the metric reaches N."),
     ref: str | None = state_option("As of a tag, branch, snapshot or time."),
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Forecast a metric: events, errors, events of a TYPE, or the mean of TYPE.FIELD.
@@ -44,7 +49,7 @@ def forecast(
     with app.open() as lake:
         series = forecasts.metric_series(lake.at(ref) if ref else lake, metric, length)
     if limit is not None:
-        _emit_limit(series, metric, limit, target)
+        _emit_limit(series, metric, limit, target, plot)
         return
     steps = max(1, span_us(horizon) // length)
     result = forecasts.forecast(series.values, _DAY_US // length, steps)
@@ -57,10 +62,13 @@ def forecast(
         }
         for index in range(steps)
     ]
+    emit_plot(plot, lambda: _chart(series, metric, result))
     emit_words(of_records(rows), target, lambda: "".join(_lines(series, metric, result)))
 
 
-def _emit_limit(series: MetricSeries, metric: str, limit: float, target: OutputTarget) -> None:
+def _emit_limit(
+    series: MetricSeries, metric: str, limit: float, target: OutputTarget, plot: str | None
+) -> None:
     reached = forecasts.time_to_limit(series.values, limit)
     times = [
         None if steps is None else _time(series.end_us + int(min(steps, 1e9) * series.length_us))
@@ -79,6 +87,7 @@ def _emit_limit(series: MetricSeries, metric: str, limit: float, target: OutputT
             f" {growth:+.3g} a day, now {series.values[-1]:.4g}\n"
         )
 
+    emit_plot(plot, lambda: _chart_of_limit(series, metric, limit, reached))
     emit_words(of_records([record]), target, words)
 
 
@@ -86,9 +95,7 @@ def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]
     yield f"{cell(metric)}, {len(series.values):,} values, then {len(result.values):,} to come\n"
     history = series.values[-(_WIDTH - min(len(result.values), _WIDTH // 3)) :]
     both = np.concatenate([history, result.values[: _WIDTH // 3]])
-    low, extent = both.min(), float(np.ptp(both)) or 1.0
-    levels = ((both - low) / extent * (len(_BARS) - 1)).round().astype(int)
-    bars = "".join(_BARS[level] for level in levels)
+    bars = pictures.sparkline(both.tolist(), len(both))
     yield f"{bars[: len(history)]}│{bars[len(history) :]}\n"
     middle = len(result.values) // 2
     for index in sorted({0, middle, len(result.values) - 1}):
@@ -98,6 +105,35 @@ def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]
     is_naive = result.error >= result.naive_error
     compared = "" if is_naive else f"; the day before has {result.naive_error:.2f}"
     yield f"model: {result.model}, error {result.error:.2f} on earlier days{compared}\n"
+
+
+def _curve(series: MetricSeries, metric: str) -> Curve:
+    return Curve(metric, series.start_us, series.length_us, series.values.tolist())
+
+
+def _chart(series: MetricSeries, metric: str, result: Forecast) -> alt.VConcatChart:
+    """The last of a series, and what comes, with its interval."""
+    start_us = series.end_us - max(_HISTORY_US, 3 * len(result.values) * series.length_us)
+    before = pictures.since(_curve(series, metric), start_us)
+    values, low, high = (v.tolist() for v in (result.values, result.low, result.high))
+    ahead = Curve(metric, series.end_us, series.length_us, values, (), low, high, is_ahead=True)
+    return pictures.curves_chart(
+        [[before, ahead]], f"{metric}, then its forecast (UTC): {result.model}"
+    )
+
+
+def _chart_of_limit(
+    series: MetricSeries, metric: str, limit: float, reached: TimeToLimit
+) -> alt.VConcatChart:
+    """A series, and its trend until the limit is reached."""
+    count = len(series.values)
+    steps = 1 + int(min(reached.steps if reached.steps is not None else count, 3 * count))
+    trend = (series.values[-1] + reached.slope * np.arange(1, steps + 1)).tolist()
+    ahead = Curve(metric, series.end_us, series.length_us, trend, is_ahead=True)
+    panel = [_curve(series, metric), ahead]
+    return pictures.curves_chart(
+        [panel], f"{metric} and its trend (UTC), until {limit:g}", limit=limit
+    )
 
 
 def _time(moment_us: int) -> datetime.datetime:

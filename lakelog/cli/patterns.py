@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog import views
+from lakelog import pictures, views
 from lakelog.cli.app import App, complete_ref, state_option, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_words
+from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit, emit_plot, emit_words
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import UnknownRef
 from lakelog.query.relation import Relation
 
+if TYPE_CHECKING:
+    import altair as alt
 _EXAMPLES = 5
 _WIDE = 110
 _AT = state_option("Those of a tag, branch, snapshot or time.")
 _TAKE = 20
+_METER = 8
 _SECONDS = "%Y-%m-%d %H:%M:%S"
 
 
@@ -41,6 +44,7 @@ def patterns(
     ),
     ref: str | None = _AT,
     count: int = option("-n N", "At most N.", type=click.IntRange(min=1), shown=_TAKE),
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List what messages have in common, the most frequent first.
@@ -49,7 +53,7 @@ def patterns(
     event_patterns have all of them in SQL.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if any((source, type_, since, until, new, absent_since, ref)):
+        if any((source, type_, since, until, new, absent_since, ref, plot)):
             raise click.UsageError(f"options of {invoked} come after it")
         return
     if new and absent_since:
@@ -66,6 +70,7 @@ def patterns(
         )
         listed_rows = answer.slice(0, count)
         result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
+        emit_plot(plot, lambda: _chart(listed_rows.to_pylist(), answer.num_rows))
         emit_words(
             result, target, lambda: "".join(_lines(listed_rows.to_pylist(), answer.num_rows))
         )
@@ -99,18 +104,26 @@ def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
     """The table for a terminal: count, share, id, template; the last time if wide."""
     width = terminal.width()
     is_wide = width >= _WIDE
-    heading = f"{'count':>10} {'share':>6}  {'id':<12}  "
+    heading = f"{'count':>10} {'share':>6}  {'':<{_METER}}  {'id':<12}  "
+    most = max((row["count"] for row in rows), default=1)
     heading += f"{'last':<16}  " if is_wide else ""
     yield paint(heading + "template\n", sys.stdout, dim=True)
     for row in rows:
         when_last = f"{row['last_seen']:%Y-%m-%d %H:%M}  " if is_wide else ""
-        line = f"{row['count']:>10,} {row['share']:>6.1%}  {row['pattern_id']}  {when_last}"
+        bar = pictures.meter(row["count"] / most, _METER)
+        line = f"{row['count']:>10,} {row['share']:>6.1%}  {bar}  {row['pattern_id']}  {when_last}"
         line += cell(row["template"])
         yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
     if total > len(rows):
         yield paint(
             f"{len(rows):,} of {total:,} templates; -n {total} shows all\n", sys.stdout, dim=True
         )
+
+
+def _chart(rows: list[dict[str, Any]], total: int) -> alt.Chart:
+    """How many messages have each template."""
+    title = f"{len(rows):,} of {total:,} templates" if total > len(rows) else "templates"
+    return pictures.bars_chart([(row["template"], row["count"]) for row in rows], title, "messages")
 
 
 def _described(template: dict[str, Any], events: Relation) -> Iterator[str]:

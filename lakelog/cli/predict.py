@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakelog import outcomes
+from lakelog import outcomes, pictures
 from lakelog.cli import exits
 from lakelog.cli.app import App, state_option, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record, emit_words
+from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
 from lakelog.event.types import JsonObject
 from lakelog.render.formats import of_records
 
 if TYPE_CHECKING:
+    import altair as alt
+
     from lakelog.outcomes import BaselineGain, OutcomeModel, Predictions
 _ROWS = 20
-_FEATURES = 8
+_FEATURES, _BARS = 8, 30
 _AT = state_option("Of a tag, branch, snapshot or time.")
 
 
@@ -128,6 +130,7 @@ def show(
     app: App,
     model: str = argument("MODEL"),
     ref: str | None = _AT,
+    plot: str | None = PLOT,
     recipe: bool = flag("--recipe", "Print the recipe that it was trained by."),
     as_json: bool = flag("--json", "Print it as JSON."),
 ) -> None:
@@ -137,6 +140,7 @@ def show(
     if recipe:
         click.echo(known.recipe, nl=False)
         return
+    emit_plot(plot, lambda: _chart(known))
     target = OutputTarget("json" if as_json else "table")
     emit_record(_record(known), target, lambda: "".join(_described(known)))
 
@@ -189,6 +193,13 @@ def _described(model: OutcomeModel) -> Iterator[str]:
     yield f"goes by: {', '.join(goes_by) or 'nothing'}\n"
     clean = "no leak found" if model.certificate.get("clean") else "with leaks"
     yield f"trained {_time(model.time):%Y-%m-%d %H:%M} on {model.snapshot[:12]}, {clean}\n"
+
+
+def _chart(model: OutcomeModel) -> alt.Chart:
+    """What a model goes by."""
+    title = f"{model.name}: {model.outcome}, Brier score {model.evaluation.brier:.4f}"
+    axis = "growth of the Brier score without the feature"
+    return pictures.bars_chart(model.explained()[:_BARS], title, axis)
 
 
 def _compared(comparison: BaselineGain) -> str:

@@ -36,7 +36,7 @@ def test_the_list(lake: Path) -> None:
     ]
     table = run(lake, "--format", "table", "-n", "1").stdout
     assert table.split() == [
-        *("count", "share", "id", "template", "9", "90.0%", rows[0]["pattern_id"]),
+        *("count", "share", "id", "template", "9", "90.0%", "█" * 8, rows[0]["pattern_id"]),
         *("read", "<*>", "rows", "1", "of", "2", "templates;", "-n", "2", "shows", "all"),
     ]
     assert "\x1b" not in run(lake, "--format", "table").stdout

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from lakelog import export
+from lakelog import export, pictures
 from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
@@ -36,6 +36,8 @@ from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import html
+
+    import altair as alt
 else:
     html = Lazy("html")
 
@@ -93,6 +95,25 @@ OUTPUT = combined(
     output=option("-o, --output FILE", "Write to FILE atomically; its extension sets the format."),
 )
 """Of which a verb gets its OutputTarget."""
+
+
+def _drawable(path: str | None) -> str | None:
+    if path is not None:
+        pictures.require_drawable(path)
+    return path
+
+
+PLOT = combined(
+    _drawable, path=option("--plot FILE", "Draw it, too; FILE ends in .png, .svg or .html.")
+)
+"""Of which a verb gets the name of a picture that can be drawn, or None."""
+
+
+def emit_plot(path: str | None, chart: Callable[[], alt.Chart | alt.VConcatChart]) -> None:
+    """Write a picture, if there shall be one."""
+    if path is not None:
+        with open_output(path) as out:
+            out.write(pictures.encode(chart(), path))
 
 
 def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = None) -> None:
