@@ -48,8 +48,8 @@ ORDER = {
         machine bootstrap tracking sealer_process clock tail receipt append_batch known_keys
         stream_lock stream_marks stream_versions writer_forks writer async_append
         publish branch_revival trim thinning history_window resolve history stats arrival_signal""",
-    "segments": """sql arrays connection typed field_inference column_encoding typed_rows bloom
-        tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
+    "segments": """sql arrays connection typed field_inference column_encoding typed_rows field_ids
+        bloom tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
         segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc

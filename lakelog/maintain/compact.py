@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,12 +20,20 @@ from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import arrays, bloom, segment, segment_sql, word_index, word_indexing
+from lakelog.segments import (
+    arrays,
+    bloom,
+    field_ids,
+    segment,
+    segment_sql,
+    word_index,
+    word_indexing,
+)
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, SegmentEntry, tombstone
+from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
@@ -250,7 +260,12 @@ class _SortedSegment:
         span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)
         made_from = tuple(e.key for e in self.group)
         return dataclasses.replace(
-            entry, seq=span, made_from=made_from, fields=self.fields, texts=self.texts
+            entry,
+            seq=span,
+            made_from=made_from,
+            fields=self.fields,
+            texts=self.texts,
+            has_numbers=True,
         )
 
 
@@ -367,6 +382,22 @@ def check(store: Store, group: list[SegmentEntry]) -> None:
             raise DamagedSegment(path, "the content does not match its name")
 
 
+def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry]) -> list[Record]:
+    """Return the entries that record numbers of the members of sorted segments which a state
+    lacks; none for a member whose number the state has for another one (F6.24)."""
+    schemas = segment_sql.schemas(store.paths, outputs)
+    if not schemas:
+        return []
+    known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}
+    numbers, entries = set(known.values()), list[Record]()
+    for key, number in itertools.chain.from_iterable(map(field_ids.members, schemas)):
+        if key not in known and number not in numbers:
+            known[key] = number
+            numbers.add(number)
+            entries.append(Record("field", key, {"id": number}))
+    return entries
+
+
 def _swap(
     store: Store, branch: str, base: Head, group: list[SegmentEntry], outputs: list[SegmentEntry]
 ) -> bool:
@@ -381,7 +412,8 @@ def _swap(
         present = {e.key for e in store.manifests.segments(state)}
         if not keys <= present:
             return None
-        entries: tuple[Entry, ...] = (*map(tombstone, group), *outputs)
+        numbers = number_entries(store, state, outputs)
+        entries: tuple[Entry, ...] = (*map(tombstone, group), *outputs, *numbers)
         return Change("compact", entries=entries, message=f"{len(group)} segments into one")
 
     try:

@@ -73,11 +73,12 @@ def apply(store: Store, branch: str, before: int, connect: Connect) -> Retention
         events = sum(e.events for e in (*old, *straddling) if e.kind == "events")
         counts.update(removed=len(old), rewritten=len(straddling))
         counts["events"] = events - sum(r.events for r in remainders)
+        numbers = compact.number_entries(store, state, remainders)
         line = from_micros(before).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Change(
             "retention",
             f"{counts['events']} events before {line}",
-            entries=(*map(tombstone, (*old, *straddling)), *remainders),
+            entries=(*map(tombstone, (*old, *straddling)), *remainders, *numbers),
             retention=RetentionEntry(before, disk.now_us()),
         )
 

@@ -21,7 +21,7 @@ from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record, SegmentEntry, tombstone
+from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
@@ -130,7 +130,9 @@ def apply(
         remainders = [r for e, _ in affected if (r := rewritten[e.key])]
         counts.update(removed=len(affected) - len(remainders), rewritten=len(remainders))
         tombstones = (tombstone(e) for e, _ in affected)
-        return Change("dedupe", message, entries=(*tombstones, *remainders, note.entry()))
+        numbers = compact.number_entries(store, state, remainders)
+        entries: tuple[Entry, ...] = (*tombstones, *remainders, *numbers, note.entry())
+        return Change("dedupe", message, entries=entries)
 
     publish(store, branch, plan, discard=rewritten.clear)
     return RowRemoval(**counts, events=len(removed_seqs))

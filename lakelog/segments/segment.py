@@ -7,7 +7,7 @@ by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the e
 plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
 segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
 (JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs) and .zstd
-(the level, of a sorted one).
+(the level, of a sorted one). Columns have the numbers of `field_ids`.
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
 unnoticed; so a segment is encoded in memory, hashed, written and synced here.
@@ -36,12 +36,13 @@ from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    from lakelog.segments import typed, typed_rows
+    from lakelog.segments import field_ids, typed, typed_rows
     from lakelog.segments.typed_rows import FieldColumns
     from lakelog.settings import Settings
 else:
     # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
     typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")
+    field_ids = Lazy("lakelog.segments.field_ids")
 
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
@@ -92,7 +93,8 @@ def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
     types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
     names = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
     names = (*names, "seq") if layout == "sorted" else names
-    return pa.schema([(name, types.get(name, pa.string())) for name in names])
+    columns = [(name, types.get(name, pa.string())) for name in names]
+    return pa.schema([field_ids.numbered_column(*column) for column in columns])
 
 
 def write(
@@ -186,8 +188,7 @@ class SegmentEncoder:
         self._column_encodings = _encodings(self._schema.names, layout)
         self._texts = text_encodings
         if fields:
-            column = pa.field(typed.COLUMN, typed_rows.arrow_type(fields.schema))
-            self._schema = self._schema.append(column)
+            self._schema = self._schema.append(field_ids.numbered_structs(fields.schema))
             self._notes[typed.NOTE] = typed.encode(fields.schema)
             self._dictionary += fields.dictionary
             self._column_encodings |= fields.encodings

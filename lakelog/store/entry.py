@@ -58,6 +58,8 @@ class SegmentEntry:
     """The key of the schema of a typed segment (`typed`), "" of any other."""
     texts: int = 0
     """In a typed segment, the number of rows whose payload is text in `data`."""
+    has_numbers: bool = False
+    """Whether the columns of a sorted segment have the numbers of F4.9."""
     other: JsonObject | None = None
     """Members that this version does not know."""
 
@@ -110,7 +112,9 @@ _Draft: Any = dataclasses.make_dataclass(
     "_Draft", [column.name for column in dataclasses.fields(SegmentEntry)], slots=True
 )
 _QUARANTINE = frozenset("add key bytes kind events layout time".split())
-_EVENTS = _QUARANTINE | frozenset("types sources levels subject seq from fields texts".split())
+_EVENTS = _QUARANTINE | frozenset(
+    "types sources levels subject seq from fields texts numbers".split()
+)
 _REMOVAL = frozenset(("del", "key"))
 _SEGMENT_REMOVAL = _REMOVAL | {"events", "bytes", "kind"}
 
@@ -146,12 +150,14 @@ def _segment(body: JsonObject) -> SegmentEntry:
         subject, made_from, members = body["subject"], body.get("from", ()), _EVENTS
         fields = body.get("fields", "")
         text_bytes = body["texts"] if fields else 0
-        is_known = len(body) == len(_EVENTS) - (not made_from) - 2 * (not fields)
+        has_numbers = body.get("numbers", False)
+        absent = (not made_from) + 2 * (not fields) + (not has_numbers)
+        is_known = len(body) == len(_EVENTS) - absent
     else:
         oldest, newest = UNNUMBERED
         types, sources, levels = {}, {}, {}
         subject, made_from, members = None, (), _QUARANTINE
-        fields, text_bytes = "", 0
+        fields, text_bytes, has_numbers = "", 0, False
         is_known = len(body) == len(_QUARANTINE)
     entry = _Draft(
         key,
@@ -168,6 +174,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
         tuple(made_from),
         intern(fields),
         text_bytes,
+        has_numbers,
         None if is_known else _others(body, members),
     )
     entry.__class__ = SegmentEntry
@@ -218,6 +225,8 @@ def to_json(entry: Entry) -> JsonObject:
         if entry.fields:
             body["fields"] = entry.fields
             body["texts"] = entry.texts
+        if entry.has_numbers:
+            body["numbers"] = True
     return body if entry.other is None else body | entry.other
 
 

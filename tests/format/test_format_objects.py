@@ -284,13 +284,13 @@ def test_entries(rich: Path, paged: Path) -> None:
         for entry in body.get("tail") or body.get("entries", ()):
             assert ("add" in entry) != ("del" in entry)
             what = entry.get("add") or entry["del"]
-            assert what in ("segment", "cursor", "artifact", "view", "host")
+            assert what in ("segment", "cursor", "artifact", "view", "host", "field")
             assert isinstance(entry["key"], str)
             if entry.get("del") == "segment":
                 assert list(entry) == ["del", "key", "events", "bytes", "kind"]
             seen.add((what, "add" in entry))
     both = {(what, adds) for what in ("segment", "artifact") for adds in (True, False)}
-    assert seen == {*both, ("host", True)}
+    assert seen == {*both, ("host", True), ("field", True)}
 
 
 def test_live_entries(paged: Path) -> None:
@@ -335,7 +335,7 @@ def test_segment_entries(rich: Path, tmp_path: Path) -> None:
             low, high = pc.min_max(table["subject"]).as_py().values()
             short = low is not None and len(low) <= 64 and len(high) <= 64
             assert entry["subject"] == ([low, high] if short else None)
-            more = {"from"} if entry["layout"] == "sorted" else set()
+            more = {"from", "numbers"} if entry["layout"] == "sorted" else set()
             if "fields" in table.column_names:
                 more |= {"fields", "texts"}
                 assert entry["texts"] == table.num_rows - table["data"].null_count

@@ -274,8 +274,9 @@ def test_unknown_frames_are_refused(tmp_path: Path) -> None:
         wal.scan(frame, 0, "w")
 
 
-def test_field_ids_are_reserved(tmp_path: Path) -> None:
-    """F15.10: entries that record numbers of fields are passed over, and kept."""
+def test_field_ids_do_not_change_the_format(tmp_path: Path) -> None:
+    """F15.10: a lake with numbers of columns keeps its format; an entry of one that is not known
+    to any segment is passed over, and kept."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
         entry = lakelog.store.entry.Record("field", "n\0int", {"id": 70_000})
         publish(lake.store, "main", lambda *_: Change("later", entries=(entry,)))
@@ -285,3 +286,4 @@ def test_field_ids_are_reserved(tmp_path: Path) -> None:
         assert lake.store.manifests.records(state, "field") == [entry]
         assert replace(entry) == entry
         assert lake.count() == 1
+    assert orjson.loads((tmp_path / "lake/lakelog.json").read_bytes())["format"] == 3

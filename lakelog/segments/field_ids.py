@@ -1,0 +1,86 @@
+"""Numbers of columns, by which open tables know them whatever they are called (FORMAT.md 4).
+
+`PARQUET:field_id` in the schema of a segment: columns have fixed numbers, and each member of typed
+payloads one that follows from its path and kind alone. So a member has the same number on every
+branch and machine, and one of another kind has another number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+
+from lakelog.libraries import pa
+from lakelog.segments import typed, typed_rows
+from lakelog.segments.typed import Member, Schema
+
+COLUMNS = {
+    name: number
+    for number, name in enumerate(
+        "time type category source subject level message data id ingested_at origin position seq"
+        " fields reason line".split(),
+        1,
+    )
+}
+"""The numbers of the columns of segments."""
+NOTE = b"PARQUET:field_id"
+"""The metadata of an Arrow field that Arrow writes to Parquet as the column's number."""
+_FIRST, _BITS = 1 << 16, 30
+
+
+def key_of(path: tuple[str, ...], kind: str) -> str:
+    """Return the text that stands for a member: the names on its path, and its kind."""
+    return "\0".join((*path, kind))
+
+
+def number_of(key: str) -> int:
+    """Return the number of a member by its key: from 2^16 on, below 2^31."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return _FIRST + (int.from_bytes(digest[:4], "big") >> (32 - _BITS))
+
+
+def members(schema: Schema) -> Iterator[tuple[str, int]]:
+    """Yield the key and the number of each member that has one. Of members of one schema that have
+    the same number by chance none has it."""
+    keys = [key_of(path, member.kind) for path, member in _walk(schema.members, ())]
+    numbers = Counter(map(number_of, keys))
+    yield from ((key, number_of(key)) for key in keys if numbers[number_of(key)] == 1)
+
+
+def _walk(
+    schema_members: tuple[Member, ...], parent: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Member]]:
+    for member in schema_members:
+        path = (*parent, member.name)
+        yield path, member
+        if member.kind in ("object", "list"):
+            yield from _walk(member.members, path)
+
+
+def numbered_column(name: str, type_: pa.DataType) -> pa.Field:
+    """Return a column of a segment with its number."""
+    return pa.field(name, type_, metadata=_note(COLUMNS[name]))
+
+
+def numbered_structs(schema: Schema) -> pa.Field:
+    """Return the column of typed payloads, its members with their numbers."""
+    numbers = dict(members(schema))
+    children = [_numbered(member, (), numbers) for member in schema.members]
+    return numbered_column(typed.COLUMN, pa.struct(children))
+
+
+def _numbered(member: Member, parent: tuple[str, ...], numbers: dict[str, int]) -> pa.Field:
+    path = (*parent, member.name)
+    type_ = typed_rows.arrow_member(member)
+    if member.kind == "object":
+        type_ = pa.struct([_numbered(child, path, numbers) for child in member.members])
+    elif member.kind == "list":
+        element = _numbered(member.members[0], path, numbers)
+        type_ = pa.list_(element.with_name("element"))
+    number = numbers.get(key_of(path, member.kind))
+    return pa.field(member.name, type_, metadata=None if number is None else _note(number))
+
+
+def _note(number: int) -> dict[bytes, bytes]:
+    return {NOTE: str(number).encode()}
