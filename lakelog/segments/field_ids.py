@@ -29,9 +29,14 @@ NOTE = b"PARQUET:field_id"
 _FIRST, _BITS = 1 << 16, 30
 
 
-def key_of(path: tuple[str, ...], kind: str) -> str:
-    """Return the text that stands for a member: the names on its path, and its kind."""
-    return "\0".join((*path, kind))
+def key_of(path: tuple[str, ...], member: Member) -> str:
+    """Return the text that stands for a member: the names on its path, and its kind with that of
+    its elements, as a column has elements of one kind."""
+    return "\0".join((*path, _kind(member)))
+
+
+def _kind(member: Member) -> str:
+    return f"list {_kind(member.members[0])}" if member.kind == "list" else member.kind
 
 
 def number_of(key: str) -> int:
@@ -43,7 +48,7 @@ def number_of(key: str) -> int:
 def members(schema: Schema) -> Iterator[tuple[str, int]]:
     """Yield the key and the number of each member that has one. Of members of one schema that have
     the same number by chance none has it."""
-    keys = [key_of(path, member.kind) for path, member in _walk(schema.members, ())]
+    keys = [key_of(path, member) for path, member in _walk(schema.members, ())]
     numbers = Counter(map(number_of, keys))
     yield from ((key, number_of(key)) for key in keys if numbers[number_of(key)] == 1)
 
@@ -78,7 +83,7 @@ def _numbered(member: Member, parent: tuple[str, ...], numbers: dict[str, int]) 
     elif member.kind == "list":
         element = _numbered(member.members[0], path, numbers)
         type_ = pa.list_(element.with_name("element"))
-    number = numbers.get(key_of(path, member.kind))
+    number = numbers.get(key_of(path, member))
     return pa.field(member.name, type_, metadata=None if number is None else _note(number))
 
 

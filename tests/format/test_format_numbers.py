@@ -66,7 +66,7 @@ def test_columns_and_members_have_numbers(tmp_path: Path) -> None:
         "fields.n": stated(["n"], "int"),
         "fields.nest": stated(["nest"], "object"),
         "fields.nest.x": stated(["nest", "x"], "float"),
-        "fields.list": stated(["list"], "list"),
+        "fields.list": stated(["list"], "list object"),
         "fields.list.element": stated(["list", ""], "object"),
         "fields.list.element.s": stated(["list", "", "s"], "text"),
     }
@@ -107,7 +107,7 @@ def test_moves_record_the_numbers_of_members(tmp_path: Path) -> None:
         assert recorded == {
             "n\0int": stated(["n"], "int"),
             "nest\0object": stated(["nest"], "object"),
-            "list\0list": stated(["list"], "list"),
+            "list\0list object": stated(["list"], "list object"),
             "list\0\0object": stated(["list", ""], "object"),
             "list\0\0s\0text": stated(["list", "", "s"], "text"),
         }
