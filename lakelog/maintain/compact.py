@@ -384,7 +384,7 @@ def check(store: Store, group: list[SegmentEntry]) -> None:
 
 def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry]) -> list[Record]:
     """Return the entries that record numbers of the members of sorted segments which a state
-    lacks; none for a member whose number the state has for another one (F6.24)."""
+    lacks; none for a member whose number the state has for another one (F6.25)."""
     schemas = segment_sql.schemas(store.paths, outputs)
     if not schemas:
         return []

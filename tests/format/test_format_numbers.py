@@ -93,7 +93,7 @@ def _members_of_one_number() -> tuple[Member, Member]:
 
 
 def test_moves_record_the_numbers_of_members(tmp_path: Path) -> None:
-    """F6.24: what adds sorted segments adds the entries of members that the state lacks, but for a
+    """F6.25: what adds sorted segments adds the entries of members that the state lacks, but for a
     number that is another member's; a rollback takes them back."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
         lake.append(ORDERS)
