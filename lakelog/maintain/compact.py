@@ -26,6 +26,7 @@ from lakelog.segments import (
     field_ids,
     segment,
     segment_sql,
+    typed,
     word_index,
     word_indexing,
 )
@@ -385,7 +386,8 @@ def check(store: Store, group: list[SegmentEntry]) -> None:
 def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry]) -> list[Record]:
     """Return the entries that record numbers of the members of sorted segments which a state
     lacks; none for a member whose number the state has for another one (F6.25)."""
-    schemas = segment_sql.schemas(store.paths, outputs)
+    typed_entries = {entry.fields: entry for entry in outputs if entry.fields}
+    schemas = [typed.of_entry(store.paths, entry) for entry in typed_entries.values()]
     if not schemas:
         return []
     known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}

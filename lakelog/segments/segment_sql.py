@@ -63,12 +63,6 @@ def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[SegmentScan]:
     return list(groups.values())
 
 
-def schemas(paths: Paths, entries: Iterable[SegmentEntry]) -> list[Schema]:
-    """Return the distinct schemas of typed segments. Raises DamagedSegment."""
-    distinct = {entry.fields: entry for entry in entries if entry.fields}
-    return [typed.of_entry(paths, entry) for entry in distinct.values()]
-
-
 def rows_sql(paths: Paths, entries: Iterable[SegmentEntry]) -> str:
     """Return SQL for the rows of event segments, with seq, in no order; there has to be one."""
     return " UNION ALL ".join(queries(paths, scans(paths, entries)))

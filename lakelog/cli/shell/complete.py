@@ -21,7 +21,7 @@ from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import TYPE_COLUMNS
 from lakelog.query.sql.tree import TYPES
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments import segment_sql, sql
+from lakelog.segments import sql, typed
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
@@ -97,7 +97,8 @@ class CompletionNames:
         members: dict[str, str] = {}
         with contextlib.suppress(LakelogError, OSError):
             entries = self._store.manifests.segments(self._store.state(self._branch), "events")
-            for schema in segment_sql.schemas(self._store.paths, entries):
+            distinct = {entry.fields: entry for entry in entries if entry.fields}.values()
+            for schema in (typed.of_entry(self._store.paths, entry) for entry in distinct):
                 inside = schema.members
                 for name in path:
                     inside = next((member.members for member in inside if member.name == name), ())
