@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import providers
 from lakelog.runtime.lazy import FormerModules, Lazy
+from lakelog.store.attachment import AttachmentRegistry
 
 if TYPE_CHECKING:
     from lakelog import views
@@ -122,6 +123,7 @@ sys.meta_path.append(
     )
 )
 providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
+AttachmentRegistry.OPENERS.append(Lazy("lakelog.remotes.shared"))
 
 
 def load_ipython_extension(shell: object) -> None:

@@ -383,6 +383,9 @@ class Lake(LakeUpkeep):
 
     def _settle(self, *, hint: bool = True, follow: Follow | None = None) -> Head:
         self._require_open()
+        if self.store.attachment is not None:
+            # What is asked for next is judged by what all machines have published.
+            self.store.attachment.refresh(self.store)
         if self._view_tables is None:
             # Where nothing is pending nothing has to be loaded that makes rows.
             pending = Tail(self.store.paths, self.store.refs, self.branch_name).collect()

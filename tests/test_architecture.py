@@ -43,10 +43,10 @@ ORDER = {
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document volume versioned wal entry manifest
-        page_tree hosts move_pack ref merge_note refs branch_life policy signatures verified_files
-        machine bootstrap tracking sealer_process clock tail receipt append_batch known_keys
-        stream_lock stream_marks stream_versions writer_forks writer async_append
+    "store": """paths modes regular_file disk document attachment volume versioned wal entry
+        manifest page_tree hosts move_pack ref merge_note refs branch_life policy signatures
+        verified_files machine bootstrap tracking sealer_process clock tail receipt append_batch
+        known_keys stream_lock stream_marks stream_versions writer_forks writer async_append
         publish branch_revival trim thinning history_window resolve history stats arrival_signal""",
     "segments": """sql arrays connection typed field_inference column_encoding typed_rows field_ids
         bloom tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
@@ -102,7 +102,8 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
         oci_manifests oci conditions known objects untrusted site ancestry carry signature_files
-        pushes merge_records merge_rows merge fetches checks prunes""",
+        pushes merge_records merge_rows merge fetches checks prunes shared""",
+    "remotes/shared": "bucket mirrored_volume segment_cache attached",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
@@ -145,8 +146,8 @@ ORDER = {
         tail trace stream search anomalies patterns forecast predict against replay top
         subscriptions alerts query
         views export sync signatures train stats schema dedupe deploy remotes state_restore state
-        machine omega oos events follow history rewind refs policy maintenance seal doctor setup
-        demo""",
+        machine omega oos events follow history rewind refs policy maintenance shared seal doctor
+        setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

@@ -87,6 +87,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "pull": ("remotes", "bring a branch up to date with a remote"),
         "clone": ("remotes", "make a lake with all that a remote has"),
     },
+    "Shared lakes": {
+        "attach": ("shared", "make a directory part of a lake in a bucket"),
+        "exchange": ("shared", "publish to the bucket, and take what others published"),
+    },
     "Maintenance": {
         "quarantine": ("ingest", "list, retry or drop lines that could not be parsed"),
         "audit": ("audit", "prove that each line of a file is stored exactly once"),

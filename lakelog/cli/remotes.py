@@ -115,7 +115,7 @@ def push(
     if read_data and not repair:
         raise click.UsageError("--read-data goes with --repair")
     with app.open() as lake:
-        place = travel.default_name(lake.store) if name is None else name
+        place = travel.load(lake.store, name).name
         if force and not dry_run and not confirm(f"replace what only {place} has?", yes):
             raise click.Abort
         branches = lake.branches() if everything else [] if tag_names else [app.branch]
@@ -166,7 +166,7 @@ def pull(
         _fetch(app, name, dry_run, target)
         return
     with app.open() as lake:
-        remote_name = travel.default_name(lake.store) if name is None else name
+        remote_name = travel.load(lake.store, name).name
         if force and not dry_run and not confirm(f"drop what {remote_name} lacks?", yes):
             raise click.Abort
         with app.progress("pulling", "bytes") as progress:
@@ -189,7 +189,7 @@ def fetch(
 
 def _fetch(app: App, name: str | None, dry_run: bool, target: OutputTarget) -> None:
     with app.open() as lake, app.progress("fetching", "bytes") as progress:
-        remote_name = travel.default_name(lake.store) if name is None else name
+        remote_name = travel.load(lake.store, name).name
         result = travel.fetch(lake, remote_name, dry_run=dry_run, progress=progress)
     _tell(app, result, target, "received")
 

@@ -40,12 +40,13 @@ from lakelog.store.paths import (
 )
 from lakelog.store.publish import Change, publish
 from lakelog.store.signatures import Signatures
-from lakelog.store.thinning import HOUR, pack
+from lakelog.store.thinning import pack
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
-_EVERY = HOUR
-_DAY = 24 * HOUR
+_HOUR = 3_600_000_000
+_EVERY = _HOUR
+_DAY = 24 * _HOUR
 # A manifest without its segments would be damage; a segment without manifest is garbage again.
 _ORDER = ("manifests", "ids", "segments")
 
@@ -288,7 +289,7 @@ def _temporary(store: Store) -> Iterator[str]:
 
 def _due(store: Store, condemned: dict[str, int], now_us: int) -> list[str]:
     """Names condemned for the grace whose files are older than it, references first."""
-    grace = store.settings.gc_grace_hours * HOUR
+    grace = store.settings.gc_grace_hours * _HOUR
     # Both: a file that repair put back is young, though its name was condemned long ago.
     due = [n for n, since in condemned.items() if now_us - since >= grace]
     # Without a grace, too, somebody is about to give a young temporary file its name.
@@ -296,7 +297,7 @@ def _due(store: Store, condemned: dict[str, int], now_us: int) -> list[str]:
 
 
 def _least_age(name: str) -> int:
-    return HOUR if os.path.basename(name).startswith(disk.TEMPORARY) else 0
+    return _HOUR if os.path.basename(name).startswith(disk.TEMPORARY) else 0
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
@@ -335,7 +336,7 @@ def _is_leased(store: Store, name: str, now_us: int) -> bool:
     path = f"{store.paths.gc}/{name}"
     if not name.startswith(LEASE):
         return False
-    if abs(now_us - _stamp(path)) < HOUR:
+    if abs(now_us - _stamp(path)) < _HOUR:
         return True
     disk.unlink(path)
     disk.sync_dir(store.paths.gc)

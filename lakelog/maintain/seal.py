@@ -321,8 +321,9 @@ def open_run(store: Store, run: IdRun) -> tuple[Any, Any]:
 
     Raises DamagedIds.
     """
-    keys = identity_run.read(store.paths, run)
     path = store.paths.object("ids", run.digest)
+    store.verified.obtain([(run.digest, path)])
+    keys = identity_run.read(store.paths, run)
     if not store.verified.is_intact(run.digest, path):
         raise DamagedIds(path, "the content does not match its name")
     return keys

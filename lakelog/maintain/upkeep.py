@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from lakelog.errors import TransferRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
@@ -112,6 +113,19 @@ class LakeUpkeep(ABC):
         if not dry_run:
             policy.require(self.store.paths, "gc")
         return gc.gc(self.store, dry_run=dry_run, progress=progress)
+
+    def exchange(self) -> tuple[int, int]:
+        """Publish what is pending to the bucket that this directory is attached to, and take what
+        other machines have published; return how many moves came, and how many went.
+
+        Raises Unreachable, TransferRefused, also where the lake is in this directory alone,
+        OSError: then events wait here.
+        """
+        if self.store.attachment is None:
+            raise TransferRefused(
+                f"{self.store.paths.root} is no part of a shared lake: see `lakelog attach`"
+            )
+        return self.store.attachment.exchange(self.store, self.settle)
 
     def stats(self) -> stats.Stats:
         """Statistics of the branch."""

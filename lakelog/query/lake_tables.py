@@ -317,6 +317,7 @@ class SegmentChoice:
     def verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         store, fresh = self._store, []
+        store.verified.obtain([(e.key, store.paths.object("segments", e.key)) for e in entries])
         for entry in entries:
             path = store.paths.object("segments", entry.key)
             try:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.remotes import shared
     from lakelog.remotes.carry import Transfer
     from lakelog.remotes.checks import check
     from lakelog.remotes.fetches import clone, fetch, pull
-    from lakelog.remotes.known import add_tested, checked_url, default_name, load, remove
+    from lakelog.remotes.known import add_tested, checked_url, load, remove
     from lakelog.remotes.prunes import prune
     from lakelog.remotes.pushes import push
 
@@ -25,13 +26,13 @@ __all__ = [
     "check",
     "checked_url",
     "clone",
-    "default_name",
     "fetch",
     "load",
     "prune",
     "pull",
     "push",
     "remove",
+    "shared",
 ]
 
 __getattr__ = lazy_face(
@@ -40,8 +41,9 @@ __getattr__ = lazy_face(
         "carry": "Transfer",
         "checks": "check",
         "fetches": "clone fetch pull",
-        "known": "add_tested checked_url default_name load remove",
+        "known": "add_tested checked_url load remove",
         "prunes": "prune",
         "pushes": "push",
+        "shared": "",
     },
 )

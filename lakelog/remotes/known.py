@@ -137,8 +137,9 @@ def default_name(store: Store) -> str:
     raise UnknownRef("no remotes: add one with `lakelog remote add NAME URL`")
 
 
-def load(store: Store, name: str) -> KnownRemote:
-    """Return one remote. Raises UnknownRef, DamagedRef."""
+def load(store: Store, name: str | None) -> KnownRemote:
+    """Return one remote, without a name the only one, or origin. Raises UnknownRef, DamagedRef."""
+    name = default_name(store) if name is None else name
     path = store.paths.remote(name)
     try:
         body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))

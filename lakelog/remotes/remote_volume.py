@@ -6,7 +6,7 @@ Each request is made again where it was interrupted, and what is read is bounded
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
@@ -103,6 +103,9 @@ class RemoteVolume:
     def finish(self, files: list[Begun]) -> None:
         """Nothing is sent before `link`."""
         files.clear()
+
+    def deliver(self, keys: Iterable[str]) -> None:
+        """A push has sent them."""
 
     def abandon(self, files: list[Begun]) -> None:
         """Drop files that are not finished."""

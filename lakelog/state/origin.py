@@ -17,7 +17,6 @@ from lakelog.chunks import StateRecord
 from lakelog.errors import StateRefused
 from lakelog.store import disk, machine, tracking
 from lakelog.store.bootstrap import Store
-from lakelog.store.machine import SHORT, UNKNOWN
 
 OPS = ("state", "container")
 """What a save may be: of directories, or of containers with theirs."""
@@ -46,9 +45,9 @@ class Origins:
             )
 
 
-def short(machine: str) -> str:
+def short(id: str) -> str:
     """Return a machine's id as people read it."""
-    return machine[:SHORT] or UNKNOWN
+    return machine.short(id)
 
 
 def suffix(store: Store, id: str) -> str:

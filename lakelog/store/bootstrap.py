@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from lakelog.errors import (
     AlreadyExists,
@@ -19,6 +20,7 @@ from lakelog.errors import (
 )
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
+from lakelog.store.attachment import Attachment, AttachmentRegistry
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, KEYS, PLAIN_FORMAT, Paths, parse_object, parse_wal
 from lakelog.store.ref import Move, author, escape_text
@@ -40,8 +42,13 @@ class Store:
         settings: Settings,
         format: int = 0,
         volume: Volume | None = None,
+        attachment: Attachment | None = None,
     ) -> None:
         self.paths = Paths(root)
+        self.attachment = attachment
+        """What publishes to a bucket that machines share; None in a lake of this directory."""
+        if attachment is not None:
+            volume = attachment.volume
         self.volume: Volume = volume or DirectoryVolume(self.paths.root)
         """Where its states are."""
         self.lake_id = lake_id
@@ -50,7 +57,7 @@ class Store:
         """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.volume)
         self.manifests = Manifests(self.volume, self.refs)
-        self.verified = VerifiedFiles(self.paths)
+        self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
 
     def format_now(self) -> int:
         """The format that the lake has now, whichever process raised it."""
@@ -61,11 +68,36 @@ class Store:
         return self.manifests.of(self.refs.head(branch).move)
 
 
-def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> Store:
-    """Create a lake. Raises AlreadyExists, InvalidName, UnsupportedStore, OSError."""
+def create(
+    root: str,
+    settings: Settings = DEFAULTS,
+    branch: str = "main",
+    config: dict[str, Any] | None = None,
+) -> Store:
+    """Create a lake; with a `config`, as the lakelog.json of an attached one, without its moves.
+    Raises AlreadyExists, InvalidName, UnsupportedStore, OSError."""
     paths = Paths(root)
     if not root:
         raise InvalidName("the path of a lake is empty: for the current directory write .")
+    _make_directories(paths)
+    if config is not None:
+        disk.create_whole(paths.config, document.encode(config))
+        disk.sync_dir(paths.root)
+        return load(root)
+    lake_id = disk.random_hex()
+    store = Store(root, lake_id, settings, PLAIN_FORMAT)
+    # The first move before lakelog.json: whoever sees a lake finds a branch in it.
+    with contextlib.suppress(FileExistsError):
+        start_branch(store, branch)
+    # Of two processes that create the lake at once, the link of lakelog.json decides.
+    try:
+        write_config(paths, lake_id, settings)
+    except FileExistsError:
+        return load(root)
+    return store
+
+
+def _make_directories(paths: Paths) -> None:
     try:
         paths.root.encode()
     except UnicodeEncodeError:  # the engine takes no such path, so nothing could be queried
@@ -87,17 +119,6 @@ def create(root: str, settings: Settings = DEFAULTS, branch: str = "main") -> St
     for directory in {os.path.dirname(d) for d in paths.directories()}:
         disk.sync_dir(directory)
     disk.sync_dir(os.path.dirname(paths.root))
-    lake_id = disk.random_hex()
-    store = Store(root, lake_id, settings, PLAIN_FORMAT)
-    # The first move before lakelog.json: whoever sees a lake finds a branch in it.
-    with contextlib.suppress(FileExistsError):
-        start_branch(store, branch)
-    # Of two processes that create the lake at once, the link of lakelog.json decides.
-    try:
-        write_config(paths, lake_id, settings)
-    except FileExistsError:
-        return load(root)
-    return store
 
 
 def _lake_above(root: str) -> str:
@@ -172,7 +193,14 @@ def load(root: str) -> Store:
             f"the lake at {paths.root} has format {body['format']}, this lakelog reads up to"
             f" {FORMAT}: upgrade lakelog"
         )
-    document.require_known(body.get("requires"), f"the lake at {paths.root}")
+    requires = body.get("requires") or []
+    member = AttachmentRegistry.MEMBER
+    document.require_known([n for n in requires if n != member], f"the lake at {paths.root}")
+    if member in requires and member not in body:
+        raise UnsupportedStore(
+            f"{paths.root} is shared by several machines: attach a directory of your own to it with"
+            f" `lakelog attach file://{paths.root} DIR`"
+        )
     refuse_remote(paths.root)
     try:
         settings = parse(body["settings"])
@@ -181,7 +209,11 @@ def load(root: str) -> Store:
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
             disk.make_dirs(directory)
-    return Store(root, body["lake"], settings, body["format"])
+    attached = None
+    if member in body:
+        opener = AttachmentRegistry.OPENERS[0]
+        attached = opener.open_attachment(paths, body["lake"], body[member])
+    return Store(root, body["lake"], settings, body["format"], attachment=attached)
 
 
 def write_config(
@@ -197,9 +229,11 @@ def write_config(
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
     # The format stays: a setting must not lock out a reader of the earlier one.
-    number = _format_on_disk(store) or PLAIN_FORMAT
-    body = {"format": number, "lake": store.lake_id, "settings": to_dict(settings)}
-    replace_config(store.paths, document.encode(body))
+    try:
+        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
+    except (FileNotFoundError, document.NotIntact):
+        body = {"format": PLAIN_FORMAT, "lake": store.lake_id}
+    replace_config(store.paths, document.encode({**body, "settings": to_dict(settings)}))
     store.settings = settings
 
 

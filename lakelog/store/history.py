@@ -26,7 +26,7 @@ from lakelog.store.branch_revival import last_frames, revive
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.history_window import require_kept
 from lakelog.store.manifest import Manifest, Totals
-from lakelog.store.paths import encode_name
+from lakelog.store.paths import KEYS, encode_name
 from lakelog.store.publish import (
     USER_OPS,
     Change,
@@ -241,8 +241,7 @@ def remove_tag(store: Store, name: str) -> Tag:
     deleted = store.refs.tag(name)
     # First: another tag of that name must not find them.
     Signatures(store.paths).remove_of_tag(name)
-    disk.unlink(store.paths.tag(name))
-    disk.sync_dir(store.paths.tags)
+    store.volume.remove(KEYS.tag(name))
     return deleted
 
 

@@ -113,6 +113,11 @@ def adopt(paths: Paths, machine: str) -> Machine:
         )
 
 
+def short(id: str) -> str:
+    """Return an id as it is shown: its first digits."""
+    return id[:SHORT] or UNKNOWN
+
+
 def find(prefix: str, ids: set[str]) -> str:
     """Return the id that a user means, which may be its first digits; ANY stays. Raises
     UnknownRef."""

@@ -12,6 +12,7 @@ import os
 from lakelog.store import disk, hosts, regular_file, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import KEYS
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile
 
@@ -44,7 +45,7 @@ def _segments_present(store: Store, head: Head) -> bool:
     """Whether the segments of the recent entries are on disk; the newest seal is among them."""
     state = store.manifests.of(head.move)
     adds = [e for e in state.recent if isinstance(e, SegmentEntry)]
-    return all(disk.exists(store.paths.object("segments", e.key)) for e in adds)
+    return all(store.volume.exists(KEYS.object("segments", e.key)) for e in adds)
 
 
 def _remove(store: Store, file: WalFile, newest: bool) -> bool:

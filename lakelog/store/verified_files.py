@@ -24,12 +24,17 @@ _HOLES_UP_TO = 1 << 30
 class VerifiedFiles:
     """Verified files of one lake, shared through cache/verified.jsonl."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
+    def __init__(
+        self, paths: Paths, fetch: Callable[[list[tuple[str, str]]], None] | None = None
+    ) -> None:
+        """`fetch` brings objects here, where a bucket has them."""
+        self._paths, self._fetch = paths, fetch
         self._stamps: dict[str, tuple[int, int, int, int]] | None = None
 
     def holds(self, digest: str, path: str) -> bool:
         """Whether `path` was verified as it is now. Raises FileNotFoundError."""
+        if self._fetch is not None:
+            self.obtain([(digest, path)])
         return self._load().get(digest) == _print(path)
 
     def is_intact(self, digest: str, path: str) -> bool:
@@ -40,6 +45,11 @@ class VerifiedFiles:
                 return False
             self.add(digest, path)
         return True
+
+    def obtain(self, files: list[tuple[str, str]]) -> None:
+        """Have objects here, by digest and path, that are about to be read."""
+        if self._fetch is not None:
+            self._fetch(files)
 
     def add(self, digest: str, path: str) -> None:
         """Remember a file that was just hashed or just written and hashed."""

@@ -12,6 +12,7 @@ succeeds.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Protocol
 
 from lakelog.store import disk, regular_file
@@ -68,6 +69,10 @@ class Volume(Protocol):
     def finish(self, files: list[Begun]) -> None:
         """Make files durable that were begun, those of objects under their names; the list is
         empty then. An error leaves none of them staged."""
+
+    def deliver(self, keys: Iterable[str]) -> None:
+        """Bring objects to where the next move is read from, which names them, if that is not where
+        they were written."""
 
     def abandon(self, files: list[Begun]) -> None:
         """Drop files that are not finished; the list is empty then."""
@@ -155,6 +160,9 @@ class DirectoryVolume:
     def finish(self, files: list[Begun]) -> None:
         """Make files durable that were begun, those of objects under their names."""
         disk.finish(files)
+
+    def deliver(self, keys: Iterable[str]) -> None:
+        """Objects are where their moves are."""
 
     def abandon(self, files: list[Begun]) -> None:
         """Drop files that are not finished."""

@@ -102,6 +102,7 @@ class Checker:
         if (object_type, digest) not in self._hashed:
             path = self.store.paths.object(object_type, digest)
             try:
+                self.store.verified.obtain([(digest, path)])
                 is_intact = verified_files.hash_file(path) == digest
                 self.count(os.stat(path).st_size)
             except FileNotFoundError:

@@ -1,0 +1,134 @@
+"""attach, exchange: a lake in a bucket that several machines append to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import asdict, dataclass
+
+import click
+
+from lakelog.cli import rounds
+from lakelog.cli.app import App, verb
+from lakelog.cli.options import argument, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
+from lakelog.cli.render.terminal import many
+from lakelog.errors import InvalidSetting, Unreachable
+from lakelog.lake import Lake
+from lakelog.remotes import shared as shared_lakes
+from lakelog.store import disk
+from lakelog.store.paths import decode_name, is_encoded
+
+_SIZE = re.compile(r"(\d+)\s*([kMGT]?)B?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+@verb("""
+    lakelog attach s3://bucket/lake /data/lake
+    lakelog attach s3://bucket/lake /data/lake --cache 50GB
+    lakelog attach file:///shared/lake /data/lake
+""")
+def attach(
+    app: App,
+    url: str = argument(),
+    directory: str | None = argument(required=False, type=click.Path()),
+    cache: str | None = option(
+        "--cache SIZE", "Bytes of segments that stay in DIRECTORY, such as 50GB.", shown="10GB"
+    ),
+) -> None:
+    """Make DIRECTORY part of the lake in a bucket, which other machines share.
+
+    URL is s3://BUCKET/PREFIX, or a directory of files. Where there is no lake yet, one is
+    created. Appends are durable in DIRECTORY; `lakelog exchange` publishes them to the bucket,
+    and takes what other machines have published. An attachment that was interrupted goes on
+    if it is run again.
+    """
+    path = directory or os.path.basename(url.rstrip("/"))
+    store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None)
+    events = store.state("main").totals.events
+    app.say(f"attached {path} to {url}: {many(events, 'event')} so far")
+    app.say(f"run `lakelog --lake {path} exchange --every 1s` to publish and to follow the others")
+
+
+def _bytes(value: str) -> int:
+    match = _SIZE.fullmatch(value.strip())
+    if not match:
+        raise InvalidSetting(f"{value!r} is no size: write it as 500MB or 50GB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+@dataclass(frozen=True)
+class ExchangeRound:
+    """What one exchange of all branches did."""
+
+    url: str
+    arrived: int = 0
+    published: int = 0
+
+    @property
+    def commits(self) -> int:
+        """How many moves came or went."""
+        return self.arrived + self.published
+
+
+@verb("""
+    lakelog exchange
+    lakelog exchange --every 1s
+""")
+def exchange(
+    app: App,
+    every: float | None = option(
+        "--every TIME", "Go on, so long after each exchange.", type=rounds.SpanParam()
+    ),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """Publish what is pending to the bucket, and take what other machines published.
+
+    Exits with an error where the bucket does not answer: events are kept, and published
+    later. With --every it goes on until it is stopped, and says when the bucket is away.
+    """
+    with contextlib.ExitStack() as stack:
+        lakes: dict[str, Lake] = {app.branch: stack.enter_context(app.open())}
+        trouble = [""]
+
+        def work(_: object) -> ExchangeRound:
+            try:
+                result = _exchange_all(lakes, stack)
+            except Unreachable as error:
+                if every is None:
+                    raise
+                if not trouble[0]:
+                    app.say(f"{error}; events wait here until it answers")
+                trouble[0] = str(error)
+                return ExchangeRound("")
+            if trouble[0]:
+                app.say(f"{result.url} answers again")
+                trouble[0] = ""
+            return result
+
+        def report(result: ExchangeRound, _: float) -> None:
+            record = asdict(result)
+            emit_record(record, target, lambda: f"{_described(result)}\n")
+
+        rounds.repeat(work, report, every)
+
+
+def _exchange_all(lakes: dict[str, Lake], stack: contextlib.ExitStack) -> ExchangeRound:
+    """Exchange each branch that has files of writers here."""
+    store = next(iter(lakes.values())).store
+    for name in disk.listing(store.paths.wals):
+        branch = decode_name(name)
+        is_due = is_encoded(name) and disk.listing(f"{store.paths.wals}/{name}")
+        if is_due and branch not in lakes and store.refs.is_alive(branch):
+            lakes[branch] = stack.enter_context(Lake(store, branch))
+    counts = [lake.exchange() for lake in lakes.values()]
+    arrived, published = map(sum, zip(*counts, strict=True))
+    return ExchangeRound(
+        store.attachment.volume.url if store.attachment else "", arrived, published
+    )
+
+
+def _described(exchange: ExchangeRound) -> str:
+    arrived, published = many(exchange.arrived, "move"), many(exchange.published, "move")
+    return f"{exchange.url}: {published} published, {arrived} of other machines arrived"

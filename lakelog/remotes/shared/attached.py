@@ -1,0 +1,148 @@
+"""A directory that is attached to a lake in a bucket: what opens it, and its exchange (FORMAT.md, 22).
+
+    lakelog.json   "bucket": {"url", "proven", "cache"}, "requires": ["bucket"]
+    cache/own-writers   writers that had files in wal/ here, one a line
+
+An exchange takes what other machines have published, publishes what is acknowledged here, and
+takes what came meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from typing import Any
+
+from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, UnsupportedStore
+from lakelog.remotes.shared import bucket
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
+from lakelog.runtime.lazy import LazyProperty
+from lakelog.store import bootstrap, disk
+from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store.bootstrap import Store
+from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
+from lakelog.store.refs import Refs
+
+_NOT_SHARED = {
+    "state": "saved directories",
+    "container": "saved directories",
+    "pull": "states that were pulled",
+    "merge": "states that were merged",
+    "repair": "what a repair gives back",
+}
+"""What moves would name that only this directory has, by their op."""
+
+
+class BucketAttachment:
+    """The side of one directory that is turned to its bucket."""
+
+    def __init__(self, paths: Paths, lake_id: str, url: str, proven: str, limit: int) -> None:
+        self.url, self._paths, self._proven = url, paths, proven
+        self.volume = MirroredVolume(paths.root, url, lake_id)
+        self._cache = SegmentCache(paths, self.volume, limit)
+        self.fetch = self._cache.fetch
+
+    def require_shareable(self, op: str) -> None:
+        """Refuse a move whose files would stay in this directory. Raises UnsupportedStore."""
+        if op in _NOT_SHARED:
+            raise UnsupportedStore(
+                f"{self._paths.root}: the lake is shared in a bucket, which cannot have"
+                f" {_NOT_SHARED[op]} yet: keep them in a lake of their own"
+            )
+
+    @LazyProperty
+    def _own_writers(self) -> set[str]:
+        try:
+            return set(disk.read(f"{self._paths.cache}/own-writers").decode().split())
+        except FileNotFoundError:
+            return set()
+
+    def gone_writers(self, absent: Set[str], present: Set[str]) -> set[str]:
+        """Return those of the writers without files that had some here."""
+        # Noted before the move that seals them is made: after it their files may go.
+        if fresh := present - self._own_writers:
+            lines = "".join(f"{writer}\n" for writer in sorted(fresh))
+            disk.append_line(f"{self._paths.cache}/own-writers", lines.encode())
+            self._own_writers.update(fresh)
+        return set(absent & self._own_writers)
+
+    def refresh(self, store: Store) -> int:
+        """Take the moves and tags that other machines have published; return how many moves.
+        Raises Unreachable, TransferRefused, OSError."""
+        names = filter(is_encoded, self.volume.bucket.names(KEYS.heads))
+        branches = {*map(decode_name, names), *store.refs.all_branches()}
+        count = sum(self._refresh_branch(store, branch) for branch in sorted(branches))
+        self._refresh_tags(store.refs)
+        return count
+
+    def _refresh_branch(self, store: Store, branch: str) -> int:
+        try:
+            newest = store.refs.head_number(branch)
+        except UnknownRef:
+            newest = 0
+            bootstrap.make_branch_dirs(store, branch)
+        return self.volume.take_moves(branch, newest)
+
+    def _refresh_tags(self, refs: Refs) -> None:
+        # Those here first: a tag that is made meanwhile is in the bucket before it is here.
+        mirrored = {name for name in refs.tag_names() if "/" not in name}
+        files = {n for n in self.volume.bucket.names(KEYS.tags) if n.endswith(".json")}
+        names = {decode_name(n[:-5]) for n in files if is_encoded(n[:-5])}
+        for name in sorted(names):
+            self.volume.take_tag(KEYS.tag(name))
+        for name in mirrored - names:
+            self.volume.drop_tag(KEYS.tag(name))
+
+    def exchange(self, store: Store, settle: Callable[[], object]) -> tuple[int, int]:
+        """Take what is new, publish what is pending on a branch, and take what came meanwhile.
+        Raises Unreachable, TransferRefused, Damaged, OSError; what is pending stays so then."""
+        arrived, published = self.volume.arrived, self.volume.published
+        settle()
+        self.refresh(store)
+        self._cache.shrink()
+        return self.volume.arrived - arrived, self.volume.published - published
+
+
+def open_attachment(paths: Paths, lake_id: str, body: dict[str, Any]) -> BucketAttachment:
+    """Return the attachment that lakelog.json describes; makes no request. Raises DamagedLake."""
+    url, proven, limit = body.get("url"), body.get("proven"), body.get("cache", BYTES)
+    if not isinstance(url, str) or not isinstance(proven, str) or not isinstance(limit, int):
+        raise DamagedLake(paths.config, "what it says of the bucket is malformed")
+    return BucketAttachment(paths, lake_id, url, proven, limit)
+
+
+def attach(url: str, root: str, *, cache: int | None = None) -> Store:
+    """Make a directory part of the lake in a bucket, which is created where there is none.
+
+    `cache` bounds the bytes of segments that stay here. An attachment that was interrupted goes on.
+    Raises AlreadyExists where something else is there, TransferRefused, Unreachable, OSError.
+    """
+    url = bucket.checked_address(url)
+    if not bootstrap.is_lake(root):
+        _join(url, root, BYTES if cache is None else cache)
+    store = bootstrap.load(root)
+    attachment = store.attachment
+    if not isinstance(attachment, BucketAttachment) or attachment.url != url:
+        raise AlreadyExists(
+            f"a lake already exists at {store.paths.root}: choose another directory; `lakelog push`"
+            f" brings its states to {url}"
+        )
+    attachment.refresh(store)
+    if "main" not in store.refs.all_branches():
+        try:
+            bootstrap.start_branch(store, "main")
+        except FileExistsError:  # another machine was first, and its move is here
+            attachment.refresh(store)
+    return store
+
+
+def _join(url: str, root: str, cache: int) -> None:
+    """Write the lakelog.json of an attached directory, after the one in the bucket."""
+    remote = bucket.open_bucket(url)
+    try:
+        proven = bucket.prove(remote, "")
+        config = bucket.claim(remote)
+    finally:
+        remote.close()
+    address = {"url": url, "proven": proven, "cache": cache}
+    bootstrap.create(root, config={**config, AttachmentRegistry.MEMBER: address})

@@ -1,0 +1,63 @@
+"""Which places can hold a shared lake: those that decide who takes a name (F22.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakelog.errors import TransferRefused
+from lakelog.remotes import conditions, known
+from lakelog.remotes.remote import Remote
+from lakelog.remotes.s3 import SINGLE_WRITER
+from lakelog.remotes.site import Site
+from lakelog.store import document
+from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store.paths import FORMAT, KEYS, parse_wal
+
+_ELSEWHERE = ("ssh://", "oci://")
+
+
+def checked_address(url: str) -> str:
+    """Return the address of a bucket as it is stored. Raises TransferRefused."""
+    address = known.checked_url(url)
+    if address.startswith(_ELSEWHERE):
+        raise TransferRefused(
+            f"{url}: a shared lake is in a bucket, s3://BUCKET/PREFIX, or in a directory; to copy"
+            " states there use `lakelog push`"
+        )
+    if address.endswith(f"?{SINGLE_WRITER}"):
+        raise TransferRefused(f"{url}: a shared lake has many writers: leave out ?{SINGLE_WRITER}")
+    return address
+
+
+def open_bucket(url: str) -> Remote:
+    """Connect to a bucket. Raises MissingPackage, TransferRefused, Unreachable."""
+    return known.open_remote(url)
+
+
+def prove(remote: Remote, proven: str) -> str:
+    """Try a service that is not the `proven` one, and return what to remember of it. Raises
+    TransferRefused for one that gives a name twice, Unreachable."""
+    if remote.deciding not in ("", proven):
+        conditions.require(remote)
+    return remote.deciding
+
+
+def claim(remote: Remote) -> dict[str, Any]:
+    """Make a bucket a shared lake, which may have states that were pushed there; return what its
+    lakelog.json says. Raises TransferRefused, Unreachable."""
+    site = Site(remote)
+    site.create(FORMAT)
+    folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
+    if any(parse_wal(name) for folder in folders for name in site.volume.names(folder)):
+        raise TransferRefused(
+            f"{remote.url} is a lake that programs append to: choose an empty place, and bring its"
+            " states there by `lakelog push`"
+        )
+    body = document.decode(site.volume.read(KEYS.config))
+    member, requires = AttachmentRegistry.MEMBER, body.get("requires") or []
+    if member not in requires:
+        # Else a program could open a directory of files as a lake of its own, and drop the
+        # watermarks of all machines.
+        body["requires"] = [*requires, member]
+        site.volume.replace(KEYS.config, document.encode(body))
+    return body

@@ -1,0 +1,316 @@
+"""The files of a lake in a bucket, with a directory that mirrors its refs (F22.3).
+
+    read      the directory; an object that is not there comes from the bucket, checked
+    publish   objects to the bucket first, then the move by a conditional write, then the directory
+    take      moves of other machines, in their order, each checked to follow the one before
+
+A move stands in the directory only once it stands in the bucket. So readers ask nobody, and what
+they read is a state that every machine has or will have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+
+from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
+from lakelog.remotes import remote as remotes
+from lakelog.remotes import untrusted
+from lakelog.remotes.remote import Remote
+from lakelog.remotes.remote_volume import RemoteVolume
+from lakelog.remotes.shared.bucket import open_bucket
+from lakelog.runtime.lazy import LazyProperty
+from lakelog.store import disk, document, regular_file
+from lakelog.store.disk import Begun
+from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move
+from lakelog.store.ref import digest_of
+from lakelog.store.volume import DirectoryVolume
+
+_PIECE = 1 << 20
+_WINDOW = 16
+"""Moves that are asked for at once while there are more."""
+
+
+class MirroredVolume(DirectoryVolume):
+    """The files of one lake. Methods raise Unreachable, TransferRefused, OSError."""
+
+    def __init__(self, root: str, url: str, lake_id: str) -> None:
+        super().__init__(root)
+        self.url, self._lake_id = url, lake_id
+        self._root = root
+        self._delivered: set[str] = set()
+        self._confirmed: dict[str, int] = {}
+        self.arrived = self.published = 0
+        """Moves that this process has taken, and made."""
+
+    @LazyProperty
+    def remote(self) -> Remote:
+        """The bucket, to which the first request connects. Raises Unreachable, MissingPackage."""
+        return open_bucket(self.url)
+
+    @property
+    def bucket(self) -> RemoteVolume:
+        """The bucket as a volume."""
+        return RemoteVolume(self.remote)
+
+    def require_lake(self) -> None:
+        """Refuse a bucket that is away, or holds another lake. Raises Unreachable,
+        TransferRefused."""
+        try:
+            id = untrusted.lake_id(self.bucket.read(KEYS.config))[0]
+        except (FileNotFoundError, document.NotIntact):
+            # A directory that is not mounted is an empty one: nothing may be written there.
+            raise Unreachable(f"{self.url}: the shared lake is not there now") from None
+        if id != self._lake_id:
+            raise TransferRefused(
+                f"{self.url}: another lake is there now: restore the bucket, or attach a new"
+                " directory to it"
+            )
+
+    def read(self, key: str, longest: int = regular_file.DOCUMENT_MAX) -> bytes:
+        """Return the bytes of a file; those of an object that is not here from the bucket."""
+        try:
+            return super().read(key, longest)
+        except FileNotFoundError:
+            if not _is_object(key):
+                raise
+            self.fetch(key)
+            return super().read(key, longest)
+
+    def exists(self, key: str) -> bool:
+        """Whether a file is there: a segment or id run in the bucket, all else in the directory,
+        which has every ref and the manifest of each."""
+        if super().exists(key):
+            return True
+        if not key.startswith(("segments/", "ids/")):
+            return False
+        return key in self._delivered or self.bucket.exists(key)
+
+    def stamp(self, key: str) -> int:
+        """When a file was written here; now, for an object that only the bucket has."""
+        try:
+            return super().stamp(key)
+        except FileNotFoundError:
+            if not self.exists(key):
+                raise
+            return disk.now_us() * 1000
+
+    def create(self, key: str, data: bytes) -> None:
+        """Create a file in the bucket and here; FileExistsError if the name is taken there."""
+        with self.remote.publishing({}):
+            try:
+                self.bucket.create(key, data)
+            except FileExistsError:
+                self._mirror(key, self.bucket.read(key))
+                raise
+        self._mirror(key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create an object here and in the bucket."""
+        super().put(key, data)
+        self.deliver([key])
+
+    def remove(self, key: str) -> None:
+        """Remove a file from the bucket, then here."""
+        self.bucket.remove(key)
+        super().remove(key)
+
+    def deliver(self, keys: Iterable[str]) -> None:
+        """Store objects in the bucket that the next move names, if they are here."""
+        fresh = [
+            key for key in keys if key not in self._delivered and DirectoryVolume.exists(self, key)
+        ]
+        for key, _ in remotes.in_parallel(self._upload, fresh):
+            self._delivered.add(key)
+        if fresh:
+            remotes.retrying(self.remote.flush)
+
+    def _upload(self, key: str) -> None:
+        path = self.location(key)
+        size = os.path.getsize(path)
+        remotes.retrying(lambda: self.remote.put(key, lambda: _pieces(path), size))
+
+    def link(self, file: Begun, key: str) -> None:
+        """Publish a move: the bucket decides, and the directory follows. FileExistsError if another
+        machine was first; then its move is here. Raises OutcomeUnknown."""
+        data = disk.read(file.temporary)
+        try:
+            self.bucket.create(key, data)
+        except FileExistsError:
+            self.take_move(key)
+            raise
+        except Unreachable as error:
+            raise OutcomeUnknown(
+                f"{error}; {key} may have been published: it is looked at before the next one"
+            ) from None
+        self._require_previous(key)
+        with contextlib.suppress(FileExistsError):  # another process here has taken it in
+            super().link(file, key)
+        self.published += 1
+        self._confirm(key)
+
+    def _require_previous(self, key: str) -> None:
+        """Take a move back that does not follow the one before it here. Raises TransferRefused."""
+        folder, number = _place(key)
+        if number == 1 or self._confirmed.get(folder) == number - 1:
+            return
+        previous = f"{folder}/{number - 1:012d}.json"
+        try:
+            self._require_same(previous, self._bytes_or_none(previous))
+        except TransferRefused:
+            self.bucket.remove(key)
+            raise
+
+    def _confirm(self, key: str) -> None:
+        folder, number = _place(key)
+        self._confirmed[folder] = number
+
+    def fetch(self, key: str) -> str:
+        """Bring an object of the bucket here, checked against its name; return its path. Raises
+        FileNotFoundError, TransferRefused where it is damaged there."""
+        path = self.location(key)
+        folder = os.path.dirname(path)
+        disk.make_object_dir(folder)
+
+        def receive() -> tuple[str, str]:
+            sha, pace = hashlib.sha256(), remotes.Pace(self.url)
+
+            def hashed() -> Iterator[bytes]:
+                for piece in pace.over(self.remote.stream(key)):
+                    sha.update(piece)
+                    yield piece
+
+            # Unsynced: what a power cut takes of it does not match its name, and comes again.
+            return disk.write_pieces(folder, hashed(), sync=False), sha.hexdigest()
+
+        try:
+            temporary, digest = remotes.retrying(receive)
+        except FileNotFoundError:
+            self.require_lake()
+            raise
+        try:
+            if digest != os.path.basename(path).split(".")[0]:
+                raise TransferRefused(
+                    f"{self.url}: {key} does not have the bytes of its name: it is damaged there;"
+                    " restore the bucket's copy of it"
+                )
+            with contextlib.suppress(FileExistsError):
+                disk.link(temporary, path)
+        finally:
+            disk.unlink(temporary)
+        self._delivered.add(key)
+        return path
+
+    def take_move(self, key: str) -> bool:
+        """Bring one move here, with its manifest; False if the bucket has none of that number."""
+        try:
+            data = self.bucket.read(key)
+        except FileNotFoundError:
+            return False
+        self._accept(key, data)
+        return True
+
+    def take_moves(self, branch: str, newest: int) -> int:
+        """Bring the moves of a branch after `newest` here, in their order; return how many. Raises
+        TransferRefused where the bucket does not have the newest one as it is here."""
+        # The newest one here is asked for with the first: a machine that has no news makes two
+        # requests at once.
+        count, window = 0, 1
+        newest_key = KEYS.move(branch, newest)
+        while True:
+            keys = [KEYS.move(branch, newest + n) for n in range(1, window + 1)]
+            checked = [newest_key] if newest and not count else []
+            answers = dict(remotes.in_parallel(self._bytes_or_none, [*checked, *keys]))
+            if checked:
+                self._require_same(newest_key, answers[newest_key])
+            for key in keys:
+                data = answers[key]
+                if data is None:
+                    return count
+                self._accept(key, data)
+                count, newest = count + 1, newest + 1
+            window = _WINDOW
+
+    def _require_same(self, key: str, data: bytes | None) -> None:
+        """Refuse a bucket that has another move than this machine has, or lost it: an older copy
+        was put in its place. Raises TransferRefused."""
+        if data is None:
+            self.require_lake()
+        if data is None or digest_of(data) != digest_of(super().read(key)):
+            raise TransferRefused(
+                f"{self.url}: {key} is not there as this machine has it: was an older copy of the"
+                " bucket restored? Nothing is published; attach a new directory to it"
+            )
+        self._confirm(key)
+
+    def _bytes_or_none(self, key: str) -> bytes | None:
+        try:
+            return self.bucket.read(key)
+        except FileNotFoundError:
+            return None
+
+    def _accept(self, key: str, data: bytes) -> None:
+        """Give a move of the bucket its name here, if it follows the one before."""
+        folder, number = _place(key)
+        branch = decode_name(folder.rpartition("/")[2])
+        try:
+            move = untrusted.move(data, branch, number)
+            if number > 1:
+                previous = super().read(f"{folder}/{number - 1:012d}.json")
+                if digest_of(previous) != move.prev:
+                    raise untrusted.NotBelieved(
+                        "it does not follow the move before it that this machine has"
+                    )
+        except document.NotIntact as error:
+            raise TransferRefused(
+                f"{self.url}: {key}: {error}: refused; was the bucket replaced? Attach a new"
+                " directory to it"
+            ) from None
+        if not move.carried:
+            self.read(KEYS.object("manifests", move.snapshot))
+        self._mirror(key, data)
+        self.arrived += 1
+        self._confirm(key)
+
+    def take_tag(self, key: str) -> None:
+        """Bring a tag here, in the place of one of its name."""
+        try:
+            data = self.bucket.read(key)
+        except FileNotFoundError:
+            return  # deleted since it was listed
+        with contextlib.suppress(FileNotFoundError):
+            if super().read(key) == data:
+                return
+        try:
+            tag = untrusted.tag(data, decode_name(key.rpartition("/")[2].removesuffix(".json")))
+        except document.NotIntact as error:
+            raise TransferRefused(f"{self.url}: {key}: {error}: refused") from None
+        if not tag.carried:
+            self.read(KEYS.object("manifests", tag.snapshot))
+        super().replace(key, data)
+
+    def drop_tag(self, key: str) -> None:
+        """Remove a tag here that is gone from the bucket."""
+        super().remove(key)
+
+    def _mirror(self, key: str, data: bytes) -> None:
+        with contextlib.suppress(FileExistsError):
+            super().create(key, data)
+
+
+def _is_object(key: str) -> bool:
+    return key.split("/")[0] in OBJECTS
+
+
+def _place(key: str) -> tuple[str, int]:
+    """Return the folder of a move and its number."""
+    folder, _, name = key.rpartition("/")
+    return folder, parse_move(name) or 0
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    with open(regular_file.open_file(path), "rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

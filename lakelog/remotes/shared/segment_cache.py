@@ -1,0 +1,115 @@
+"""Objects of the bucket that were read here: fetched when first asked for, checked, and bounded.
+
+A file is dropped only if the bucket has it and nobody here has read it for ten minutes; those that
+were read longest ago go first. When each was read is noted in cache/fetched.jsonl, which may be
+deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import orjson
+
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.store import disk
+from lakelog.store.paths import OBJECTS, Paths, hex_dirs, parse_object
+
+BYTES = 10 << 30
+"""Bytes of segments that stay here unless another bound is given."""
+_RESTING_SECONDS = 600
+_NOTED_AGAIN = 60
+_CHECKED_AFTER = 64 << 20
+"""Bytes fetched after which the size of the cache is looked at again."""
+
+
+class SegmentCache:
+    """The objects of a bucket that are in an attached directory."""
+
+    def __init__(self, paths: Paths, volume: MirroredVolume, limit: int) -> None:
+        self._paths, self._volume, self._limit = paths, volume, limit
+        self._log = f"{paths.cache}/fetched.jsonl"
+        self._read_at: dict[str, float] = {}
+        self._fetched = 0
+
+    def fetch(self, files: list[tuple[str, str]]) -> None:
+        """Fetch objects that are about to be read and are not here, several at once; one that the
+        bucket lacks stays away. Raises Unreachable, TransferRefused."""
+        absent = [(digest, path) for digest, path in files if not disk.exists(path)]
+        self._note([digest for digest, _ in files])
+        if not absent:
+            return
+        fetched = [file for file, is_there in remotes.in_parallel(self._fetch, absent) if is_there]
+        self._fetched += sum(os.path.getsize(path) for _, path in fetched)
+        if self._fetched >= min(_CHECKED_AFTER, self._limit):
+            self._fetched = 0
+            self.shrink()
+
+    def _fetch(self, file: tuple[str, str]) -> bool:
+        try:
+            self._volume.fetch(os.path.relpath(file[1], self._paths.root))
+        except FileNotFoundError:
+            return False  # whoever reads it says what that means
+        return True
+
+    def _note(self, digests: list[str]) -> None:
+        """Note that objects are read now."""
+        now = time.time()
+        due = [d for d in digests if now - self._read_at.get(d, 0) > _NOTED_AGAIN]
+        self._read_at.update(dict.fromkeys(due, now))
+        if due:
+            lines = b"".join(orjson.dumps([digest, int(now)]) + b"\n" for digest in due)
+            try:
+                disk.append_line(self._log, lines)
+            except OSError:
+                return  # a full disk only loses the order in which files are dropped
+
+    def shrink(self) -> int:
+        """Drop segments beyond the bound, those read longest ago first; return how many bytes."""
+        files = list(self._segments())
+        excess = sum(size for _, _, size, _ in files) - self._limit
+        if excess <= 0:
+            return 0
+        read_at, freed = self._last_reads(), 0
+        files = [(d, p, size, max(read_at.get(d, 0), stamp)) for d, p, size, stamp in files]
+        resting = time.time() - _RESTING_SECONDS
+        for digest, path, size, last_read in sorted(files, key=lambda file: file[3]):
+            if freed >= excess or last_read > resting:
+                break
+            key = os.path.relpath(path, self._paths.root)
+            # What is not published yet is nowhere else.
+            if self._volume.bucket.exists(key):
+                disk.unlink(path)
+                freed += size
+                read_at.pop(digest, None)
+        lines = b"".join(orjson.dumps([d, int(t)]) + b"\n" for d, t in read_at.items())
+        disk.replace_whole(self._log, lines, sync=False)
+        return freed
+
+    def _segments(self) -> Iterator[tuple[str, str, int, float]]:
+        """Yield (digest, path, bytes, when it came) of the segments that are here."""
+        root = f"{self._paths.root}/segments"
+        for folder in hex_dirs(disk.listing(root)):
+            for name in disk.listing(f"{root}/{folder}"):
+                path = f"{root}/{folder}/{name}"
+                digest = parse_object(name)
+                if digest and name.endswith(OBJECTS["segments"]):
+                    status = os.stat(path)
+                    yield digest, path, status.st_size, status.st_ctime
+
+    def _last_reads(self) -> dict[str, float]:
+        reads: dict[str, float] = {}
+        try:
+            lines = disk.read(self._log).splitlines()
+        except FileNotFoundError:
+            return reads
+        for line in lines:
+            try:
+                digest, moment = orjson.loads(line)
+            except ValueError:
+                continue
+            reads[str(digest)] = float(moment)
+        return reads

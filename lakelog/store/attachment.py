@@ -1,0 +1,54 @@
+"""What makes the lake in a directory part of one that several machines share in a bucket.
+
+lakelog.json then names the bucket, and `requires` keeps away versions that know of none (F22.1).
+The package that talks to buckets stands above this one, and is loaded for such a lake alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from lakelog.store.paths import Paths
+
+
+class Attachment(Protocol):
+    """The side of a directory that is turned to a bucket."""
+
+    @property
+    def volume(self) -> Any:
+        """A Volume that publishes to the bucket, and reads from the directory."""
+
+    def fetch(self, files: list[tuple[str, str]]) -> None:
+        """Bring objects of the bucket here, by digest and path, which are about to be read."""
+
+    def refresh(self, store: Any) -> int:
+        """Bring here what other machines have published; return how many moves."""
+
+    def exchange(self, store: Any, settle: Callable[[], object]) -> tuple[int, int]:
+        """Publish what is pending, and bring here what other machines have published; return how
+        many moves came, and how many went."""
+
+    def require_shareable(self, op: str) -> None:
+        """Refuse a move that a bucket cannot have yet. Raises UnsupportedStore."""
+
+    def gone_writers(self, absent: Set[str], present: Set[str]) -> set[str]:
+        """Return those of the writers without files that were of this directory, in which others
+        are present: what other machines write to is not seen here."""
+
+
+class AttachmentOpener(Protocol):
+    """A module that gives the attachment of a directory."""
+
+    def open_attachment(self, paths: Paths, lake_id: str, body: dict[str, Any]) -> Attachment:
+        """Return it from the member of lakelog.json; no request is made. Raises DamagedLake."""
+
+
+class AttachmentRegistry:
+    """How lakelog.json says that a lake is attached, and what opens it then."""
+
+    MEMBER = "bucket"
+    """The member that names the bucket, and what such a lake requires of a reader."""
+    OPENERS: ClassVar[list[AttachmentOpener]] = []
+    """The module that opens attachments."""

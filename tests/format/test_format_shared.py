@@ -1,0 +1,114 @@
+"""What a bucket and the directories attached to it hold (FORMAT.md, 22)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore
+from lakelog.remotes import conditions
+from lakelog.remotes.directory import DirectoryRemote
+from lakelog.store import document
+from lakelog.store.bootstrap import load
+from tests.support.attached import SharedMachines, append, numbers
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[SharedMachines]:
+    """Two machines, each with an event that both have."""
+    machines = SharedMachines(tmp_path)
+    append(machines["a"], 1)
+    append(machines["b"], 2)
+    machines.exchange("a", "b")
+    yield machines
+    machines.close()
+
+
+def refs_of(root: Path) -> dict[str, bytes]:
+    """Return the moves and tags below a directory."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in (root / "refs").rglob("*.json")
+        if path.is_file()
+    }
+
+
+def test_both_configurations_keep_other_programs_away(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """F22.1: what lakelog.json of a bucket and of an attached directory says."""
+    bucket = document.decode((tmp_path / "bucket" / "lakelog.json").read_bytes())
+    attached = document.decode(Path(machines["a"].store.paths.config).read_bytes())
+    assert bucket["requires"] == attached["requires"] == ["bucket"]
+    assert bucket["lake"] == attached["lake"]
+    assert attached["bucket"].keys() == {"url", "proven", "cache"}
+    with pytest.raises(UnsupportedStore):
+        load(str(tmp_path / "bucket"))
+    with pytest.raises(FormatTooNew):
+        document.require_known(attached["requires"], "it")
+
+
+def test_names_are_taken_once_and_a_lost_answer_is_told_from_a_loss(tmp_path: Path) -> None:
+    """F22.2: what is asked of a store, and that one's own bytes are a success."""
+    from lakelog.remotes import remote as remotes
+
+    remote = DirectoryRemote(str(tmp_path))
+    conditions.require(remote)
+    assert remotes.put_new(remote, "refs/tags/v.json", b"mine")
+    assert remotes.put_new(remote, "refs/tags/v.json", b"mine")
+    assert not remotes.put_new(remote, "refs/tags/v.json", b"another's")
+
+
+def test_refs_of_a_directory_are_those_of_the_bucket(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """F22.3: the same moves and tags, byte by byte, once both have exchanged; F22.6: as files."""
+    machines["a"].tag("v1")
+    machines.exchange("a", "b")
+    bucket = refs_of(tmp_path / "bucket")
+    assert bucket == refs_of(tmp_path / "a") == refs_of(tmp_path / "b")
+    assert "refs/heads/main/000000000003.json" in bucket
+    assert not (tmp_path / "bucket" / "wal").exists()
+
+
+def test_a_directory_that_is_ahead_of_its_bucket_publishes_nothing(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """F22.4: it is not joined to an older copy."""
+    moves = tmp_path / "bucket" / "refs" / "heads" / "main"
+    newest = max(moves.glob("0*.json"))
+    newest.unlink()
+    append(machines["a"], 3)
+    with pytest.raises(TransferRefused):
+        machines["a"].exchange()
+    assert not newest.exists()
+
+
+def test_watermarks_of_others_stay(machines: SharedMachines, tmp_path: Path) -> None:
+    """F22.5: a machine omits those of its own writers, and knows them from own-writers."""
+    writer = machines["a"].writer().name
+    machines.reopened("a")
+    append(machines["b"], 3)
+    machines["b"].exchange()
+    assert writer in machines["b"].store.refs.head("main").move.wal
+    assert writer in (tmp_path / "a" / "cache" / "own-writers").read_text().split()
+    append(machines["a"], 4)
+    machines["a"].exchange()
+    append(machines["a"], 5)
+    machines["a"].exchange()
+    assert writer not in machines["a"].store.refs.head("main").move.wal
+    shutil.rmtree(tmp_path / "b" / "cache")
+    assert numbers(machines.reopened("b")) == [1, 2, 3]
+
+
+def test_the_first_published_of_equal_ids_stays(machines: SharedMachines) -> None:
+    """F22.7: of two events with an id one is published; versions are refused."""
+    machines["b"].append({"type": "T", "id": "x", "data": {"n": 8}})
+    machines["a"].append({"type": "T", "id": "x", "data": {"n": 7}})
+    machines.exchange("a", "b")
+    assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2, 7]
+    with pytest.raises(UnsupportedStore):
+        machines["a"].append({"type": "T", "subject": "s"}, expect={"s": 0})
