@@ -24,15 +24,11 @@ _SIZE = re.compile(r"(\d+)\s*([kMGT]?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-@verb("""
-    lakelog attach s3://bucket/lake /data/lake
-    lakelog attach s3://bucket/lake /data/lake --cache 50GB
-    lakelog attach file:///shared/lake /data/lake
-""")
+@verb()
 def attach(
     app: App,
     url: str = argument(),
-    directory: str | None = argument(required=False, type=click.Path()),
+    directory: str | None = argument(type=click.Path()),
     cache: str | None = option(
         "--cache SIZE", "Bytes of segments that stay in DIRECTORY, such as 50GB.", shown="10GB"
     ),
@@ -72,10 +68,7 @@ class ExchangeRound:
         return self.arrived + self.published
 
 
-@verb("""
-    lakelog exchange
-    lakelog exchange --every 1s
-""")
+@verb()
 def exchange(
     app: App,
     every: float | None = option(

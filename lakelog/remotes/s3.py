@@ -126,12 +126,28 @@ class S3Remote:
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names below a prefix, each once."""
-        previous = ""
-        for name, _ in self._listed(folder):
-            # In the order of keys, so those of one folder follow each other.
-            if name != previous:
-                yield name
-            previous = name
+        prefix, previous, offset = f"{folder}/" if folder else "", "", None
+        for _ in range(_CHUNKS_MAX):
+            with self._translating(folder):
+                page = next(
+                    iter(
+                        obstore.list(self._store, prefix or None, offset=offset, chunk_size=_LISTED)
+                    ),
+                    (),
+                )
+            for item in page:
+                # In the order of keys, so those of one folder follow each other.
+                name = item["path"].removeprefix(prefix).split("/")[0]
+                if name != previous:
+                    yield name
+                previous = name
+            if len(page) < _LISTED:
+                return
+            # What else is below the last name adds none: a branch may have a million moves.
+            last_key = page[-1]["path"]
+            is_folder = "/" in last_key.removeprefix(prefix)
+            offset = f"{prefix}{previous}/~" if is_folder else last_key
+        raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
 
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the names of objects below a prefix, with their lengths."""

@@ -1,4 +1,4 @@
-"""A directory that is attached to a lake in a bucket: what opens it, and its exchange (FORMAT.md, 22).
+"""A directory that is attached to a lake in a bucket: what opens it, and its exchange.
 
     lakelog.json   "bucket": {"url", "proven", "cache"}, "requires": ["bucket"]
     cache/own-writers   writers that had files in wal/ here, one a line
