@@ -118,8 +118,9 @@ ORDER = {
     "replay": "pace targets replay",
     "patterns": "masks mining",
     "folds": "upcasting saved_states fold aggregates",
-    "decisions": "estimate challengers records comparison",
     "outcomes": "features scoring drift evaluation fitting model sources training prediction",
+    "decisions": """intervals estimate offpolicy challengers records comparison calibration
+        decision_rows logged listing report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
         metrics api pages openapi alerting syslog app run""",
@@ -143,7 +144,7 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
         connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace stream search anomalies patterns forecast predict against replay top
+        tail trace stream search anomalies patterns forecast decisions predict against replay top
         subscriptions alerts query
         views export sync signatures train stats schema dedupe deploy remotes state_restore state
         machine omega oos events follow history rewind refs policy maintenance shared seal doctor

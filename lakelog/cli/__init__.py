@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "anomalies": ("anomalies", "find what was unusual, and unusual values of a series"),
         "forecast": ("forecast", "forecast a metric; say when a limit is reached"),
         "predict": ("predict", "predict outcomes by models trained on the lake"),
+        "decisions": ("decisions", "show what decisions teach; recommend options, tune settings"),
         "patterns": ("patterns", "list templates of messages; what is new or gone"),
         "stream": ("stream", "show the versioned events of a subject"),
         "tail": ("tail", "show the last events; -f follows live ones"),

@@ -1,7 +1,9 @@
-"""Recorded decisions put to a new version of the code, prompt or model: a challenger.
+"""Recorded decisions: what they teach, and what a new version would have decided.
 
-`compare` gives a challenger (`CommandChallenger`, `CallableChallenger`) the inputs that a
-`Question` selects, and returns a `DecisionComparison` of its answers with the recorded ones.
+A `DecisionHistory` lists the points at which is decided, and says how each option does, what a
+policy would have been worth, which option or setting is better; `recommendation_event` makes an
+event of that. `compare` gives a challenger (`CommandChallenger`, `CallableChallenger`) the inputs
+that a `Question` selects, and returns a `DecisionComparison` of its answers with the recorded ones.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
         compare,
         export_pairs,
     )
-    from lakelog.decisions.estimate import EFFECTIVE_MIN, Interval
+    from lakelog.decisions.estimate import EFFECTIVE_MIN
+    from lakelog.decisions.history import DecisionHistory, recommendation_event
+    from lakelog.decisions.intervals import Interval
     from lakelog.decisions.records import Recorded
 
 __all__ = [
@@ -28,11 +32,13 @@ __all__ = [
     "CommandChallenger",
     "ContextGain",
     "DecisionComparison",
+    "DecisionHistory",
     "Interval",
     "Question",
     "Recorded",
     "compare",
     "export_pairs",
+    "recommendation_event",
 ]
 
 __getattr__ = lazy_face(
@@ -40,7 +46,9 @@ __getattr__ = lazy_face(
     {
         "challengers": "CallableChallenger CommandChallenger",
         "comparison": "DecisionComparison ContextGain Question compare export_pairs",
-        "estimate": "EFFECTIVE_MIN Interval",
+        "estimate": "EFFECTIVE_MIN",
+        "history": "DecisionHistory recommendation_event",
+        "intervals": "Interval",
         "records": "Recorded",
     },
 )

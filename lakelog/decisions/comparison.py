@@ -13,14 +13,8 @@ import orjson
 import lakelog.export as exports
 from lakelog.decisions import records
 from lakelog.decisions.challengers import Challenger
-from lakelog.decisions.estimate import (
-    EFFECTIVE_MIN,
-    GainEstimate,
-    Interval,
-    RatedDecisions,
-    estimate,
-    share,
-)
+from lakelog.decisions.estimate import EFFECTIVE_MIN, GainEstimate, RatedDecisions, estimate
+from lakelog.decisions.intervals import Interval, share
 from lakelog.decisions.records import Recorded, RecordedAnswer
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -28,7 +22,7 @@ from lakelog.libraries import np, pa
 from lakelog.pinned import PinnedLake
 
 if TYPE_CHECKING:
-    from lakelog.decisions.estimate import Mask, Places
+    from lakelog.decisions.intervals import Mask, Places
 REWARD = "reward"
 INTERVAL = "95 %, cluster-robust by subject (Liang and Zeger 1986); of shares: Wilson (1927)"
 _PAIR_COLUMNS = tuple(

@@ -21,28 +21,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.decisions.intervals import Interval, student
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Numbers = npt.NDArray[np.float64]
-    Places = npt.NDArray[np.int64]
-    Mask = npt.NDArray[np.bool_]
+    from lakelog.decisions.intervals import Mask, Numbers, Places
 EFFECTIVE_MIN = 30
 """Effective samples below which nothing is said of the gain."""
 CELL_MIN = 5
 """Known outcomes below which a cell is left out."""
-_Z = 1.959964
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate, and the ends of its interval of 95 %."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -86,16 +73,6 @@ class GainEstimate:
         if self.gain.low > 0:
             return "win"
         return "loss" if self.gain.high < 0 else "undecided"
-
-
-def share(count: int, total: int) -> Interval:
-    """Return a share with Wilson's interval."""
-    if not total:
-        return Interval(math.nan, math.nan, math.nan)
-    mean, spread = count / total, _Z * _Z / total
-    centre = (mean + spread / 2) / (1 + spread)
-    reach = math.sqrt(spread * (mean * (1 - mean) + spread / 4)) / (1 + spread)
-    return Interval(mean, max(centre - reach, 0.0), min(centre + reach, 1.0))
 
 
 def estimate(sample: RatedDecisions) -> GainEstimate:
@@ -151,13 +128,5 @@ def _gain(sample: RatedDecisions, weights: Numbers, clusters: int, effective: fl
     residuals = residuals * np.where(matches < sizes, correction, 1.0)[cells]
     deviations = np.bincount(sample.clusters, residuals + outcomes - rewards - mean)
     variance = float((deviations**2).sum()) * clusters / (clusters - 1) / len(rewards) ** 2
-    reach = _student(min(clusters, effective) - 1) * math.sqrt(variance)
+    reach = student(min(clusters, effective) - 1) * math.sqrt(variance)
     return Interval(mean, mean - reach, mean + reach)
-
-
-def _student(freedom: float) -> float:
-    """The quantile of Student's t at 97.5 %, by its expansion around the normal one (Abramowitz and
-    Stegun, 26.7.5); below 1 in 1,000 off from 6 degrees on."""
-    third = (_Z**3 + _Z) / 4
-    fifth = (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96
-    return _Z + third / freedom + fifth / freedom**2

@@ -1,0 +1,131 @@
+"""The decisions of a state with their latest outcomes, as SQL.
+
+An outcome belongs to the decision with its `decision_id`; of several the one with the latest time
+counts, as in the view `decisions`, and of a decision that was written twice the latest. A decision
+without an id is one of its own, and its outcome is not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.errors import InvalidSetting
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments.sql import json_path, literal
+from lakelog.store.bootstrap import Store
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.query import session as sessions
+    from lakelog.query.relation import Relation
+else:
+    sessions = Lazy("lakelog.query.session")
+REWARD = """coalesce(reward, CASE
+    WHEN lower(outcome) IN ('true', 'success', 'succeeded', 'ok', 'accepted', 'won') THEN 1
+    WHEN lower(outcome) IN ('false', 'failure', 'failed', 'error', 'rejected', 'lost') THEN 0
+    ELSE TRY_CAST(outcome AS DOUBLE) END)"""
+"""What an outcome is worth unless somebody says so."""
+ANSWERS = frozenset(
+    """decision_id decision_point options chosen confidence reason alternatives outcome reward
+    propensity probability traceId spanId parentSpanId""".split()
+)
+"""Members of a decision that are no context: what was answered, and what has a place of its own."""
+MEMORY_BYTES = 300_000_000
+"""What the engine may take; it spills what is more."""
+_COLUMNS = ("subject", "source")
+
+
+@dataclass(frozen=True)
+class DecisionScope:
+    """Which decisions: those of a state, "" for the present one, of a point, in contexts, and for
+    which SQL conditions hold; and what an outcome is worth, in SQL over the columns of the view
+    `decisions`."""
+
+    ref: str = ""
+    point: str | None = None
+    context: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[str, ...] = ()
+    reward: str = REWARD
+
+
+class DecisionRows:
+    """Queries of the decisions of one state, in bounded memory."""
+
+    def __init__(self, lake: Lake, scope: DecisionScope) -> None:
+        """Raises UnknownRef, OSError."""
+        self.scope = scope
+        self.snapshot = lake.at(scope.ref or lake.settle().move.snapshot).id
+        self._session = sessions.Session(_bounded(lake.store), lake.branch_name)
+
+    def ask(self, query: str) -> Relation:
+        """Run SQL over `decided`. Raises QueryFailed."""
+        statement = f"WITH {decided(self.scope)}\n{query}"
+        return self._session.ask(statement, None, self.snapshot)
+
+
+def _bounded(store: Store) -> Store:
+    """The store with less memory for its engine, if the settings allow more."""
+    settings = store.settings
+    limit = min(settings.memory_bytes or MEMORY_BYTES, MEMORY_BYTES)
+    return Store(store.paths.root, store.lake_id, dataclasses.replace(settings, memory_bytes=limit))
+
+
+def decided(scope: DecisionScope) -> str:
+    """Return the common table expressions of which `decided` has a row for each decision: the
+    columns of the view `decisions`, `details`, `propensity`, `place` in the order of time, and
+    `worth`, NULL if it is not known."""
+    clauses = [f"(\n{condition}\n)" for condition in scope.conditions]
+    if scope.point is not None:
+        clauses.append(f"details ->> '$.decision_point' = {literal(scope.point)}")
+    clauses += [f"{member(name)} = {literal(value)}" for name, value in scope.context]
+    condition = "".join(f" AND {clause}" for clause in clauses)
+    return _DECIDED.format(condition=condition, reward=scope.reward)
+
+
+def member(name: str) -> str:
+    """Return the SQL of a member of a decision's context, as text: by its name or path, also within
+    `context`; or of its subject or source. Raises InvalidSetting for an empty name."""
+    if name in _COLUMNS:
+        return name
+    if not name or name in ANSWERS:
+        raise InvalidSetting(f"{name!r} is no member of a context: it is a part of the answer")
+    paths = dict.fromkeys((json_path([name]), json_path(name.split("."))))
+    extractions = [f"details ->> {path}, details -> '$.context' ->> {path}" for path in paths]
+    return f"coalesce({', '.join(extractions)})"
+
+
+_DECIDED = """events_of AS NOT MATERIALIZED (
+    SELECT *, coalesce(data -> '$.details', data) AS details,
+        epoch_us(time)::HUGEINT * 9223372036854775808
+            + coalesce(seq, 9223372036854775807) AS place
+    FROM events WHERE type IN ('decision', 'outcome')
+), latest AS (
+    SELECT details ->> '$.decision_id' AS decision_id,
+        max(place) FILTER (type = 'decision') AS place,
+        arg_max({{'outcome': details ->> '$.outcome', 'time': time,
+            'reward': TRY_CAST(details ->> '$.reward' AS DOUBLE)}}, place)
+            FILTER (type = 'outcome') AS came
+    FROM events_of WHERE details ->> '$.decision_id' IS NOT NULL GROUP BY 1
+), made AS NOT MATERIALIZED (
+    SELECT time, subject, source, details, place,
+        details ->> '$.decision_id' AS decision_id, details ->> '$.decision_point' AS point,
+        details ->> '$.options' AS options, details ->> '$.chosen' AS chosen,
+        details ->> '$.reason' AS reason, details ->> '$.traceId' AS trace_id,
+        TRY_CAST(details ->> '$.confidence' AS DOUBLE) AS confidence,
+        TRY_CAST(coalesce(details ->> '$.propensity', details ->> '$.probability') AS DOUBLE)
+            AS propensity
+    FROM events_of WHERE type = 'decision' AND details ->> '$.chosen' IS NOT NULL{condition}
+), joined AS NOT MATERIALIZED (
+    SELECT m.*, l.came.outcome AS outcome, l.came.reward AS reward, l.came.time AS outcome_time,
+        epoch(l.came.time) - epoch(m.time) AS seconds
+    FROM made m LEFT JOIN latest l ON l.decision_id = m.decision_id
+    WHERE l.place IS NULL OR l.place = m.place
+), rated AS NOT MATERIALIZED (
+    SELECT *, CASE WHEN outcome IS NOT NULL OR reward IS NOT NULL THEN (
+{reward}
+)::DOUBLE END AS value FROM joined
+), decided AS NOT MATERIALIZED (
+    SELECT * EXCLUDE (value), CASE WHEN isfinite(value) THEN value END AS worth FROM rated
+)"""

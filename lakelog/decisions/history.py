@@ -1,0 +1,256 @@
+"""What the recorded decisions of a lake teach: rates, calibration, estimates, recommendations."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lakelog.decisions import logged, recommendation, tuning
+from lakelog.decisions.decision_rows import REWARD, DecisionRows, DecisionScope, decided, member
+from lakelog.decisions.listing import DecisionPoint, decision_points
+from lakelog.decisions.logged import PointColumns, PointLog
+from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, evaluate
+from lakelog.decisions.recommendation import Recommendation
+from lakelog.decisions.report import PointReport, ends, notes, point_report
+from lakelog.decisions.tuning import SettingProposal
+from lakelog.libraries import np
+from lakelog.segments.sql import identifier
+
+if TYPE_CHECKING:
+    from lakelog.decisions.intervals import Places
+    from lakelog.lake import Lake
+RECOMMENDATION = "RECOMMENDATION"
+"""The type of the events that recommendations and proposals are recorded as."""
+UNIFORM, BEST, MAJORITY = "uniform", "best", "majority"
+_ASSUMED_PROPENSITIES = (
+    "Assumed: the recorded propensities are those that were used, and no decision changes the"
+    " outcome of another subject."
+)
+_ASSUMED_CONTEXT = (
+    "Assumed: in one context, what was chosen did not depend on anything else that matters for the"
+    " outcome, and no decision changes the outcome of another subject."
+)
+
+
+@dataclass(frozen=True)
+class PolicyEstimate:
+    """What a policy would have been worth at a point. `recorded` is the mean of what was."""
+
+    point: str
+    snapshot: str
+    policy: str
+    recorded: float | None
+    methods: tuple[PolicyValue, ...]
+    has_propensities: bool
+    members: tuple[str, ...]
+    notes: tuple[str, ...]
+    query: str
+
+    @property
+    def verdict(self) -> str:
+        """`win`, `loss`, `undecided` where the interval of the gain holds 0, or `not enough
+        overlap`; by the doubly robust estimate."""
+        gain = self.methods[-1].gain
+        if gain is None:
+            return recommendation.NO_OVERLAP
+        if gain.low > 0:
+            return "win"
+        return "loss" if gain.high < 0 else "undecided"
+
+    @property
+    def assumption(self) -> str:
+        """What has to be true for the estimate to be, in plain words."""
+        return _ASSUMED_PROPENSITIES if self.has_propensities else _ASSUMED_CONTEXT
+
+    def record(self) -> dict[str, Any]:
+        """The estimate as JSON has it."""
+        doubly = self.methods[-1]
+        return {
+            "point": self.point,
+            "snapshot": self.snapshot,
+            "policy": self.policy,
+            "verdict": self.verdict,
+            "decisions": doubly.decisions,
+            "left_out": doubly.left_out,
+            "effective": round(doubly.effective, 1),
+            "recorded": self.recorded,
+            "methods": [
+                {"method": value.method, **ends("value", value.value), **ends("gain", value.gain)}
+                for value in self.methods
+            ],
+            "propensities": self.has_propensities,
+            "context": list(self.members),
+            "assumption": self.assumption,
+            "notes": [*self.notes, *doubly.cautions],
+            "query": self.query,
+        }
+
+
+class DecisionHistory:
+    """The recorded decisions of a state of a lake; what is asked reads them in bounded memory."""
+
+    def __init__(
+        self, lake: Lake, ref: str = "", *, conditions: tuple[str, ...] = (), reward: str = REWARD
+    ) -> None:
+        """`ref` is a tag, branch, snapshot or time, "" for the present state; `conditions` are SQL
+        that holds for the decisions that count; `reward` says what an outcome is worth, in SQL over
+        the columns of the view `decisions`: by default its reward, or 1 and 0 for words like
+        `success` and `failure`."""
+        self._lake, self._scope = lake, DecisionScope(ref, None, (), conditions, reward)
+
+    def points(self, limit: int = 20) -> tuple[list[DecisionPoint], int]:
+        """Return the points with most decisions, and how many points there are.
+
+        Raises UnknownRef, QueryFailed."""
+        return decision_points(DecisionRows(self._lake, self._scope), limit)
+
+    def report(
+        self, point: str, context: Mapping[str, str] | None = None, members: tuple[str, ...] = ()
+    ) -> PointReport:
+        """Return what is known of a point, in a context, and by `members`: without them, by
+        up to three that say most of what was chosen or came of it.
+
+        Raises InvalidSetting if there are no such decisions, UnknownRef, QueryFailed."""
+        rows, log = self._read(point, context, members)
+        return point_report(log, point, rows.snapshot, _evidence(rows, log.members))
+
+    def recommend(
+        self, point: str, context: Mapping[str, str] | None = None, members: tuple[str, ...] = ()
+    ) -> Recommendation:
+        """Return which option to choose in a context, adjusted for `members`, or that there
+        is not enough evidence. Raises as `report` does."""
+        rows, log = self._read(point, context, members)
+        empty = Recommendation(
+            *(
+                point,
+                rows.snapshot,
+                _newest(log),
+                dict(rows.scope.context),
+                "",
+                "",
+                None,
+                None,
+                "",
+                None,
+            ),
+            *((), None, log.members, tuple(notes(log)), _evidence(rows, log.members)),
+        )
+        return recommendation.recommendation(log, empty)
+
+    def estimate(
+        self,
+        point: str,
+        policy: str,
+        context: Mapping[str, str] | None = None,
+        members: tuple[str, ...] = (),
+    ) -> PolicyEstimate:
+        """Return what a policy would have been worth. It is an option that is always chosen,
+        `majority`, `uniform` (each option with the same chance), `best` (the best one of each
+        context, learnt from other subjects), or SQL for an option, over `context` (JSON),
+        `options`, `subject`, `source` and `time`. Raises as `report` does."""
+        rows, log = self._read(point, context, members)
+        targets: Places | None
+        sentences = notes(log)
+        if policy in log.option_names:
+            targets = np.full(len(log), log.option_names.index(policy))
+        elif policy == MAJORITY:
+            targets = np.full(len(log), int(np.bincount(log.options).argmax()))
+        elif policy in (UNIFORM, BEST):
+            targets = None
+        else:
+            rows, log = self._read(point, context, log.members, policy=policy)
+            assert log.targets is not None
+            targets = log.targets
+        choices = log.choices()
+        if policy == BEST and policy not in log.option_names:
+            targets = best_options(choices)
+        elif targets is not None:
+            targets = targets[log.rated]
+            unknown = int((targets < 0).sum())
+            if unknown:
+                sentences.append(
+                    f"{unknown:,} decisions are left out: their option was never chosen"
+                )
+                choices, targets = choices.among(targets >= 0), targets[targets >= 0]
+        values = evaluate(choices, targets)
+        return PolicyEstimate(
+            *(point, rows.snapshot, policy),
+            float(choices.rewards.mean()) if len(choices) else None,
+            tuple(values[method] for method in METHODS),
+            choices.propensities is not None,
+            log.members,
+            tuple(sentences),
+            _evidence(rows, log.members),
+        )
+
+    def tune(
+        self,
+        point: str,
+        setting: str,
+        context: Mapping[str, str] | None = None,
+        members: tuple[str, ...] = (),
+    ) -> SettingProposal:
+        """Return a better value for a numeric setting, a member of the decisions or `chosen`, or
+        that there is not enough evidence. Raises as `report` does."""
+        rows, log = self._read(point, context, members, setting=setting)
+        column = "chosen" if setting == "chosen" else member(setting)
+        empty = SettingProposal(
+            *(point, rows.snapshot, _newest(log), setting, "", "", None, None, None, ()),
+            *(log.members, tuple(notes(log)), _evidence(rows, log.members, column)),
+        )
+        return tuning.proposal(log, empty)
+
+    def _read(
+        self,
+        point: str,
+        context: Mapping[str, str] | None,
+        members: tuple[str, ...],
+        setting: str | None = None,
+        policy: str | None = None,
+    ) -> tuple[DecisionRows, PointLog]:
+        scope = replace(self._scope, point=point, context=tuple((context or {}).items()))
+        rows = DecisionRows(self._lake, scope)
+        # A setting is no context of itself.
+        members = members or tuple(n for n in logged.choose_members(rows) if n != setting)
+        return rows, logged.read(rows, PointColumns(members, setting, policy))
+
+
+def _newest(log: PointLog) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(int(log.times.max()) / 1e6, datetime.UTC)
+
+
+def _evidence(rows: DecisionRows, members: tuple[str, ...], column: str = "chosen") -> str:
+    """SQL that shows the decisions behind a finding, by context and option."""
+    names = {name: member(name) for name in members}
+    select = "".join(f"{value} AS {identifier(name)}, " for name, value in names.items())
+    return (
+        f"WITH {decided(rows.scope)}\nSELECT {select}{column} AS option, count(*) AS decisions,"
+        " count(worth) AS rated, avg(worth) AS reward FROM decided GROUP BY ALL ORDER BY ALL"
+    )
+
+
+def recommendation_event(finding: Recommendation | SettingProposal) -> dict[str, Any]:
+    """Return a finding as an event of type RECOMMENDATION. It is stored once, however often it
+    is found in the same decisions."""
+    record = finding.record()
+    about = record.get("context") or record.get("setting") or {}
+    name = (
+        f"{finding.point} {about} {finding.verdict} {record.get('option')} {record.get('proposed')}"
+    )
+    name += f" {finding.as_of.isoformat()}"
+    if isinstance(finding, Recommendation):
+        message = f"{finding.point}: {finding.option or finding.verdict}, {finding.reason}"
+    else:
+        proposed = finding.verdict if finding.proposed is None else f"{finding.proposed:g}"
+        message = f"{finding.point}: {finding.setting} {proposed}, {finding.reason}"
+    return {
+        "type": RECOMMENDATION,
+        "source": "lakelog decisions",
+        "id": hashlib.blake2b(name.encode(), digest_size=12).hexdigest(),
+        "time": finding.as_of,
+        "message": message,
+        "data": {**record, "as_of": finding.as_of.isoformat()},
+    }

@@ -1,0 +1,250 @@
+"""One decision point: how often each option wins, in all and by context, whether confidences are
+right, what better choices would have brought, and which options are worth another try."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakelog.decisions.calibration import (
+    BIN_COUNT,
+    ConfidenceCalibration,
+    ConfidenceSums,
+    calibration,
+)
+from lakelog.decisions.intervals import Interval, share, skewed
+from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
+from lakelog.libraries import np
+
+if TYPE_CHECKING:
+    from lakelog.decisions.intervals import Mask, Places
+    from lakelog.decisions.logged import PointLog
+_EXPLORE_MAX = 20
+
+
+@dataclass(frozen=True)
+class OptionRate:
+    """How an option does: `won` is the share of outcomes above 0, `reward` their mean; None where
+    no outcome is known. `context` is empty for all contexts together."""
+
+    context: dict[str, str]
+    option: str
+    decisions: int
+    rated: int
+    won: Interval | None
+    reward: Interval | None
+
+    def record(self) -> dict[str, Any]:
+        """The rates as JSON has them."""
+        return {
+            "context": self.context,
+            "option": self.option,
+            "decisions": self.decisions,
+            "rated": self.rated,
+            **ends("won", self.won),
+            **ends("reward", self.reward),
+        }
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """An option that may be better than the best one known: its mean reward, which may be as high
+    as `high`, that of the best one, and the share of decisions that are made in this context."""
+
+    rate: OptionRate
+    best: str
+    best_reward: float
+    high: float
+    share: float
+
+    @property
+    def hope(self) -> float:
+        """What it would bring per decision of the point, at the most."""
+        return (self.high - self.best_reward) * self.share
+
+    def record(self) -> dict[str, Any]:
+        """The option as JSON has it."""
+        return {
+            "context": self.rate.context,
+            "option": self.rate.option,
+            "rated": self.rate.rated,
+            "reward": self.rate.reward and self.rate.reward.mean,
+            "reward_high": self.high,
+            "best": self.best,
+            "best_reward": self.best_reward,
+            "share": self.share,
+            "hope": self.hope,
+        }
+
+
+def ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """An interval as three members of JSON."""
+    figures = (interval.mean, interval.low, interval.high) if interval else (None,) * 3
+    return dict(zip((name, f"{name}_low", f"{name}_high"), figures, strict=True))
+
+
+@dataclass(frozen=True)
+class PointReport:
+    """What is known of a decision point. `regret` is what the best option of each context, learnt
+    from other subjects, would have brought more than what was chosen."""
+
+    point: str
+    snapshot: str
+    members: tuple[str, ...]
+    decisions: int
+    rated: int
+    options: tuple[OptionRate, ...]
+    contexts: tuple[OptionRate, ...]
+    calibration: ConfidenceCalibration | None
+    regret: PolicyValue
+    exploration: tuple[Exploration, ...]
+    notes: tuple[str, ...]
+    query: str
+
+    def record(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        return {
+            "point": self.point,
+            "snapshot": self.snapshot,
+            "decisions": self.decisions,
+            "rated": self.rated,
+            "context": list(self.members),
+            "options": [rate.record() for rate in self.options],
+            "contexts": [rate.record() for rate in self.contexts],
+            "calibration": self.calibration and self.calibration.record(),
+            **ends("regret", self.regret.gain),
+            "explore": [option.record() for option in self.exploration],
+            "notes": list(self.notes),
+            "query": self.query,
+        }
+
+
+def point_report(log: PointLog, point: str, snapshot: str, query: str) -> PointReport:
+    """Return what is known of a decision point from its decisions."""
+    count = len(log.option_names)
+    options = [
+        _rate(log, option, rows, {}) for option, rows in enumerate(_groups(log.options, count))
+    ]
+    cells = _groups(log.contexts * count + log.options, count * len(log.context_values))
+    contexts = [
+        _rate(log, cell % count, rows, log.context(cell // count))
+        for cell, rows in enumerate(cells)
+        if log.members
+    ]
+    choices = log.choices()
+    regret = evaluate(choices, best_options(choices))[DR]
+    return PointReport(
+        point,
+        snapshot,
+        log.members,
+        len(log),
+        len(choices),
+        tuple(sorted(options, key=lambda rate: -rate.decisions)),
+        tuple(rate for rate in contexts if rate.decisions),
+        _calibration(log),
+        regret,
+        tuple(_exploration(log, contexts or options)),
+        tuple(notes(log)),
+        query,
+    )
+
+
+def notes(log: PointLog) -> list[str]:
+    """Return sentences on what to beware of."""
+    sentences = []
+    if log.left_out:
+        sentences.append(f"{log.left_out:,} older decisions are left out")
+    unsound = int((~np.isnan(log.confidences)).sum() - _is_share(log).sum())
+    if unsound:
+        sentences.append(f"{unsound:,} confidences are not from 0 to 1, and left out")
+    rated = log.rated
+    missing = 1 - rated.mean()
+    if missing == 1:
+        sentences.append(
+            "no outcome says what it is worth: --reward \"(outcome = '...')::INT\" does"
+        )
+    elif missing > 0:
+        shares = np.bincount(log.options, rated) / np.maximum(np.bincount(log.options), 1)
+        sizes = np.bincount(log.options)
+        off = np.abs(shares - rated.mean()) > 4 * np.sqrt(missing * (1 - missing) / sizes)
+        if off.any():
+            name = log.option_names[int(np.argmax(np.abs(shares - rated.mean()) * off))]
+            rate = shares[log.option_names.index(name)]
+            sentences.append(
+                f"outcomes are known of {rate:.0%} of {name!r}, {rated.mean():.0%} of all: if that"
+                " depends on the outcome, figures mislead"
+            )
+    propensities = log.propensities[rated]
+    if not log.has_propensities and (~np.isnan(propensities)).any():
+        sentences.append("some propensities are missing or not from 0 to 1: none is used")
+    return sentences
+
+
+def _groups(numbers: Places, count: int) -> list[Places]:
+    """The places of each number from 0 on."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.searchsorted(numbers[order], np.arange(1, count)))
+
+
+def _rate(log: PointLog, option: int, rows: Places, context: dict[str, str]) -> OptionRate:
+    decisions, name = len(rows), log.option_names[option]
+    rows = rows[log.rated[rows]]
+    rewards, clusters = log.rewards[rows], log.clusters[rows]
+    if not len(rewards):
+        return OptionRate(context, name, decisions, 0, None, None)
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    # Decisions of one subject say less than as many of several.
+    wins = (rewards > 0).astype(float)
+    errors = wins - wins.mean()
+    square = float((errors**2).sum())
+    factor = max(float((np.bincount(clusters, errors) ** 2).sum()) / square, 1.0) if square else 1.0
+    won = share(float(wins.sum()) / factor, len(wins) / factor)
+    mean = float(rewards.mean())
+    deviations = np.bincount(clusters, rewards - mean) / len(rewards)
+    reward = skewed(mean, deviations, len(deviations) - 1) if len(deviations) > 1 else None
+    return OptionRate(context, name, decisions, len(rewards), won, reward)
+
+
+def _is_share(log: PointLog) -> Mask:
+    inside: Mask = (log.confidences >= 0) & (log.confidences <= 1)
+    return inside
+
+
+def _calibration(log: PointLog) -> ConfidenceCalibration | None:
+    usable = log.rated & _is_share(log)
+    confidences, wins = log.confidences[usable], (log.rewards[usable] > 0).astype(float)
+    bins = np.minimum((confidences * BIN_COUNT).astype(np.int64), BIN_COUNT - 1)
+    sums = [
+        np.bincount(bins, weights, BIN_COUNT)
+        for weights in (np.ones(len(wins)), wins, confidences, (confidences - wins) ** 2)
+    ]
+    return calibration(
+        ConfidenceSums(number, int(count), int(won), float(confidence), float(square))
+        for number, (count, won, confidence, square) in enumerate(zip(*sums, strict=True))
+    )
+
+
+def _exploration(log: PointLog, rates: list[OptionRate]) -> list[Exploration]:
+    """Options that may be better than the best one of their context, the greatest hope first."""
+    rewards = log.rewards[log.rated]
+    if not len(rewards):
+        return []
+    highest, candidates = float(rewards.max()), list[Exploration]()
+    by_context: dict[tuple[str, ...], list[OptionRate]] = {}
+    for rate in rates:
+        by_context.setdefault(tuple(rate.context.values()), []).append(rate)
+    for cells in by_context.values():
+        tried = [rate for rate in cells if rate.reward]
+        if not tried:
+            continue
+        best = max(tried, key=lambda rate: rate.reward.mean if rate.reward else -math.inf)
+        assert best.reward
+        size = sum(rate.decisions for rate in cells)
+        for rate in cells:
+            high = min(rate.reward.high, highest) if rate.reward else highest
+            if rate is not best and high > best.reward.mean:
+                candidates.append(
+                    Exploration(rate, best.option, best.reward.mean, high, size / len(log))
+                )
+    return sorted(candidates, key=lambda option: -option.hope)[:_EXPLORE_MAX]
