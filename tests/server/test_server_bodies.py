@@ -21,6 +21,8 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog.server.arrivals import RequestRefused
+from lakelog.server.bodies import decompressed
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -167,3 +169,32 @@ def test_lines_of_a_large_body_have_their_numbers(server: HttpLake) -> None:
     reply = server.ask("/ingest/slices", body, timeout=60)
     assert (reply.status, reply.json["accepted"], reply.json["rejected"]) == (200, 18_000, 1)
     assert reply.json["errors"][0]["line"] == 9_001
+
+
+RAW = zlib.compressobj(wbits=-15)
+TEXT = b"some text of a body\n" * 50
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        *((name, encode(TEXT)) for name, encode in ENCODERS.items()),
+        ("deflate", RAW.compress(TEXT) + RAW.flush()),
+        ("x-gzip", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
+        ("zstd", zstandard.compress(TEXT[:100]) + zstandard.compress(TEXT[100:])),
+    ],
+)
+def test_every_stream_of_an_encoding_is_read(encoding: str, body: bytes) -> None:
+    assert decompressed(body, encoding, len(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_a_stream_is_refused_that_is_cut_too_long_or_followed(encoding: str) -> None:
+    body = ENCODERS[encoding](TEXT)
+    for odd in (body[:-3], body + b"behind", b"{}"):
+        with pytest.raises(RequestRefused) as refused:
+            decompressed(odd, encoding, 1 << 20)
+        assert refused.value.status == 400
+    with pytest.raises(RequestRefused) as refused:
+        decompressed(body, encoding, len(TEXT) - 1)
+    assert refused.value.status == 413
