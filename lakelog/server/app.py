@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
-from lakelog.server import openapi, pages
+from lakelog.server import loki_tail, openapi, pages
 from lakelog.server.alerting import AlertThread
 from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
@@ -19,8 +19,6 @@ from lakelog.server.ingest_endpoint import LATER, SECURITY, IngestEndpoint, Path
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
 from lakelog.server.logql.endpoint import LokiQueries
-from lakelog.server.loki_tail import PATH as LOKI_TAIL
-from lakelog.server.loki_tail import LokiTail
 from lakelog.server.mcp.endpoint import McpEndpoint
 from lakelog.server.metrics import ServerMetrics
 from lakelog.server.protocols.collectd import CollectdWrite
@@ -103,8 +101,8 @@ class LakeServer:
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
-        loki_tail = LokiTail(self.tails, self.gate, self.metrics.count)
-        routes.append(routing.WebSocketRoute(LOKI_TAIL, loki_tail))
+        tail = TailEndpoint(self.tails, self.gate, self.metrics.count, loki_tail.WORDING)
+        routes.append(routing.WebSocketRoute(loki_tail.PATH, tail))
         routes.append(routing.Route("/mcp", self.agents))
         routes += [
             self._route(route.path, route.handler, route.scope, route.methods)

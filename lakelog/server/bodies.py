@@ -99,6 +99,12 @@ class _Zstd:
         return b"".join(chunks)
 
 
+async def departure(receive: Receive) -> None:
+    """Return once the client has gone; what it sends is nothing to us."""
+    while not (await receive())["type"].endswith(".disconnect"):
+        pass
+
+
 async def read_body(request: Request, limits: ServerLimits) -> bytes:
     """Return the body of a request as text. Raises RequestRefused."""
     return await body_of(request.headers, request.receive, limits)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import AsgiDict, Receive, Send
+from lakelog.server.bodies import AsgiDict, Receive, Send, departure
 from lakelog.server.conditions import condition_of
 from lakelog.server.gate import Gate
-from lakelog.server.tail_chunks import RETRY_MS
+from lakelog.server.tail_chunks import RETRY_MS, TailChunk
 from lakelog.server.tail_hub import TailClient, TailHub
 from lakelog.server.tokens import TokenScope
 
@@ -39,11 +40,53 @@ _INTERNAL_ERROR = 1011
 _STOP_SECONDS = 1.0
 
 
-class TailEndpoint:
-    """An application of ASGI that a route can have, for either way."""
+@dataclass(frozen=True)
+class TailQuery:
+    """What a client follows, from which position on, and how a chunk is one message of a
+    WebSocket: an empty one is not sent."""
 
-    def __init__(self, hub: TailHub, gate: Gate, count: Callable[[str, int], None]) -> None:
-        self._hub, self._gate, self._count = hub, gate, count
+    condition: str | None
+    position: str
+    message: Callable[[TailChunk], str]
+
+
+@dataclass(frozen=True)
+class TailWording:
+    """How clients ask: the query of their headers and parameters, which raises RequestRefused, and
+    the response to a request that is refused."""
+
+    query: Callable[[Mapping[str, str], Mapping[str, str]], TailQuery]
+    refusal: Callable[[RequestRefused], Any]
+
+
+def _query(headers: Mapping[str, str], parameters: Mapping[str, str]) -> TailQuery:
+    position = headers.get("last-event-id") or parameters.get("after") or "end"
+    try:
+        condition = condition_of(parameters.get("where", ""), parameters.get("q", ""))
+    except QueryFailed as error:
+        raise RequestRefused(400, str(error)) from None
+    return TailQuery(condition, position, lambda chunk: chunk.message)
+
+
+def _refusal(error: RequestRefused) -> Any:
+    return responses.JSONResponse({"error": error.reason}, error.status, error.headers)
+
+
+OWN_WORDING = TailWording(_query, _refusal)
+"""That of /tail and /ws."""
+
+
+class TailEndpoint:
+    """An application of ASGI that a route can have, as a stream or as a WebSocket."""
+
+    def __init__(
+        self,
+        hub: TailHub,
+        gate: Gate,
+        count: Callable[[str, int], None],
+        wording: TailWording = OWN_WORDING,
+    ) -> None:
+        self._hub, self._gate, self._count, self._wording = hub, gate, count, wording
 
     async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
         """Answer one client until it leaves, or the server stops."""
@@ -52,33 +95,33 @@ class TailEndpoint:
         if is_socket:
             await receive()  # that it wants to connect
         try:
-            client = await self._client(scope)
+            query, client = await self._client(scope)
         except RequestRefused as error:
             self._count(method, error.status)
-            content = {"error": error.reason}
-            await responses.JSONResponse(content, error.status, error.headers)(scope, receive, send)
+            await self._wording.refusal(error)(scope, receive, send)
             return
         self._count(method, 101 if is_socket else 200)
-        departure = asyncio.ensure_future(_departure(receive))
-        departure.add_done_callback(lambda _: client.leave())
+        leaving = asyncio.ensure_future(departure(receive))
+        leaving.add_done_callback(lambda _: client.leave())
         try:
-            await (_as_messages if is_socket else _as_stream)(client, send)
-            if is_socket:  # the server says itself that it stops, and would wait for our word of it
-                await asyncio.wait([departure], timeout=_STOP_SECONDS)
+            if is_socket:
+                await _send_messages(client, query, send)
+                # The server says itself that it stops, and would wait for our word of it.
+                await asyncio.wait([leaving], timeout=_STOP_SECONDS)
+            else:
+                await _send_stream(client, send)
         finally:
-            departure.cancel()
+            leaving.cancel()
             client.leave()
 
-    async def _client(self, scope: AsgiDict) -> TailClient:
+    async def _client(self, scope: AsgiDict) -> tuple[TailQuery, TailClient]:
         """Let a client in. Raises RequestRefused."""
         headers = datastructures.Headers(scope=scope)
         scheme = str(scope["scheme"])
         self._gate.admit(headers, _SCHEMES.get(scheme, scheme)).require(TokenScope.READ)
-        query = datastructures.QueryParams(scope["query_string"])
-        after = headers.get("last-event-id") or query.get("after") or "end"
+        query = self._wording.query(headers, datastructures.QueryParams(scope["query_string"]))
         try:
-            condition = condition_of(query.get("where", ""), query.get("q", ""))
-            return await self._hub.client(condition, after)
+            return query, await self._hub.client(query.condition, query.position)
         except (QueryFailed, InvalidSetting) as error:
             raise RequestRefused(400, str(error)) from None
         except (LakelogError, OSError) as error:
@@ -86,7 +129,7 @@ class TailEndpoint:
             raise RequestRefused(503, str(error), {"Retry-After": "5"}) from None
 
 
-async def _as_stream(client: TailClient, send: Send) -> None:
+async def _send_stream(client: TailClient, send: Send) -> None:
     """Send server-sent events."""
     await send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
     await send(_body(b"retry: %d\n\n" % RETRY_MS))
@@ -96,21 +139,16 @@ async def _as_stream(client: TailClient, send: Send) -> None:
     await send(_body(b"", is_last=True))
 
 
-async def _as_messages(client: TailClient, send: Send) -> None:
+async def _send_messages(client: TailClient, query: TailQuery, send: Send) -> None:
     """Send messages of a WebSocket."""
     await send({"type": "websocket.accept"})
     async with aclosing(client.chunks()) as chunks:
         async for chunk in chunks:
-            await send({"type": "websocket.send", "text": chunk.message})
+            if message := query.message(chunk):
+                await send({"type": "websocket.send", "text": message})
     if client.has_failed:
         await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 
 def _body(content: bytes, *, is_last: bool = False) -> AsgiDict:
     return {"type": "http.response.body", "body": content, "more_body": not is_last}
-
-
-async def _departure(receive: Receive) -> None:
-    """Return once the client has gone; what it sends is nothing to us."""
-    while not (await receive())["type"].endswith(".disconnect"):
-        pass

@@ -42,7 +42,7 @@ from lakelog.server.api import (
 )
 from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import read_body
+from lakelog.server.bodies import departure, read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer
@@ -198,26 +198,21 @@ async def _while_connected(
     request: Request, question: DashboardQuestion, work: asyncio.Future[Answer]
 ) -> Answer:
     """Wait for an answer; stop the question if its client goes away, or it takes too long."""
-    departure = asyncio.ensure_future(_departure(request))
+    leaving = asyncio.ensure_future(departure(request.receive))
     try:
-        both: set[asyncio.Future[Any]] = {work, departure}
+        both: set[asyncio.Future[Any]] = {work, leaving}
         await asyncio.wait(both, timeout=SECONDS, return_when="FIRST_COMPLETED")
-        is_late = not work.done() and not departure.done()
+        is_late = not work.done() and not leaving.done()
         while not work.done():
             question.cancel()
             await asyncio.wait({work}, timeout=_AGAIN)
     finally:
-        departure.cancel()
+        leaving.cancel()
     if is_late:
         return Answer(
             400, {"error": f"it took more than {SECONDS} s: choose a shorter range of time"}
         )
     return work.result()
-
-
-async def _departure(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _answered(answerer: Answerer, question: DashboardQuestion) -> Answer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from lakelog.server.bodies import read_body
+from lakelog.server.bodies import departure, read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer
@@ -105,7 +105,7 @@ class StreamedAnswer:
     ) -> None:
         """Send it, until the client leaves."""
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(departure(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -138,7 +138,7 @@ def refused(error: QueryRefused) -> Answer:
 async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
     """Wait for work; cancel it and raise ClientLeft if the client goes away meanwhile."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request.receive))
+    leaving = asyncio.ensure_future(departure(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -148,11 +148,6 @@ async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
         leaving.cancel()
         working.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(receive: Callable[[], Awaitable[AsgiMessage]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def query_of(body: bytes, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
