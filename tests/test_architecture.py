@@ -116,7 +116,7 @@ ORDER = {
     "trace": "tree links listing",
     "streams": "reading appending",
     "replay": "pace targets replay",
-    "patterns": "masks mining",
+    "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
     "outcomes": "features scoring drift evaluation fitting model sources training prediction",
     "decisions": """intervals estimate offpolicy challengers records comparison calibration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -245,6 +246,9 @@ def _new_patterns(
     table = views.patterns(state)
     for row in table.to_pylist():
         start_us = to_micros(row["first_seen"])
+        # Findings and predictions have messages, too.
+        if str(row["source"]).startswith("lakelog "):
+            continue
         if start_us < since_us or start_us >= spans.end_us or row["count"] < _PATTERN_COUNT:
             continue
         condition = (
@@ -316,7 +320,13 @@ def finding_events(of_incidents: Iterable[Incident]) -> list[dict[str, Any]]:
                 "time": row.pop("time"),
                 "level": "WARN",
                 "message": message,
-                "data": {**row, "until": row["until"].isoformat()},
+                "data": {
+                    **row,
+                    "until": row["until"].isoformat(),
+                    # That chance alone would have stayed closer to what was expected.
+                    "confidence": math.erf(abs(row["deviations"]) / math.sqrt(2)),
+                    "pattern_type": "anomaly",
+                },
             }
         )
     return events

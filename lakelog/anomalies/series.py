@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lakelog.pinned import PinnedLake
 
     Values = npt.NDArray[np.float64]
-IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND type NOT IN ('ANOMALY', 'PREDICTION')"
-"""Findings and predictions that were recorded are no series themselves."""
+IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
+"""What analyses recorded, such as findings and predictions, is no series itself."""
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""
 EVENTS_MIN = 30

@@ -29,11 +29,13 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words, open_output
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
-from lakelog.errors import InvalidSetting
+from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.render.formats import of_records
 
 if TYPE_CHECKING:
     import altair as alt
+
+    from lakelog.lake import Lake
 _FINDINGS, _PANELS = 8, 6
 _SHAPE = 24
 _DAY_US = 86_400_000_000
@@ -50,6 +52,7 @@ def anomalies(
     ref: str | None = state_option("Those of a tag, branch, snapshot or time."),
     explain: bool = flag("--explain", "Show the query for the events of each finding."),
     record: bool = flag("--record", "Append each finding once, as an event of type ANOMALY."),
+    tag: bool = flag("--tag", "Tag the state before each incident: before-YYYYMMDD-HHMM."),
     plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
@@ -60,23 +63,42 @@ def anomalies(
     time are one incident, and its first one may be the cause.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if since or until or ref or explain or record or plot:
+        if since or until or ref or explain or record or tag or plot:
             raise click.UsageError(f"options of {invoked} come after it")
         return
     if record and ref:
         raise click.UsageError("--record and --at do not go together")
+    if tag and ref:
+        raise click.UsageError("--tag and --at do not go together")
     with app.open() as lake:
         incident_list = incidents(
             lake.at(ref) if ref else lake, since=since, until=until, every=every
         )
         if record:
             lake.append(finding_events(incident_list))
+        if tag:
+            _tag(app, lake, incident_list)
     emit_plot(plot, lambda: _chart(incident_list))
     emit_words(
         of_records(finding_records(incident_list)),
         target,
         lambda: "".join(_lines(incident_list, explain)),
     )
+
+
+def _tag(app: App, lake: Lake, incident_list: list[Incident]) -> None:
+    """Tag the state that there was before each incident, where there was one."""
+    for incident in incident_list:
+        begin = datetime.datetime.fromtimestamp(incident.start_us / 1e6, datetime.UTC)
+        name = f"before-{begin:%Y%m%d-%H%M}"
+        try:
+            lake.tag(name, begin.isoformat(), _described(incident.findings[0]))
+        except UnknownRef:
+            app.say(f"no state before {begin:%Y-%m-%d %H:%M}: the lake is younger")
+        except AlreadyExists:
+            continue
+        else:
+            app.say(f"tagged {name}")
 
 
 def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:

@@ -10,17 +10,20 @@ import click
 
 from lakelog import pictures, views
 from lakelog.cli.app import App, complete_ref, state_option, verb_group
-from lakelog.cli.options import argument, option
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit, emit_plot, emit_words
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import UnknownRef
+from lakelog.patterns import pattern_events, statistics_event
 from lakelog.query.relation import Relation
 
 if TYPE_CHECKING:
     import altair as alt
+
+    from lakelog.lake import Lake
 _EXAMPLES = 5
 _WIDE = 110
 _AT = state_option("Those of a tag, branch, snapshot or time.")
@@ -44,6 +47,7 @@ def patterns(
     ),
     ref: str | None = _AT,
     count: int = option("-n N", "At most N.", type=click.IntRange(min=1), shown=_TAKE),
+    record: bool = flag("--record", "Append each once, as an event of type PATTERN_DETECTED."),
     plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
@@ -53,11 +57,13 @@ def patterns(
     event_patterns have all of them in SQL.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if any((source, type_, since, until, new, absent_since, ref, plot)):
+        if any((source, type_, since, until, new, absent_since, ref, record, plot)):
             raise click.UsageError(f"options of {invoked} come after it")
         return
     if new and absent_since:
         raise click.UsageError("--new and --gone do not go together")
+    if record and any((since, until, absent_since, ref)):
+        raise click.UsageError("--record is for the present state: without times, --gone and --at")
     with app.open() as lake:
         answer = views.patterns(
             lake.at(ref) if ref else lake,
@@ -68,6 +74,8 @@ def patterns(
             new=lake.at(new) if new else None,
             absent_since=lake.at(absent_since) if absent_since else None,
         )
+        if record:
+            _record(lake, answer.to_pylist())
         listed_rows = answer.slice(0, count)
         result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
         emit_plot(plot, lambda: _chart(listed_rows.to_pylist(), answer.num_rows))
@@ -118,6 +126,17 @@ def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
         yield paint(
             f"{len(rows):,} of {total:,} templates; -n {total} shows all\n", sys.stdout, dim=True
         )
+
+
+def _record(lake: Lake, rows: list[dict[str, Any]]) -> None:
+    """Append templates that are not recorded yet, and what the older event store says of them."""
+    ((total, recent),) = lake.sql(
+        "SELECT count(*), count(*) FILTER (time > (SELECT max(time) FROM events)"
+        " - INTERVAL 1 HOUR) FROM events WHERE NOT starts_with(coalesce(source, ''), 'lakelog ')"
+    ).fetchall()
+    stats = lake.stats()
+    statistics = statistics_event(rows, total, recent, stats.bytes + stats.wal_bytes)
+    lake.append([*pattern_events(rows), *([statistics] if statistics else [])])
 
 
 def _chart(rows: list[dict[str, Any]], total: int) -> alt.Chart:

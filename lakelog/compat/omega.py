@@ -34,7 +34,7 @@ TABLES = ("events", "patterns", "system_stats")
 PROCESSED, PATTERN, STATS = "omega.processed", "omega.pattern", "omega.system_stats"
 OWN = (PROCESSED, PATTERN, STATS)
 """Types of events that are no rows of `omega.events`."""
-PATTERNS = (PATTERN, "PATTERN_DETECTED", "pattern_detected", "pattern")
+PATTERNS = (PATTERN, "PATTERN_DETECTED", "pattern_detected", "pattern", "ANOMALY")
 STATISTICS = (STATS, "SYSTEM_STATS", "system_stats")
 IMPORTED = "omega.sqlite"
 """How the ids of imported rows begin."""
@@ -170,7 +170,8 @@ def _patterns(table: str) -> str:
         coalesce(try_cast({_field("event_id")} AS BIGINT), {own_number}) AS event_id,
         coalesce({_field("pattern_type")}, {_field("pattern")}, {_field("name")}) AS pattern_type,
         try_cast({_field("confidence")} AS DOUBLE) AS confidence,
-        coalesce({_field("pattern_data")}, {_field("data")}) AS pattern_data,
+        coalesce({_field("pattern_data")}, {_field("data")},
+            CASE WHEN type = 'ANOMALY' THEN data END) AS pattern_data,
         {_field("embryo_id")} AS embryo_id, epoch_us(time) / 1e6 AS created_at
         FROM {table} WHERE type IN ({_quoted_list(PATTERNS)})"""
 

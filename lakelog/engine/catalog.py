@@ -14,12 +14,16 @@ def has_schema(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
 def has_relation(
     cursor: duckdb.DuckDBPyConnection, name: str, schemas: str, definition: str
 ) -> bool:
-    """Whether there is a table or view of a name in small letters, besides tables of schemas that
-    begin with `schemas` and views whose SQL has `definition` in it."""
+    """Whether there is a table or view of a name in small letters that a query finds without a
+    schema, besides tables of schemas that begin with `schemas` and views whose SQL has `definition`
+    in it."""
+    # Those of other databases, such as that of an older system, need the database's name.
+    nearby = "database_name IN (current_database(), 'temp')"
     rows = cursor.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = $1"
+        f"SELECT 1 FROM duckdb_tables() WHERE {nearby} AND lower(table_name) = $1"
         " AND NOT starts_with(schema_name, $2) UNION ALL"
-        " SELECT 1 FROM duckdb_views() WHERE lower(view_name) = $1 AND NOT contains(sql, $3)",
+        f" SELECT 1 FROM duckdb_views() WHERE {nearby} AND lower(view_name) = $1"
+        " AND NOT contains(sql, $3)",
         [name, schemas, definition],
     ).fetchall()
     return bool(rows)

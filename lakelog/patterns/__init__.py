@@ -1,7 +1,8 @@
 """Templates of log messages: what messages have in common once their values are taken out.
 
 `shape_sql` is SQL for a message without what is a value by its form; `templates_of` merges shapes
-that differ only where values stand.
+that differ only where values stand. `pattern_events` and `statistics_event` are what was learnt,
+as events.
 """
 
 from __future__ import annotations
@@ -11,11 +12,24 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.patterns.findings import pattern_events, statistics_event
     from lakelog.patterns.masks import shape_sql
     from lakelog.patterns.mining import SHAPES_MAX, Template, templates_of
 
-__all__ = ["SHAPES_MAX", "Template", "shape_sql", "templates_of"]
+__all__ = [
+    "SHAPES_MAX",
+    "Template",
+    "pattern_events",
+    "shape_sql",
+    "statistics_event",
+    "templates_of",
+]
 
 __getattr__ = lazy_face(
-    __name__, {"masks": "shape_sql", "mining": "SHAPES_MAX Template templates_of"}
+    __name__,
+    {
+        "findings": "pattern_events statistics_event",
+        "masks": "shape_sql",
+        "mining": "SHAPES_MAX Template templates_of",
+    },
 )
