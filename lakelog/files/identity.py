@@ -44,6 +44,10 @@ class UndecidedFile:
     """The file is part of another one that exists: it may be about to replace it."""
 
 
+Decision = Start | FileCopy | KnownContent | UndecidedFile
+"""What is known of a file: where reading starts, or why it is not read."""
+
+
 class Resolver:
     """Identifies one file after the other; `follows` for a watcher, which sees files come and go.
 
@@ -60,19 +64,17 @@ class Resolver:
         follows: bool = False,
     ) -> None:
         self.index = index
-        self._label, self._follows = label, follows
-        self._paths = CursorPaths(index, label, {} if inodes is None else inodes, follows=follows)
+        self.label, self.follows = label, follows
+        self.paths = CursorPaths(index, label, {} if inodes is None else inodes, follows=follows)
 
-    def resolve(
-        self, source: Source, *, settled: bool = True
-    ) -> Start | FileCopy | KnownContent | UndecidedFile:
+    def resolve(self, source: Source, *, settled: bool = True) -> Decision:
         """Identify the file of a source, which then stands where reading continues.
 
         A part of an existing file is undecided unless it is `settled`. Raises OSError.
         """
         # The inode is that of the spool file that a pipe was copied to.
         if source.piped:
-            return cursors.by_content(source, self.index, self._label)
+            return cursors.by_content(source, self.index, self.label)
         # Another process may have read further than the file was when it was scanned.
         for cursor in self.index.of_inode(source.identity):
             source.reach(max(cursor.bytes, cursor.head_len))
@@ -86,26 +88,28 @@ class Resolver:
                     return copy_again
                 released.append(cursor)  # it went another way than its original
                 continue
-            before = cursors.before_place(source, cursor, head, self._label)
-            if before is not None and self._paths.is_doubtful(source, cursor, head):
+            before = cursors.before_place(source, cursor, head, self.label)
+            if before is not None and self.paths.is_doubtful(source, cursor, head):
                 # The inode number may have been reused: distinctive content is better evidence.
-                known_content = self._of_content(source, head, (*released, cursor), settled)
+                known_content = _UnknownFile(
+                    self, source, head, (*released, cursor), settled
+                ).identify()
                 if _is_certain(known_content, head):
                     return known_content
                 if not goes_on(cursor, source):
                     released.append(cursor)
                     continue
-                before = cursors.before_place(source, cursor, head, self._label)
+                before = cursors.before_place(source, cursor, head, self.label)
             if before is not None:
-                current = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                current = cursors.with_head(cursors.with_status(cursor, source), head, self.label)
                 # Compressed content that is not distinctive is told apart by its times alone:
                 # the cursor has to have those that the file has now.
                 touched = cursor.mtime != source.mtime
                 touched = touched and not content.is_distinctive(head[: cursor.bytes])
                 return Start(current, cursor, head, before, is_touched=touched)
-            if cursor.label == self._label:
+            if cursor.label == self.label:
                 released.append(cursor)
-        return self._of_content(source, head, tuple(released), settled)
+        return _UnknownFile(self, source, head, tuple(released), settled).identify()
 
     def apply(self, start: Start, cursor: FileCursor) -> None:
         """Apply the publish of a file's cursor to the index."""
@@ -118,41 +122,91 @@ class Resolver:
             self.index.remove(start.replaced.key)
         self.index.add(cursor)
 
-    # --- by content ---
+    def _copy_again(self, source: Source, copy: FileCursor, head: bytes) -> Start | FileCopy | None:
+        """A copy that was seen before: as it was, grown, or in its original's place by now."""
+        if cursors.before_place(source, copy, head, self.label) is None:
+            return None
+        if self.follows and not is_as_read(source, copy) and not goes_on(copy, source):
+            return None  # the copy went, and its inode number is that of another file
+        if (
+            not content.is_distinctive(head)
+            and file_copies.is_cut(source, copy.bytes)
+            and source.read(1)
+        ):
+            return None  # it was taken for a copy since it ended within a line: what is it now?
+        source.seek(copy.bytes)
+        original = next(iter(self.index.of_origin(copy.shares)), None)
+        path = self.paths.path_of(original, source) if original else ""
+        has_grown = bool(source.read(1)) if not source.compression else source.size != copy.size
+        current = cursors.with_head(cursors.with_status(copy, source), head, self.label)
+        # As it was: nothing to read, only its name or inode may be new.
+        if not has_grown and (path or original is None or original.bytes > copy.bytes):
+            return FileCopy(current, copy, head)
+        if path and original:
+            with closing(Source(path)) as reopened:
+                size = content.prefix_of(source, reopened, copy.bytes)
+            if not size:
+                return None
+            return FileCopy(file_copies.grown(source, current, size), copy, head)
+        # Without a cursor of its original the copy is all there is, so its new lines are its own.
+        if original is None:
+            return Start(current, copy, head, content.before(source, copy.bytes))
+        before = cursors.holds_all(source, original, head, self.label)
+        if before is not None:
+            # It is what its original was, perhaps with lines that were never read from there.
+            continued = cursors.with_head(cursors.with_status(original, source), head, self.label)
+            return Start(continued, original, head, before, (copy,))
+        size_now = content.length_if_less(source, original.bytes)
+        if size_now is None:
+            return None
+        return FileCopy(file_copies.grown(source, current, size_now), copy, head)
 
-    def _of_content(
-        self, source: Source, head: bytes, released: tuple[FileCursor, ...], settled: bool
-    ) -> Start | FileCopy | KnownContent | UndecidedFile:
-        """Identify a file whose inode no cursor names, or none any more."""
+
+class _UnknownFile:
+    """A file whose inode no cursor names, or none any more: it is identified by its content."""
+
+    def __init__(
+        self,
+        files: Resolver,
+        source: Source,
+        head: bytes,
+        released: tuple[FileCursor, ...],
+        is_settled: bool,
+    ) -> None:
+        self._files, self._source, self._head = files, source, head
+        self._released, self._is_settled = released, is_settled
+        self._note = ""
+
+    def identify(self) -> Decision:
+        """Say which file it is."""
+        source, head = self._source, self._head
         # Only a watcher sees the original as well, which it reads next.
-        if self._follows and self._is_copy_of_unread(source, head):
+        if self._files.follows and self._is_copy_of_unread(source, head):
             return UndecidedFile()
-        note, separate_origins = "", list[str]()
-        result: Start | FileCopy | KnownContent | UndecidedFile | None
+        separate_origins = list[str]()
         for cursor in self._ranked(source, head):
-            result = None
+            decision = None
             # An existing file keeps its cursor, so this one can only be a copy; a cursor whose file
             # is gone may be taken over.
-            alive = self._paths.path_of(cursor, source)
+            alive = self._files.paths.path_of(cursor, source)
             if alive:
-                result, note = self._beside(source, cursor, alive, head, released, settled, note)
-                separate_origins += [cursor.origin] if note else []
+                decision = self._beside(cursor, alive)
+                separate_origins += [cursor.origin] if self._note else []
             elif not cursor.is_copy:
-                result, note = self._instead(source, cursor, head, released, note)
-            if result is not None:
-                return result
+                decision = self._instead(cursor)
+            if decision is not None:
+                return decision
         # No cursor is its own: in doubt its lines are stored again (rule 5).
         source.seek(0)
-        fresh = self._fresh(source, head)
-        fresh = replace(fresh, apart=tuple(separate_origins[:_APART_MAX]))
-        return Start(fresh, None, head, b"", released, note)
+        fresh = replace(self._fresh(), apart=tuple(separate_origins[:_APART_MAX]))
+        return Start(fresh, None, head, b"", self._released, self._note)
 
     def _is_copy_of_unread(self, source: Source, head: bytes) -> bool:
         """Whether a file is a copy or the compressed form of a followed one that is not read yet:
         then that one is read, and this one is identified by its content later."""
         plain, folder = unpacked(source.name), os.path.dirname(source.name)
         if source.compression:  # what it was packed from may have lost its name since it was seen
-            originals = [plain, *self._paths.nameless()]
+            originals = [plain, *self._files.paths.nameless()]
         else:
             base = base_name(source.name)
             originals = [os.path.join(folder, base), os.path.join(os.path.dirname(folder), base)]
@@ -165,10 +219,10 @@ class Resolver:
                 # Only of a file that this watcher follows is it certain that it will be read.
                 if (
                     candidate.identity == source.identity
-                    or candidate.identity not in self._paths.inodes
+                    or candidate.identity not in self._files.paths.inodes
                 ):
                     continue
-                cursor = of_inode(candidate, self.index, self._label)
+                cursor = of_inode(candidate, self._files.index, self._files.label)
                 if (cursor is None or not cursor.bytes) and content.prefix_of(source, candidate, 0):
                     return True
         return False
@@ -178,12 +232,12 @@ class Resolver:
         name = cursors.printable(source.name)
         candidates = [
             c
-            for c in self.index.alike_or_named(head, self._label, name)
+            for c in self._files.index.alike_or_named(head, self._files.label, name)
             if c.bytes
             and c.identity != source.identity
             and (not c.is_copy or relation(c.name, name) == 3)
             and (
-                not self._follows
+                not self._files.follows
                 or relation(c.name, name)
                 or content.is_distinctive(head[: c.bytes])
             )
@@ -200,15 +254,9 @@ class Resolver:
             ),
         )
 
-    def _instead(
-        self,
-        source: Source,
-        cursor: FileCursor,
-        head: bytes,
-        released: tuple[FileCursor, ...],
-        note: str,
-    ) -> tuple[Start | FileCopy | KnownContent | None, str]:
+    def _instead(self, cursor: FileCursor) -> Decision | None:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
+        source, head = self._source, self._head
         name = cursors.printable(source.name)
         related = relation(cursor.name, name)
         common = head[: cursor.bytes]
@@ -218,46 +266,39 @@ class Resolver:
             related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
         )
         sure = compressed_source or content.is_distinctive(common) or (unknown and related >= 1)
-        before = cursors.holds_all(source, cursor, head, self._label)
+        before = cursors.holds_all(source, cursor, head, self._files.label)
         if before is not None:
             # An explicit ingest that finds exactly what was consumed has nothing to lose.
-            whole = not self._follows and not source.read(1)
+            whole = not self._files.follows and not source.read(1)
             if sure or whole:
                 source.seek(cursor.bytes)
-                current = cursors.with_head(cursors.with_status(cursor, source), head, self._label)
+                current = cursors.with_head(
+                    cursors.with_status(cursor, source), head, self._files.label
+                )
                 # It was a copy of the file whose cursor it takes over: its rows are its own now.
                 if current.shares == cursor.origin:
                     current = replace(current, shares="", shared=0)
-                return Start(current, cursor, head, before, released), note
-            return None, f"it begins as {cursor.name} did, which is gone, and is read from 0"
+                return Start(current, cursor, head, before, self._released)
+            self._note = f"it begins as {cursor.name} did, which is gone, and is read from 0"
+            return None
         size = content.length_if_less(source, cursor.bytes)
-        if size is None or not self._follows:
-            return None, note
+        if size is None or not self._files.follows:
+            return None
         # Less than was consumed: a copy made before the last lines were written, if its length
         # is that of an earlier place; else what is after the last such place is read again.
         place = file_copies.last_place(source, cursor, size)
         if not place or not content.is_distinctive(head[:place]):
-            return None, note
+            return None
         # Equal content under an unrelated name is no evidence of a copy (F18.4, rule 4).
         if related < 2:
-            return None, note
-        return file_copies.sharing(
-            source, self._fresh(source, head), cursor, head, place, size, released
-        ), note
+            return None
+        return file_copies.sharing(source, self._fresh(), cursor, head, place, size, self._released)
 
-    def _beside(
-        self,
-        source: Source,
-        cursor: FileCursor,
-        path: str,
-        head: bytes,
-        released: tuple[FileCursor, ...],
-        settled: bool,
-        note: str,
-    ) -> tuple[Start | FileCopy | KnownContent | UndecidedFile | None, str]:
+    def _beside(self, cursor: FileCursor, path: str) -> Decision | None:
         """Whether a file is a copy of one that exists."""
-        if not self._follows:
-            return self._repeated(source, cursor, path, head, released), note
+        source, head = self._source, self._head
+        if not self._files.follows:
+            return self._repeated(cursor, path)
         with closing(Source(path)) as original:
             size = content.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
@@ -274,15 +315,15 @@ class Resolver:
             )
         # A byte differs: two files that merely begin alike.
         if not size:
-            return None, note
+            return None
         # A file that lost its name is reached by a descriptor, and known by the name it had.
         known_name = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
         if is_unpacked and content.is_distinctive(head):
             is_copy = True
         elif not is_copy_name(known_name, source.name):
-            if not settled and content.is_distinctive(head):
-                return UndecidedFile(), note  # it may be moved here from another file system
+            if not self._is_settled and content.is_distinctive(head):
+                return UndecidedFile()  # it may be moved here from another file system
             is_copy = False
         else:
             is_copy = (
@@ -291,80 +332,36 @@ class Resolver:
                 or (not source.compression and file_copies.is_cut(source, size))
                 or (times and source.mtime > cursor.looked)
             )
-            if not is_copy and not settled:
-                return UndecidedFile(), note  # more of it may tell
+            if not is_copy and not self._is_settled:
+                return UndecidedFile()  # more of it may tell
         if is_copy:
-            copy = file_copies.copy_of(source, self._fresh(source, head), cursor, size)
-            return FileCopy(copy, None, head, released), note
-        return None, f"it is equal to {path} so far, and read as a file of its own"
+            copy = file_copies.copy_of(source, self._fresh(), cursor, size)
+            return FileCopy(copy, None, head, self._released)
+        self._note = f"it is equal to {path} so far, and read as a file of its own"
+        return None
 
-    def _repeated(
-        self,
-        source: Source,
-        cursor: FileCursor,
-        path: str,
-        head: bytes,
-        released: tuple[FileCursor, ...],
-    ) -> Start | FileCopy | KnownContent | None:
+    def _repeated(self, cursor: FileCursor, path: str) -> Decision | None:
         """The new part of a file that an explicit ingest reads, of which another file is the
         beginning, or the whole."""
+        source, head = self._source, self._head
         with closing(Source(path)) as original:
             if content.prefix_of(source, original, 0, cursor.bytes):
                 return KnownContent(cursor)
         if not content.is_distinctive(head[: cursor.bytes]):
             return None
-        if cursors.holds_all(source, cursor, head, self._label) is None:
+        if cursors.holds_all(source, cursor, head, self._files.label) is None:
             return None
         start = file_copies.sharing(
-            source, self._fresh(source, head), cursor, head, cursor.bytes, source.size, released
+            source, self._fresh(), cursor, head, cursor.bytes, source.size, self._released
         )
         note = f"its first {cursor.bytes:,} bytes are those of {cursor.name} and not stored again"
         return replace(start, note=note) if isinstance(start, Start) else start
 
-    def _fresh(self, source: Source, head: bytes) -> FileCursor:
-        return cursors.new_cursor(source, head, self.index, self._label)
-
-    def _copy_again(self, source: Source, copy: FileCursor, head: bytes) -> Start | FileCopy | None:
-        """A copy that was seen before: as it was, grown, or in its original's place by now."""
-        if cursors.before_place(source, copy, head, self._label) is None:
-            return None
-        if self._follows and not is_as_read(source, copy) and not goes_on(copy, source):
-            return None  # the copy went, and its inode number is that of another file
-        if (
-            not content.is_distinctive(head)
-            and file_copies.is_cut(source, copy.bytes)
-            and source.read(1)
-        ):
-            return None  # it was taken for a copy since it ended within a line: what is it now?
-        source.seek(copy.bytes)
-        original = next(iter(self.index.of_origin(copy.shares)), None)
-        path = self._paths.path_of(original, source) if original else ""
-        has_grown = bool(source.read(1)) if not source.compression else source.size != copy.size
-        current = cursors.with_head(cursors.with_status(copy, source), head, self._label)
-        # As it was: nothing to read, only its name or inode may be new.
-        if not has_grown and (path or original is None or original.bytes > copy.bytes):
-            return FileCopy(current, copy, head)
-        if path and original:
-            with closing(Source(path)) as reopened:
-                size = content.prefix_of(source, reopened, copy.bytes)
-            if not size:
-                return None
-            return FileCopy(file_copies.grown(source, current, size), copy, head)
-        # Without a cursor of its original the copy is all there is, so its new lines are its own.
-        if original is None:
-            return Start(current, copy, head, content.before(source, copy.bytes))
-        before = cursors.holds_all(source, original, head, self._label)
-        if before is not None:
-            # It is what its original was, perhaps with lines that were never read from there.
-            continued = cursors.with_head(cursors.with_status(original, source), head, self._label)
-            return Start(continued, original, head, before, (copy,))
-        size_now = content.length_if_less(source, original.bytes)
-        if size_now is None:
-            return None
-        return FileCopy(file_copies.grown(source, current, size_now), copy, head)
+    def _fresh(self) -> FileCursor:
+        return cursors.new_cursor(self._source, self._head, self._files.index, self._files.label)
 
 
-def _is_certain(decision: Start | FileCopy | KnownContent | UndecidedFile, head: bytes) -> bool:
+def _is_certain(decision: Decision, head: bytes) -> bool:
     """Whether a file is that of another cursor, or a copy of it, by distinctive content."""
     if isinstance(decision, Start):
         is_old = decision.replaced is not None or decision.cursor.shares
