@@ -49,8 +49,8 @@ class WordHistograms:
     def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
         self._tables, self._types, self._cursors = tables, types, cursors
 
-    def answer(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> Stream | None:
-        """Return the rows of a query that is a histogram; None if the engine finds it wrong."""
+    def answer(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> Stream:
+        """Return the rows of a query that is a histogram."""
         counted = self._counted(histogram, query, pinned)
         width = self._width(histogram, query, pinned, counted)
         edges: dict[str, list[BlockCount]] = {}
@@ -65,7 +65,7 @@ class WordHistograms:
                     edges.setdefault(key, []).append(block)
         view = counted.reading(edges)
         statement, views = self._over(histogram.counted(width, counted.spans), query, pinned, view)
-        return self._cursors.stream(statement, views, is_once=True)
+        return self._cursors.certain(statement, views)
 
     def _counted(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> _CountedBlocks:
         (view,) = self._tables.views({"events"}, query, pinned)

@@ -304,7 +304,7 @@ class CountPlan:
                 return None
             return self._histograms.answer(histogram, selection.query, selection.pinned)
         answer = self._tables.count_sql(selection.query, selection.pinned)
-        return self._cursors.constant(answer) if answer else None
+        return self._cursors.certain(answer, []) if answer else None
 
     def _of_word(self, selection: LakeSelect, column: str, word: str) -> Stream | None:
         """Count the events that have a word: by the index of each segment that knows, and by
@@ -315,10 +315,10 @@ class CountPlan:
         view = view._replace(entries=[e for e in view.entries if counts[e.key] is None])
         name = identifier(column)
         if not view.entries and view.tail is None:
-            return self._cursors.constant(f"SELECT {total}::BIGINT AS {name}")
+            return self._cursors.certain(f"SELECT {total}::BIGINT AS {name}", [])
         counted = selection.query.sql
         counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
-        return self._cursors.stream(counted, [view], is_once=True)
+        return self._cursors.certain(counted, [view])
 
 
 class ScanPlan:

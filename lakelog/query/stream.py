@@ -363,16 +363,16 @@ class QueryCursors:
         """Bind all queries again: a statement may have replaced what they read."""
         self._prepared.clear()
 
-    def constant(self, query: str) -> Stream:
-        """Return a query that reads no table."""
-        return self._stream(query, [], self._pool.with_views([]))
+    def certain(self, query: str, views: list[View]) -> Stream:
+        """Return a query that is known to be right, with a cursor that has these views."""
+        return self._stream(query, views, self._pool.with_views(views))
 
     def stream(self, query: str, views: list[View], *, is_once: bool = False) -> Stream | None:
         """Return a query with a cursor that has these views, None if the engine finds it wrong;
         `is_once` if its text will not come again."""
-        cursor = self._pool.with_views(views)
         if query in self._prepared:
-            return self._stream(query, views, cursor)
+            return self.certain(query, views)
+        cursor = self._pool.with_views(views)
         try:
             cursor.execute(f"PREPARE lakelog_query AS {query}")
         except duckdb.Error:
