@@ -12,10 +12,10 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from lakelog.errors import TransferRefused
-from lakelog.remotes import remote as remotes
+from lakelog.remotes.remote import Remote, in_parallel
 from lakelog.store import disk
 
 _PIECE = 1 << 20
@@ -23,12 +23,8 @@ _GC_WAIT = 600.0
 """Seconds to wait for a gc of the other lake."""
 
 
-class DirectoryRemote:
+class DirectoryRemote(Remote):
     """The files below a directory."""
-
-    collects = True
-    deciding = ""
-    lists_objects = False
 
     def __init__(self, root: str) -> None:
         self.url = os.path.abspath(root)
@@ -71,10 +67,6 @@ class DirectoryRemote:
         except FileNotFoundError:
             return None
 
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """The lengths of some files."""
-        return remotes.sizes_one_by_one(self, keys)
-
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         path = self._path(key)
@@ -116,7 +108,7 @@ class DirectoryRemote:
     def flush(self) -> None:
         """Sync the folders of new objects."""
         # Together: a journal makes those durable at once that wait for it at the same time.
-        for folder, _ in remotes.in_parallel(disk.sync_dir, list(self._changed)):
+        for folder, _ in in_parallel(disk.sync_dir, list(self._changed)):
             self._changed.discard(folder)
 
     @contextlib.contextmanager
@@ -134,9 +126,6 @@ class DirectoryRemote:
             if time.monotonic() > ends:
                 raise TransferRefused(f"{self.url}: gc runs there: try again when it has ended")
             time.sleep(0.05)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _folder(self, key: str) -> str:
         """Make the folder of a file that is to be written, and return its path.

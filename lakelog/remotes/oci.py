@@ -25,7 +25,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,11 +91,10 @@ class _Ref:
     itself: Descriptor
 
 
-class OciRemote:
+class OciRemote(remotes.Remote):
     """The blobs and tags of a repository."""
 
     collects = False
-    deciding = ""
     lists_objects = True
 
     def __init__(self, url: str) -> None:
@@ -164,10 +163,6 @@ class OciRemote:
         if folder == "refs/heads":
             yield from branches
 
-    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Objects cannot be listed."""
-        return iter(())
-
     def size(self, key: str) -> int | None:
         """The length of an object or document, None if it is not there."""
         if match := _OBJECT.match(key):
@@ -177,10 +172,6 @@ class OciRemote:
             return state and state[1]
         ref = self._ref(key)
         return int(ref.document["size"]) if ref else None
-
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """The lengths of some files."""
-        return remotes.sizes_one_by_one(self, keys)
 
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; the registry checks its digest."""
@@ -220,9 +211,6 @@ class OciRemote:
     def remove(self, key: str) -> None:
         """Registries remove what no tag needs, by themselves."""
         raise TransferRefused(f"{self.url}: remove tags there with the registry's own tools")
-
-    def flush(self) -> None:
-        """What a registry has acknowledged is durable."""
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:

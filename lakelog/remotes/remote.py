@@ -8,10 +8,12 @@ does in a lake. A kind without such names (a registry) maps keys to what it has.
 
 from __future__ import annotations
 
+import abc
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lakelog.clients import connection
 from lakelog.errors import TransferRefused, Unreachable
@@ -75,62 +77,73 @@ class Pace:
             self._waited, self._got = 0.0, 0
 
 
-class Remote(Protocol):
+class Remote(abc.ABC):
     """The files of one remote, by key: `segments/ab/ab12….parquet`, `refs/tags/v1.json`.
 
     Methods raise Interrupted, Unreachable, TransferRefused, OSError. Threads share a remote.
     """
 
     url: str
+    deciding = ""
+    """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
+    a kind that is known to refuse a taken name, or that looks again by itself."""
+    lists_objects = False
+    """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
+    remote has no folders of objects."""
 
     @property
     def collects(self) -> bool:
         """Whether gc may run there, so that objects have to be looked at again before they are
         named."""
+        return True
 
-    deciding: str
-    """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
-    a kind that is known to refuse a taken name, or that looks again by itself."""
-    lists_objects: bool
-    """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
-    remote has no folders of objects."""
-
+    @abc.abstractmethod
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on. Raises FileNotFoundError."""
 
+    @abc.abstractmethod
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of files and folders in a folder; none if it is not there."""
 
     def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield the names of the files of a folder with their lengths; none if it is not there."""
+        return iter(())
 
+    @abc.abstractmethod
     def size(self, key: str) -> int | None:
         """The length of a file in bytes, None if it is not there."""
 
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """The lengths of some files, asked for together where that is possible."""
+        """The lengths of some files, asked for together where that is possible; else one by one,
+        each again where that was interrupted."""
+        return [retrying(functools.partial(self.size, key)) for key in keys]
 
+    @abc.abstractmethod
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object, whole or not at all, also in the place of one that is not whole;
         `pieces` yields its bytes, at each call again."""
 
+    @abc.abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a file that must not exist, durably; False if the name is taken."""
 
+    @abc.abstractmethod
     def replace(self, key: str, data: bytes) -> None:
         """Store a file in the place of another one, durably."""
 
+    @abc.abstractmethod
     def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
 
-    def flush(self) -> None:
-        """Make durable what `put` stored."""
+    def flush(self) -> None:  # noqa: B027
+        """Make durable what `put` stored, where that is not by itself."""
 
+    @abc.abstractmethod
     def publishing(self, objects: Mapping[str, int]) -> AbstractContextManager[object]:
         """Keep gc from deleting anything until the context ends, in which one ref is made. It names
         `objects`, lengths by key: all of them where the remote lists them, else the new ones."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Close connections."""
 
 
@@ -147,11 +160,6 @@ def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
         if len(data) > limit:
             raise TransferRefused(f"{remote.url}: {key} is longer than {limit:,} bytes: refused")
     return bytes(data)
-
-
-def sizes_one_by_one(remote: Remote, keys: Sequence[str]) -> list[int | None]:
-    """Return the lengths of some files, each asked for again where that was interrupted."""
-    return [retrying(lambda key=key: remote.size(key)) for key in keys]  # type: ignore[misc]
 
 
 def put_new(remote: Remote, key: str, data: bytes) -> bool:

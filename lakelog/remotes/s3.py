@@ -24,7 +24,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,7 @@ from urllib.parse import urlsplit
 
 from lakelog.clients.connection import is_loopback
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
-from lakelog.remotes import remote as remotes
-from lakelog.remotes.remote import SETTLING, Interrupted
+from lakelog.remotes.remote import SETTLING, Interrupted, Remote, retrying
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.store.paths import LEASE
@@ -69,10 +68,8 @@ def checked(url: str) -> str:
     return url
 
 
-class S3Remote:
+class S3Remote(Remote):
     """The objects below a prefix of a bucket."""
-
-    lists_objects = False
 
     def __init__(self, url: str) -> None:
         address = urlsplit(checked(url))
@@ -113,7 +110,7 @@ class S3Remote:
     @functools.cached_property
     def collects(self) -> bool:
         """Whether somebody prunes there (prune.py)."""
-        return remotes.retrying(lambda: self.size(PRUNED)) is not None
+        return retrying(lambda: self.size(PRUNED)) is not None
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of an object."""
@@ -172,10 +169,6 @@ class S3Remote:
         except FileNotFoundError:
             return None
 
-    def sizes(self, keys: Sequence[str]) -> list[int | None]:
-        """The lengths of some files."""
-        return remotes.sizes_one_by_one(self, keys)
-
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; a store of objects shows it only when it is whole."""
         if size <= _WHOLE:
@@ -226,9 +219,6 @@ class S3Remote:
                 f"{self.url}: the store kept {length or 0:,} of {size:,} bytes of {key}"
             )
 
-    def flush(self) -> None:
-        """What a store has acknowledged is durable."""
-
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Have a lease there, while no prune deletes; none where nobody prunes."""
@@ -272,9 +262,6 @@ class S3Remote:
             for chunk in obstore.list(self._store, f"{folder}/", chunk_size=_LISTED):
                 for item in chunk:
                     yield item["path"], int(item["size"]), item["last_modified"].timestamp()
-
-    def close(self) -> None:
-        """Connections end with the object."""
 
     def _ask(self, process: Callable[[], Credentials]) -> Credentials:
         try:

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes import remote as remotes
-from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.sftp import (
     CREATE,
     EXCLUSIVE,
@@ -51,12 +51,8 @@ _GC_LONGEST = 3_600
 _FULL = 1 << 20
 
 
-class SshRemote:
+class SshRemote(Remote):
     """The files below a directory of another machine."""
-
-    collects = True
-    deciding = ""
-    lists_objects = False
 
     def __init__(self, url: str) -> None:
         self.url = url
