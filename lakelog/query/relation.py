@@ -50,17 +50,21 @@ def failed(message: str) -> QueryFailed:
     return QueryFailed(messages.explained(message), message)
 
 
+def translated(error: Exception, failure: Failure) -> BaseException:
+    """Return what to raise for what the engine raises: QueryFailed, for its interrupt
+    KeyboardInterrupt."""
+    if messages.is_interrupt(error):
+        return KeyboardInterrupt()
+    return failure(str(error)) if isinstance(error, duckdb.Error) else error
+
+
 @contextlib.contextmanager
 def guarded(failure: Failure = failed) -> Iterator[None]:
     """Raise what the engine raises as QueryFailed, and its interrupt as KeyboardInterrupt."""
     try:
         yield
     except (duckdb.Error, RuntimeError) as error:
-        if messages.is_interrupt(error):
-            raise KeyboardInterrupt from None
-        if not isinstance(error, duckdb.Error):
-            raise
-        raise failure(str(error)) from None
+        raise translated(error, failure) from None
 
 
 def require(package: str, feature: str, install: str) -> None:

@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.query import frames, schemas
+from lakelog.query import frames, schemas, top_scans
 from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope
 from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
-from lakelog.query.relation import Relation, guarded
+from lakelog.query.relation import Relation, translated
 from lakelog.query.schemas import TypeTables
 from lakelog.query.sql import analysis, table_sql
 from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.tree import TABLES
 from lakelog.query.stream import QueryCursors, Stream
-from lakelog.query.top_scans import LEAST, TopScans
+from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
@@ -133,14 +133,15 @@ class Session:
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
         try:
-            with guarded(self._failed):
-                try:
-                    return work()
-                except (SnapshotGone, duckdb.IOException) as error:
-                    is_file = messages.names_file(str(error), self.store.paths.root)
-                    if not (is_file or isinstance(error, SnapshotGone)):
-                        raise
-                return work()  # gc was faster: look again, once
+            try:
+                return work()
+            except (SnapshotGone, duckdb.IOException) as error:
+                is_file = messages.names_file(str(error), self.store.paths.root)
+                if not (is_file or isinstance(error, SnapshotGone)):
+                    raise
+            return work()  # gc was faster: look again, once
+        except (duckdb.Error, RuntimeError) as error:
+            raise translated(error, self._failed) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
 
@@ -361,7 +362,7 @@ class NeedlePlan:
         """Return the rows, None if more than one table, or many rows for words, are to be read."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
-        if not query.needles and views[0].row_count > LEAST:
+        if not query.needles and views[0].row_count > top_scans.LEAST:
             return None
         if query.has_words:
             query = self._tables.with_short_patterns(query, views)
@@ -394,7 +395,7 @@ class TablePlan:
         views = self._tables.views(selection.names, query, pinned)
         if query.has_words:
             query = self._tables.with_short_patterns(query, views)
-        if query.has_limit:
+        if query.has_limit and pinned[0].totals.events >= top_scans.LEAST:
             views = self._tops.bounded(query, pinned, views)
         rewritten = query.sql
         if query.may_extract:

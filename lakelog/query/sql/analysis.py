@@ -170,7 +170,8 @@ def analyze(
     is_known = session is None or session_settings.adopt_zone(connection, session)
     # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
     constants = _Constants(connection, tree, params) if is_known else None
-    return _united(query, mentions, constants, _counts_all(tree["statements"][0]["node"]))
+    counts_all = _counts_all(tree["statements"][0]["node"], mentions)
+    return _united(query, mentions, constants, counts_all)
 
 
 def _united(
@@ -374,7 +375,7 @@ def _is_constant(value: object) -> bool:
     return all(map(_is_constant, value.values()))
 
 
-def _counts_all(node: Node) -> str | None:
+def _counts_all(node: Node, mentions: Mentions) -> str | None:
     """The result column's name if the node is SELECT count(*) FROM events and nothing else."""
     empty = ("where_clause", "having", "sample", "qualify")
     lists = ("modifiers", "group_expressions", "group_sets")
@@ -383,7 +384,10 @@ def _counts_all(node: Node) -> str | None:
     (item,) = node["select_list"]
     if item.get("function_name") != "count_star" or item.get("arguments"):
         return None
-    if not is_events(node["from_table"]) or item["filter"] is not None or item["distinct"]:
+    if item["filter"] is not None or item["distinct"] or len(mentions.tables) != 1:
+        return None
+    (mention,) = mentions.tables
+    if mention.kind is not TableKind.EVENTS or mention.select is not node:
         return None
     if node["from_table"]["sample"] or node["from_table"].get("at_clause"):
         return None
