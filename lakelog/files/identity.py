@@ -44,7 +44,7 @@ class UndecidedFile:
     """The file is part of another one that exists: it may be about to replace it."""
 
 
-Decision = Start | FileCopy | KnownContent | UndecidedFile
+FileDecision = Start | FileCopy | KnownContent | UndecidedFile
 """What is known of a file: where reading starts, or why it is not read."""
 
 
@@ -67,7 +67,7 @@ class Resolver:
         self.label, self.follows = label, follows
         self.paths = CursorPaths(index, label, {} if inodes is None else inodes, follows=follows)
 
-    def resolve(self, source: Source, *, settled: bool = True) -> Decision:
+    def resolve(self, source: Source, *, settled: bool = True) -> FileDecision:
         """Identify the file of a source, which then stands where reading continues.
 
         A part of an existing file is undecided unless it is `settled`. Raises OSError.
@@ -177,7 +177,7 @@ class _UnknownFile:
         self._released, self._is_settled = released, is_settled
         self._note = ""
 
-    def identify(self) -> Decision:
+    def identify(self) -> FileDecision:
         """Say which file it is."""
         source, head = self._source, self._head
         # Only a watcher sees the original as well, which it reads next.
@@ -254,7 +254,7 @@ class _UnknownFile:
             ),
         )
 
-    def _instead(self, cursor: FileCursor) -> Decision | None:
+    def _instead(self, cursor: FileCursor) -> FileDecision | None:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
         source, head = self._source, self._head
         name = cursors.printable(source.name)
@@ -294,7 +294,7 @@ class _UnknownFile:
             return None
         return file_copies.sharing(source, self._fresh(), cursor, head, place, size, self._released)
 
-    def _beside(self, cursor: FileCursor, path: str) -> Decision | None:
+    def _beside(self, cursor: FileCursor, path: str) -> FileDecision | None:
         """Whether a file is a copy of one that exists."""
         source, head = self._source, self._head
         if not self._files.follows:
@@ -340,7 +340,7 @@ class _UnknownFile:
         self._note = f"it is equal to {path} so far, and read as a file of its own"
         return None
 
-    def _repeated(self, cursor: FileCursor, path: str) -> Decision | None:
+    def _repeated(self, cursor: FileCursor, path: str) -> FileDecision | None:
         """The new part of a file that an explicit ingest reads, of which another file is the
         beginning, or the whole."""
         source, head = self._source, self._head
@@ -361,7 +361,7 @@ class _UnknownFile:
         return cursors.new_cursor(self._source, self._head, self._files.index, self._files.label)
 
 
-def _is_certain(decision: Decision, head: bytes) -> bool:
+def _is_certain(decision: FileDecision, head: bytes) -> bool:
     """Whether a file is that of another cursor, or a copy of it, by distinctive content."""
     if isinstance(decision, Start):
         is_old = decision.replaced is not None or decision.cursor.shares
