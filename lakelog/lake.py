@@ -5,16 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import lakelog.dataframes as dataframes
-import lakelog.export as exports
-import lakelog.search as searches
 import lakelog.streams as streams
-import lakelog.trace as traces
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
 from lakelog.event.arrow_rows import as_list
@@ -22,7 +17,7 @@ from lakelog.event.encode import is_by_content
 from lakelog.event.types import Event, Events
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain.upkeep import LakeUpkeep
-from lakelog.pinned import PinnedLake
+from lakelog.pinned import LakeState, PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.settings import Settings, parse, to_dict
@@ -35,18 +30,11 @@ from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
-    import daft
-    import dask.dataframe
-    import polars
-    import pyspark.sql
-    import ray.data
-
     from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
     from lakelog.query import behaviour, follow, session
-    from lakelog.query.relation import Relation
     from lakelog.store import async_append, history, resolve, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
@@ -96,7 +84,7 @@ def open(
     return lake
 
 
-class Lake(LakeUpkeep):
+class Lake(LakeUpkeep, LakeState):
     """One open lake on one branch. Threads may share it; use it as a context manager."""
 
     def __init__(self, store: Store, branch: str) -> None:
@@ -201,62 +189,11 @@ class Lake(LakeUpkeep):
                 self._view_tables.session.close()
         return self._view_tables
 
-    @property
-    def _session(self) -> session.Session:
-        """The session that answers this process's queries."""
-        return self._views.session
-
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
         """Store lines that are not events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
         rows = [dict(zip(names, line, strict=True)) for line in lines]
         self.writer().append(encode.encode_plain(rows), wal.QUARANTINED)
-
-    def sql(
-        self, query: str, params: object = None, *, variables: Mapping[str, object] | None = None
-    ) -> Relation:
-        """Run SQL; return a relation over the state as of this call, evaluated when it is read.
-
-        Tables: `events` (one snapshot and the live tail), `quarantine`, and `"ref".events` for
-        every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
-        `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
-        """
-        scope = sys._getframe(1) if variables is None else variables
-        return self._session.ask(query, params, None, scope)
-
-    def search(
-        self,
-        query: str,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        limit: int | None = None,
-        oldest: bool = False,
-    ) -> Relation:
-        """Find events by words: the newest first, or the `oldest`. docs/search.md has the language.
-
-        `since` and `until` are times, or spans before now such as `2h`. Raises InvalidSearch,
-        SnapshotGone, Damaged.
-        """
-        statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
-        return self._session.ask(statement)
-
-    def stream(
-        self, subject: str, *, after: int = 0, limit: int | None = None
-    ) -> streams.EventStream:
-        """The versioned events of a subject from version `after` + 1 on: see docs/streams.md.
-
-        Raises InvalidEvent for a subject that no stream can have, SnapshotGone, Damaged.
-        """
-        source = streams.StreamSource(
-            *(self.store, self.branch_name, self._session.ask),
-            lambda: self.store.state(self.branch_name),
-        )
-        return streams.read(source, subject, after, limit)
-
-    def trace(self, id: str) -> traces.TraceTree:
-        """What an event, trace, span or correlation id caused, as a tree. Raises UnknownRef."""
-        return traces.trace_of(self.sql, id)
 
     def view(
         self,
@@ -271,39 +208,6 @@ class Lake(LakeUpkeep):
         In the place of a name may stand the text of a definition, which is not stored in the lake.
         """
         return self._views.view(name, params, since=since, until=until)
-
-    def schema(self, type: str | None = None) -> pa.Table:
-        """The fields of payloads, live events included: see docs/schema.md."""
-        return ledger.table(self._views, type)
-
-    def export(
-        self,
-        query: str,
-        out: Path,
-        *,
-        format: str | None = None,
-        params: object = None,
-        partition_by: Sequence[str] = (),
-        shard_rows: int = 1_000_000,
-        progress: Callable[[int], None] | None = None,
-    ) -> exports.ExportResult:
-        """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
-
-        `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
-        of `shard_rows` each, which appears whole or not at all; `format` is parquet, csv, ndjson or
-        arrow. `progress` is called with the rows written. Raises ExportRefused, QueryFailed,
-        OSError.
-        """
-        # Here, not in the function below: the query may name tables in variables of our caller.
-        scope = sys._getframe(1)
-        return exports.export(
-            lambda query, values: self._session.ask(query, values, None, scope),
-            query,
-            exports.destination(out, format, partition_by),
-            params=params,
-            shard_rows=shard_rows,
-            progress=progress,
-        )
 
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""
@@ -343,39 +247,11 @@ class Lake(LakeUpkeep):
         name, tail = self.branch_name, self._session.tail(self.branch_name)
         return subscriptions.BranchAccess(self.store, name, tail, self.engine, self.settle)
 
-    def count(self) -> int:
-        """Number of events, live ones included."""
-        return self._session.count()
-
     def at(self, ref: str) -> PinnedLake:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time: of one state, for a
         branch its last published one."""
         digest = resolve.resolve(self.store, self.branch_name, str(ref))
         return PinnedLake(self.store, self.branch_name, self._views, digest)
-
-    def to_polars(self) -> polars.LazyFrame:
-        """The events of now as a Polars LazyFrame; see `PinnedLake.to_polars`."""
-        return dataframes.to_polars(dataframes.scan_of(self._session))
-
-    def to_dask(self) -> dask.dataframe.DataFrame:
-        """The events of now as a Dask DataFrame; see `PinnedLake.to_dask`."""
-        return dataframes.to_dask(dataframes.scan_of(self._session))
-
-    def to_ray(self) -> ray.data.Dataset:
-        """The events of now as a Ray Dataset; see `PinnedLake.to_ray`."""
-        return dataframes.to_ray(dataframes.scan_of(self._session))
-
-    def to_daft(self) -> daft.DataFrame:
-        """The events of now as a Daft DataFrame; see `PinnedLake.to_daft`."""
-        return dataframes.to_daft(dataframes.scan_of(self._session))
-
-    def to_spark(self, spark: pyspark.sql.SparkSession) -> pyspark.sql.DataFrame:
-        """The events of now as a Spark DataFrame; see `PinnedLake.to_spark`."""
-        return dataframes.to_spark(dataframes.scan_of(self._session), spark)
-
-    def explain(self, query: str, params: object = None) -> tuple[int, int]:
-        """Return (segments the query opens, segments of the branch)."""
-        return self._session.plan(query, params)
 
     def settle(self) -> Head:
         """Publish everything acknowledged so far; return the head that holds it."""

@@ -1,9 +1,10 @@
-"""A lake as it was at one snapshot: read-only, fixed for good."""
+"""What can be asked of a lake, and a lake as it was at one snapshot: read-only, fixed for good."""
 
 from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from lakelog.export import ExportResult
     from lakelog.query.relation import Relation
+    from lakelog.query.session import Session
     from lakelog.store import history, stats
     from lakelog.views import ledger
     from lakelog.views.tables import ViewTables
@@ -33,20 +35,35 @@ else:
     ledger = Lazy("lakelog.views.ledger")
 
 
-class PinnedLake:
-    """One past state of a branch. `id` is the snapshot's 64 hex digits."""
+class LakeState(ABC):
+    """What can be asked of a state: a past one, or that of a branch as it is now, with its tail."""
 
-    def __init__(self, store: Store, branch: str, views: ViewTables, digest: str) -> None:
-        self._store, self._branch = store, branch
-        self._views, self._session = views, views.session
-        self.id = digest
+    @property
+    @abstractmethod
+    def _views(self) -> ViewTables:
+        """The tables of this process's views."""
+
+    @property
+    def _digest(self) -> str | None:
+        """The digest of the state; None for the branch as it is now."""
+        return None
+
+    @property
+    def _session(self) -> Session:
+        """The session that answers this process's queries."""
+        return self._views.session
 
     def sql(
         self, query: str, params: object = None, *, variables: Mapping[str, object] | None = None
     ) -> Relation:
-        """Run SQL over this state; see `Lake.sql`. Raises QueryFailed, SnapshotGone, Damaged."""
+        """Run SQL; return a relation over the state as of this call, evaluated when it is read.
+
+        Tables: `events` (one snapshot and the live tail), `quarantine`, and `"ref".events` for
+        every tag and branch; then pandas, Polars and Arrow tables in variables of the caller, or in
+        `variables` where they are given. Raises QueryFailed, SnapshotGone, Damaged.
+        """
         scope = sys._getframe(1) if variables is None else variables
-        return self._session.ask(query, params, self.id, scope)
+        return self._session.ask(query, params, self._digest, scope)
 
     def search(
         self,
@@ -57,24 +74,32 @@ class PinnedLake:
         limit: int | None = None,
         oldest: bool = False,
     ) -> Relation:
-        """Find events of this state by words; see `Lake.search`."""
+        """Find events by words: the newest first, or the `oldest`. docs/search.md has the language.
+
+        `since` and `until` are times, or spans before now such as `2h`. Raises InvalidSearch,
+        SnapshotGone, Damaged.
+        """
         statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
-        return self._session.ask(statement, None, self.id)
+        return self._session.ask(statement, None, self._digest)
 
     def stream(
         self, subject: str, *, after: int = 0, limit: int | None = None
     ) -> streams.EventStream:
-        """The versioned events of a subject in this state; see `Lake.stream`."""
-        manifests, session = self._store.manifests, self._session
+        """The versioned events of a subject from version `after` + 1 on: see docs/streams.md.
+
+        Raises InvalidEvent for a subject that no stream can have, SnapshotGone, Damaged.
+        """
+        session, digest = self._session, self._digest
+        store, branch = session.store, session.tables.branch
         source = streams.StreamSource(
-            *(self._store, self._branch),
-            lambda query: session.ask(query, None, self.id),
-            lambda: manifests.load(self.id),
+            *(store, branch),
+            lambda query: session.ask(query, None, digest),
+            lambda: store.state(branch) if digest is None else store.manifests.load(digest),
         )
         return streams.read(source, subject, after, limit)
 
     def trace(self, id: str) -> traces.TraceTree:
-        """What one request caused, as of this state; see `Lake.trace`."""
+        """What an event, trace, span or correlation id caused, as a tree. Raises UnknownRef."""
         return traces.trace_of(self.sql, id)
 
     def export(
@@ -88,11 +113,17 @@ class PinnedLake:
         shard_rows: int = 1_000_000,
         progress: Callable[[int], None] | None = None,
     ) -> ExportResult:
-        """Write rows of this state to files; see `Lake.export`."""
-        # Here and not deeper: variables of the caller's frame may be named as tables.
+        """Write the rows of a query, a table or a view to files: see `lakelog export --help`.
+
+        `out` is a file (.parquet .csv .jsonl .arrow, .csv.gz, .jsonl.zst) or a directory of shards
+        of `shard_rows` each, which appears whole or not at all; `format` is parquet, csv, ndjson or
+        arrow. `progress` is called with the rows written. Raises ExportRefused, QueryFailed,
+        OSError.
+        """
+        # Here, not in the function below: the query may name tables in variables of our caller.
         scope = sys._getframe(1)
         return exports.export(
-            lambda query, values: self._session.ask(query, values, self.id, scope),
+            lambda query, values: self._session.ask(query, values, self._digest, scope),
             query,
             exports.destination(out, format, partition_by),
             params=params,
@@ -101,42 +132,58 @@ class PinnedLake:
         )
 
     def to_polars(self) -> polars.LazyFrame:
-        """The events of this state as a Polars LazyFrame, which reads what a query needs when it is
+        """The events as a Polars LazyFrame, which reads what a query needs when it is
         collected. It and the following raise QueryFailed where the engine is not installed,
         Damaged, SnapshotGone; a tag keeps the files from gc until they are read."""
         return dataframes.to_polars(self._scan())
 
     def to_dask(self) -> dask.dataframe.DataFrame:
-        """The events of this state as a Dask DataFrame of Arrow types; columns are read as used."""
+        """The events as a Dask DataFrame of Arrow types; columns are read as used."""
         return dataframes.to_dask(self._scan())
 
     def to_ray(self) -> ray.data.Dataset:
-        """The events of this state as a Ray Dataset; filters and columns are left to the tasks."""
+        """The events as a Ray Dataset; filters and columns are left to the tasks."""
         return dataframes.to_ray(self._scan())
 
     def to_daft(self) -> daft.DataFrame:
-        """The events of this state as a Daft DataFrame; filters and columns are left to the
+        """The events as a Daft DataFrame; filters and columns are left to the
         tasks."""
         return dataframes.to_daft(self._scan())
 
     def to_spark(self, spark: pyspark.sql.SparkSession) -> pyspark.sql.DataFrame:
-        """The events of this state as a DataFrame of a Spark session, which reads the files."""
+        """The events as a DataFrame of a Spark session, which reads the files."""
         return dataframes.to_spark(self._scan(), spark)
 
     def _scan(self) -> dataframes.EventScan:
-        return dataframes.scan_of(self._session, self.id)
+        return dataframes.scan_of(self._session, self._digest)
 
     def count(self) -> int:
-        """Number of events."""
-        return self._session.count(self.id)
+        """Number of events, live ones included."""
+        return self._session.count(self._digest)
 
     def explain(self, query: str, params: object = None) -> tuple[int, int]:
-        """Return (segments the query opens, segments of this state)."""
-        return self._session.plan(query, params, self.id)
+        """Return (segments the query opens, segments of the state)."""
+        return self._session.plan(query, params, self._digest)
 
     def schema(self, type: str | None = None) -> pa.Table:
-        """The fields of this state's payloads; see `Lake.schema`."""
-        return ledger.table(self._views, type, self.id)
+        """The fields of payloads, live events included: see docs/schema.md."""
+        return ledger.table(self._views, type, self._digest)
+
+
+class PinnedLake(LakeState):
+    """One past state of a branch. `id` is the snapshot's 64 hex digits."""
+
+    def __init__(self, store: Store, branch: str, views: ViewTables, digest: str) -> None:
+        self._store, self._branch, self._tables = store, branch, views
+        self.id = digest
+
+    @property
+    def _views(self) -> ViewTables:
+        return self._tables
+
+    @property
+    def _digest(self) -> str:
+        return self.id
 
     def snapshot(self) -> history.Snapshot:
         """This state's id, time, author, message and counts."""
