@@ -94,6 +94,11 @@ class PendingFrames:
         return any(f.flags & wal.KEYED for fs in self.frames.values() for f in fs)
 
     @LazyProperty
+    def has_versions(self) -> bool:
+        """Whether some event of the tail may have a version of its stream."""
+        return any(f.is_versioned for fs in self.frames.values() for f in fs)
+
+    @LazyProperty
     def finished_files(self) -> int:
         """Files that their writers have ended."""
         return sum(file.ended for files in self.files.values() for file in files)

@@ -270,8 +270,7 @@ class LivePages:
         place is that in its stream, and not that in the tail."""
         if not pending.frames:
             self._tail_ids.clear()
-        has_versions = any(f.is_versioned for frames in pending.frames.values() for f in frames)
-        if not pending.has_keys and not has_versions:
+        if not pending.has_keys and not pending.has_versions:
             return
         table = self._rows.events(pending, self._access.state(pending.head).ids)
         if table is None:
@@ -288,7 +287,7 @@ class LivePages:
             keyed["source"].to_pylist(), keyed["id"].to_pylist(), _places(keyed), strict=True
         ):
             self._tail_ids[source or "", name] = place
-        if has_versions:
+        if pending.has_versions:
             # As long as a client may come from before they were published.
             if len(self._versions) > _IDS_MAX:
                 self._versions = dict(itertools.islice(self._versions.items(), _IDS_MAX // 2, None))

@@ -28,7 +28,6 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget
 from lakelog.sync.target import (
@@ -144,16 +143,6 @@ class ElasticsearchTarget(IntentTarget):
             self._depth = int(json_field.get("depth_limit", _DEPTH_OF_USERS))
         # Every document has KEY as its `_id`.
         return TableShape(types, True, not self._count(table))
-
-    def value_sql(self, column: TargetColumn) -> str:
-        """Times and exact numbers as text."""
-        name = sql.identifier(column.name)
-        if column.kind == "timestamptz":
-            return f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
-        if column.kind == "timestamp":
-            return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f')"
-        casts = {"date": "VARCHAR", "numeric": "VARCHAR", "text": "VARCHAR", "blob": "BLOB"}
-        return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The type that a field has to have, where the declared one does not fit; or nothing."""

@@ -53,6 +53,7 @@ Point = tuple[int, dict[str, str], int]
 class InfluxTarget(IntentTarget):
     """The measurements of a bucket, or of a database of InfluxDB 1.x."""
 
+    NUMERIC = "DOUBLE"
     type_names = TypeNames({name: name for name in ("text", "bigint", "double", "boolean")})
 
     def __init__(self, url: str) -> None:
@@ -109,15 +110,9 @@ class InfluxTarget(IntentTarget):
 
     def value_sql(self, column: TargetColumn) -> str:
         """The time in us; other times and dates as text."""
-        name = sql.identifier(column.name)
-        if column.kind == "timestamptz":
-            if column.name == _TIME:
-                return f"epoch_us({name})"
-            return f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
-        if column.kind == "timestamp":
-            return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f')"
-        casts = {"date": "VARCHAR", "numeric": "DOUBLE", "text": "VARCHAR"}
-        return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
+        if column.kind == "timestamptz" and column.name == _TIME:
+            return f"epoch_us({sql.identifier(_TIME)})"
+        return super().value_sql(column)
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
         """The kind that a field has to have, where it was written as another; or nothing."""

@@ -25,8 +25,9 @@ from typing import Any
 from lakelog.clients.http_client import HttpConnection
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
+from lakelog.segments import sql
 from lakelog.store import disk
-from lakelog.sync.target import KEY, SyncTarget, Watermark
+from lakelog.sync.target import KEY, SyncTarget, TargetColumn, Watermark
 
 LEASE = 2 * HttpConnection.TIMEOUT
 """Seconds after which a sync of another machine that changes nothing is given up."""
@@ -56,6 +57,8 @@ class IntentTarget(SyncTarget):
     write_rows = 16_384
     batch_rows = 250_000
     can_set_aside = True  # rows that are written again replace themselves
+    NUMERIC = "VARCHAR"
+    """What exact numbers are sent as."""
 
     def __init__(self) -> None:
         self._owner, self._batch = "", ("", IntentRecord())
@@ -85,6 +88,16 @@ class IntentTarget(SyncTarget):
     @abc.abstractmethod
     def _disconnect(self) -> None:
         """Close the connection; never raises."""
+
+    def value_sql(self, column: TargetColumn) -> str:
+        """Times and dates as text."""
+        name = sql.identifier(column.name)
+        if column.kind == "timestamptz":
+            return f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
+        if column.kind == "timestamp":
+            return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f')"
+        casts = {"date": "VARCHAR", "text": "VARCHAR", "numeric": self.NUMERIC}
+        return f"{name}::{casts.get(column.kind) or column.kind.upper()}"
 
     def interrupted(self, table: str) -> Watermark | None:
         """The watermark that `recover` would leave, without its rows; see SyncTarget."""
