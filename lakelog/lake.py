@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
+from lakelog.erasure.on_lake import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
 from lakelog.event.arrow_rows import as_list
 from lakelog.event.encode import is_by_content
 from lakelog.event.types import Event, Events
 from lakelog.libraries import duckdb, pa
-from lakelog.maintain.upkeep import LakeUpkeep
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -84,7 +84,7 @@ def open(
     return lake
 
 
-class Lake(LakeUpkeep, LakeState):
+class Lake(LakeErasure, LakeState):
     """One open lake on one branch. Threads may share it; use it as a context manager."""
 
     def __init__(self, store: Store, branch: str) -> None:

@@ -13,6 +13,7 @@ import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
 import lakelog.trace as traces
+from lakelog.erased import copies
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
@@ -122,7 +123,7 @@ class LakeState(ABC):
         """
         # Here, not in the function below: the query may name tables in variables of our caller.
         scope = sys._getframe(1)
-        return exports.export(
+        result = exports.export(
             lambda query, values: self._session.ask(query, values, self._digest, scope),
             query,
             exports.destination(out, format, partition_by),
@@ -130,6 +131,8 @@ class LakeState(ABC):
             shard_rows=shard_rows,
             progress=progress,
         )
+        copies.note(self._session.store.paths, "export", os.path.abspath(out))
+        return result
 
     def to_polars(self) -> polars.LazyFrame:
         """The events as a Polars LazyFrame, which reads what a query needs when it is

@@ -33,25 +33,28 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event store segments chunks maintain files
-        formats render pictures search query patterns views trace streams ingest export dataframes
-        pinned subscriptions lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
-        analyze anomalies forecasts train proofs deploy remotes state rollback sync recent
-        consume replay decisions outcomes folds eventsourcing alerts top compat server cli
+    "": """errors runtime libraries engine settings event store erased segments chunks proofs
+        maintain files formats render pictures search query patterns views trace streams ingest
+        export dataframes pinned subscriptions erasure lake dbapi sqlalchemy_dialect clients collect
+        backup loggers pipeline analyze anomalies forecasts train deploy remotes state rollback sync
+        recent consume replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
     "eventsourcing": "recorders",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document attachment volume versioned wal entry
-        manifest page_tree hosts move_pack ref merge_note refs branch_life policy signatures
-        verified_files machine bootstrap tracking sealer_process clock tail receipt append_batch
-        known_keys stream_lock stream_marks stream_versions writer_forks writer async_append
-        publish branch_revival trim thinning history_window resolve history stats arrival_signal""",
+        move_pack erased_states manifest page_tree hosts ref merge_note refs branch_life policy
+        signatures verified_files machine bootstrap tracking sealer_process clock tail receipt
+        append_batch known_keys stream_lock stream_marks stream_versions writer_forks writer
+        async_append publish branch_revival trim thinning history_window resolve history stats
+        arrival_signal""",
     "segments": """sql arrays connection typed field_inference column_encoding typed_rows field_ids
         bloom tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
         segment_sql""",
     "chunks": "state_index state_files chunk_writer",
+    "erased": "copies records sweep",
+    "erasure": "selection rewriting derived leftovers outside erasing touched status on_lake",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
@@ -147,8 +150,8 @@ ORDER = {
         tail trace stream search anomalies patterns forecast decisions predict against replay top
         subscriptions alerts query
         views export sync signatures train stats schema dedupe deploy remotes state_restore state
-        machine omega oos events follow history rewind refs policy maintenance shared seal doctor
-        setup demo""",
+        machine omega oos events follow history rewind refs policy maintenance shared erase seal 
+        doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

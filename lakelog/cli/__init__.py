@@ -102,6 +102,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "compact": ("maintenance", "merge small segments"),
         "gc": ("maintenance", "delete files that no state refers to"),
         "retention": ("maintenance", "remove events older than a time span"),
+        "erase": ("erase", "erase a subject from every state, for good"),
         "expire": ("maintenance", "give up earlier states; free their space now"),
         "deploy": ("deploy", "recipes for Kubernetes and Compose; revisions, rollback"),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -12,6 +13,7 @@ from lakelog.cli.arguments import pair_of, value_of
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
+from lakelog.erased import copies
 from lakelog.errors import ExportRefused
 from lakelog.export import FORMATS, SHARD_ROWS, destination
 
@@ -68,6 +70,7 @@ def export(
         result = exports.export(
             ask, query, goal, params=values, shard_rows=shard_rows, progress=progress
         )
+        copies.note(lake.store.paths, "export", os.path.abspath(out))
     seconds = time.monotonic() - started
     # A pipe or a device is no file, and has no size.
     size_note = (

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog import chunks
+from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file
@@ -78,6 +79,8 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
         store, copy_paths, lambda name: before.is_settled(name, heads), result, progress
     )
     damaged += _copy_states(store, copy_paths, result)
+    # What stands in the place of erased states has to be known before a move names one.
+    _copy_erasures(store, copy_paths, result)
     # Only now, when everything that a move names is durable in the copy.
     for branch, head in heads.items():
         _copy_moves(store, copy_paths, branch, head.move.number, result)
@@ -89,6 +92,9 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     # Else whoever restores the copy would have a lake without its rules.
     if disk.exists(store.paths.policy):
         disk.replace_whole(copy_paths.policy, disk.read(store.paths.policy))
+    if disk.listing(copy_paths.erasures):
+        sweep.sweep(load(copy_paths.root))
+    copies.note(store.paths, "backup", copy_paths.root)
     # Last: one damaged segment must not keep all others from being backed up.
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")
@@ -177,7 +183,9 @@ def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
     own_path = store.paths.move(branch, number)
     copy_path = copy_paths.move(branch, number)
     newest = store.refs.head_number(branch)
-    if number > newest or (disk.exists(own_path) and disk.read(own_path) != disk.read(copy_path)):
+    # Of what they carry, an erasure takes the texts of states away.
+    own, copied = (disk.read(p) if disk.exists(p) else b"" for p in (own_path, copy_path))
+    if number > newest or (own and document.split(own)[0] != document.split(copied)[0]):
         raise AlreadyExists(
             f"{copy_paths.root}: move {number} of branch {branch!r} is not that of"
             f" {store.paths.root}: it was written to, or the lake was repaired; copy to another"
@@ -301,6 +309,19 @@ def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
         disk.put_object(f"{copy_paths.root}/{name}", data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
     return damaged
+
+
+def _copy_erasures(store: Store, copy_paths: Paths, result: HotCopy) -> None:
+    """Copy the notes of what was erased, that of what stands in its place last."""
+    names = sorted(disk.listing(store.paths.erasures), key=lambda name: name == "states.json")
+    if not names:
+        return
+    load(copy_paths.root).require("erasure")
+    disk.make_dirs(copy_paths.erasures)
+    for name in (n for n in names if not n.startswith(disk.TEMPORARY)):
+        data = disk.read(f"{store.paths.erasures}/{name}")
+        disk.replace_whole(f"{copy_paths.erasures}/{name}", data)
+        result.files, result.bytes = result.files + 1, result.bytes + len(data)
 
 
 def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:

@@ -91,7 +91,7 @@ class Marker:
         if name in self.live or name in self._lost:
             return
         outline = self._store.manifests.outline(digest, carried)
-        self.live.add(name)
+        self.live.update((name, bytes.fromhex(self._store.manifests.stored_as(digest))))
         # A state that lost a page does not open, so it needs nothing; repair has noted that.
         pages = (bytes.fromhex(page) for page, _ in outline.pages)
         if self._lost and not self._lost.isdisjoint(pages):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lakelog.proofs.keys import PrivateKey, PublicKey
     from lakelog.proofs.proof import Proven, check_proof, prove
     from lakelog.proofs.signing import SignatureCheck, Target, sign
-    from lakelog.proofs.snapshot_tree import find_events
+    from lakelog.proofs.snapshot_tree import erased_leaves, find_events
 
 __all__ = [
     "PrivateKey",
@@ -26,6 +26,7 @@ __all__ = [
     "Statement",
     "Target",
     "check_proof",
+    "erased_leaves",
     "find_events",
     "prove",
     "sign",
@@ -38,6 +39,6 @@ __getattr__ = lazy_face(
         "keys": "PrivateKey PublicKey",
         "proof": "Proven check_proof prove",
         "signing": "SignatureCheck Target sign",
-        "snapshot_tree": "find_events",
+        "snapshot_tree": "erased_leaves find_events",
     },
 )

@@ -161,8 +161,8 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
         rises = (parents << (height + 1) >= low) & ((parents + 1) << (height + 1) <= high)
         rises &= height < HEIGHT
         if not rises.all():
-            peaks[height] = _pick(nodes, ~rises)
-        nodes = _pick(nodes, rises)
+            peaks[height] = pick(nodes, ~rises)
+        nodes = pick(nodes, rises)
         if seq >= 0:
             path += _neighbour(nodes, height, seq)
         rising = _join(nodes, height)
@@ -183,7 +183,8 @@ def _none() -> Nodes:
     return Nodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
 
 
-def _pick(nodes: Nodes, which: np.ndarray) -> Nodes:
+def pick(nodes: Nodes, which: np.ndarray) -> Nodes:
+    """Return some of the nodes, by an array of booleans."""
     if len(which) and which.all():
         return nodes
     return Nodes(nodes.places[which], nodes.counts[which], nodes.hashes[which])

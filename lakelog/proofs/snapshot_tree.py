@@ -15,17 +15,21 @@ import contextlib
 import itertools
 import struct
 import zlib
+from collections.abc import Mapping
 
-from lakelog.errors import DamagedSegment, UnknownRef
+from lakelog.erased import records
+from lakelog.errors import DamagedSegment, NotProven, UnknownRef
 from lakelog.event.types import JsonObject
 from lakelog.libraries import np, pa, pc
 from lakelog.proofs import event_tree
+from lakelog.proofs.envelope import Statement
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom, segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
+from lakelog.store.signatures import SignatureFile, Signatures
 
 _HEAD = struct.Struct("<4sI16sqq")
 _CHECKED = 8
@@ -63,13 +67,20 @@ def path_of(
     """Return the event with a seq in a state, and its path to the root; as events of another lake
     if its id is given. Raises UnknownRef where the state has none, Damaged."""
     lake = lake or store.lake_id
+    erased_nodes = _kept_leaves(store, digest, lake)
+    if seq in erased_nodes.places:
+        raise UnknownRef(
+            f"the event with seq {seq} of the state {digest[:12]} was erased: its place in the tree"
+            " is kept, and nothing of what it said"
+        )
     for entry in _entries(store, digest):
         if entry.seq[0] <= seq <= entry.seq[1]:
             rows = _rows(store, entry)
             matches = rows.filter(pc.equal(rows["seq"], seq))
             if not len(matches):
                 break
-            levels = {0: _leaves(store, entry, rows, lake)}
+            row_leaves = _leaves(store, entry, rows, lake)
+            levels = {0: event_tree.concat([row_leaves, _within(erased_nodes, entry)])}
             _, lower_path = event_tree.climb(levels, *_span(entry), seq)
             _, _, upper_path = event_tree.root(_levels(store, digest, None, None, lake), seq)
             return _event(matches), lower_path + upper_path
@@ -115,9 +126,22 @@ def _levels(
     """Return the peaks of all segments of a state by height."""
     entries = _entries(store, digest)
     runs_by_height: dict[int, list[event_tree.Nodes]] = {}
+    erased_nodes = _kept_leaves(store, digest, lake)
+    # Of a segment that was erased as a whole nothing but its leaves is there.
+    alone = np.ones(len(erased_nodes.places), dtype=bool)
+    for entry in entries if len(alone) else ():
+        alone &= ~_is_within(erased_nodes, entry)
+    if alone.any():
+        runs_by_height[0] = [event_tree.pick(erased_nodes, alone)]
     hashed, total = 0, sum(e.events for e in entries)
     for entry in entries:
-        for height, nodes in _peaks(store, entry, trusted, lake).items():
+        erased = _within(erased_nodes, entry)
+        if len(erased.places):
+            row_leaves = _leaves(store, entry, _rows(store, entry), lake)
+            peaks, _ = event_tree.climb({0: event_tree.concat([row_leaves, erased])}, *_span(entry))
+        else:
+            peaks = _peaks(store, entry, trusted, lake)
+        for height, nodes in peaks.items():
             runs_by_height.setdefault(height, []).append(nodes)
         hashed += entry.events
         if progress:
@@ -135,6 +159,43 @@ def _peaks(store: Store, entry: SegmentEntry, trusted: set[str] | None, lake: st
     peaks, _ = event_tree.climb(levels, *_span(entry))
     _save(store, entry, peaks, lake)
     return peaks
+
+
+def erased_leaves(store: Store, rows_of: Mapping[str, pa.Table]) -> records.StateLeaves:
+    """Return the leaves of rows that are about to be erased, by segment, of each signed state: as
+    events of each lake that signed it. Raises Damaged."""
+    signed: set[tuple[str, str]] = set()
+    for file in Signatures(store.paths).listing():
+        with contextlib.suppress(UnknownRef, NotProven):
+            state = store.refs.tag(file.tag).snapshot if file.tag else file.state
+            statement = Statement.unverified(SignatureFile.read(file.path))
+            signed.add((state, statement.lake))
+    leaves_by_state: records.StateLeaves = {}
+    for state, lake in sorted(signed):
+        for entry in _entries(store, state) if store.manifests.is_there(state) else ():
+            if entry.key in rows_of:
+                nodes = event_tree.leaves(lake, rows_of[entry.key])
+                hashes = (row.tobytes().hex() for row in nodes.hashes)
+                pairs = zip(nodes.places.tolist(), hashes, strict=True)
+                leaves_by_state.setdefault(state, {}).setdefault(lake, []).extend(pairs)
+    return leaves_by_state
+
+
+def _kept_leaves(store: Store, digest: str, lake: str) -> event_tree.Nodes:
+    """The leaves of the events that were erased from a state after it was signed."""
+    pairs = records.kept_leaves(store.paths, digest, lake)
+    hashes = np.frombuffer(b"".join(bytes.fromhex(leaf) for _, leaf in pairs), np.uint8)
+    places = np.array([seq for seq, _ in pairs], np.int64)
+    return event_tree.Nodes(places, np.ones(len(pairs), np.int64), hashes.reshape(-1, 32))
+
+
+def _is_within(nodes: event_tree.Nodes, entry: SegmentEntry) -> np.ndarray:
+    low, high = _span(entry)
+    return (nodes.places >= low) & (nodes.places < high)
+
+
+def _within(nodes: event_tree.Nodes, entry: SegmentEntry) -> event_tree.Nodes:
+    return event_tree.pick(nodes, _is_within(nodes, entry))
 
 
 def _span(entry: SegmentEntry) -> tuple[int, int]:

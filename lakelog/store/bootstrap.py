@@ -21,6 +21,7 @@ from lakelog.errors import (
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.attachment import Attachment, AttachmentRegistry
+from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest import Manifest, Manifests, empty
 from lakelog.store.paths import FORMAT, KEYS, PLAIN_FORMAT, Paths, parse_object, parse_wal
 from lakelog.store.ref import Move, author, escape_text
@@ -56,12 +57,22 @@ class Store:
         self.format = format
         """The format in lakelog.json when it was last read; 0 where that is not known."""
         self.refs = Refs(self.volume)
-        self.manifests = Manifests(self.volume, self.refs)
+        self.erased = ErasedStates(DirectoryVolume(self.paths.root))
+        self.manifests = Manifests(self.volume, self.refs, self.erased)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
 
     def format_now(self) -> int:
         """The format that the lake has now, whichever process raised it."""
         return _format_on_disk(self) or self.format
+
+    def require(self, name: str) -> None:
+        """Let the lake require something of its readers (F15.8), by a lakelog.json that is new in
+        any case: then each writer that is at work goes on in a new file."""
+        body = document.decode(disk.read(self.paths.config, regular_file.DOCUMENT_MAX))
+        required = sorted({*body.get("requires", ()), name})
+        new_body = {**body, "format": FORMAT, "requires": required}
+        replace_config(self.paths, document.encode(new_body))
+        self.format = FORMAT
 
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""

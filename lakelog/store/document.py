@@ -16,6 +16,8 @@ from lakelog.store.regular_file import NotIntact
 
 __all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 
+_KNOWN = {"erasure"}
+"""What this version can, of all that a lake may require (F15.9)."""
 _MARK = b',"checksum":"'
 TAIL = len(_MARK) + 64 + len(b'"}\n')
 
@@ -57,6 +59,9 @@ def digest(data: bytes) -> str:
 
 def require_known(requires: object, subject: str) -> None:
     """Refuse what asks for more than this version can (F15.8). Raises FormatTooNew."""
-    if requires:
-        names = ", ".join(map(str, requires)) if isinstance(requires, list) else str(requires)
+    unknown = requires
+    if isinstance(requires, list):
+        unknown = [name for name in requires if name not in _KNOWN]
+    if unknown:
+        names = ", ".join(map(str, unknown)) if isinstance(unknown, list) else str(unknown)
         raise FormatTooNew(f"{subject} requires {names[:80]}: upgrade lakelog")

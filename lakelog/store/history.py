@@ -144,8 +144,8 @@ def log(store: Store, branch: str, limit: int | None = None) -> list[HistoryEntr
 def _totals(store: Store, move: Move) -> Totals:
     """The totals of the state that a move made. Does not search other moves for it, which would
     read all of them for each line of a log. Raises DamagedManifest."""
-    path = store.paths.object("manifests", move.snapshot)
-    if not move.carried and not disk.exists(path):
+    if not move.carried and not store.manifests.has_file(move.snapshot):
+        path = store.paths.object("manifests", move.snapshot)
         raise DamagedManifest(path, "the manifest is missing")
     return store.manifests.of(move).totals
 

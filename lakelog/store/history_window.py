@@ -17,7 +17,7 @@ def require_kept(store: Store, digest: str, reference: str) -> None:
     over, and gc reads the refs again before it deletes.
     """
     half = store.settings.gc_grace_hours * HOUR // 2
-    since = read_condemned(store).get(f"manifests/{digest}")
+    since = read_condemned(store).get(f"manifests/{store.manifests.stored_as(digest)}")
     is_gone = not store.manifests.is_there(digest)
     late = since is not None and lake_time(store) - since > half
     # What the window keeps and is gone nevertheless is damage, which the caller reports as such.

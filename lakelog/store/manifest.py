@@ -49,6 +49,7 @@ from lakelog.store.entry import (
     state_changes,
     to_json,
 )
+from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FILE_FORMAT, KEYS
 from lakelog.store.volume import Volume
 
@@ -162,13 +163,15 @@ def of_json(body: JsonObject, digest: str) -> Manifest:
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
-    def __init__(self, volume: Volume, carriers: Carriers) -> None:
-        self._volume, self._carriers = volume, carriers
+    def __init__(self, volume: Volume, carriers: Carriers, erased: ErasedStates) -> None:
+        self._volume, self._carriers, self._erased = volume, carriers, erased
+        self._generation = 0
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
 
     def load(self, digest: str) -> Manifest:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
+        self._forget_erased()
         manifest: Manifest | None = self._manifests.get(digest)
         if manifest is None:
             manifest = self.decode(self._state(digest), digest)
@@ -177,15 +180,33 @@ class Manifests:
 
     def of(self, ref: Ref) -> Manifest:
         """Return the state that a ref names. Raises DamagedManifest when missing or not intact."""
+        self._forget_erased()
         # What carries the text need not be looked for among all the moves of the lake.
-        if ref.carried and ref.snapshot not in self._manifests:
+        is_text_right = ref.carried and not self._erased.holds(ref.snapshot)
+        if is_text_right and ref.snapshot not in self._manifests:
             body = self._parse(ref.carried, ref.snapshot)
             _cache(self._manifests, ref.snapshot, self.decode(body, ref.snapshot))
         return self.load(ref.snapshot)
 
     def is_there(self, digest: str) -> bool:
         """Whether a manifest is on disk now, as a file or in a move or tag."""
-        return self._has_file(digest) or self._carriers.find_text(digest) is not None
+        return self.has_file(digest) or self._carriers.find_text(digest) is not None
+
+    def stored_as(self, digest: str) -> str:
+        """Return the digest of the manifest that is read as a state: another one where rows of it
+        were erased."""
+        self._forget_erased()
+        return self._erased.of(digest)
+
+    def has_file(self, digest: str) -> bool:
+        """Whether what is read as a state has a file of its own."""
+        return self._has_file(self.stored_as(digest))
+
+    def _forget_erased(self) -> None:
+        """Clear the cache where something was erased since: what it names is gone."""
+        if self._erased.refresh() != self._generation:
+            self._generation = self._erased.generation
+            self.forget()
 
     def _has_file(self, digest: str) -> bool:
         return self._volume.exists(KEYS.object("manifests", digest))
@@ -196,7 +217,7 @@ class Manifests:
     def text_to_carry(self, digest: str) -> bytes:
         """What a ref has to carry that names a state: nothing where it has a file. Raises
         DamagedManifest where it is gone."""
-        if self._has_file(digest):
+        if self.has_file(digest):
             return b""
         carried = self._carriers.find_text(digest)
         if carried is None:
@@ -224,7 +245,9 @@ class Manifests:
         """Return the outline of a manifest, from its file or from what a ref has `carried`, without
         caching. Raises DamagedManifest."""
         # From the JSON as it is: gc reads every state of a long history, and values take long.
-        body = orjson.loads(carried) if carried else self._state(digest)
+        self._forget_erased()
+        is_text_right = carried and not self._erased.holds(digest)
+        body = orjson.loads(carried) if is_text_right else self._state(digest)
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
@@ -347,6 +370,8 @@ class Manifests:
 
     def _state(self, digest: str) -> dict[str, Any]:
         """A manifest's body, of its file or of a ref that carries it."""
+        if self._erased.holds(digest):
+            return self._read(self._erased.of(digest), None)
         carried = self._carriers.recent_text(digest)
         # The file comes before the search, which may have to read every move of the lake.
         if carried is None and not self._has_file(digest):

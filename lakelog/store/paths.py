@@ -22,6 +22,9 @@
     machine.json                                  whose saved states are its own
     server/tokens.json                            who may use its server
     server/requests/TIME-RANDOM                   which requests its server stored
+    erasures/<16 hex>.json                        an erasure; erasures/states.json what stands in
+    erasures/<16 hex>.rows                        the place of what; what one refuses
+    copies/<16 hex>.json                          a place that got rows of the lake
     cache/                                        derived, may be deleted
 
 A digest is the SHA-256 of the file's bytes in hex; below states/ of its content. Branch
@@ -131,6 +134,8 @@ class Keys:
         self.restore_lock = f"{self.cache}/restore.lock"
         self.states_lock = f"{self.cache}/states.lock"
         self.states = f"{prefix}states"
+        self.erasures = f"{prefix}erasures"
+        self.copies = f"{prefix}copies"
         self.gc = f"{prefix}gc"
         self.condemned = f"{self.gc}/condemned.json"
         self.lost = f"{self.gc}/lost.json"

@@ -41,6 +41,7 @@ OPERATIONS = {
     "dedupe": "remove duplicates",
     "drop-quarantine": "remove quarantined lines",
     "gc": "delete files that no state refers to",
+    "erase": "erase events from every state, for good",
     "expire": "give up earlier states, to free their space at once",
     "repair": "set damaged files aside",
     "deploy": "return a deployment to an earlier revision",

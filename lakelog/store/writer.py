@@ -399,6 +399,8 @@ class Writer:
         config = regular_file.identity(self._store.paths.config)
         if config != self._config:
             require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
+            # An erasure replaces it, so that no writer keeps a file with what was erased (F23.5).
+            self._is_due = self._is_due or self._config is not None
             self._config = config
 
     def _doubt(self, events: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lakelog.clients import connection
 from lakelog.clients.connection import Attempts, ConnectionLost
+from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
@@ -185,6 +186,8 @@ class Syncer:
         if self._continuous and self._target.is_exclusive:
             self._disconnect()
         mark = self._done
+        if self._written:
+            copies.note(self._lake.store.paths, "sync", self._target.address)
         return SyncResult(
             self._target.address,
             self._table,

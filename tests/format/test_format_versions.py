@@ -242,8 +242,8 @@ def test_what_is_required_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lake"
     lakes.plain(str(path))
     body = config(path)
-    (path / "lakelog.json").write_bytes(document.encode({**body, "requires": ["erasure"]}))
-    with pytest.raises(FormatTooNew, match="requires erasure: upgrade"):
+    (path / "lakelog.json").write_bytes(document.encode({**body, "requires": ["erasure", "later"]}))
+    with pytest.raises(FormatTooNew, match="requires later: upgrade"):
         lakelog.open(path)
     with pytest.raises(ValueError, match="newer"):
         second_reader.rows(str(path))

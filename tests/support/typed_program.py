@@ -121,6 +121,9 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     lake.compact()
     assert_type(lake.expire("give up earlier states").deleted, int)
     lake.retention("10000d")
+    assert_type(lake.preview_erasure(subject="nobody").events, int)
+    assert_type(lake.erase(subject="nobody", why="asked").is_done, bool)
+    assert_type([status.is_done for status in lake.erasures()], list[bool])
     lake.gc(dry_run=True)
     assert lake.stats().events == lake.count()
     assert lakelog.dedupe.plan(lake, "type") is not None

@@ -119,7 +119,7 @@ def verify_snapshot(store: Store, digest: str, progress: ProgressCallback | None
 
 def check_snapshot(checker: Checker, digest: str) -> None:
     """Check what one manifest reaches, and that its totals are the sums of its segments."""
-    if not checker.object("manifests", digest):
+    if not checker.object("manifests", checker.store.manifests.stored_as(digest)):
         return
     state = checker.store.manifests.load(digest)
     # A repair has reported this state as lost already.

@@ -1,0 +1,144 @@
+"""erase: remove a subject from every state of the lake, and say what is not clean yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import click
+
+from lakelog import erasure as erasures
+from lakelog.cli import exits
+from lakelog.cli.app import App, verb
+from lakelog.cli.options import YES, argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
+from lakelog.cli.render.tables import cell
+from lakelog.cli.render.terminal import confirm, many
+from lakelog.erasure import ErasurePreview, ErasureStatus
+from lakelog.render.formats import of_records
+from lakelog.render.values import clock
+
+_LISTED_MAX = 20
+
+
+@verb()
+def erase(
+    app: App,
+    action: str | None = argument(
+        "[status|list]", required=False, type=click.Choice(["status", "list"])
+    ),
+    key: str | None = argument("[KEY]", required=False),
+    subject: str | None = option("--subject TEXT", "Erase the events of this subject."),
+    predicate: str | None = option("--where SQL", "Erase the events for which this holds."),
+    why: str = option("--why TEXT", "The reason, which is kept.", default=""),
+    cleaned: str | None = option("--cleaned PLACE", "With status: you cleaned this place."),
+    dry_run: bool = flag("--dry-run", "Only show what would be erased."),
+    yes: bool = YES,
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """Erase events from every state of every branch and tag, for good.
+
+    Their bytes leave the disk now. Nothing else changes: tags, counts of others, chains,
+    signatures and proofs hold. `lakelog erase status` names what is not clean yet, and exits
+    with 3 until nothing is; `list` shows all erasures.
+    """
+    if action is None:
+        if key or cleaned:
+            raise click.UsageError("a key and --cleaned go with `lakelog erase status`")
+        _erase(app, subject, predicate, why, dry_run, yes, target)
+        return
+    if subject or predicate or why or dry_run:
+        raise click.UsageError(f"`lakelog erase {action}` takes no --subject, --where or --why")
+    with app.open() as lake:
+        if cleaned:
+            erasures.confirm(lake.store, key or "", cleaned)
+        statuses = [s for s in lake.erasures() if s.erasure.key.startswith(key or "")]
+    if action == "list":
+        emit(of_records([_summary(status) for status in statuses]), target)
+        return
+    record = {"erasures": [_record(status) for status in statuses]}
+    emit_record(record, target, lambda: "".join(f"{x}\n" for s in statuses for x in _lines(s)))
+    exits.exit_if(not all(status.is_done for status in statuses), exits.WRONG)
+
+
+def _erase(
+    app: App,
+    subject: str | None,
+    predicate: str | None,
+    why: str,
+    dry_run: bool,
+    yes: bool,
+    target: OutputTarget,
+) -> None:
+    if bool(subject) == bool(predicate):
+        raise click.UsageError("say what to erase: --subject TEXT or --where SQL")
+    if not dry_run and not why:
+        raise click.UsageError("say why with --why TEXT, or look first with --dry-run")
+    with app.open() as lake:
+        with app.progress("searching", "segments") as progress:
+            touched = lake.preview_erasure(subject=subject, where=predicate, progress=progress)
+        if dry_run:
+            record = dataclasses.asdict(touched)
+            emit_record(record, target, lambda: "".join(f"{x}\n" for x in _preview_lines(touched)))
+            return
+        for line in _preview_lines(touched):
+            app.say(line)
+        events = many(touched.events, "event")
+        if not confirm(f"erase {events} from every state, for good?", yes):
+            raise click.ClickException("nothing was erased")
+        with app.progress("erasing", "segments") as progress:
+            status = lake.erase(subject=subject, where=predicate, why=why, progress=progress)
+    record = _record(status)
+    emit_record(record, target, lambda: "".join(f"{line}\n" for line in _lines(status)))
+
+
+def _preview_lines(touched: ErasurePreview) -> Iterator[str]:
+    yield (
+        f"{many(touched.events, 'event')} and {many(touched.lines, 'quarantined line')}, in"
+        f" {many(touched.segments, 'segment')} of {many(touched.states, 'state')}"
+    )
+    for title, counts in (("branch", touched.branches), ("tag", touched.tags)):
+        for name, count in list(counts.items())[:_LISTED_MAX]:
+            yield f"  {title} {cell(name)}: {many(count, 'event')}"
+        if len(counts) > _LISTED_MAX:
+            yield f"  and {many(len(counts) - _LISTED_MAX, title)} more"
+    if touched.mentions:
+        yield f"stays: {many(touched.mentions, 'event')} of others that have the text: use --where"
+    for leftover in touched.leftovers[:_LISTED_MAX]:
+        yield f"stays: {cell(leftover.place)}: {leftover.advice}"
+    for place in touched.outside:
+        yield f"may be at: {place['place']} {cell(str(place['name']))}: {place['command']}"
+
+
+def _summary(status: ErasureStatus) -> dict[str, object]:
+    erasure = status.erasure
+    return {
+        "key": erasure.key,
+        "time": clock(erasure.time),
+        "events": erasure.events,
+        "state": "done" if status.is_done else "pending",
+        "by": erasure.author,
+        "why": erasure.why,
+    }
+
+
+def _record(status: ErasureStatus) -> dict[str, object]:
+    return {
+        **_summary(status),
+        "lines": status.erasure.lines,
+        "branches": status.erasure.branches,
+        "tags": status.erasure.tags,
+        "leftovers": [vars(leftover) for leftover in status.leftovers],
+        "copies": list(status.copies),
+    }
+
+
+def _lines(status: ErasureStatus) -> Iterator[str]:
+    erasure = status.erasure
+    counts_text = f"{many(erasure.events, 'event')} and {many(erasure.lines, 'quarantined line')}"
+    state = "done" if status.is_done else "pending"
+    yield f"erasure {erasure.key}: {counts_text}, {state} ({cell(erasure.why)})"
+    for leftover in status.leftovers:
+        yield f"  left in {cell(leftover.place)}: {leftover.advice}"
+    for place in status.copies:
+        yield f"  may be at {place['place']} {cell(str(place['name']))}: {place['command']}"

@@ -1,0 +1,208 @@
+"""One document for each erasure of a lake.
+
+    erasures/<key>.json       why, when, how many, and how far it is
+    erasures/<key>.rows       what it refuses: fingerprints of the rows, and leaves of signed ones
+
+An erasure knows its subject by a salted digest alone, so that nobody reads in it who was erased.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
+
+from lakelog.errors import DamagedRef
+from lakelog.event.types import JsonObject
+from lakelog.store import disk, document, regular_file
+from lakelog.store.paths import Paths
+from lakelog.store.ref import author
+
+_PRINT = 16
+_T = TypeVar("_T")
+StateLeaves = dict[str, dict[str, list[tuple[int, str]]]]
+"""By state and lake, the (seq, hash) of leaves of the tree over its events."""
+_BEGUN, _SWEPT = "begun", "swept"
+"""How far an erasure is. Something of it may be in every file of the lake until it is swept; then
+only in what `leftovers` names."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One erasure, as its document says it. `subject` is the salted digest of the subject, "" for
+    one by a condition; `time` (us) is when it began: what arrived by then is erased, and what is
+    older is refused."""
+
+    key: str
+    time: int
+    author: str
+    why: str
+    salt: str
+    subject: str = ""
+    condition: str = ""
+    """The salted digest of the condition."""
+    phase: str = _BEGUN
+    events: int = 0
+    lines: int = 0
+    segments: int = 0
+    branches: dict[str, int] = field(default_factory=dict)
+    tags: dict[str, int] = field(default_factory=dict)
+    leftovers: list[JsonObject] = field(default_factory=list)
+    """What in the lake itself was found to name the subject still: `place`, `advice`."""
+    outside: list[JsonObject] = field(default_factory=list)
+    """Where else the rows had gone: `place`, `name`, `command`, `done`."""
+
+    def encoded(self) -> bytes:
+        """The bytes of its document."""
+        return document.encode(asdict(self))
+
+    @staticmethod
+    def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:
+        """Return the erasure that a run which was killed left, or a new one. Raises DamagedRef."""
+        earlier = listing(paths)
+        for erasure in earlier:
+            if not erasure.is_swept and erasure.is_of(subject, predicate):
+                return erasure
+        # One salt for a lake: an entrance hashes a subject once, however many were erased.
+        salt = earlier[0].salt if earlier else disk.random_hex()
+        return Erasure(
+            key=disk.random_hex(8),
+            time=disk.now_us(),
+            author=author(),
+            why=why,
+            salt=salt,
+            subject=_salted(salt, subject) if subject else "",
+            condition=_salted(salt, predicate) if predicate else "",
+        )
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether nothing of it is in the lake but what `leftovers` names."""
+        return self.phase == _SWEPT
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was erased yet."""
+        return self.phase == _BEGUN
+
+    def swept(self, leftovers: list[JsonObject]) -> Erasure:
+        """The same one, with what was found to name the subject still."""
+        return replace(self, phase=_SWEPT, leftovers=leftovers)
+
+    def is_of(self, subject: str, predicate: str = "") -> bool:
+        """Whether it erased this subject, or what this condition chose."""
+        value, digest = (subject, self.subject) if subject else (predicate, self.condition)
+        return _salted(self.salt, value) == digest
+
+    def fingerprint(self, *values: object) -> bytes:
+        """Return the fingerprint of some values of a row, 16 bytes."""
+        joined = "\0".join("" if value is None else f"{value}" for value in values)
+        return bytes.fromhex(_salted(self.salt, joined))[:_PRINT]
+
+    def rows(self, paths: Paths) -> ErasedRows:
+        """Return what it remembers of its rows. Raises DamagedRef."""
+        try:
+            return _decoded(f"{paths.erasures}/{self.key}.rows", ErasedRows.decoded)
+        except FileNotFoundError:
+            return ErasedRows()
+
+    def save(self, paths: Paths, rows: ErasedRows | None = None) -> None:
+        """Write it durably, and what it remembers of its rows before."""
+        disk.make_dirs(paths.erasures)
+        if rows is not None:
+            disk.replace_whole(f"{paths.erasures}/{self.key}.rows", rows.encoded())
+        disk.replace_whole(f"{paths.erasures}/{self.key}.json", self.encoded())
+
+
+@dataclass(frozen=True)
+class ErasedRows:
+    """What is remembered of erased rows: fingerprints of their `places` (origin and position),
+    identity `keys` and `contents`, 16 bytes each; and `leaves`, by state and lake the (seq, hash)
+    of those that a signature covers."""
+
+    places: frozenset[bytes] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+    contents: frozenset[bytes] = frozenset()
+    leaves: StateLeaves = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """The bytes of its document."""
+        prints = {
+            name: base64.b64encode(b"".join(sorted(getattr(self, name)))).decode()
+            for name in ("places", "keys", "contents")
+        }
+        return document.encode({**prints, "leaves": self.leaves})
+
+    @staticmethod
+    def decoded(data: bytes) -> ErasedRows:
+        """Return what a document says. Raises NotIntact, KeyError."""
+        body = document.decode(data)
+        places, keys, contents = (
+            frozenset(raw[start : start + _PRINT] for start in range(0, len(raw), _PRINT))
+            for raw in (base64.b64decode(body[name]) for name in ("places", "keys", "contents"))
+        )
+        leaves = {
+            state: {lake: [(seq, leaf) for seq, leaf in pairs] for lake, pairs in lakes.items()}
+            for state, lakes in body["leaves"].items()
+        }
+        return ErasedRows(places, keys, contents, leaves)
+
+    def joined(self, further: ErasedRows) -> ErasedRows:
+        """Both together; of a state that both have, the leaves of both."""
+        leaves = {state: dict(lakes) for state, lakes in self.leaves.items()}
+        for state, lakes in further.leaves.items():
+            for lake, pairs in lakes.items():
+                pairs_before = leaves.setdefault(state, {}).get(lake, [])
+                leaves[state][lake] = sorted({*pairs_before, *pairs})
+        return ErasedRows(
+            self.places | further.places,
+            self.keys | further.keys,
+            self.contents | further.contents,
+            leaves,
+        )
+
+
+def _salted(salt: str, value: str) -> str:
+    """Return the digest by which an erasure knows a text."""
+    return hashlib.sha256(bytes.fromhex(salt) + value.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def listing(paths: Paths) -> list[Erasure]:
+    """Return the erasures of a lake, oldest first. Raises DamagedRef."""
+    erasures = []
+    for name in disk.listing(paths.erasures):
+        if name.endswith(".json") and name != "states.json" and not name.startswith("."):
+            path = f"{paths.erasures}/{name}"
+            with contextlib.suppress(FileNotFoundError):
+                erasures.append(_decoded(path, lambda data: Erasure(**document.decode(data))))
+    return sorted(erasures, key=lambda erasure: (erasure.time, erasure.key))
+
+
+def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
+    """Return (seq, hash) of the rows that were erased from a state that was signed before, as
+    leaves of the tree of a lake. Raises DamagedRef."""
+    if not disk.listing(paths.erasures):
+        return []
+    pairs: set[tuple[int, str]] = set()
+    for erasure in listing(paths):
+        pairs.update(erasure.rows(paths).leaves.get(state, {}).get(lake, ()))
+    return sorted(pairs)
+
+
+def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
+    try:
+        return decode(disk.read(path, regular_file.DOCUMENT_MAX))
+    except (document.NotIntact, KeyError, TypeError, ValueError) as error:
+        raise DamagedRef(path, f"the erasure is damaged: {error}") from None
+
+
+def subjects_hit(erasures: Iterable[Erasure], subjects: Iterable[str]) -> dict[str, Erasure]:
+    """Return those of the subjects that were erased, each with its newest erasure."""
+    hits: dict[str, Erasure] = {}
+    for erasure in erasures:
+        if erasure.subject:
+            hits |= {subject: erasure for subject in subjects if erasure.is_of(subject)}
+    return hits

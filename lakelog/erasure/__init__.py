@@ -1,0 +1,27 @@
+"""Erasing a subject, or chosen events, from every state of a lake, for good.
+
+`preview` counts what `erase` would touch. `statuses` tells how far each erasure is, and names what
+is not clean yet; `receipt` is a document about one for those who asked for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.erasure.erasing import erase
+    from lakelog.erasure.status import ErasureStatus, confirm, one, statuses
+    from lakelog.erasure.touched import ErasurePreview, preview
+
+__all__ = ["ErasurePreview", "ErasureStatus", "confirm", "erase", "one", "preview", "statuses"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "erasing": "erase",
+        "touched": "ErasurePreview preview",
+        "status": "ErasureStatus confirm one statuses",
+    },
+)

@@ -1,0 +1,306 @@
+"""Erasing: chosen rows leave every state of a lake, and their bytes leave the disk.
+
+    1 note the erasure, and seal what is pending      4 one move `erase` on each branch
+    2 write the segments again without the rows       5 delete the old segments and texts
+    3 name what stands in the place of which states   6 look whether anything is left
+
+Steps 2 to 4 are repeated until no state names a row, as others may publish meanwhile. Before step 3
+every state reads as it did, after it none has the rows. A run that is killed leaves a note that is
+not *swept*: the same command, run again, goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from lakelog import proofs
+from lakelog.erased import records
+from lakelog.erased.records import ErasedRows, Erasure
+from lakelog.erasure import derived, leftovers, outside, rewriting
+from lakelog.erasure.rewriting import History, Redactor, Rewritten
+from lakelog.erasure.selection import Chooser, Selector, entry_of_file, segment_files
+from lakelog.errors import GcRefused, InvalidEvent, NotAllowed, OutcomeUnknown
+from lakelog.libraries import pa
+from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments.connection import Connect
+from lakelog.store import disk, policy
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, SegmentEntry, tombstone
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+
+_ROUNDS = 20
+"""How often states are read again because others published meanwhile."""
+SettleBranch = Callable[[str], object]
+
+
+@dataclass
+class ChosenRows:
+    """The chosen rows of each segment that has some, and the states that name it."""
+
+    history: History
+    rows: dict[str, tuple[SegmentEntry, pa.Table]] = field(default_factory=dict)
+
+    @property
+    def events(self) -> int:
+        """How many different events are chosen: one may be in several segments, as rows are
+        compacted and older states keep the segments of before."""
+        return len(self.places("events"))
+
+    @property
+    def lines(self) -> int:
+        """How many different quarantined lines are chosen."""
+        return len(self.places("quarantine"))
+
+    def places(self, row_kind: str) -> set[tuple[object, object]]:
+        """The places of the chosen rows of a kind: their origin and position."""
+        findings: set[tuple[object, object]] = set()
+        for entry, rows in self.rows.values():
+            if entry.kind == row_kind:
+                columns = (rows["origin"].to_pylist(), rows["position"].to_pylist())
+                findings.update(zip(*columns, strict=True))
+        return findings
+
+    def events_in(self, store: Store, digest: str) -> int:
+        """How many chosen events a state has."""
+        state = self.history.states.get(digest)
+        if state is None:
+            return 0
+        live = store.manifests.segments(state, "events")
+        return sum(len(self.rows[e.key][1]) for e in live if e.key in self.rows)
+
+
+def find(
+    store: Store, connect: Connect, selector: Selector, progress: ProgressCallback | None = None
+) -> ChosenRows:
+    """Return the chosen rows of every segment on disk, whether a state names it or not. Raises
+    QueryFailed, DamagedSegment."""
+    chooser = Chooser(store, connect, selector)
+    chooser.check()
+    findings = ChosenRows(rewriting.history_of(store))
+    entries = findings.history.segments()
+    on_disk = list(segment_files(store))
+    digest = [entries[key] for key in on_disk if key in entries]
+    unnamed = (entry_of_file(store, key) for key in on_disk if key not in entries)
+    candidates = [*chooser.candidates(digest), *filter(None, unnamed)]
+    for number, entry in enumerate(candidates):
+        rows = chooser.rows_of(entry)
+        if len(rows):
+            findings.rows[entry.key] = entry, rows
+        if progress:
+            progress(number + 1, len(candidates))
+    return findings
+
+
+def branches_with(store: Store, findings: ChosenRows) -> dict[str, int]:
+    """How many chosen events the newest state of each branch has, if any."""
+    heads = {branch: store.refs.head(branch).move.snapshot for branch in _branches(store)}
+    counts = {branch: findings.events_in(store, digest) for branch, digest in heads.items()}
+    return {branch: count for branch, count in counts.items() if count}
+
+
+def tags_with(store: Store, findings: ChosenRows) -> dict[str, int]:
+    """How many chosen events the state of each tag has, if any."""
+    counts = {tag.name: findings.events_in(store, tag.snapshot) for tag in store.refs.tags()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _branches(store: Store) -> list[str]:
+    return store.refs.branches()
+
+
+def erase(
+    store: Store,
+    connect: Connect,
+    settle: SettleBranch,
+    *,
+    subject: str = "",
+    predicate: str = "",
+    why: str,
+    progress: ProgressCallback | None = None,
+) -> Erasure:
+    """Erase the rows of a subject, or of a condition, in every state; return the note of it.
+
+    `settle` seals the tail of a branch. Raises InvalidEvent for a reason that names the subject,
+    NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
+    """
+    policy.require(store.paths, "erase")
+    if store.attachment is not None:
+        raise NotAllowed("nothing can be erased yet from a lake whose files are in a bucket")
+    if bool(subject) == bool(predicate):
+        raise InvalidEvent("say what to erase: a subject, or a condition")
+    if not why.strip():
+        raise InvalidEvent("say why: the reason is kept with the erasure")
+    if subject and subject in why:
+        raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
+    Chooser(store, connect, Selector(subject, predicate, 0)).check()
+    locks = (f"{store.paths.cache}/gc.lock", f"{store.paths.cache}/compact.lock")
+    with disk.claim(locks[0]) as alone, disk.claim(locks[1]) as alone_merging:
+        if not (alone and alone_merging):
+            raise GcRefused("another process collects, compacts or erases in this lake: wait")
+        erasure = Erasure.begun(store.paths, subject, predicate, why)
+        run = ErasureRun(store, connect, settle, erasure, subject, predicate)
+        return run.run(progress)
+
+
+class ErasureRun:
+    """One run of an erasure; it may be the second after one that was killed."""
+
+    def __init__(
+        self,
+        store: Store,
+        connect: Connect,
+        settle: SettleBranch,
+        erasure: Erasure,
+        subject: str,
+        predicate: str,
+    ) -> None:
+        self._store, self._connect, self._settle = store, connect, settle
+        self._erasure = erasure
+        self._selector = Selector(subject, predicate, erasure.time)
+        self._rewritten: Rewritten = {}
+        self._rows = erasure.rows(store.paths)
+
+    def run(self, progress: ProgressCallback | None) -> Erasure:
+        """Erase; return the note, which says that it is done in the lake's own files."""
+        store = self._store
+        # Before anything that an older version would misread; and living writers see it, and go on
+        # in new files.
+        store.require("erasure")
+        self._erasure.save(store.paths)
+        if not self._erasure.is_new:
+            # A run that was killed may have left old files, and branches without their move.
+            derived.clean(store)
+            for branch in _branches(store):
+                self._move(branch)
+        for _ in range(_ROUNDS):
+            for branch in _branches(store):
+                self._settle(branch)
+            findings = find(store, self._connect, self._selector, progress)
+            if not self._has_work(findings):
+                break
+            self._replace(findings)
+            for branch in _branches(store):
+                self._move(branch)
+            derived.clean(store)
+        else:
+            raise OutcomeUnknown("the lake changed too often meanwhile: run the same command again")
+        derived.clean(store)
+        chooser = Chooser(store, self._connect, self._selector)
+        remnants = leftovers.leftovers(store, chooser, self._selector.subject)
+        self._erasure = self._erasure.swept(leftovers.named(remnants))
+        self._erasure.save(store.paths)
+        return self._erasure
+
+    def _has_work(self, findings: ChosenRows) -> bool:
+        subjects = {self._selector.subject} - {""}
+        redactor = Redactor(self._store, self._rewritten, subjects)
+        return bool(findings.rows) or redactor.is_needed(findings.history)
+
+    def _replace(self, findings: ChosenRows) -> None:
+        """Write the new segments and states, then say durably what they stand for."""
+        store, subjects = self._store, set[str]()
+        fresh: Rewritten = {}
+        for key, (entry, rows) in findings.rows.items():
+            condition = self._selector.condition(entry.kind)
+            # One that no state names was left by a publish that lost its race.
+            is_named = key in findings.history.segments()
+            fresh[key] = (
+                rewriting.without_rows(store, self._connect, entry, rows, condition)
+                if is_named
+                else None
+            )
+            if entry.kind == "events":
+                subjects.update(filter(None, rows["subject"].to_pylist()))
+        self._rewritten |= fresh
+        self._note(findings)
+        redactor = Redactor(store, self._rewritten, subjects | ({self._selector.subject} - {""}))
+        states = redactor.states(findings.history)
+        segments = {key: new.key if new else "" for key, new in fresh.items()}
+        segments |= {key: key for key in redactor.scrubbed}
+        store.erased.add(states, segments)
+
+    def _note(self, findings: ChosenRows) -> None:
+        """Remember what is refused from now on, and count what goes, before it goes."""
+        store, before = self._store, self._rows.places
+        self._rows = self._rows.joined(
+            remembered(self._erasure, findings, by_content=not self._selector.subject)
+        )
+        self._rows = self._rows.joined(ErasedRows(leaves=signed_leaves(store, findings)))
+        counted = Counter[str]()
+        for row_kind in ("events", "quarantine"):
+            counted[row_kind] = sum(
+                self._erasure.fingerprint(*place) not in before
+                for place in findings.places(row_kind)
+            )
+        erasure, tags = self._erasure, tags_with(store, findings)
+        self._erasure = dataclasses.replace(
+            erasure,
+            phase="rewritten",
+            events=erasure.events + counted["events"],
+            lines=erasure.lines + counted["quarantine"],
+            segments=erasure.segments + len(findings.rows),
+            branches=branches_with(store, findings) | erasure.branches,
+            tags=tags | erasure.tags,
+            outside=erasure.outside or outside.places(store, tags),
+        )
+        self._erasure.save(store.paths, self._rows)
+
+    def _move(self, branch: str) -> None:
+        """Make a move `erase` on a branch, so that whoever is about to publish on the state before
+        plans again."""
+        message = f"{self._erasure.events} events: {self._erasure.why}"
+
+        def plan(_: Head, state: Manifest) -> Change | None:
+            live = self._store.manifests.segments(state)
+            # A state of its own, which needs no record to be read: so it can be pushed.
+            return Change("erase", message, entries=tuple(self._exchange(live)))
+
+        publish(self._store, branch, plan)
+
+    def _exchange(self, live: list[SegmentEntry]) -> Iterator[Entry]:
+        """Entries that put the new segments in the place of old ones, where a state has these."""
+        for entry in live:
+            if entry.key in self._rewritten:
+                yield tombstone(entry)
+                if new := self._rewritten[entry.key]:
+                    yield new
+
+
+def signed_leaves(store: Store, findings: ChosenRows) -> records.StateLeaves:
+    """Return the leaves of the found events of each signed state: with them its root can be
+    computed for ever, and the proofs of its other events hold."""
+    rows = {key: rows for key, (entry, rows) in findings.rows.items() if entry.kind == "events"}
+    return proofs.erased_leaves(store, rows)
+
+
+def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> ErasedRows:
+    """Return the fingerprints of found rows."""
+    places: set[bytes] = set()
+    keys: set[bytes] = set()
+    contents: set[bytes] = set()
+    for entry, rows in findings.rows.values():
+        origins, positions = rows["origin"].to_pylist(), rows["position"].to_pylist()
+        places.update(erasure.fingerprint(*p) for p in zip(origins, positions, strict=True))
+        if entry.kind != "events":
+            continue
+        pairs = zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True)
+        keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
+        if by_content:
+            contents.update(content_prints(erasure, rows))
+    return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))
+
+
+CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
+
+
+def content_prints(erasure: Erasure, rows: pa.Table) -> list[bytes]:
+    """Return the fingerprints of the contents of rows, which are all columns that their writer
+    gave."""
+    columns = [rows["time"].cast(pa.int64()).to_pylist()]
+    columns += [rows[name].to_pylist() for name in CONTENT[1:]]
+    return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]

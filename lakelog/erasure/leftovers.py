@@ -1,0 +1,193 @@
+"""What of an erased subject may still be in the lake, where nobody may delete it unasked.
+
+Each place is looked at: WAL files that a writer holds, buffers of loggers, what a repair or a crash
+set aside, state directories, definitions, messages, names. What is found is named with what to do
+about it; an erasure is done only when nothing is found.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+import zstandard
+
+from lakelog import chunks
+from lakelog.erasure import rewriting
+from lakelog.erasure.selection import Chooser, frames_by_file
+from lakelog.errors import Damaged
+from lakelog.event.types import JsonObject
+from lakelog.segments.connection import SPILL
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Record
+from lakelog.store.paths import decode_name
+
+_PIECE = 1 << 20
+_HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock")
+"""What in cache/ has no text of events but of segments that are there."""
+_MEMBERS = ("author", "message", "name", "branch")
+_ADVICE = {
+    "wal": "append to it or end that process: its next file is a new one; then run status again",
+    "buffer": "the next process that logs to the lake stores it; then run the erasure again",
+    "cut": "delete the file: it is the end of an append that was never acknowledged",
+    "damaged": "delete the file if you need nothing of it",
+    "states": "delete the saved directory that has it: `lakelog state clean`, then `lakelog gc`",
+}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A place that may still hold an erased word, and what to do about it."""
+
+    place: str
+    advice: str
+
+
+def leftovers(store: Store, chooser: Chooser, subject: str) -> list[Leftover]:
+    """Return the places in the lake that may still hold erased rows: WAL files by their rows, and
+    where a `subject` is known, all else by its bytes. Raises Damaged."""
+    root = store.paths.root
+    findings = [
+        Leftover(os.path.relpath(path, root), _ADVICE["wal"])
+        for path, frames in frames_by_file(store)
+        if chooser.in_frames(frames)
+    ]
+    if not subject:
+        return findings + list(_unsearched(store))
+    needles = _needles(subject)
+    findings += _in_definitions(store, needles)
+    findings += _in_moves(store, needles)
+    places = {leftover.place for leftover in findings}
+    for path in _searched(store):
+        place = os.path.relpath(path, root)
+        if place not in places and _holds(path, needles):
+            # The note of it must not name the subject itself.
+            public_place = (
+                place
+                if not _in(decode_name(place), needles)
+                else f"a name in {place.split('/')[0]}/"
+            )
+            findings.append(Leftover(public_place, _advice(place)))
+    return findings
+
+
+def named(findings: list[Leftover]) -> list[JsonObject]:
+    """Return what is kept of leftovers with an erasure: all but WAL files, which `status` looks at
+    each time."""
+    return [vars(leftover) for leftover in findings if not leftover.place.startswith("wal/")]
+
+
+def _needles(subject: str) -> list[bytes]:
+    """A subject as it may be spelled: as it is, and in JSON."""
+    plain = subject.encode("utf-8", "surrogatepass")
+    escaped = orjson.dumps(subject)[1:-1] if subject.isprintable() else plain
+    ascii_only = subject.encode("ascii", "backslashreplace")
+    return list(dict.fromkeys((plain, escaped, ascii_only)))
+
+
+def _unsearched(store: Store) -> Iterator[Leftover]:
+    """Places with text of any kind, which cannot be searched for what a condition chose."""
+    cache = store.paths.cache
+    for name in ("buffer", "cut", "damaged", "aside"):
+        for file in disk.listing(f"{cache}/{name}"):
+            if os.path.getsize(f"{cache}/{name}/{file}"):
+                place = f"cache/{name}/{file}"
+                yield Leftover(place, _advice(place))
+
+
+def _searched(store: Store) -> Iterator[str]:
+    """Files that may hold any text: all but segments, id runs, manifests and what is derived."""
+    paths = store.paths
+    excluded = {f"{paths.root}/{name}" for name in ("segments", "ids", "manifests")}
+    excluded |= {f"{paths.cache}/{name}" for name in _HASHED} | {paths.heads}
+    for folder, folders, names in os.walk(paths.root):
+        folders[:] = [name for name in folders if f"{folder}/{name}" not in excluded]
+        for name in names:
+            path = f"{folder}/{name}"
+            if path not in excluded and not path.startswith(f"{paths.cache}/{SPILL}"):
+                yield path
+
+
+def _holds(path: str, needles: list[bytes]) -> bool:
+    """Whether the name or the content of a file has one of the needles."""
+    name = decode_name(os.path.basename(path)).encode("utf-8", "replace")
+    if any(needle in name for needle in needles):
+        return True
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return False
+    contents = [data]
+    if b"\xb5\x2f\xfd" in data or path.endswith(".zst"):
+        contents.append(_unpacked(data))
+    return any(needle in content for needle in needles for content in contents)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of all zstd frames up to the first damage."""
+    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
+    content = bytearray()
+    try:
+        while data_read := reader.read(_PIECE):
+            content += data_read
+    except zstandard.ZstdError:
+        pass
+    return bytes(content)
+
+
+def _advice(place: str) -> str:
+    names = place.split("/")
+    return next(
+        (advice for name, advice in _ADVICE.items() if name in names[:2]),
+        "look at it, and delete or change it if you do not need it as it is",
+    )
+
+
+def _in_definitions(store: Store, needles: list[bytes]) -> Iterator[Leftover]:
+    """Views, cursors and the like of any state, which name the subject."""
+    findings: dict[str, int] = {}
+    history = rewriting.history_of(store)
+    for entries in (*history.pages.values(), *(s.recent for s in history.states.values())):
+        for entry in entries:
+            if isinstance(entry, Record) and _has(entry.members, entry.key, needles):
+                name = f"{entry.what} {entry.key}" if not _in(entry.key, needles) else entry.what
+                findings[name] = findings.get(name, 0) + 1
+    for name in findings:
+        advice = "drop it, then `lakelog expire` gives up the states that still have it"
+        yield Leftover(f"definition: {name}", advice)
+    for digest, state in history.states.items():
+        if _in(f"{state.author}\0{state.message}", needles):
+            yield Leftover(f"manifests/{digest[:12]}", "its message says it: `lakelog expire`")
+
+
+def _has(members: JsonObject, key: str, needles: list[bytes]) -> bool:
+    return any(needle in orjson.dumps([members, key]) for needle in needles) or _in(key, needles)
+
+
+def _in(content: str, needles: list[bytes]) -> bool:
+    return any(needle in content.encode("utf-8", "surrogatepass") for needle in needles)
+
+
+def _in_moves(store: Store, needles: list[bytes]) -> Iterator[Leftover]:
+    """Moves whose message, author or branch names the subject."""
+    for branch in store.refs.all_branches():
+        if _in(branch, needles):
+            yield Leftover("the name of a branch", "it cannot be changed: delete the branch")
+        try:
+            for move in store.refs.newest_first(branch):
+                if _in("\0".join(str(getattr(move, m)) for m in _MEMBERS[:2]), needles):
+                    yield Leftover(
+                        f"move {move.number} of {branch}", "its message says it, and stays for good"
+                    )
+        except Damaged:
+            yield Leftover(f"the moves of {branch}", "run `lakelog verify`: some cannot be read")
+
+
+def states_searched(store: Store) -> int:
+    """How many files of state directories there are, which are searched as they are stored."""
+    return sum(1 for _ in chunks.StateFiles(store.paths).names())

@@ -1,0 +1,75 @@
+"""Where erased rows may have gone beyond the lake, and the command that cleans each place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+
+import orjson
+
+from lakelog.erased import copies
+from lakelog.event.types import JsonObject
+from lakelog.store import disk, document
+from lakelog.store.bootstrap import Store
+from lakelog.store.paths import decode_name
+
+TRAINING_SET, REMOTE = "training set", "remote"
+_TRAIN = "train-"
+_CLEANED = {
+    "export": "write it again, or delete it: {name}",
+    "backup": "lakelog backup {lake} {name}",
+    "sync": "sync to it again, then delete what is left there of the subject: {name}",
+}
+
+
+def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
+    """Return the places that may have rows of an erasure, of which `tags` (names with counts) have
+    some: `place`, `name`, `command` and `done`."""
+    destinations = [_training_set(store, name) for name in tags if name.startswith(_TRAIN)]
+    destinations += [_copy(store, copy) for copy in copies.listing(store.paths)]
+    for name in disk.listing(store.paths.remotes):
+        if name.endswith(".json") and not name.startswith("."):
+            remote = decode_name(name[:-5])
+            command = f"lakelog push {shlex.quote(remote)} --all"
+            destinations.append(
+                {"place": REMOTE, "name": remote, "command": command, "done": False}
+            )
+    return destinations
+
+
+def _training_set(store: Store, tag: str) -> JsonObject:
+    path = ""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        path = str(orjson.loads(store.refs.tag(tag).message)["path"])
+    command = f"lakelog train rebuild {shlex.quote(path)} --erased"
+    return {"place": TRAINING_SET, "name": path, "command": command, "done": False}
+
+
+def _copy(store: Store, copy: copies.CopyNote) -> JsonObject:
+    name = shlex.quote(copy.name)
+    command = _CLEANED.get(copy.place, "look at it: {name}").format(
+        name=name, lake=shlex.quote(store.paths.root)
+    )
+    return {"place": copy.place, "name": copy.name, "command": command, "done": False}
+
+
+def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
+    """Whether a place is known to have nothing of an erasure any more: it is gone, it was written
+    again since, or it has the note of the erasure itself."""
+    if place["done"]:
+        return True
+    name = str(place["name"])
+    if place["place"] in ("export", TRAINING_SET):
+        return not os.path.lexists(name)
+    if place["place"] == "backup":
+        return not os.path.lexists(name) or _has_note(name, key)
+    return False
+
+
+def _has_note(root: str, key: str) -> bool:
+    """Whether a copy of the lake has swept the same erasure."""
+    with contextlib.suppress(OSError, document.NotIntact, KeyError):
+        body = document.decode(disk.read(f"{root}/erasures/{key}.json"))
+        return bool(body["phase"] == "swept")
+    return False

@@ -1,0 +1,202 @@
+"""Segments without the erased rows, and the states that name them in the place of the old ones.
+
+A state is rewritten as it was, with the entries of the new segments where those of the old ones
+stood: its parent, its time and its numbers of rows of others stay. It is stored under the digest of
+its new bytes and read under the old one (`store/erasures`). Entries of segments that are gone from
+the disk lose their lowest and highest subject where that was an erased one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lakelog.erased import sweep
+from lakelog.errors import Damaged
+from lakelog.libraries import pa
+from lakelog.maintain import compact
+from lakelog.segments import segment
+from lakelog.segments.connection import Connect
+from lakelog.store import disk, manifest
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Removal, SegmentEntry
+from lakelog.store.manifest import Manifest, Page, Totals
+
+_LEVEL = 3
+Rewritten = dict[str, "SegmentEntry | None"]
+"""The entry that stands in the place of each segment, None where no row stayed."""
+
+
+@dataclass
+class History:
+    """All states that can be read, by name, and all pages of them."""
+
+    states: dict[str, Manifest] = field(default_factory=dict)
+    pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry of every page and state."""
+        for page_entries in self.pages.values():
+            yield from page_entries
+        for state in self.states.values():
+            yield from state.recent
+
+    def segments(self) -> dict[str, SegmentEntry]:
+        """The segments that any of them adds, by key."""
+        return {e.key: e for e in self.entries() if isinstance(e, SegmentEntry)}
+
+
+def history_of(store: Store) -> History:
+    """Read all states that a move, a tag or a file has; those that lost a page or their text are
+    gone already, and left out."""
+    store.manifests.forget()
+    store.refs.forget()
+    history = History()
+    names = dict.fromkeys(store.refs.states())
+    names |= dict.fromkeys(tag.snapshot for tag in store.refs.tags())
+    stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
+    files = (d for d in manifest_files(store) if d not in stand_ins)
+    for digest in (*names, *(d for d in files if d not in names)):
+        try:
+            state = store.manifests.load(digest)
+            pages = {p.digest: store.manifests.peek(p) for p in state.pages}
+        except (Damaged, KeyError):
+            continue
+        history.states[digest] = state
+        history.pages |= pages
+    return history
+
+
+def manifest_files(store: Store) -> Iterator[str]:
+    """Yield the digests of the files of manifests that are no pages."""
+    for digest, encoded in sweep.manifest_texts(store):
+        if b'"parent":' in encoded[:40]:
+            yield digest
+
+
+def without_rows(
+    store: Store, connect: Connect, entry: SegmentEntry, erased_rows: pa.Table, condition: str
+) -> SegmentEntry | None:
+    """Write a segment without its chosen rows; None if no row stays. Raises DamagedSegment."""
+    compact.check(store, [entry])
+    if len(erased_rows) == entry.events:
+        return None
+    if entry.kind == "events":
+        rewritten = compact.rewrite(store, connect(), [entry], f"NOT {condition}", _LEVEL)
+        # Where the entry says from where to where: in an older state it may be of more rows.
+        return dataclasses.replace(rewritten, seq=entry.seq, made_from=entry.made_from)
+    rows = segment.read(store.paths, entry.key)
+    erased_places = set(places_of(erased_rows))
+    places = places_of(rows)
+    remaining = rows.filter(pa.array([place not in erased_places for place in places]))
+    return segment.write(
+        store.paths, remaining, kind="quarantine", layout="arrival", commit=disk.random_hex()
+    )
+
+
+def places_of(rows: pa.Table) -> Iterator[tuple[object, object]]:
+    """Yield the place of each row: its origin and position."""
+    return zip(*(rows[name].to_pylist() for name in ("origin", "position")), strict=True)
+
+
+class Redactor:
+    """Writes states again with other segments in the place of some."""
+
+    def __init__(self, store: Store, rewritten: Rewritten, subjects: Iterable[str]) -> None:
+        self._store, self._rewritten = store, rewritten
+        self._subjects = set(subjects)
+        self._pages: dict[str, Page | None] = {}
+        self.scrubbed: set[str] = set()
+        """Segments that are gone, whose entries lost their lowest and highest subject."""
+
+    def is_needed(self, history: History) -> bool:
+        """Whether a state names a segment that was replaced, or an erased subject as the bound of
+        one that is gone."""
+        return any(
+            entry.key in self._rewritten
+            or (isinstance(entry, SegmentEntry) and self._names_subject(entry))
+            for entry in history.entries()
+            if entry.what == "segment"
+        )
+
+    def states(self, history: History) -> dict[str, str]:
+        """Write the states that name such a segment; return the digest of the new one by each."""
+        replaced = {}
+        for digest, state in history.states.items():
+            pages = [self._page(history, page) for page in state.pages]
+            recent = self._entries(state.recent)
+            if pages == list(state.pages) and recent == state.recent:
+                continue
+            new = dataclasses.replace(
+                state,
+                pages=tuple(page for page in pages if page is not None),
+                recent=recent,
+                totals=self._totals(history, state),
+            )
+            replaced[digest] = self._store.manifests.write(new).digest
+        return replaced
+
+    def _page(self, history: History, page: Page) -> Page | None:
+        """The page that stands in the place of one, None where nothing is left of it."""
+        if page.digest not in self._pages:
+            entries = history.pages[page.digest]
+            new_entries = self._entries(entries)
+            new_page: Page | None = page
+            if new_entries != entries:
+                new_page = (
+                    self._store.manifests.write_page(new_entries, disk.random_hex(), page.level)
+                    if new_entries
+                    else None
+                )
+            self._pages[page.digest] = new_page
+        return self._pages[page.digest]
+
+    def _entries(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(new for entry in entries if (new := self._entry(entry)) is not None)
+
+    def _entry(self, entry: Entry) -> Entry | None:
+        if entry.what != "segment" or not isinstance(entry, (SegmentEntry, Removal)):
+            return entry
+        if entry.key in self._rewritten:
+            new = self._rewritten[entry.key]
+            if new is None or isinstance(entry, SegmentEntry):
+                return new and dataclasses.replace(new, made_from=self._sources(entry))
+            return Removal("segment", new.key, new.events, new.bytes, new.kind, entry.other)
+        if isinstance(entry, SegmentEntry) and self._names_subject(entry):
+            self.scrubbed.add(entry.key)
+            return dataclasses.replace(entry, subject=None)
+        return entry
+
+    def _sources(self, entry: Entry) -> tuple[str, ...]:
+        """What a segment was made from, as far as it is still there."""
+        assert isinstance(entry, SegmentEntry)
+        pairs = ((key, self._rewritten.get(key)) for key in entry.made_from)
+        return tuple(
+            new.key if new else key for key, new in pairs if new or key not in self._rewritten
+        )
+
+    def _names_subject(self, entry: SegmentEntry) -> bool:
+        """Whether the entry of a segment that is gone from the disk names an erased subject."""
+        if not entry.subject or not self._subjects.intersection(entry.subject):
+            return False
+        return not disk.exists(self._store.paths.object("segments", entry.key))
+
+    def _totals(self, history: History, state: Manifest) -> Totals:
+        """The totals of a state, of whose segments some are others now."""
+        live: dict[str, SegmentEntry] = {}
+        for entries in (*(history.pages[page.digest] for page in state.pages), state.recent):
+            for entry in entries:
+                if entry.what == "segment" and entry.key in self._rewritten:
+                    live.pop(entry.key, None)
+                    if isinstance(entry, SegmentEntry):
+                        live[entry.key] = entry
+        old = manifest.add_up(Totals(), live.values())
+        new = manifest.add_up(Totals(), filter(None, (self._rewritten[key] for key in live)))
+        changed = (
+            total - before + after
+            for total, before, after in zip(
+                *map(dataclasses.astuple, (state.totals, old, new)), strict=True
+            )
+        )
+        return Totals(*changed)

@@ -1,0 +1,147 @@
+"""Which rows are erased: those of a subject, or of a condition, that had arrived when it began.
+
+A subject's lines in quarantine are those in which it stands as a word. What a writer has appended
+and nobody sealed yet is sealed before rows are chosen, so that all of them are in segments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, pa
+from lakelog.segments import bloom, rows, segment, segment_sql, sql
+from lakelog.segments.connection import Connect
+from lakelog.store import disk, verified_files, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import hex_dirs, parse_object
+from lakelog.store.tail import Tail
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The rows of one erasure: of a `subject`, or else for which the SQL `predicate` holds, if they
+    had arrived by `until` (us)."""
+
+    subject: str
+    predicate: str
+    until: int
+
+    def events_sql(self) -> str:
+        """The condition over the columns of an event; never NULL."""
+        same = f"subject = {sql.literal(self.subject)}"
+        condition_sql = same if self.subject else f"({self.predicate}\n)"
+        return f"coalesce(({condition_sql}) AND epoch_us(ingested_at) <= {self.until}, false)"
+
+    def lines_sql(self) -> str:
+        """The condition over the columns of a quarantined line; never NULL."""
+        if not self.subject:
+            return "false"
+        word = f"regexp_escape({sql.literal(self.subject)})"
+        pattern = f"'(^|[^0-9A-Za-z_])' || {word} || '($|[^0-9A-Za-z_])'"
+        arrived = f"epoch_us(ingested_at) <= {self.until}"
+        matching = f"regexp_matches(line, {pattern})"
+        return f"coalesce({matching} AND {arrived}, false)"
+
+    def condition(self, row_kind: str) -> str:
+        """The condition over the columns of segments of a kind."""
+        return self.events_sql() if row_kind == "events" else self.lines_sql()
+
+
+class Chooser:
+    """Finds the rows of a selector in segments and frames."""
+
+    def __init__(self, store: Store, connect: Connect, selector: Selector) -> None:
+        self._store, self._connect, self.selector = store, connect, selector
+        self._filters = bloom.Filters(store.paths)
+
+    def check(self) -> None:
+        """Refuse a condition that is none over the columns of an event. Raises QueryFailed."""
+        empty = segment.schema("events", "sorted").empty_table()
+        cursor = self._connect().cursor()
+        with contextlib.closing(cursor):
+            cursor.register("events_of_none", empty)
+            try:
+                cursor.execute(
+                    f"SELECT * FROM events_of_none WHERE {self.selector.events_sql()}"
+                ).fetchall()
+            except duckdb.Error as error:
+                raise QueryFailed(f"the condition cannot be used: {error}") from None
+
+    def candidates(self, entries: Iterable[SegmentEntry]) -> list[SegmentEntry]:
+        """Return the segments that may have chosen rows, by their filters."""
+        segments = list(entries)
+        if not self.selector.subject:
+            return [e for e in segments if e.kind == "events"]
+        hashed = [int(value) for value in bloom.hashes(pa.array([self.selector.subject]))]
+        events = [e.key for e in segments if e.kind == "events"]
+        matching = self._filters.containing(events, "subject", hashed)
+        return [e for e in segments if e.kind != "events" or e.key in matching]
+
+    def rows_of(self, entry: SegmentEntry) -> pa.Table:
+        """Return the chosen rows of a segment, those of events with seq. Raises DamagedSegment."""
+        if entry.kind == "events":
+            source = segment_sql.rows_sql(self._store.paths, [entry])
+        else:
+            path = self._store.paths.object("segments", entry.key)
+            source = f"SELECT * FROM read_parquet({sql.literal(path)})"
+        cursor = self._connect().cursor()
+        with contextlib.closing(cursor):
+            query = f"SELECT * FROM ({source}) WHERE {self.selector.condition(entry.kind)}"
+            table: pa.Table = cursor.sql(query).to_arrow_table()
+            return table
+
+    def in_frames(self, frames: list[wal.Frame]) -> int:
+        """Return how many rows of frames are chosen."""
+        count, connection = 0, self._connect()
+        cursor = connection.cursor()
+        with contextlib.closing(cursor):
+            for row_kind, is_quarantined in (("events", 0), ("quarantine", wal.QUARANTINED)):
+                condition_sql = [f for f in frames if f.flags & wal.QUARANTINED == is_quarantined]
+                if not condition_sql:
+                    continue
+                decode = rows.quarantined if is_quarantined else rows.events
+                cursor.register("frame_rows", decode(connection, condition_sql))
+                condition = self.selector.condition(row_kind)
+                query = f"SELECT count(*) FROM frame_rows WHERE {condition}"
+                count += cursor.execute(query).fetchall()[0][0]
+        return count
+
+
+def frames_by_file(store: Store) -> Iterator[tuple[str, list[wal.Frame]]]:
+    """Yield the path and the good frames of each WAL file, sealed or not, of deleted branches
+    too."""
+    for branch in store.refs.all_branches():
+        for group in Tail(store.paths, store.refs, branch).scan().values():
+            for file in group:
+                yield file.path, file.frames
+
+
+def segment_files(store: Store) -> Iterator[str]:
+    """Yield the digests of all segments on disk."""
+    root = f"{store.paths.root}/segments"
+    for folder in hex_dirs(disk.listing(root)):
+        yield from filter(None, map(parse_object, disk.listing(f"{root}/{folder}")))
+
+
+def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:
+    """Return an entry for a segment that no state names, numbered from 0; None where it cannot be
+    read: then it is gone, or damaged, which `verify` reports."""
+    path = store.paths.object("segments", digest)
+    with contextlib.suppress(FileNotFoundError):
+        if verified_files.hash_file(path) != digest:
+            return None
+        notes = segment.metadata(store.paths, digest)
+        row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")
+        table = segment.read(store.paths, digest)
+        entry = segment.describe(digest, 0, table, row_kind, layout)
+        if row_kind == "events":
+            fields, text_count = segment.typed_members(store.paths, digest)
+            seq = (0, max(len(table) - 1, 0))
+            return dataclasses.replace(entry, seq=seq, fields=fields, texts=text_count)
+        return entry
+    return None

@@ -1,0 +1,101 @@
+"""What an erasure would touch, before anything is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from lakelog.erasure import erasing, leftovers, outside
+from lakelog.erasure.leftovers import Leftover
+from lakelog.erasure.selection import Chooser, Selector
+from lakelog.event.types import JsonObject
+from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.connection import Connect
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+
+_GOES_TOO = ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")
+"""Where the rows are now, too, and are not once they are erased."""
+
+
+@dataclass(frozen=True)
+class ErasurePreview:
+    """What would be erased: different `events` and quarantined `lines`, of which branches and tags
+    have how many; how many `segments` and `states` are written again; what in the lake stays that
+    names the subject (`leftovers`), and where the rows went (`outside`)."""
+
+    events: int
+    lines: int
+    segments: int
+    states: int
+    branches: dict[str, int]
+    tags: dict[str, int]
+    mentions: int
+    """Events of others in the newest states whose texts have the subject: they stay."""
+    leftovers: tuple[Leftover, ...]
+    outside: tuple[JsonObject, ...]
+
+
+def preview(
+    store: Store,
+    connect: Connect,
+    settle: erasing.SettleBranch,
+    *,
+    subject: str = "",
+    predicate: str = "",
+    progress: ProgressCallback | None = None,
+) -> ErasurePreview:
+    """Count what `erase` would touch; `settle` seals the tail of a branch. Raises QueryFailed,
+    Damaged."""
+    selector = Selector(subject, predicate, disk.now_us())
+    chooser = Chooser(store, connect, selector)
+    chooser.check()
+    for branch in store.refs.branches():
+        settle(branch)
+    findings = erasing.find(store, connect, selector, progress)
+    tags = erasing.tags_with(store, findings)
+    states = sum(
+        any(e.key in findings.rows for e in store.manifests.segments(state))
+        for state in findings.history.states.values()
+    )
+    leftover_list = [
+        leftover
+        for leftover in leftovers.leftovers(store, chooser, subject)
+        # What is in these now goes with the rows.
+        if not leftover.place.startswith(
+            ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")
+        )
+    ]
+    return ErasurePreview(
+        findings.events,
+        findings.lines,
+        len(findings.rows),
+        states,
+        erasing.branches_with(store, findings),
+        tags,
+        _mentions(store, connect, subject),
+        tuple(leftover_list),
+        tuple(outside.places(store, tags)),
+    )
+
+
+def _mentions(store: Store, connect: Connect, subject: str) -> int:
+    """How many events of others in the newest states of the branches have the subject in a text."""
+    if not subject:
+        return 0
+    counts: dict[str, int] = {}
+    literal = sql.literal(subject)
+    columns = "type category source level message data id".split()
+    condition = " OR ".join(f"contains({name}, {literal})" for name in columns)
+    for branch in store.refs.branches():
+        for entry in store.manifests.segments(store.state(branch), "events"):
+            if entry.key not in counts:
+                source = segment_sql.rows_sql(store.paths, [entry])
+                query = (
+                    f"SELECT count(*) FROM ({source}) WHERE subject IS DISTINCT FROM {literal}"
+                    f" AND coalesce({condition}, false)"
+                )
+                with contextlib.closing(connect().cursor()) as cursor:
+                    counts[entry.key] = int(cursor.execute(query).fetchall()[0][0])
+    return sum(counts.values())

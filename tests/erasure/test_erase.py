@@ -1,0 +1,202 @@
+"""Erasing a subject: no byte of it stays, nothing of others changes, and what is left is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
+from lakelog.lake import Lake
+from lakelog.store import publish
+from tests.support import erasure_histories as histories
+
+ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+SETTINGS = {"seal": "never"}
+
+
+def filled(path: Path, batches: int = 3) -> Lake:
+    """A lake with events of ADA and of others, sealed batch by batch."""
+    lake = lakelog.open(path / "lake", settings=SETTINGS)
+    for number in range(batches):
+        lake.append([event(n) for n in range(number * 10, number * 10 + 10)])
+        lake.settle()
+    return lake
+
+
+def event(number: int) -> dict[str, Any]:
+    """An event, every fifth one of ADA."""
+    is_hers = number % 5 == 0
+    message = f"number {number} {WORD}" if is_hers else f"number {number}"
+    return {"type": "A", "subject": ADA if is_hers else f"u{number}", "message": message}
+
+
+def words_in(path: Path) -> list[str]:
+    """The files of the lake that have a word of ADA's."""
+    return histories.places_with(path / "lake", [ADA, WORD])
+
+
+HISTORIES = int(os.environ.get("LAKELOG_ERASURES", "1"))
+"""Random histories of which a subject is erased."""
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_no_byte_of_a_subject_stays(tmp_path: Path, seed: int) -> None:
+    """Histories with tags, branches, rollback, compaction, views, files and quarantine."""
+    histories.check(tmp_path, seed, steps=25 if HISTORIES > 1 else 14)
+
+
+def test_pages_and_packed_moves_are_cleaned(tmp_path: Path) -> None:
+    """A history that is long enough for pages, manifests in files of their own and packed moves."""
+    lake = lakelog.open(tmp_path / "lake", settings={**SETTINGS, "history_dense_hours": 0})
+    for number in range(20):
+        lake.append(event(number))
+        lake.settle()
+        if number == 10:
+            lake.tag("early")
+    for _ in range(200):
+        publish.note(lake.store, "main", "later", "")
+    lake.gc()
+    assert list((tmp_path / "lake/refs/heads/main").glob("packed-*"))
+    others = lake.at("early").sql("SELECT seq, message FROM events WHERE subject <> ?", [ADA])
+    before = others.fetchall()
+    assert lake.erase(subject=ADA, why="asked").is_done
+    assert words_in(tmp_path) == []
+    assert lake.verify().intact
+    assert lake.at("early").sql("SELECT seq, message FROM events").fetchall() == before
+    lake.close()
+
+
+def test_the_history_stays_and_cannot_bring_it_back(tmp_path: Path) -> None:
+    """Tags, old moves and rollbacks show the events of others, under the names they had."""
+    with filled(tmp_path) as lake:
+        lake.tag("v1")
+        snapshot = lake.store.refs.tag("v1").snapshot
+        lake.append(event(5))
+        lake.erase(subject=ADA, why="asked")
+        assert lake.store.refs.tag("v1").snapshot == snapshot
+        assert lake.at("v1").count() == 24
+        assert lake.rollback("v1").events == 24
+        lake.undo()
+        assert [entry.move.op for entry in lake.log()][:4] == ["undo", "rollback", "erase", "seal"]
+        assert words_in(tmp_path) == []
+
+
+def test_a_lake_that_is_open_elsewhere_reads_on(tmp_path: Path) -> None:
+    """A process that has old states in memory notices that they are read from elsewhere now."""
+    with filled(tmp_path) as lake, lakelog.open(tmp_path / "lake") as other:
+        lake.tag("v1")
+        assert (other.at("v1").count(), other.count()) == (30, 30)
+        lake.erase(subject=ADA, why="asked")
+        query = "SELECT count(*) FROM events"
+        assert other.at("v1").sql(query).fetchall() == other.sql(query).fetchall() == [(24,)]
+
+
+def test_a_condition_chooses_rows(tmp_path: Path) -> None:
+    """What is erased may be said in SQL over the columns of events."""
+    with filled(tmp_path) as lake:
+        preview = lake.preview_erasure(where="message LIKE '%secret%' AND seq > 5")
+        assert (preview.events, preview.branches) == (4, {"main": 4})
+        status = lake.erase(where="message LIKE '%secret%' AND seq > 5", why="leak")
+        assert (status.erasure.events, lake.count()) == (4, 26)
+        with pytest.raises(QueryFailed, match="the condition cannot be used"):
+            lake.erase(where="no_such_column = 1", why="leak")
+
+
+def test_a_living_writer_keeps_it_pending(tmp_path: Path) -> None:
+    """A write-ahead log that another process holds is named until its writer went on."""
+    with filled(tmp_path) as lake, lakelog.open(tmp_path / "lake") as writer:
+        writer.append(event(5))
+        status = lake.erase(subject=ADA, why="asked")
+        assert [left.place.split("/")[0] for left in status.leftovers] == ["wal"]
+        assert not status.is_done
+        assert words_in(tmp_path) != []
+        # The first append notices, the second one is in a new file.
+        writer.append({"type": "B"})
+        writer.append({"type": "B"})
+        (status,) = lake.erasures()
+        assert status.is_done
+        assert words_in(tmp_path) == []
+        assert lake.count() == 26
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path: Path) -> None:
+    """A tag's message, a file that was set aside and an export are named, and keep it pending."""
+    with filled(tmp_path) as lake:
+        lake.tag("v1", message=f"before {ADA} left")
+        (tmp_path / "lake/cache/damaged").mkdir()
+        (tmp_path / "lake/cache/damaged/old").write_text(f"x {ADA} y")
+        out = tmp_path / "out.csv"
+        lake.export("events", out)
+        status = lake.erase(subject=ADA, why="asked")
+        places = {left.place for left in status.leftovers}
+        assert {"cache/damaged/old", "refs/tags/v1.json"} <= places
+        assert [(c["place"], c["name"]) for c in status.copies] == [("export", str(out))]
+        (tmp_path / "lake/cache/damaged/old").unlink()
+        lake.store.refs.forget()
+        (tmp_path / "lake/refs/tags/v1.json").unlink()
+        out.unlink()
+        (status,) = lake.erasures()
+        assert status.leftovers == status.copies == ()
+
+
+def test_a_backup_is_cleaned_by_the_next_one(tmp_path: Path) -> None:
+    """A copy of the lake is named until it was brought up to date, and then has no byte of it."""
+    copy = tmp_path / "copy"
+    with filled(tmp_path, 18) as lake:
+        lake.tag("v1")
+        lake.backup(copy)
+        (place,) = lake.erase(subject=ADA, why="asked").copies
+        assert place["command"] == f"lakelog backup {tmp_path}/lake {copy}"
+        lake.backup(copy)
+        assert lake.erasures()[0].is_done
+    assert histories.places_with(copy, [ADA, WORD]) == []
+    with lakelog.open(copy) as copied:
+        assert copied.verify().intact
+        assert copied.at("v1").count() == copied.count() == 144
+
+
+def test_two_erasures_after_each_other(tmp_path: Path) -> None:
+    """What was rewritten once is rewritten again, and nothing of the first comes back."""
+    with filled(tmp_path, 18) as lake:
+        lake.tag("v1")
+        lake.erase(subject=ADA, why="asked")
+        lake.erase(subject="u7", why="asked too")
+        assert lake.at("v1").count() == 143
+        assert lake.verify().intact
+        assert words_in(tmp_path) == histories.places_with(tmp_path / "lake", ['number 7"']) == []
+        assert [status.erasure.events for status in lake.erasures()] == [36, 1]
+
+
+def test_signed_states_and_proofs_hold(tmp_path: Path) -> None:
+    """The root of a signed state and proofs of others hold; of an erased event there is none."""
+    proofs = pytest.importorskip("lakelog.proofs")
+    pytest.importorskip("cryptography")
+    with filled(tmp_path, 4) as lake:
+        lake.tag("v1")
+        proofs.PrivateKey.generate(str(tmp_path / "key"), "")
+        key = proofs.PrivateKey.load(str(tmp_path / "key"))
+        target = proofs.Target.of(lake.store, "main", "v1")
+        proofs.sign(lake.store, "main", target, key)
+        lake.erase(subject=ADA, why="asked")
+        assert proofs.SignatureCheck(lake.store, [key.public]).ref("main", "v1") == []
+        proof = proofs.prove(lake.store, target, 7)
+        assert proofs.check_proof(proof, [key.public]).event["subject"] == "u7"
+        with pytest.raises(UnknownRef, match="was erased"):
+            proofs.prove(lake.store, target, 5)
+
+
+def test_who_may_erase_and_why(tmp_path: Path) -> None:
+    """The reason is required and must not name the subject; a policy may refuse it."""
+    with filled(tmp_path) as lake:
+        with pytest.raises(InvalidEvent, match="names the subject"):
+            lake.erase(subject=ADA, why=f"{ADA} asked")
+        with pytest.raises(InvalidEvent, match="say why"):
+            lake.erase(subject=ADA, why=" ")
+        (tmp_path / "lake/policy.toml").write_text("[allow]\nerase = []\n")
+        with pytest.raises(NotAllowed):
+            lake.erase(subject=ADA, why="asked")
+        assert lake.count() == 30

@@ -1,0 +1,120 @@
+"""Section 23 of FORMAT.md: what stands in the place of erased states, and what says so."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import zstandard
+
+import lakelog
+from lakelog.lake import Lake
+from lakelog.store import document
+
+EVENTS: list[dict[str, Any]] = [
+    {"type": "A", "subject": subject, "id": f"{subject}1", "source": "s", "message": "hello"}
+    for subject in ("ada", "bob", "cid")
+]
+
+
+def body(path: Path) -> dict[str, Any]:
+    """The members of a document."""
+    return document.decode(path.read_bytes())
+
+
+@pytest.fixture
+def erased(tmp_path: Path) -> Lake:
+    """A lake with a tag from before ada was erased."""
+    lake = lakelog.open(tmp_path / "lake", settings={"seal": "never"})
+    lake.append(EVENTS)
+    lake.tag("v1")
+    lake.quarantine([("file", 7, "no event", "broken ada")])
+    lake.erase(subject="ada", why="asked")
+    return lake
+
+
+def test_what_is_read_in_the_place_of_a_state(erased: Lake, tmp_path: Path) -> None:
+    """F23.1, F23.2, F15.8, F15.9: by states.json alone a reader finds the rows that stayed."""
+    root = tmp_path / "lake"
+    assert body(root / "lakelog.json")["requires"] == ["erasure"]
+    assert body(root / "lakelog.json")["format"] == 4
+    places = body(root / "erasures/states.json")
+    snapshot = body(root / "refs/tags/v1.json")["snapshot"]
+    stored = places["states"][snapshot]
+    state = orjson.loads(
+        zstandard.ZstdDecompressor().decompress(
+            (root / f"manifests/{stored[:2]}/{stored}.json.zst").read_bytes()
+        )
+    )
+    (entry,) = (e for e in state["tail"] if e.get("add") == "segment")
+    assert (entry["events"], entry["seq"], state["totals"]["events"]) == (2, [0, 2], 2)
+    assert entry["subject"] == ["bob", "cid"]
+    assert entry["key"] in places["segments"].values()
+    rows = erased.at("v1").sql("SELECT seq, subject FROM events ORDER BY seq").fetchall()
+    assert rows == [(1, "bob"), (2, "cid")]
+
+
+def test_what_an_erasure_takes_away(erased: Lake, tmp_path: Path) -> None:
+    """F23.3, F10.4, F7.7: old texts and segments are gone, the chain is as before."""
+    root = tmp_path / "lake"
+    places = body(root / "erasures/states.json")
+    for old in places["segments"]:
+        assert not (root / f"segments/{old[:2]}/{old}.parquet").exists()
+    moves = sorted((root / "refs/heads/main").glob("0*.json"))
+    lines = [document.split(path.read_bytes()) for path in moves]
+    heads = [document.decode(line) for line, _ in lines]
+    assert [head["op"] for head in heads] == ["init", "seal", "seal", "erase"]
+    for (line, _), head in zip(lines, heads[1:], strict=False):
+        assert head["prev"] == hashlib.sha256(line).hexdigest()
+    for (_, text), head in zip(lines, heads, strict=True):
+        assert bool(text) == (head["snapshot"] not in places["states"])
+    assert document.split((root / "refs/tags/v1.json").read_bytes())[1] == b""
+
+
+def test_what_is_known_of_the_rows(erased: Lake, tmp_path: Path) -> None:
+    """F23.4: the subject, the places and the ids are there as salted digests alone."""
+    root = tmp_path / "lake"
+    (path,) = (p for p in (root / "erasures").glob("*.json") if p.name != "states.json")
+    note = body(path)
+    salt = bytes.fromhex(note["salt"])
+    assert note["key"] == path.stem
+    assert note["subject"] == hashlib.sha256(salt + b"ada").hexdigest()
+    assert (note["phase"], note["events"], note["lines"], note["condition"]) == ("swept", 1, 1, "")
+    assert (note["branches"], note["tags"]) == ({"main": 1}, {"v1": 1})
+    rows = body(path.with_suffix(".rows"))
+    assert base64.b64decode(rows["keys"]) == hashlib.sha256(salt + b"s\0ada1").digest()[:16]
+    places = base64.b64decode(rows["places"])
+    assert hashlib.sha256(salt + b"file\x007").digest()[:16] in (places[:16], places[16:])
+    assert (rows["contents"], rows["leaves"]) == ("", {})
+
+
+def test_a_replaced_config_begins_a_new_wal(erased: Lake, tmp_path: Path) -> None:
+    """F23.5: the next frame but one after lakelog.json was replaced is in another file."""
+    erased.append({"type": "A"})
+    wals = tmp_path / "lake/wal/main"
+    config = tmp_path / "lake/lakelog.json"
+    replacement = tmp_path / "lake/.tmp-config"
+    replacement.write_bytes(config.read_bytes())
+    os.rename(replacement, config)
+    erased.append({"type": "A"})
+    assert len(list(wals.iterdir())) == 1
+    erased.append({"type": "A"})
+    assert len(list(wals.iterdir())) == 2
+    magic = struct.unpack("<I", min(wals.iterdir()).read_bytes()[-24:-20])[0]
+    assert magic == 0x184D2A5C
+    assert erased.count() == 5
+
+
+def test_where_rows_went_is_noted(erased: Lake, tmp_path: Path) -> None:
+    """F23.6: an export is noted under the digest of its place and path."""
+    out = str(tmp_path / "out.csv")
+    erased.export("events", out)
+    name = hashlib.sha256(f"export\0{out}".encode()).hexdigest()[:16]
+    note = body(tmp_path / f"lake/copies/{name}.json")
+    assert (note["place"], note["name"]) == ("export", out)
