@@ -64,6 +64,7 @@ _DEPLOYMENT = combined(
     rolling=flag(
         "--rolling", "Start the new pod before the old one ends: for programs that let one write."
     ),
+    serve=flag("--serve", "Run `lakelog serve` beside the program, on loopback."),
 )
 
 

@@ -47,6 +47,7 @@ class Deployment:
     With a `remote` the lake is cloned onto a new volume and pushed by `push_schedule`, by the
     variables of a `secret`. A pod is ready once its port answers, or the path `probe` there. With
     `rolling` the old pod ends when the new one is ready, so that both run for a while; else before.
+    With `serve` a server of the lake runs beside the program, on its loopback address.
 
     Raises InvalidSetting for a value that a cluster would refuse.
     """
@@ -67,6 +68,7 @@ class Deployment:
     push_schedule: str = "*/15 * * * *"
     probe: str = ""
     rolling: bool = False
+    serve: bool = False
 
     def __post_init__(self) -> None:
         for noun, value, pattern, example in (
@@ -107,13 +109,17 @@ def running_in(environment: Mapping[str, str]) -> dict[str, str]:
 
 def render(deployment: Deployment, recipe: str) -> str:
     """Return the recipe of a kind of KINDS, as YAML."""
-    if recipe == "compose":
-        return _filled(recipe, _compose(deployment))
-    values = _kubernetes(deployment)
-    pieces_by_name = {"clone": ""}
-    if deployment.remote:
-        pieces_by_name = {"clone": _filled("kubernetes_clone", values).rstrip("\n")}
+    values = _compose(deployment) if recipe == "compose" else _kubernetes(deployment)
+    pieces_by_name = {
+        piece: _filled(f"{recipe}_{piece}", values).rstrip("\n") if is_there else ""
+        for piece, is_there in (
+            ("clone", bool(deployment.remote) and recipe != "compose"),
+            ("server", deployment.serve),
+        )
+    }
     content = _filled(recipe, values | pieces_by_name)
+    if recipe == "compose":
+        return content
     return content + _filled("kubernetes_push", values) if deployment.remote else content
 
 

@@ -44,6 +44,7 @@ REMOTE: dict[str, Any] = {
     "push_schedule": "@hourly",
     "probe": "/healthz",
     "rolling": True,
+    "serve": True,
 }
 
 
@@ -62,7 +63,7 @@ def test_manifests_are_valid(given: dict[str, Any], version: str) -> None:
         assert each["metadata"]["namespace"] == given.get("namespace", "default")
 
 
-@pytest.mark.parametrize("given", [{"name": "a", "image": "b"}, FULL])
+@pytest.mark.parametrize("given", [{"name": "a", "image": "b"}, FULL, {**FULL, "serve": True}])
 def test_compose_file_is_valid(given: dict[str, Any]) -> None:
     document = yaml.safe_load(render(Deployment(**given), "compose"))
     jsonschema.Draft7Validator(SCHEMA).validate(document)
@@ -159,6 +160,18 @@ def test_a_lost_volume_comes_back_from_the_remote(tmp_path: Path) -> None:
     begin()
     count = "SELECT count(*) AS n FROM events WHERE type IN ('first', 'second')"
     assert answer(volume / "lake", "sql", count) == [{"n": 2}], "also where the remote is away"
+
+
+def test_a_server_runs_beside_the_program_and_nowhere_else() -> None:
+    """It shares the program's loopback address, so that no token and no certificate is needed."""
+    served = Deployment(**FULL, serve=True)
+    pod = list(yaml.safe_load_all(render(served, "kubernetes")))[1]["spec"]["template"]["spec"]
+    assert [each["name"] for each in pod["containers"]] == ["app", "server"]
+    services = yaml.safe_load(render(served, "compose"))["services"]
+    assert services["server"]["network_mode"] == "service:app"
+    command = ["lakelog", "--lake", "/data/lake", "serve", "--port", "7717"]
+    assert pod["containers"][1]["command"] == services["server"]["entrypoint"] == command
+    assert "server" not in yaml.safe_load(render(Deployment(**FULL), "compose"))["services"]
 
 
 def test_arguments_reach_the_program_as_they_are() -> None:
