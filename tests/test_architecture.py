@@ -139,7 +139,7 @@ ORDER = {
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
     "server/api": """question counts events watching overview sources about traces history alerts
-        patterns routes""",
+        patterns anomalies routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         group_runner subscription administration live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import

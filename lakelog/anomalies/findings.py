@@ -246,9 +246,6 @@ def _new_patterns(
     table = views.patterns(state)
     for row in table.to_pylist():
         start_us = to_micros(row["first_seen"])
-        # Findings and predictions have messages, too.
-        if str(row["source"]).startswith("lakelog "):
-            continue
         if start_us < since_us or start_us >= spans.end_us or row["count"] < _PATTERN_COUNT:
             continue
         condition = (

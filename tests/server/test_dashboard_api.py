@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.anomalies import AnomalyFinding, Incident, finding_events
 from lakelog.errors import InvalidSearch, UnknownRef
 from lakelog.lake import Lake
 from lakelog.search import Search
@@ -23,6 +24,7 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
 from lakelog.server.pages import POLICY
 from lakelog.server.tokens import TokenFile, TokenScope
+from tests.conftest import MakeLake
 from tests.support.http_lake import HttpLake, serving
 from tests.support.requirements import need_module
 
@@ -350,6 +352,22 @@ def test_patterns_are_counted_and_new_ones_told(lake: Lake) -> None:
     answer = ask(lake, "patterns")
     assert sum(row["count"] for row in answer["patterns"]) == 360
     assert ask(lake, "patterns", new="v1")["patterns"] == []
+
+
+def test_recorded_anomalies_are_spans_of_a_range(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append({"type": "log", "time": "2026-11-20T12:00:00Z"})
+    begin = 1_780_012_800_000_000
+    finding = AnomalyFinding("rate", "errors", begin, begin + 900_000_000, 0.1, 9.0, 5.0, "SELECT")
+    lake.append(finding_events([Incident((finding,))]))
+    spans = ask(lake, "anomalies")["anomalies"]
+    assert [span[:4] for span in spans] == [
+        [begin // 1000, begin // 1000 + 900_000, "errors: 9, expected 0.1", 5.0]
+    ]
+    # One that began before the range and reaches into it is marked as well.
+    inside, after = ("2026-05-29T00:05:00Z", "2026-05-29T00:20:00Z")
+    assert ask(lake, "anomalies", since=inside)["anomalies"] == spans
+    assert ask(lake, "anomalies", since=after)["anomalies"] == []
 
 
 def test_a_live_event_is_found_once_it_is_sealed(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from lakelog.lake import Lake
 from lakelog.server.api import (
     about,
     alerts,
+    anomalies,
     counts,
     events,
     history,
@@ -73,6 +74,7 @@ READ: dict[str, Answerer] = {
     "alerts": alerts.alerts,
     "alerts/history": alerts.history,
     "patterns": patterns.patterns,
+    "anomalies": anomalies.anomalies,
 }
 CHANGE: dict[str, Answerer] = {
     "tag": history.tag,

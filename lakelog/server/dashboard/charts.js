@@ -74,6 +74,40 @@ export class BarChart {
     this.again();
   }
 
+  /** Mark spans [begin (ms), end (ms), words…] behind the bars. */
+  mark(spans) {
+    this.spans = spans;
+    this.plot?.redraw();
+  }
+
+  /** Draw the spans, those that overlap as one: with bands before the bars, with arrows after them. */
+  drawSpans(plot, arrows) {
+    const { ctx, bbox } = plot, size = 4 * devicePixelRatio, joined = [];
+    for (const [begin, end] of (this.spans ?? []).slice().sort((a, b) => a[0] - b[0])) {
+      if (joined.length && begin <= joined.at(-1)[1]) joined.at(-1)[1] = Math.max(end, joined.at(-1)[1]);
+      else joined.push([begin, end]);
+    }
+    ctx.save();
+    ctx.fillStyle = colour("--bar-error");
+    for (const [begin, end] of joined) {
+      const left = Math.max(bbox.left, plot.valToPos(begin, "x", true));
+      const width = Math.max(2, Math.min(bbox.left + bbox.width, plot.valToPos(end, "x", true)) - left);
+      if (left >= bbox.left + bbox.width || plot.valToPos(end, "x", true) <= bbox.left) continue;
+      if (!arrows) {
+        ctx.globalAlpha = 0.18;
+        ctx.fillRect(left, bbox.top, width, bbox.height);
+        continue;
+      }
+      // Above the bars, and a shape: nothing is told by colour alone.
+      ctx.beginPath();
+      ctx.moveTo(left + width / 2 - size, bbox.top - size * 1.5);
+      ctx.lineTo(left + width / 2 + size, bbox.top - size * 1.5);
+      ctx.lineTo(left + width / 2, bbox.top);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+
   drop() {
     this.plot?.destroy();
     this.plot = null;
@@ -130,6 +164,8 @@ export class BarChart {
       },
       series: [{}, ...keys.slice().reverse().map((key) => ({ fill: this.colours(key), stroke: this.colours(key), width: 0, paths: bars, points: { show: false } }))],
       hooks: {
+        drawClear: [(plot) => this.drawSpans(plot, false)],
+        draw: [(plot) => this.drawSpans(plot, true)],
         setCursor: [(plot) => this.showTip(plot)],
         setSelect: [(plot) => {
           const { left, width } = plot.select;
@@ -154,6 +190,8 @@ export class BarChart {
         dot.style.background = this.colours(key);
         return el("div", { class: "value" }, dot, key ?? "no level", " ", exact(this.rows.get(key)[index]));
       }));
+    const [from, to] = [this.times[index], this.times[index] + this.data.width];
+    this.tip.append(...(this.spans ?? []).filter(([begin, end]) => begin < to && end > from).slice(0, 4).map(([, , words]) => el("div", { class: "value" }, "▼ ", words)));
     this.tip.hidden = false;
     const place = left + plot.over.offsetLeft + 12;
     const room = this.host.clientWidth - this.tip.offsetWidth - 8;

@@ -104,27 +104,38 @@ def _decision_ctes(selection: RowQuery, recipe: Recipe, source: str = "") -> str
         f", {selection.value(n, '[shape] keep')} AS {quoted(n.rpartition('.')[2])}"
         for n in shape["keep"]
     )
-    # `seen` keeps the numbers of the context events for the lineage. `next_time` and `next_seq`
-    # are those of the subject's next decision: the window is partitioned by `decides`, so that
-    # other events in between do not count. row(time, seq) compares in the total order of the
-    # look-ahead rule. The horizon is that of the whole selection: a silent subject has waited, too.
+    # `seen` keeps the numbers of the context events for the lineage. Only decisions have contexts:
+    # lists of all rows would be many times the events, and windows of lists cannot spill.
+    # `next_time` and `next_seq` are those of the subject's next decision. row(time, seq) compares
+    # in the total order of the look-ahead rule. The horizon is that of the whole selection: a
+    # silent subject has waited, too.
     return f"""
     WITH base AS MATERIALIZED (
         SELECT ({subject})::VARCHAR AS subject, time::TIMESTAMPTZ AS time, type,
             {selection.seq} AS seq, from_json({options}, '["VARCHAR"]') AS options,
             ({choice})::VARCHAR AS chosen,
-            ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data{carried}
+            ({reward})::VARCHAR AS reward, {data}::VARCHAR AS data,
+            row_number() OVER () AS __n{carried}
         FROM ({source or selection.sql})
-    ), history AS MATERIALIZED (
-        SELECT *,
-            list({{'time': time, 'type': type, 'data': data}}) OVER before AS context,
-            list(seq) OVER before AS seen,
-            lead(time) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_time,
-            lead(seq) OVER (PARTITION BY subject, decides ORDER BY time, seq) AS next_seq
-        FROM (SELECT *, {_is_decision(recipe)} AS decides FROM base WHERE subject IS NOT NULL)
-        WINDOW before AS (PARTITION BY subject ORDER BY time, seq
-            ROWS BETWEEN {shape["history"]} PRECEDING AND 1 PRECEDING)
-    ), decisions AS (SELECT * FROM history WHERE decides),
+    ), places AS MATERIALIZED (
+        SELECT __n, subject, {_is_decision(recipe)} AS decides,
+            row_number() OVER (PARTITION BY subject ORDER BY time, seq) AS place
+        FROM base WHERE subject IS NOT NULL
+    ), contexts AS (
+        SELECT d.__n, list({{'time': e.time, 'type': e.type, 'data': e.data}} ORDER BY p.place)
+                AS context,
+            list(e.seq ORDER BY p.place) AS seen
+        FROM places d JOIN places p ON p.subject = d.subject
+            AND p.place BETWEEN d.place - {shape["history"]} AND d.place - 1
+            JOIN base e ON e.__n = p.__n
+        WHERE d.decides GROUP BY d.__n
+    ), decisions AS (
+        SELECT b.*, c.context, c.seen,
+            lead(b.time) OVER following AS next_time, lead(b.seq) OVER following AS next_seq
+        FROM base b LEFT JOIN contexts c USING (__n)
+        WHERE b.subject IS NOT NULL AND b.{_is_decision(recipe)}
+        WINDOW following AS (PARTITION BY b.subject ORDER BY b.time, b.seq)
+    ),
     outcomes AS (SELECT * FROM base WHERE type IN ({outcomes})),
     joined AS (
         SELECT d.subject, d.time, d.seq, min(row(o.time, o.seq)) AS first

@@ -9,7 +9,7 @@ import { Live } from "../live.js";
 import { Block } from "../loader.js";
 import { closePanel, isPanelOpen, openPanel } from "../panel.js";
 import { term, withTerm } from "../query.js";
-import { global, param, preference, set } from "../state.js";
+import { global, href, param, preference, set } from "../state.js";
 import { EventTable } from "../table.js";
 import { rangeParams } from "../topbar.js";
 
@@ -30,7 +30,7 @@ export function mount(root, frame) {
   root.append(el("h1", { class: "hidden-text" }, "Explore"), head, note, chartHost, layout);
   const chart = new BarChart(chartHost, "Events");
   const open = new Set(["level", "type", "source"]);
-  let tally = null, after = null, loading = false, rows = [], abort = new AbortController(), hover = false, pendingRows = [], marks = null;
+  let tally = null, after = null, loading = false, rows = [], abort = new AbortController(), hover = false, pendingRows = [], marks = null, unusual = [];
 
   const table = new EventTable(tableHost, { onOpen: openRow, onEnd: older, onHover: (on) => { hover = on; if (!on) showPending(); } });
   table.isOpen = isPanelOpen;
@@ -81,6 +81,12 @@ export function mount(root, frame) {
       openLive();
     });
     const counted = tallyAll(signal);
+    // Marks are no part of the answer: without them the page is right, too.
+    ask("anomalies", rangeParams(), { signal }).then(({ anomalies }) => {
+      chart.mark(anomalies);
+      unusual = anomalies;
+      if (tally) showTally(tally);
+    }, () => {});
     try {
       await Promise.all([first, counted]);
     } catch (error) {
@@ -118,6 +124,7 @@ export function mount(root, frame) {
     const live = el("button", { "aria-pressed": String(isLive()), title: "Live (l)", disabled: Boolean(global("at")), onclick: toggleLive }, el("span", { class: isLive() ? "dot" : "dot off", "aria-hidden": "true" }), isLive() ? "Live" : "Paused");
     fill(head, el("b", { title: exact(answer.total) }, count(answer.total), " events"),
       !isAll && [el("progress", { value: done, max: "1", "aria-label": "Counted" }), el("span", { class: "soft" }, `counted back to ${moment(answer.counted_from)}`), !stopped && el("button", { onclick: () => { stopped = true; showTally(answer); } }, "Stop")],
+      unusual.length > 0 && el("a", { href: href("explore", { q: "type:ANOMALY" }), title: unusual.slice(0, 8).map(([, , words]) => words).join("\n") }, "▼ ", exact(unusual.length), unusual.length === 1 ? " anomaly" : " anomalies"),
       legend(new Set(answer.bars.map(([, level]) => level))), el("span", { class: "grow" }),
       columns().length > 0 && el("button", { class: "plain", onclick: () => set({ cols: "" }) }, "Reset columns"),
       el("button", { class: "facet-button", onclick: () => facetHost.classList.toggle("is-open") }, "Facets"),
