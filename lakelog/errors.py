@@ -36,9 +36,9 @@
     ├── TransferRefused       a push, pull or clone that cannot be done as asked
     │   └── Diverged          either side has what the other one lacks
     ├── Unreachable           a server that does not answer, or refuses us
-    ├── InvalidKey            a file that is no key for signatures, or is not kept private
+    ├── InvalidKey            a key that is missing, wrong, damaged, or not kept private
     ├── NotProven             a signature or proof that does not show what it claims
-    ├── NotAllowed            an operation that the policy of the lake does not allow this user
+    ├── NotAllowed            what the policy of the lake, or its encryption, does not allow
     │   └── InvalidPolicy     a policy that cannot be read, so that it allows nothing
     ├── RollbackRefused       a rollback of which a part is missing; nothing was changed
     ├── MissingPackage        something that needs a package which is not installed
@@ -245,7 +245,7 @@ class Unreachable(LakelogError, ConnectionError):
 
 
 class InvalidKey(LakelogError, ValueError):
-    """Raised for a key that cannot be read, is of another kind, or that others may read."""
+    """Raised for a key that is missing, cannot be read, is another one, or that others may read."""
 
 
 class NotProven(LakelogError):

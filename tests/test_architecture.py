@@ -33,25 +33,27 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event store erased segments chunks proofs
-        maintain files formats render pictures search query patterns views trace streams ingest
-        export dataframes pinned subscriptions erasure lake dbapi sqlalchemy_dialect clients collect
-        backup loggers pipeline analyze anomalies forecasts train deploy remotes state rollback sync
-        recent consume replay decisions outcomes folds eventsourcing alerts top compat server cli
+    "": """errors runtime libraries engine settings event keys store erased segments
+        chunks proofs maintain files formats render pictures search query patterns
+        views trace streams ingest export dataframes pinned subscriptions erasure lake
+        dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
+        anomalies forecasts train deploy remotes state rollback sync recent consume
+        replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
     "eventsourcing": "recorders",
+    "keys": "envelope master keyring plain_file vault",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document attachment volume versioned wal entry
-        move_pack erased_states manifest page_tree hosts ref merge_note refs branch_life policy
-        signatures verified_files machine bootstrap tracking sealer_process clock tail receipt
-        append_batch known_keys stream_lock stream_marks stream_versions writer_forks writer
-        async_append publish branch_revival trim thinning history_window resolve history stats
-        arrival_signal""",
-    "segments": """sql arrays connection typed field_inference column_encoding typed_rows field_ids
-        bloom tokens word_dictionary word_index segment word_indexing identity_run frame_sql rows
-        segment_sql""",
+        move_pack erased_states manifest_text manifest page_tree hosts ref merge_note
+        refs branch_life policy signatures verified_files machine bootstrap tracking
+        sealer_process clock tail receipt append_batch known_keys stream_lock
+        stream_marks stream_versions writer_forks writer async_append publish
+        branch_revival trim thinning history_window resolve history stats arrival_signal""",
+    "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
+        typed_rows field_ids bloom tokens word_dictionary word_index segment
+        word_indexing identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records sweep",
     "erasure": "selection rewriting derived leftovers outside erasing touched status on_lake",
@@ -104,8 +106,9 @@ ORDER = {
     "proofs": "keys envelope event_tree snapshot_tree signing proof",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
-        oci_manifests oci conditions known objects untrusted site ancestry carry signature_files
-        pushes merge_records merge_rows merge fetches checks prunes shared""",
+        oci_manifests oci conditions known objects untrusted site encryption ancestry
+        carry signature_files pushes merge_records merge_rows merge fetches checks
+        prunes shared""",
     "remotes/shared": "bucket mirrored_volume segment_cache attached",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
@@ -145,13 +148,13 @@ ORDER = {
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
-    "cli": """exits options render app arguments rounds input_formats stdin_lines sample shell
-        connect write serve definitions ingest audit backups recent consume watch_status watch dump
-        tail trace stream search anomalies patterns forecast decisions predict against replay top
-        subscriptions alerts query
-        views export sync signatures train stats schema dedupe deploy remotes state_restore state
-        machine omega oos events follow history rewind refs policy maintenance shared erase seal 
-        doctor setup demo""",
+    "cli": """exits options render app arguments keys rounds input_formats stdin_lines
+        sample shell connect write serve definitions ingest audit backups recent
+        consume watch_status watch dump tail trace stream search anomalies patterns
+        forecast decisions predict against replay top subscriptions alerts query views
+        export sync signatures train stats schema dedupe deploy remotes state_restore
+        state machine omega oos events follow history rewind refs policy maintenance
+        shared erase seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "progress objects plot_images complete magics live",

@@ -77,7 +77,8 @@ class ChunkWriter:
         if not is_new or (name in self._present and self._is_intact(path, name)):
             return
         disk.make_object_dir(folder)
-        temporary = disk.write_temporary(folder, state_files.seal(content))
+        data, keys = state_files.seal(content), self._paths.keys
+        temporary = disk.write_temporary(folder, keys.encrypt(data) if keys else data)
         size = os.stat(temporary).st_size
         # Replaces a damaged file of that name; an intact one has the same content.
         disk.rename(temporary, path)

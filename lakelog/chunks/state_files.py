@@ -24,7 +24,8 @@ import zstandard
 
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
-from lakelog.errors import DamagedState
+from lakelog.errors import DamagedState, LakelogError
+from lakelog.keys.vault import VAULT
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.machine import Machine
@@ -149,6 +150,7 @@ def seal(content: bytes) -> bytes:
 
 def unseal(data: bytes, digest: str, longest: int = CHUNK_MAX) -> bytes:
     """Return the content of a chunk, or of an index that is short. Raises NotIntact."""
+    data = _decrypted(data)
     return b"".join(_content(data, digest, _length(data, longest)))
 
 
@@ -189,7 +191,7 @@ def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
 
 def check(data: bytes, name: str) -> None:
     """Raise NotIntact unless these are the bytes of the chunk or index of this file name."""
-    digest, ending = parse_state(name) or ("", "")
+    data, (digest, ending) = _decrypted(data), parse_state(name) or ("", "")
     if ending == CHUNK:
         unseal(data, digest)
     else:
@@ -199,7 +201,7 @@ def check(data: bytes, name: str) -> None:
 
 def check_content(data: bytes, name: str) -> None:
     """The same for one whose content is known, and of which only these bytes are in doubt."""
-    digest, ending = parse_state(name) or ("", "")
+    data, (digest, ending) = _decrypted(data), parse_state(name) or ("", "")
     for _ in _content(data, digest, _length(data, CHUNK_MAX if ending == CHUNK else INDEX_MAX)):
         pass
 
@@ -212,6 +214,17 @@ def read_file(path: str) -> bytes:
     if size > (INDEX_FILE_MAX if path.endswith(INDEX) else CHUNK_MAX + (CHUNK_MAX >> 7) + 1024):
         raise document.NotIntact(f"it is {size} bytes long")
     return disk.read(path)
+
+
+def _decrypted(data: bytes) -> bytes:
+    """Return the bytes of a file of a plain lake. Raises NotIntact for an envelope that does not
+    open, InvalidKey."""
+    try:
+        return VAULT.decrypt(data)
+    except ValueError as error:
+        if isinstance(error, LakelogError):
+            raise
+        raise document.NotIntact(str(error)) from None
 
 
 def _index_max(data: bytes) -> int:
@@ -252,7 +265,7 @@ class StateFiles:
         if cached is not None:
             return cached
         with _damage(self._paths.state_file(digest, INDEX)) as path:
-            data = read_file(path)
+            data = _decrypted(read_file(path))
             length = _length(data, _index_max(data))
             index = state_index.load(lambda: _content(data, digest, length), length)
         _READ[self._paths.root, digest] = index
@@ -262,7 +275,7 @@ class StateFiles:
         """Return the digests of the chunks that an index names, with the bytes of each before
         compression. Raises DamagedState."""
         with _damage(self._paths.state_file(digest, INDEX)) as path:
-            data = read_file(path)
+            data = _decrypted(read_file(path))
             length = _length(data, _index_max(data))
             return state_index.chunks(lambda: _content(data, digest, length))
 

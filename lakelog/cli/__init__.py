@@ -116,7 +116,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "help": ("setup", "show the help of a verb"),
         "demo": ("demo", "take a two-minute tour"),
         "doctor": ("doctor", "check this machine and the lake"),
-        "key": ("signatures", "make keys for signatures, or show one"),
+        "key": ("keys", "show, rotate and make keys"),
         "token": ("serve", "make and revoke tokens for the server"),
         "policy": ("policy", "show and check who may do what"),
         "config": ("setup", "show or change the lake's settings"),

@@ -11,6 +11,7 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
+from lakelog.errors import ExportRefused
 from lakelog.lake import Lake
 from lakelog.render.values import clock, dumps
 from lakelog.segments import segment_sql, sql
@@ -50,6 +51,11 @@ def connect(
     """
     form = "json" if as_json else format or ("sql" if printed else "table")
     with app.open() as lake:
+        if lake.store.paths.keys is not None:
+            raise ExportRefused(
+                f"the lake at {lake.path} is encrypted, and other engines cannot read its files:"
+                " see `lakelog export`, or lakelog.connect in Python"
+            )
         if form == "table":
             click.echo(guide(lake), nl=False)
             return

@@ -298,6 +298,8 @@ def _refuse_no_lake(copy: str | None) -> None:
     """Before the question: an answer to it must not end in a mistyped path."""
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
         raise click.ClickException(f"{copy} is not a lake")
+    if copy is not None:
+        load(copy)  # it has the data keys of the lake, if both are encrypted
 
 
 def _report_lines(store: Store, report: Report) -> Iterator[str]:

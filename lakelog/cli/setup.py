@@ -22,10 +22,12 @@ from lakelog.cli.app import (
     verb_group,
 )
 from lakelog.cli.arguments import pair_of
-from lakelog.cli.options import argument
+from lakelog.cli.keys import new_ring
+from lakelog.cli.options import argument, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
+from lakelog.errors import AlreadyExists
 from lakelog.render.formats import of_records
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import bootstrap
@@ -100,6 +102,23 @@ def set_settings(
     # As the lake has it now, such as 64000000 for 64MB.
     for name in dict(map(pair_of, pairs)):
         app.say(f"{name} = {getattr(changed, name)}")
+
+
+@config.verb(name="encrypt")
+def encrypt_lake(
+    app: App, key: str = option("--key FILE", "The master key; made if it is missing.", default="")
+) -> None:
+    """Encrypt all that is written to the lake from now on.
+
+    What is there stays as it is, plain. Programs that have the lake open go on
+    writing in plain until they open it again: restart them. Where the master key
+    comes from without --key, `lakelog init -h` says. It cannot be undone.
+    """
+    store = bootstrap.load(app.path)
+    if store.paths.keys is not None:
+        raise AlreadyExists(f"the lake at {store.paths.root} is encrypted: see `lakelog key show`")
+    store.change_keys(new_ring(app, app.path, key))
+    app.say("what is written from now on is encrypted; restart programs that have the lake open")
 
 
 # A group is no `verb`, so it has to get the global options here.

@@ -1,4 +1,4 @@
-"""key, sign, prove, check-proof: who vouches for a state, and what is in it."""
+"""sign, prove, check-proof: who vouches for a state, and what is in it."""
 
 from __future__ import annotations
 
@@ -26,34 +26,6 @@ UNSIGNED = "unsigned"
 """The kind of a problem with a signature, where the files may all be as they were written."""
 _SHORT = 16
 _PROOF_MAX = 1 << 28
-
-
-@verb()
-def key(
-    app: App,
-    action: str = argument(type=click.Choice(["generate", "show"])),
-    file: str = argument(type=click.Path()),
-    comment: str = option("--comment TEXT", "Written into both files."),
-    target: OutputTarget = OUTPUT,
-) -> None:
-    """Make an Ed25519 key for signatures, or show one.
-
-    FILE gets the private key, readable by its owner only, and FILE.pub the public key, for those
-    who check. Neither is stored in a lake. Needs the extra `sign`.
-    """
-    if action == "show" and comment:
-        raise click.UsageError("--comment is for `lakelog key generate`")
-    public = (
-        proofs.PrivateKey.generate(file, comment)
-        if action == "generate"
-        else proofs.PublicKey.load(file)
-    )
-    key_kind = "private" if proofs.PrivateKey.is_in(file) else "public"
-    record = {"id": public.id, "kind": key_kind, "comment": public.comment, "public": public.pem}
-    line = f"key {public.id}{f' ({public.comment})' if public.comment else ''}\n"
-    if action == "generate":
-        app.say(f"wrote {file} (keep it private) and {file}.pub")
-    emit_record(record, target, lambda: line)
 
 
 @verb()

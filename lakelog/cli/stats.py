@@ -12,6 +12,7 @@ from lakelog.cli.options import flag
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import pq
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock, micros
@@ -137,7 +138,7 @@ def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
 
 
 def _columns_of(paths: Paths, digest: str) -> Iterator[tuple[str, int]]:
-    meta = pq.read_metadata(paths.object("segments", digest))
+    meta = pq.read_metadata(VAULT.file(paths.object("segments", digest)))
     for group in range(meta.num_row_groups):
         for place in range(meta.num_columns):
             column = meta.row_group(group).column(place)

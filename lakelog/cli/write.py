@@ -11,7 +11,8 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_pair, verb
 from lakelog.cli.arguments import event_of, pair_of
-from lakelog.cli.options import argument, option
+from lakelog.cli.keys import new_ring
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import InputLine, chunks, documents, split
@@ -37,14 +38,21 @@ def init(
         "A setting that differs from its default; `lakelog config` lists them.",
         shell_complete=complete_pair,
     ),
+    encrypt: bool = flag("--encrypt", "Encrypt all that the lake holds."),
+    key: str = option("--key FILE", "The master key; made if it is missing.", default=""),
 ) -> None:
     """Create a lake in a new or empty directory.
 
     Without DIR, the directory is that of --lake. `append`, `ingest` and `watch` create a
-    lake if there is none.
+    lake if there is none. With --encrypt its master key is that of --key, else of the
+    variables LAKELOG_KEY_FILE, LAKELOG_KEY, LAKELOG_KEY_COMMAND or LAKELOG_KMS_COMMAND,
+    else a new one below ~/.config/lakelog/keys. Needs the extra `encrypt`.
     """
+    if key and not encrypt:
+        raise click.UsageError("--key is for --encrypt")
     chosen_settings = parse(dict(pair_of(s) for s in settings))
-    store = bootstrap.create(path or app.path, chosen_settings)
+    ring = new_ring(app, path or app.path, key) if encrypt else None
+    store = bootstrap.create(path or app.path, chosen_settings, ring=ring)
     app.say(f"created a lake at {store.paths.root}")
 
 

@@ -24,7 +24,14 @@ import orjson
 
 from lakelog import chunks, remotes
 from lakelog.deploy import Container, Engine, read_container
-from lakelog.errors import ContainerFailed, Damaged, StateRefused, TransferRefused, UnknownRef
+from lakelog.errors import (
+    ContainerFailed,
+    Damaged,
+    NotAllowed,
+    StateRefused,
+    TransferRefused,
+    UnknownRef,
+)
 from lakelog.lake import Lake
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
@@ -372,6 +379,11 @@ def _placed(saved_container: _Saved, name: str, engine: Engine) -> tuple[Contain
 @contextlib.contextmanager
 def _staging(lake: Lake) -> Iterator[str]:
     """Yield an empty directory for archives, which nobody else uses meanwhile."""
+    if lake.store.paths.keys is not None:
+        raise NotAllowed(
+            "containers are staged in plain, and this lake is encrypted: save their volumes with"
+            " `lakelog state save --dir`"
+        )
     folder = f"{lake.store.paths.cache}/containers"
     disk.make_dirs(lake.store.paths.cache)
     with disk.claim(f"{folder}.lock") as is_alone:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.compat import omega
 from lakelog.event.types import JsonObject
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
@@ -137,8 +138,8 @@ def identities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
     compact.check(store, [entry])
-    path = store.paths.object("segments", entry.key)
-    return numbers(pq.ParquetFile(path).read(columns=[*IDENTITY, "type"]), connection)
+    source = VAULT.file(store.paths.object("segments", entry.key))
+    return numbers(pq.ParquetFile(source).read(columns=[*IDENTITY, "type"]), connection)
 
 
 def numbers(

@@ -128,6 +128,8 @@ def erase(
     `settle` seals the tail of a branch. Raises InvalidEvent for a reason that names the subject,
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
+    if store.paths.keys is not None:
+        raise NotAllowed("nothing can be erased yet from a lake that is encrypted")
     policy.require(store.paths, "erase")
     if store.attachment is not None:
         raise NotAllowed("nothing can be erased yet from a lake whose files are in a bucket")

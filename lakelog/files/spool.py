@@ -35,9 +35,16 @@ _PUNCH_HOLE = 0x03
 class Spool:
     """The bytes of a pipe so far, in a file; it ends where the pipe does, or `stop` says so."""
 
-    def __init__(self, pipe: Any, folder: str, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, pipe: Any, folder: str, stop: Callable[[], bool], *, in_memory: bool = False
+    ) -> None:
+        """The file has no name and is in a folder, or `in_memory`."""
         self._pipe, self._stop = pipe, stop
-        self._file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._file: Any = (
+            open(os.memfd_create("lakelog"), "w+b", buffering=0)  # noqa: SIM115
+            if in_memory
+            else tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        )
         self.size, self.is_ended, self.is_quiet = 0, False, False
         self.head = b""
         """The first bytes, which remain when their place is given back."""

@@ -201,7 +201,12 @@ class Ingester:
             return group.take(path, path, self._job.mode)
         # A pipe is published by itself, after the files before it.
         group.flush()
-        with stream as file, closing(Spool(file, self._job.store.paths.cache, self._stop)) as spool:
+        paths = self._job.store.paths
+        in_memory = paths.keys is not None  # an encrypted lake has no plain byte on disk
+        with (
+            stream as file,
+            closing(Spool(file, paths.cache, self._stop, in_memory=in_memory)) as spool,
+        ):
             self._stream(spool, path, report)
         return report
 

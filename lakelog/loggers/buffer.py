@@ -1,7 +1,8 @@
 """The disk buffer: where events wait that the lake cannot take at once.
 
     cache/buffer/<16 hex>.jsonl    WAL lines (F3.13), each with an `id` of its own; locked by its
-                                   process
+                                   process; in an encrypted lake each line is some of these,
+                                   encrypted together
 
 A line that was written here survives the death of the process, synced or not. As it has an id, it
 may be stored any number of times and counts once, so nothing on disk notes how far a file was
@@ -12,17 +13,20 @@ that logs to the lake.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
 
 import orjson
 
+from lakelog.errors import LakelogError
+from lakelog.keys.vault import VAULT
 from lakelog.store import disk
 
 BYTES_MAX = 1 << 30
 """A buffer grows no larger; then whoever logs waits."""
-_SUFFIX = ".jsonl"
+_SUFFIX, _ENCRYPTED = ".jsonl", b"lkn1:"
 _PIECE = 1 << 20
 StoreLines = Callable[[list[bytes]], None]
 
@@ -38,6 +42,7 @@ class DiskBuffer:
         self._lock = threading.RLock()
         self._name, self._fd, self._count = "", -1, 0
         self.size = self.added = self._drained = 0
+        self._plain = 0  # bytes of its lines before they are encrypted, if they are
 
     def add(self, lines: list[bytes]) -> list[bytes]:
         """Write lines to the page cache; return them with their ids.
@@ -51,10 +56,13 @@ class DiskBuffer:
                 self._create()
             lines = [self._identified(line) for line in lines]
             content = b"\n".join(lines) + b"\n"
+            plain = self._plain + len(content)
+            if keys := VAULT.keys_of(self._path):
+                content = keys.encrypt_line(content) + b"\n"
             size, added = self.size + len(content), self.added + len(content)
             try:
                 disk.write_all(self._fd, content)
-                self.size, self.added = size, added
+                self.size, self.added, self._plain = size, added, plain
             except BaseException:
                 if self.added != added:
                     self._cut(self.size)  # what was written of it may be half a line
@@ -71,7 +79,7 @@ class DiskBuffer:
     def remove(self, lines: list[bytes]) -> None:
         """Remove the only lines of the buffer, which were stored; nothing if there are others."""
         with self._lock:
-            if self.size == sum(map(len, lines)) + len(lines):
+            if self._plain == sum(map(len, lines)) + len(lines):
                 self._empty()
 
     def drain(self, store: StoreLines) -> None:
@@ -99,7 +107,7 @@ class DiskBuffer:
                 if not self.size and disk.is_same(self._path, fd):
                     disk.unlink(self._path)
                 disk.close(fd)
-                self.size = self._drained = 0
+                self.size = self._drained = self._plain = 0
 
     def remove_empty(self) -> None:
         """Remove the file if nothing is left in it; the next line begins another."""
@@ -116,7 +124,7 @@ class DiskBuffer:
 
     def _empty(self) -> None:
         self._cut(0)
-        self.size = self._drained = 0
+        self.size = self._drained = self._plain = 0
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -171,7 +179,20 @@ def _pieces(fd: int, position: int, end: int) -> Iterator[tuple[list[bytes], int
         position += len(data)
         *lines, incomplete = (incomplete + data).split(b"\n")
         # Blocks that a power failure lost are read as zeros.
-        yield [line for line in lines if _is_whole(line)], position - len(incomplete)
+        plain = itertools.chain.from_iterable(map(_plain_lines, lines))
+        yield [line for line in plain if _is_whole(line)], position - len(incomplete)
+
+
+def _plain_lines(line: bytes) -> list[bytes]:
+    """The lines of one that may be encrypted; none of one that was cut. Raises InvalidKey."""
+    if not line.startswith(_ENCRYPTED):
+        return [line]
+    try:
+        return VAULT.decrypt_line(line).split(b"\n")
+    except ValueError as error:
+        if isinstance(error, LakelogError):
+            raise
+        return []
 
 
 def _is_whole(line: bytes) -> bool:

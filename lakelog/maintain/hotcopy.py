@@ -150,12 +150,15 @@ def _prepare(store: Store, target: str) -> Paths:
     copy_paths = Paths(target)
     if copy_paths.root == store.paths.root or copy_paths.root.startswith(store.paths.root + "/"):
         raise AlreadyExists(f"{copy_paths.root} is the lake itself: choose a directory outside it")
+    ring = store.paths.keys.ring if store.paths.keys else None
     if is_lake(copy_paths.root):
         copied = load(copy_paths.root)
         if copied.lake_id != store.lake_id:
             raise AlreadyExists(f"{copy_paths.root} holds another lake: choose another directory")
         # Before moves of a newer format are copied into it.
         raise_format(copied, store.format_now())
+        if ring is not None and (copied.paths.keys is None or copied.paths.keys.ring != ring):
+            copied.change_keys(ring)
     elif set(_settled_names(copy_paths.root)) - {
         os.path.basename(d) for d in copy_paths.directories()
     }:
@@ -165,7 +168,8 @@ def _prepare(store: Store, target: str) -> Paths:
         disk.make_dirs(directory)
     # Before the objects: a run that died can then be continued.
     if not is_lake(copy_paths.root):
-        write_config(copy_paths, store.lake_id, store.settings, store.format_now())
+        write_config(copy_paths, store.lake_id, store.settings, store.format_now(), ring)
+        load(copy_paths.root)
     return copy_paths
 
 

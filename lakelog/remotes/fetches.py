@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-import orjson
-
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
+from lakelog.keys.keyring import KeyRing
 from lakelog.lake import Lake
-from lakelog.remotes import carry, known
+from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
     is_ahead,
     is_contained,
@@ -118,7 +117,7 @@ def clone(
             _new_lake(url, path)
             return Transfer(known.ORIGIN, url)
         _require_lake(site)
-        store = _new_lake(url, path)
+        store = _new_lake(url, path, encryption.ring_of(site))
         result = Transfer(known.ORIGIN, url)
         worker = _Fetch(store, known.load(store, known.ORIGIN), site, result, progress)
         worker.prepare()
@@ -147,9 +146,9 @@ def _is_begun(url: str, path: str) -> bool:
     )
 
 
-def _new_lake(url: str, path: str) -> Store:
+def _new_lake(url: str, path: str, ring: KeyRing | None = None) -> Store:
     if not bootstrap.is_lake(path):
-        store = bootstrap.create(path)
+        store = bootstrap.create(path, ring=ring)
         known.add(store, known.ORIGIN, url)
         return store
     store = bootstrap.load(path)
@@ -189,6 +188,7 @@ class _Fetch:
     def prepare(self) -> None:
         """Find the lake there."""
         id = _require_lake(self._site)
+        encryption.adopt_from(self._store, self._site)
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
 
     def branches(self, names: Sequence[str] | None) -> None:
@@ -294,7 +294,7 @@ class _Fetch:
             return manifests.load(snapshot)
         head = self._site.move(branch, place.number)
         if head and head.move.carried and head.move.snapshot == snapshot:
-            return manifests.decode(orjson.loads(head.move.carried), snapshot)
+            return manifests.decode_text(head.move.carried, snapshot)
         try:
             carry.receive_manifest(self._store, self._site.remote, snapshot)
         except TransferRefused:

@@ -14,8 +14,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 
-import orjson
-
 from lakelog import chunks
 from lakelog.errors import DamagedState
 from lakelog.store import disk
@@ -53,7 +51,7 @@ def objects_of(
     a file of its own is one of them. `text` is that of a manifest which no ref of the lake carries
     yet. Raises Damaged."""
     manifests = store.manifests
-    state = manifests.decode(orjson.loads(carried), digest) if carried else manifests.load(digest)
+    state = manifests.decode_text(carried, digest) if carried else manifests.load(digest)
     base_state = manifests.load(base) if base else None
     common = _common(state.pages, base_state.pages if base_state else ())
     objects = {("manifests", page.digest): page.bytes for page in state.pages[common:]}

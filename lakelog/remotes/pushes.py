@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
-from lakelog.remotes import carry, known, signature_files
+from lakelog.remotes import carry, encryption, known, signature_files
 from lakelog.remotes.ancestry import is_contained, same_lake, settled
 from lakelog.remotes.carry import Transfer
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
@@ -80,7 +80,9 @@ class _Push:
         if self._result.dry_run:
             id = self._site.lake_id()
         else:
-            id = self._site.create(self._store.format_now())
+            members = encryption.config_members(self._store)
+            id = self._site.create(self._store.format_now(), members)
+            encryption.share_with(self._store, self._site)
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
 
     def branch(self, branch: str) -> None:

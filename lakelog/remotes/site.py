@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from lakelog.errors import DamagedRef, TransferRefused, UnknownRef
 from lakelog.remotes import untrusted
@@ -53,16 +54,26 @@ class Site:
 
     def lake_format(self) -> int:
         """The format of the lake there, 0 where there is none. Raises TransferRefused."""
+        return int(self.config().get("format", 0))
+
+    def config(self) -> dict[str, Any]:
+        """Return what the lakelog.json there holds, nothing where there is none. Raises
+        TransferRefused."""
         try:
             data = self.volume.read(CONFIG)
         except FileNotFoundError:
-            return 0
+            return {}
         with self._refusing():
-            return int(untrusted.lake_id(data)[1]["format"])
+            return untrusted.lake_id(data)[1]
 
-    def create(self, number: int) -> str:
+    def change_config(self, members: dict[str, Any]) -> None:
+        """Replace members of the lakelog.json there."""
+        body = document.decode(self.volume.read(CONFIG))
+        self.volume.replace(CONFIG, document.encode({**body, **members}))
+
+    def create(self, number: int, members: dict[str, Any] | None = None) -> str:
         """Make the remote a lake without branches, or find that it is one; return its id. It has
-        at least the format `number` afterwards."""
+        at least the format `number` afterwards, and a new one these `members` of lakelog.json."""
         lake_id = self.lake_id()
         if lake_id:
             self._raise_format(number)
@@ -70,15 +81,13 @@ class Site:
         strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
-        body = {"format": number, "lake": disk.random_hex(), "settings": {}}
+        body = {"format": number, "lake": disk.random_hex(), "settings": {}, **(members or {})}
         self._put(CONFIG, document.encode(body), replace=False)
         return self.lake_id()  # of two that created it at once, one was first
 
     def _raise_format(self, number: int) -> None:
-        data = self.volume.read(CONFIG)
-        body = document.decode(data)
-        if body["format"] < number:
-            self.volume.replace(CONFIG, document.encode({**body, "format": number}))
+        if document.decode(self.volume.read(CONFIG))["format"] < number:
+            self.change_config({"format": number})
 
     def branches(self) -> list[str]:
         """Names of the branches there, deleted ones included."""

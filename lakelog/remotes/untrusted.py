@@ -8,6 +8,7 @@ a path has to be a digest.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import zstandard
 
 from lakelog import chunks, proofs
 from lakelog.errors import LakelogError, NotProven
+from lakelog.keys.vault import VAULT
 from lakelog.store import document
 from lakelog.store.entry import SegmentEntry, parse
 from lakelog.store.manifest import of_json
@@ -62,7 +64,7 @@ def move(data: bytes, branch: str, number: int) -> Move:
     _require(body["number"] == number and body["branch"] == branch, "a move has a wrong name")
     marks = wal.items() if isinstance(wal, dict) else ()
     _require(all(_WRITER.fullmatch(w) and _is_count(n) for w, n in marks), "a move is malformed")
-    return Move(**_members(Move, body), carried=carried)
+    return Move(**_opened(_members(Move, body)), carried=carried)
 
 
 def tag(data: bytes, name: str) -> Tag:
@@ -71,12 +73,16 @@ def tag(data: bytes, name: str) -> Tag:
     text_members = "name snapshot author message branch commit".split()
     _require(all(isinstance(body.get(n), str) for n in text_members), "a tag is malformed")
     _require(_is_count(body.get("time")) and body["name"] == name, "a tag is malformed")
-    return Tag(**_members(Tag, body), carried=carried)
+    return Tag(**_opened(_members(Tag, body)), carried=carried)
 
 
 def manifest_text(data: bytes, digest: str) -> bytes:
     """Return the JSON of a manifest or page from its file's bytes. Raises NotBelieved."""
     _require(document.digest(data) == digest, "a manifest does not have the bytes of its name")
+    return _decompressed(_decrypted(VAULT.decrypt, data))
+
+
+def _decompressed(data: bytes) -> bytes:
     try:
         size = zstandard.get_frame_parameters(data).content_size
         _require(size <= TEXT_MAX, "a manifest is too long")
@@ -195,7 +201,8 @@ def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     snapshot = body.get("snapshot")
     _require(isinstance(snapshot, str) and bool(_DIGEST.fullmatch(snapshot)), "a ref is malformed")
     if carried:
-        check_manifest(carried)
+        encoded = _decrypted(VAULT.decrypt_line, carried)
+        check_manifest(carried if encoded is carried else _decompressed(encoded))
     return body, carried
 
 
@@ -208,9 +215,26 @@ def _document(data: bytes, reason: str) -> dict[str, Any]:
 
 def _members(ref_type: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:
     """Refuse a document with other members than a move or tag has."""
-    required = {field.name for field in fields(ref_type)} - {"carried"}
+    required = {field.name for field in fields(ref_type)} - {"carried", "encrypted"}
     _require(body.keys() == required, "a move or tag has other members than this lakelog knows")
     return body
+
+
+def _opened(body: dict[str, Any]) -> dict[str, Any]:
+    """Decrypt the message of a move or tag."""
+    message = body["message"]
+    plain = _decrypted(VAULT.decrypt_line, message.encode()).decode("utf-8", "replace")
+    return body if plain == message else {**body, "message": plain, "encrypted": message}
+
+
+def _decrypted(decrypt: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """Decrypt what may be encrypted."""
+    try:
+        return decrypt(data)
+    except LakelogError:
+        raise
+    except ValueError as error:
+        raise NotBelieved(f"what is encrypted cannot be read: {error}") from None
 
 
 def _is_count(value: Any) -> bool:

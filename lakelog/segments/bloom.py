@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays
@@ -216,5 +217,5 @@ def _read(paths: Paths, digest: str) -> bytes | None:
 
 def _columns(paths: Paths, digest: str) -> Any:
     """The columns of a segment that have filters; the caller has verified it."""
-    path = paths.object("segments", digest)
-    return pq.ParquetFile(path, page_checksum_verification=True).read(columns=list(COLUMNS))
+    source = VAULT.file(paths.object("segments", digest))
+    return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(COLUMNS))

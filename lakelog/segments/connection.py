@@ -6,15 +6,23 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lakelog.engine import core
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import duckdb
 from lakelog.runtime import forks
+from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.segments import sql
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from lakelog.segments import encrypted_files
+else:
+    encrypted_files = Lazy("lakelog.segments.encrypted_files")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
 """Returns the database of a session, which is opened when it is first asked for."""
@@ -72,10 +80,13 @@ def connect_engine(
     if settings.threads:
         limits["threads"] = str(settings.threads)
     # A statement for each would take as long as a short query.
-    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": spill}
+    # An encrypted lake spills nothing: the engine cannot encrypt what it writes.
+    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": "" if paths.keys else spill}
     connection = core.connect(config)
     _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
+    if VAULT.lakes:
+        connection.register_filesystem(encrypted_files.EncryptedFiles())
     if sandbox is not None:
         _isolate(connection, paths, *sandbox)
     return connection
@@ -87,7 +98,11 @@ def _isolate(
     """Let a database open no other file but segments and what is derived of them, and lock its
     settings. What it may read it may also write (DuckDB 2.0): statements that write are to be
     refused before."""
-    folders = ", ".join(map(sql.literal, (f"{paths.root}/segments", paths.cache)))
+    folder_list = [f"{paths.root}/segments", paths.cache]
+    if VAULT.lakes:
+        folder_list = [*encrypted_files.folder_names(), *folder_list]
+    spill = "" if paths.keys else spill
+    folders = ", ".join(map(sql.literal, folder_list))
     names = ", ".join(map(sql.literal, _CHANGEABLE.split()))
     # In this order: each closes what the next would need.
     for setting in (

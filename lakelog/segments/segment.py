@@ -26,6 +26,7 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, bloom, column_encoding
@@ -128,6 +129,8 @@ def put(
 
     It is durable then, or with `pending_writes` is added to these, for the caller to finish.
     """
+    keys = paths.keys
+    data = keys.encrypt(data) if keys else data
     digest = document.digest(data)
     path = paths.object("segments", digest)
     if pending_writes is not None:
@@ -328,7 +331,7 @@ def read_stored(
     """Return a segment's rows as they are stored, and the schema of their payloads where there is a
     column `fields`; otherwise as `read`."""
     path = paths.object("segments", digest)
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(_source(paths, digest), page_checksum_verification=True) as file:
         is_typed = typed.COLUMN in file.schema_arrow.names
         if columns is not None and "data" in columns and is_typed:
             columns = [*columns, typed.COLUMN]
@@ -351,7 +354,7 @@ def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
     schema_json = metadata(paths, digest).get("fields")
     if schema_json is None:
         return "", 0
-    with pq.ParquetFile(paths.object("segments", digest)) as file:
+    with pq.ParquetFile(_source(paths, digest)) as file:
         payloads = file.read(columns=["data"])["data"]
     return typed.key_of(schema_json), len(payloads) - payloads.null_count
 
@@ -359,7 +362,7 @@ def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
 def uncompressed(paths: Paths, digest: str) -> int:
     """Return the bytes of a segment's columns before compression, from its footer; those of a typed
     one, with its payloads as text."""
-    footer = pq.read_metadata(paths.object("segments", digest))
+    footer = pq.read_metadata(_source(paths, digest))
     payload_bytes = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
     groups = map(footer.row_group, range(footer.num_row_groups))
     return payload_bytes + sum(int(group.total_byte_size) for group in groups)
@@ -367,16 +370,21 @@ def uncompressed(paths: Paths, digest: str) -> int:
 
 def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:
     """Yield a segment's rows, `size` at a time; the caller has verified it."""
-    path = paths.object("segments", digest)
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(_source(paths, digest), page_checksum_verification=True) as file:
         for batch in file.iter_batches(size, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
 def metadata(paths: Paths, digest: str) -> dict[str, str]:
     """Return the lakelog.* notes of a segment, keys without the prefix."""
-    notes = pq.read_metadata(paths.object("segments", digest)).metadata or {}
+    notes = pq.read_metadata(_source(paths, digest)).metadata or {}
     return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
+
+
+def _source(paths: Paths, digest: str) -> Any:
+    """Return what Arrow reads a segment from. Raises FileNotFoundError, DamagedSegment,
+    InvalidKey for an encrypted one."""
+    return VAULT.file(paths.object("segments", digest))
 
 
 def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:

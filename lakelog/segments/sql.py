@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidName
+from lakelog.keys.vault import VAULT
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.versioned import StreamSubject
+
+if TYPE_CHECKING:
+    from lakelog.segments import encrypted_files
+else:
+    encrypted_files = Lazy("lakelog.segments.encrypted_files")
 
 _WILDCARD = re.compile(r"[*?\[]")
 # Of the columns of segments; all others are text.
@@ -82,6 +90,7 @@ def file_pattern(path: str) -> str:
 
     Raises InvalidName for a path with both a wildcard and a backslash, which has none.
     """
+    path = encrypted_files.engine_name(path) if VAULT.lakes else path
     if not _WILDCARD.search(path):
         return path
     if "\\" in path:

@@ -34,6 +34,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import DamagedSegment
+from lakelog.keys.vault import VAULT
 from lakelog.segments import sql
 from lakelog.store import regular_file
 from lakelog.store.entry import SegmentEntry
@@ -196,12 +197,13 @@ def _from_footer(path: str, key: str) -> Schema:
 
 
 def _footer(path: str) -> bytes:
-    with open(regular_file.open_file(path), "rb") as file:
+    source = VAULT.file(path)
+    with open(regular_file.open_file(path), "rb") if source is path else source as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))
         length = int.from_bytes(file.read(4), "little")
         file.seek(max(size - 8 - length, 0))
-        return file.read(length)
+        return bytes(file.read(length))
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

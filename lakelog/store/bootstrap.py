@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import (
     AlreadyExists,
@@ -18,6 +18,8 @@ from lakelog.errors import (
     LakeReplaced,
     UnsupportedStore,
 )
+from lakelog.keys.vault import VAULT
+from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.attachment import Attachment, AttachmentRegistry
@@ -28,6 +30,13 @@ from lakelog.store.ref import Move, author, escape_text
 from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
 from lakelog.store.volume import DirectoryVolume, Volume
+
+if TYPE_CHECKING:
+    from lakelog.keys import keyring
+    from lakelog.keys.keyring import KeyRing
+    from lakelog.keys.master import Master
+else:
+    keyring = Lazy("lakelog.keys.keyring")
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
@@ -56,9 +65,9 @@ class Store:
         self.settings = settings
         self.format = format
         """The format in lakelog.json when it was last read; 0 where that is not known."""
-        self.refs = Refs(self.volume)
+        self.refs = Refs(self.volume, keys=lambda: self.paths.keys)
         self.erased = ErasedStates(DirectoryVolume(self.paths.root))
-        self.manifests = Manifests(self.volume, self.refs, self.erased)
+        self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
 
     def format_now(self) -> int:
@@ -74,6 +83,17 @@ class Store:
         replace_config(self.paths, document.encode(new_body))
         self.format = FORMAT
 
+    def change_keys(self, ring: KeyRing, master: Master | None = None) -> None:
+        """Encrypt the lake, or wrap its data keys anew, by a master key if that is not the one of
+        the environment. Raises InvalidKey."""
+        if self.attachment is not None:
+            raise UnsupportedStore(f"{self.paths.root}: a lake in a bucket cannot be encrypted")
+        VAULT.unlock(self.paths.root, ring, master)
+        body = {"settings": to_dict(self.settings), **_config_on_disk(self), "lake": self.lake_id}
+        body |= {"format": FORMAT, **ring.config_members(body)}
+        replace_config(self.paths, document.encode(body))
+        self.format = FORMAT
+
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
         return self.manifests.of(self.refs.head(branch).move)
@@ -84,9 +104,11 @@ def create(
     settings: Settings = DEFAULTS,
     branch: str = "main",
     config: dict[str, Any] | None = None,
+    ring: KeyRing | None = None,
 ) -> Store:
-    """Create a lake; with a `config`, as the lakelog.json of an attached one, without its moves.
-    Raises AlreadyExists, InvalidName, UnsupportedStore, OSError."""
+    """Create a lake, encrypted with the keys of a ring if there is one; with a `config`, as the
+    lakelog.json of an attached one, without its moves. Raises AlreadyExists, InvalidName,
+    UnsupportedStore, InvalidKey, OSError."""
     paths = Paths(root)
     if not root:
         raise InvalidName("the path of a lake is empty: for the current directory write .")
@@ -96,13 +118,17 @@ def create(
         disk.sync_dir(paths.root)
         return load(root)
     lake_id = disk.random_hex()
-    store = Store(root, lake_id, settings, PLAIN_FORMAT)
+    if ring is None:
+        VAULT.forget_lake(paths.root)
+    else:
+        VAULT.unlock(paths.root, ring)
+    store = Store(root, lake_id, settings, FORMAT if ring else PLAIN_FORMAT)
     # The first move before lakelog.json: whoever sees a lake finds a branch in it.
     with contextlib.suppress(FileExistsError):
         start_branch(store, branch)
     # Of two processes that create the lake at once, the link of lakelog.json decides.
     try:
-        write_config(paths, lake_id, settings)
+        write_config(paths, lake_id, settings, PLAIN_FORMAT, ring)
     except FileExistsError:
         return load(root)
     return store
@@ -212,11 +238,14 @@ def load(root: str) -> Store:
             f"{paths.root} is shared by several machines: attach a directory of your own to it with"
             f" `lakelog attach file://{paths.root} DIR`"
         )
+    if member in requires and "encryption" in body:
+        raise UnsupportedStore(f"{paths.root}: a lake in a bucket cannot be encrypted")
     refuse_remote(paths.root)
     try:
         settings = parse(body["settings"])
     except InvalidSetting as error:
         raise DamagedLake(paths.config, str(error)) from None
+    _open_keys(paths, body)
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
             disk.make_dirs(directory)
@@ -227,23 +256,33 @@ def load(root: str) -> Store:
     return Store(root, body["lake"], settings, body["format"], attachment=attached)
 
 
+def _open_keys(paths: Paths, body: dict[str, Any]) -> None:
+    """Open the data keys that a lakelog.json holds, if the lake is encrypted. Raises InvalidKey."""
+    if "encryption" in body:
+        VAULT.unlock(paths.root, keyring.KeyRing.of_json(body["encryption"]))
+    elif VAULT.lakes:
+        VAULT.forget_lake(paths.root)
+
+
 def write_config(
-    paths: Paths, lake_id: str, settings: Settings, number: int = PLAIN_FORMAT
+    paths: Paths,
+    lake_id: str,
+    settings: Settings,
+    number: int = PLAIN_FORMAT,
+    ring: KeyRing | None = None,
 ) -> None:
     """Write lakelog.json of format `number`, which makes the directory a lake; FileExistsError if
     there is one."""
     body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
+    body |= {"format": FORMAT, **ring.config_members()} if ring else {}
     disk.create_whole(paths.config, document.encode(body))
     disk.sync_dir(paths.root)
 
 
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake."""
-    # The format stays: a setting must not lock out a reader of the earlier one.
-    try:
-        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
-    except (FileNotFoundError, document.NotIntact):
-        body = {"format": PLAIN_FORMAT, "lake": store.lake_id}
+    # All else stays: a setting must not lock out a reader of an earlier format.
+    body = {"format": PLAIN_FORMAT, "lake": store.lake_id, **_config_on_disk(store)}
     replace_config(store.paths, document.encode({**body, "settings": to_dict(settings)}))
     store.settings = settings
 
@@ -275,19 +314,23 @@ def raise_format(store: Store, number: int = PLAIN_FORMAT) -> None:
 
 def _format_on_disk(store: Store) -> int:
     """The format that lakelog.json says now, 0 if it is gone or damaged."""
+    return int(_config_on_disk(store).get("format", 0))
+
+
+def _config_on_disk(store: Store) -> dict[str, Any]:
+    """What lakelog.json says now; nothing if it is gone or damaged."""
     try:
-        return int(
-            document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))["format"]
-        )
+        return document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
     except (FileNotFoundError, document.NotIntact):
-        return 0
+        return {}
 
 
 def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
     """Refuse a lake that took the place of the open one: another, or a copy, in which the newest
     file of its writer, at `path` and one of the open ones, is another file. Raises LakeReplaced."""
     try:
-        lake = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX)).get("lake")
+        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
+        lake = body.get("lake")
     except (OSError, document.NotIntact):
         return  # it was removed, moved or damaged, and nothing else is in its place
     open_fds = [fd for fd in fds if fd >= 0]
@@ -298,6 +341,8 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
             f"{store.paths.root} is not the lake that was opened, but another one or a copy of it:"
             " the append is not in it; open it again"
         )
+    if "encryption" in body and store.paths.keys is None:
+        _open_keys(store.paths, body)  # it was encrypted while it was open
 
 
 def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog.keys.vault import VAULT
 from lakelog.store import modes, regular_file
 
 TEMPORARY = ".tmp-"
@@ -182,6 +183,7 @@ def temporary_path(directory: str) -> str:
 
 def write_temporary(directory: str, data: bytes) -> str:
     """Write and sync a file; return its temporary path."""
+    data = VAULT.guarded(f"{directory}/", data) if VAULT.lakes else data
     return write_pieces(directory, (data,))
 
 
@@ -221,6 +223,7 @@ def link_object(temporary: str, path: str) -> None:
 def create_whole(path: str, data: bytes) -> None:
     """Make `path` appear whole or not at all; FileExistsError if it is there. Not yet durable:
     the caller syncs the directory."""
+    data = VAULT.guarded(path, data) if VAULT.lakes else data
     temporary = write_temporary(os.path.dirname(path), data)
     try:
         link(temporary, path)
@@ -250,6 +253,7 @@ def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
 
     Files that the disk has begun with together are waited for sooner than one after the other.
     """
+    data = VAULT.guarded(path or f"{directory}/", data) if VAULT.lakes else data
     temporary = temporary_path(directory)
     fd = create(temporary)
     try:
@@ -302,6 +306,7 @@ def abandon(files: list[Begun]) -> None:
 def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
     """Replace a file in one step; for advice and derived files only."""
     directory = os.path.dirname(path)
+    data = VAULT.guarded(path, data) if VAULT.lakes else data
     temporary = temporary_path(directory)
     fd = create(temporary)
     try:
@@ -320,6 +325,8 @@ def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:
 
 def append_line(path: str, data: bytes) -> None:
     """Append to a derived file, unsynced; a torn line is for its reader to skip."""
+    if VAULT.lakes:
+        VAULT.refuse_appending(path)
     # O_APPEND and one write: lines of two processes do not overwrite each other.
     fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | _IN_PLACE, 0o644)
     try:
@@ -343,7 +350,13 @@ def map_shared(path: str, size: int) -> mmap.mmap:
 
 def read(path: str, longest: int = -1) -> bytes:
     """All bytes of a file of at most `longest`, if that is given; small ones in a third of the time
-    that a file object takes. Raises NotRegular."""
+    that a file object takes. Those of the cache of an encrypted lake are decrypted. Raises
+    NotRegular."""
+    data = _read(path, longest)
+    return VAULT.decrypt_cache(path, data) if VAULT.lakes else data
+
+
+def _read(path: str, longest: int) -> bytes:
     fd = regular_file.open_file(path)
     try:
         size = os.fstat(fd).st_size

@@ -24,16 +24,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import orjson
-import zstandard
 
-from lakelog.errors import DamagedManifest, FormatTooNew
+from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError
 from lakelog.event.types import JsonObject
+from lakelog.keys.vault import VAULT, LakeKeys
 from lakelog.store import document
 from lakelog.store.disk import Begun
 from lakelog.store.entry import (
@@ -50,6 +49,7 @@ from lakelog.store.entry import (
     to_json,
 )
 from lakelog.store.erased_states import ErasedStates
+from lakelog.store.manifest_text import compressed, decompressed, plain_text
 from lakelog.store.paths import FILE_FORMAT, KEYS
 from lakelog.store.volume import Volume
 
@@ -63,8 +63,6 @@ CARRIED_MAX = 32_768
 _CACHED = 256
 _ON_DISK = {"recent": "tail"}
 """Keys of a manifest that are not the name of their attribute."""
-# Decompressors are not safe for threads, so each thread has its own.
-_LOCAL = threading.local()
 _T = TypeVar("_T")
 
 
@@ -163,8 +161,15 @@ def of_json(body: JsonObject, digest: str) -> Manifest:
 class Manifests:
     """Reads and writes the manifests and pages of one lake; keeps the last few in memory."""
 
-    def __init__(self, volume: Volume, carriers: Carriers, erased: ErasedStates) -> None:
-        self._volume, self._carriers, self._erased = volume, carriers, erased
+    def __init__(
+        self,
+        volume: Volume,
+        carriers: Carriers,
+        erased: ErasedStates,
+        keys: Callable[[], LakeKeys | None] = lambda: None,
+    ) -> None:
+        """`keys` returns what encrypts what is written, if the lake is encrypted."""
+        self._volume, self._carriers, self._erased, self._keys = volume, carriers, erased, keys
         self._generation = 0
         self._manifests: dict[str, Manifest] = {}
         self._pages: dict[str, tuple[Entry, ...]] = {}
@@ -247,7 +252,7 @@ class Manifests:
         # From the JSON as it is: gc reads every state of a long history, and values take long.
         self._forget_erased()
         is_text_right = carried and not self._erased.holds(digest)
-        body = orjson.loads(carried) if is_text_right else self._state(digest)
+        body = self._parse(carried, digest) if is_text_right else self._state(digest)
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
@@ -273,6 +278,8 @@ class Manifests:
         if len(encoded) > CARRIED_MAX:
             self._volume.finish(pending_files)
             return self._with_digest(new, self._write(encoded)[0]), b""
+        if keys := self._keys():
+            encoded = keys.encrypt_line(compressed(encoded))
         return self._with_digest(new, document.digest(encoded)), encoded
 
     def _with_digest(self, manifest: Manifest, digest: str) -> Manifest:
@@ -359,11 +366,17 @@ class Manifests:
         with self._refusing_malformed(digest):
             return of_json(body, digest)
 
+    def decode_text(self, carried: bytes, digest: str) -> Manifest:
+        """Return the manifest of the text that a ref carries. Raises DamagedManifest."""
+        return self.decode(self._parse(carried, digest), digest)
+
     @contextlib.contextmanager
     def _refusing_malformed(self, digest: str) -> Iterator[None]:
         """Raise DamagedManifest, with the file's name, for JSON that is not as FORMAT.md has it."""
         try:
             yield
+        except LakelogError:  # as that of a missing key, which is a ValueError too
+            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{error}" if type(error) is MalformedEntry else f"it is malformed ({error!r})"
             raise self._damaged(digest, reason) from None
@@ -386,9 +399,13 @@ class Manifests:
         # Before decompressing: a flipped bit must not reach zstd or the JSON parser.
         if document.digest(data) != digest or (size is not None and len(data) != size):
             raise self._damaged(digest, "the content does not match its name")
-        return self._parse(_decompressor().decompress(data), digest)
+        with self._refusing_malformed(digest):
+            data = VAULT.decrypt(data)
+        return self._parse(decompressed(data), digest)
 
     def _parse(self, encoded: bytes, digest: str) -> dict[str, Any]:
+        with self._refusing_malformed(digest):
+            encoded = plain_text(encoded)
         body: dict[str, Any] = orjson.loads(encoded)
         if body["format"] > FILE_FORMAT:
             location = self._volume.location(KEYS.object("manifests", digest))
@@ -399,18 +416,11 @@ class Manifests:
         return body
 
     def _write(self, encoded: bytes) -> tuple[str, int]:
-        data = zstandard.ZstdCompressor(level=3).compress(encoded)
+        data, keys = compressed(encoded), self._keys()
+        data = keys.encrypt(data) if keys else data
         digest = document.digest(data)
         self._volume.put(KEYS.object("manifests", digest), data)
         return digest, len(data)
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    """This thread's decompressor: creating one takes longer than decompressing a manifest."""
-    if not hasattr(_LOCAL, "decompressor"):
-        _LOCAL.decompressor = zstandard.ZstdDecompressor()
-    decompressor: zstandard.ZstdDecompressor = _LOCAL.decompressor
-    return decompressor
 
 
 def empty(commit: str, time: int, author: str) -> Manifest:

@@ -40,6 +40,7 @@ import re
 from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
+from lakelog.keys.vault import VAULT, LakeKeys
 
 FORMAT = 4
 """The newest format of a lake that this version reads and writes: that of a lake with streams."""
@@ -197,6 +198,11 @@ class Paths(Keys):
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         super().__init__(f"{self.root}/")
+
+    @property
+    def keys(self) -> LakeKeys | None:
+        """What encrypts for this lake, None for a plain one."""
+        return VAULT.lakes.get(f"{self.root}/") if VAULT.lakes else None
 
     def directories(self) -> list[str]:
         """Every directory that `init` creates, parents first."""

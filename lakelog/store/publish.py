@@ -28,7 +28,7 @@ from lakelog.store.disk import Begun
 from lakelog.store.entry import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, parse_wal
-from lakelog.store.ref import Head, Move, author, encode_ref, escape_text
+from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.store.refs import IsSafe, PreparedMove
 
 USER_OPS = tuple(
@@ -326,8 +326,8 @@ def _read_back(store: Store, move: Move) -> Head | None:
             f"move {move.number} of {move.branch!r} may or may not have been made ({error}):"
             " see `lakelog log`"
         ) from error
-    # The commit alone is not enough: each attempt of one publish has the same.
-    if linked.move.commit != move.commit or encode_ref(linked.move) != encode_ref(move):
+    # All of it, as each attempt of one publish has the same commit.
+    if linked.move != move:
         return None
     store.refs.sync(move.branch, linked.digest)
     return linked

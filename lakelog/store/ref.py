@@ -14,10 +14,14 @@ alone, so that gc can drop the text of a state that is not kept, and the chain s
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
+from lakelog.errors import LakelogError
+from lakelog.keys.vault import VAULT, LakeKeys
 from lakelog.store import document
+
+_ENCRYPTED = "lkn1:"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Move:
     inline: list[dict[str, Any]] = field(default_factory=list)
     carried: bytes = field(default=b"", repr=False, compare=False)
     """The text of the manifest, if the move carries it."""
+    encrypted: str = field(default="", repr=False, compare=False)
+    """The message as it stands on disk, if that is encrypted."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class Tag:
     branch: str
     commit: str
     carried: bytes = field(default=b"", repr=False, compare=False)
+    encrypted: str = field(default="", repr=False, compare=False)
+
+
+AnyRef = TypeVar("AnyRef", Move, Tag)
 
 
 class MoveLocation(NamedTuple):
@@ -74,6 +84,7 @@ def encode_ref(ref: Move | Tag) -> bytes:
     """Return the bytes of the file of a move or tag."""
     body = dict(vars(ref))
     carried: bytes = body.pop("carried")
+    body["message"] = body.pop("encrypted") or body["message"]
     return document.encode(body) + (carried + b"\n" if carried else b"")
 
 
@@ -94,9 +105,32 @@ def open_ref(data: bytes) -> tuple[dict[str, Any], bytes]:
     return body, manifest
 
 
+def open_message(body: dict[str, Any]) -> None:
+    """Decrypt the message of a move or tag, and keep what stood there. Raises NotIntact,
+    InvalidKey."""
+    message = body.get("message")
+    if isinstance(message, str) and message.startswith(_ENCRYPTED):
+        try:
+            body["message"] = VAULT.decrypt_line(message.encode()).decode()
+        except ValueError as error:
+            if isinstance(error, LakelogError):
+                raise
+            raise document.NotIntact(f"its message: {error}") from None
+        body["encrypted"] = message
+
+
+def encrypted(ref: AnyRef, keys: LakeKeys | None) -> AnyRef:
+    """Return a move or tag of which the message will be encrypted on disk."""
+    if keys is None or not ref.message or ref.encrypted:
+        return ref
+    line = keys.encrypt_line(ref.message.encode(), is_fixed=True)
+    return replace(ref, encrypted=line.decode())
+
+
 def decode_move(data: bytes, branch: str, number: int) -> Move:
     """Return the move that a file's bytes hold. Raises NotIntact."""
     body, carried = open_ref(data)
+    open_message(body)
     try:
         move = Move(**body, carried=carried)
     except TypeError as error:
@@ -109,6 +143,7 @@ def decode_move(data: bytes, branch: str, number: int) -> Move:
 def decode_tag(data: bytes, name: str) -> Tag:
     """Return the tag that a file's bytes hold. Raises NotIntact."""
     body, carried = open_ref(data)
+    open_message(body)
     try:
         tag = Tag(**body, carried=carried)
     except TypeError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.keys.vault import LakeKeys
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import document
 from lakelog.store.disk import Begun
@@ -27,6 +28,7 @@ from lakelog.store.ref import (
     decode_tag,
     digest_of,
     encode_ref,
+    encrypted,
 )
 from lakelog.store.volume import Volume
 
@@ -57,8 +59,11 @@ class Refs:
         volume: Volume,
         decode_move: Callable[[bytes, str, int], Move] = decode_move,
         decode_tag: Callable[[bytes, str], Tag] = decode_tag,
+        keys: Callable[[], LakeKeys | None] = lambda: None,
     ) -> None:
-        """What decodes raises NotIntact."""
+        """What decodes raises NotIntact; `keys` returns what encrypts messages, if the lake is
+        encrypted."""
+        self._keys = keys
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
         self._heads: dict[str, Head] = {}
@@ -183,6 +188,7 @@ class Refs:
 
     def prepare(self, move: Move, pending_files: list[Begun]) -> PreparedMove:
         """Write the file of a move, which is finished with `pending_files`."""
+        move = encrypted(move, self._keys())
         data = encode_ref(move)
         file = self._volume.stage(KEYS.move(move.branch, move.number), data)
         pending_files.append(file)
@@ -362,11 +368,13 @@ class Refs:
 
     def link_tag(self, tag: Tag) -> None:
         """Make a tag durably; FileExistsError if the name is taken."""
-        self._volume.create(KEYS.tag(tag.name), encode_ref(tag))
+        data = encode_ref(encrypted(tag, self._keys()))
+        self._volume.create(KEYS.tag(tag.name), data)
 
     def replace_tag(self, tag: Tag) -> None:
         """Make or replace the tag of a remote's branch durably; no other tag changes (F7.10)."""
-        self._volume.replace(KEYS.tag(tag.name), encode_ref(tag))
+        data = encode_ref(encrypted(tag, self._keys()))
+        self._volume.replace(KEYS.tag(tag.name), data)
 
     def is_alive(self, branch: str) -> bool:
         """Whether the branch is there and not deleted; a damaged one is there."""

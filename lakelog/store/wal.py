@@ -13,7 +13,7 @@ Integers are little-endian; a skippable frame is magic u32, size u32, content. `
 the writer's group commits from 0 across its files; `position` counts its events before the frame.
 flags: 1 keyed (an event has a given id or a content key), 2 sourced (rows of a followed file;
 `cursor` is {key, from, to}; reserved), 4 quarantined (lines that could not be ingested), 8
-versioned (a line has a version of its stream).
+versioned (a line has a version of its stream), 16 encrypted (the zstd frame is in an envelope).
 
 A file appears whole with its header and first frame. Frame k+1 is written only after the sync
 of k returned, so only the very last frame of a file can be torn, and never its first; a bad
@@ -34,18 +34,20 @@ from typing import Any, NamedTuple
 import orjson
 import zstandard
 
-from lakelog.errors import FormatTooNew
+from lakelog.errors import DamagedWal, FormatTooNew, LakelogError
+from lakelog.keys.vault import VAULT, LakeKeys
 from lakelog.store import document
 from lakelog.store.paths import FORMAT, PLAIN_FORMAT
 
 Bytes = bytes | memoryview
-KEYED, SOURCED, QUARANTINED, VERSIONED = 1, 2, 4, 8
-_KNOWN = KEYED | SOURCED | QUARANTINED | VERSIONED
+KEYED, SOURCED, QUARANTINED, VERSIONED, ENCRYPTED = 1, 2, 4, 8, 16
+_KNOWN = KEYED | SOURCED | QUARANTINED | VERSIONED | ENCRYPTED
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
 _SPACE_MAGIC = 0x184D2A5E
 _SKIP = struct.Struct("<II")
 _FRAME = struct.Struct("<II4sQIIIIQqII")
+_PLACE = struct.Struct("<QIIIQq")
 _END = struct.Struct("<II4sQ")
 _CRC = struct.Struct("<I")
 _FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
@@ -144,10 +146,15 @@ class Scan(NamedTuple):
     final: int | None = None
 
 
-def encode_header(header: Header, *, is_versioned: bool = False) -> bytes:
-    """Return the header of a file; `is_versioned` if a frame of it may be."""
-    body = {name: getattr(header, name) for name in Header._fields}
-    body_json = orjson.dumps({"format": FORMAT if is_versioned else PLAIN_FORMAT, **body})
+def encode_header(
+    header: Header, *, is_versioned: bool = False, is_encrypted: bool = False
+) -> bytes:
+    """Return the header of a file; `is_versioned` and `is_encrypted` if a frame of it may be."""
+    body: dict[str, Any] = {name: getattr(header, name) for name in Header._fields}
+    if is_encrypted:
+        body["requires"] = ["encryption"]
+    is_newer = is_versioned or is_encrypted
+    body_json = orjson.dumps({"format": FORMAT if is_newer else PLAIN_FORMAT, **body})
     return (
         _SKIP.pack(_HEADER_MAGIC, 8 + len(body_json))
         + b"LKW1"
@@ -220,10 +227,16 @@ def encode_frame(
     ingested_at: int,
     compressor: zstandard.ZstdCompressor,
     cursor: dict[str, Any] | None = None,
+    keys: LakeKeys | None = None,
 ) -> bytes:
-    """Return one frame, its header and its zstd frame, of lines with newlines between them."""
+    """Return one frame, its header and its zstd frame, of lines with newlines between them; with
+    `keys` the zstd frame is in an envelope."""
     content = lines + b"\n"
     payload = compressor.compress(content) if len(content) >= _COMPRESSED_MIN else _stored(content)
+    if keys is not None:
+        flags |= ENCRYPTED
+        place = sequence, len(content), events, flags, position, ingested_at
+        payload = keys.encrypt(payload, _context(*place))
     position_json = orjson.dumps(cursor) if cursor else b""
     # The head has a checksum of its own: a reader can then tell where a frame with damaged lines
     # ends, and so whether anything comes after it, which makes it damage and not a torn write.
@@ -248,6 +261,11 @@ def encode_frame(
         + position_json
     )
     return head + _CRC.pack(zlib.crc32(head)) + payload
+
+
+def _context(*place: int) -> bytes:
+    """Where an encrypted frame belongs, by numbers of its head: it opens in no other place."""
+    return b"frame" + _PLACE.pack(*place)
 
 
 def _stored(content: bytes) -> bytes:
@@ -344,11 +362,24 @@ def frame_at(data: Bytes, offset: int, base: int, writer: str) -> tuple[Frame, i
         return None
     if flags & ~_KNOWN:
         raise FormatTooNew(f"a WAL of {writer} has frames with flags {flags}: upgrade lakelog")
+    if flags & ENCRYPTED:
+        place = sequence, raw, events, flags, position, time
+        payload, flags = _opened(bytes(payload), writer, _context(*place)), flags ^ ENCRYPTED
     cursor = orjson.loads(data[offset + _FRAME.size : body - 4]) if extra else None
     frame = Frame(
         writer, sequence, events, flags, position, time, raw, payload, base + offset, cursor
     )
     return frame, stop
+
+
+def _opened(payload: bytes, writer: str, context: bytes) -> bytes:
+    """Return the zstd frame of an encrypted frame. Raises DamagedWal, InvalidKey."""
+    try:
+        return VAULT.decrypt(payload, context)
+    except ValueError as error:
+        if isinstance(error, LakelogError):
+            raise
+        raise DamagedWal(f"a WAL of {writer}", f"an encrypted frame: {error}") from None
 
 
 def _is_followed(data: bytes, offset: int) -> bool:

@@ -279,9 +279,8 @@ class Writer:
         lines = group[0].text if len(group) == 1 else b"\n".join([b.text for b in group])
         events = sum([batch.events for batch in group])
         flags, stamp = group[0].flags, self._clock.stamp()
-        frame = wal.encode_frame(
-            lines, events, self._sequence, flags, self.position, stamp, self._compressor
-        )
+        place = events, self._sequence, flags, self.position, stamp, self._compressor
+        frame = wal.encode_frame(lines, *place, keys=self._store.paths.keys)
         raw, position = len(lines) + 1, self.position
         try:
             self._store_frame(frame)
@@ -349,7 +348,8 @@ class Writer:
         fd, linked = disk.create(path), False
         try:
             # Without space: most writers write one frame and are gone.
-            data = wal.encode_header(header, is_versioned=self._format == FORMAT) + frame
+            new, keyed = self._format == FORMAT, bool(paths.keys)
+            data = wal.encode_header(header, is_versioned=new, is_encrypted=keyed) + frame
             disk.write_all(fd, data)
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.

@@ -25,6 +25,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.errors import Damaged
+from lakelog.keys.vault import VAULT
 from lakelog.libraries import duckdb, pa, pq
 from lakelog.store import disk
 from lakelog.store.paths import Paths
@@ -163,7 +165,7 @@ class Partials:
     def _header(self, state: str, path: str) -> Partial | None:
         """Read what a file says of itself; one that is damaged or another state's is removed."""
         try:
-            with open(path, "rb") as file:
+            with VAULT.open_file(path) as file:
                 magic, crc, size = _HEAD.unpack(file.read(_HEAD.size))
                 header = file.read(size)
             if magic != _MAGIC or zlib.crc32(header) != crc:
@@ -175,7 +177,7 @@ class Partials:
             return Partial(
                 path, header_fields["cover"], columns, header_fields["digest"], _HEAD.size + size
             )
-        except (OSError, ValueError, KeyError, TypeError, struct.error):
+        except (OSError, ValueError, KeyError, TypeError, struct.error, Damaged):
             with contextlib.suppress(OSError):
                 disk.unlink(path)
             return None

@@ -251,26 +251,26 @@ def test_what_is_required_is_refused(tmp_path: Path) -> None:
 
     def required(state: manifest.Manifest) -> bytes:
         encoded = encode(state)
-        return orjson.dumps({**orjson.loads(encoded), "requires": ["encryption"]})
+        return orjson.dumps({**orjson.loads(encoded), "requires": ["later"]})
 
     encode = manifest._encode
     with lakes.opened(str(path)) as lake, mock.patch.object(manifest, "_encode", required):
         publish(lake.store, "main", lambda *_: Change("snapshot"))
-    with pytest.raises(FormatTooNew, match="requires encryption: upgrade"):
+    with pytest.raises(FormatTooNew, match="requires later: upgrade"):
         lakelog.open(path).count()
     header = wal.Header("l", "main", "0" * 32, 0, 0, (), "h", 1, 1)
     dumps = orjson.dumps
     with mock.patch.object(wal, "orjson") as stub:
-        stub.dumps = lambda members: dumps({**members, "requires": ["encryption"]})
+        stub.dumps = lambda members: dumps({**members, "requires": ["later"]})
         data = wal.encode_header(header)
-    with pytest.raises(FormatTooNew, match="requires encryption: upgrade"):
+    with pytest.raises(FormatTooNew, match="requires later: upgrade"):
         wal.decode_header(data)
 
 
 def test_unknown_frames_are_refused(tmp_path: Path) -> None:
-    """F15.8, F15.9: a frame with an unknown flag, as encrypted ones will have, is not read."""
-    frame = wal.encode_frame(b'{"type":"A"}', 1, 0, 16, 0, 0, zstandard.ZstdCompressor())
-    with pytest.raises(FormatTooNew, match="flags 16: upgrade"):
+    """F15.8, F15.9: a frame with an unknown flag, as later ones may have, is not read."""
+    frame = wal.encode_frame(b'{"type":"A"}', 1, 0, 32, 0, 0, zstandard.ZstdCompressor())
+    with pytest.raises(FormatTooNew, match="flags 32: upgrade"):
         wal.scan(frame, 0, "w")
 
 

@@ -294,7 +294,11 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         0,
         frames[0].ingested_at,
     )
-    encoded = wal.encode_header(header, is_versioned=any(f.is_versioned for f in frames))
+    encoded = wal.encode_header(
+        header,
+        is_versioned=any(f.is_versioned for f in frames),
+        is_encrypted=store.paths.keys is not None,
+    )
     replace(store, file.path, encoded + data[frames[0].offset :], outcome)
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
 

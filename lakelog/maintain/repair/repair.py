@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 from lakelog import chunks
-from lakelog.errors import Damaged, UnknownRef
+from lakelog.errors import Damaged, DamagedLake, UnknownRef
+from lakelog.keys.vault import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
@@ -28,7 +30,7 @@ from lakelog.maintain.repair.outcome import (
 from lakelog.maintain.repair.verify import verify
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, machine, policy, wal
-from lakelog.store.bootstrap import Store, change_settings, make_branch_dirs, write_config
+from lakelog.store.bootstrap import Store, change_settings, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
     CHUNK,
@@ -252,14 +254,25 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
             if body.keys() >= {"format", "lake", "settings"}:
                 replace(store, path, data, outcome)
                 outcome.fetched.append(path)
-                store.lake_id = body["lake"]
+                store.lake_id = load(store.paths.root).lake_id
                 return
+    ring = store.paths.keys.ring if store.paths.keys else None
+    if ring is None and any(map(VAULT.is_envelope, _segments(store))):
+        raise DamagedLake(path, "its data keys are lost with it: take it from a copy, by --copy")
     set_aside(store, path, outcome)
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
     # Which format it had is not known: the newest one may not lack what is there.
-    write_config(store.paths, store.lake_id, store.settings, FORMAT)
+    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
+
+
+def _segments(store: Store) -> Iterator[str]:
+    """Yield the paths of all segments."""
+    folder = f"{store.paths.root}/segments"
+    for prefix in disk.listing(folder):
+        for digest in filter(None, map(parse_object, disk.listing(f"{folder}/{prefix}"))):
+            yield store.paths.object("segments", digest)
 
 
 def _id_in_wals(store: Store) -> str:

@@ -27,6 +27,7 @@ from lakelog.errors import (
     SnapshotGone,
     UnknownRef,
 )
+from lakelog.keys.vault import VAULT
 from lakelog.query.session import Session
 from lakelog.search import expanded
 from lakelog.segments.connection import SPILL
@@ -191,6 +192,8 @@ def main() -> None:
     # Whatever a library prints must not get between the frames.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    if "keys" in plan:
+        VAULT.learn(plan["keys"])
     session, is_confined, spill = _session(
         plan["root"], plan["branch"], QueryLimits(**plan["limits"])
     )

@@ -10,6 +10,7 @@ import sys
 
 import orjson
 
+from lakelog.keys.vault import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
@@ -56,6 +57,8 @@ class WorkerProcess:
             raise QueryRefused("unavailable", f"no query process: {error}", status=503) from None
         worker = cls(process)
         plan = {"root": root, "branch": branch, "limits": dataclasses.asdict(limits)}
+        if VAULT.lakes:  # it has not the environment from which the server has them
+            plan["keys"] = VAULT.secrets()
         try:
             await worker._write(orjson.dumps(plan) + b"\n")
             async with asyncio.timeout(_START_SECONDS):

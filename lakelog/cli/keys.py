@@ -1,0 +1,123 @@
+"""key: keys for signatures, and the keys of an encrypted lake."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from lakelog import proofs
+from lakelog.cli.app import App, verb
+from lakelog.cli.options import argument, flag, option
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
+from lakelog.errors import InvalidKey
+from lakelog.keys import master
+from lakelog.keys.keyring import KeyRing
+from lakelog.keys.master import KeyService, Master
+from lakelog.keys.vault import VAULT
+from lakelog.render.values import clock
+from lakelog.store import bootstrap
+from lakelog.store.bootstrap import Store
+
+_ACTIONS = ("generate", "show", "rotate")
+
+
+@verb()
+def key(
+    app: App,
+    action: str = argument(type=click.Choice(_ACTIONS)),
+    file: str | None = argument("[FILE]", type=click.Path()),
+    comment: str = option("--comment TEXT", "Written into both files of `generate`.", default=""),
+    data: bool = flag("--data", "`rotate` makes a new data key, too."),
+    kms: str = option("--kms COMMAND", "`rotate` to a master key behind a command.", default=""),
+    target: OutputTarget = OUTPUT,
+) -> None:
+    """Show and rotate the keys of an encrypted lake; make and show keys for signatures.
+
+    Without FILE, `show` lists the keys of the lake. `rotate` wraps its data keys by another master
+    key, that of FILE, which is made if it is missing; no data is rewritten. `generate` makes an
+    Ed25519 key for signatures: FILE gets the private key and FILE.pub the public one, which `show
+    FILE` shows. No key is stored in a lake but wrapped. Needs the extra `encrypt` or `sign`.
+    """
+    if comment and action != "generate":
+        raise click.UsageError("--comment is for `lakelog key generate`")
+    if (data or kms) and action != "rotate":
+        raise click.UsageError("--data and --kms are for `lakelog key rotate`")
+    if action == "rotate":
+        _rotate(app, file or "", data, kms)
+    elif file is not None:
+        _signing_key(app, action, file, comment, target)
+    elif action == "show":
+        _show(app, target)
+    else:
+        raise click.UsageError("give the FILE that the new key gets")
+
+
+def _signing_key(app: App, action: str, file: str, comment: str, target: OutputTarget) -> None:
+    """Make or show a key for signatures."""
+    public = (
+        proofs.PrivateKey.generate(file, comment)
+        if action == "generate"
+        else proofs.PublicKey.load(file)
+    )
+    key_kind = "private" if proofs.PrivateKey.is_in(file) else "public"
+    record = {"id": public.id, "kind": key_kind, "comment": public.comment, "public": public.pem}
+    line = f"key {public.id}{f' ({public.comment})' if public.comment else ''}\n"
+    if action == "generate":
+        app.say(f"wrote {file} (keep it private) and {file}.pub")
+    emit_record(record, target, lambda: line)
+
+
+def _show(app: App, target: OutputTarget) -> None:
+    """Show the keys of the lake."""
+    ring = _ring_of(bootstrap.load(app.path))
+    keys = [
+        {"id": name, "created": clock(wrapped.created), "current": name == ring.key}
+        for name, wrapped in ring.keys.items()
+    ]
+    record = {"ring": ring.ring, "master": ring.master, "former": list(ring.former), "keys": keys}
+    lines = [f"master key {ring.master}"]
+    for entry in keys:
+        use = ", encrypts what is written now" if entry["current"] else ""
+        lines.append(f"data key {entry['id']} of {entry['created']}{use}")
+    emit_record(record, target, lambda: "\n".join(lines) + "\n")
+
+
+def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
+    """Wrap the data keys by another master key, or make a new data key."""
+    store = bootstrap.load(app.path)
+    ring = _ring_of(store)
+    is_moved = bool(file or kms or not has_new_data_key)
+    new: Master = ring.find_master()
+    if is_moved:
+        new = KeyService(kms) if kms else master.pick(file) if file else master.generate()
+        ring = ring.rotated(new)
+    if has_new_data_key:
+        ring = ring.with_new_key(new)
+    store.change_keys(ring, new)
+    if is_moved:
+        app.say(f"the master key is {new.id} now, from {new.origin}: {_ADVICE}")
+    if has_new_data_key:
+        app.say(f"what is written from now on is encrypted with the data key {ring.key}")
+
+
+def new_ring(app: App, root: str, file: str) -> KeyRing:
+    """Return the keys for the lake at a path, which is to be encrypted."""
+    master_key = master.pick(file)
+    ring = KeyRing.generate(master_key)
+    VAULT.unlock(os.path.abspath(root), ring, master_key)
+    app.say(f"its master key {master_key.id} is from {master_key.origin}: {_ADVICE}")
+    if file:
+        app.say(f"whoever opens it needs LAKELOG_KEY_FILE={file}")
+    return ring
+
+
+_ADVICE = "without it nobody can read the lake"
+
+
+def _ring_of(store: Store) -> KeyRing:
+    if store.paths.keys is None:
+        raise InvalidKey(
+            f"the lake at {store.paths.root} is not encrypted: see `lakelog config encrypt`"
+        )
+    return store.paths.keys.ring

@@ -1,0 +1,1 @@
+"""Who can read a lake: its keys, and the envelope that only they open."""

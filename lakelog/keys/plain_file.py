@@ -1,0 +1,88 @@
+"""An encrypted file as a file of its plaintext, of which only what is read is decrypted."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from lakelog.errors import DamagedSegment
+from lakelog.keys import envelope
+from lakelog.keys.envelope import EnvelopeReader, NotDecrypted
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Whoever can write to a lake may have put a pipe there, at which an open would wait."""
+
+
+class PlainFile(io.RawIOBase):
+    """The plaintext of an encrypted object, read by ranges. For one thread at a time."""
+
+    def __init__(self, path: str, secret_of: Callable[[bytes], bytes]) -> None:
+        """`secret_of` returns the data key of an envelope, by its first bytes. Raises OSError,
+        DamagedSegment, InvalidKey."""
+        self.path, self._at = path, 0
+        self._fd = os.open(path, _FLAGS)
+        try:
+            head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
+            size = os.fstat(self._fd).st_size
+            self._reader = EnvelopeReader(head, size, secret_of(head))
+        except NotDecrypted as error:
+            self.close()
+            raise DamagedSegment(path, str(error)) from None
+        except BaseException:
+            self.close()
+            raise
+        self.size = self._reader.plain_bytes
+        """Bytes of the plaintext."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte, and return which."""
+        base = (0, self._at, self.size)[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        """Return the byte that is read next."""
+        return self._at
+
+    def _plaintext(self, start: int, stop: int) -> bytes:
+        """Return the bytes from one to another. Raises DamagedSegment."""
+        step = self._reader.step
+        low, high = start // step, -(-stop // step)
+        begin, end = self._reader.span(low, high)
+        try:
+            plaintext = self._reader.chunks(low, high, os.pread(self._fd, end - begin, begin))
+        except NotDecrypted as error:
+            raise DamagedSegment(self.path, str(error)) from None
+        offset = start - low * step
+        return plaintext if len(plaintext) == stop - start else plaintext[offset:][: stop - start]
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, and return with how many bytes: fewer at the end. Raises
+        DamagedSegment."""
+        start = min(self._at, self.size)
+        self._at = min(start + len(buffer), self.size)
+        if self._at > start:
+            buffer[: self._at - start] = self._plaintext(start, self._at)
+        return self._at - start
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read from any byte on."""
+        return True
+
+    def close(self) -> None:
+        """Close it; once more does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Open a file as it is. Raises OSError."""
+    return open(os.open(path, _FLAGS), "rb", buffering=0)

@@ -1,0 +1,98 @@
+"""Encrypted segments for the SQL engine: a file system with names such as
+`lakelog://<lake>/<digest>.parquet`.
+
+The engine reads ranges, and only the chunks of the envelope that these touch are decrypted, in
+memory, which is so bounded whatever the length of a segment. Segments never change, so what is
+known of one stays true.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from lakelog.keys.vault import VAULT
+
+_PREFIX = "lakelog://"
+_UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+_ROOTS: dict[str, str] = {}
+"""The folders of segments, by the names of their lakes in this process."""
+_SIZES_MAX = 1 << 16
+
+
+class EncryptedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """The encrypted segments of this process's lakes."""
+
+    protocol = "lakelog"
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: dict[str, int] = {}
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        """Return a file for reading. Raises OSError, DamagedSegment."""
+        if set(mode) & set("wax+"):
+            raise PermissionError(f"{path}: segments never change")
+        return VAULT.file(_path_of(path))
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return what is known of a file: its name and the length of its plaintext."""
+        if path not in self._sizes:
+            if len(self._sizes) > _SIZES_MAX:
+                self._sizes.clear()
+            with VAULT.file(_path_of(path)) as file:
+                self._sizes[path] = file.size
+        return {"name": path, "size": self._sizes[path], "type": "file"}
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether a segment is there."""
+        try:
+            return os.path.exists(_path_of(path))
+        except FileNotFoundError:
+            return False
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the one file that a name names."""
+        return [path]
+
+    def modified(self, path: str) -> datetime.datetime:
+        """Segments never change: a time, always the same."""
+        return _UNCHANGED
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return path
+
+
+def engine_name(path: str) -> str:
+    """Return the name by which the engine opens a file: its path, unless it is an encrypted
+    segment."""
+    root = next((root for root in VAULT.lakes if path.startswith(f"{root}segments/")), "")
+    if not root or not VAULT.is_envelope(path):
+        return path
+    return f"{_lake_name(root)}{os.path.basename(path)}"
+
+
+def folder_names() -> list[str]:
+    """Return the beginnings of all names that `engine_name` gives in this process."""
+    return [_lake_name(root) for root in VAULT.lakes]
+
+
+def _lake_name(root: str) -> str:
+    name = hashlib.sha256(root.encode()).hexdigest()[:16]
+    _ROOTS[name] = f"{root}segments"
+    return f"{_PREFIX}{name}/"
+
+
+def _path_of(name: str) -> str:
+    """Return the path that a name stands for. Raises FileNotFoundError for one of no lake."""
+    lake, _, file = name.removeprefix(_PREFIX).partition("/")
+    folder = _ROOTS.get(lake)
+    if folder is None or "/" in file or file.startswith("."):
+        raise FileNotFoundError(name)
+    return f"{folder}/{file[:2]}/{file}"

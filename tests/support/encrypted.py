@@ -1,0 +1,69 @@
+"""What tests of encrypted lakes use: a lake whose key is in the environment, and a byte search."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from lakelog.keys.keyring import KeyRing
+from lakelog.keys.master import MasterKey
+from lakelog.keys.vault import VAULT
+from lakelog.settings import DEFAULTS, Settings
+from lakelog.store import bootstrap
+
+KEY = "5a" * 32
+
+
+def create(root: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings = DEFAULTS) -> str:
+    """Create an encrypted lake, and let this process find its key; return its path."""
+    monkeypatch.setenv("LAKELOG_KEY", KEY)
+    master = MasterKey(bytes.fromhex(KEY), "LAKELOG_KEY")
+    ring = KeyRing.generate(master)
+    VAULT.unlock(str(root), ring, master)
+    return bootstrap.create(str(root), settings, ring=ring).paths.root
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be as a process that never opened an encrypted lake, without a key."""
+    monkeypatch.delenv("LAKELOG_KEY", raising=False)
+    VAULT.lakes.clear()
+    VAULT._secrets.clear()
+
+
+def found(root: Path, words: Iterable[str]) -> list[str]:
+    """Return which words stand in which files below a directory: in the bytes, in their names, and
+    in what zstd, zlib and base64 make of them."""
+    needles = [word.encode() for word in words]
+    hits = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        layers = [data, str(path.relative_to(root)).encode(), *_unpacked(data)]
+        hits += [f"{path}: {n.decode()}" for n in needles if any(n in layer for layer in layers)]
+    return hits
+
+
+def _unpacked(data: bytes) -> Iterable[bytes]:
+    """Yield what can be decompressed at any place that looks like a beginning."""
+    start = data.find(b"\x28\xb5\x2f\xfd")
+    while start >= 0:
+        try:
+            reader = zstandard.ZstdDecompressor().decompressobj()
+            yield reader.decompress(data[start:])
+        except zstandard.ZstdError:
+            pass
+        start = data.find(b"\x28\xb5\x2f\xfd", start + 1)
+    for line in data.split(b'"'):
+        if len(line) > 40:
+            try:
+                yield base64.b64decode(line, validate=True)
+            except ValueError:
+                continue
+    try:
+        yield zlib.decompress(data)
+    except zlib.error:
+        return
