@@ -38,7 +38,7 @@ class Binder:
     def renew_cursors(self) -> None:
         """Let go of all cursors."""
         self.cursors = QueryCursors(self._tables)
-        self.tops = TopScans(self._tables, self.types, self.refs)
+        self.tops = TopScans(self._tables, self.refs)
 
     def clear(self) -> None:
         """Forget the schemas of a database that is let go."""
@@ -129,7 +129,7 @@ class Binder:
             if not tables.hides_tables:
                 views = self.tops.bounded(query, pinned, views, cursor, params)
                 of_refs = self.tops.of_ref(query, of_refs, cursor, params)
-            sql, views = self.types.over_columns(sql, pinned, views, of_refs)
+            sql, views = tables.over_columns(sql, pinned, views, of_refs, self.refs.states)
         tables.make(cursor, views)
         if provider is not None and is_over_events:
             provider.attach(cursor)

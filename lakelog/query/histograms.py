@@ -19,7 +19,7 @@ from lakelog.segments import connection
 from lakelog.segments.word_index import BlockCount
 
 if TYPE_CHECKING:
-    from lakelog.query.schemas import TypeTables
+    pass
 
 
 @dataclass
@@ -46,8 +46,8 @@ class _CountedBlocks:
 class WordHistograms:
     """Answers histograms of one word; called under a lock."""
 
-    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
-        self._tables, self._types, self._cursors = tables, types, cursors
+    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
+        self._tables, self._cursors = tables, cursors
 
     def answer(self, histogram: WordHistogram, query: Query, pinned: Pinned) -> Stream:
         """Return the rows of a query that is a histogram."""
@@ -108,4 +108,4 @@ class WordHistograms:
         self, statement: str, query: Query, pinned: Pinned, view: View
     ) -> tuple[str, list[View]]:
         spelled = self._tables.with_short_patterns(replace(query, sql=statement), [view])
-        return self._types.over_columns(spelled.sql, pinned, [view], {})
+        return self._tables.over_columns(spelled.sql, pinned, [view])

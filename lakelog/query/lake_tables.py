@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
@@ -247,6 +249,26 @@ class LakeTables:
         rows = table_sql.rows_sql(self.store.paths, name, entries, tail, extractions, ranges)
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
+
+    def over_columns(
+        self,
+        query: str,
+        pinned: Pinned | None,
+        views: list[View],
+        of_refs: Mapping[str, View] = MappingProxyType({}),
+        states: Mapping[str, Pinned] = MappingProxyType({}),
+    ) -> tuple[str, list[View]]:
+        """Return a query over a state that reads extractions from payloads as columns, and the
+        views that it needs; `of_refs` are the `events` of other schemas, which are of `states`."""
+
+        def kinds(schema: str, path: tuple[str | int, ...]) -> frozenset[str]:
+            state = states.get(schema) if schema else pinned
+            return (
+                self.provider.field_kinds(state, path) if self.provider and state else frozenset()
+            )
+
+        cursor, keep = self.engine().cursor(), self.hides_tables
+        return table_sql.over_typed_columns(cursor, query, views, of_refs, kinds, keep=keep)
 
     def names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""

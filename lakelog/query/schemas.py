@@ -14,7 +14,7 @@ segments that it can need. Which columns it has is said by the schema of payload
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,6 @@ from lakelog.errors import InvalidName, QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
-from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TABLES, TYPES
@@ -255,20 +254,6 @@ class TypeTables:
             tail = self._tables.numbered_tail(pending, state)
             views.append(View(_view_name(name), entries, tail, table.values, table))
         return views
-
-    def over_columns(
-        self, query: str, pinned: Pinned | None, views: list[View], of_refs: Mapping[str, View]
-    ) -> tuple[str, list[View]]:
-        """Return a query over a state that reads extractions from payloads as columns, and the
-        views that it needs; `of_refs` are the `events` of other schemas."""
-
-        def kinds(schema: str, path: tuple[str | int, ...]) -> frozenset[str]:
-            provider = self._tables.provider
-            state = self._refs.states.get(schema) if schema else pinned
-            return provider.field_kinds(state, path) if provider and state else frozenset()
-
-        cursor, keep = self._tables.engine().cursor(), self._tables.hides_tables
-        return table_sql.over_typed_columns(cursor, query, views, of_refs, kinds, keep=keep)
 
     def is_named(self, query: Query) -> bool:
         """Whether a query may read a table of a type."""

@@ -30,7 +30,6 @@ from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.relation import Relation, translated
-from lakelog.query.schemas import TypeTables
 from lakelog.query.sql import analysis, table_sql
 from lakelog.query.sql.analysis import Query, analyze
 from lakelog.query.sql.tree import TABLES
@@ -286,9 +285,9 @@ class QueryPlan(Protocol):
 class CountPlan:
     """Answers from statistics."""
 
-    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
-        self._tables, self._types, self._cursors = tables, types, cursors
-        self._histograms = WordHistograms(tables, types, cursors)
+    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
+        self._tables, self._cursors = tables, cursors
+        self._histograms = WordHistograms(tables, cursors)
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
@@ -345,8 +344,8 @@ class NeedlePlan:
     """Puts the segments into the query: needles read few, each others, and views would take longer
     than they do."""
 
-    def __init__(self, tables: LakeTables, types: TypeTables, cursors: QueryCursors) -> None:
-        self._tables, self._types, self._cursors = tables, types, cursors
+    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
+        self._tables, self._cursors = tables, cursors
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether certain ids, subjects or words are asked for, in segments alone."""
@@ -368,7 +367,7 @@ class NeedlePlan:
             query = self._tables.with_short_patterns(query, views)
         rewritten = query.sql
         if query.may_extract:
-            rewritten, views = self._types.over_columns(rewritten, pinned, views, {})
+            rewritten, views = self._tables.over_columns(rewritten, pinned, views)
         if len(views) != 1 or table_sql.has_names(rewritten):
             return None
         rows = self._tables.rows_sql(views[0].entries, views[0].more, views[0].ranges)
@@ -380,10 +379,8 @@ class NeedlePlan:
 class TablePlan:
     """Makes views, without what a query for the newest or oldest rows sorts out."""
 
-    def __init__(
-        self, tables: LakeTables, types: TypeTables, tops: TopScans, cursors: QueryCursors
-    ) -> None:
-        self._tables, self._types, self._tops, self._cursors = tables, types, tops, cursors
+    def __init__(self, tables: LakeTables, tops: TopScans, cursors: QueryCursors) -> None:
+        self._tables, self._tops, self._cursors = tables, tops, cursors
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether tables are read: always."""
@@ -399,16 +396,15 @@ class TablePlan:
             views = self._tops.bounded(query, pinned, views)
         rewritten = query.sql
         if query.may_extract:
-            rewritten, views = self._types.over_columns(rewritten, pinned, views, {})
+            rewritten, views = self._tables.over_columns(rewritten, pinned, views)
         return self._cursors.stream(rewritten, views)
 
 
 def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[QueryPlan, ...]:
     """Return all plans, in the order in which they are tried."""
-    types, cursors = binder.types, binder.cursors
     return (
-        CountPlan(tables, types, cursors),
+        CountPlan(tables, binder.cursors),
         ScanPlan(tables, scans),
-        NeedlePlan(tables, types, cursors),
-        TablePlan(tables, types, binder.tops, cursors),
+        NeedlePlan(tables, binder.cursors),
+        TablePlan(tables, binder.tops, binder.cursors),
     )

@@ -26,7 +26,7 @@ from lakelog.engine.volatility import Volatility, called, is_aggregate
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
-from lakelog.query.schemas import RefSchemas, TypeTables
+from lakelog.query.schemas import RefSchemas
 from lakelog.query.sql.analysis import Query, may_extract
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import column, is_events, nodes, tree_of, with_events
@@ -55,8 +55,8 @@ _KEPT = 128
 class TopScans:
     """Bounds the tables of queries for the newest or oldest rows; called under a lock."""
 
-    def __init__(self, tables: LakeTables, types: TypeTables, refs: RefSchemas) -> None:
-        self._tables, self._types, self._refs = tables, types, refs
+    def __init__(self, tables: LakeTables, refs: RefSchemas) -> None:
+        self._tables, self._refs = tables, refs
         self._pool = CursorPool(tables)
         self._asked: dict[str, TopRows | None] = {}
 
@@ -177,7 +177,7 @@ class TopScans:
         query = f"SELECT epoch_us({aggregate}(time)), count(*) FROM ({times})"
         views = [some]
         if top.extracts:
-            query, views = self._types.over_columns(query, pinned, views, {})
+            query, views = self._tables.over_columns(query, pinned, views)
         micros, count = self._first(query, views, cursor, params)
         if count < top.count:
             return None

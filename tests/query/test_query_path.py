@@ -25,7 +25,7 @@ _CEILINGS = {
     "SELECT *, 1 AS {name} FROM events WHERE search('hello')": (7, 11),
     "SELECT count(*) AS {name} FROM events WHERE search('hello')": (7, 11),
     "SELECT *, 1 AS {name} FROM events ORDER BY time DESC LIMIT 10": (7, 8),
-    "SELECT data->>'n' AS {name} FROM events": (9, 9),
+    "SELECT data->>'n' AS {name} FROM events": (8, 9),
 }
 
 
