@@ -352,7 +352,7 @@ class NeedlePlan:
         pending, query = selection.pinned[1], selection.query
         has_tail = pending is not None and bool(pending.frames)
         return (
-            (query.needles or query.has_words)
+            (bool(query.needles) or query.has_words)
             and not has_tail
             and not table_sql.has_names(query.sql)
         )

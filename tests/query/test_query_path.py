@@ -21,7 +21,7 @@ _PACKAGE = str(Path(lakelog.__file__).parent / "query")
 _CEILINGS = {
     "SELECT count(*) AS {name} FROM events": (7, 6),
     "SELECT type, count(*) AS {name} FROM events GROUP BY type": (7, 8),
-    "SELECT *, 1 AS {name} FROM events WHERE subject = 'u7'": (7, 10),
+    "SELECT *, 1 AS {name} FROM events WHERE subject = 'u7'": (7, 8),
     "SELECT *, 1 AS {name} FROM events WHERE search('hello')": (7, 11),
     "SELECT count(*) AS {name} FROM events WHERE search('hello')": (7, 11),
     "SELECT *, 1 AS {name} FROM events ORDER BY time DESC LIMIT 10": (7, 8),

@@ -121,8 +121,8 @@ class Query:
     has_parameters: bool = False
     has_limit: bool = False
     """Whether some SELECT of it has a LIMIT."""
-    needles: bool = field(init=False, default=False)
-    """Whether any mention asks for certain ids or subjects."""
+    needles: tuple[object, ...] = field(init=False, default=())
+    """What is equal for queries that ask for the same ids or subjects; empty if none does."""
     has_words: bool = field(init=False, default=False)
     """Whether any mention asks for words."""
     of_newest: bool = field(init=False, default=False)
@@ -135,7 +135,7 @@ class Query:
         needles = any(need.ids is not None or need.subjects is not None for need in needs)
         of_newest = any(need.extremes or need.before_newest is not None for need in needs)
         has_words = any(need.words is not None for need in needs)
-        object.__setattr__(self, "needles", needles)
+        object.__setattr__(self, "needles", tuple(need.key for need in needs) if needles else ())
         object.__setattr__(self, "has_words", has_words)
         object.__setattr__(self, "of_newest", of_newest)
         object.__setattr__(self, "may_extract", may_extract(self.sql))
