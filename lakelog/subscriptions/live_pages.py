@@ -25,13 +25,22 @@ from lakelog.store.tail import PendingFrames
 from lakelog.store.versioned import StreamSubject
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
-from lakelog.subscriptions.position import LivePosition, Position, branch_digest, marks_text
+from lakelog.subscriptions.position import (
+    LivePosition,
+    Position,
+    branch_digest,
+    is_of_stream,
+    marks_text,
+    stream_mark,
+)
 from lakelog.subscriptions.registry import start_position
 
 _COLUMNS = ", ".join(COLUMNS)
 _NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence", ORDER))
 _IDS_MAX = 100_000
 """Ids and versions of the tail that are remembered before those are dropped that are sealed."""
+_STREAMS_MAX = 100
+"""So many streams of the tail have a mark in a position, which stands in headers."""
 TailPlace = tuple[str, int]
 """A writer, and the number of an event among its own."""
 
@@ -72,6 +81,8 @@ class LivePages:
         self._tail_ids: dict[tuple[str, str], TailPlace] = {}
         self._has_ids = False
         self._versions: dict[tuple[str, int], TailPlace] = {}
+        self._stream_marks: dict[str, int] = {}
+        self._generation = -1
 
     def pending(self) -> PendingFrames:
         """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
@@ -83,6 +94,7 @@ class LivePages:
         `after` is `end`, `beginning`, the number of an event, or the position of one. Raises
         InvalidSetting, QueryFailed, Damaged.
         """
+        self._hold(pending)
         page = self._page(self._start(after, pending), pending, limit)
         position = page.position.text()
         return LivePage(page.events, page.positions, position, page.is_end, page.rewound)
@@ -112,7 +124,6 @@ class LivePages:
         return position
 
     def _page(self, position: LivePosition, pending: PendingFrames, limit: int) -> _Page:
-        self._hold(pending)
         head = pending.head
         if position.generation != head.move.generation:
             return self._older(position, head, limit)
@@ -132,6 +143,7 @@ class LivePages:
         """The position behind all that there is."""
         move, place = pending.head.move, Position(self._access.state(pending.head).next_seq)
         marks = {w: frames[-1].end for w, frames in pending.frames.items() if frames}
+        marks |= self._stream_marks if pending.has_versions else {}
         return LivePosition(self._digest, move.generation, move.number, place, marks)
 
     def _older(self, position: LivePosition, head: Head, limit: int) -> _Page:
@@ -155,8 +167,10 @@ class LivePages:
         )
         if note is not None:
             return _Page(self._none, [], after_rewind)
+        # Versions are given again.
+        marks = {name: n for name, n in position.marks.items() if not is_of_stream(name)}
         rewound = BranchRewound(rewind.op, rewind.snapshot, state.totals.events)
-        return _Page(self._none, [], after_rewind, rewound=rewound)
+        return _Page(self._none, [], replace(after_rewind, marks=marks), rewound=rewound)
 
     def _rewind_after(self, position: LivePosition) -> tuple[Move | None, Move | None]:
         """The move that ended the generation of a position, and the one before it."""
@@ -202,7 +216,7 @@ class LivePages:
         """A page of published events, None where all of them were given from the tail by id."""
         if self._tail_ids:
             events = events.filter(arrays.mask(self._is_new(events, position.marks)))
-        if self._versions and position.marks:
+        if position.marks:
             events = events.filter(arrays.mask(self._is_new_version(events, position.marks)))
         times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
         marks = marks_text(position.marks)
@@ -229,9 +243,12 @@ class LivePages:
         events = events.slice(0, limit)
         stem, marks = position.stem(), dict(position.marks)
         positions = []
-        writers = events["writer"].to_pylist()
-        for writer, number in zip(writers, ordinals(events).tolist(), strict=True):
+        names = ("origin", "position")
+        places = zip(_places(events), *(events[name].to_pylist() for name in names), strict=True)
+        for (writer, number), origin, version in places:
             marks[writer] = number + 1
+            if origin.startswith(StreamSubject.ORIGIN):
+                _mark_stream(marks, origin, version)
             positions.append(stem + marks_text(marks))
         if is_whole:
             self._ended = end, table
@@ -247,6 +264,8 @@ class LivePages:
                 return table.slice(before.num_rows)
         numbers, is_given = ordinals(table), np.zeros(table.num_rows, bool)
         for writer, number in marks.items():
+            if is_of_stream(writer):
+                continue
             is_of_writer = arrays.truths(pc.equal(table["writer"], writer))
             is_given |= is_of_writer & (numbers < number)
         return table.filter(arrays.mask(~is_given))
@@ -270,6 +289,9 @@ class LivePages:
         place is that in its stream, and not that in the tail."""
         if not pending.frames:
             self._tail_ids.clear()
+        if pending.head.move.generation != self._generation:  # versions may be given again
+            self._generation = pending.head.move.generation
+            self._versions.clear()
         if not pending.has_keys and not pending.has_versions:
             return
         table = self._rows.events(pending, self._access.state(pending.head).ids)
@@ -281,6 +303,8 @@ class LivePages:
         before = self._ended[1] if self._ended else None
         if self._has_ids and before is not None and begins_with(table, before):
             table = table.slice(before.num_rows)
+        else:
+            self._stream_marks = {}
         self._has_ids = True
         keyed = table.filter(pc.greater(pc.binary_length(table["id"]), 0))
         for source, name, place in zip(
@@ -294,13 +318,20 @@ class LivePages:
             of_stream = pc.starts_with(table["origin"].cast("string"), StreamSubject.ORIGIN)
             rows = table.filter(of_stream)
             versions = zip(rows["origin"].to_pylist(), rows["position"].to_pylist(), strict=True)
-            self._versions.update(zip(versions, _places(rows), strict=True))
+            for (origin, version), place in zip(versions, _places(rows), strict=True):
+                self._versions[origin, version] = place
+                _mark_stream(self._stream_marks, origin, version)
 
     def _is_new_version(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
         """Which published events were not given as those of a stream from the tail before."""
+        is_new = np.ones(events.num_rows, bool)
         origins, versions = events["origin"].to_pylist(), events["position"].to_pylist()
-        places = (self._versions.get(key, ("", 0)) for key in zip(origins, versions, strict=True))
-        return np.array([number >= marks.get(writer, 0) for writer, number in places], bool)
+        for row, (origin, version) in enumerate(zip(origins, versions, strict=True)):
+            if origin.startswith(StreamSubject.ORIGIN):
+                writer, number = self._versions.get((origin, version), ("", 0))
+                is_given = number < marks.get(writer, 0)
+                is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
+        return is_new
 
     def _is_new(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
         """Which published events were not given under their id from the tail before."""
@@ -318,6 +349,13 @@ class LivePages:
             ],
             bool,
         )
+
+
+def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:
+    """Mark a version of a stream as given, as long as there are not too many streams."""
+    mark = stream_mark(origin)
+    if mark in marks or sum(map(is_of_stream, marks)) < _STREAMS_MAX:
+        marks[mark] = version + 1
 
 
 def _places(rows: pa.Table) -> list[TailPlace]:
@@ -341,7 +379,8 @@ def _and(*conditions: str | None) -> str | None:
 
 def _not_given(marks: Mapping[str, int]) -> str | None:
     """SQL for the published events that were not given from the tail before they were sealed."""
-    if not marks:
+    writers = [mark for mark in marks if not is_of_stream(mark)]
+    if not writers:
         return None
-    cases = " ".join(f"WHEN '{writer}' THEN position < {marks[writer]}" for writer in marks)
+    cases = " ".join(f"WHEN '{writer}' THEN position < {marks[writer]}" for writer in writers)
     return f"NOT coalesce(CASE origin {cases} END, false)"

@@ -98,7 +98,8 @@ _TEXT = re.compile(
 class LivePosition:
     """A place in a branch: after which move, in which generation, behind which published event.
 
-    `marks` are, for each writer, the position before which events of the tail were given.
+    `marks` are, for each writer, the position before which events of the tail were given, and for
+    streams of the tail (see `stream_mark`) the version.
     `beyond` follows a merge: behind the window of `place`, events come again until this number.
     """
 
@@ -143,6 +144,16 @@ class LivePosition:
 def marks_text(marks: Mapping[str, int]) -> str:
     """The marks of writers as they stand behind a position."""
     return "".join(f"~{writer}.{marks[writer]}" for writer in sorted(marks))
+
+
+def stream_mark(origin: str) -> str:
+    """The name of a mark of a stream, which no writer has."""
+    return "s" + hashlib.sha256(origin.encode()).hexdigest()[:12]
+
+
+def is_of_stream(mark: str) -> bool:
+    """Whether a mark is one of a stream."""
+    return mark.startswith("s")
 
 
 def branch_digest(lake_id: str, branch: str) -> str:

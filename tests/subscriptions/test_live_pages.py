@@ -89,6 +89,28 @@ def test_versions_of_streams_are_given_once(make_lake: MakeLake) -> None:
         assert reader.numbers(last) == [54]
         for number, position in given:
             assert reader.numbers(position) == list(range(number + 1, 55))
+        for number, position in [*given, (53, last)]:  # a reader that has seen nothing of them
+            assert Reader(other).numbers(position) == list(range(number + 1, 55))
+
+
+def test_versions_that_are_given_anew_are_other_events(make_lake: MakeLake) -> None:
+    """After a rollback a stream has its versions again: whoever had those before gets these."""
+    lake = make_lake()
+    lake.append(events(0, 1))
+    lake.tag("before")
+    reader = Reader(lake)
+    _, end = reader.read("beginning")
+    lake.append(events(1, 2, subject="a"), expect={"a": 0})
+    given, last = reader.read(end, 1)
+    lake.settle()
+    lake.rollback("before")
+    lake.append(events(3, 2, subject="a"), expect={"a": 0})
+    for _, position in (*given, (2, last)):
+        assert reader.numbers(position)[-3:] == [-1, 3, 4]
+    lake.settle()
+    for _, position in (*given, (2, last)):
+        assert reader.numbers(position)[-3:] == [-1, 3, 4]
+        assert Reader(lake).numbers(position)[-3:] == [-1, 3, 4]
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
