@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -16,12 +17,16 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class PlainFile(io.RawIOBase):
-    """The plaintext of an encrypted object, read by ranges. For one thread at a time."""
+    """The plaintext of an encrypted object, read by ranges.
+
+    Threads share it: the engine's do, and each goes to a byte and then reads, which takes two
+    calls. So each thread has a place of its own.
+    """
 
     def __init__(self, path: str, secret_of: Callable[[bytes], bytes]) -> None:
         """`secret_of` returns the data key of an envelope, by its first bytes. Raises OSError,
         DamagedSegment, InvalidKey."""
-        self.path, self._at = path, 0
+        self.path, self._places = path, dict[int, int]()
         self._fd = os.open(path, _FLAGS)
         try:
             head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
@@ -38,13 +43,13 @@ class PlainFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a byte, and return which."""
-        base = (0, self._at, self.size)[whence]
-        self._at = max(base + offset, 0)
-        return self._at
+        base = (0, self.tell(), self.size)[whence]
+        place = self._places[threading.get_ident()] = max(base + offset, 0)
+        return place
 
     def tell(self) -> int:
         """Return the byte that is read next."""
-        return self._at
+        return self._places.get(threading.get_ident(), 0)
 
     def _plaintext(self, start: int, stop: int) -> bytes:
         """Return the bytes from one to another. Raises DamagedSegment."""
@@ -61,11 +66,12 @@ class PlainFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, and return with how many bytes: fewer at the end. Raises
         DamagedSegment."""
-        start = min(self._at, self.size)
-        self._at = min(start + len(buffer), self.size)
-        if self._at > start:
-            buffer[: self._at - start] = self._plaintext(start, self._at)
-        return self._at - start
+        start = min(self.tell(), self.size)
+        stop = min(start + len(buffer), self.size)
+        if stop > start:
+            buffer[: stop - start] = self._plaintext(start, stop)
+        self._places[threading.get_ident()] = stop
+        return stop - start
 
     def readable(self) -> bool:
         """It can be read."""

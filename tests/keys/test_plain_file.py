@@ -1,0 +1,74 @@
+"""Plaintext by ranges: any range, by any number of threads at once."""
+
+from __future__ import annotations
+
+import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lakelog.errors import DamagedSegment
+from lakelog.keys import envelope
+from lakelog.keys.plain_file import PlainFile
+
+SECRET = bytes(range(32))
+
+
+def written(path: Path, size: int) -> bytes:
+    """Write an envelope of random bytes; return these."""
+    plain = random.Random(size).randbytes(size)
+    path.write_bytes(envelope.encrypt(plain, b"12345678", SECRET))
+    return plain
+
+
+def test_any_range_is_read(tmp_path: Path) -> None:
+    """Within a chunk, over several, to the end and beyond it."""
+    plain = written(tmp_path / "file", 300_000)
+    with PlainFile(str(tmp_path / "file"), lambda _: SECRET) as file:
+        for start, count in ((0, 10), (65_530, 12), (1, 200_000), (299_990, 100), (400_000, 5)):
+            assert file.seek(start) == start
+            assert file.read(count) == plain[start : start + count]
+        assert file.seek(-7, 2) == 299_993
+        assert file.read() == plain[-7:]
+
+
+def test_threads_that_share_a_file_read_what_they_asked_for(tmp_path: Path) -> None:
+    """To go to a byte and to read from there are two calls, as the engine makes them."""
+    plain = written(tmp_path / "file", 500_000)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with PlainFile(str(tmp_path / "file"), lambda _: SECRET) as file:
+
+            def read_some(seed: int) -> bool:
+                rng = random.Random(seed)
+                for _ in range(100):
+                    start, count = rng.randrange(500_000), rng.randrange(100_000)
+                    file.seek(start)
+                    if file.read(count) != plain[start : start + count]:
+                        return False
+                return True
+
+            with ThreadPoolExecutor(8) as threads:
+                assert all(threads.map(read_some, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_changed_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
+    """The others are read; a file that is no envelope is damaged."""
+    path = tmp_path / "file"
+    plain = written(path, 200_000)
+    data = bytearray(path.read_bytes())
+    data[150_000] ^= 1
+    path.write_bytes(data)
+    with PlainFile(str(path), lambda _: SECRET) as file:
+        assert file.read(100) == plain[:100]
+        file.seek(140_000)
+        with pytest.raises(DamagedSegment, match="its chunk 2 was changed"):
+            file.read(20_000)
+    path.write_bytes(b"PAR1" * 20)
+    with pytest.raises(DamagedSegment, match="it is no envelope"):
+        PlainFile(str(path), lambda _: SECRET)
