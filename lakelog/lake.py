@@ -118,7 +118,7 @@ class Lake(LakeErasure, LakeState):
                 expect,
                 dedupe,
                 lambda encoded, expected: self._sealed_when_due(
-                    self.writer().append_versions(encoded, expected)
+                    self.writer().append_versions(self._refuse_erased(encoded), expected)
                 ),
                 lambda subject, after, limit: self.stream(subject, after=after, limit=limit),
             )
@@ -136,6 +136,7 @@ class Lake(LakeErasure, LakeState):
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
+        self._refuse_erased(encoded)
         return self._sealed_when_due(self.writer().append(encoded))
 
     def _sealed_when_due(self, receipt: Receipt) -> Receipt:

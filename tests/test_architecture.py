@@ -55,7 +55,7 @@ ORDER = {
         typed_rows field_ids bloom tokens word_dictionary word_index segment
         word_indexing identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunk_writer",
-    "erased": "copies records sweep",
+    "erased": "copies records refusal sweep",
     "erasure": "selection rewriting derived leftovers outside erasing touched status on_lake",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy upkeep""",

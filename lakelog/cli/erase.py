@@ -38,9 +38,9 @@ def erase(
 ) -> None:
     """Erase events from every state of every branch and tag, for good.
 
-    Their bytes leave the disk now. Nothing else changes: tags, counts of others, chains,
-    signatures and proofs hold. `lakelog erase status` names what is not clean yet, and exits
-    with 3 until nothing is; `list` shows all erasures.
+    Their bytes leave the disk now, and they are refused when they come again. Nothing else
+    changes: tags, counts of others, chains, signatures and proofs hold. `lakelog erase status`
+    names what is not clean yet, and exits with 3 until nothing is; `list` shows all erasures.
     """
     if action is None:
         if key or cleaned:

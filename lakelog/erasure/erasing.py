@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import proofs
-from lakelog.erased import records
+from lakelog.erased import records, refusal
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
@@ -293,16 +293,5 @@ def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> E
         pairs = zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True)
         keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
         if by_content:
-            contents.update(content_prints(erasure, rows))
+            contents.update(refusal.prints(erasure, rows))
     return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))
-
-
-CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
-
-
-def content_prints(erasure: Erasure, rows: pa.Table) -> list[bytes]:
-    """Return the fingerprints of the contents of rows, which are all columns that their writer
-    gave."""
-    columns = [rows["time"].cast(pa.int64()).to_pylist()]
-    columns += [rows[name].to_pylist() for name in CONTENT[1:]]
-    return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]

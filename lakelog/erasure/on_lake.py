@@ -11,10 +11,13 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    from lakelog.erased import refusal
     from lakelog.erasure import erasing, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
+    from lakelog.event.encode import EncodedBatch
 else:
+    refusal = Lazy("lakelog.erased.refusal")
     erasing, status, touched = (
         Lazy(f"lakelog.erasure.{name}") for name in "erasing status touched".split()
     )
@@ -30,6 +33,12 @@ class LakeErasure(LakeUpkeep):
     @abstractmethod
     def close(self) -> None:
         """Finish the WAL file and close the database."""
+
+    def _refuse_erased(self, encoded: EncodedBatch) -> EncodedBatch:
+        """Refuse events that were erased before they are stored. Raises InvalidEvent."""
+        if self.store.erased.refresh():
+            refusal.refuse_lines(self.store.paths, encoded.text)
+        return encoded
 
     def _settle_branch(self, branch: str) -> None:
         """Publish what is pending on a branch, and let go of what is sealed of its WALs."""

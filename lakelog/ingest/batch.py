@@ -362,7 +362,11 @@ class Batch:
                 is_rewound = head.move.generation != self.base.move.generation
                 if is_rewound or not stand(state) or self.clashes(state):
                     return None
-            return replace(change(state), ids_add=ids, is_right=self.is_first)
+            planned = change(state)
+            refused = self._segments.refusal.count
+            message = f"{planned.message}; {refused} erased events refused" if refused else ""
+            planned = replace(planned, message=message or planned.message)
+            return replace(planned, ids_add=ids, is_right=self.is_first)
 
         head_now = None
         # Garbage collection removed segments that waited too long for their publish: they have to

@@ -9,6 +9,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+from lakelog.erased.refusal import Refusal
 from lakelog.files.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.segments import segment, typed, typed_rows
@@ -29,6 +30,7 @@ class EventSegments:
 
     def __init__(self, paths: Paths, commit: str, target: int) -> None:
         self._paths, self._commit, self._target = paths, commit, target
+        self.refusal = Refusal(paths)
         self._gathered: list[pa.Table] = []
         self._counted: list[pa.Table] = []
         self._waiting = self._bytes = self._texts = 0
@@ -46,6 +48,7 @@ class EventSegments:
         if fields is not None and (not self._fields or fields.schema != self._fields.schema):
             self._end_segment()
             self._fields = fields
+        table = self.refusal.without(table)
         self._gathered.append(table)
         self._waiting += table.num_rows
         self._bytes += table.nbytes

@@ -17,6 +17,7 @@ from typing import Any
 
 import zstandard
 
+from lakelog.erased.refusal import Refusal
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event
@@ -192,7 +193,8 @@ class Sealer:
         notes = sealed_ranges(attempt.frames)
         connection = self._connect()
         if any(not f.flags & wal.QUARANTINED for f in frames):
-            table = rows.events(connection, frames)
+            # Of a buffer, or of a writer that began before an erasure: others are refused at once.
+            table = Refusal(store.paths).without(rows.events(connection, frames))
             if any(f.flags & wal.KEYED for f in frames):
                 table = drop_duplicates(store, table, state.ids)
                 # After the duplicates are gone: their keys are in another run already.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from lakelog.erased.refusal import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys.keyring import KeyRing
 from lakelog.lake import Lake
@@ -33,7 +34,8 @@ from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import bootstrap, disk, policy, tracking
+from lakelog.segments import segment
+from lakelog.store import bootstrap, disk, document, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
@@ -217,6 +219,8 @@ class _Fetch:
                     self._signatures(name, tag.snapshot)
                 continue
             objects = self._receive(tag.snapshot, tag.carried)
+            if self._store.erased.holds(tag.snapshot):
+                data = document.split(data)[0]  # here another manifest is read in its place
             if not self._result.dry_run:
                 with self._held(objects):
                     disk.create_whole(path, data)
@@ -363,7 +367,9 @@ class _Fetch:
             if not self._only_looks:
                 raise_format(self._store, self._site.lake_format())
                 with self._held(objects):
-                    track(self._store, self._known.name, name, place.snapshot, head.move.carried)
+                    is_erased = self._store.erased.holds(place.snapshot)
+                    carried = b"" if is_erased else head.move.carried
+                    track(self._store, self._known.name, name, place.snapshot, carried)
         self._signatures("", place.snapshot)
         if not self._only_looks and before.seen != place:
             self._known = self._known.with_branch(name, KnownBranch(place, before.common))
@@ -372,6 +378,8 @@ class _Fetch:
     def _receive(self, snapshot: str, text_there: bytes) -> Sizes:
         """Receive the objects of a state that are not here; return all."""
         far, carried = self._site.remote, self._result.carried
+        if self._store.manifests.stored_as(snapshot) != snapshot:
+            return objects_of(self._store, snapshot)
         if not text_there and not self._store.manifests.is_there(snapshot):
             carry.receive_manifest(self._store, far, snapshot)
         objects = objects_of(
@@ -384,8 +392,31 @@ class _Fetch:
             missing = carry.missing_here(self._store, objects)
             carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
+            was_erased = self._store.erased.refresh()
+            fresh = carry.missing_here(self._store, objects) if was_erased else {}
             carry.download(self._store, far, objects, carried, self._progress)
+            self._refuse_erased(fresh)
         return objects
+
+    def _refuse_erased(self, objects: Sizes) -> None:
+        """Refuse segments with rows that were erased here, and delete them. Raises
+        TransferRefused."""
+        refusal = Refusal(self._store.paths)
+        keys = [digest for object_type, digest in objects if object_type == "segments"]
+        refused = [key for key in keys if self._holds_erased(refusal, key)]
+        for key in refused:
+            disk.unlink(self._store.paths.object("segments", key))
+        if refused:
+            raise TransferRefused(
+                f"{self._site.url}: {len(refused)} segments there have events that were erased"
+                " here: erase them there, too; nothing was taken over"
+            )
+
+    def _holds_erased(self, refusal: Refusal, key: str) -> bool:
+        paths = self._store.paths
+        if segment.metadata(paths, key).get("kind") != "events":
+            return False
+        return bool(refusal.mask(segment.read(paths, key)).any())
 
     def _held(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc here while a ref is made, once all that it names is here."""

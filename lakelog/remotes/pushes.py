@@ -125,6 +125,9 @@ class _Push:
     def tag(self, name: str) -> None:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
+        if self._store.manifests.stored_as(tag.snapshot) != tag.snapshot:
+            self._result.refs[name] = "erased"  # there nobody would know what to read for it
+            return
         data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
         remote_tag = self._site.tag(name)
         if remote_tag and remote_tag[1] == data:
@@ -221,6 +224,8 @@ class _Push:
             or remote_head is None
             or last_seen is None
             or last_seen.snapshot != remote_head.move.snapshot
+            # What is read here under its name is not what is there.
+            or self._store.erased.holds(last_seen.snapshot)
         ):
             return ""
         return last_seen.snapshot if self._store.manifests.is_there(last_seen.snapshot) else ""

@@ -1,0 +1,93 @@
+"""What was erased does not come back: rows of it are refused at every entrance.
+
+Refused are events of an erased subject with a time before its erasure, and rows that an erasure
+knows by their place (origin and position), their id or, of one by a condition, their content. What
+the subject does later is stored as any other event.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from lakelog.erased.records import Erasure, listing
+from lakelog.errors import InvalidEvent
+from lakelog.event.encode import parse_time, to_micros
+from lakelog.libraries import np, pa, pc
+from lakelog.store.paths import Paths
+
+_CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
+"""The columns of an event that its writer gave."""
+
+
+def refuse_lines(paths: Paths, encoded: bytes) -> None:
+    """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
+    InvalidEvent."""
+    erasures = listing(paths)
+    for line in encoded.splitlines():
+        event = orjson.loads(line)
+        subject = event.get("subject") or event.get("item_id")
+        for erasure in erasures:
+            if subject and erasure.is_of(subject) and _moment(event) <= erasure.time:
+                raise InvalidEvent(
+                    f"an event is of a subject that was erased (erasure {erasure.key}), and from"
+                    " before: it is refused"
+                )
+
+
+def _moment(event: dict[str, str]) -> int:
+    return to_micros(parse_time(next(event[n] for n in ("time", "ts", "timestamp") if n in event)))
+
+
+class Refusal:
+    """What the erasures of a lake refuse."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._erasures = [(erasure, erasure.rows(paths)) for erasure in listing(paths)]
+        self.count = 0
+        """How many rows were refused so far."""
+
+    def without(self, table: pa.Table) -> pa.Table:
+        """Return the rows of events that are not refused."""
+        if not self._erasures or not len(table):
+            return table
+        refused = self.mask(table)
+        if not refused.any():
+            return table
+        self.count += int(refused.sum())
+        return table.filter(pa.array(~refused))
+
+    def mask(self, table: pa.Table) -> np.ndarray:
+        """Return which rows of events are refused, as an array of booleans."""
+        refused = np.zeros(len(table), dtype=bool)
+        times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
+        columns = set(table.column_names)
+        for erasure, rows in self._erasures:
+            if erasure.subject:
+                refused |= _of_subject(table, erasure) & (times <= erasure.time)
+            if rows.places and {"origin", "position"} <= columns:
+                refused |= _known(table, erasure, rows.places, ("origin", "position"))
+            if rows.contents and columns.issuperset(_CONTENT):
+                refused |= np.array([p in rows.contents for p in prints(erasure, table)])
+        return refused
+
+
+def _of_subject(table: pa.Table, erasure: Erasure) -> np.ndarray:
+    subjects = pc.unique(table["subject"]).to_pylist()
+    hits = [subject for subject in subjects if subject and erasure.is_of(subject)]
+    if not hits:
+        return np.zeros(len(table), dtype=bool)
+    return np.asarray(pc.is_in(table["subject"], value_set=pa.array(hits)).combine_chunks())
+
+
+def _known(
+    table: pa.Table, erasure: Erasure, known: frozenset[bytes], names: tuple[str, ...]
+) -> np.ndarray:
+    values = zip(*(table[name].to_pylist() for name in names), strict=True)
+    return np.array([erasure.fingerprint(*value) in known for value in values], dtype=bool)
+
+
+def prints(erasure: Erasure, rows: pa.Table) -> list[bytes]:
+    """Return the fingerprints of the contents of rows."""
+    columns = [rows["time"].cast(pa.int64()).to_pylist()]
+    columns += [rows[name].to_pylist() for name in _CONTENT[1:]]
+    return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]

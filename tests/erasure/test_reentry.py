@@ -1,0 +1,108 @@
+"""What was erased is refused at every entrance, and what its subject does later is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog import remotes
+from lakelog.errors import InvalidEvent, TransferRefused
+from lakelog.lake import Lake
+from tests.support import erasure_histories as histories
+
+ADA = "ada-3f9k2m"
+OLD = "2020-01-01T00:00:00Z"
+LINES = f'{{"type":"A","subject":"{ADA}","time":"{OLD}"}}\n{{"type":"A","subject":"bob"}}\n'
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A lake with two events."""
+    lake = lakelog.open(tmp_path / "lake", settings={"seal": "never"})
+    lake.append([{"type": "A", "subject": ADA}, {"type": "A", "subject": "bob"}])
+    lake.settle()
+    return lake
+
+
+def hers(lake: Lake) -> int:
+    """How many events of ADA the lake has."""
+    return int(lake.sql("SELECT count(*) FROM events WHERE subject = ?", [ADA]).fetchall()[0][0])
+
+
+def test_an_append_is_refused(lake: Lake) -> None:
+    """An event from before the erasure is refused by name; a later one is stored."""
+    status = lake.erase(subject=ADA, why="asked")
+    with pytest.raises(InvalidEvent, match=f"erased .erasure {status.erasure.key}"):
+        lake.append([{"type": "A"}, {"type": "A", "subject": ADA, "time": OLD}])
+    with pytest.raises(InvalidEvent, match="erased"):
+        lake.append({"type": "A", "subject": ADA, "time": OLD}, expect={ADA: 0})
+    assert lake.count() == 1
+    lake.append({"type": "A", "subject": ADA})
+    assert hers(lake) == 1
+
+
+def test_a_file_that_is_ingested_again(lake: Lake, tmp_path: Path) -> None:
+    """After a rollback of its cursor a file gives everything but the erased events."""
+    lake.tag("before")
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES)
+    lake.ingest(path)
+    lake.erase(subject=ADA, why="asked")
+    lake.rollback("before")
+    lake.ingest(path)
+    assert (hers(lake), lake.count()) == (0, 2)
+    assert lake.log()[0].move.message.endswith("1 erased events refused")
+    assert histories.places_with(tmp_path / "lake", [ADA]) == []
+
+
+def test_rows_of_a_condition_are_known(lake: Lake, tmp_path: Path) -> None:
+    """What a condition chose is known by its place in the file, and by its content elsewhere."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES)
+    lake.tag("before")
+    lake.ingest(path)
+    lake.erase(where="time < '2021-01-01'", why="too old")
+    lake.rollback("before")
+    lake.ingest(path)
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"type":"B"}\n' + LINES)
+    lake.ingest(other)
+    assert lake.sql("SELECT count(*) FROM events WHERE time < '2021-01-01'").fetchall() == [(0,)]
+
+
+def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:
+    """What reached a write-ahead log all the same is dropped when it is sealed."""
+    encoded = lakelog.lake.encode.encode([{"type": "A", "subject": ADA, "time": OLD}])
+    lake.erase(subject=ADA, why="asked")
+    lake.writer().append(encoded)
+    lake.settle()
+    assert hers(lake) == 0
+
+
+def test_remotes_after_an_erasure(lake: Lake, tmp_path: Path) -> None:
+    """A push brings a whole state without the rows; an erased tag stays here; pulls are refused
+    that would bring the rows back."""
+    url = str(tmp_path / "remote")
+    lake.tag("v1")
+    remotes.add_tested(lake.store, "origin", url)
+    remotes.push(lake, "origin", branches=["main"], tags=["v1"])
+    remotes.clone(url, str(tmp_path / "clone"))
+    status = lake.erase(subject=ADA, why="asked")
+    assert [place["name"] for place in status.copies] == ["origin"]
+    assert (
+        remotes.push(lake, "origin", branches=["main"], tags=["v1"], force=True).refs["v1"]
+        == "erased"
+    )
+    remotes.clone(url, str(tmp_path / "second"))
+    with lakelog.open(tmp_path / "second") as second:
+        assert (second.count(), second.verify().intact) == (1, True)
+    # The first clone knows of no erasure, and pushes what it has.
+    with lakelog.open(tmp_path / "clone", settings={"seal": "never"}) as clone:
+        clone.append({"type": "B"})
+        remotes.push(clone, "origin", branches=["main"], force=True)
+    with pytest.raises(TransferRefused, match="erased here"):
+        remotes.pull(lake, "origin", force=True)
+    assert hers(lake) == 0
+    assert histories.places_with(tmp_path / "lake/segments", [ADA]) == []
