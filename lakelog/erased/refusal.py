@@ -19,21 +19,6 @@ _CONTENT = ("time", "type", "category", "source", "subject", "level", "message",
 """The columns of an event that its writer gave."""
 
 
-def refuse_lines(paths: Paths, encoded: bytes) -> None:
-    """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
-    InvalidEvent."""
-    erasures = listing(paths)
-    for line in encoded.splitlines():
-        event = orjson.loads(line)
-        subject = event.get("subject") or event.get("item_id")
-        for erasure in erasures:
-            if subject and erasure.is_of(subject) and _moment(event) <= erasure.time:
-                raise InvalidEvent(
-                    f"an event is of a subject that was erased (erasure {erasure.key}), and from"
-                    " before: it is refused"
-                )
-
-
 def _moment(event: dict[str, str]) -> int:
     return to_micros(parse_time(next(event[n] for n in ("time", "ts", "timestamp") if n in event)))
 
@@ -41,10 +26,32 @@ def _moment(event: dict[str, str]) -> int:
 class Refusal:
     """What the erasures of a lake refuse."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._erasures = [(erasure, erasure.rows(paths)) for erasure in listing(paths)]
+    def __init__(self, paths: Paths, key: str = "") -> None:
+        """That of all erasures, or of the one with a key."""
+        erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
+        self._erasures = [(erasure, erasure.rows(paths)) for erasure in erasures]
         self.count = 0
         """How many rows were refused so far."""
+
+    def check_lines(self, encoded: bytes) -> None:
+        """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
+        InvalidEvent."""
+        for line in encoded.splitlines():
+            event = orjson.loads(line)
+            subject = event.get("subject") or event.get("item_id")
+            for erasure, _ in self._erasures:
+                if subject and erasure.is_of(subject) and _moment(event) <= erasure.time:
+                    raise InvalidEvent(
+                        f"an event is of a subject that was erased (erasure {erasure.key}), and"
+                        " from before: it is refused"
+                    )
+
+    @staticmethod
+    def contents(erasure: Erasure, rows: pa.Table) -> list[bytes]:
+        """Return the fingerprints of the contents of rows."""
+        columns = [rows["time"].cast(pa.int64()).to_pylist()]
+        columns += [rows[name].to_pylist() for name in _CONTENT[1:]]
+        return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]
 
     def without(self, table: pa.Table) -> pa.Table:
         """Return the rows of events that are not refused."""
@@ -59,15 +66,16 @@ class Refusal:
     def mask(self, table: pa.Table) -> np.ndarray:
         """Return which rows of events are refused, as an array of booleans."""
         refused = np.zeros(len(table), dtype=bool)
-        times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
         columns = set(table.column_names)
+        is_event = "time" in columns  # and no line of quarantine
         for erasure, rows in self._erasures:
-            if erasure.subject:
+            if erasure.subject and is_event:
+                times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
                 refused |= _of_subject(table, erasure) & (times <= erasure.time)
             if rows.places and {"origin", "position"} <= columns:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
-                refused |= np.array([p in rows.contents for p in prints(erasure, table)])
+                refused |= np.array([p in rows.contents for p in self.contents(erasure, table)])
         return refused
 
 
@@ -80,14 +88,7 @@ def _of_subject(table: pa.Table, erasure: Erasure) -> np.ndarray:
 
 
 def _known(
-    table: pa.Table, erasure: Erasure, known: frozenset[bytes], names: tuple[str, ...]
+    table: pa.Table, erasure: Erasure, fingerprints: frozenset[bytes], names: tuple[str, ...]
 ) -> np.ndarray:
     values = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return np.array([erasure.fingerprint(*value) in known for value in values], dtype=bool)
-
-
-def prints(erasure: Erasure, rows: pa.Table) -> list[bytes]:
-    """Return the fingerprints of the contents of rows."""
-    columns = [rows["time"].cast(pa.int64()).to_pylist()]
-    columns += [rows[name].to_pylist() for name in _CONTENT[1:]]
-    return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]
+    return np.array([erasure.fingerprint(*value) in fingerprints for value in values], dtype=bool)

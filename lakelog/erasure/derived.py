@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from lakelog.erased.sweep import sweep
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.store.history_window import lake_time
 
+_HOUR = 3_600_000_000
 _ANSWERS = ("views", "folds")
 """Folders of cache/ with results of queries over events: each is made again when it is asked
 for."""
+
+
+def temporary_files(store: Store) -> Iterator[str]:
+    """Yield the paths of unfinished files that may hold rows or texts: of writers that are at work,
+    or that were killed."""
+    for name in ("segments", "manifests", "refs", "wal"):
+        for folder, _, files in os.walk(f"{store.paths.root}/{name}"):
+            for file in files:
+                if file.startswith(disk.TEMPORARY):
+                    yield f"{folder}/{file}"
 
 
 def clean(store: Store) -> None:
@@ -19,6 +33,12 @@ def clean(store: Store) -> None:
     for key in store.erased.segments():
         for path in (store.paths.bloom(key), store.paths.words(key), f"{store.paths.peaks}/{key}"):
             disk.unlink(path)
+    now_us = lake_time(store)
+    for path in temporary_files(store):
+        with contextlib.suppress(FileNotFoundError):
+            # As gc does: whoever is about to give a younger one its name is at work.
+            if now_us - os.stat(path).st_mtime_ns // 1000 >= _HOUR:
+                disk.unlink(path)
     folders = [store.paths.blooms, store.paths.word_indexes, store.paths.peaks]
     for name in _ANSWERS:
         for folder, _, files in os.walk(f"{store.paths.cache}/{name}"):

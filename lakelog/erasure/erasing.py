@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import proofs
-from lakelog.erased import records, refusal
+from lakelog.erased import records
 from lakelog.erased.records import ErasedRows, Erasure
+from lakelog.erased.refusal import Refusal
 from lakelog.erasure import derived, leftovers, outside, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import Chooser, Selector, entry_of_file, segment_files
@@ -170,6 +171,8 @@ class ErasureRun:
     def run(self, progress: ProgressCallback | None) -> Erasure:
         """Erase; return the note, which says that it is done in the lake's own files."""
         store = self._store
+        for branch in _branches(store):
+            self._settle(branch)  # before rows are refused, so that all are counted
         # Before anything that an older version would misread; and living writers see it, and go on
         # in new files.
         store.require("erasure")
@@ -293,5 +296,5 @@ def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> E
         pairs = zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True)
         keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
         if by_content:
-            contents.update(refusal.prints(erasure, rows))
+            contents.update(Refusal.contents(erasure, rows))
     return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))

@@ -37,7 +37,7 @@ class LakeErasure(LakeUpkeep):
     def _refuse_erased(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored. Raises InvalidEvent."""
         if self.store.erased.refresh():
-            refusal.refuse_lines(self.store.paths, encoded.text)
+            refusal.Refusal(self.store.paths).check_lines(encoded.text)
         return encoded
 
     def _settle_branch(self, branch: str) -> None:

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 
 from lakelog.erased import records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erasure import outside
+from lakelog.erased.refusal import Refusal
+from lakelog.erasure import derived, outside
 from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef
 from lakelog.event.types import JsonObject
+from lakelog.libraries import pa
 from lakelog.segments import rows
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
 
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
+_YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
 
@@ -47,7 +50,9 @@ def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[Erasu
         return []
     for branch in store.refs.branches():
         settle(branch)
-    unfinished = sweep.unfinished(store)
+    unfinished = [Leftover(key, _AGAIN) for key in sweep.unfinished(store)]
+    temporary = (os.path.relpath(p, store.paths.root) for p in derived.temporary_files(store))
+    unfinished += [Leftover(place, _YOUNG) for place in temporary]
     wals = list(_frames(store, connect))
     return [_status(store, erasure, unfinished, wals) for erasure in records_]
 
@@ -72,32 +77,30 @@ def one(store: Store, key: str) -> Erasure:
     return matching[0]
 
 
-def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[tuple[object, object]]]]:
-    """Yield each WAL file with the places of its rows."""
+def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[pa.Table]]]:
+    """Yield each WAL file with its rows, events and quarantined lines apart."""
     for path, frames in frames_by_file(store):
-        places: list[tuple[object, object]] = []
+        tables = []
         for is_quarantined in (0, wal.QUARANTINED):
             frames_of_kind = [f for f in frames if f.flags & wal.QUARANTINED == is_quarantined]
             if frames_of_kind:
                 decode = rows.quarantined if is_quarantined else rows.events
-                table = decode(connect(), frames_of_kind)
-                columns = (table["origin"].to_pylist(), table["position"].to_pylist())
-                places += zip(*columns, strict=True)
-        yield path, places
+                tables.append(decode(connect(), frames_of_kind))
+        yield path, tables
 
 
 def _status(
     store: Store,
     erasure: Erasure,
-    unfinished: list[str],
-    wals: list[tuple[str, list[tuple[object, object]]]],
+    unfinished: list[Leftover],
+    wals: list[tuple[str, list[pa.Table]]],
 ) -> ErasureStatus:
     root = store.paths.root
     leftover_list = [] if erasure.is_swept else [Leftover("the lake", _AGAIN)]
-    leftover_list += [Leftover(key, _AGAIN) for key in unfinished]
-    prints = erasure.rows(store.paths).places
-    for path, places in wals if prints else ():
-        if any(erasure.fingerprint(*place) in prints for place in places):
+    leftover_list += unfinished
+    refusal = Refusal(store.paths, erasure.key)
+    for path, tables in wals:
+        if any(refusal.mask(table).any() for table in tables):
             leftover_list.append(Leftover(os.path.relpath(path, root), _WAL))
     for entry in erasure.leftovers:
         place = str(entry["place"])

@@ -1,0 +1,89 @@
+"""An erasure may be stopped at every change it makes to the disk: it is before or after, never done
+with bytes left, and the same call ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.errors import LakelogError
+from tests.support import erasure_histories as histories
+from tests.support import seam
+from tests.support.effort import IS_WHOLE
+from tests.support.seam import Fault, Killed
+
+ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+POINTS = 3
+"""Changes at which it is stopped, of all that it makes; each one with LAKELOG_MATRIX=all."""
+
+
+def prepared(path: Path) -> str:
+    """A lake with pages, a tag, a branch, a filter and a write-ahead log."""
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        for number in range(18):
+            lake.append({"type": "A", "subject": f"u{number}"})
+            lake.append({"type": "A", "subject": ADA, "message": WORD})
+            lake.settle()
+        lake.tag("v1")
+        lake.branch("side").close()
+        lake.compact()
+        lake.schema()
+        lake.append({"type": "A", "subject": ADA, "message": WORD})
+    return str(path)
+
+
+@pytest.mark.parametrize("fault", ["death", "error"])
+def test_an_erasure_may_stop_at_every_step(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed or failed anywhere, it is not done while a byte is there, and can be ended."""
+    before, path = prepared(tmp_path / "before"), str(tmp_path / "lake")
+    shutil.copytree(before, path)
+    counted = Fault(10**9, None)
+    with monkeypatch.context() as patch, lakelog.open(path, create=False) as lake:
+        seam.install(patch, counted)
+        assert lake.erase(subject=ADA, why="asked").is_done
+    shutil.rmtree(path)
+    changes, unfinished = counted.changes, 0
+    for at in range(1, changes, 1 if IS_WHOLE else changes // POINTS):
+        shutil.copytree(before, path)
+        error = Killed() if fault == "death" else OSError(errno.EIO, "planted")
+        planted = Fault(at, error)
+        lake = lakelog.open(path, create=False)
+        with monkeypatch.context() as patch:
+            seam.install(patch, planted)
+            with contextlib.suppress(Killed, OSError, LakelogError):
+                lake.erase(subject=ADA, why="asked")
+        if fault == "death":
+            planted.release()
+        else:
+            lake.close()
+        where = f"{fault} at change {at} ({planted.fired})"
+        with lakelog.open(path, create=False) as again:
+            assert again.verify().intact, where
+            assert again.sql(
+                "SELECT count(*) FROM events WHERE subject <> ?", [ADA]
+            ).fetchall() == [(18,)], where
+            found = histories.places_with(Path(path), [ADA, WORD])
+            statuses = again.erasures()
+            if any(status.is_done for status in statuses):
+                assert not found, where
+            unfinished += bool(found)
+            for temporary in Path(path).rglob(".tmp-*"):
+                os.utime(temporary, (0, 0))  # an hour later they are nobody's
+            status = again.erase(subject=ADA, why="asked")
+            assert status.is_done, (where, status)
+            assert len([s for s in again.erasures() if not s.is_done]) == 0, where
+            assert histories.places_with(Path(path), [ADA, WORD]) == [], where
+            assert again.verify().intact, where
+            assert again.at("v1").count() == again.count() == 18, where
+        with contextlib.suppress(OSError):
+            lake.close()
+        shutil.rmtree(path)
+    assert unfinished > 1
