@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 LEVEL = 0.95
 _BISECTIONS = 60
+_FREEDOM_MIN = 4.0
 _PSEUDO = 2.0
 """Outcomes of each value that are added to tell how unequal their weights are."""
 
@@ -67,6 +68,10 @@ def skewed(mean: float, deviations: Numbers, freedom: float, level: float = LEVE
         return Interval(mean, mean, mean)
     error = math.sqrt(square * count / (count - 1))
     skewness = float((deviations**3).sum()) / square**1.5
+    # Where few deviations are large, the variance is known less well than their number says.
+    kurtosis = count * float((deviations**4).sum()) / square**2
+    if kurtosis > 1:
+        freedom = min(freedom, max(2 * count / (kurtosis - 1), _FREEDOM_MIN))
     reach = student(freedom, level)
     return Interval(
         mean, mean - _unskewed(reach, skewness) * error, mean - _unskewed(-reach, skewness) * error
