@@ -125,8 +125,8 @@ ORDER = {
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
     "outcomes": "features scoring drift evaluation fitting model sources training prediction",
-    "decisions": """intervals estimate offpolicy challengers records comparison calibration
-        decision_rows logged listing report recommendation tuning history""",
+    "decisions": """intervals estimate offpolicy challengers decision_rows records comparison
+        calibration logged listing report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
         metrics api pages openapi alerting syslog app run""",

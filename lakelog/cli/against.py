@@ -6,7 +6,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -49,7 +49,7 @@ OPTIONS = combined(
     command=option("--against COMMAND", "Compare COMMAND's answers with the recorded ones."),
     are_calls=flag("--calls", "With --against: calls of models, not decisions."),
     by=option("--by NAME", "With --against: match contexts by this member; repeatable."),
-    reward=option("--reward SQL", "With --against: what an outcome is worth; reward by default."),
+    reward=option("--reward SQL", "With --against: what an outcome is worth, in SQL."),
     pairs=option("--pairs FILE", "With --against: write preference pairs to FILE."),
     patience=option(
         "--timeout SECONDS",
@@ -67,9 +67,10 @@ def compare(app: App, options: AgainstOptions, conditions: tuple[str, ...], ref:
         decisions.Recorded.CALLS if options.are_calls else decisions.Recorded.DECISIONS,
         conditions,
         ref,
-        options.reward or "reward",
-        options.by,
+        by=options.by,
     )
+    if options.reward is not None:
+        question = replace(question, reward=options.reward)
     challenger = decisions.CommandChallenger(options.command, options.patience or 60.0)
     with app.open() as lake:
         comparison = decisions.compare(lake, challenger, question)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,16 +16,20 @@ from lakelog.cli.app import App, state_option, verb_group
 from lakelog.cli.arguments import moment, pair_of, time_conditions
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render import terminal
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record, emit_words
+from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
 from lakelog.cli.render.tables import cell, render
 from lakelog.cli.render.terminal import many
 from lakelog.decisions import DecisionHistory, recommendation_event
 from lakelog.lake import Lake
+from lakelog.pictures import bars_chart
 from lakelog.render.formats import of_records
 
+if TYPE_CHECKING:
+    import altair as alt
 _ROWS = 20
 _WIDTH_MAX = 90
-_BARS = "▁▂▃▄▅▆▇█"
+_BARS_MAX = 40
+_SHARES = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ def decisions(
     app: App,
     history: HistoryOptions = HISTORY,
     count: int = option("-n N", "At most N.", type=click.IntRange(min=1), shown=_ROWS),
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List the points at which is decided, those with most decisions first.
@@ -89,7 +95,7 @@ def decisions(
     of 95 %.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if history != HistoryOptions(None, None, None, None, None):
+        if plot or history != HistoryOptions(None, None, None, None, None):
             raise click.UsageError(f"options of {invoked} come after it")
         return
     with app.open() as lake:
@@ -106,6 +112,7 @@ def decisions(
         if total > len(rows):
             yield f"{len(rows):,} of {total:,} points; -n {total} shows all\n"
 
+    emit_plot(plot, lambda: _chart(rows, ("point",), "won", "share of decisions that were won"))
     emit_words(of_records(rows), target, lambda: "".join(words()))
 
 
@@ -115,6 +122,7 @@ def show(
     point: str = argument("POINT"),
     context: ContextOptions = CONTEXT,
     history: HistoryOptions = HISTORY,
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Show how each option does, in all and by context.
@@ -126,6 +134,10 @@ def show(
     with app.open() as lake:
         report = history.history(lake).report(point, context.context, context.members)
     record = report.record()
+    rates = record["contexts"] or record["options"]
+    emit_plot(
+        plot, lambda: _chart(rates, ("context", "option"), "reward", f"{point}: mean outcome")
+    )
     emit_record(record, target, lambda: "".join(_report_lines(record)))
 
 
@@ -136,6 +148,7 @@ def recommend(
     context: ContextOptions = CONTEXT,
     history: HistoryOptions = HISTORY,
     record: bool = _RECORD,
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Recommend an option, if there is evidence enough.
@@ -148,6 +161,8 @@ def recommend(
         if record and finding.option is not None:
             lake.append([recommendation_event(finding)])
     fields = finding.record()
+    title = f"{point}: what options are worth"
+    emit_plot(plot, lambda: _chart(fields["options"], ("option",), "value", title))
     emit_record(fields, target, lambda: "".join(_recommendation_lines(fields)))
 
 
@@ -163,6 +178,7 @@ def estimate(
     ),
     context: ContextOptions = CONTEXT,
     history: HistoryOptions = HISTORY,
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Estimate what another policy would have been worth.
@@ -173,6 +189,8 @@ def estimate(
     with app.open() as lake:
         answer = history.history(lake).estimate(point, policy, context.context, context.members)
     record = answer.record()
+    title = f"{point}: what {policy} is worth"
+    emit_plot(plot, lambda: _chart(record["methods"], ("method",), "value", title))
     emit_record(record, target, lambda: "".join(_estimate_lines(record)))
 
 
@@ -182,6 +200,7 @@ def explore(
     point: str = argument("POINT"),
     context: ContextOptions = CONTEXT,
     history: HistoryOptions = HISTORY,
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List options that are worth another try.
@@ -191,6 +210,8 @@ def explore(
     with app.open() as lake:
         report = history.history(lake).report(point, context.context, context.members)
     rows = report.record()["explore"]
+    title = f"{point}: what another try may bring"
+    emit_plot(plot, lambda: _chart(rows, ("context", "option"), "hope", title))
     emit_words(of_records(rows), target, lambda: _explore_table(rows))
 
 
@@ -202,6 +223,7 @@ def tune(
     context: ContextOptions = CONTEXT,
     history: HistoryOptions = HISTORY,
     record: bool = _RECORD,
+    plot: str | None = PLOT,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Propose a better value for a numeric setting.
@@ -214,7 +236,22 @@ def tune(
         if record and finding.proposed is not None:
             lake.append([recommendation_event(finding)])
     fields = finding.record()
+    title = f"{point}: mean outcome by {setting}"
+    emit_plot(plot, lambda: _chart(fields["values"], ("value",), "curve", title))
     emit_record(fields, target, lambda: "".join(_proposal_lines(fields)))
+
+
+def _chart(
+    rows: Sequence[dict[str, Any]], labels: Sequence[str], name: str, title: str
+) -> alt.Chart:
+    """A bar for each row that has a value; its label also says the interval."""
+    bars = []
+    for row in rows[:_BARS_MAX]:
+        if row[name] is not None:
+            texts = [_context(row[n]) if n == "context" else str(row[n]) for n in labels]
+            label = ", ".join(filter(None, texts))
+            bars.append((f"{label}: {_value(row, name)}", float(row[name])))
+    return bars_chart(bars, title, name)
 
 
 def _recording(app: App, history: HistoryOptions, *, record: bool) -> Lake:
@@ -339,7 +376,9 @@ def _interval(record: dict[str, Any], name: str) -> str:
 
 def _bars(bins: Sequence[dict[str, Any]]) -> str:
     """A bar for each bin of confidences; a space where there is none."""
-    bars = [" "] * 10
+    shares = [math.nan] * 10
     for entry in bins:
-        bars[round(entry["low"] * 10)] = _BARS[round(entry["won"] * (len(_BARS) - 1))]
-    return "".join(bars)
+        shares[round(entry["low"] * 10)] = entry["won"]
+    return "".join(
+        " " if math.isnan(share) else _SHARES[round(share * (len(_SHARES) - 1))] for share in shares
+    )

@@ -13,6 +13,7 @@ import orjson
 import lakelog.export as exports
 from lakelog.decisions import records
 from lakelog.decisions.challengers import Challenger
+from lakelog.decisions.decision_rows import REWARD
 from lakelog.decisions.estimate import EFFECTIVE_MIN, GainEstimate, RatedDecisions, estimate
 from lakelog.decisions.intervals import Interval, share
 from lakelog.decisions.records import Recorded, RecordedAnswer
@@ -23,7 +24,6 @@ from lakelog.pinned import PinnedLake
 
 if TYPE_CHECKING:
     from lakelog.decisions.intervals import Mask, Places
-REWARD = "reward"
 INTERVAL = "95 %, cluster-robust by subject (Liang and Zeger 1986); of shares: Wilson (1927)"
 _PAIR_COLUMNS = tuple(
     "prompt chosen rejected chosen_score rejected_score event_id seq recorded".split()

@@ -69,13 +69,16 @@ def _bounded(store: Store) -> Store:
     """The store with less memory for its engine, if the settings allow more."""
     settings = store.settings
     limit = min(settings.memory_bytes or MEMORY_BYTES, MEMORY_BYTES)
-    return Store(store.paths.root, store.lake_id, dataclasses.replace(settings, memory_bytes=limit))
+    less = dataclasses.replace(settings, memory_bytes=limit)
+    return Store(
+        store.paths.root, store.lake_id, less, store.format, store.volume, store.attachment
+    )
 
 
 def decided(scope: DecisionScope) -> str:
     """Return the common table expressions of which `decided` has a row for each decision: the
-    columns of the view `decisions`, `details`, `propensity`, `place` in the order of time, and
-    `worth`, NULL if it is not known."""
+    columns of the view `decisions`, `seq`, `id`, `message`, `details`, `propensity`, `place` in the
+    order of time, and `worth`, NULL if it is not known."""
     clauses = [f"(\n{condition}\n)" for condition in scope.conditions]
     if scope.point is not None:
         clauses.append(f"details ->> '$.decision_point' = {literal(scope.point)}")
@@ -109,7 +112,7 @@ _DECIDED = """events_of AS NOT MATERIALIZED (
             FILTER (type = 'outcome') AS came
     FROM events_of WHERE details ->> '$.decision_id' IS NOT NULL GROUP BY 1
 ), made AS NOT MATERIALIZED (
-    SELECT time, subject, source, details, place,
+    SELECT seq, id, time, subject, source, message, details, place,
         details ->> '$.decision_id' AS decision_id, details ->> '$.decision_point' AS point,
         details ->> '$.options' AS options, details ->> '$.chosen' AS chosen,
         details ->> '$.reason' AS reason, details ->> '$.traceId' AS trace_id,

@@ -2,7 +2,8 @@
 
 shares              Wilson (JASA 1927)
 means               Student's t, corrected for skewness by Hall's cubic transformation ("On the
-                    removal of skewness by transformation", JRSS B 1992)
+                    removal of skewness by transformation", JRSS B 1992), with the degrees of
+                    freedom of a variance of heavy tails (Satterthwaite, Biometrics 1946)
 means of two values the score interval: the variance is that of each mean under question, by the
 such as 0 and 1     weights of the outcomes (Korn and Graubard, Survey Methodology 1998)
 differences         from two such intervals (Zou and Donner, Statistics in Medicine 2008)

@@ -13,14 +13,8 @@ from enum import Enum
 import orjson
 
 from lakelog.decisions.challengers import RecordedInput
+from lakelog.decisions.decision_rows import ANSWERS, DecisionScope, decided
 from lakelog.pinned import PinnedLake
-
-_ANSWERS = frozenset(
-    """decision_id decision_point options chosen confidence reason alternatives outcome reward
-    propensity probability traceId spanId parentSpanId""".split()
-)
-"""Members of a decision that are no context: what was answered, and what has a place of its own."""
-_MATCHED = "SELECT * FROM decisions WHERE outcome IS NOT NULL OR reward IS NOT NULL"
 
 
 class Recorded(Enum):
@@ -59,38 +53,35 @@ def read(
 ) -> Iterator[RecordedAnswer]:
     """Yield what was recorded, in the order of time. `reward` is SQL over the columns of the view
     `decisions`. Raises QueryFailed."""
-    condition = "".join(f" AND (\n{condition}\n)" for condition in conditions)
-    query = _DECISIONS if recorded is Recorded.DECISIONS else _CALLS
-    rows = state.sql(query.format(condition=condition, reward=reward, matched=_MATCHED))
+    if recorded is Recorded.DECISIONS:
+        query = f"WITH {decided(DecisionScope(conditions=conditions, reward=reward))} {_DECISIONS}"
+    else:
+        condition = "".join(f" AND (\n{condition}\n)" for condition in conditions)
+        query = (
+            f"WITH {decided(DecisionScope(reward=reward))}, {_CALLS.format(condition=condition)}"
+        )
+    rows = state.sql(query)
     make = _decision if recorded is Recorded.DECISIONS else _call
     for row in rows.iter_rows():
         yield make(*row)
 
 
 _DECISIONS = """
-WITH recorded AS (
-    SELECT seq, id, time, subject, message, coalesce(data -> '$.details', data) AS details
-    FROM events WHERE type = 'decision'{condition}
-), rated AS (SELECT decision_id, (\n{reward}\n)::DOUBLE AS reward FROM ({matched}))
-SELECT r.seq, r.id, r.time::VARCHAR, r.subject, r.message, r.details::VARCHAR, o.reward
-FROM recorded r LEFT JOIN rated o ON o.decision_id = r.details ->> '$.decision_id'
-WHERE r.details ->> '$.chosen' IS NOT NULL
-QUALIFY row_number() OVER (
-    PARTITION BY coalesce(r.details ->> '$.decision_id', r.seq::VARCHAR) ORDER BY r.time DESC, r.seq
-) = 1
-ORDER BY r.time, r.seq"""
+SELECT seq, id, time::VARCHAR, subject, message, details::VARCHAR, worth FROM decided
+ORDER BY time, seq"""
 
 _CALLS = """
-WITH recorded AS (
+recorded AS (
     SELECT seq, id, time, subject, data ->> '$.traceId' AS trace, data -> '$.attributes' AS details
     FROM events WHERE type = 'span'
         AND json_exists(data, '$.attributes."gen_ai.input.messages"'){condition}
-), rated AS (
-    SELECT trace_id, any_value((\n{reward}\n)::DOUBLE) AS reward FROM ({matched})
-    WHERE trace_id IS NOT NULL GROUP BY trace_id HAVING count(*) = 1
+), matched AS (
+    SELECT trace_id, any_value(worth) AS worth FROM decided
+    WHERE trace_id IS NOT NULL AND (outcome IS NOT NULL OR reward IS NOT NULL)
+    GROUP BY trace_id HAVING count(*) = 1
 )
-SELECT r.seq, r.id, r.time::VARCHAR, coalesce(r.subject, r.trace), r.details::VARCHAR, o.reward
-FROM recorded r LEFT JOIN rated o ON o.trace_id = r.trace
+SELECT r.seq, r.id, r.time::VARCHAR, coalesce(r.subject, r.trace), r.details::VARCHAR, m.worth
+FROM recorded r LEFT JOIN matched m ON m.trace_id = r.trace
 WHERE json_exists(r.details, '$."gen_ai.output.messages"') ORDER BY r.time, r.seq"""
 
 
@@ -112,7 +103,7 @@ def _decision(
         "subject": subject,
         "message": message,
         "options": members.get("options"),
-        "context": {name: value for name, value in members.items() if name not in _ANSWERS},
+        "context": {name: value for name, value in members.items() if name not in ANSWERS},
     }
     name = str(id or decision_id or f"seq {seq}")
     propensity = members.get("propensity", members.get("probability"))

@@ -18,6 +18,7 @@ from lakelog.decisions import DecisionHistory, recommendation_event
 from lakelog.decisions.calibration import ConfidenceSums, calibration
 from lakelog.errors import InvalidSetting, QueryFailed
 from tests.support.effort import share
+from tests.support.requirements import need
 from tests.support.typed_segments import retype
 
 WORKS = {"timeout": {"retry": 0.8, "ask": 0.5}, "quota": {"retry": 0.2, "ask": 0.7}}
@@ -462,6 +463,14 @@ def test_verbs_print_what_python_returns(agent: Path) -> None:
         answer = run(agent, *args)
         assert answer.exit_code
         assert len(answer.stderr.splitlines()) <= 4
+
+
+def test_verbs_draw_what_they_say(agent: Path, tmp_path: Path) -> None:
+    """A bar for each row, with its interval."""
+    need("altair", "vl_convert")
+    picture = tmp_path / "rates.svg"
+    assert run(agent, "show", "repair", "--plot", str(picture)).exit_code == 0
+    assert "failure=quota, ask" in picture.read_text("utf-8")
 
 
 def test_findings_are_recorded_once(tmp_path: Path) -> None:
