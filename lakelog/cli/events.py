@@ -13,7 +13,7 @@ import click
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_done, emit_record
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
@@ -166,8 +166,7 @@ def import_sqlite(
     messages += [f"{result.processed:,} marked as processed"] if result.processed else []
     messages += [f"{result.quarantined:,} quarantined"] if result.quarantined else []
     app.say("; ".join(messages))
-    if target.format != "table" or target.path:
-        emit_record(record, target, lambda: "; ".join(messages) + "\n")
+    emit_done(record, target, "; ".join(messages) + "\n")
     if result.damage:
         app.say(result.damage)
     # What was not loaded is safe, but a script has to notice it.

@@ -23,7 +23,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.input_formats import EXCLUDED, PATTERN, InputFormat, ignore_older
 from lakelog.cli.options import argument, flag, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
@@ -136,8 +136,7 @@ def quarantine(
             dropped = count if dry_run else lines.drop(lake.store, lake.branch_name)
             record, message = {"dropped": dropped}, f"{many(dropped, 'line')} dropped"
     app.say(f"{message}{' (nothing was changed)' if dry_run else ''}")
-    if target.format != "table" or target.path:
-        emit_record(record, target, lambda: f"{message}\n")
+    emit_done(record, target, f"{message}\n")
 
 
 def _selected(paths: tuple[str, ...], selection: Selection, seconds: float | None) -> list[str]:

@@ -13,7 +13,7 @@ from lakelog.cli import signatures
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.options import MESSAGE, argument, flag, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.tables import Count, FullName
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
@@ -35,8 +35,7 @@ def snapshot(app: App, message: str = MESSAGE, target: OutputTarget = OUTPUT) ->
     with app.open() as lake:
         state = lake.snapshot(message)
     app.say(f"snapshot {state.short}: {many(state.events, 'event')}")
-    if target.format != "table" or target.path:
-        emit_record(snapshot_record(state), target, lambda: f"{state.id}\n")
+    emit_done(snapshot_record(state), target, f"{state.id}\n")
 
 
 @verb()
@@ -75,8 +74,7 @@ def tag(
             app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
             if private:
                 signatures.sign_target(app, lake, proofs.Target(name, new_tag.snapshot), private)
-            if target.format != "table" or target.path:
-                emit_record(_tag_record(new_tag), target, lambda: f"{new_tag.snapshot}\n")
+            emit_done(_tag_record(new_tag), target, f"{new_tag.snapshot}\n")
 
 
 @verb()
@@ -108,8 +106,7 @@ def branch(
             lake.branch(name, ref, message).close()
             record = _branch_record(lake, name)
             app.say(f"branch {name} starts with {many(record['events'], 'event')}")
-            if target.format != "table" or target.path:
-                emit_record(record, target, lambda: f"{name}\n")
+            emit_done(record, target, f"{name}\n")
 
 
 def _check_options(name: str | None, ref: str | None, listing: bool, delete: bool) -> None:

@@ -13,7 +13,7 @@ import lakelog.remotes as travel
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
 from lakelog.cli.options import YES, argument, flag, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError
 from lakelog.remotes import Transfer
@@ -245,8 +245,7 @@ def _prune(
     young = f"; {many(result.young, 'younger one')} kept" if result.young else ""
     would = "would be deleted" if dry_run else "deleted"
     app.say(f"{many(result.objects, 'object')}, {size(result.bytes)} {would}{young}")
-    if target.format != "table" or target.path:
-        emit_record(asdict(result), target, lambda: "")
+    emit_done(asdict(result), target, "")
 
 
 def _tell(app: App, result: Transfer, target: OutputTarget, verb: str) -> None:
@@ -265,8 +264,7 @@ def _tell(app: App, result: Transfer, target: OutputTarget, verb: str) -> None:
     app.say(
         f"{many(carried.objects, 'object')}, {size(carried.bytes)}{signed} {would}{existing_note}"
     )
-    if target.format != "table" or target.path:
-        emit_record(_flat(result), target, lambda: "")
+    emit_done(_flat(result), target, "")
 
 
 def _flat(result: Transfer) -> dict[str, object]:

@@ -8,7 +8,7 @@ from click.shell_completion import CompletionItem
 from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.options import WHY, YES, argument, flag, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
@@ -236,6 +236,4 @@ def _report_move(
     for note in result.notes:
         app.say(cell(note), fg="yellow")
     app.say(message)
-    if target.format != "table" or target.path:
-        record = snapshot_record(result.snapshot)
-        emit_record(record, target, lambda: f"{message}\n")
+    emit_done(snapshot_record(result.snapshot), target, f"{message}\n")

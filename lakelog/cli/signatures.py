@@ -13,7 +13,7 @@ from lakelog import export, proofs
 from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, state_option, verb
 from lakelog.cli.options import argument, option
-from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
+from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_done, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.maintain.repair.checker import Problem, Report
@@ -48,8 +48,7 @@ def sign(
             lake.settle()  # who signs a branch signs all that was appended to it
         signed_target = proofs.Target.of(lake.store, lake.branch_name, ref)
         statement = sign_target(app, lake, signed_target, private, span)
-    if target.format != "table" or target.path:
-        emit_record(_statement_record(statement), target, lambda: f"{statement.root}\n")
+    emit_done(_statement_record(statement), target, f"{statement.root}\n")
 
 
 @verb()

@@ -23,7 +23,6 @@ OTHERS = (
 )
 """A level with a colon, pairs that begin with a time or a level, an object with one, the time of
 an access log, a date with the month's name, the time of syslog, glog, and uWSGI."""
-SLOW_TIME = "^# Time: "
 SLOW_QUERY = "# (?:Time|User@Host): "
 """How queries begin in MySQL's log of slow ones; of several within one second only the first has
 its time before it."""

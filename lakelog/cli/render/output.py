@@ -145,6 +145,13 @@ def emit_record(
         emit_words(of_records([record]), target, people)
 
 
+def emit_done(record: Mapping[str, object], target: OutputTarget, text: str) -> None:
+    """Write what a verb did, as `emit_record` does. People were told on stderr already, so that a
+    table is only written to a file."""
+    if target.format != "table" or target.path:
+        emit_record(record, target, lambda: text)
+
+
 def emit_words(result: QueryResult, target: OutputTarget, people: Callable[[], str]) -> None:
     """Write rows; text instead of a table."""
     if target.format == "table":

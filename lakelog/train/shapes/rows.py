@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import RowQuery, column_of, quoted
-
-ShapeSql = Callable[[RowQuery, Recipe], str]
-"""SQL of a shape's rows over a selection, or of the counts, by reason, of what it leaves out."""
 
 
 def member(selection: RowQuery, recipe: Recipe, key: str) -> str:
