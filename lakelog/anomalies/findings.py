@@ -102,11 +102,14 @@ def _spans(
     length = span_us(every)
     if not 1_000_000 <= length <= _DAY_US // 4:
         raise InvalidSetting(f"every: from 1s to 6h, not {every!r}")
-    oldest, newest = state.sql(
-        "SELECT epoch_us(min(time)), epoch_us(max(time)) FROM events"
-    ).fetchone() or (None, None)
+    # A clock that was ahead once must not make all else the past.
+    oldest, latest, due = state.sql(
+        "SELECT epoch_us(min(time)), epoch_us(max(time)),"
+        " epoch_us(max(time) FILTER (time < now() + INTERVAL 1 DAY)) FROM events"
+    ).fetchone() or (None, None, None)
     if oldest is None:
         return None, 0
+    newest = latest if due is None else due
     end = newest if until is None else _moment(until, newest)
     since_us = end - _DAY_US if since is None else _moment(since, newest)
     start = max(oldest, since_us - _HISTORY_US) // length * length

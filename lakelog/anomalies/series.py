@@ -22,7 +22,7 @@ IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND NOT starts_with(coalesce(source, ''),
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""
 EVENTS_MIN = 30
-_FIELDS_MAX = 20
+_FIELDS_MAX, _FIELD_SOURCES_MAX = 20, 50
 _NO_MEASURE = r"(?i)(^|_)(id|port|pid|line)\z"
 _FIELDS = f"""
     SELECT type, key, count(*) AS events FROM (
@@ -34,6 +34,27 @@ _FIELDS = f"""
     GROUP BY ALL HAVING count(DISTINCT data->>key) > 20
         AND count(DISTINCT data->>key) < 0.98 * count(*)
     ORDER BY events DESC, type, key LIMIT {_FIELDS_MAX}"""
+
+
+# Which series are frequent is decided here: a lake may have a million sources.
+_COUNTS = f"""
+    WITH counted AS MATERIALIZED (
+        SELECT source, type, $span AS span, count(*) AS n,
+            count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors
+        FROM events WHERE time >= $start AND time < $end AND $data GROUP BY ALL
+    ), frequent AS (
+        SELECT source, type FROM counted GROUP BY ALL HAVING sum(n) >= {EVENTS_MIN}
+        ORDER BY sum(n) DESC, source, type LIMIT {SERIES_MAX}
+    ), failing AS (
+        SELECT source FROM counted GROUP BY source HAVING sum(errors) > 0
+        ORDER BY sum(errors) DESC, source LIMIT {SERIES_MAX}
+    )
+    SELECT c.source, c.type, span, n FROM counted c
+        JOIN frequent f ON c.type = f.type AND c.source IS NOT DISTINCT FROM f.source
+    UNION ALL
+    SELECT c.source, NULL, span, sum(errors) FROM counted c
+        JOIN failing f ON c.source IS NOT DISTINCT FROM f.source
+        WHERE errors > 0 GROUP BY ALL"""
 
 
 @dataclass(frozen=True)
@@ -78,17 +99,9 @@ CountKey = tuple[str | None, str | None]
 
 
 def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
-    rows = _asked(
-        state,
-        spans,
-        "SELECT source, type, $span AS span, count(*) AS n,"
-        " count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors FROM events"
-        " WHERE time >= $start AND time < $end AND $data GROUP BY ALL",
-    )
     counts: dict[CountKey, Values] = {}
-    for source, type_, span, number, errors in rows:
-        for key, value in (((source, type_), number), ((source, None), errors)):
-            counts.setdefault(key, np.zeros(spans.count))[span] += value
+    for source, type_, span, number in _asked(state, spans, _COUNTS):
+        counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
     frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
     for source, type_ in frequent[:SERIES_MAX]:
@@ -97,7 +110,7 @@ def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
             name = f"errors of {source or 'no source'}"
             condition = f"{_is(source)} AND level IN ('ERROR', 'FATAL')"
             yield Series(name, condition, "", values, ones)
-        elif type_ is not None and values.sum() >= EVENTS_MIN:
+        elif type_ is not None:
             name = f"{type_} of {source or 'no source'}"
             yield Series(name, f"{_is(source)} AND type = {literal(type_)}", "", values, ones)
 
@@ -119,9 +132,12 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
         rows = _asked(
             state,
             spans,
-            f"SELECT source, $span AS span, avg(ln({value})) AS mean, count(*) AS n FROM events"
-            f" WHERE type = {literal(type_)} AND {value} > 0 AND isfinite({value})"
-            " AND time >= $start AND time < $end AND $data GROUP BY ALL",
+            f"WITH counted AS (SELECT source, $span AS span, avg(ln({value})) AS mean,"
+            f" count(*) AS n FROM events WHERE type = {literal(type_)} AND {value} > 0"
+            f" AND isfinite({value}) AND time >= $start AND time < $end AND $data GROUP BY ALL),"
+            " frequent AS (SELECT source FROM counted GROUP BY source"
+            f" ORDER BY sum(n) DESC, source LIMIT {_FIELD_SOURCES_MAX})"
+            " SELECT c.* FROM counted c JOIN frequent f ON c.source IS NOT DISTINCT FROM f.source",
         )
         by_source: dict[str | None, tuple[Values, Values]] = {}
         for source, span, mean, number in rows:

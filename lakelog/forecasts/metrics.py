@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 SPANS_MAX = 50_000
+_IS_DUE = (
+    "(time < now() + INTERVAL 1 DAY OR (SELECT min(time) FROM events) >= now() + INTERVAL 1 DAY)"
+)
+"""SQL for what a clock that was ahead did not write; a lake may be of the future as a whole."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
     condition, value = _of(state, metric)
     rows = state.sql(
         f"SELECT epoch_us(time) // {length_us} AS span, {value} AS value FROM events"
-        f" WHERE {condition} AND {bookkeeping.IS_DATA} GROUP BY ALL HAVING value IS NOT NULL"
+        f" WHERE {condition} AND {bookkeeping.IS_DATA} AND {_IS_DUE}"
+        " GROUP BY ALL HAVING value IS NOT NULL"
         " ORDER BY span"
     ).fetchall()
     if not rows:

@@ -9,7 +9,7 @@ from lakelog.segments import connection, sql
 from lakelog.settings import Settings
 from lakelog.store.paths import Paths
 
-MEMORY_BYTES = 400_000_000
+MEMORY_BYTES = 500_000_000
 """Most that each of an export's two engines may take; rows beyond it spill."""
 
 CHECK_BYTES, CHECK_THREADS = 300_000_000, 4

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.anomalies import Incident, finding_records, incidents
+from lakelog.anomalies.series import SERIES_MAX, Spans, series_of
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from tests.conftest import MakeLake
@@ -129,3 +130,25 @@ def test_the_verb_lists_and_records_them(home: Path) -> None:
         assert finding_records(seen(lake)) == rows
     refused = CliRunner().invoke(cli, [*options, "--record", "--at", "main"])
     assert "--record and --at do not go together" in refused.stderr
+
+
+def test_a_clock_that_was_ahead_hides_no_incident(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"errors": 6})))
+    lake.append({"type": "request", "source": "web", "time": "2999-01-01T00:00:00Z"})
+    assert [f.series for i in seen(lake) for f in i.findings][:1] == ["error of web"]
+
+
+def test_many_sources_cost_no_series_each(make_lake: MakeLake) -> None:
+    """Only the frequent ones have a series, and the errors of a rare one are not lost."""
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"errors": 6})))
+    lake.append(
+        [
+            {"type": "seen", "source": f"s{n}", "time": START + n, "level": "ERROR"}
+            for n in range(3_000)
+        ]
+    )
+    spans = Spans(START * 1_000_000, SPAN * 1_000_000, 500)
+    assert len([s for s in series_of(lake, spans) if not s.field]) <= SERIES_MAX
+    assert "error of web" in [f.series for i in seen(lake) for f in i.findings]
