@@ -438,4 +438,4 @@ def test_filters_leave_memory_and_are_read_again(
             query = f"SELECT subject FROM events WHERE id = 'id-{name}'"
             assert lake.sql(query).fetchall() == [(name,)]
             assert lake.explain(query) == (1, 3)
-            assert len(lake._session.tables._choice._filters._cached) == 1
+            assert len(lake._session.tables.choice._filters._cached) == 1
