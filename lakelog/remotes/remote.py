@@ -164,9 +164,17 @@ def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
 
 def put_new(remote: Remote, key: str, data: bytes) -> bool:
     """Store a file that must not exist; False if another one has the name."""
-    is_taken = not retrying(lambda: remote.put_new(key, data))
-    # An attempt whose answer was lost may have succeeded: then the next one loses to it.
-    return not is_taken or read(remote, key, max(len(data), DOCUMENT_MAX)) == data
+    for number in range(1, TRIES + 1):
+        if retrying(lambda: remote.put_new(key, data)):
+            return True
+        # An attempt whose answer was lost may have succeeded: then the next one loses to it.
+        try:
+            return read(remote, key, max(len(data), DOCUMENT_MAX)) == data
+        except FileNotFoundError:
+            # S3 answers 409 while another write of the name is under way, which may come to
+            # nothing: then nobody has it.
+            give_up_or_wait(number, Interrupted(f"{remote.url}: {key} is neither free nor taken"))
+    raise AssertionError
 
 
 def retrying(attempt: Callable[[], _T]) -> _T:

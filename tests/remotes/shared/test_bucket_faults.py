@@ -1,0 +1,129 @@
+"""Machines that share a lake in a store of objects, behind a network that fails, and are killed.
+
+`LAKELOG_SHARED_KILLS=200` kills so many and appends accordingly more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from lakelog.errors import TransferRefused, Unreachable
+from lakelog.remotes.shared import attach
+from lakelog.runtime.lazy import Lazy
+from tests.support.attached import SharedMachines, append, numbers
+from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
+from tests.support.killed_machines import MachineFleet
+from tests.support.requirements import need_module
+
+need_module("obstore")
+need_module("boto3")
+need_module("moto.server")
+object_stores = Lazy("tests.support.object_stores")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+KILLS = int(os.environ.get("LAKELOG_SHARED_KILLS", "1"))
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials, and hardly any waiting between attempts."""
+    monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.01)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+def _store(sender: Connection) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with object_stores.moto_store() as address:
+        sender.send(address)
+        time.sleep(100_000)
+
+
+@contextlib.contextmanager
+def troubled(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyBucket]:
+    """Run a store in a process of its own, and a proxy before it."""
+    receiver, sender = multiprocessing.Pipe()
+    store = multiprocessing.get_context("fork").Process(target=_store, args=(sender,), daemon=True)
+    store.start()
+    try:
+        with flaky_bucket(receiver.recv(), trouble) as bucket:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.address)
+            yield bucket
+    finally:
+        store.terminate()
+        store.join()
+
+
+def test_each_event_is_there_once_after_kills_and_lost_answers(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with troubled(Trouble(7, lost=0.04, cut=0.04, refused=0.04), monkeypatch) as bucket:
+        fleet = MachineFleet(
+            tmp_path, "s3://lakes/x", 2 if KILLS == 1 else 8, 30 + 12 * KILLS, 10, KILLS, 3
+        )
+        fleet.run(60.0 + 5 * KILLS)
+        assert fleet.check() <= fleet.machines * fleet.events
+        assert bucket.count("lost") + bucket.count("cut") + bucket.count("refused")
+
+
+def test_a_conflict_that_nobody_won_is_tried_again(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A 409 of S3, unlike a 412, says nothing of whether the name is taken.
+    with troubled(Trouble(conflicts=2), monkeypatch) as bucket:
+        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        append(machines["a"], 1)
+        machines["a"].tag("v1")
+        assert bucket.count("refused") == 2
+        machines["b"].exchange()
+        assert [tag.name for tag in machines["b"].tags()] == ["v1"]
+        machines.close()
+
+
+def test_a_store_that_ignores_conditions_is_refused(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        object_stores.moto_store() as address,
+        object_stores.unfaithful(address) as (proxy, faults),
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        faults.forgets_conditions = True
+        with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
+            attach("s3://lakes/x", str(tmp_path / "a"))
+        assert not (tmp_path / "a").exists()
+
+
+def test_events_wait_while_a_store_is_away(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_stores.moto_store() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        append(machines["a"], 1)
+        machines.exchange("a", "b")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        append(machines.reopened("a"), 2)
+        with pytest.raises(Unreachable):
+            machines["a"].exchange()
+        assert numbers(machines["a"]) == [1, 2]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machines.reopened("a")
+        machines.exchange("a", "b")
+        assert numbers(machines["b"]) == [1, 2]
+        machines.close()
+
+
+def test_expired_credentials_are_one_line(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with troubled(Trouble(denied=True), monkeypatch), pytest.raises(Unreachable, match="access is"):
+        attach("s3://lakes/x", str(tmp_path / "a"))

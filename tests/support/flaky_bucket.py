@@ -1,0 +1,168 @@
+"""A store of objects behind a network that fails, in a process of its own: what it did is counted.
+
+lost      a request was carried out, and its answer did not come
+cut       a connection broke before the request arrived, or within the body of an answer
+refused   503, and 409 for conditional writes that nobody else disturbed
+contests  conditional writes that lost to another machine (412)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import multiprocessing
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+COUNTERS = ("requests", "lost", "cut", "refused", "contests", "moves")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """How often each fault comes, and how long a conditional write takes longer."""
+
+    seed: int = 0
+    lost: float = 0.0
+    cut: float = 0.0
+    refused: float = 0.0
+    delay: float = 0.0
+    conflicts: int = 0
+    """So many of the first conditional writes of tags are answered by 409, and not carried out."""
+    denied: bool = False
+    """Whether every request is answered by 403."""
+
+
+@dataclass
+class FlakyBucket:
+    """The address of the proxy, and what it has counted."""
+
+    address: str
+    counts: dict[str, Synchronized[int]] = field(repr=False)
+
+    def count(self, name: str) -> int:
+        """Return one of COUNTERS."""
+        return self.counts[name].value
+
+
+@contextlib.contextmanager
+def flaky_bucket(target: str, trouble: Trouble) -> Iterator[FlakyBucket]:
+    """Run a proxy before the store at an address."""
+    context = multiprocessing.get_context("fork")
+    counts = {name: context.Value("q", 0) for name in COUNTERS}
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    port = listener.getsockname()[1]
+    process = context.Process(target=_serve, args=(listener, target, trouble, counts), daemon=True)
+    process.start()
+    listener.close()
+    try:
+        yield FlakyBucket(f"http://127.0.0.1:{port}", counts)  # type: ignore[arg-type]
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(listener: socket.socket, target: str, trouble: Trouble, counts: dict[str, Any]) -> None:
+    host, chance, lock = (
+        target.removeprefix("http://"),
+        random.Random(trouble.seed),
+        threading.Lock(),
+    )
+    local = threading.local()
+
+    def happens(probability: float) -> bool:
+        with lock:
+            return chance.random() < probability
+
+    def add(name: str) -> None:
+        with counts[name].get_lock():
+            counts[name].value += 1
+
+    def forwarded(handler: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        for _ in range(3):
+            link = getattr(local, "link", None) or http.client.HTTPConnection(host, timeout=60)
+            local.link = link
+            try:
+                link.request(handler.command, handler.path, body, dict(handler.headers.items()))
+                answer = link.getresponse()
+                return answer.status, answer.getheaders(), answer.read()
+            except (http.client.HTTPException, OSError):
+                link.close()
+                local.link = None
+        raise OSError("the store does not answer the proxy")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            is_conditional = self.headers.get("If-None-Match") is not None
+            add("requests")
+            if trouble.denied:
+                return self._answer(403, [], b"")
+            if happens(trouble.cut / 2):
+                add("cut")
+                return self._break()
+            is_tag = is_conditional and "/refs/tags/" in self.path
+            if happens(trouble.refused) or (is_tag and counts["refused"].value < trouble.conflicts):
+                add("refused")
+                return self._answer(409 if is_conditional else 503, [], b"")
+            if is_conditional and trouble.delay:
+                time.sleep(trouble.delay)
+            status, headers, data = forwarded(self, body)
+            is_move = is_conditional and "/refs/heads/" in self.path
+            if is_move:
+                add("contests" if status == 412 else "moves")
+            if self.command == "PUT" and happens(trouble.lost):
+                add("lost")
+                return self._break()
+            if self.command == "GET" and len(data) > 1 and happens(trouble.cut / 2):
+                add("cut")
+                return self._answer(status, headers, data, len(data) // 2)
+            return self._answer(status, headers, data)
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+        def _break(self) -> None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def _answer(
+            self, status: int, headers: list[tuple[str, str]], data: bytes, up_to: int | None = None
+        ) -> None:
+            self.send_response(status)
+            length = str(len(data))
+            for name, value in headers:
+                if name.lower() == "content-length" and self.command == "HEAD":
+                    length = value
+                elif name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(data[:up_to])
+            if up_to is not None:
+                self.wfile.flush()
+                self._break()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:
+            """A client that was killed is no fault of the proxy."""
+
+    server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.serve_forever(0.05)
