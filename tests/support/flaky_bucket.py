@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
+from typing import Any, ClassVar
 
 COUNTERS = ("requests", "lost", "cut", "refused", "contests", "moves")
 
@@ -68,101 +68,116 @@ def flaky_bucket(target: str, trouble: Trouble) -> Iterator[FlakyBucket]:
         process.join()
 
 
-def _serve(listener: socket.socket, target: str, trouble: Trouble, counts: dict[str, Any]) -> None:
-    host, chance, lock = (
-        target.removeprefix("http://"),
-        random.Random(trouble.seed),
-        threading.Lock(),
-    )
-    local = threading.local()
+class _Proxy:
+    """What all requests share: the store behind, chance, and the counts."""
 
-    def happens(probability: float) -> bool:
-        with lock:
-            return chance.random() < probability
+    def __init__(self, target: str, trouble: Trouble, counts: dict[str, Any]) -> None:
+        self.host, self.trouble = target.removeprefix("http://"), trouble
+        self.counts, self._local = counts, threading.local()
+        self._chance, self._lock = random.Random(trouble.seed), threading.Lock()
 
-    def add(name: str) -> None:
-        with counts[name].get_lock():
-            counts[name].value += 1
+    def happens(self, probability: float) -> bool:
+        """Whether chance has it."""
+        with self._lock:
+            return self._chance.random() < probability
 
-    def forwarded(handler: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def add(self, name: str) -> None:
+        """Count one."""
+        with self.counts[name].get_lock():
+            self.counts[name].value += 1
+
+    def forward(self, handler: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Return the answer of the store."""
         for _ in range(3):
-            link = getattr(local, "link", None) or http.client.HTTPConnection(host, timeout=60)
-            local.link = link
+            link = getattr(self._local, "link", None)
+            link = link or http.client.HTTPConnection(self.host, timeout=60)
+            self._local.link = link
             try:
                 link.request(handler.command, handler.path, body, dict(handler.headers.items()))
                 answer = link.getresponse()
                 return answer.status, answer.getheaders(), answer.read()
             except (http.client.HTTPException, OSError):
                 link.close()
-                local.link = None
+                self._local.link = None
         raise OSError("the store does not answer the proxy")
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-        disable_nagle_algorithm = True
+    def refuses(self, path: str, is_conditional: bool) -> bool:
+        """Whether a request is answered by an error, and not carried out."""
+        is_tag = is_conditional and "/refs/tags/" in path
+        conflicts = is_tag and self.counts["refused"].value < self.trouble.conflicts
+        return conflicts or self.happens(self.trouble.refused)
 
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            is_conditional = self.headers.get("If-None-Match") is not None
-            add("requests")
-            if trouble.denied:
-                return self._answer(403, [], b"")
-            if happens(trouble.cut / 2):
-                add("cut")
-                return self._break()
-            is_tag = is_conditional and "/refs/tags/" in self.path
-            if happens(trouble.refused) or (is_tag and counts["refused"].value < trouble.conflicts):
-                add("refused")
-                return self._answer(409 if is_conditional else 503, [], b"")
-            if is_conditional and trouble.delay:
-                time.sleep(trouble.delay)
-            status, headers, data = forwarded(self, body)
-            is_move = is_conditional and "/refs/heads/" in self.path
-            if is_move:
-                add("contests" if status == 412 else "moves")
-            if self.command == "PUT" and happens(trouble.lost):
-                add("lost")
-                return self._break()
-            if self.command == "GET" and len(data) > 1 and happens(trouble.cut / 2):
-                add("cut")
-                return self._answer(status, headers, data, len(data) // 2)
-            return self._answer(status, headers, data)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    proxy: ClassVar[_Proxy]
 
-        def _break(self) -> None:
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+    def do_GET(self) -> None:
+        proxy, trouble = self.proxy, self.proxy.trouble
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        is_conditional = self.headers.get("If-None-Match") is not None
+        proxy.add("requests")
+        if trouble.denied:
+            return self._answer(403, [], b"")
+        if proxy.happens(trouble.cut / 2):
+            proxy.add("cut")
+            return self._break()
+        if proxy.refuses(self.path, is_conditional):
+            proxy.add("refused")
+            return self._answer(409 if is_conditional else 503, [], b"")
+        if is_conditional:
+            time.sleep(trouble.delay)
+        status, headers, data = proxy.forward(self, body)
+        if is_conditional and "/refs/heads/" in self.path:
+            proxy.add("contests" if status == 412 else "moves")
+        if self.command == "PUT" and proxy.happens(trouble.lost):
+            proxy.add("lost")
+            return self._break()
+        if self.command == "GET" and len(data) > 1 and proxy.happens(trouble.cut / 2):
+            proxy.add("cut")
+            return self._answer(status, headers, data, len(data) // 2)
+        return self._answer(status, headers, data)
 
-        def _answer(
-            self, status: int, headers: list[tuple[str, str]], data: bytes, up_to: int | None = None
-        ) -> None:
-            self.send_response(status)
-            length = str(len(data))
-            for name, value in headers:
-                if name.lower() == "content-length" and self.command == "HEAD":
-                    length = value
-                elif name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length)
-            self.end_headers()
-            self.wfile.write(data[:up_to])
-            if up_to is not None:
-                self.wfile.flush()
-                self._break()
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+    def _break(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], data: bytes, up_to: int | None = None
+    ) -> None:
+        self.send_response(status)
+        length = str(len(data))
+        for name, value in headers:
+            if name.lower() == "content-length" and self.command == "HEAD":
+                length = value
+            elif name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(data[:up_to])
+        if up_to is not None:
+            self.wfile.flush()
+            self._break()
 
-        def handle_error(self, *_: Any) -> None:
-            """A client that was killed is no fault of the proxy."""
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
 
-    server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed is no fault of the proxy."""
+
+
+def _serve(listener: socket.socket, target: str, trouble: Trouble, counts: dict[str, Any]) -> None:
+    _Handler.proxy = _Proxy(target, trouble, counts)
+    server = _Server(("127.0.0.1", 0), _Handler, bind_and_activate=False)
     server.socket.close()
     server.socket = listener
     server.serve_forever(0.05)
