@@ -66,12 +66,17 @@ class PlainFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, and return with how many bytes: fewer at the end. Raises
         DamagedSegment."""
+        plaintext = self.read(len(buffer))
+        buffer[: len(plaintext)] = plaintext
+        return len(plaintext)
+
+    def read(self, count: int | None = -1) -> bytes:
+        """Return so many bytes: fewer at the end. Raises DamagedSegment."""
+        # Not by `readinto`, as it would be without: that copies all of them twice more.
         start = min(self.tell(), self.size)
-        stop = min(start + len(buffer), self.size)
-        if stop > start:
-            buffer[: stop - start] = self._plaintext(start, stop)
+        stop = self.size if count is None or count < 0 else min(start + count, self.size)
         self._places[threading.get_ident()] = stop
-        return stop - start
+        return self._plaintext(start, stop) if stop > start else b""
 
     def readable(self) -> bool:
         """It can be read."""
