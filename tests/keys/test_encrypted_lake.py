@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidKey, LakelogError, NotAllowed
+from lakelog.loggers.buffer import DiskBuffer, recover
+from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.workers import QueryWorkers
 from lakelog.store import disk
 from tests.support import encrypted
 from tests.support.cli import answer, run, segments
@@ -310,3 +314,48 @@ def test_a_lost_lakelog_json_comes_from_a_copy(
     assert "lakelog.json does not have" in run(root, "repair", "--yes", code=2).output
     run(root, "repair", "--yes", "--copy", str(tmp_path / "copy"))
     assert rows(root) == 3
+
+
+def test_what_waits_for_the_lake_is_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The buffer of a logger: lines of this process and of one that died are stored whole."""
+    root = encrypted.create(tmp_path / "lake", monkeypatch)
+    lines = [json.dumps({"type": f"{PLANTED}type", "data": {"n": n}}).encode() for n in range(5)]
+    buffer = DiskBuffer(f"{root}/cache/buffer")
+    first = buffer.add(lines[:2])
+    buffer.remove(first)
+    assert buffer.size == 0
+    later = buffer.add(lines[:2]) + buffer.add(lines[2:])
+    assert encrypted.found(Path(root), WORDS) == []
+    got = list[bytes]()
+    buffer.drain(got.extend)
+    assert got == later
+    left = buffer.add(lines)
+    buffer.after_fork()
+    assert recover(f"{root}/cache/buffer", got.extend) == 5
+    assert got[5:] == left
+
+
+def test_a_confined_process_gets_the_keys_of_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has neither the environment nor the home of the server, and answers all the same."""
+    root = encrypted.create(tmp_path / "lake", monkeypatch)
+    with lakelog.open(root) as lake:
+        lake.append(events(1200))
+        lake.settle()
+        lake.append(events(1, 1200))
+    monkeypatch.delenv("LAKELOG_KEY")
+    limits = QueryLimits(workers=1, seconds=20, memory=700 << 20)
+    query = f"SELECT count(*) AS n FROM events WHERE message LIKE '%{PLANTED}%'"
+
+    async def ask() -> int:
+        workers = QueryWorkers(root, "main", limits)
+        try:
+            table = await workers.query(query)
+            return int(table["n"][0].as_py())
+        finally:
+            await workers.close()
+
+    assert asyncio.run(ask()) == 1201
