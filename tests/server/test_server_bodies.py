@@ -183,6 +183,7 @@ TEXT = b"some text of a body\n" * 50
         ("x-gzip", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
         ("zstd", zstandard.compress(TEXT[:100]) + zstandard.compress(TEXT[100:])),
     ],
+    ids=[*ENCODERS, "raw deflate", "two of gzip", "two of zstd"],
 )
 def test_every_stream_of_an_encoding_is_read(encoding: str, body: bytes) -> None:
     assert decompressed(body, encoding, len(TEXT)) == TEXT
