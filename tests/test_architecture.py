@@ -38,7 +38,7 @@ ORDER = {
         views trace streams ingest export dataframes pinned subscriptions erasure lake
         dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
         anomalies forecasts train deploy remotes state rollback sync recent consume
-        replay decisions outcomes folds eventsourcing alerts top compat server cli
+        open_tables replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope master keyring plain_file vault",
@@ -84,6 +84,7 @@ ORDER = {
         stream_cursor message_events messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",
+    "open_tables": "field_columns published_state iceberg",
     "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
     "clients": """connection address download http_client redis_config redis_client
         redis_metrics kafka_config""",

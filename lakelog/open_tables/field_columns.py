@@ -1,0 +1,146 @@
+"""The columns of an Iceberg table, by the numbers that segments have in their files (FORMAT.md 4).
+
+Columns of events and `seq` have the numbers 1 to 13, the struct `fields` has 14, and members of
+payloads those of their keys. A member stays once it is there, under the name that it got: numbers
+tell columns apart, so members of one name and two kinds are two columns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import field_ids, segment, typed
+
+if TYPE_CHECKING:
+    from pyiceberg import schema as schemas
+    from pyiceberg import types
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import IcebergType, NestedField
+
+    from lakelog.segments.typed import Member
+else:
+    types, schemas = Lazy("pyiceberg.types"), Lazy("pyiceberg.schema")
+
+FIELDS = 14
+"""The number of the column of typed payloads."""
+_PLAIN = re.compile(r"\W+")
+
+
+class NumberConflict(ValueError):
+    """Raised where a number of a member is another member's in the table, or it has none."""
+
+
+def event_columns() -> Schema:
+    """Return the schema of a table without typed payloads."""
+    columns = segment.schema("events", "sorted")
+    of_arrow = {"timestamp[us, tz=UTC]": types.TimestamptzType(), "int64": types.LongType()}
+    return schemas.Schema(
+        *(
+            types.NestedField(
+                number, column.name, of_arrow.get(str(column.type), types.StringType())
+            )
+            for number, column in enumerate(columns, 1)
+        )
+    )
+
+
+def with_members(table: Schema, payloads: typed.Schema) -> Schema:
+    """Return a schema that also has the members of typed payloads; the same one where it has them.
+    Raises NumberConflict."""
+    columns = {column.field_id: column for column in table.fields}
+    merging = _Merging(payloads, columns.get(FIELDS))
+    structs = columns[FIELDS].field_type if FIELDS in columns else None
+    before = structs.fields if isinstance(structs, types.StructType) else ()
+    children = merging.merged(before, payloads.members, ())
+    if children == before:
+        return table
+    columns[FIELDS] = types.NestedField(FIELDS, typed.COLUMN, types.StructType(*children))
+    return schemas.Schema(*columns.values(), schema_id=table.schema_id + 1)
+
+
+class _Merging:
+    """Merges the members of one schema of payloads into those of a table."""
+
+    def __init__(self, payloads: typed.Schema, column: NestedField | None) -> None:
+        self._numbers = dict(field_ids.members(payloads))
+        self._keys = dict(_keys(column.field_type, "object", ())) if column else {}
+
+    def merged(
+        self,
+        children: tuple[NestedField, ...],
+        members: tuple[Member, ...],
+        parent: tuple[str, ...],
+    ) -> tuple[NestedField, ...]:
+        """Return the fields of a struct with these members among them."""
+        by_number = {child.field_id: child for child in children}
+        for member in members:
+            path = (*parent, member.name)
+            number = self._number(path, member)
+            child = by_number.get(number)
+            before = child.field_type if child else None
+            type_ = self._type(member, path, before)
+            if child is None:
+                name = _free_name(member.name, by_number.values())
+                note = json.dumps(field_ids.key_of(path, member))
+                by_number[number] = types.NestedField(number, name, type_, doc=note)
+            elif type_ != before:
+                by_number[number] = types.NestedField(number, child.name, type_, doc=child.doc)
+        return tuple(by_number.values())
+
+    def _type(
+        self, member: Member, path: tuple[str, ...], before: IcebergType | None
+    ) -> IcebergType:
+        if member.kind == "object":
+            children = before.fields if isinstance(before, types.StructType) else ()
+            return types.StructType(*self.merged(children, member.members, path))
+        if member.kind == "list":
+            element, inside = member.members[0], (*path, "")
+            old = before.element_type if isinstance(before, types.ListType) else None
+            number = self._number(inside, element)
+            return types.ListType(
+                element_id=number,
+                element_type=self._type(element, inside, old),
+                element_required=False,
+            )
+        return {
+            "int": types.LongType(),
+            "float": types.DoubleType(),
+            "number": types.DoubleType(),
+            "bool": types.BooleanType(),
+        }.get(member.kind, types.StringType())
+
+    def _number(self, path: tuple[str, ...], member: Member) -> int:
+        key = field_ids.key_of(path, member)
+        number = self._numbers.get(key)
+        if number is None or self._keys.setdefault(number, key) != key:
+            raise NumberConflict(key)
+        return number
+
+
+def _keys(type_: IcebergType, kind: str, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Yield the number and the key of each member inside one of a kind, at a path."""
+    if isinstance(type_, types.StructType):
+        for child in type_.fields:
+            key = json.loads(child.doc or '""')
+            *names, child_kind = key.split("\0")
+            yield child.field_id, key
+            yield from _keys(child.field_type, child_kind, tuple(names))
+    elif isinstance(type_, types.ListType):
+        inside, element_kind = (*path, ""), kind.removeprefix("list ")
+        yield type_.element_id, "\0".join((*inside, element_kind))
+        yield from _keys(type_.element_type, element_kind, inside)
+
+
+def _free_name(name: str, siblings: Iterable[NestedField]) -> str:
+    """Return a name for a member that is plain and differs from its siblings' in more than case."""
+    plain = _PLAIN.sub("_", name) or "_"
+    names = {sibling.name.casefold() for sibling in siblings}
+    number, free = 1, plain
+    while free.casefold() in names:
+        number += 1
+        free = f"{plain}_{number}"
+    return free

@@ -1,0 +1,95 @@
+"""The segments of a state as files of a table, whatever the format of that.
+
+A compacted segment whose columns have numbers is a file of the table as it lies in the lake. Any
+other one, and one with a number that means something else in the table, is copied: the same rows
+with `seq`, payloads as text. The name of either has the segment's digest, so what a table has is
+known by its files, and a copy that a killed publish left is written again under its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lakelog.libraries import pq
+from lakelog.segments import segment, segment_sql
+from lakelog.store import history, resolve
+from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.store.manifest import Manifest
+
+COPY = "lakelog-"
+"""What the names of copies begin with."""
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """What of a lake a table has: all events, those of a `type`, or the rows of a `query`, as of
+    `at`, or else of now. Types and queries are copied."""
+
+    at: str | None = None
+    type: str | None = None
+    query: str | None = None
+
+    @property
+    def sql(self) -> str:
+        """The query whose rows are copied, "" where the table has the segments."""
+        name = (self.type or "").replace('"', '""')
+        return self.query or (f'SELECT * FROM types."{name}"' if self.type else "")
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What a publish did: files that were added and taken out, those of them that were copied and
+    their bytes, and the events of the state."""
+
+    table: str
+    state: str
+    events: int
+    added: int = 0
+    removed: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    is_new: bool = True
+    """False where the table had the state already."""
+
+
+def state_of(lake: Lake, at: str | None) -> Manifest:
+    """Return the state to publish; that of now is sealed and compacted first. Raises UnknownRef."""
+    if at is None:
+        lake.compact()
+        return lake.store.state(lake.branch_name)
+    return lake.store.manifests.load(resolve.resolve(lake.store, lake.branch_name, at))
+
+
+def keep(lake: Lake, table: str, state: str) -> str:
+    """Tag a state that a table has, so that gc keeps its files; return the name of the tag."""
+    name = f"{_prefix(table)}{state[:12]}"
+    if name not in {tag.name for tag in lake.tags()}:
+        lake.tag(name, state, f"published as {table}")
+    return name
+
+
+def let_go(lake: Lake, table: str, kept: str) -> None:
+    """Remove the tags of states that a table had before."""
+    for tag in lake.tags():
+        if tag.name.startswith(_prefix(table)) and tag.name != kept:
+            history.remove_tag(lake.store, tag.name)
+
+
+def _prefix(table: str) -> str:
+    return f"published-{hashlib.sha256(table.encode()).hexdigest()[:8]}-"
+
+
+def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:
+    """Return the bytes of a copy of a segment. Raises DamagedSegment."""
+    rows = lake.engine().cursor().sql(segment_sql.rows_sql(lake.store.paths, [entry]))
+    schema = segment.schema("events", "sorted")
+    table = rows.to_arrow_table().select(schema.names).cast(schema)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", store_schema=False, version="2.6")
+    return sink.getvalue()
