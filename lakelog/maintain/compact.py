@@ -392,7 +392,8 @@ def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry
         return []
     known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}
     numbers, entries = set(known.values()), list[Record]()
-    for key, number in itertools.chain.from_iterable(map(field_ids.members, schemas)):
+    members = (field_ids.members(schema).values() for schema in schemas)
+    for key, number in itertools.chain.from_iterable(members):
         if key not in known and number not in numbers:
             known[key] = number
             numbers.add(number)

@@ -66,7 +66,7 @@ class _Merging:
     """Merges the members of one schema of payloads into those of a table."""
 
     def __init__(self, payloads: typed.Schema, column: NestedField | None) -> None:
-        self._numbers = dict(field_ids.members(payloads))
+        self._members = field_ids.members(payloads)
         self._keys = dict(_keys(column.field_type, "object", ())) if column else {}
 
     def merged(
@@ -79,14 +79,13 @@ class _Merging:
         by_number = {child.field_id: child for child in children}
         for member in members:
             path = (*parent, member.name)
-            number = self._number(path, member)
+            key, number = self._key_and_number(path)
             child = by_number.get(number)
             before = child.field_type if child else None
             type_ = self._type(member, path, before)
             if child is None:
                 name = _free_name(member.name, by_number.values())
-                note = json.dumps(field_ids.key_of(path, member))
-                by_number[number] = types.NestedField(number, name, type_, doc=note)
+                by_number[number] = types.NestedField(number, name, type_, doc=json.dumps(key))
             elif type_ != before:
                 by_number[number] = types.NestedField(number, child.name, type_, doc=child.doc)
         return tuple(by_number.values())
@@ -100,7 +99,7 @@ class _Merging:
         if member.kind == "list":
             element, inside = member.members[0], (*path, "")
             old = before.element_type if isinstance(before, types.ListType) else None
-            number = self._number(inside, element)
+            _, number = self._key_and_number(inside)
             return types.ListType(
                 element_id=number,
                 element_type=self._type(element, inside, old),
@@ -113,15 +112,14 @@ class _Merging:
             "bool": types.BooleanType(),
         }.get(member.kind, types.StringType())
 
-    def _number(self, path: tuple[str, ...], member: Member) -> int:
-        key = field_ids.key_of(path, member)
-        number = self._numbers.get(key)
-        if number is None or self._keys.setdefault(number, key) != key:
-            raise NumberConflict(key)
-        return number
+    def _key_and_number(self, path: tuple[str, ...]) -> tuple[str, int]:
+        key, number = self._members.get(path, ("", 0))
+        if not number or self._keys.setdefault(number, key) != key:
+            raise NumberConflict(path)
+        return key, number
 
 
-def _keys(type_: IcebergType, kind: str, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def _keys(type_: IcebergType, member_kind: str, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """Yield the number and the key of each member inside one of a kind, at a path."""
     if isinstance(type_, types.StructType):
         for child in type_.fields:
@@ -130,7 +128,7 @@ def _keys(type_: IcebergType, kind: str, path: tuple[str, ...]) -> Iterator[tupl
             yield child.field_id, key
             yield from _keys(child.field_type, child_kind, tuple(names))
     elif isinstance(type_, types.ListType):
-        inside, element_kind = (*path, ""), kind.removeprefix("list ")
+        inside, element_kind = (*path, ""), member_kind.removeprefix("list ")
         yield type_.element_id, "\0".join((*inside, element_kind))
         yield from _keys(type_.element_type, element_kind, inside)
 

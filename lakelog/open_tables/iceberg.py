@@ -80,14 +80,14 @@ def publish_iceberg(
     """
     source = source or TableSource()
     with _one_line(f"Iceberg catalog {catalog}"):
-        loaded = catalogs.load_catalog(catalog, **(properties or {}))
-        state = published_state.state_of(lake, source.at)
+        client = catalogs.load_catalog(catalog, **(properties or {}))
+        state = published_state.state_of(lake, source.ref)
         for _ in range(_ATTEMPTS):
-            table = _table(loaded, lake, target, source)
+            table = _table(client, lake, target, source)
             with contextlib.suppress(
                 exceptions.CommitFailedException, exceptions.CommitStateUnknownException
             ):
-                return _publish(loaded, lake, table, target, state, source)
+                return _publish(client, lake, table, target, state, source)
         raise Unreachable(f"{target}: its catalog refused {_ATTEMPTS} commits: publish again")
 
 
@@ -112,14 +112,14 @@ def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Ta
     """Return the table, made where there is none. Raises ExportRefused for another's."""
     if "." not in target:
         raise ExportRefused(f"{target}: name a table as NAMESPACE.TABLE")
-    own = {_LAKE: lake.store.lake_id, _BRANCH: lake.branch_name, _SQL: source.sql}
+    identity = {_LAKE: lake.store.lake_id, _BRANCH: lake.branch_name, _SQL: source.sql}
     try:
         table = catalog.load_table(target)
     except exceptions.NoSuchTableError:
         catalog.create_namespace_if_not_exists(target.rpartition(".")[0])
         schema = _schema_of_rows(lake, source) if source.sql else field_columns.event_columns()
-        return catalog.create_table(target, schema, properties={**own, **_SETTINGS})
-    if any(table.properties.get(name) != value for name, value in own.items()):
+        return catalog.create_table(target, schema, properties={**identity, **_SETTINGS})
+    if any(table.properties.get(name) != value for name, value in identity.items()):
         raise ExportRefused(
             f"{target} is not a table of this lake, branch and query: name another table"
         )
@@ -136,7 +136,7 @@ def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Ta
 
 
 def _schema_of_rows(lake: Lake, source: TableSource) -> object:
-    state = lake.at(source.at) if source.at else lake
+    state = lake.at(source.ref) if source.ref else lake
     return state.sql(source.sql).limit(0).to_arrow_table().schema
 
 
@@ -156,7 +156,7 @@ def _publish(
     if before == state.digest:
         _map_tags(lake, table, state)
         return PublishResult(target, state.digest, events, is_new=False)
-    kept = published_state.keep(lake, target, state.digest)
+    tag_name = published_state.keep(lake, target, state.digest)
     if source.sql:
         rows = lake.at(state.digest).sql(source.sql).to_arrow_table()
         with table.update_schema() as update:
@@ -168,7 +168,7 @@ def _publish(
         result = _publish_files(catalog, lake, table, state, before)
         result = replace(result, table=target)
     _map_tags(lake, table, state)
-    published_state.let_go(lake, target, kept)
+    published_state.let_go(lake, target, tag_name)
     return result
 
 
@@ -246,7 +246,7 @@ def _schema_with(lake: Lake, table: Table, entries: list[SegmentEntry]) -> tuple
 
 
 def _evolve(catalog: Catalog, table: Table, schema: Schema) -> None:
-    # Not by update_schema of pyiceberg, which gives columns numbers of its own.
+    # Not by update_schema of pyiceberg, which gives columns numbers of its properties.
     requirements = (
         updates.AssertTableUUID(uuid=table.metadata.table_uuid),
         updates.AssertCurrentSchemaId.model_validate(

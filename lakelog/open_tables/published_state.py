@@ -29,9 +29,9 @@ COPY = "lakelog-"
 @dataclass(frozen=True)
 class TableSource:
     """What of a lake a table has: all events, those of a `type`, or the rows of a `query`, as of
-    `at`, or else of now. Types and queries are copied."""
+    `ref`, or else of now. Types and queries are copied."""
 
-    at: str | None = None
+    ref: str | None = None
     type: str | None = None
     query: str | None = None
 
@@ -58,12 +58,12 @@ class PublishResult:
     """False where the table had the state already."""
 
 
-def state_of(lake: Lake, at: str | None) -> Manifest:
+def state_of(lake: Lake, ref: str | None) -> Manifest:
     """Return the state to publish; that of now is sealed and compacted first. Raises UnknownRef."""
-    if at is None:
+    if ref is None:
         lake.compact()
         return lake.store.state(lake.branch_name)
-    return lake.store.manifests.load(resolve.resolve(lake.store, lake.branch_name, at))
+    return lake.store.manifests.load(resolve.resolve(lake.store, lake.branch_name, ref))
 
 
 def keep(lake: Lake, table: str, state: str) -> str:
@@ -74,10 +74,10 @@ def keep(lake: Lake, table: str, state: str) -> str:
     return name
 
 
-def let_go(lake: Lake, table: str, kept: str) -> None:
+def let_go(lake: Lake, table: str, tag_name: str) -> None:
     """Remove the tags of states that a table had before."""
     for tag in lake.tags():
-        if tag.name.startswith(_prefix(table)) and tag.name != kept:
+        if tag.name.startswith(_prefix(table)) and tag.name != tag_name:
             history.remove_tag(lake.store, tag.name)
 
 

@@ -45,12 +45,13 @@ def number_of(key: str) -> int:
     return _FIRST + (int.from_bytes(digest[:4], "big") >> (32 - _BITS))
 
 
-def members(schema: Schema) -> Iterator[tuple[str, int]]:
-    """Yield the key and the number of each member that has one. Of members of one schema that have
-    the same number by chance none has it."""
-    keys = [key_of(path, member) for path, member in _walk(schema.members, ())]
-    numbers = Counter(map(number_of, keys))
-    yield from ((key, number_of(key)) for key in keys if numbers[number_of(key)] == 1)
+def members(schema: Schema) -> dict[tuple[str, ...], tuple[str, int]]:
+    """Return the key and the number of each member that has one, by its path. Of members of one
+    schema that have the same number by chance none has it."""
+    keys = {path: key_of(path, member) for path, member in _walk(schema.members, ())}
+    numbers = Counter(map(number_of, keys.values()))
+    numbered = ((path, key, number_of(key)) for path, key in keys.items())
+    return {path: (key, number) for path, key, number in numbered if numbers[number] == 1}
 
 
 def _walk(
@@ -70,12 +71,14 @@ def numbered_column(name: str, type_: pa.DataType) -> pa.Field:
 
 def numbered_structs(schema: Schema) -> pa.Field:
     """Return the column of typed payloads, its members with their numbers."""
-    numbers = dict(members(schema))
+    numbers = {path: number for path, (_, number) in members(schema).items()}
     children = [_numbered(member, (), numbers) for member in schema.members]
     return numbered_column(typed.COLUMN, pa.struct(children))
 
 
-def _numbered(member: Member, parent: tuple[str, ...], numbers: dict[str, int]) -> pa.Field:
+def _numbered(
+    member: Member, parent: tuple[str, ...], numbers: dict[tuple[str, ...], int]
+) -> pa.Field:
     path = (*parent, member.name)
     type_ = typed_rows.arrow_member(member)
     if member.kind == "object":
@@ -83,7 +86,7 @@ def _numbered(member: Member, parent: tuple[str, ...], numbers: dict[str, int]) 
     elif member.kind == "list":
         element = _numbered(member.members[0], path, numbers)
         type_ = pa.list_(element.with_name("element"))
-    number = numbers.get(key_of(path, member))
+    number = numbers.get(path)
     return pa.field(member.name, type_, metadata=None if number is None else _note(number))
 
 

@@ -144,7 +144,7 @@ def test_tags_become_tags_of_the_table(shop: Shop) -> None:
     shop.lake.append(orders(20))
     shop.lake.compact()
     shop.lake.tag("v1")
-    shop.publish(at="v1")
+    shop.publish(ref="v1")
     shop.lake.append(orders(20, 1, 20))
     shop.publish()
     snapshot = shop.table().snapshot_by_name("v1").snapshot_id
@@ -157,7 +157,7 @@ def test_a_state_of_the_past_is_copied_where_it_has_to_be(shop: Shop) -> None:
     shop.lake.append(orders(20))
     shop.lake.settle()
     shop.lake.tag("raw")
-    result = shop.publish(at="raw")
+    result = shop.publish(ref="raw")
     assert (result.added, result.copied) == (1, 1)
     assert_table_is(shop, "raw")
     assert shop.publish().copied == 0
@@ -320,5 +320,5 @@ def follow(shop: Shop, chance: random.Random, states: int) -> None:
             tags.append(f"t{nr}")
             lake.tag(tags[-1])
         past = chance.choice(tags) if chance.random() < 0.2 else None
-        shop.publish(at=past)
+        shop.publish(ref=past)
         assert_table_is(shop, past or "main")

@@ -55,7 +55,7 @@ def by_duckdb(table: Any) -> pa.Table:
     parts = [schema.empty_table()]
     for task in table.scan().plan_files():
         path = task.file.file_path.removeprefix("file://")
-        rows = duckdb.connect().execute("FROM read_parquet(?)", [path]).to_arrow_table().to_pylist()
+        rows = duckdb.sql("FROM read_parquet(?)", params=[path]).to_arrow_table().to_pylist()
         column = next((f for f in pq.read_schema(path) if f.name == "fields"), None)
         for row in rows if column else ():
             names = {f.field_id: f.name for f in _all_fields(table.schema().as_struct())}
