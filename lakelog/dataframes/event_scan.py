@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from lakelog.errors import QueryFailed
+from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, segment, typed, typed_rows
@@ -30,6 +30,7 @@ else:
     ds = Lazy("pyarrow.dataset")
 
 COLUMNS = (*segment.EVENT_COLUMNS, "seq")
+ENCRYPTED = "the lake at {} is encrypted, and other engines cannot read its files"
 SHARE_ROWS = 262_144
 """Rows of one share: what a task reads at once, unless a single segment has more."""
 
@@ -93,8 +94,10 @@ def require(package: str, method: str, install: str) -> None:
 
 def scan_of(session: Session, digest: str | None = None) -> EventScan:
     """Return the events of a state by its digest, or without one of the branch as it is now, with
-    its tail. Raises DamagedSegment, SnapshotGone, LakeClosed."""
+    its tail. Raises DamagedSegment, SnapshotGone, LakeClosed, ExportRefused if it is encrypted."""
     tables = session.tables
+    if tables.store.paths.keys is not None:
+        raise ExportRefused(f"{ENCRYPTED.format(tables.store.paths.root)}: ask it with sql()")
     manifest, pending = session.state(digest)
     tail = tables.numbered_tail(pending, manifest)
     entries = tables.store.manifests.segments(manifest, "events")

@@ -79,6 +79,9 @@ def publish_iceberg(
     DamagedSegment.
     """
     source = source or TableSource()
+    if lake.store.paths.keys is not None and not source.sql:
+        refusal = f"the lake at {lake.path} is encrypted, and other systems cannot read its files"
+        raise ExportRefused(f"{refusal}: publish rows of it with a query, which copies them")
     with _one_line(f"Iceberg catalog {catalog}"):
         client = catalogs.load_catalog(catalog, **(properties or {}))
         state = published_state.state_of(lake, source.ref)

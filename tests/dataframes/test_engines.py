@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 import lakelog
-from lakelog.errors import QueryFailed
-from tests.support import engine_rows, lakes
+from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.open_tables import publish_iceberg
+from tests.support import encrypted, engine_rows, lakes
 from tests.support.requirements import need
 from tests.support.tree import ROOT
 
@@ -160,3 +161,14 @@ def test_a_missing_engine_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(QueryFailed, match=re.escape(f"needs {module}: pip install {package}")):
         getattr(lake, f"to_{module}")()
+
+
+def test_encrypted_lakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other engines cannot read the files of an encrypted lake: one line says so."""
+    need("polars")
+    with lakelog.open(encrypted.create(tmp_path / "lake", monkeypatch)) as lake:
+        lake.append({"type": "secret"})
+        with pytest.raises(ExportRefused, match="is encrypted, and other engines cannot read"):
+            lake.to_polars()
+        with pytest.raises(ExportRefused, match="publish rows of it with a query"):
+            publish_iceberg(lake, "logs.events", catalog="none")
