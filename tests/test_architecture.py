@@ -153,7 +153,7 @@ ORDER = {
         sample shell connect write serve definitions ingest audit backups recent
         consume watch_status watch dump tail trace stream search anomalies patterns
         forecast decisions predict against replay top subscriptions alerts query views
-        export sync signatures train stats schema dedupe deploy remotes state_restore
+        export publish sync signatures train stats schema dedupe deploy remotes state_restore
         state machine omega oos events follow history rewind refs policy maintenance
         shared erase seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",

@@ -52,7 +52,7 @@ def with_members(table: Schema, payloads: typed.Schema) -> Schema:
     """Return a schema that also has the members of typed payloads; the same one where it has them.
     Raises NumberConflict."""
     columns = {column.field_id: column for column in table.fields}
-    merging = _Merging(payloads, columns.get(FIELDS))
+    merging = _MemberMerge(payloads, columns.get(FIELDS))
     structs = columns[FIELDS].field_type if FIELDS in columns else None
     before = structs.fields if isinstance(structs, types.StructType) else ()
     children = merging.merged(before, payloads.members, ())
@@ -62,7 +62,7 @@ def with_members(table: Schema, payloads: typed.Schema) -> Schema:
     return schemas.Schema(*columns.values(), schema_id=table.schema_id + 1)
 
 
-class _Merging:
+class _MemberMerge:
     """Merges the members of one schema of payloads into those of a table."""
 
     def __init__(self, payloads: typed.Schema, column: NestedField | None) -> None:

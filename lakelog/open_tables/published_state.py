@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.libraries import pq
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import segment, segment_sql, sql
 from lakelog.store import history, resolve
 from lakelog.store.entry import SegmentEntry
 
@@ -38,8 +38,9 @@ class TableSource:
     @property
     def sql(self) -> str:
         """The query whose rows are copied, "" where the table has the segments."""
-        name = (self.type or "").replace('"', '""')
-        return self.query or (f'SELECT * FROM types."{name}"' if self.type else "")
+        if self.query or not self.type:
+            return self.query or ""
+        return f"SELECT * FROM types.{sql.identifier(self.type)}"
 
 
 @dataclass(frozen=True)
