@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -81,12 +82,16 @@ def named(findings: list[Leftover]) -> list[JsonObject]:
     return [vars(leftover) for leftover in findings if not leftover.place.startswith("wal/")]
 
 
-def _needles(subject: str) -> list[bytes]:
-    """A subject as it may be spelled: as it is, and in JSON."""
+def _needles(subject: str) -> list[re.Pattern[bytes]]:
+    """A subject as it may be spelled, as it is and in JSON; not as part of a longer word."""
     plain = subject.encode("utf-8", "surrogatepass")
     escaped = orjson.dumps(subject)[1:-1] if subject.isprintable() else plain
     ascii_only = subject.encode("ascii", "backslashreplace")
-    return list(dict.fromkeys((plain, escaped, ascii_only)))
+    spelled = dict.fromkeys((plain, escaped, ascii_only))
+    return [
+        re.compile(rb"(?<![0-9A-Za-z])" + re.escape(needle) + rb"(?![0-9A-Za-z])")
+        for needle in spelled
+    ]
 
 
 def _unsearched(store: Store) -> Iterator[Leftover]:
@@ -112,10 +117,10 @@ def _searched(store: Store) -> Iterator[str]:
                 yield path
 
 
-def _holds(path: str, needles: list[bytes]) -> bool:
+def _holds(path: str, needles: list[re.Pattern[bytes]]) -> bool:
     """Whether the name or the content of a file has one of the needles."""
     name = decode_name(os.path.basename(path)).encode("utf-8", "replace")
-    if any(needle in name for needle in needles):
+    if any(needle.search(name) for needle in needles):
         return True
     try:
         with open(path, "rb") as file:
@@ -125,7 +130,7 @@ def _holds(path: str, needles: list[bytes]) -> bool:
     contents = [data]
     if b"\xb5\x2f\xfd" in data or path.endswith(".zst"):
         contents.append(_unpacked(data))
-    return any(needle in content for needle in needles for content in contents)
+    return any(needle.search(content) for needle in needles for content in contents)
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -148,7 +153,7 @@ def _advice(place: str) -> str:
     )
 
 
-def _in_definitions(store: Store, needles: list[bytes]) -> Iterator[Leftover]:
+def _in_definitions(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
     """Views, cursors and the like of any state, which name the subject."""
     findings: dict[str, int] = {}
     history = rewriting.history_of(store)
@@ -165,15 +170,17 @@ def _in_definitions(store: Store, needles: list[bytes]) -> Iterator[Leftover]:
             yield Leftover(f"manifests/{digest[:12]}", "its message says it: `lakelog expire`")
 
 
-def _has(members: JsonObject, key: str, needles: list[bytes]) -> bool:
-    return any(needle in orjson.dumps([members, key]) for needle in needles) or _in(key, needles)
+def _has(members: JsonObject, key: str, needles: list[re.Pattern[bytes]]) -> bool:
+    return any(needle.search(orjson.dumps([members, key])) for needle in needles) or _in(
+        key, needles
+    )
 
 
-def _in(content: str, needles: list[bytes]) -> bool:
-    return any(needle in content.encode("utf-8", "surrogatepass") for needle in needles)
+def _in(content: str, needles: list[re.Pattern[bytes]]) -> bool:
+    return any(needle.search(content.encode("utf-8", "surrogatepass")) for needle in needles)
 
 
-def _in_moves(store: Store, needles: list[bytes]) -> Iterator[Leftover]:
+def _in_moves(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
     """Moves whose message, author or branch names the subject."""
     for branch in store.refs.all_branches():
         if _in(branch, needles):

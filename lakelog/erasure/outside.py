@@ -31,7 +31,7 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     for name in disk.listing(store.paths.remotes):
         if name.endswith(".json") and not name.startswith("."):
             remote = decode_name(name[:-5])
-            command = f"lakelog push {shlex.quote(remote)} --all"
+            command = "push to a new remote, delete this one: its tags and old moves have the rows"
             destinations.append(
                 {"place": REMOTE, "name": remote, "command": command, "done": False}
             )
@@ -42,7 +42,7 @@ def _training_set(store: Store, tag: str) -> JsonObject:
     path = ""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         path = str(orjson.loads(store.refs.tag(tag).message)["path"])
-    command = f"lakelog train rebuild {shlex.quote(path)} --erased"
+    command = f"lakelog train rebuild {shlex.quote(path)} --keep NEW, then delete the old one"
     return {"place": TRAINING_SET, "name": path, "command": command, "done": False}
 
 

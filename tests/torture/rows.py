@@ -9,6 +9,7 @@ from tests.torture import (
     contests,
     corruptions,
     cuts,
+    erasures,
     followed,
     forgeries,
     full,
@@ -56,6 +57,7 @@ ROWS: dict[str, Row] = {
         *consumers.ROWS,
         *forgeries.ROWS,
         *queries.ROWS,
+        *erasures.ROWS,
         *planted.ROWS,
     )
 }
