@@ -200,3 +200,21 @@ def test_who_may_erase_and_why(tmp_path: Path) -> None:
         with pytest.raises(NotAllowed):
             lake.erase(subject=ADA, why="asked")
         assert lake.count() == 30
+
+
+def test_what_was_derived_is_deleted(tmp_path: Path) -> None:
+    """Filters, word indexes and cached views of old segments go with them."""
+    cache = tmp_path / "lake/cache"
+    with filled(tmp_path) as lake:
+        lake.compact()
+        lake.schema()
+        lake.sql("SELECT * FROM events WHERE subject = ?", [ADA]).fetchall()
+    old = {path.stem for path in (tmp_path / "lake/segments").rglob("*.parquet")}
+    derived = {path.parent.name for path in cache.rglob("*") if path.name in old}
+    assert derived >= {"bloom", "words"}
+    (cache / "views/x").mkdir(parents=True)
+    (cache / "views/x/answer.piece").write_bytes(b"an answer with " + ADA.encode())
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert lake.erase(subject=ADA, why="asked").is_done
+    assert [path for path in cache.rglob("*") if path.name in old] == []
+    assert list((cache / "views").rglob("*.piece")) == []
