@@ -87,6 +87,8 @@ def connect_engine(
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
     if VAULT.lakes:
         connection.register_filesystem(encrypted_files.EncryptedFiles())
+        # Else it reads whole columns ahead, as from a network, where a few pages are wanted.
+        connection.execute("SET GLOBAL disable_parquet_prefetching = true")
     if sandbox is not None:
         _isolate(connection, paths, *sandbox)
     return connection
