@@ -284,7 +284,7 @@ def test_the_table_follows_random_histories(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("engine", ["duckdb", "polars", "daft", "chdb"])
+@pytest.mark.parametrize("engine", ["duckdb", "polars", "daft"])
 def test_engines_agree_on_the_table(tmp_path: Path, engine: str) -> None:
     """The same of the table as another engine reads it."""
     need(engine)
