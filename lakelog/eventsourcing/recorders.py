@@ -257,20 +257,29 @@ class LakeSubscription(persistence.Subscription[LakeApplicationRecorder]):
         self, recorder: LakeApplicationRecorder, gt: int | None, topics: Sequence[str]
     ) -> None:
         super().__init__(recorder, gt, topics)
+        self._source, self._topic_names, self._is_over = recorder, topics, False
+        self._after = gt or 0
         self._page: Iterator[Notification] = iter(())
+
+    def stop(self) -> None:
+        """End it: there is no next notification."""
+        super().stop()
+        self._is_over = True
 
     def __next__(self) -> Notification:
         """Return the next notification; wait for it. Raises StopIteration once it was stopped."""
-        while not self._has_been_stopped:
+        arrivals = self._source.arrivals
+        while not self._is_over:
             for notification in self._page:
-                self._last_notification_id = notification.id
+                self._after = notification.id
                 return notification
-            count = self._recorder.arrivals.count
-            start = (self._last_notification_id or 0) + 1
-            page = self._recorder.select_notifications(start, _PAGE, topics=self._topics)
+            count = arrivals.count
+            page = self._source.select_notifications(
+                self._after + 1, _PAGE, topics=self._topic_names
+            )
             self._page = iter(page)
             if not page:
-                self._recorder.arrivals.wait(count, 0.2)
+                arrivals.wait(count, 0.2)
         raise StopIteration
 
 
@@ -319,5 +328,7 @@ class Factory(persistence.InfrastructureFactory[LakeTrackingRecorder]):
 
     def close(self) -> None:
         """Close the lake, if one was opened."""
-        if self._lake is not None:
-            self._lake.close()
+        # Once: the library closes a factory again when its application is collected.
+        open_lake, self._lake = self._lake, None
+        if open_lake is not None:
+            open_lake.close()
