@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import proofs
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
 from lakelog.lake import Lake
 from lakelog.store import publish
 from tests.support import erasure_histories as histories
+from tests.support.requirements import need
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
 SETTINGS = {"seal": "never"}
@@ -173,8 +175,7 @@ def test_two_erasures_after_each_other(tmp_path: Path) -> None:
 
 def test_signed_states_and_proofs_hold(tmp_path: Path) -> None:
     """The root of a signed state and proofs of others hold; of an erased event there is none."""
-    proofs = pytest.importorskip("lakelog.proofs")
-    pytest.importorskip("cryptography")
+    need("cryptography")
     with filled(tmp_path, 4) as lake:
         lake.tag("v1")
         proofs.PrivateKey.generate(str(tmp_path / "key"), "")

@@ -296,7 +296,7 @@ def test_audit_finds_lines_stored_under_two_names(
     shutil.copyfile(logs / "b.log", logs / "c.log")
     os.rename(logs / "b.log", logs.parent / "b.log")
     with monkeypatch.context() as patch:  # a bug: the copy is not known again
-        patch.setattr(identity.Resolver, "_ranked", lambda *_: [])
+        patch.setattr(identity._UnknownFile, "_ranked", lambda *_: [])
         look(lake, logs)
     assert sum(stored(lake).values()) == 300
     found = audit(lake.store, "main", lake.engine, [])

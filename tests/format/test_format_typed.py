@@ -146,7 +146,7 @@ def test_entries_of_typed_segments(lake: tuple[Path, dict[str, str | None]]) -> 
     file = segment(path)
     key = hashlib.sha256(file.metadata.metadata[b"lakelog.fields"]).hexdigest()[:16]
     texts = sum(row["data"] is not None for row in file.read().to_pylist())
-    entries = [entry for state in statements.carried(path).values() for entry in state["tail"]]
+    entries = statements.segment_entries(path)
     (entry,) = (e for e in entries if e.get("layout") == "sorted")
     assert (entry["fields"], entry["texts"]) == (key, texts)
     assert texts > 0

@@ -25,8 +25,9 @@ from lakelog.outcomes import (
 )
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
+from tests.support.requirements import need
 
-pytest.importorskip("sklearn")
+need("sklearn")
 START, COUNT, OPEN = 1_780_012_800, 2_000, 60
 CUTOFF = datetime.datetime.fromtimestamp(START + COUNT * 300 * 0.7, datetime.UTC).isoformat()
 SQL = "SELECT * FROM events"

@@ -45,7 +45,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("an export not noted", f"{ERASED}.copies:note", "disk.make_dirs(paths.copies)", "return"),
     ("copies not named", f"{ERASURE}.outside:places", "copies.listing(store.paths)", "()"),
-    ("a copy taken for clean", f"{ERASURE}.outside:is_clean", 'if place["done"]', "True"),
+    ("a copy taken for clean", f"{ERASURE}.outside:is_clean", 'if place["done"]', "if True"),
     (
         "a backup not swept",
         f"{MAINTAIN}.hotcopy:_copy",

@@ -234,15 +234,15 @@ EDITS = [
         "a cursor outside its commit",
         "ingest",
         f"{INGEST}.batch:commit",
-        "(*tombstones, *entries, *steps), ids_add=ids)",
-        "(*tombstones, *entries), ids_add=ids)",
+        "(*tombstones, *entries, *steps))",
+        "(*tombstones, *entries))",
     ),
     _edited(
         "a cursor ahead of its rows",
         "watch",
         f"{INGEST}.batch:commit",
-        "(*tombstones, *entries, *steps), ids_add=ids)",
-        "tuple(steps), ids_add=ids)",
+        "(*tombstones, *entries, *steps))",
+        "tuple(steps))",
     ),
     _edited(
         "a batch that starts after a later move",
@@ -254,9 +254,9 @@ EDITS = [
     _edited(
         "a cursor not looked at again",
         "feed",
-        f"{INGEST}.batch:commit",
-        "rewound or not stand",
-        "rewound",
+        f"{INGEST}.batch:Batch.publish",
+        "is_rewound or not stand(state)",
+        "is_rewound",
     ),
     _edited(
         "a watermark one too high",
@@ -336,7 +336,7 @@ EDITS = [
     _edited(
         "equal files side by side are one",
         "identity",
-        f"{FILES}.identity:Resolver._beside",
+        f"{FILES}.identity:_UnknownFile._beside",
         "if not is_copy_name(",
         "if False and not is_copy_name(",
     ),
@@ -344,15 +344,15 @@ EDITS = [
     _edited(
         "a copy of a growing log is read",
         "identity",
-        f"{FILES}.identity:Resolver._beside",
-        "is_packing\n        or content.is_distinctive(head)",
+        f"{FILES}.identity:_UnknownFile._beside",
+        "is_packing\n            or content.is_distinctive(head)",
         "False",
     ),
     _edited(
         "a truncation not noticed",
         "identity",
         f"{FILES}.identity:Resolver.resolve",
-        "if cursor.label == self._label:\n            released.append(cursor)",
+        "if cursor.label == self.label:\n            released.append(cursor)",
         "return KnownContent(cursor)",
     ),
     _edited(
@@ -366,7 +366,7 @@ EDITS = [
     _edited(
         "a packed file is a new one",
         "identity",
-        f"{FILES}.identity:Resolver._instead",
+        f"{FILES}.identity:_UnknownFile._instead",
         "if sure or whole:",
         "if whole:",
     ),
