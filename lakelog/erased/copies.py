@@ -1,7 +1,7 @@
 """Where rows of the lake went: `copies/<16 hex>.json`, one document for each place.
 
-Exports, backups of the lake and targets of syncs are noted, so that an erasure can name what is to
-be cleaned. Remotes have documents of their own, and training sets are tags.
+Exports, backups of the lake, targets of syncs and published tables are noted, so that an erasure
+can name what is to be cleaned. Remotes have documents of their own, and training sets are tags.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lakelog.store.paths import Paths
 
 @dataclass(frozen=True)
 class CopyNote:
-    """A place that got rows: `place` is `export`, `backup` or `sync`, `name` a path or an address
-    without a password, `time` (us) when it got some last."""
+    """A place that got rows: `place` is `export`, `backup`, `sync` or `table`, `name` a path, an
+    address without a password, or a table, `time` (us) when it got some last."""
 
     place: str
     name: str

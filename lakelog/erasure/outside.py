@@ -19,6 +19,7 @@ _TRAIN = "train-"
 _CLEANED = {
     "export": "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
+    "table": "publish it again, then expire its older snapshots: {name}",
     "sync": "sync to it again, then delete what is left there of the subject: {name}",
 }
 

@@ -99,6 +99,16 @@ def test_a_publish_takes_the_segments_as_they_are(shop: Shop) -> None:
     assert file.startswith(f"file://{shop.folder}/lake/segments/")
 
 
+def test_an_erasure_names_the_table(shop: Shop) -> None:
+    """The table still names files that an erasure has rewritten, until it is published again."""
+    shop.lake.append(orders(30))
+    shop.publish()
+    shop.lake.erase(subject="s1", why="asked")
+    (status,) = shop.lake.erasures()
+    assert not status.is_done
+    assert [copy["place"] for copy in status.copies] == ["table"]
+
+
 def test_a_repeated_publish_commits_nothing(shop: Shop) -> None:
     """The state that a table has is not committed again."""
     shop.lake.append(orders(30))
