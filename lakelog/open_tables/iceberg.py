@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakelog.erased import copies
+from lakelog.erased.copies import note as note_copy
 from lakelog.errors import ExportRefused, MissingPackage, SnapshotGone, Unreachable
 from lakelog.maintain import compact
 from lakelog.open_tables import field_columns, published_state
@@ -86,7 +86,7 @@ def publish_iceberg(
     with _one_line(f"Iceberg catalog {catalog}"):
         client = catalogs.load_catalog(catalog, **(properties or {}))
         state = published_state.state_of(lake, source.ref)
-        copies.note(lake.store.paths, "table", f"{target} of the catalog {catalog}")
+        note_copy(lake.store.paths, "table", f"{target} of the catalog {catalog}")
         for _ in range(_ATTEMPTS):
             table = _table(client, lake, target, source)
             with contextlib.suppress(
