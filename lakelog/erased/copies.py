@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 
 from lakelog.store import disk, document, regular_file
@@ -16,21 +17,32 @@ from lakelog.store.paths import Paths
 
 @dataclass(frozen=True)
 class CopyNote:
-    """A place that got rows: `place` is `export`, `backup`, `sync` or `table`, `name` a path, an
-    address without a password, or a table, `time` (us) when it got some last."""
+    """A place that got rows. `place` is `export`, `backup`, `sync` or `table`, `name` a path, an
+    address without a password, or a table, `time` (us) when it got some last. A path that is no
+    UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str
     name: str
     time: int
+    path_bytes: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path, of a place that has one."""
+        return os.fsdecode(bytes.fromhex(self.path_bytes)) if self.path_bytes else self.name
 
 
 def note(paths: Paths, place: str, name: str) -> None:
     """Note that a place got rows; does nothing where the lake cannot be written to."""
-    copy = CopyNote(place, name, disk.now_us())
-    key = hashlib.sha256(f"{place}\0{name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    with contextlib.suppress(OSError, UnicodeError):
+    path_bytes = os.fsencode(name)
+    printable = path_bytes.decode("utf-8", "backslashreplace")
+    copy = {"place": place, "name": printable, "time": disk.now_us()}
+    if printable != name:
+        copy["path_bytes"] = path_bytes.hex()
+    key = hashlib.sha256(place.encode() + b"\0" + path_bytes).hexdigest()[:16]
+    with contextlib.suppress(OSError):
         disk.make_dirs(paths.copies)
-        disk.replace_whole(f"{paths.copies}/{key}.json", document.encode(vars(copy)), sync=False)
+        disk.replace_whole(f"{paths.copies}/{key}.json", document.encode(copy), sync=False)
 
 
 def listing(paths: Paths) -> list[CopyNote]:

@@ -52,7 +52,8 @@ def _copy(store: Store, copy: copies.CopyNote) -> JsonObject:
     command = _CLEANED.get(copy.place, "look at it: {name}").format(
         name=name, lake=shlex.quote(store.paths.root)
     )
-    return {"place": copy.place, "name": copy.name, "command": command, "done": False}
+    place = {"place": copy.place, "name": copy.name, "command": command, "done": False}
+    return place | ({"path_bytes": copy.path_bytes} if copy.path_bytes else {})
 
 
 def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
@@ -60,7 +61,7 @@ def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
     again since, or it has the note of the erasure itself."""
     if place["done"]:
         return True
-    name = str(place["name"])
+    name = copies.CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
     if place["place"] in ("export", TRAINING_SET):
         return not os.path.lexists(name)
     if place["place"] == "backup":

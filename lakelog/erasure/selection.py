@@ -140,8 +140,13 @@ def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:
         table = segment.read(store.paths, digest)
         entry = segment.describe(digest, 0, table, row_kind, layout)
         if row_kind == "events":
-            fields, text_count = segment.typed_members(store.paths, digest)
-            seq = (0, max(len(table) - 1, 0))
-            return dataclasses.replace(entry, seq=seq, fields=fields, texts=text_count)
+            fields, texts, has_numbers = segment.typed_members(store.paths, digest)
+            return dataclasses.replace(
+                entry,
+                seq=(0, max(len(table) - 1, 0)),
+                fields=fields,
+                texts=texts,
+                has_numbers=has_numbers,
+            )
         return entry
     return None

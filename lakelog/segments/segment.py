@@ -349,14 +349,16 @@ def text_bytes(paths: Paths, digest: str) -> int:
     return int(metadata(paths, digest).get(_TEXT_BYTES.removeprefix("lakelog."), "0"))
 
 
-def typed_members(paths: Paths, digest: str) -> tuple[str, int]:
-    """Return the members `fields` and `texts` of a segment's entry."""
-    schema_json = metadata(paths, digest).get("fields")
-    if schema_json is None:
-        return "", 0
+def typed_members(paths: Paths, digest: str) -> tuple[str, int, bool]:
+    """Return the members `fields`, `texts` and `numbers` of a segment's entry."""
+    notes = metadata(paths, digest)
     with pq.ParquetFile(_source(paths, digest)) as file:
+        column_notes = file.schema_arrow.field(0).metadata or {}
+        has_numbers = notes.get("layout") == "sorted" and field_ids.NOTE in column_notes
+        if "fields" not in notes:
+            return "", 0, has_numbers
         payloads = file.read(columns=["data"])["data"]
-    return typed.key_of(schema_json), len(payloads) - payloads.null_count
+    return typed.key_of(notes["fields"]), len(payloads) - payloads.null_count, has_numbers
 
 
 def uncompressed(paths: Paths, digest: str) -> int:

@@ -311,8 +311,8 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     table = segment.read(store.paths, digest)
     size = os.stat(store.paths.object("segments", digest)).st_size
     entry = segment.describe(digest, size, table, notes["kind"], notes["layout"])
-    fields, text_bytes = segment.typed_members(store.paths, digest)
-    return dataclasses.replace(entry, fields=fields, texts=text_bytes)
+    fields, texts, has_numbers = segment.typed_members(store.paths, digest)
+    return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
 
 
 def objects(store: Store, object_type: str) -> list[str]:
