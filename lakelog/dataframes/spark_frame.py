@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog.dataframes import event_scan
 from lakelog.dataframes.event_scan import EventScan, SegmentFile
@@ -48,7 +48,9 @@ def _frame(spark: SparkSession, root: str, files: list[SegmentFile]) -> DataFram
 
 
 def _payload(root: str, schema_json: str) -> Column:
-    from pyspark.sql import functions as f
+    from pyspark.sql import functions
+
+    f: Any = functions  # its types lack arrow_udf
 
     # It names nothing but a module, as Spark sends functions with whatever else they name.
     def texts(structs: pa.Array, data: pa.Array) -> pa.Array:
@@ -56,4 +58,5 @@ def _payload(root: str, schema_json: str) -> Column:
 
     # Spark evaluates the hints to tell what the function takes, and pa is loaded lazily here.
     texts.__annotations__ = dict.fromkeys(("structs", "data", "return"), pa.Array)
-    return f.arrow_udf(texts, "string")(f.col(typed.COLUMN), f.col("data"))
+    payload: Column = f.arrow_udf(texts, "string")(f.col(typed.COLUMN), f.col("data"))
+    return payload
