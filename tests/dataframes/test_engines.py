@@ -95,9 +95,10 @@ def test_engines_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, ref: 
 def test_clusters_have_the_rows_of_a_state(lake: lakelog.Lake, engine: str, tmp_path: Path) -> None:
     """The same of engines that start processes, from a process of its own."""
     need(*ENGINES[engine])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "America/New_York"}
+    # Spark starts the first python3 of PATH unless it is told another one.
+    own = {"PYTHONPATH": str(ROOT), "TZ": "America/New_York", "PYSPARK_PYTHON": sys.executable}
     command = [sys.executable, engine_rows.__file__, engine, lake.path, str(tmp_path), "both", ""]
-    subprocess.run(command, check=True, env=environment, cwd=ROOT, timeout=240)
+    subprocess.run(command, check=True, env={**os.environ, **own}, cwd=ROOT, timeout=240)
     for ref in ("both", ""):
         assert_same(_read(tmp_path / f"all-{ref}"), expected(lake, ref))
         wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
