@@ -41,7 +41,7 @@ ORDER = {
         open_tables replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
     "eventsourcing": "recorders",
-    "keys": "envelope master keyring plain_file vault",
+    "keys": "envelope key_file master keyring plain_file vault",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",

@@ -24,7 +24,7 @@ import subprocess
 from dataclasses import dataclass
 
 from lakelog.errors import AlreadyExists, InvalidKey
-from lakelog.keys import envelope
+from lakelog.keys import envelope, key_file
 
 _VARIABLES = ("LAKELOG_KEY", "LAKELOG_KEY_FILE", "LAKELOG_KEY_COMMAND", "LAKELOG_KMS_COMMAND")
 _OTHERS = 0o077
@@ -144,15 +144,11 @@ def generate(path: str = "") -> MasterKey:
     path = path or default_path(key.id)
     os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
     try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        key_file.create(path, f"{key.secret.hex()}\n".encode(), 0o600)
     except FileExistsError:
         raise AlreadyExists(
             f"{path} exists: choose another file, keys are not overwritten"
         ) from None
-    with os.fdopen(fd, "wb") as file:
-        file.write(f"{key.secret.hex()}\n".encode())
-        file.flush()
-        os.fsync(fd)
     return MasterKey(key.secret, path)
 
 
@@ -160,19 +156,9 @@ def pick(path: str = "") -> Master:
     """Return the master key for a lake: that of a file, which is made where it is missing, or the
     one that the environment gives, or a new one in its default file. Raises InvalidKey, OSError."""
     if path:
-        _refuse_in_lake(path)
+        key_file.refuse_in_lake(path, "its key")
         return load(path) if os.path.exists(path) else generate(path)
     return of_environment() or generate()
-
-
-def _refuse_in_lake(path: str) -> None:
-    """Refuse a file in a lake, whose copies would have the key, too. Raises InvalidKey."""
-    folder = os.path.dirname(os.path.realpath(path))
-    while not os.path.exists(f"{folder}/lakelog.json"):
-        if folder == os.path.dirname(folder):
-            return
-        folder = os.path.dirname(folder)
-    raise InvalidKey(f"{path} is in the lake {folder}: keep its key elsewhere")
 
 
 def default_path(master_id: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import AlreadyExists, InvalidKey, MissingPackage
+from lakelog.keys import key_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -99,14 +100,14 @@ class PrivateKey:
         Raises AlreadyExists where either is there, InvalidKey in a lake, MissingPackage, OSError.
         """
         key = _ed25519().Ed25519PrivateKey.generate()
-        _refuse_in_lake(path)
+        key_file.refuse_in_lake(path, "private keys")
         public = PublicKey(key.public_key().public_bytes_raw(), " ".join(comment.split()))
         for name in (path, f"{path}.pub"):
             if os.path.lexists(name):
                 raise AlreadyExists(f"{name} exists: choose another file, keys are not overwritten")
         head = f"{_COMMENT}{public.comment}\n" if public.comment else ""
-        _create(path, head.encode() + _private_pem(key), 0o600)
-        _create(f"{path}.pub", public.pem.encode(), 0o644)
+        key_file.create(path, head.encode() + _private_pem(key), 0o600)
+        key_file.create(f"{path}.pub", public.pem.encode(), 0o644)
         return public
 
     @staticmethod
@@ -150,24 +151,6 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _refuse_in_lake(path: str) -> None:
-    """Refuse a file in a lake, whose copies would have the private key, too."""
-    folder = os.path.dirname(os.path.realpath(path))
-    while not os.path.exists(f"{folder}/lakelog.json"):
-        if folder == os.path.dirname(folder):
-            return
-        folder = os.path.dirname(folder)
-    raise InvalidKey(f"{path} is in the lake {folder}: keep private keys elsewhere")
-
-
-def _create(path: str, data: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
 
 
 def _read(path: str) -> bytes:
