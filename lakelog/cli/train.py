@@ -155,13 +155,17 @@ def rebuild(
     path: str = argument("DIR"),
     out: str | None = option("--keep DIR2", "Keep the rebuilt export in DIR2.", type=click.Path()),
     logical: bool = flag("--logical", "Compare rows by digests, not files by bytes."),
+    erased: bool = flag("--erased", "Make it again, in its place, without what was erased."),
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Rebuild an export from its snapshot and compare the two.
 
     With the same library versions the files are identical; otherwise the versions that
     differ are listed, and rows are compared. Exits with 3 if the two differ.
+    With --erased the set is replaced by one without the rows of `lakelog erase`.
     """
+    if erased and (out or logical):
+        raise click.UsageError("--erased makes the set again in its place: give no --keep")
     started = time.monotonic()
     with app.open() as lake, app.progress("rebuild", "s") as progress:
         result = sets.rebuild(
@@ -169,13 +173,16 @@ def rebuild(
             path,
             out,
             logical=logical,
+            erased=erased,
             progress=lambda note: progress(_seconds(started), note=note),
         )
     emit_record(dataclasses.asdict(result), target, lambda: _words_of_rebuild(result))
-    exits.exit_if(not result.same, exits.WRONG)
+    exits.exit_if(not (result.same or erased), exits.WRONG)
 
 
 def _words_of_rebuild(result: sets.RebuildResult) -> str:
+    if result.erased:
+        return f"made {result.path} again without what {', '.join(result.erased)} erased\n"
     lines = [
         f"{name} was {previous} and is {current}"
         for name, (previous, current) in result.versions.items()

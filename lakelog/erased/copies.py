@@ -1,7 +1,8 @@
 """Where rows of the lake went: `copies/<16 hex>.json`, one document for each place.
 
 Exports, backups of the lake, targets of syncs and published tables are noted, so that an erasure
-can name what is to be cleaned. Remotes have documents of their own, and training sets are tags.
+can name what is to be cleaned. So are directories of training sets, whose states have tags; remotes
+have documents of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths
 
+TRAINING_SET = "training set"
+
 
 @dataclass(frozen=True)
 class CopyNote:
-    """A place that got rows. `place` is `export`, `backup`, `sync` or `table`, `name` a path, an
-    address without a password, or a table, `time` (us) when it got some last. A path that is no
+    """A place that got rows. `place` is `export`, `backup`, `sync`, `table` or `training set`,
+    `name` a path, an address without a password, or a table, `time` (us) when it got some last. A path that is no
     UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str

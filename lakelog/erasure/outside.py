@@ -9,13 +9,15 @@ import shlex
 import orjson
 
 from lakelog.erased import copies
+from lakelog.erased.copies import TRAINING_SET
 from lakelog.event.types import JsonObject
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 
-TRAINING_SET, REMOTE = "training set", "remote"
-_TRAIN = "train-"
+REMOTE = "remote"
+_TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "
+_MANIFEST_MAX = 8_000_000
 _CLEANED = {
     "export": "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
@@ -27,8 +29,22 @@ _CLEANED = {
 def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     """Return the places that may have rows of an erasure, of which `tags` (names with counts) have
     some: `place`, `name`, `command` and `done`."""
-    destinations = [_training_set(store, name) for name in tags if name.startswith(_TRAIN)]
-    destinations += [_copy(store, copy) for copy in copies.listing(store.paths)]
+    sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
+    destinations = []
+    for copy in copies.listing(store.paths):
+        if copy.place != TRAINING_SET:
+            destinations.append(_copy(store, copy))
+        elif _TRAIN + str(_manifest_of(copy.path).get("id")) in tags:
+            sets[copy.path] = None
+    destinations = [
+        {
+            "place": TRAINING_SET,
+            "name": path,
+            "command": _REBUILD + shlex.quote(path),
+            "done": False,
+        }
+        for path in sets
+    ] + destinations
     for name in disk.listing(store.paths.remotes):
         if name.endswith(".json") and not name.startswith("."):
             remote = decode_name(name[:-5])
@@ -39,12 +55,11 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     return destinations
 
 
-def _training_set(store: Store, tag: str) -> JsonObject:
-    path = ""
+def _training_set(store: Store, tag: str) -> str:
+    """The directory into which the export of a tag was written first."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        path = str(orjson.loads(store.refs.tag(tag).message)["path"])
-    command = f"lakelog train rebuild {shlex.quote(path)} --keep NEW, then delete the old one"
-    return {"place": TRAINING_SET, "name": path, "command": command, "done": False}
+        return str(orjson.loads(store.refs.tag(tag).message)["path"])
+    return ""
 
 
 def _copy(store: Store, copy: copies.CopyNote) -> JsonObject:
@@ -62,11 +77,21 @@ def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
     if place["done"]:
         return True
     name = copies.CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
-    if place["place"] in ("export", TRAINING_SET):
+    if place["place"] == "export":
         return not os.path.lexists(name)
+    if place["place"] == TRAINING_SET:
+        return not os.path.lexists(name) or key in _manifest_of(name).get("erased", ())
     if place["place"] == "backup":
         return not os.path.lexists(name) or _has_note(name, key)
     return False
+
+
+def _manifest_of(path: str) -> JsonObject:
+    """The manifest of a training set; without members where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        body: object = orjson.loads(disk.read(f"{path}/manifest.json", _MANIFEST_MAX))
+        return body if isinstance(body, dict) else {}
+    return {}
 
 
 def _has_note(root: str, key: str) -> bool:

@@ -153,6 +153,18 @@ def _shuffle(pattern: list[int], seed: str) -> list[int]:
     return [pattern[slot] for slot in sorted(range(len(pattern)), key=keys.__getitem__)]
 
 
+def splits_before(rows: RowTable, earlier: Array, earlier_splits: Array) -> Array:
+    """Return the split of each row in an earlier set of the same recipe, by that of any row of its
+    group there, whose content hashes are `earlier`; -1 where the set has none of the group."""
+    known = dict(zip(map(tuple, earlier.tolist()), earlier_splits.tolist(), strict=True))
+    by_unit = np.full(int(rows.unit.max(initial=-1)) + 1, -1, np.int8)
+    for unit, content in zip(rows.unit.tolist(), map(tuple, rows.content.tolist()), strict=True):
+        if content in known:
+            by_unit[unit] = known[content]
+    splits: Array = by_unit[rows.unit]
+    return splits
+
+
 def keep_in_one_split(rows: RowTable, duplicate_of: Array, is_grouped: bool) -> None:
     """Keep each set of duplicates in the split of its earliest row."""
     alive = np.flatnonzero(rows.split >= 0)

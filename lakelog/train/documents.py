@@ -17,6 +17,8 @@ def texts(
     recipe: Recipe, manifest: JsonMap, certificate: JsonMap, schema: pa.Schema
 ) -> dict[str, str]:
     """Return the text of every document, by file name."""
+    if "erased" in manifest:  # by the key of each erasure, the events that the set no longer has
+        certificate = {**certificate, "erased": manifest["erased"]}
     return {
         "certificate.json": json.dumps(certificate, indent=1, ensure_ascii=False) + "\n",
         "README.md": card.card(recipe, manifest, schema),

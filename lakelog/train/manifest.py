@@ -240,6 +240,7 @@ _MANIFEST = _record(
             _FILES_MAX,
         ),
         "quality": _QUALITY,
+        "erased": _map(_ID, _whole),
     },
-    ("quality", "losses"),
+    ("quality", "losses", "erased"),
 )

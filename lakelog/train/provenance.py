@@ -15,6 +15,7 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from lakelog.erased import copies
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.event import bookkeeping
 from lakelog.train import dataset, inventory
@@ -96,6 +97,7 @@ def pin(lake: Lake, facts: JsonMap) -> None:
 def record(lake: Lake, facts: JsonMap) -> None:
     """Append a bookkeeping event about the export to the lake."""
     lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
+    copies.note(lake.store.paths, copies.TRAINING_SET, facts["path"])
 
 
 def exports(lake: Lake) -> list[JsonMap]:

@@ -2,25 +2,35 @@
 
 If bytes differ, or with `logical`, rows are compared by digest: each row as JSON, then the sorted
 digests of a split as one, so neither the order of rows nor the bytes of Parquet matter.
+
+After an erasure a set is made again without what was erased from its state, in the place of the
+old one: no row of another subject gets another split.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lakelog.erased import records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.train import dataset, provenance, scratch, trainingset
+from lakelog.store import disk
+from lakelog.train import dataset, inventory, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
+from lakelog.train.selection import quoted
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
+
+_AGAIN = ".without-erased"
+"""How the name ends of a set that is about to take the place of another one."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class RebuildResult:
     versions: dict[str, tuple[str, str]]
     logical: dict[str, bool]
     """By split, whether its rows are the same; empty unless bytes differ or it was asked for."""
+    erased: dict[str, int] = field(default_factory=dict)
+    """By the key of each erasure that the set was made again without, its events in the state."""
 
 
 def rebuild(
@@ -41,12 +53,17 @@ def rebuild(
     out: str | None = None,
     *,
     logical: bool = False,
+    erased: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> RebuildResult:
-    """Rebuild the export in `path`, into `out` if given, and compare the two.
+    """Rebuild the export in `path`, into `out` if given, and compare the two; or, where it is
+    `erased`, make it again in its place without what was erased since.
 
-    Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one.
+    Raises ExportRefused if `path` is no export, its snapshot is gone, or the key is another one; of
+    an erased one also where nothing was erased, or the directory has files that are not the set's.
     """
+    if erased:
+        return _rebuild_erased(lake, path, progress)
     manifest = provenance.read(path)
     # Both checks come before any SQL of the recipe is run: the directory may come from somebody
     # else.
@@ -72,6 +89,65 @@ def rebuild(
         same_rows = _same_rows(path, target) if logical or differing else {}
     same = not differing or (logical and all(same_rows.values()))
     return RebuildResult(path, same, tuple(differing), versions, same_rows)
+
+
+def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | None) -> RebuildResult:
+    """Make an export again in its place. Each row that stays is in the split in which it was; one
+    that was killed goes on where it was."""
+    path = os.path.abspath(path)
+    again = f"{path}{_AGAIN}"
+    if os.path.isfile(f"{again}/{provenance.MANIFEST}") and not os.path.isfile(
+        f"{path}/{provenance.MANIFEST}"
+    ):
+        return _put_in_place(path, again)
+    manifest = provenance.read(path)
+    recipe = _recipe(path, manifest)
+    _require_own(lake, path, manifest)
+    tag = provenance.TAG + manifest["id"]
+    erased = {e.key: e.tags[tag] for e in records.listing(lake.store.paths) if tag in e.tags}
+    if not erased:
+        raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
+    unknown = set(inventory.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
+    if unknown:
+        raise ExportRefused(f"{path}/{min(unknown)} is no file of the set: move it away first")
+    if os.path.isdir(again):
+        shutil.rmtree(again)
+    earlier = dataset.open_set(path)
+    try:
+        trainingset.export_again(
+            lake, recipe, manifest, again, progress, earlier=earlier, erased=erased
+        )
+    except (Damaged, SnapshotGone) as error:
+        raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
+    if moved := _count_moved(earlier, dataset.open_set(again)):
+        shutil.rmtree(again)
+        raise ExportRefused(f"{path}: {moved:,} rows would get another split: it stays as it is")
+    return _put_in_place(path, again)
+
+
+def _put_in_place(path: str, again: str) -> RebuildResult:
+    """Delete a set and give its name to the one that was made again."""
+    # The manifest goes first: a set without one is never taken for clean, nor for a set.
+    disk.unlink(f"{path}/{provenance.MANIFEST}")
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    os.rename(again, path)
+    disk.sync_dir(_parent(path))
+    return RebuildResult(path, False, (), {}, {}, provenance.read(path)["erased"])
+
+
+def _count_moved(earlier: dataset.Dataset, again: dataset.Dataset) -> int:
+    """How many rows of a set are in another split of the earlier one, and not in the same."""
+    con = scratch.connect(_parent(again.path))
+    columns = ", ".join(quoted(name) for name in again.columns)
+    digest = f"sha256(to_json(row({columns}))::VARCHAR) AS d"
+    for name, folder in (("earlier", earlier), ("again", again)):
+        con.execute(f"CREATE TEMP TABLE {name} AS {folder.source(digest)}")
+    query = (
+        f"SELECT count(*) FROM again JOIN (SELECT d, list({dataset.SPLIT}) AS splits FROM earlier"
+        f" GROUP BY 1) USING (d) WHERE NOT list_contains(splits, again.{dataset.SPLIT})"
+    )
+    return int(con.sql(query).fetchall()[0][0])
 
 
 def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:

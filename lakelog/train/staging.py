@@ -17,9 +17,11 @@ from typing import Any
 from lakelog.errors import ExportRefused
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.train import assign, cluster, filters, redact, tokenizer
+from lakelog.train.arrays import Array
 from lakelog.train.assign import RowTable
+from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
-from lakelog.train.recipe import Recipe
+from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
 from lakelog.train.selection import HIDDEN, RowQuery, column_of, quoted, text_of
 from lakelog.train.shapes import shape
@@ -314,9 +316,14 @@ def _require_groups(con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe
 
 
 def assign_splits(
-    con: duckdb.DuckDBPyConnection, stage: Stage, recipe: Recipe, rows: RowTable
+    con: duckdb.DuckDBPyConnection,
+    stage: Stage,
+    recipe: Recipe,
+    rows: RowTable,
+    earlier: Dataset | None = None,
 ) -> cluster.Clusters | None:
-    """Assign every row to a split or leave it out. Returns the clusters of near duplicates."""
+    """Assign every row to a split or leave it out. Returns the clusters of near duplicates. No row
+    gets another split than it has in an `earlier` set."""
     settings, keep = recipe.split, recipe.dedupe["keep"]
     # Computed even if the recipe does not drop duplicates: equal rows must never be in two splits.
     duplicate_of = assign.exact_duplicates_of(rows.content, rows.rank)
@@ -345,6 +352,10 @@ def assign_splits(
     # the cutoff itself assigns the split.
     if before is not None and not is_grouped:
         splits = assign.splits_by_time(rows, numbers[rows.unit], recipe, before)
+    if earlier is not None and (settings["stratify"] is not None or not is_grouped):
+        # A split that hangs on what else is there: on the groups before it, or on a duplicate.
+        splits = _splits_before(con, stage, rows, earlier)
+        rows.drop(np.flatnonzero(splits < 0), "one_side")
     rows.split[rows.split >= 0] = splits[rows.split >= 0]
     if before is not None:
         assign.apply_cutoff(rows, before)
@@ -361,6 +372,17 @@ def assign_splits(
     _budget(con, stage, recipe, rows)
     assign.require_rows(rows, recipe)
     return near
+
+
+def _splits_before(
+    con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable, earlier: Dataset
+) -> Array:
+    content = ", ".join(map(quoted, stage.roles.content))
+    hashed = earlier.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
+    table = con.sql(f"SELECT h1, h2, {SPLIT} FROM ({hashed})").to_arrow_table()
+    pairs = np.stack([table["h1"].to_numpy(), table["h2"].to_numpy()], axis=1)
+    numbers = np.array([SPLITS.index(split) for split in table[SPLIT].to_pylist()], np.int8)
+    return assign.splits_before(rows, pairs, numbers)
 
 
 def _separate_crowds(con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable) -> None:

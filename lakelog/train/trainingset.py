@@ -147,9 +147,17 @@ def _requirements(recipe: Recipe) -> tokenizer.Tokenizer | None:
 
 
 def export_again(
-    lake: Lake, recipe: Recipe, manifest: JsonMap, out: str, progress: StageCallback | None = None
+    lake: Lake,
+    recipe: Recipe,
+    manifest: JsonMap,
+    out: str,
+    progress: StageCallback | None = None,
+    *,
+    earlier: dataset.Dataset | None = None,
+    erased: JsonMap | None = None,
 ) -> TrainingExport:
-    """Repeat an export from the snapshot, time, branch and predecessor that its manifest names."""
+    """Repeat an export from the snapshot, time, branch and predecessor that its manifest names. No
+    row gets another split than in an `earlier` set; `erased` goes into manifest and certificate."""
     key = redact.key_of(recipe)
     # Another key gives other pseudonyms in every row; better to refuse than to report all files as
     # changed.
@@ -170,6 +178,8 @@ def export_again(
             created=manifest["created"],
             counter=_requirements(recipe),
             progress=progress,
+            earlier=earlier,
+            erased=erased,
         )
         return job.run()
     finally:
@@ -191,6 +201,8 @@ class _ExportJob:
     created: str | None = None
     sign: Callable[[JsonMap], None] | None = None
     """Called when the export is complete, just before the rename."""
+    earlier: dataset.Dataset | None = None
+    erased: JsonMap | None = None
 
     def run(self) -> TrainingExport:
         """Build the export."""
@@ -206,13 +218,15 @@ class _ExportJob:
             say(f"deduplicating and splitting {stage.rows:,} rows")
             # From here on rows are numbers in arrays: the texts stay in the staged file.
             rows = staging.split_keys(con, stage, self.recipe, self.counter)
-            near = staging.assign_splits(con, stage, self.recipe, rows)
+            near = staging.assign_splits(con, stage, self.recipe, rows, self.earlier)
             say("writing files")
             schema, splits = _write(directory, stage, rows, self.recipe)
             manifest = _manifest(self.selection, self.recipe, stage, rows, splits, near, self.key)
             # A rebuild repeats these three facts, otherwise its manifest could not be equal.
             manifest["created"] = self.created or _now()
             manifest["branch"], manifest["previous"] = self.branch, self.previous
+            if self.erased:
+                manifest["erased"] = self.erased
             manifest["files"] = _files(directory)
             # A first manifest, without quality and verdict: `dataset.from_export` and the leak
             # check need it to read the files as a stranger would.

@@ -1,0 +1,101 @@
+"""A training set is made again without an erased subject: every other row is where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog import train
+from lakelog.errors import ExportRefused
+from tests.support.erasure_histories import places_with
+from tests.support.trainsets import lake_of, recipe, rows
+
+ADA, WORD = "ada-3f9k2m", "secret8x4q7t"
+
+
+def events(count: int) -> list[dict[str, Any]]:
+    """Events of ADA and of 60 others; the text of a fourth of them is near to hers, and hers are
+    the earliest."""
+    made = []
+    for n in range(count):
+        subject = ADA if n % 8 == 0 else f"u{n % 60}"
+        near = "the quick brown fox jumps over the lazy dog and runs away from case"
+        message = f"{near} {n // 4}" if n % 4 == 0 else f"note {n} about {n * 7919 % 10007}"
+        made.append(
+            {
+                "type": "A" if n % 3 else "B",
+                "subject": subject,
+                "message": f"{message} {WORD}" if subject == ADA and n % 16 else message,
+                "time": f"2026-01-01T00:{n // 60:02d}:{n % 60:02d}Z",
+            }
+        )
+    return made
+
+
+SPLITS: dict[str, dict[str, Any]] = {
+    "grouped": {"group": "subject"},
+    "by content": {},
+    "stratified": {"group": "subject", "stratify": "type"},
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_no_other_row_changes_its_split(home: Path, name: str) -> None:
+    """Also where the split of a row hangs on others: on a duplicate, or on the groups before it."""
+    query = "SELECT * FROM events WHERE type IN ('A', 'B')"
+    made_of = recipe("text", query, split=SPLITS[name])
+    out, twin = home / "out", home / "twin"
+    with lake_of(home / "lake", events(320)) as lake:
+        train.export(lake, made_of, out)
+        train.export(lake, made_of, twin)
+        before = {row["text"]: row["side"] for row in rows(out)}
+        status = lake.erase(subject=ADA, why="asked")
+        sets = {str(c["name"]): c for c in status.copies if c["place"] == "training set"}
+        assert set(sets) == {str(out), str(twin)}
+        assert sets[str(out)]["command"] == f"lakelog train rebuild --erased {out}"
+        (out / "mine.txt").write_text("notes")
+        with pytest.raises(ExportRefused, match="no file of the set"):
+            train.rebuild(lake, str(out), erased=True)
+        (out / "mine.txt").unlink()
+        key, count = status.erasure.key, status.erasure.tags
+        result = train.rebuild(lake, str(out), erased=True)
+        assert result.erased == {key: 40} == {key: next(iter(count.values()))}
+        assert [c["name"] for c in lake.erasures()[0].copies] == [str(twin)]
+        shutil.rmtree(twin)
+        assert lake.erasures()[0].is_done
+    after = {row["text"]: row["side"] for row in rows(out)}
+    assert after
+    assert not [text for text in after if WORD in text]
+    assert {t: s for t, s in after.items() if t in before and before[t] != s} == {}
+    unlike = [e["message"] for e in events(320) if "fox" not in e["message"]]
+    assert {text: after.get(text) for text in unlike} == {text: before[text] for text in unlike}
+    assert places_with(home, [WORD]) == []
+    assert json.loads((out / "certificate.json").read_text())["erased"] == {key: 40}
+    assert train.check(str(out)).clean
+
+
+def test_a_set_without_the_subject_stays_as_it_is(home: Path) -> None:
+    """Nothing is made again where nothing was erased, and one that was killed is ended."""
+    with lake_of(home / "lake", events(200)) as lake:
+        train.export(lake, recipe("text", "SELECT * FROM events WHERE type = 'A'"), home / "out")
+        with pytest.raises(ExportRefused, match="nothing was erased"):
+            train.rebuild(lake, str(home / "out"), erased=True)
+        lake.erase(subject=ADA, why="asked")
+        # Killed when the old set had lost its manifest, and the new one was complete.
+        shutil.copytree(home / "out", home / "old")
+        train.rebuild(lake, str(home / "out"), erased=True)
+        (home / "out").rename(home / "out.without-erased")
+        (home / "old").rename(home / "out")
+        (home / "out/manifest.json").unlink()
+        assert not lake.erasures()[0].is_done
+        train.rebuild(lake, str(home / "out"), erased=True)
+        assert lake.erasures()[0].is_done
+    assert not (home / "out.without-erased").exists()
+    assert places_with(home, [WORD]) == []
+    with lakelog.open(home / "lake") as lake:
+        assert lake.verify().intact
