@@ -56,7 +56,8 @@ ORDER = {
         word_indexing identity_run frame_sql rows segment_sql""",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
-    "erasure": "selection rewriting derived leftovers outside erasing touched status on_lake",
+    "erasure": """selection rewriting derived leftovers outside erasing touched status receipts
+        on_lake""",
     "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
         hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
@@ -104,7 +105,7 @@ ORDER = {
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
         conversations preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
-    "proofs": "keys envelope event_tree snapshot_tree signing proof",
+    "proofs": "keys envelope event_tree snapshot_tree signing proof receipt",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
         oci_manifests oci conditions known objects untrusted site encryption ancestry

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 import click
 
 from lakelog import erasure as erasures
+from lakelog import export
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import YES, argument, flag, option
@@ -25,13 +27,14 @@ _LISTED_MAX = 20
 def erase(
     app: App,
     action: str | None = argument(
-        "[status|list]", required=False, type=click.Choice(["status", "list"])
+        "[status|list|receipt]", required=False, type=click.Choice(["status", "list", "receipt"])
     ),
     key: str | None = argument("[KEY]", required=False),
     subject: str | None = option("--subject TEXT", "Erase the events of this subject."),
     predicate: str | None = option("--where SQL", "Erase the events for which this holds."),
     why: str = option("--why TEXT", "The reason, which is kept.", default=""),
     cleaned: str | None = option("--cleaned PLACE", "With status: you cleaned this place."),
+    sign: str | None = option("--sign KEY", "With receipt: sign it with this private key."),
     dry_run: bool = flag("--dry-run", "Only show what would be erased."),
     yes: bool = YES,
     target: OutputTarget = OUTPUT,
@@ -41,14 +44,18 @@ def erase(
     Their bytes leave the disk now, and they are refused when they come again. Nothing else
     changes: tags, counts of others, chains, signatures and proofs hold. `lakelog erase status`
     names what is not clean yet, and exits with 3 until nothing is; `list` shows all erasures.
+    `receipt` writes a document about one, without the data, that `check-proof` checks.
     """
     if action is None:
-        if key or cleaned:
-            raise click.UsageError("a key and --cleaned go with `lakelog erase status`")
+        if key or cleaned or sign:
+            raise click.UsageError("a key, --cleaned and --sign go with `status` or `receipt`")
         _erase(app, subject, predicate, why, dry_run, yes, target)
         return
     if subject or predicate or why or dry_run:
         raise click.UsageError(f"`lakelog erase {action}` takes no --subject, --where or --why")
+    if action == "receipt":
+        _receipt(app, key or "", sign, target)
+        return
     with app.open() as lake:
         if cleaned:
             erasures.confirm(lake.store, key or "", cleaned)
@@ -59,6 +66,19 @@ def erase(
     record = {"erasures": [_record(status) for status in statuses]}
     emit_record(record, target, lambda: "".join(f"{x}\n" for s in statuses for x in _lines(s)))
     exits.exit_if(not all(status.is_done for status in statuses), exits.WRONG)
+
+
+def _receipt(app: App, key: str, sign: str | None, target: OutputTarget) -> None:
+    with app.open() as lake:
+        data = lake.erasure_receipt(key, sign)
+    if target.path is None:
+        sys.stdout.buffer.write(data)
+    else:
+        with export.atomic_file(target.path) as file:
+            file.write(data)
+        app.say(f"wrote {target.path}")
+    if not sign:
+        app.say("the receipt is not signed: --sign KEY signs it, see `lakelog key generate`")
 
 
 def _erase(

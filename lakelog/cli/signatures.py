@@ -99,9 +99,9 @@ def check_proof(
     ),
     target: OutputTarget = OUTPUT,
 ) -> None:
-    """Check a proof of `lakelog prove`; needs no lake.
+    """Check a proof of `lakelog prove`, or a receipt of `lakelog erase`; needs no lake.
 
-    Prints the event and what was signed. Exits with 3 if the proof does not show what it claims.
+    Prints the event and what was signed. Exits with 3 if it does not show what it claims.
     """
     public = [proofs.PublicKey.load(key_text) for key_text in signed_by]
     try:
@@ -110,6 +110,9 @@ def check_proof(
             data = file.read(_PROOF_MAX + 1)
         if len(data) > _PROOF_MAX:
             raise NotProven("it is too long for a proof")
+        if proofs.ErasureReceipt.is_one(data):
+            _emit_receipt(proofs.ErasureReceipt.check(data, public), target)
+            return
         proven = proofs.check_proof(data, public)
     except NotProven as error:
         raise NotProven(f"{path}: {error}") from None
@@ -176,6 +179,21 @@ def _seq_of(store: Store, signed_target: proofs.Target, id: str, source: str | N
             f"{many(len(matches), 'event')} have the id {id!r}: choose {choices}"
         )
     return matches[0][0]
+
+
+def _emit_receipt(receipt: proofs.ErasureReceipt, target: OutputTarget) -> None:
+    erasure, key = receipt.erasure, receipt.key
+    assert key is not None
+    record = {"proven": True, "key": key.id, "erasure": erasure}
+    clean = sum(bool(copy["clean"]) for copy in erasure["copies"])
+    counts = f"{many(erasure['events'], 'event')}, {many(erasure['lines'], 'quarantined line')}"
+    content = (
+        f"proven: erasure {erasure['key']} of lake {erasure['lake']}, {erasure['state']}\n"
+        f"{counts}, {erasure['time']} by {erasure['by']} ({erasure['why']})\n"
+        f"{clean} of {len(erasure['copies'])} copies are clean; signed {erasure['issued']} by"
+        f" {key.id[:_SHORT]}{f' ({key.comment})' if key.comment else ''}\n"
+    )
+    emit_record(record, target, lambda: content)
 
 
 def _statement_record(claim: Statement) -> dict[str, object]:

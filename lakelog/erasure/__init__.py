@@ -12,15 +12,26 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.erasure.erasing import erase
+    from lakelog.erasure.receipts import receipt
     from lakelog.erasure.status import ErasureStatus, confirm, one, statuses
     from lakelog.erasure.touched import ErasurePreview, preview
 
-__all__ = ["ErasurePreview", "ErasureStatus", "confirm", "erase", "one", "preview", "statuses"]
+__all__ = [
+    "ErasurePreview",
+    "ErasureStatus",
+    "confirm",
+    "erase",
+    "one",
+    "preview",
+    "receipt",
+    "statuses",
+]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "erasing": "erase",
+        "receipts": "receipt",
         "touched": "ErasurePreview preview",
         "status": "ErasureStatus confirm one statuses",
     },

@@ -5,21 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+from lakelog.errors import UnknownRef
 from lakelog.maintain.upkeep import LakeUpkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    from lakelog import proofs
     from lakelog.erased import refusal
-    from lakelog.erasure import erasing, status, touched
+    from lakelog.erasure import erasing, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
     from lakelog.event.encode import EncodedBatch
 else:
-    refusal = Lazy("lakelog.erased.refusal")
-    erasing, status, touched = (
-        Lazy(f"lakelog.erasure.{name}") for name in "erasing status touched".split()
+    refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
+    erasing, receipts, status, touched = (
+        Lazy(f"lakelog.erasure.{name}") for name in "erasing receipts status touched".split()
     )
 
 
@@ -95,3 +97,16 @@ class LakeErasure(LakeUpkeep):
     def erasures(self) -> list[ErasureStatus]:
         """How far each erasure of the lake is, oldest first; publishes what is pending."""
         return status.statuses(self.store, self.engine, self._settle_branch)
+
+    def erasure_receipt(self, key: str, sign: str | None = None) -> bytes:
+        """The receipt of the erasure whose key begins so: what was erased, why, by whom and where
+        it had been, and which copies are clean; never the data. It is signed with the private key
+        in the file `sign`, if that is given.
+
+        Raises UnknownRef for no single erasure, InvalidKey, MissingPackage, Damaged, OSError.
+        """
+        private = proofs.PrivateKey.load(sign) if sign else None
+        statuses = [s for s in self.erasures() if key and s.erasure.key.startswith(key)]
+        if len(statuses) != 1:
+            raise UnknownRef(f"no single erasure {key!r}: `lakelog erase list` shows them")
+        return receipts.receipt(self.store, statuses[0], private)

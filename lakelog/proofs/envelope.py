@@ -60,7 +60,12 @@ class Signed:
 
 def sign(statement: Statement, key: PrivateKey) -> JsonObject:
     """Return the envelope of a statement."""
-    payload = orjson.dumps(_to_json(statement))
+    return sign_body(_to_json(statement), key)
+
+
+def sign_body(body: JsonObject, key: PrivateKey) -> JsonObject:
+    """Return the envelope of any in-toto statement."""
+    payload = orjson.dumps(body)
     signature = key.sign(authenticated(PAYLOAD_TYPE, payload))
     return {
         "payloadType": PAYLOAD_TYPE,
@@ -72,6 +77,12 @@ def sign(statement: Statement, key: PrivateKey) -> JsonObject:
 def open_signed(envelope: object, keys: Sequence[PublicKey]) -> Signed:
     """Return what one of the keys signed. Raises NotProven, in this order: not an envelope, no
     accepted key, another signature, not a statement of ours."""
+    payload, key = open_payload(envelope, keys)
+    return Signed(_from_json(payload), key)
+
+
+def open_payload(envelope: object, keys: Sequence[PublicKey]) -> tuple[bytes, PublicKey]:
+    """Return the payload that one of the keys signed, and the key. Raises NotProven."""
     payload, signatures = _open(envelope)
     accepted = {key.id: key for key in keys}
     matching = [(accepted[name], sig) for name, sig in signatures if name in accepted]
@@ -82,7 +93,7 @@ def open_signed(envelope: object, keys: Sequence[PublicKey]) -> Signed:
     valid = next((key for key, sig in matching if key.verifies(sig, data)), None)
     if valid is None:
         raise NotProven("the signature does not match the statement")
-    return Signed(_from_json(payload), valid)
+    return payload, valid
 
 
 def authenticated(payload_type: str, payload: bytes) -> bytes:

@@ -1,0 +1,62 @@
+"""The receipt of an erasure, for those who asked for it: never the data, nor who it was."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from lakelog import proofs
+from lakelog.erasure import outside
+from lakelog.erasure.status import ErasureStatus
+from lakelog.event.types import JsonObject
+from lakelog.render.values import micros
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+
+_WORD = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]+")
+_HIDDEN = "(it names the subject)"
+
+
+def receipt(store: Store, status: ErasureStatus, key: proofs.PrivateKey | None) -> bytes:
+    """Return the receipt of an erasure as it is now, signed if there is a key."""
+    erasure = status.erasure
+
+    def public(text: object) -> str:
+        """A text as it is, unless it names the subject, as the path of a copy may."""
+        content = f"{text}"
+        bounds = sorted({b for match in _WORD.finditer(content) for b in match.span()})
+        spans = itertools.combinations(bounds, 2)
+        return _HIDDEN if any(erasure.is_of(content[a:b]) for a, b in spans) else content
+
+    def counts(by_name: dict[str, int]) -> JsonObject:
+        return {public(name): count for name, count in by_name.items()}
+
+    copies = [
+        {name: public(place[name]) for name in ("place", "name", "command")}
+        | {"clean": outside.is_clean(store, place, erasure.key, erasure.time)}
+        for place in erasure.outside
+    ]
+    return proofs.ErasureReceipt.issue(
+        {
+            "key": erasure.key,
+            "lake": store.lake_id,
+            "erased": "subject" if erasure.subject else "condition",
+            "digest": erasure.subject or erasure.condition,
+            "salt": erasure.salt,
+            "events": erasure.events,
+            "lines": erasure.lines,
+            "segments": erasure.segments,
+            "by": erasure.author,
+            "why": erasure.why,
+            "time": micros(erasure.time),
+            "issued": micros(disk.now_us()),
+            "state": "done" if status.is_done else "pending",
+            "branches": counts(erasure.branches),
+            "tags": counts(erasure.tags),
+            "copies": copies,
+            "leftovers": [
+                {"place": public(left.place), "advice": left.advice} for left in status.leftovers
+            ],
+        },
+        key,
+    )
