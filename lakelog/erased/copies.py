@@ -21,8 +21,8 @@ TRAINING_SET = "training set"
 @dataclass(frozen=True)
 class CopyNote:
     """A place that got rows. `place` is `export`, `backup`, `sync`, `table` or `training set`,
-    `name` a path, an address without a password, or a table, `time` (us) when it got some last. A path that is no
-    UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
+    `name` a path, an address without a password, or a table, `time` (us) when it got some last. A
+    path that is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str
     name: str
