@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths
 
-TRAINING_SET = "training set"
-
 
 @dataclass(frozen=True)
 class CopyNote:

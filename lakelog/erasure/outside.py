@@ -9,13 +9,12 @@ import shlex
 import orjson
 
 from lakelog.erased import copies
-from lakelog.erased.copies import TRAINING_SET
 from lakelog.event.types import JsonObject
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 
-REMOTE = "remote"
+TRAINING_SET, REMOTE = "training set", "remote"
 _TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "
 _MANIFEST_MAX = 8_000_000
 _CLEANED = {

@@ -97,7 +97,7 @@ def pin(lake: Lake, facts: JsonMap) -> None:
 def record(lake: Lake, facts: JsonMap) -> None:
     """Append a bookkeeping event about the export to the lake."""
     lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
-    copies.note(lake.store.paths, copies.TRAINING_SET, facts["path"])
+    copies.note(lake.store.paths, "training set", facts["path"])
 
 
 def exports(lake: Lake) -> list[JsonMap]:
