@@ -298,7 +298,7 @@ class SegmentChoice:
             nearby = self._near(state, query.needs)
             ranges = self.row_ranges(nearby, query)
             return [entry for entry in nearby if ranges.get(entry.key) != ()]
-        key = state.digest, query.needles
+        key = state.key, query.needles
         entries = self._chosen.get(key)
         if entries is None:
             entries = tuple(self._holding(state, query.needs))

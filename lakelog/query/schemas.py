@@ -150,12 +150,12 @@ class RefSchemas:
         state, pending = pinned
         tail = self._tables.numbered_tail(pending, state)
         schema_of_ref = self._schemas.get(name)
-        if schema_of_ref and schema_of_ref[0] == state.digest and schema_of_ref[1] is tail:
+        if schema_of_ref and schema_of_ref[0] == state.key and schema_of_ref[1] is tail:
             return schema_of_ref[2]
         schema = self.new_schema(name)
         self._fill(schema, state, tail)
         self.states[schema] = pinned
-        self._schemas[name] = state.digest, tail, schema
+        self._schemas[name] = state.key, tail, schema
         self.drop_old_versions()
         return schema
 

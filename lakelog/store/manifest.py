@@ -110,6 +110,11 @@ class Manifest:
     retention: RetentionEntry | None
     digest: str = field(default="", compare=False)
 
+    @property
+    def key(self) -> str:
+        """That of caches of what is made of it: an erasure leaves its digest, and takes rows."""
+        return f"{self.digest} {self.totals.events} {self.totals.quarantined}"
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -205,16 +210,13 @@ class Manifests:
 
     def has_file(self, digest: str) -> bool:
         """Whether what is read as a state has a file of its own."""
-        return self._has_file(self.stored_as(digest))
+        return self._volume.exists(KEYS.object("manifests", self.stored_as(digest)))
 
     def _forget_erased(self) -> None:
         """Clear the cache where something was erased since: what it names is gone."""
         if self._erased.refresh() != self._generation:
             self._generation = self._erased.generation
             self.forget()
-
-    def _has_file(self, digest: str) -> bool:
-        return self._volume.exists(KEYS.object("manifests", digest))
 
     def _damaged(self, digest: str, reason: str) -> DamagedManifest:
         return DamagedManifest(self._volume.location(KEYS.object("manifests", digest)), reason)
@@ -231,10 +233,8 @@ class Manifests:
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
-        entries = self._pages.get(page.digest)
-        if entries is None:
-            entries = self.peek(page)
-            _cache(self._pages, page.digest, entries)
+        entries = self.peek(page)
+        _cache(self._pages, page.digest, entries)
         return entries
 
     def peek(self, page: Page) -> tuple[Entry, ...]:
@@ -387,7 +387,7 @@ class Manifests:
             return self._read(self._erased.of(digest), None)
         carried = self._carriers.recent_text(digest)
         # The file comes before the search, which may have to read every move of the lake.
-        if carried is None and not self._has_file(digest):
+        if carried is None and not self.has_file(digest):
             carried = self._carriers.find_text(digest)
         return self._read(digest, None) if carried is None else self._parse(carried, digest)
 

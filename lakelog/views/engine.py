@@ -163,12 +163,12 @@ class Projector:
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, name, definition, values)
-            layer = self._layers_by_state.get((name, state.digest))
+            layer = self._layers_by_state.get((name, state.key))
             if layer is None:
                 layer = self._segments(cursor, name, shape, state)
-                self._layers_by_state[name, state.digest] = layer
+                self._layers_by_state[name, state.key] = layer
                 self._shed(name)
-            self._layers_by_state.move_to_end((name, state.digest))
+            self._layers_by_state.move_to_end((name, state.key))
             if tail is None or not tail.num_rows:
                 return layer
             return self._with_tail(cursor, name, layer, state, tail)

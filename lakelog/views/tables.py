@@ -252,10 +252,10 @@ class ViewTables:
         state, pending = pinned
         tail = self._tables.tail_rows(pending, state)
         cached = self._mined
-        if cached is None or cached[0] != state.digest or cached[1] is not tail:
+        if cached is None or cached[0] != state.key or cached[1] is not tail:
             shapes = self._view_of(pinned, pattern_tables.shapes_view(), None, None)
             templates = pattern_tables.templates(pattern_tables.counts(shapes))
-            cached = self._mined = state.digest, tail, (shapes, templates)
+            cached = self._mined = state.key, tail, (shapes, templates)
         return cached[2]
 
     def _patterns(self, pinned: Pinned) -> pa.Table:
@@ -310,9 +310,9 @@ class ViewTables:
         state, pending = pinned
         tail = self._tables.tail_rows(pending, state)
         cached = self._fields
-        if cached is None or cached[0] != state.digest or cached[1] is not tail:
+        if cached is None or cached[0] != state.key or cached[1] is not tail:
             fields = ledger.fields_of(self._view_of(pinned, ledger.VIEW, None, None))
-            cached = self._fields = state.digest, tail, fields
+            cached = self._fields = state.key, tail, fields
         return cached[2]
 
     def _look_for_fields(

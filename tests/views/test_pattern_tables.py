@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ SAYINGS = (
 NAMES = "ada bea cora dora ella fina gwen hana ida jule".split()
 
 
-def said(dice: random.Random, count: int) -> list[dict[str, Any]]:
+SUBJECTS = ("s1", "s2", "s3", "s4")
+
+
+def said(
+    dice: random.Random, count: int, subjects: Sequence[str] = SUBJECTS
+) -> list[dict[str, Any]]:
     return [
         {
             "type": dice.choice(("log", "note")),
             "source": dice.choice(("a", "b", None)),
+            "subject": dice.choice(subjects),
             "message": dice.choice(SAYINGS).format(name=dice.choice(NAMES), n=dice.randint(0, 9)),
         }
         for _ in range(count)
@@ -51,14 +58,16 @@ def grouped(lake: Any, of: str = "") -> tuple[Any, Any]:
 def test_a_state_has_the_same_patterns_however_it_came_to_be(
     make_lake: MakeLake, home: Path, seed: int
 ) -> None:
-    """Cut into segments, compacted, rolled back, branched: as in a lake that got all at once."""
+    """Cut into segments, compacted, rolled back, branched, erased: as in a lake that got all at
+    once."""
     dice, lake = random.Random(seed), make_lake()
     events: list[dict[str, Any]] = []
     kept: dict[str, list[dict[str, Any]]] = {}
-    for step in range(12):
-        match dice.randrange(6):
+    subjects = list(SUBJECTS)
+    for step in range(14):
+        match dice.randrange(8):
             case 0 | 1:
-                new = said(dice, dice.randint(1, 60))
+                new = said(dice, dice.randint(1, 60), subjects)
                 lake.append(new)
                 events += new
             case 2:
@@ -72,6 +81,13 @@ def test_a_state_has_the_same_patterns_however_it_came_to_be(
                 name = dice.choice([*kept])
                 lake.rollback(name)
                 events = list(kept[name])
+            case 6:
+                lake = lake.branch(f"b{step}")
+            case 7 if len(subjects) > 2:
+                erased = subjects.pop()
+                lake.erase(subject=erased, why="asked for it")
+                for state in (events, *kept.values()):
+                    state[:] = [event for event in state if event["subject"] != erased]
         if dice.random() < 0.5:
             grouped(lake)  # what is kept of it must not matter
     with lakelog.open(home / "fresh") as fresh:
@@ -118,3 +134,13 @@ def test_a_table_or_view_of_ones_own_stays_what_it_was(make_lake: MakeLake) -> N
     assert lake.sql("SELECT count(*) FROM event_patterns").fetchall() == [(1,)]
     lake.sql("CREATE TABLE event_patterns AS SELECT 3 AS m")
     assert lake.sql("SELECT m FROM event_patterns").fetchall() == [(3,)]
+
+
+def test_what_a_session_keeps_of_a_tag_is_erased_too(make_lake: MakeLake) -> None:
+    """A tag keeps its digest when events of it are erased; its tables change."""
+    lake = make_lake()
+    lake.append([{"type": "x", "subject": s, "message": f"bye {s}"} for s in ("ada", "bea")])
+    lake.tag("v1")
+    assert len(grouped(lake, '"v1".')[0]) == 2
+    lake.erase(subject="ada", why="asked for it")
+    assert grouped(lake, '"v1".')[0] == grouped(lake.at("v1"))[0] == [("bye bea", 1, 0)]
