@@ -153,7 +153,8 @@ def _weighted(
     shift = float((normal * residuals).mean())
     base = normal * (log.rewards - snips) * correction
     doubly = expected - expected.mean() + normal * (residuals - shift) * correction
-    estimation = _Estimation(log, effective, level, _weight_cautions(weights))
+    cautions, doubt = _weight_cautions(weights), _doubt(log, targets)
+    estimation = _Estimation(log, effective, level, cautions, doubt=doubt)
     return {
         IPS: estimation.value(IPS, float(plain.mean()), plain - plain.mean(), weights),
         SNIPS: estimation.value(SNIPS, snips, base, normal, base),
@@ -213,6 +214,15 @@ def _covered(
     return covered
 
 
+def _doubt(log: LoggedChoices, targets: Places | None) -> float:
+    """The variance of a mean, in that of outcomes, for contexts in which few options are those of
+    the policy: few outcomes there differ less from one another than from the truth."""
+    strata = log.contexts if targets is None else log.contexts * log.option_count + targets
+    sizes, matches = np.bincount(strata), np.bincount(strata, _chances(log, targets) > 0)
+    is_little = (sizes > 0) & (matches < CELL_MIN)
+    return float(((sizes[is_little] / len(log)) ** 2 / (matches[is_little] + 1)).sum())
+
+
 def _chances(log: LoggedChoices, targets: Places | None) -> Numbers:
     if targets is None:
         return np.full(len(log), 1 / max(log.option_count, 1))
@@ -241,6 +251,7 @@ class _Estimation:
     level: float
     cautions: tuple[str, ...]
     left_out: int = 0
+    doubt: float = 0.0
 
     def value(
         self,
@@ -276,7 +287,10 @@ class _Estimation:
 
     def _clustered(self, influence: Numbers) -> Numbers:
         sums: Numbers = np.bincount(self.log.clusters, influence) / len(influence)
-        return sums
+        if not self.doubt:
+            return sums
+        reach = math.sqrt(self.doubt / 2) * float(self.log.rewards.std())
+        return np.concatenate([sums, [reach, -reach]])
 
     def _scored(
         self,

@@ -196,3 +196,16 @@ def test_the_best_options_are_learnt_from_other_subjects() -> None:
         assert gain
         gains.append(gain.mean)
     assert abs(np.mean(gains)) < 3 * np.std(gains) / np.sqrt(len(gains))
+
+
+@pytest.mark.parametrize("reward", ["normal", "skewed", "binary"])
+def test_contexts_that_the_policy_hardly_saw_widen_the_interval(reward: str) -> None:
+    """With 200 decisions and bad overlap a context may have no outcome of the policy at all."""
+    held = defaultdict[str, list[bool]](list)
+    for method, is_held in coverage(
+        max(LOGS // 2, 200), reward, 200, "other", overlap=False, known=True
+    ):
+        held[method].append(is_held)
+    for method in METHODS:
+        error = 100 * np.sqrt(0.95 * 0.05 / len(held[method]))
+        assert 100 * np.mean(held[method]) >= 95 - 1.5 * error, method
