@@ -19,7 +19,7 @@ from lakelog import chunks, proofs
 from lakelog.errors import LakelogError, NotProven
 from lakelog.keys.vault import VAULT
 from lakelog.store import document
-from lakelog.store.entry import SegmentEntry, parse
+from lakelog.store.entry import Entry, SegmentEntry, parse
 from lakelog.store.manifest import of_json
 from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref
@@ -36,6 +36,7 @@ _SIZE_MAX = 1 << 44
 _LAYOUTS = ("arrival", "sorted")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WRITER = re.compile(r"[0-9a-f]{32}")
+_OFFER = frozenset("number generation base sealed entries ids checked".split())
 _MOVE_TEXTS = "branch prev commit author op message snapshot".split()
 
 
@@ -76,6 +77,24 @@ def tag(data: bytes, name: str) -> Tag:
     return Tag(**_opened(_members(Tag, body)), carried=carried)
 
 
+def offer(data: bytes) -> dict[str, Any]:
+    """Return the members of an offer in a bucket. Raises NotBelieved."""
+    body, malformed = _document(data, "an offer is damaged"), "an offer is malformed"
+    _require(body.keys() == _OFFER, malformed)
+    marks, runs = [body["base"], body["sealed"]], body["ids"]
+    _require(_is_count(body["number"]) and _is_count(body["generation"]), malformed)
+    _require(all(isinstance(item, dict) for item in marks), malformed)
+    pairs = [pair for item in marks for pair in item.items()]
+    _require(all(_WRITER.fullmatch(w) and _is_count(n) for w, n in pairs), malformed)
+    _require(isinstance(runs, list) and isinstance(body["checked"], list), malformed)
+    for run in runs:
+        _require(isinstance(run, list) and len(run) == 3 and _is_count(run[2]), malformed)
+        _check_object(run[0], run[1])
+    for digest in body["checked"]:
+        _check_object(digest, 0)
+    return body
+
+
 def manifest_text(data: bytes, digest: str) -> bytes:
     """Return the JSON of a manifest or page from its file's bytes. Raises NotBelieved."""
     _require(document.digest(data) == digest, "a manifest does not have the bytes of its name")
@@ -94,13 +113,13 @@ def _decompressed(data: bytes) -> bytes:
 def check_page(encoded: bytes) -> None:
     """Refuse the text of a page that a lake would not have written."""
     body = _parsed(encoded)
-    _check_entries(body.get("entries"))
+    entries(body.get("entries"))
 
 
 def check_manifest(encoded: bytes) -> None:
     """Refuse the text of a manifest that a lake would not have written."""
     body = _parsed(encoded)
-    _check_entries(body.get("tail"))
+    entries(body.get("tail"))
     pages, runs = body.get("pages"), body.get("ids")
     _require(isinstance(pages, list) and isinstance(runs, list), "a manifest is malformed")
     for item in [*pages, *runs]:  # type: ignore[misc]
@@ -154,19 +173,22 @@ def signature(data: bytes) -> Statement:
         raise NotBelieved(f"a signature is malformed: {error}") from None
 
 
-def _check_entries(bodies: Any) -> None:
+def entries(bodies: Any) -> tuple[Entry, ...]:
+    """Return the entries that JSON objects of a manifest or an offer stand for. Raises
+    NotBelieved."""
     _require(isinstance(bodies, list), "a manifest is malformed")
     try:
-        entries = parse(bodies)
+        parsed = parse(bodies)
     except (ValueError, LakelogError):
         raise NotBelieved("an entry of a manifest is malformed") from None
-    for entry in entries:
+    for entry in parsed:
         _require(isinstance(entry.key, str), "an entry has no key")
         if isinstance(entry, SegmentEntry):
             _check_object(entry.key, entry.bytes)
             # They become SQL.
             _require(all(map(_is_count, entry.seq)), "an entry has a wrong seq")
             _require(entry.layout in _LAYOUTS, "an entry has a wrong layout")
+    return parsed
 
 
 def _check_object(digest: Any, size: Any) -> None:

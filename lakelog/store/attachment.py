@@ -30,12 +30,14 @@ class Attachment(Protocol):
         """Publish what is pending, and bring here what other machines have published; return how
         many moves came, and how many went."""
 
-    def require_shareable(self, op: str) -> None:
-        """Refuse a move that a bucket cannot have yet. Raises UnsupportedStore."""
+    def join(self, store: Any, head: Any, state: Any, change: Any) -> Any:
+        """Return a change of a branch with what other machines offer to be published with it; None
+        where the branch has moved on. Raises UnsupportedStore for a move that a bucket cannot have
+        yet."""
 
-    def gone_writers(self, absent: Set[str], present: Set[str]) -> set[str]:
-        """Return those of the writers without files that were of this directory, in which others
-        are present: what other machines write to is not seen here."""
+    def gone_writers(self, store: Any, move: Any, absent: Set[str], present: Set[str]) -> set[str]:
+        """Return those of the writers without files whose watermarks the move after `move` may
+        leave out: what other machines write to is not seen here."""
 
 
 class AttachmentOpener(Protocol):

@@ -67,6 +67,12 @@ class Change:
     """Whether it may still be made, as far as that depends on what is no part of the head: asked
     first, and right before the link."""
 
+    def added_keys(self) -> list[str]:
+        """Return the keys of the segments and id runs that it adds."""
+        segments = (e.key for e in self.entries if isinstance(e, SegmentEntry))
+        runs = (KEYS.object("ids", run.digest) for run in self.ids_add)
+        return [*(KEYS.object("segments", key) for key in segments), *runs]
+
 
 ChangePlan = Callable[[Head, Manifest], Change | None]
 
@@ -116,7 +122,10 @@ def publish(
         if change is None or not change.is_right():
             return None
         if store.attachment is not None:
-            store.attachment.require_shareable(change.op)
+            joined = store.attachment.join(store, head, state, change)
+            if joined is None:
+                continue  # others have moved the branch meanwhile
+            change = joined
         try:
             moved = try_move(store, head, state, change, commit, follow)
         except StaleFiles:
@@ -172,7 +181,7 @@ def try_move(
             prepared.append(store.refs.prepare(follow_up, pending_files))
         # All are durable before the first link, and what a move names has its name by then.
         store.volume.finish(pending_files)
-        store.volume.deliver(added_keys(change))
+        store.volume.deliver(change.added_keys())
 
         # A move to an existing state adds no files whose age could matter.
         def is_safe(file: Begun) -> bool:
@@ -271,7 +280,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
     present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
     absent = raised.keys() - present
     if store.attachment is not None:
-        absent = store.attachment.gone_writers(absent, present)
+        absent = store.attachment.gone_writers(store, move, absent, present)
     if absent:
         make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
         disk.sync_dir(directory)
@@ -347,13 +356,6 @@ def run_maintenance(store: Store, branch: str) -> None:
     publish(store, branch, plan)
 
 
-def added_keys(change: Change) -> list[str]:
-    """Return the keys of the segments and id runs that a change adds."""
-    segments = (e.key for e in change.entries if isinstance(e, SegmentEntry))
-    runs = (KEYS.object("ids", run.digest) for run in change.ids_add)
-    return [*(KEYS.object("segments", key) for key in segments), *runs]
-
-
 def _is_safe(store: Store, change: Change, move: Move, started_at: int, file: Begun) -> bool:
     """Whether the manifest of this publish is there and too young for gc (F9.3, step 6).
 
@@ -362,7 +364,7 @@ def _is_safe(store: Store, change: Change, move: Move, started_at: int, file: Be
     What a repair takes back may be old.
     """
     volume, half = store.volume, store.settings.gc_grace_hours * 1_800_000_000
-    needed = added_keys(change)
+    needed = change.added_keys()
     try:
         stamp = (
             volume.stamp_of(file)

@@ -11,6 +11,7 @@ import pytest
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.shared import offers
 from lakelog.store import document
 from lakelog.store.bootstrap import load
 from tests.support.attached import SharedMachines, append, numbers
@@ -88,20 +89,49 @@ def test_a_directory_that_is_ahead_of_its_bucket_publishes_nothing(
 
 
 def test_watermarks_of_others_stay(machines: SharedMachines, tmp_path: Path) -> None:
-    """F22.5: a machine omits those of its own writers, and knows them from own-writers."""
+    """F22.5: a machine omits those of its own writers, of which no offer may count any more."""
     writer = machines["a"].writer().name
     machines.reopened("a")
     append(machines["b"], 3)
     machines["b"].exchange()
     assert writer in machines["b"].store.refs.head("main").move.wal
     assert writer in (tmp_path / "a" / "cache" / "own-writers").read_text().split()
-    append(machines["a"], 4)
-    machines["a"].exchange()
-    append(machines["a"], 5)
-    machines["a"].exchange()
+    for number in range(4, 6 + offers.HEADS):
+        append(machines["a"], number)
+        machines["a"].exchange()
+        if number == offers.HEADS // 2:
+            assert writer in machines["a"].store.refs.head("main").move.wal
     assert writer not in machines["a"].store.refs.head("main").move.wal
     shutil.rmtree(tmp_path / "b" / "cache")
     assert numbers(machines.reopened("b")) == [1, 2, 3]
+
+
+def test_an_offer_is_what_its_seal_would_publish(machines: SharedMachines, tmp_path: Path) -> None:
+    """F22.8: its name and members, and whose move takes it."""
+    append(machines["a"], 3)
+    append(machines["b"], 4)
+    volume, seen = machines["a"].store.volume, list[Path]()
+    link = volume.link
+
+    def late_link(*words: object) -> None:
+        seen[:] = (tmp_path / "bucket" / "offers" / "main").glob("*")
+        machines["b"].exchange()
+        if not seen:
+            return link(*words)
+        body = document.decode(seen[0].read_bytes())
+        head = machines["b"].store.refs.head("main").move
+        assert seen[0].name == f"{body['number']:012d}-{document.digest(seen[0].read_bytes())}.json"
+        assert body["base"].keys() == body["sealed"].keys() <= head.wal.keys()
+        append(machines["b"], 5)
+        machines["b"].exchange()
+        head = machines["b"].store.refs.head("main").move
+        assert {writer: head.wal[writer] for writer in body["sealed"]} == body["sealed"]
+        return link(*words)
+
+    volume.link = late_link
+    machines["a"].exchange()
+    assert seen
+    assert numbers(machines["a"]) == [1, 2, 3, 4, 5]
 
 
 def test_the_first_published_of_equal_ids_stays(machines: SharedMachines) -> None:

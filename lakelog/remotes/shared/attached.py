@@ -3,8 +3,7 @@
     lakelog.json   "bucket": {"url", "proven", "cache"}, "requires": ["bucket"]
     cache/own-writers   writers that had files in wal/ here, one a line
 
-An exchange takes what other machines have published, publishes what is acknowledged here, and
-takes what came meanwhile.
+An exchange takes what other machines have published, and publishes what is acknowledged here.
 """
 
 from __future__ import annotations
@@ -15,12 +14,16 @@ from typing import Any
 from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, UnsupportedStore
 from lakelog.remotes.shared import bucket
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
+from lakelog.store.publish import Change
+from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 
 _NOT_SHARED = {
@@ -41,14 +44,18 @@ class BucketAttachment:
         self.volume = MirroredVolume(paths.root, url, lake_id)
         self._cache = SegmentCache(paths, self.volume, limit)
         self.fetch = self._cache.fetch
+        self._offers = OfferBook(self.volume)
 
-    def require_shareable(self, op: str) -> None:
-        """Refuse a move whose files would stay in this directory. Raises UnsupportedStore."""
-        if op in _NOT_SHARED:
+    def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
+        """Return a seal with the offers of other machines, any other change as it is; None where
+        the branch has moved on. Raises UnsupportedStore for a move whose files would stay in this
+        directory."""
+        if change.op in _NOT_SHARED:
             raise UnsupportedStore(
                 f"{self._paths.root}: the lake is shared in a bucket, which cannot have"
-                f" {_NOT_SHARED[op]} yet: keep them in a lake of their own"
+                f" {_NOT_SHARED[change.op]} yet: keep them in a lake of their own"
             )
+        return self._offers.join(store, head, state, change) if change.op == "seal" else change
 
     @LazyProperty
     def _own_writers(self) -> set[str]:
@@ -57,14 +64,18 @@ class BucketAttachment:
         except FileNotFoundError:
             return set()
 
-    def gone_writers(self, absent: Set[str], present: Set[str]) -> set[str]:
-        """Return those of the writers without files that had some here."""
+    def gone_writers(
+        self, store: Store, move: Move, absent: Set[str], present: Set[str]
+    ) -> set[str]:
+        """Return those of the writers without files that had some here, and of whose frames no
+        offer counts that was made before their first watermark."""
         # Noted before the move that seals them is made: after it their files may go.
         if fresh := present - self._own_writers:
             lines = "".join(f"{writer}\n" for writer in sorted(fresh))
             disk.append_line(f"{self._paths.cache}/own-writers", lines.encode())
             self._own_writers.update(fresh)
-        return set(absent & self._own_writers)
+        ended = set(absent & self._own_writers)
+        return ended & old_writers(store, move) if ended else ended
 
     def refresh(self, store: Store) -> int:
         """Take the moves and tags that other machines have published; return how many moves.
@@ -94,11 +105,11 @@ class BucketAttachment:
             self.volume.drop_tag(KEYS.tag(name))
 
     def exchange(self, store: Store, settle: Callable[[], object]) -> tuple[int, int]:
-        """Take what is new, publish what is pending on a branch, and take what came meanwhile.
-        Raises Unreachable, TransferRefused, Damaged, OSError; what is pending stays so then."""
+        """Take what is new, and publish what is pending on a branch. Raises Unreachable,
+        TransferRefused, Damaged, OSError; what is pending stays so then."""
         arrived, published = self.volume.arrived, self.volume.published
         settle()
-        self.refresh(store)
+        self._offers.settle(store)
         self._cache.shrink()
         return self.volume.arrived - arrived, self.volume.published - published
 

@@ -30,7 +30,7 @@ from lakelog.store.volume import DirectoryVolume
 
 _PIECE = 1 << 20
 _WINDOW = 16
-"""Moves that are asked for at once while there are more."""
+"""Moves that are asked for at once at most, while there are more."""
 
 
 class MirroredVolume(DirectoryVolume):
@@ -86,7 +86,9 @@ class MirroredVolume(DirectoryVolume):
             return True
         if not key.startswith(("segments/", "ids/")):
             return False
-        return key in self._delivered or self.bucket.exists(key)
+        if key not in self._delivered and self.bucket.exists(key):
+            self._delivered.add(key)  # a state names it: it stays
+        return key in self._delivered
 
     def stamp(self, key: str) -> int:
         """When a file was written here; now, for an object that only the bucket has."""
@@ -231,7 +233,7 @@ class MirroredVolume(DirectoryVolume):
                     return count
                 self._accept(key, data)
                 count, newest = count + 1, newest + 1
-            window = _WINDOW
+            window = min(2 * window, _WINDOW)
 
     def _require_same(self, key: str, data: bytes | None) -> None:
         """Refuse a bucket that has another move than this machine has, or lost it: an older copy

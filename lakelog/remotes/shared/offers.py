@@ -1,0 +1,219 @@
+"""Offers: what a machine has sealed, put down in the bucket for whoever wins the next move (F22.8).
+
+    offers/<branch>/<number>-<digest>.json   a document with the members of `Offer`
+
+An offer is right on each head of its generation where its writers' watermarks are those that it
+was made on (`base`), so that of a seal and its offer one is published, and once. A head that lacks
+a watermark may have left it out: so an offer counts for HEADS moves, and a machine leaves none out
+that was not there so many moves before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lakelog.errors import LakelogError, UnknownRef
+from lakelog.maintain.seal import open_run
+from lakelog.remotes import remote as remotes
+from lakelog.remotes import untrusted
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.segments import identity_run
+from lakelog.store import document
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, IdRun, Record, SegmentEntry, to_json
+from lakelog.store.manifest import Manifest
+from lakelog.store.paths import decode_name, encode_name
+from lakelog.store.publish import Change
+from lakelog.store.ref import Head, Move
+
+HEADS = 32
+"""Moves after its own for which an offer counts."""
+ENTRIES_MAX = 512
+"""Entries of one move at most: it is one document."""
+_NAME = re.compile(r"(\d{12})-([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The sealed frames of one machine, made on the move `number`: watermarks before (`base`) and
+    after (`sealed`), the entries and id runs that they give, and the runs that were `checked` for
+    their ids."""
+
+    number: int
+    generation: int
+    base: dict[str, int]
+    sealed: dict[str, int]
+    entries: tuple[Entry, ...]
+    ids: tuple[IdRun, ...]
+    checked: frozenset[str]
+
+    @classmethod
+    def of(cls, head: Head, state: Manifest, change: Change) -> Offer:
+        """Return what offers a seal that was planned on a head."""
+        base = {writer: head.move.wal.get(writer, -1) for writer in change.sealed}
+        runs = frozenset(run.digest for run in state.ids if change.ids_add)
+        number, generation = head.move.number, head.move.generation
+        return cls(number, generation, base, change.sealed, change.entries, change.ids_add, runs)
+
+    def encode(self) -> bytes:
+        """Return the bytes of its file."""
+        body = dict(vars(self), entries=[to_json(entry) for entry in self.entries])
+        body["ids"] = [dataclasses.astuple(run) for run in self.ids]
+        return document.encode({**body, "checked": sorted(self.checked)})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Offer:
+        """Return the offer in a file. Raises NotIntact for what no machine would have put there."""
+        offer = untrusted.offer(data)
+        entries = tuple(untrusted.entries(offer.pop("entries")))
+        runs = tuple(IdRun(*run) for run in offer.pop("ids"))
+        if not all(map(_is_fresh, entries)) or offer["base"].keys() != offer["sealed"].keys():
+            raise untrusted.NotBelieved("an offer is malformed")
+        return cls(**{**offer, "checked": frozenset(offer["checked"])}, entries=entries, ids=runs)
+
+    def is_right(self, move: Move, sealed: dict[str, int]) -> bool:
+        """Whether it can be published after a move, with what else is `sealed` then."""
+        return (
+            move.generation == self.generation
+            and self.number <= move.number < self.number + HEADS
+            and not self.sealed.keys() & sealed.keys()
+            and all(move.wal.get(writer, -1) == mark for writer, mark in self.base.items())
+        )
+
+
+def _is_fresh(entry: Entry) -> bool:
+    """Whether an entry is one that a seal adds: others could take rows away."""
+    if isinstance(entry, Record):
+        return entry.what == "host"
+    return isinstance(entry, SegmentEntry) and entry.seq[1] < entry.seq[0] and not entry.made_from
+
+
+class OfferBook:
+    """The offers in one bucket, as one process knows them."""
+
+    def __init__(self, volume: MirroredVolume) -> None:
+        self._volume = volume
+        self._own_offers: dict[str, Offer] = {}
+        self._foreign_offers: dict[str, Offer | None] = {}
+        self._tried: tuple[str, Any] = ("", None)
+        self._won = 0
+        self._is_contested = False
+
+    def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
+        """Return a seal with the offers of others, and put down its own where others are likely to
+        be first; None where the branch has moved on."""
+        branch = head.move.branch
+        attempt = branch, tuple(sorted(change.sealed.items()))
+        is_again = attempt == self._tried
+        # The last one was not won: so many publish here that it is better to be taken along.
+        self._is_contested = is_again or (
+            bool(self._tried[0]) and self._won == self._volume.published
+        )
+        self._tried, self._won = attempt, self._volume.published
+        if is_again and self._volume.take_moves(branch, head.move.number):
+            return None
+        if self._is_contested:
+            self._put(store, head, state, change)
+        entries, sealed, runs = change.entries, dict(change.sealed), change.ids_add
+        for offer in self._listed(branch, head.move.number):
+            is_short = len(entries) + len(offer.entries) <= ENTRIES_MAX
+            if is_short and offer.is_right(head.move, sealed):
+                if self._repeats(store, offer, (*state.ids, *runs)):
+                    continue
+                entries, runs = (*entries, *offer.entries), (*runs, *offer.ids)
+                sealed |= offer.sealed
+        return dataclasses.replace(change, entries=entries, sealed=sealed, ids_add=runs)
+
+    def _put(self, store: Store, head: Head, state: Manifest, change: Change) -> None:
+        """Put an offer down, unless one of the same frames is there and will still count."""
+        number = head.move.number
+        for offer in self._own_offers.values():
+            is_same = offer.sealed == change.sealed and offer.entries == change.entries
+            if is_same and offer.is_right(head.move, {}) and number < offer.number + HEADS // 2:
+                return
+        store.volume.finish(change.begun)
+        store.volume.deliver(change.added_keys())
+        offer = Offer.of(head, state, change)
+        data = offer.encode()
+        key = f"{_folder(head.move.branch)}/{number:012d}-{document.digest(data)}.json"
+        remote = self._volume.remote
+        remotes.retrying(lambda: remote.put(key, lambda: iter((data,)), len(data)))
+        remotes.retrying(remote.flush)
+        self._own_offers[key] = offer
+
+    def _listed(self, branch: str, number: int) -> list[Offer]:
+        """Return the offers of other processes that may count after move `number`, oldest first;
+        removes those that never will."""
+        folder = _folder(branch)
+        matches = filter(None, map(_NAME.fullmatch, self._volume.bucket.names(folder)))
+        keys = {f"{folder}/{match[0]}": int(match[1]) for match in matches}
+        outdated = [
+            key
+            for key, made in keys.items()
+            if made + HEADS < number and key not in self._own_offers
+        ]
+        list(remotes.in_parallel(self._volume.bucket.remove, outdated))
+        due = [key for key in keys if key not in self._own_offers and key not in outdated]
+        fresh = [key for key in due if key not in self._foreign_offers]
+        self._foreign_offers = {
+            key: offer for key, offer in self._foreign_offers.items() if key in keys
+        }
+        self._foreign_offers |= dict(remotes.in_parallel(self._read, fresh))
+        return [offer for key in sorted(due) if (offer := self._foreign_offers[key])]
+
+    def _read(self, key: str) -> Offer | None:
+        """Return an offer whose objects are there; None for any other file."""
+        try:
+            data = self._volume.bucket.read(key)
+            match = _NAME.fullmatch(key.rpartition("/")[2])
+            if match is None or document.digest(data) != match[2]:
+                return None
+            offer = Offer.decode(data)
+            change = Change("seal", entries=offer.entries, ids_add=offer.ids)
+            is_whole = all(map(self._volume.exists, change.added_keys()))
+        except (FileNotFoundError, document.NotIntact):
+            return None
+        return offer if is_whole and offer.number == int(match[1]) else None
+
+    def _repeats(self, store: Store, offer: Offer, runs: tuple[IdRun, ...]) -> bool:
+        """Whether an id of an offer is in a run that it was not checked against: then the machine
+        has to make its segment again."""
+        new_runs = [run for run in runs if run.digest not in offer.checked]
+        if not offer.ids or not new_runs:
+            return False
+        try:
+            offered_keys = [open_run(store, run) for run in offer.ids]
+            new_keys = [open_run(store, run) for run in new_runs]
+        except LakelogError:
+            return True
+        pairs = itertools.product(new_keys, offered_keys)
+        return any(bool(identity_run.contains(run, *keys).any()) for run, keys in pairs)
+
+    def settle(self, store: Store) -> None:
+        """Remove those of this process that were published, or never will be, from the bucket."""
+        for key, offer in list(self._own_offers.items()):
+            move = store.refs.head(decode_name(key.split("/")[1])).move
+            if not offer.is_right(move, {}):
+                del self._own_offers[key]
+                self._volume.bucket.remove(key)
+
+
+def _folder(branch: str) -> str:
+    return f"offers/{encode_name(branch)}"
+
+
+def old_writers(store: Store, move: Move) -> set[str]:
+    """Return the writers that had a watermark HEADS moves before the one after `move`: an offer
+    that was made before their first one does not count any more."""
+    branch, number = move.branch, move.number + 1 - HEADS
+    if number < 1:
+        return set()
+    try:
+        return set(store.refs.read(branch, number).wal)
+    except UnknownRef:  # dropped by gc: of those before it the last one
+        earlier = [n for n in store.refs.numbers(branch) if n < number]
+        return set(store.refs.read(branch, earlier[-1]).wal) if earlier else set()
