@@ -132,7 +132,8 @@ ORDER = {
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
         metrics api pages openapi alerting syslog app run""",
-    "server/sql": """query_limits statement_guard landlock confinement rows worker worker_process
+    "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
+        worker_process
         workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
@@ -144,7 +145,7 @@ ORDER = {
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
     "server/api": """question counts events watching overview sources about traces history alerts
-        patterns anomalies routes""",
+        patterns anomalies answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         group_runner subscription administration live_pages""",
     "compat": """omega packs lookups event_store persistence sqlite_import

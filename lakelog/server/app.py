@@ -65,18 +65,23 @@ class LakeServer:
         queries: QueryLimits | None = None,
     ) -> None:
         self.lake, self.gate, self.limits, self.version = lake, gate, limits, version
-        self.workers = QueryWorkers(lake.path, lake.branch_name, queries or QueryLimits())
+        queries = queries or QueryLimits()
+        self.workers = QueryWorkers(lake.path, lake.branch_name, queries)
         self.intake: EventIntake[Answer] = EventIntake(lake, limits)
         self.tails = TailHub(lake, limits)
         self.syslog: SyslogServer | None = None
         self.metrics = ServerMetrics(lake, self.intake, self.workers, self.tails, version)
-        self.dashboard = DashboardApi(lake, limits, version)
+        self.dashboard = DashboardApi(lake, limits, version, queries)
         self.alerts = AlertThread(lake)
         self.agents = McpEndpoint(lake, self.workers, gate, self.metrics.count, version)
 
+    def prepare_dashboard(self) -> None:
+        """Start what answers the dashboard's questions, beside what goes on."""
+        self._preparing = asyncio.ensure_future(self.dashboard.prepare())
+
     async def close(self) -> None:
         """End what the server has started."""
-        self.dashboard.close()
+        await self.dashboard.close()
         await self.agents.close()
         await self.workers.close()
         loop = asyncio.get_running_loop()
@@ -179,6 +184,7 @@ class LakeServer:
     async def _front(self, request: Request, caller: Caller) -> Answer:
         """The dashboard for browsers; what Elasticsearch's clients look for, for all else."""
         if "text/html" in request.headers.get("accept", ""):
+            self.prepare_dashboard()
             return pages.page("index.html", request.headers)
         self._admitted(request, TokenScope.INGEST)
         return Answer(200, ABOUT, PRODUCT)

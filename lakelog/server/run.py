@@ -34,6 +34,7 @@ else:
 
 PORT = 7717
 STOP_SECONDS = 4
+_PREPARE_SECONDS = 1.0
 _LOOK = 0.01
 _LOOK_STOP = 0.1
 _MESSAGE_MAX = 1 << 16
@@ -212,11 +213,14 @@ async def _serving(
                 await task
                 raise
             started()
+            # A moment later, so that senders who waited for the server come first.
+            asyncio.get_running_loop().call_later(_PREPARE_SECONDS, server.prepare_dashboard)
         # It waits for the clients of streams, who wait for it.
         while not (http.should_exit or task.done()):
             await asyncio.wait([task], timeout=_LOOK_STOP)
         server.tails.end()
         server.workers.stop()
+        server.dashboard.workers.stop()
         await task
     finally:
         server.tails.end()

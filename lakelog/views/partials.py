@@ -88,7 +88,8 @@ class Partials:
             body = memoryview(disk.read(partial.path))[partial.start :]
             if hashlib.sha256(body).hexdigest() != partial.digest:
                 raise ValueError("damaged")
-            rows = pq.read_table(pa.BufferReader(pa.py_buffer(body)))
+            # Not read_table: that loads Arrow's datasets, and with them pandas.
+            rows = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body))).read()
         except (OSError, ValueError, pa.ArrowException):
             self.forget(partial)
             return None

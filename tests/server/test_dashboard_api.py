@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,14 @@ from lakelog.anomalies import AnomalyFinding, Incident, finding_events
 from lakelog.errors import InvalidSearch, UnknownRef
 from lakelog.lake import Lake
 from lakelog.search import Search
+from lakelog.server.api.answers import READ
 from lakelog.server.api.question import DashboardQuestion
-from lakelog.server.api.routes import READ
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
 from lakelog.server.pages import POLICY
 from lakelog.server.tokens import TokenFile, TokenScope
 from tests.conftest import MakeLake
-from tests.support.http_lake import HttpLake, serving
+from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -163,8 +166,8 @@ def test_every_answer_is_of_the_state_that_is_asked(lake: Lake, name: str) -> No
         assert past["events"] == 300
     if name == "settings":
         assert past["stats"]["events"] == 300
-    of_branch = ("moves", "diff", "preflight", "alerts", "alerts/history")
-    if name not in of_branch:  # of the branch, whatever is shown
+    of_branch = ("moves", "diff", "preflight", "alerts", "alerts/history", "machine")
+    if name not in of_branch:  # of the branch or the server, whatever is shown
         with pytest.raises(UnknownRef):
             ask(lake, name, at="nowhere", **needed)
 
@@ -318,6 +321,37 @@ def test_a_change_is_json_from_the_dashboard_itself(server: HttpLake) -> None:
     assert post(server, "undo", [1]).status == 400
     assert post(server, "rollback", {}).status == 400
     assert post(server, "tag", {"name": "v9"}, origin="http://evil.example").status == 403
+
+
+def answer_processes(server: HttpLake) -> list[int]:
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        int(each)
+        for each in children
+        if "answer_process" in Path(f"/proc/{each}/cmdline").read_text()
+    ]
+
+
+def test_pages_are_answered_beside_the_process_that_stores(tmp_path: Path) -> None:
+    """Events are stored while a page hangs, and a process that is killed costs its question."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([sample_event(number) for number in range(300)])
+        lake.tag("v1")
+    with serving(tmp_path / "lake") as server:
+        assert server.ask("/ingest", lines({"type": "late"}), JSON_LINES).status == 200
+        assert server.ask("/api/overview").json["events"] == 301
+        difference = server.ask("/api/diff?a=v1&b=main").json
+        assert (difference["events"], difference["behaviour"]["types"][0]["name"]) == (1, "late")
+        with ThreadPoolExecutor(1) as threads:
+            for pid in answer_processes(server):
+                os.kill(pid, signal.SIGSTOP)
+            hanging = threads.submit(server.ask, "/api/counts")
+            assert server.ask("/ingest", lines({"type": "later"}), JSON_LINES).status == 200
+            for pid in answer_processes(server):
+                os.kill(pid, signal.SIGKILL)
+            assert hanging.result().status in (200, 400)
+        assert server.ask("/api/overview").json["events"] == 302
 
 
 def test_errors_say_what_is_wrong(server: HttpLake) -> None:

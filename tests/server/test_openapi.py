@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import lakelog
@@ -29,7 +30,7 @@ def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
             for method in {*(route.methods or ())} - {"HEAD"}
         }
         described = document("1", server.dashboard.answerers())["paths"]
-        server.dashboard.close()
+        asyncio.run(server.dashboard.close())
         server.alerts.close()
     operations = {
         (method.upper(), path) for path, methods in described.items() for method in methods

@@ -70,7 +70,7 @@ def names(question: DashboardQuestion) -> dict[str, object]:
     state = question.state
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
     views = [definition.name for definition, _ in user_views.listed(state)]
-    rows = CountTable(question, span_of(question), FINE).rows()
+    rows = CountTable(question, span_of(question), FINE).rows
     types = sorted(value for value in rows.column("type").unique().to_pylist() if value)
     return {
         "tables": ["events", "quarantine", "files", "origins", *views],

@@ -8,6 +8,7 @@ events, the newest first, and no more of them than take about half a second.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -98,8 +99,9 @@ class CountTable:
         fitting = [width for width in _WIDTHS if width * _BUCKETS[columns] >= length]
         self.width = fitting[0] if fitting else _WIDTHS[-1]
 
+    @functools.cached_property
     def rows(self) -> pa.Table:
-        """(bucket, columns…, events, last), which the view keeps between calls."""
+        """(bucket, columns…, events, last), which the view keeps between questions."""
         names = ", ".join(self.columns)
         definition = (
             f"-- name: counts_by_{'_'.join(self.columns)}\n-- version: 1\n"
@@ -129,7 +131,7 @@ class CountTable:
         for since, until in ((span.since, low), (high, span.until)):
             if since < until:
                 sources.append(f"{single} {between(since, until)} AND {condition}")
-        return " UNION ALL ".join(sources), {"counted": self.rows()}
+        return " UNION ALL ".join(sources), {"counted": self.rows}
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _beginning(table: CountTable, span: TimeSpan, size: int) -> int:
     rows = table.question.sql(
         "SELECT epoch_us(bucket), sum(events) FROM counted"
         f" WHERE {between(span.since, span.until, 'bucket')} GROUP BY 1 ORDER BY 1 DESC",
-        variables={"counted": table.rows()},
+        variables={"counted": table.rows},
     )
     total = 0
     for bucket, events in rows.iter_rows():

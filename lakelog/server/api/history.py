@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from lakelog.lake import Lake
 from lakelog.query.behaviour import Finding
 from lakelog.rollback import Preflight
 from lakelog.rollback import rollback as rollbacks
@@ -47,9 +48,20 @@ def moves(question: DashboardQuestion) -> dict[str, object]:
     }
 
 
+def settled(question: DashboardQuestion) -> dict[str, object]:
+    """The parameters of a `diff` with snapshots for names, once the branches are settled: what may
+    only read can compare those. Raises UnknownRef."""
+    lake = question.lake
+    refs = {"a": question.text("a"), "b": question.text("b") or lake.branch_name}
+    for branch in {*refs.values()}.intersection(lake.branches()):
+        (lake if branch == lake.branch_name else Lake(lake.store, branch)).settle()
+    return {**question.query, **{name: lake.at(ref).id for name, ref in refs.items()}}
+
+
 def diff(question: DashboardQuestion) -> dict[str, object]:
     """What separates the states `a` and `b`: numbers, types, and what changed in behaviour."""
-    difference = question.lake.diff(question.text("a"), question.text("b") or "main")
+    refs = settled(question)
+    difference = question.lake.diff(str(refs["a"]), str(refs["b"]))
     looked = sum(e.events for e in (*difference.added, *difference.removed))
     behaviour = difference.behaviour if looked <= _BEHAVIOUR_MAX else None
     types = difference.types

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lakelog.event.encode import to_micros
@@ -44,48 +45,60 @@ def overview(question: DashboardQuestion) -> dict[str, object]:
         "errors_query": ERRORS,
         "reference": reference / 1000,
         "errors": _errors(question, coarse, reference),
-        "types": _top(question, fine, span, whole, "type"),
-        "sources": _top(question, fine, span, whole, "source"),
+        **_top(question, fine, span, whole),
         "silent": _silent(question, fine, whole),
     }
 
 
 def _errors(question: DashboardQuestion, table: CountTable, end_time: int) -> dict[str, int]:
     condition = search_condition(Search.of(ERRORS).node)
-    answer = {}
-    for name, end in (("now", end_time), ("before", end_time - _DAY)):
-        source, variables = table.source(TimeSpan(end - _HOUR, end), condition)
-        rows = question.sql(
-            f"SELECT coalesce(sum(events), 0)::BIGINT FROM ({source})", variables=variables
-        )
-        (answer[name],) = rows.fetchone() or (0,)
-    return answer
+    hours = {"now": end_time, "before": end_time - _DAY}
+    spans = {name: TimeSpan(end - _HOUR, end) for name, end in hours.items()}
+    source, variables = _periods(table, spans, condition)
+    rows = question.sql(
+        f"SELECT period, sum(events)::BIGINT FROM ({source}) GROUP BY 1", variables=variables
+    ).fetchall()
+    return dict.fromkeys(hours, 0) | dict(rows)
+
+
+def _periods(
+    table: CountTable, spans: Mapping[str, TimeSpan], condition: str
+) -> tuple[str, dict[str, Any]]:
+    """SQL with the counted rows of several spans, each with the name of its span as `period`."""
+    sources: list[str] = []
+    variables: dict[str, Any] = {}
+    for period, span in spans.items():
+        source, tables = table.source(span, condition)
+        sources.append(f"SELECT '{period}' AS period, * FROM ({source})")
+        variables |= tables
+    return " UNION ALL ".join(sources), variables
 
 
 def _top(
-    question: DashboardQuestion, table: CountTable, span: TimeSpan, whole: TimeSpan, column: str
-) -> list[dict[str, object]]:
-    """The most frequent values in a range of time, with their number in the one before, which is
-    null where the lake does not reach so far back."""
-    length = span.until - span.since
-    counted: list[dict[str | None, int]] = []
-    for since in (span.since, span.since - length):
-        source, variables = table.source(TimeSpan(since, since + length), "true")
-        query = (
-            f"SELECT {column}, sum(events)::BIGINT FROM ({source}) GROUP BY 1 ORDER BY 2 DESC, 1"
+    question: DashboardQuestion, table: CountTable, span: TimeSpan, whole: TimeSpan
+) -> dict[str, list[dict[str, object]]]:
+    """The most frequent types and sources in a range of time, with their number in the one before,
+    which is null where the lake does not reach so far back."""
+    before = TimeSpan(span.since - (span.until - span.since), span.since)
+    has_before = before.since >= whole.since
+    spans = {"present": span} | ({"before": before} if has_before else {})
+    source, variables = _periods(table, spans, "true")
+    rows = question.sql(
+        "SELECT CASE WHEN grouping(type) = 0 THEN 'types' ELSE 'sources' END AS field,"
+        " coalesce(type, source) AS value,"
+        " (sum(events) FILTER (period = 'present'))::BIGINT AS n,"
+        " coalesce(sum(events) FILTER (period = 'before'), 0)::BIGINT"
+        f" FROM ({source}) GROUP BY GROUPING SETS ((type), (source)) HAVING n > 0"
+        " QUALIFY row_number() OVER (PARTITION BY field ORDER BY n DESC, value)"
+        f" <= {_TOP} ORDER BY n DESC, value",
+        variables=variables,
+    ).fetchall()
+    tops: dict[str, list[dict[str, object]]] = {"types": [], "sources": []}
+    for field, value, events, earlier in rows:
+        tops[field].append(
+            {"value": cut(value), "events": events, "before": earlier if has_before else None}
         )
-        counted.append(dict(question.sql(query, variables=variables).fetchall()))
-        if span.since - length < whole.since:
-            break
-    present, *before = counted
-    return [
-        {
-            "value": cut(value),
-            "events": events,
-            "before": before[0].get(value, 0) if before else None,
-        }
-        for value, events in list(present.items())[:_TOP]
-    ]
+    return tops
 
 
 def _silent(
@@ -105,7 +118,7 @@ def _silent(
         WHERE spans >= {_LEAST} AND {whole.until} - last > {5 * table.width}::BIGINT
             AND {whole.until} - last > 5 * ((last - first) / spans)
         ORDER BY last DESC LIMIT {_SILENT_MAX}""",
-        variables={"counted": table.rows()},
+        variables={"counted": table.rows},
     ).fetchall()
     return [
         {"source": cut(name), "last": last_time / 1000, "events": n} for name, last_time, n in rows
@@ -113,7 +126,7 @@ def _silent(
 
 
 def storage(question: DashboardQuestion) -> dict[str, object]:
-    """Bytes of the state, growth a day, the machine, and how far readers and writers are behind."""
+    """Bytes of the state, growth a day, and how far readers and writers are behind."""
     state = question.state
     whole, stats = span_of(question), state.stats()
     days = max((whole.until - whole.since) / _DAY, 1 / 24)
@@ -130,14 +143,13 @@ def storage(question: DashboardQuestion) -> dict[str, object]:
         "bytes_a_day": stats.bytes / days if whole.events else 0,
         "disk_free": disk.free,
         "disk_total": disk.total,
-        "machine": _machine(),
         "watchers": watching.watchers(question.lake),
         "subscriptions": watching.subscribed(question.lake),
     }
     return answer
 
 
-def _machine() -> dict[str, object]:
+def machine(question: DashboardQuestion) -> dict[str, object]:
     """Load, memory, and what this server takes; null where the system does not say."""
     answer: dict[str, object] = {"cores": os.cpu_count(), "load": None, "memory_free": None}
     try:

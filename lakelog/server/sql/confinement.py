@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterable
 
 from lakelog.server.sql import landlock
 from lakelog.store.paths import Paths
@@ -14,7 +15,7 @@ from lakelog.store.paths import Paths
 _FILES_MAX = 4096
 _DIE_WITH_PARENT = 1
 _NICE = 5
-_OF_LAKE = "wal segments ids manifests refs gc cache lakelog.json".split()
+OF_LAKE = "wal segments ids manifests refs gc cache lakelog.json".split()
 """What a query reads of a lake: not its tokens, keys, policy and states."""
 _OF_MACHINE = (
     *("/usr", "/lib", "/lib64", "/opt", "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone"),
@@ -31,8 +32,11 @@ _OF_MACHINE = (
 """What libraries and the engine read: it ends the process where it may not see the machine."""
 
 
-def confine(paths: Paths, spill: str, memory: int, spill_bytes: int) -> bool:
-    """Bind this process for good; return whether the kernel bounds the files that it opens."""
+def confine(
+    paths: Paths, spill: str, memory: int, spill_bytes: int, of_lake: Iterable[str] = OF_LAKE
+) -> bool:
+    """Bind this process for good; return whether the kernel bounds the files that it opens: of the
+    lake those below `of_lake`, and to write to those below `spill`."""
     _die_with_parent()
     os.nice(_NICE)  # who stores events goes first
     _lower(resource.RLIMIT_CORE, 0)
@@ -45,7 +49,7 @@ def confine(paths: Paths, spill: str, memory: int, spill_bytes: int) -> bool:
     # For good, and not of a stranger's: threads that are there already would stay free.
     return landlock.restrict(
         [
-            *((f"{paths.root}/{name}", landlock.READ) for name in _OF_LAKE),
+            *((f"{paths.root}/{name}", landlock.READ) for name in of_lake),
             (paths.root, landlock.LIST),
             (spill, landlock.WRITE),
             *((path, landlock.READ) for path in {*_OF_MACHINE, *_of_python()}),

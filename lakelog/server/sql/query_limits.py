@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import orjson
 
@@ -45,6 +46,19 @@ class QueryLimits:
     """Bytes of an answer."""
     waiting: int = 64
     """Queries that wait for a process; one more is answered with 429."""
+
+
+class ProcessRequest(Protocol):
+    """What is asked of a process. `number` says which request a cancel is about."""
+
+    @property
+    def number(self) -> int:
+        """The number of the request."""
+        ...
+
+    def encode(self) -> bytes:
+        """The request as the process decodes it."""
+        ...
 
 
 class QueryFormat(Enum):

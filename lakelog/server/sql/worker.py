@@ -1,8 +1,7 @@
 """A process that answers queries of others, one after another: python -m lakelog.server.sql.worker
 
-Its input has a line of JSON that says which lake and what limits, then frames (`query_limits`);
-its output has frames. It binds itself before the first of them, so that a query which gets past
-the guard still reads nothing but the lake, and can be ended at any time: nothing of it is needed.
+It binds itself before the first of them, so that a query which gets past the guard still reads
+nothing but the lake, and can be ended at any time: nothing of it is needed.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ import contextlib
 import dataclasses
 import gc
 import os
-import queue
-import sys
-import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -27,13 +23,13 @@ from lakelog.errors import (
     SnapshotGone,
     UnknownRef,
 )
-from lakelog.keys.vault import VAULT
 from lakelog.query.session import Session
 from lakelog.search import expanded
 from lakelog.segments.connection import SPILL
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
+from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.sql.rows import AnswerWriter, nested_columns
 from lakelog.server.sql.statement_guard import require_readable
 from lakelog.store import bootstrap, disk, resolve
@@ -42,25 +38,23 @@ from lakelog.views.tables import ViewTables
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
-_PIECE = 1 << 20
-_DESCRIPTORS_MAX = 1 << 16
 _AGAIN = 0.02
 """Seconds between two interrupts: one that comes between two steps of the engine is lost."""
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TOO_MUCH = "aggregate, ask for a shorter time, or select fewer columns"
 
 
 class QueryProcess:
     """Answers the requests of one server."""
 
-    def __init__(self, session: Session, limits: QueryLimits, output: BinaryIO) -> None:
+    def __init__(self, session: Session, limits: QueryLimits, output: FrameOutput) -> None:
         self._session, self._limits, self._output = session, limits, output
         self._views = ViewTables(session)
         self.number = 0
         self._relation: Relation | None = None
 
-    def answer(self, request: QueryRequest) -> None:
+    def answer(self, content: bytes) -> None:
         """Answer one request; whatever goes wrong is part of the answer."""
+        request = QueryRequest.decode(content)
         self.number = request.number
         allow_processor(self._limits.seconds)
         ending: dict[str, object]
@@ -73,8 +67,8 @@ class QueryProcess:
             ending = {**_refused(error), "retire": True}
         self._relation = None
         self.number = 0
-        ending.setdefault("retire", _resident() > self._limits.memory // 2)
-        self.send(wire.END, orjson.dumps(ending))
+        ending.setdefault("retire", resident_bytes() > self._limits.memory // 2)
+        self._output.send(wire.END, orjson.dumps(ending))
 
     def _answered(self, request: QueryRequest) -> dict[str, object]:
         session, started_at = self._session, time.monotonic()
@@ -89,7 +83,7 @@ class QueryProcess:
         self._relation = relation
         writer = AnswerWriter(relation, request.format, self._limits.rows, request.limit)
         head = {"columns": writer.columns(), "snapshot": digest}
-        self.send(wire.HEAD, orjson.dumps(head))
+        self._output.send(wire.HEAD, orjson.dumps(head))
         size = 0
         for chunk in writer.pieces(nested_columns(session, query, writer)):
             size += len(chunk)
@@ -99,8 +93,7 @@ class QueryProcess:
                     f"the answer has more than {self._limits.result:,} bytes",
                     _TOO_MUCH,
                 )
-            for start in range(0, len(chunk), _PIECE):
-                self.send(wire.CHUNK, chunk[start : start + _PIECE])
+            self._output.send_chunks(chunk)
         return {
             "rows": writer.rows,
             "truncated": writer.is_cut,
@@ -126,11 +119,6 @@ class QueryProcess:
                 with contextlib.suppress(Exception):  # it may have ended this moment
                     relation.interrupt()
             time.sleep(_AGAIN)
-
-    def send(self, frame_type: bytes, content: bytes | memoryview) -> None:
-        """Send a frame."""
-        self._output.write(wire.frame(frame_type, content))
-        self._output.flush()
 
 
 def refusal(error: BaseException) -> QueryRefused:
@@ -162,14 +150,6 @@ def _refused(error: BaseException) -> dict[str, object]:
     return {**reason.record(), "status": reason.status}
 
 
-def _resident() -> int:
-    """Bytes that this process has in memory; 0 where that cannot be told."""
-    try:
-        return int(disk.read("/proc/self/statm").split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
 def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool, str]:
     """Open the lake, bind the process, and return what answers queries, whether the kernel bounds
     it, and where it spills to."""
@@ -185,37 +165,13 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
 
 def main() -> None:
     """Answer requests until the input ends."""
-    # A server leaves its listening socket to children, for whoever takes over from it.
-    os.closerange(3, _DESCRIPTORS_MAX)
-    source = sys.stdin.buffer
-    plan = orjson.loads(source.readline())
-    # Whatever a library prints must not get between the frames.
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    if "keys" in plan:
-        VAULT.learn(plan["keys"])
-    session, is_confined, spill = _session(
-        plan["root"], plan["branch"], QueryLimits(**plan["limits"])
-    )
-    process = QueryProcess(session, QueryLimits(**plan["limits"]), output)
+    plan, output = begin()
+    limits = QueryLimits(**plan["limits"])
+    session, is_confined, spill = _session(plan["root"], plan["branch"], limits)
     session.connect().cursor().execute("SELECT 1").fetchall()
-    process.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))
+    output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))
     gc.freeze()
-    requests: queue.SimpleQueue[QueryRequest] = queue.SimpleQueue()
-
-    def answer() -> None:
-        while True:
-            process.answer(requests.get())
-
-    threading.Thread(target=answer, daemon=True).start()
-    while header := source.read(wire.HEADER.size):
-        frame_type, size = wire.HEADER.unpack(header)
-        content = source.read(size)
-        if frame_type == wire.ASK:
-            requests.put(QueryRequest.decode(content))
-        else:
-            process.interrupt(int(content))
-    os._exit(0)  # what the engine still does is of no use
+    answer_requests(QueryProcess(session, limits, output))
 
 
 if __name__ == "__main__":

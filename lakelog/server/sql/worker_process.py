@@ -13,7 +13,7 @@ import orjson
 from lakelog.keys.vault import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
-from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
+from lakelog.server.sql.query_limits import ProcessRequest, QueryLimits, QueryRefused
 from lakelog.store import disk
 
 _BUFFER = 1 << 20
@@ -32,8 +32,8 @@ class WorkerProcess:
         """Whether the kernel bounds the files that it may open."""
 
     @classmethod
-    async def start(cls, root: str, branch: str, limits: QueryLimits) -> WorkerProcess:
-        """Start one, and wait until it is ready. Raises QueryRefused."""
+    async def start(cls, root: str, branch: str, limits: QueryLimits, module: str) -> WorkerProcess:
+        """Start one that runs a module, and wait until it is ready. Raises QueryRefused."""
         variables = {
             # What is allocated in advance counts against the memory limit, and threads that there
             # are before the process binds itself would stay free.
@@ -45,7 +45,7 @@ class WorkerProcess:
         environment = interpreter.environment()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "lakelog.server.sql.worker"),
+                *(sys.executable, "-P", "-m", module),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -85,7 +85,7 @@ class WorkerProcess:
         """The number of the process."""
         return self._process.pid
 
-    async def ask(self, request: QueryRequest) -> None:
+    async def ask(self, request: ProcessRequest) -> None:
         """Send a request, whose answer is to be read. Raises OSError where the process ended."""
         await self._write(wire.frame(wire.ASK, request.encode()))
 

@@ -18,13 +18,20 @@ import orjson
 
 from lakelog.libraries import pa
 from lakelog.server.sql import query_limits as wire
-from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused, QueryRequest
+from lakelog.server.sql.query_limits import (
+    ProcessRequest,
+    QueryFormat,
+    QueryLimits,
+    QueryRefused,
+    QueryRequest,
+)
 from lakelog.server.sql.worker_process import WorkerProcess
 
 _GRACE = 0.5
 """Seconds that a query which is to stop has for it."""
 _STOP_SECONDS = 2.0
 """Seconds that queries have when the server stops."""
+SQL_MODULE = "lakelog.server.sql.worker"
 _LOG = logging.getLogger("lakelog.server")
 QueryParameters = list[Any] | dict[str, Any] | None
 
@@ -42,8 +49,11 @@ class RunningQuery:
 class QueryWorkers:
     """Answers SQL over one branch of a lake. Its methods run in one event loop."""
 
-    def __init__(self, root: str, branch: str, limits: QueryLimits) -> None:
-        self._root, self._branch, self.limits = root, branch, limits
+    def __init__(
+        self, root: str, branch: str, limits: QueryLimits, module: str = SQL_MODULE
+    ) -> None:
+        """`module` is what its processes run."""
+        self._root, self._branch, self.limits, self._module = root, branch, limits, module
         self._idle: list[WorkerProcess] = []
         self._processes = set[WorkerProcess]()
         self._free = asyncio.Semaphore(limits.workers)
@@ -95,11 +105,20 @@ class QueryWorkers:
         """Start a query, and return once its columns are known; its answer is read from `chunks`,
         in a format. Raises QueryRefused."""
         request = QueryRequest(
-            next(self._numbers), sql, params, at, limit, format, is_trusted=is_trusted
+            self.next_number(), sql, params, at, limit, format, is_trusted=is_trusted
         )
-        frames = self._frames(request)
+        frames = self.frames(request)
         head = orjson.loads(await anext(frames))
         return RunningQuery(head["columns"], head["snapshot"], frames)
+
+    def next_number(self) -> int:
+        """The number of a new request."""
+        return next(self._numbers)
+
+    async def prepare(self) -> None:
+        """Have a process ready for the first request. Raises QueryRefused."""
+        if not self._processes:
+            self._give_back(await self._leased())
 
     def stop(self) -> None:
         """Begin no more queries, and end in a moment those that run."""
@@ -117,8 +136,8 @@ class QueryWorkers:
         await asyncio.gather(*(worker.end() for worker in processes), return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _frames(self, request: QueryRequest) -> AsyncGenerator[bytes, None]:
-        """Yield the head of an answer, and then its pieces."""
+    async def frames(self, request: ProcessRequest) -> AsyncGenerator[bytes, None]:
+        """Yield the head of an answer, and then its pieces. Raises QueryRefused."""
         worker = await self._leased()
         is_settled = False
         deadline = asyncio.get_running_loop().time() + self.limits.seconds
@@ -207,7 +226,7 @@ class QueryWorkers:
             self._begin(worker.end())
         if self._is_closed:
             raise _stopping()
-        worker = await WorkerProcess.start(self._root, self._branch, self.limits)
+        worker = await WorkerProcess.start(self._root, self._branch, self.limits, self._module)
         self._processes.add(worker)
         if self.is_confined is None and not worker.is_confined:
             _LOG.warning(

@@ -43,7 +43,8 @@ export function mount(root) {
   });
   const newest = new Block(latest, (signal) => ask("events", { ...rangeParams(), q: newest.query, limit: 8 }, { signal }), (answer) => showLatest(holders.latest, answer, newest.query));
   const rest = new Block(lag, (signal) => ask("storage", {}, { signal }), (answer) => showRest(holders, answer));
-  const blocks = [bars, numbers, rest];
+  const load = new Block(machine, (signal) => ask("machine", {}, { signal, at: "" }), (answer) => showMachine(holders.machine, answer));
+  const blocks = [bars, numbers, rest, load];
   const refresh = (quiet) => blocks.forEach((each) => each.refresh(quiet === true));
   refresh();
   let ticks = 0;
@@ -97,7 +98,7 @@ function showSilent(host, { silent }) {
 
 const pair = (word, value, title) => el("div", { class: "pair" }, el("dt", {}, word), el("dd", { title }, value));
 
-function showRest({ lag, disk, machine }, answer) {
+function showRest({ lag, disk }, answer) {
   const { watchers, subscriptions } = answer;
   fill(lag, watchers.length || subscriptions.length ? [
     watchers.map((each) => el("p", { class: "line" }, el("span", { class: each.running ? "chip good" : "chip bad" }, each.running ? "running" : "stopped"), `watcher of ${each.watches}`, el("span", { class: "soft" }, `last round ${relative(each.last_round)}`), Object.keys(each.faults).length > 0 && el("span", { class: "error-text" }, `${Object.keys(each.faults).length} faults`))),
@@ -109,8 +110,10 @@ function showRest({ lag, disk, machine }, answer) {
     pair("not sealed", `${count(answer.pending)} events`, `${exact(answer.wal_bytes)} bytes of WAL`),
     pair("quarantine", el("a", { href: href("sources", { tab: "quarantine" }) }, count(answer.quarantined)), exact(answer.quarantined)),
     pair("disk free", `${bytes(answer.disk_free)} of ${bytes(answer.disk_total)}`, exact(answer.disk_free))));
-  const { machine: m } = answer;
-  fill(machine, el("dl", { class: "pairs" },
+}
+
+function showMachine(host, m) {
+  fill(host, el("dl", { class: "pairs" },
     pair("load", m.load === null ? "–" : `${m.load.toFixed(2)} on ${m.cores} cores`),
     pair("memory free", m.memory_free ? `${bytes(m.memory_free)} of ${bytes(m.memory_total)}` : "–"),
     pair("this server", bytes(m.server_bytes), `${exact(m.processor_seconds)} s of processor time`)));

@@ -1,0 +1,121 @@
+"""A process that answers questions of the dashboard: python -m lakelog.server.api.answer_process
+
+An expensive page costs it and not the process that stores events. It writes nothing of the lake
+but its cache, where the counts of views are kept for the next one, and it can be ended any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from lakelog.errors import LakelogError
+from lakelog.lake import Lake
+from lakelog.server.api.answers import QUESTIONS, answered
+from lakelog.server.api.question import DashboardQuestion
+from lakelog.server.gate import Caller
+from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.confinement import allow_processor, confine
+from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
+from lakelog.server.tokens import TokenScope
+from lakelog.store import bootstrap, disk
+
+MODULE = "lakelog.server.api.answer_process"
+_AGAIN = 0.02
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """A question by its name, with its parameters, and who asks."""
+
+    number: int
+    name: str
+    query: dict[str, str]
+    caller: str
+    scopes: list[str]
+    version: str
+
+    def encode(self) -> bytes:
+        """Return it as JSON."""
+        return orjson.dumps(dataclasses.asdict(self))
+
+    def question(self, lake: Lake) -> DashboardQuestion:
+        """The same about a lake."""
+        caller = Caller(self.caller, frozenset(map(TokenScope, self.scopes)))
+        return DashboardQuestion(lake, self.query, {}, caller, self.version)
+
+
+class AnswerProcess:
+    """Answers the questions of one server."""
+
+    def __init__(self, lake: Lake, limits: QueryLimits, output: FrameOutput) -> None:
+        self._lake, self._limits, self._output = lake, limits, output
+        self._number = 0
+        self._question: DashboardQuestion | None = None
+
+    def answer(self, content: bytes) -> None:
+        """Answer one question; whatever goes wrong is part of the answer."""
+        request = AnswerRequest(**orjson.loads(content))
+        self._question, self._number = request.question(self._lake), request.number
+        allow_processor(self._limits.seconds)
+        ending: dict[str, object] = {}
+        try:
+            answer = answered(QUESTIONS[request.name], self._question)
+            head = {"status": answer.status, "headers": dict(answer.headers)}
+            self._output.send(wire.HEAD, orjson.dumps(head))
+            self._output.send_chunks(answer.body())
+        except (LakelogError, OSError, MemoryError) as error:
+            ending = _failed(str(error) or "the question needs more memory than it may take", 503)
+        except Exception as error:
+            ending = _failed(f"a fault of the server: {type(error).__name__}: {error}", 500)
+        self._number, self._question = 0, None
+        ending["retire"] = resident_bytes() > self._limits.memory // 2
+        self._output.send(wire.END, orjson.dumps(ending))
+
+    def interrupt(self, number: int) -> None:
+        """Stop a question, from another thread; the server ends the process if that takes long."""
+        while self._number == number:
+            if (question := self._question) is not None:
+                with contextlib.suppress(Exception):  # it may have ended this moment
+                    question.cancel()
+            time.sleep(_AGAIN)
+
+
+def _failed(message: str, status: int) -> dict[str, object]:
+    return {"error": {"code": "unavailable", "message": message, "hint": ""}, "status": status}
+
+
+def main() -> None:
+    """Answer questions until the input ends."""
+    plan, output = begin()
+    limits = QueryLimits(**plan["limits"])
+    store = bootstrap.load(plan["root"])
+    store.settings = dataclasses.replace(
+        store.settings, seal="never", memory_bytes=limits.memory // 2
+    )
+    with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
+        disk.make_dir(store.paths.cache)
+    is_confined = store.attachment is None and confine(
+        store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""]
+    )
+    lake = Lake(store, plan["branch"])
+    # The first page finds the engine ready, and the counts that other processes have kept.
+    with contextlib.suppress(LakelogError, OSError):
+        _warm(lake)
+    output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": ""}))
+    gc.freeze()
+    answer_requests(AnswerProcess(lake, limits, output))
+
+
+def _warm(lake: Lake) -> None:
+    AnswerRequest(0, "", {}, "", [], "").question(lake).sql("SELECT 1").to_arrow_table()
+
+
+if __name__ == "__main__":
+    main()

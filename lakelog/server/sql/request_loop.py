@@ -1,0 +1,94 @@
+"""How a process of the server reads requests and writes answers, and what it is started with.
+
+Its input has a line of JSON that says which lake and what limits, then frames (`query_limits`);
+its output has frames. Requests come one after another; one that runs can be interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from typing import BinaryIO, Protocol
+
+import orjson
+
+from lakelog.event.types import JsonObject
+from lakelog.keys.vault import VAULT
+from lakelog.server.sql import query_limits as wire
+from lakelog.store import disk
+
+_DESCRIPTORS_MAX = 1 << 16
+_CHUNK_BYTES = 1 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class FrameOutput:
+    """Where frames are written to."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+
+    def send(self, frame_type: bytes, content: bytes | memoryview) -> None:
+        """Send a frame."""
+        self._output.write(wire.frame(frame_type, content))
+        self._output.flush()
+
+    def send_chunks(self, content: bytes | memoryview) -> None:
+        """Send a content of any size."""
+        for start in range(0, len(content), _CHUNK_BYTES):
+            self.send(wire.CHUNK, content[start : start + _CHUNK_BYTES])
+
+
+class RequestAnswerer(Protocol):
+    """What answers the requests of one server, one at a time."""
+
+    def answer(self, content: bytes) -> None:
+        """Answer a request; whatever goes wrong is part of the answer."""
+        ...
+
+    def interrupt(self, number: int) -> None:
+        """Stop the request of that number, from another thread."""
+        ...
+
+
+def begin() -> tuple[JsonObject, FrameOutput]:
+    """Return what the server says at first, and where to answer. Keys are learnt from it."""
+    # A server leaves its listening socket to children, for whoever takes over from it.
+    os.closerange(3, _DESCRIPTORS_MAX)
+    plan: JsonObject = orjson.loads(sys.stdin.buffer.readline())
+    # Whatever a library prints must not get between the frames.
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    if "keys" in plan:
+        VAULT.learn(plan["keys"])
+    return plan, FrameOutput(output)
+
+
+def answer_requests(answerer: RequestAnswerer) -> None:
+    """Answer requests until the input ends, and the process with it."""
+    source = sys.stdin.buffer
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def answer() -> None:
+        while True:
+            answerer.answer(requests.get())
+
+    threading.Thread(target=answer, daemon=True).start()
+    while header := source.read(wire.HEADER.size):
+        frame_type, size = wire.HEADER.unpack(header)
+        content = source.read(size)
+        if frame_type == wire.ASK:
+            requests.put(content)
+        else:
+            answerer.interrupt(int(content))
+    os._exit(0)  # what the engine still does is of no use
+
+
+def resident_bytes() -> int:
+    """Bytes that this process has in memory; 0 where that cannot be told."""
+    try:
+        return int(disk.read("/proc/self/statm").split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
