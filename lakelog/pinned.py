@@ -14,6 +14,7 @@ import lakelog.search as searches
 import lakelog.streams as streams
 import lakelog.trace as traces
 from lakelog.erased import copies
+from lakelog.errors import InvalidSearch
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
@@ -74,14 +75,20 @@ class LakeState(ABC):
         until: str | None = None,
         limit: int | None = None,
         oldest: bool = False,
+        rank: bool = False,
     ) -> Relation:
         """Find events by words: the newest first, or the `oldest`. docs/search.md has the language.
 
-        `since` and `until` are times, or spans before now such as `2h`. Raises InvalidSearch,
-        SnapshotGone, Damaged.
+        `since` and `until` are times, or spans before now such as `2h`. With `rank` those come
+        first that match best, with a column `score`, 100 of them without a `limit`; it needs the
+        extra `search`. Raises InvalidSearch, MissingPackage, QueryFailed, SnapshotGone, Damaged.
         """
-        statement = searches.Search.of(query, since, until).events(limit, oldest=oldest)
-        return self._session.ask(statement, None, self._digest)
+        search = searches.Search.of(query, since, until)
+        if rank and oldest:
+            raise InvalidSearch("a search is ranked or the oldest come first, not both")
+        if rank:
+            return self._session.ranked(search, limit, self._digest)
+        return self._session.ask(search.events(limit, oldest=oldest), None, self._digest)
 
     def stream(
         self, subject: str, *, after: int = 0, limit: int | None = None

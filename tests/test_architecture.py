@@ -34,7 +34,7 @@ from tests.support.tree import (
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
     "": """errors runtime libraries engine settings event keys store erased segments
-        chunks proofs maintain files formats render pictures search query patterns
+        chunks proofs ranks maintain files formats render pictures search query patterns
         views trace streams ingest export dataframes pinned subscriptions erasure lake
         dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
         anomalies forecasts train deploy remotes state rollback sync recent consume
@@ -54,6 +54,7 @@ ORDER = {
     "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
         typed_rows field_ids bloom tokens word_dictionary word_index segment
         word_indexing identity_run frame_sql rows segment_sql""",
+    "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
     "erasure": """selection rewriting derived leftovers outside erasing touched status receipts
@@ -76,7 +77,7 @@ ORDER = {
     "pictures": "lines charts",
     "search": "language words condition calls answers",
     "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
-        schemas top_scans binder histograms session follow""",
+        schemas top_scans binder histograms ranking session follow""",
     "query/sql": "tree extractions payload times analysis keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize engine ledger origin_table pattern_tables tables contract sample user_views""",

@@ -18,7 +18,7 @@ from tests.support.tree import Sources, nodes, sources
 FACES = set(
     """alerts analyze anomalies backup chunks cli collect consume dataframes decisions
     deploy eventsourcing export folds forecasts notebook open_tables outcomes patterns
-    pictures pipeline proofs recent remotes replay rollback search server streams sync top
+    pictures pipeline proofs ranks recent remotes replay rollback search server streams sync top
     trace train""".split()
 )
 NAMES_MAX = 12

@@ -79,6 +79,7 @@ def search(
     is_count: bool = flag("--count", "Only how many there are."),
     histogram: bool = flag("--histogram", "How many there are in each span of time."),
     is_fields: bool = flag("--fields", "The most frequent values of their fields."),
+    rank: bool = flag("--rank", "The best matches first, by BM25."),
     names: tuple[str, ...] = option("--field NAME", "The same of this field alone."),
     around: Neighbours | None = _NEIGHBOURS,
     at: str | None = state_option("Search a tag, branch, snapshot or time."),
@@ -103,6 +104,7 @@ def search(
         raise click.UsageError("--count, --histogram and --fields are one at a time")
     if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
+    _require_no_order(rank and (any(modes) or oldest or around or follow or is_all))
     is_lines = format == "lines"
     if is_lines and (as_json or output):
         raise click.UsageError("--format lines goes with neither --json nor -o")
@@ -125,14 +127,28 @@ def search(
             _emit_fields(state, query_plan, names, target)
         else:
             limit = None if is_all else count or _COUNT
-            statement = query_plan.events(limit, oldest=oldest)
-            if around is not None:
-                statement = query_plan.neighbours(limit, around.before, around.after, oldest=oldest)
-            relation = state.sql(statement)
+            if rank:
+                text = " ".join(query)
+                relation = state.search(text, since=since, until=until, limit=limit, rank=True)
+            else:
+                relation = state.sql(_statement(query_plan, limit, around, oldest=oldest))
             if is_lines:
                 _write_lines(app, relation, query_plan, is_grouped=around is not None)
             else:
                 emit(result_of(relation, target.format), target)
+
+
+def _statement(
+    query_plan: Search, limit: int | None, around: Neighbours | None, *, oldest: bool
+) -> str:
+    if around is None:
+        return query_plan.events(limit, oldest=oldest)
+    return query_plan.neighbours(limit, around.before, around.after, oldest=oldest)
+
+
+def _require_no_order(is_ranked: object) -> None:
+    if is_ranked:
+        raise click.UsageError("--rank goes with -n, --since, --until, --at and formats alone")
 
 
 def _follow(app: App, lake: Lake, query_plan: Search, count: int, format: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from lakelog import ranks
 from lakelog.erased.sweep import sweep
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -33,18 +34,23 @@ def clean(store: Store) -> None:
     for key in store.erased.segments():
         for path in (store.paths.bloom(key), store.paths.words(key), f"{store.paths.peaks}/{key}"):
             disk.unlink(path)
+        ranks.drop(store.paths, [key])
     now_us = lake_time(store)
     for path in temporary_files(store):
         with contextlib.suppress(FileNotFoundError):
             # As gc does: whoever is about to give a younger one its name is at work.
             if now_us - os.stat(path).st_mtime_ns // 1000 >= _HOUR:
                 disk.unlink(path)
-    folders = [store.paths.blooms, store.paths.word_indexes, store.paths.peaks]
+    paths = store.paths
+    folders = [paths.blooms, paths.word_indexes, paths.rank_indexes, paths.peaks]
     for name in _ANSWERS:
         for folder, _, files in os.walk(f"{store.paths.cache}/{name}"):
             folders.append(folder)
             for file in files:
                 disk.unlink(f"{folder}/{file}")
+    for name in disk.listing(store.paths.rank_indexes):
+        if name.startswith(disk.TEMPORARY):  # of a ranked search that runs, or was killed
+            ranks.drop(store.paths, [name])
     for folder in filter(disk.exists, folders):
         disk.sync_dir(folder)
     store.refs.forget()

@@ -16,20 +16,12 @@ from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from lakelog import ranks
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import (
-    arrays,
-    bloom,
-    field_ids,
-    segment,
-    segment_sql,
-    typed,
-    word_index,
-    word_indexing,
-)
+from lakelog.segments import arrays, bloom, field_ids, segment, segment_sql, typed, word_indexing
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
 from lakelog.store import disk
@@ -223,7 +215,7 @@ class _Merging:
         if _swap(self._store, self._branch, self._head, group, [output]):
             size = sum(e.bytes for e in group)
             self.total = _sum(self.total, Compaction(len(group), 1, size, output.bytes))
-            for drop in (bloom.drop, word_index.drop):
+            for drop in (bloom.drop, ranks.drop):
                 drop(self._store.paths, (entry.key for entry in group))
         else:
             self._useful = False
@@ -255,7 +247,7 @@ class _SortedSegment:
         """Wait for the bytes and write them durably; return the entry."""
         entry = segment.put(store.paths, self.data.result(), self.table, "events", "sorted")
         # Now, while it is known what the rows have: an index made later reads them again.
-        word_index.save(store.paths, entry.key, self.words.finish(entry.key))
+        self.words.finish(store.paths, entry.key)
         store.verified.add(entry.key, store.paths.object("segments", entry.key))
         # The span of the inputs: rows that were removed leave holes, and keep others their numbers.
         span = min(e.seq[0] for e in self.group), max(e.seq[1] for e in self.group)

@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog import chunks
+from lakelog import chunks, ranks
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
 from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments import bloom
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document, history_window
 from lakelog.store.bootstrap import Store
@@ -236,12 +237,15 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        for folder in (paths.blooms, paths.word_indexes, paths.peaks):
+        for folder in (paths.blooms, paths.word_indexes, paths.peaks, paths.rank_indexes):
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
                 if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
-                    disk.unlink(f"{folder}/{name}")
+                    if folder == paths.rank_indexes:
+                        ranks.drop(paths, [name])
+                    else:
+                        disk.unlink(f"{folder}/{name}")
         store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
         for name in disk.listing(paths.cache):
             path = f"{paths.cache}/{name}"
@@ -355,8 +359,8 @@ def _delete_batches(
             disk.unlink(path_of(store, name))
             if name.startswith("segments/"):
                 digest = name.removeprefix("segments/")
-                disk.unlink(store.paths.bloom(digest))
-                disk.unlink(store.paths.words(digest))
+                bloom.drop(store.paths, [digest])
+                ranks.drop(store.paths, [digest])
         # Before the next batch: manifests must be gone for good before their segments go.
         for folder in {os.path.dirname(path_of(store, n)) for n in batch}:
             disk.sync_dir(folder)

@@ -1,10 +1,12 @@
-"""Word indexes of segments that have none: of those that compaction did not write."""
+"""Word indexes of segments that have none, as compaction did not write them; rank indexes."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
-from lakelog.errors import Damaged
+from lakelog import ranks
+from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.maintain.payloads import read_segment
@@ -14,36 +16,57 @@ from lakelog.segments.connection import connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
 
 
 def missing(store: Store, branch: str) -> list[SegmentEntry]:
     """Return the segments of a branch that have no intact index, but those of few rows."""
-    state = store.manifests.of(store.refs.head(branch).move)
     return [
         entry
-        for entry in store.manifests.segments(state)
-        if entry.kind == "events" and word_index.is_missing(store.paths, entry.key, entry.events)
+        for entry in _segments(store, branch)
+        if word_index.is_missing(store.paths, entry.key, entry.events)
     ]
+
+
+def _unranked(store: Store, branch: str) -> list[SegmentEntry]:
+    """The segments without a rank index, where somebody has asked for a ranked search."""
+    if not (disk.exists(store.paths.rank_indexes) and ranks.is_installed()):
+        return []
+    segments = _segments(store, branch)
+    return [entry for entry in segments if ranks.is_missing(store.paths, entry.key)]
+
+
+def _segments(store: Store, branch: str) -> list[SegmentEntry]:
+    state = store.manifests.of(store.refs.head(branch).move)
+    return store.manifests.segments(state, "events")
 
 
 def build_missing(store: Store, branch: str, progress: ProgressCallback | None = None) -> int:
     """Build the indexes that segments of a branch lack, and return how many; segments that cannot
     be read get none. Raises OSError."""
-    count, lacking = 0, missing(store, branch)
+    count, lacking, unranked = 0, missing(store, branch), _unranked(store, branch)
     # While one process builds them, another would only do the same.
     with disk.claim(f"{store.paths.cache}/words.lock") as alone:
-        if not (alone and lacking):
+        if not alone or not (lacking or unranked):
             return 0
         with contextlib.closing(connect(store.paths, store.settings)) as engine:
             for number, entry in enumerate(lacking, 1):
                 with contextlib.suppress(Damaged):
-                    _build(store, entry, engine)
+                    _build(store, entry, engine, word_indexing.build)
                     count += 1
                 if progress:
                     progress(number, len(lacking))
+            for entry in unranked:
+                with contextlib.suppress(LakelogError):
+                    _build(store, entry, engine, ranks.build)
     return count
 
 
-def _build(store: Store, entry: SegmentEntry, engine: duckdb.DuckDBPyConnection) -> None:
+def _build(
+    store: Store,
+    entry: SegmentEntry,
+    engine: duckdb.DuckDBPyConnection,
+    build: Callable[[Paths, SegmentEntry, duckdb.DuckDBPyConnection], None],
+) -> None:
     compact.check(store, [entry])
-    read_segment(store, entry, lambda paths, _: word_indexing.build(paths, entry, engine))
+    read_segment(store, entry, lambda paths, _: build(paths, entry, engine))

@@ -44,9 +44,11 @@ from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
+    from lakelog.query import ranking
     from lakelog.query.sql import payload
+    from lakelog.search import Search
 else:
-    payload = Lazy("lakelog.query.sql.payload")
+    payload, ranking = Lazy("lakelog.query.sql.payload"), Lazy("lakelog.query.ranking")
 
 _FETCH_ROWS = 2048
 _SESSIONS: Living[Session] = Living()
@@ -101,6 +103,25 @@ class Session:
             return result  # type: ignore[return-value]
         failure = functools.partial(self._failure, query, source)
         return Relation(result, Stream(cursor, query, params), failure)
+
+    def ranked(self, search: Search, limit: int | None, digest: str | None = None) -> Relation:
+        """Return the events that a search finds, the best first, with a column `score`.
+
+        The first time it makes indexes of what is sealed. Raises InvalidSearch, MissingPackage,
+        QueryFailed, SnapshotGone, Damaged, LakeClosed, OSError.
+        """
+        ranked_search = ranking.Ranking(self.tables, search, limit)
+
+        def answered() -> Stream:
+            self.tables.require_open()
+            pinned = self.tables.state(digest)
+            ranked_search.complete(pinned)  # not under the lock: it may take minutes
+            with self.tables.mutex.hold():
+                return ranked_search.answer(pinned, self.binder.cursors)
+
+        stream = self._translated(answered)
+        failure = functools.partial(self._failure, stream.query, (stream.query, None, digest))
+        return Relation(None, stream, failure)
 
     def sql(
         self, query: str, params: object = None, digest: str | None = None

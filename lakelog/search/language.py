@@ -114,7 +114,7 @@ def parse(query: str) -> SearchNode:
 
 def highlighter(node: SearchNode) -> re.Pattern[str] | None:
     """Return what finds in a message what a search was found by; None if that is no text."""
-    regexes = [_as_regex(term) for term in _text_terms(node)]
+    regexes = [_as_regex(term) for term in text_terms(node)]
     return re.compile("|".join(regexes), re.IGNORECASE) if regexes else None
 
 
@@ -131,12 +131,13 @@ def fields_of(node: SearchNode) -> frozenset[str]:
             return frozenset([node.field])
 
 
-def _text_terms(node: SearchNode) -> list[TextMatch]:
+def text_terms(node: SearchNode) -> list[TextMatch]:
+    """Return the words and phrases that a search asks for, without those of negations."""
     match node:
         case TextMatch():
             return [node]
         case Conjunction(nodes) | Disjunction(nodes):
-            return [term for inner in nodes for term in _text_terms(inner)]
+            return [term for inner in nodes for term in text_terms(inner)]
         case _:
             return []
 

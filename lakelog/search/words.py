@@ -22,6 +22,7 @@ from lakelog.search.language import (
     Operator,
     SearchNode,
     TextMatch,
+    text_terms,
 )
 from lakelog.segments import sql, tokens
 from lakelog.segments.tokens import SEARCHED
@@ -60,6 +61,30 @@ def read(connection: duckdb.DuckDBPyConnection, constant: str) -> tuple[str, Wor
     return row, _need(connection, requirement)
 
 
+def ranking(
+    connection: duckdb.DuckDBPyConnection, node: SearchNode
+) -> tuple[WordNeed | None, list[str], bool]:
+    """Return what the rows have that a search finds, None where that is nothing certain; the whole
+    words that it asks for, each once, without those of negations; and whether it finds all rows
+    that have what is needed."""
+    requirement = _required(node)
+    need = None if requirement is None else _need(connection, requirement)
+    fragments = (
+        (fragment, is_open_before, is_open_behind)
+        for term in text_terms(node)
+        if _is_indexed(term.field)
+        for fragment, is_open_before, is_open_behind, _ in _fragments(term)
+    )
+    found_words = (
+        tokens.of_fragment(
+            connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
+        )[0]
+        for fragment, is_open_before, is_open_behind in fragments
+    )
+    distinct = [*dict.fromkeys(word for words in found_words for word in words)]
+    return need, distinct, _is_of_words(node)
+
+
 def lowered(string: str) -> str:
     """A text without the case of its letters, as the engine's `lower` makes it."""
     return string.lower() if string.isascii() else str(pc.utf8_lower(pa.scalar(string)).as_py())
@@ -84,7 +109,7 @@ def _required(node: SearchNode) -> Requirement | None:
             requirements = [r for inner in nodes if (r := _required(inner)) is not None]
             return _several("any", requirements) if len(requirements) == len(nodes) else None
         case TextMatch(field):
-            return _several("all", _fragments(node)) if _is_indexed(field) else None
+            return _several("all", [*_fragments(node)]) if _is_indexed(field) else None
         case FieldComparison(field, Operator.EQUAL, value):
             # Numbers are compared as such, however they are spelled.
             if NUMBER.fullmatch(value) or not _is_indexed(field):
@@ -92,6 +117,17 @@ def _required(node: SearchNode) -> Requirement | None:
             return value, False, False, field not in SEARCHED
         case _:
             return None
+
+
+def _is_of_words(node: SearchNode) -> bool:
+    """Whether a search asks for words in any column, and nothing else."""
+    match node:
+        case Conjunction(nodes) | Disjunction(nodes):
+            return all(map(_is_of_words, nodes))
+        case TextMatch("", (fragment,), False, False):
+            return fragment.isascii() and fragment.isalnum()
+        case _:
+            return False
 
 
 def _several(name: str, requirements: list[Requirement]) -> Requirement | None:
@@ -105,7 +141,7 @@ def _is_indexed(field: str) -> bool:
     return not field or field in SEARCHED or field not in COLUMNS
 
 
-def _fragments(node: TextMatch) -> list[Requirement]:
+def _fragments(node: TextMatch) -> list[Fragment]:
     fragments, in_payload = [*map(lowered, node.fragments)], bool(node.field not in ("", *SEARCHED))
     end = len(fragments) - 1
     return [

@@ -119,11 +119,12 @@ def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
 
 
 def drop(paths: Paths, digests: Iterable[str]) -> None:
-    """Remove the filters of segments that only older states have: a query of one of these builds
-    what it needs again."""
+    """Remove the filters and word indexes of segments that only older states have: a query of one
+    of these builds what it needs again, or reads all rows."""
     with contextlib.suppress(OSError):
         for digest in digests:
             disk.unlink(paths.bloom(digest))
+            disk.unlink(paths.words(digest))
 
 
 def encode(table: pa.Table) -> bytes:

@@ -24,6 +24,15 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 ESCAPE, FOREIGN = "\\", "\x80"
 """Stand among the words of a row for a payload with escapes, and for words that are not of ASCII:
 no word is one of them."""
+_SPACES = bytes(
+    byte
+    if byte > 127 or chr(byte) in "\\0123456789"
+    else ord(chr(byte).lower())
+    if chr(byte).isalpha()
+    else 32
+    for byte in range(256)
+)
+"""Of each byte: small letters, digits, what is not of ASCII, and else a space."""
 _SPACED = rf"regexp_replace(lower(text), '([{UNSPACED}])', ' \1 ', 'g')"
 _WORDS = rf"regexp_extract_all({_SPACED}, '[\pL\pN\pM]+')"
 _ASCII_WORD = re.compile(r"[0-9a-z]+")
@@ -108,6 +117,29 @@ def of_payloads(cursor: duckdb.DuckDBPyConnection, payloads: pa.Array) -> Iterat
             yield _by_engine(cursor, chunk, escaped, start, payload_text("text"))
         payloads = _without(payloads, has_escapes)
     yield from of_texts(cursor, payloads)
+
+
+def spaced(cursor: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Array:
+    """Return the words of each row of events as one text, a space or more between two. A payload
+    with escapes has ESCAPE among them."""
+    columns = (payload_text(name) if name == "data" else name for name in SEARCHED)
+    # The engine cuts what is not of ASCII; of all else the table below makes words.
+    cursor.register("texts", rows.select(SEARCHED))
+    try:
+        texts = cursor.sql(
+            "SELECT CASE WHEN contains(text, '\\') OR contains(data, '\\')"
+            f" OR strlen(text) > length(text) THEN array_to_string({_WORDS}, ' ')"
+            " || CASE WHEN contains(data, '\\') THEN ' \\' ELSE '' END ELSE text END AS words"
+            f" FROM (SELECT concat_ws(chr(10), {', '.join(columns)}) AS text,"
+            " coalesce(data, '') AS data FROM texts)"
+        ).to_arrow_table()["words"]
+    finally:
+        cursor.unregister("texts")
+    strings = texts.combine_chunks()
+    _, offsets, content = strings.buffers()
+    spaced_content = pa.py_buffer((content.to_pybytes() if content else b"").translate(_SPACES))
+    buffers = [None, offsets, spaced_content]
+    return pa.Array.from_buffers(strings.type, len(strings), buffers, 0, strings.offset)
 
 
 def of_fragment(

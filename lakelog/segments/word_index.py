@@ -18,7 +18,7 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lakelog.engine import core
@@ -273,13 +273,6 @@ def is_missing(paths: Paths, digest: str, rows: int) -> bool:
         index.check()
         return False
     return True
-
-
-def drop(paths: Paths, digests: Iterable[str]) -> None:
-    """Remove the indexes of segments that only older states have."""
-    with contextlib.suppress(OSError):
-        for digest in digests:
-            disk.unlink(paths.words(digest))
 
 
 def save(paths: Paths, digest: str, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.libraries import duckdb, np, pa, pc
@@ -27,6 +28,8 @@ _COMMON = 256
 _PENDING_MAX = 2_000_000
 """So many words of a part are held at most, of about 32 bytes each; of texts that have more it is
 not known how many rows have a word."""
+_TEXTS = 16_384
+"""The words of so many rows are held at once as texts."""
 _BYTES = 32_000_000
 """Rows of about so many bytes, uncompressed, are read at once."""
 
@@ -63,11 +66,11 @@ class WordIndexer:
             if self._rows % word_index.PART == 0:
                 self._end_part()
 
-    def finish(self, digest: str) -> bytes:
-        """Return the file of the index of the segment, which has got this digest."""
+    def finish(self, paths: Paths, digest: str) -> None:
+        """Store the index of the segment, which has got this digest."""
         if self._rows % word_index.PART:
             self._end_part()
-        return word_index.encode(digest, self._rows, self._parts)
+        word_index.save(paths, digest, word_index.encode(digest, self._rows, self._parts))
 
     def _add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
         if schema is not None:
@@ -232,4 +235,20 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
         paths, entry.key, max(1, min(word_index.PART, _BYTES // max(row_bytes, 1)))
     ):
         indexer.add(rows, schema)
-    word_index.save(paths, entry.key, indexer.finish(entry.key))
+    indexer.finish(paths, entry.key)
+
+
+def texts(
+    paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection
+) -> Iterator[tuple[pa.Array, list[int]]]:
+    """Yield the words of the rows of a segment as texts, as `tokens.spaced` makes them, with the
+    seq of each; the caller has verified the segment."""
+    schema, row = typed.of_entry(paths, entry) if entry.fields else None, entry.seq[0]
+    for rows in segment.batches(paths, entry.key, _TEXTS):
+        table = typed_rows.restored(cursor, schema, rows) if schema is not None else rows
+        is_sorted = entry.layout == "sorted"
+        yield (
+            tokens.spaced(cursor, table),
+            rows["seq"].to_pylist() if is_sorted else [*range(row, row + len(rows))],
+        )
+        row += len(rows)

@@ -128,6 +128,7 @@ class Keys:
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
         self.word_indexes = f"{self.cache}/words"
+        self.rank_indexes = f"{self.cache}/ranks"
         self.peaks = f"{self.cache}/merkle"
         self.buffers = f"{self.cache}/buffer"
         self.clock = f"{self.cache}/clock"
@@ -166,6 +167,10 @@ class Keys:
     def words(self, digest: str) -> str:
         """The file of a segment's word index."""
         return f"{self.word_indexes}/{digest}"
+
+    def ranks(self, digest: str) -> str:
+        """The folder of a segment's rank index."""
+        return f"{self.rank_indexes}/{digest}"
 
     def head_dir(self, branch: str) -> str:
         """The folder of a branch's moves."""

@@ -1,8 +1,9 @@
-"""F8.14: the bytes of word indexes."""
+"""F8.14, F8.17: the bytes of word indexes, and the files of rank indexes."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import re
 import struct
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 import lakelog
 from tests.support import statements
+from tests.support.requirements import need_module
 
 
 def test_word_indexes(tmp_path: Path) -> None:
@@ -53,3 +55,31 @@ def test_word_indexes(tmp_path: Path) -> None:
 def blake2b(word: str) -> str:
     """The hash by which a long word is known."""
     return hashlib.blake2b(word.encode(), digest_size=16).hexdigest()
+
+
+def test_rank_indexes(tmp_path: Path) -> None:
+    """F8.17: any program that has tantivy reads the index of a segment, whose files are as its list
+    of checksums says."""
+    tantivy = need_module("tantivy")
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(
+            [{"type": "T", "message": f"Step{n} caf\u00e9", "data": "a\n"} for n in range(9)]
+        )
+        lake.settle()
+        (first,) = lake.search("step3", rank=True).fetchall()
+    (folder,) = (tmp_path / "lake/cache/ranks").iterdir()
+    made_by, *lines = (folder / "lakelog").read_text().splitlines()
+    versions = [importlib.metadata.version(name) for name in ("duckdb", "tantivy")]
+    assert made_by.replace(" v", " ").split() == ["LKR1", *versions]
+    for checksum, name in (line.split() for line in lines):
+        assert f"{zlib.crc32((folder / name).read_bytes()):08x}" == checksum
+    index = tantivy.Index.open(str(folder))
+    searcher = index.searcher()
+    for word, count in {"step3": 1, "caf\u00e9": 9, "\\": 9, "a": 9}.items():
+        query = tantivy.Query.term_query(index.schema, "words", word, "freq")
+        assert searcher.search(query).count == count, word
+    query = tantivy.Query.term_query(index.schema, "words", "step3", "freq")
+    addresses = [address for _, address in searcher.search(query).hits]
+    names = ("segment", "row", "seq")
+    values = [searcher.fast_field_values(name, addresses)[0] for name in names]
+    assert values == [int(folder.name[:15], 16) | 1, 3, first[-2]]

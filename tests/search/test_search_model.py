@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import encrypted
 from tests.support.effort import share
 from tests.support.search_model import random_query, random_word
 from tests.support.search_states import STATES, require_right_answer, shrink_indexes, states
 
 QUERIES = int(os.environ.get("LAKELOG_SEARCHES", share(900)))
-SEEDS = range(4)
+SEEDS = range(5)
+ENCRYPTED = 4
 
 
 @pytest.fixture(params=SEEDS)
@@ -29,11 +31,15 @@ def small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.rounds
-def test_searches_find_what_a_model_finds(home: Path, seed: int) -> None:
+def test_searches_find_what_a_model_finds(
+    home: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Words, phrases, parts, fields, levels and what combines them, in a tail, sealed, mixed,
-    compacted, branched, rolled back and pulled, with word indexes, without, and with damaged ones;
-    the right events, newest first."""
+    compacted, branched, rolled back, pulled and erased, in a plain lake and an encrypted one, with
+    word indexes, without, and with damaged ones; the right events, newest first."""
     dice = random.Random(seed)
+    if seed == ENCRYPTED:
+        encrypted.create(home / "lake", monkeypatch)
     for lake, events in states(home, dice, is_ascii=seed % 2 == 0):
         for _ in range(max(QUERIES // (STATES * len(SEEDS)), 1)):
             require_right_answer(lake, events, dice.choice([random_query, random_word])(dice))

@@ -142,6 +142,21 @@ def is_joined(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
+def words_of(event: Event) -> list[str]:
+    """The words of an event, in small letters, and one more for a payload with escapes."""
+    words = list[str]()
+    for text in _texts(event):
+        before = False
+        for character in text.lower():
+            is_part = unicodedata.category(character)[0] in "LNM"
+            if is_part and before and is_joined(character):
+                words[-1] += character
+            elif is_part:
+                words.append(character)
+            before = is_part and is_joined(character)
+    return words + ["\\"] * ("\\" in orjson.dumps(event.get("data")).decode())
+
+
 def _texts(event: Event) -> list[str]:
     texts = [event[name] for name in NAMES if event.get(name) is not None]
     if "data" in event:

@@ -17,7 +17,7 @@ from lakelog.search.answers import Search
 from lakelog.segments import word_index, word_indexing
 from tests.support.search_model import Asked, Event, random_event
 
-STATES = 13
+STATES = 14
 
 
 def shrink_indexes(patch: pytest.MonkeyPatch, *, is_counted: bool) -> None:
@@ -46,7 +46,8 @@ def random_events(dice: random.Random, numbers: range, *, is_ascii: bool) -> lis
 def states(
     home: Path, dice: random.Random, *, is_ascii: bool
 ) -> Iterator[tuple[lakelog.Lake, list[Event]]]:
-    """Bring a lake into one state after another; yield it and the events of each."""
+    """Bring a lake into one state after another; yield it and the events of each. It is encrypted
+    if one at `home / "lake"` is."""
     events = random_events(dice, range(80), is_ascii=is_ascii)
     with lakelog.open(home / "lake") as lake:
         lake.append(events)
@@ -82,6 +83,12 @@ def states(
     with lakelog.open(home / "clone") as clone:
         indexing.build_missing(clone.store, "main")
         yield clone, events + more
+        if clone.store.paths.keys is not None:
+            return  # nothing can be erased of it
+        gone = {event["subject"] for event in dice.sample(events + more, 20)}
+        clone.erase(where=f"subject IN {tuple(sorted(gone))}", why="asked")
+        indexing.build_missing(clone.store, "main")
+        yield clone, [event for event in events + more if event["subject"] not in gone]
 
 
 def damage(folder: Path, dice: random.Random) -> None:

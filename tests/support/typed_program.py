@@ -56,7 +56,7 @@ def ask(lake: Lake) -> None:
     assert lake.view("status").num_rows >= 0
     assert lake.schema("deploy").num_rows >= 0
     assert_type(lake.explain("FROM events"), tuple[int, int])
-    assert_type(lake.search("note OR level>=WARN", since="2h", limit=5), Relation)
+    assert_type(lake.search("note OR level>=WARN", since="2h", limit=5, rank=True), Relation)
     events: list[Event] = lake.tail(2, where="type = 'note'")
     following: Iterator[Event] = lake.follow(where="type = 'later'")
     assert events

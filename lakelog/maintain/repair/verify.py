@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog import chunks
+from lakelog import chunks, ranks
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
@@ -105,6 +105,7 @@ def verify(
     checker.document(store.paths.lost, {"names"})
     _check_rollbacks(checker)
     _check_word_indexes(checker)
+    _check_rank_indexes(checker)
     _check_verified(checker)
     return checker.report()
 
@@ -427,3 +428,12 @@ def _check_word_indexes(checker: Checker) -> None:
         checker.count(len(data))
         if not word_index.is_whole(data, name):
             checker.add(paths.words(name), "it is damaged; the file may be deleted", "derived")
+
+
+def _check_rank_indexes(checker: Checker) -> None:
+    paths = checker.store.paths
+    for name in sorted(disk.listing(paths.rank_indexes)):
+        is_there = not name.startswith(disk.TEMPORARY) and disk.exists(paths.ranks(name))
+        if is_there and not ranks.is_whole(paths, name):
+            problem = "it is damaged; the folder may be deleted"
+            checker.add(paths.ranks(name), problem, "derived")

@@ -1,0 +1,272 @@
+"""Rank indexes: how often each event of a segment has each word, for BM25, kept by tantivy.
+
+They are derived from segments, which never change, and stored in cache/ranks/DIGEST/. A state is
+asked by an index put together of those of its segments: links to their files, and one list of them,
+in a folder that is gone again once it is open. So one index serves every state that has the
+segment, and the frequencies by which events are ranked are always those of the state itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from lakelog.engine import core
+from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
+from lakelog.libraries import duckdb, pa
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import word_indexing
+from lakelog.segments.word_dictionary import WordPiece
+from lakelog.segments.word_index import AnyOf, WordNeed
+from lakelog.store import disk
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    import tantivy
+else:
+    tantivy = Lazy("tantivy")
+
+SEGMENTS_MAX = 2_000
+"""An index of more segments maps more files than a process may."""
+_HEAP = 64_000_000
+"""Bytes of words that are held until they are written."""
+_WORD_MAX = 32_768
+"""tantivy keeps no longer words."""
+_LIST, _MARK = "meta.json", "lakelog"
+
+
+class RankedRow(NamedTuple):
+    """An event that was found: its score, the number of its segment, its row there, its seq."""
+
+    score: float
+    segment: int
+    row: int
+    seq: int
+
+
+def is_installed() -> bool:
+    """Whether the library that ranks is installed."""
+    return find_spec("tantivy") is not None
+
+
+def require_package() -> None:
+    """Raise MissingPackage if it is not."""
+    if not is_installed():
+        raise MissingPackage("a ranked search needs tantivy: pip install 'lakelog[search]'")
+
+
+def number_of(digest: str) -> int:
+    """Return the number by which rows name their segment; that of rows of a tail is 0."""
+    return int(digest[:15], 16) | 1
+
+
+def is_missing(paths: Paths, digest: str) -> bool:
+    """Whether a segment has no index that the installed libraries made."""
+    try:
+        return disk.read(f"{paths.ranks(digest)}/{_MARK}").partition(b"\n")[0] != _made_by()
+    except OSError:
+        return True
+
+
+def is_whole(paths: Paths, digest: str) -> bool:
+    """Whether the files of the index of a segment are as they were written."""
+    try:
+        _, *lines = disk.read(f"{paths.ranks(digest)}/{_MARK}").decode().splitlines()
+        return bool(lines) and all(
+            _checksum(f"{paths.ranks(digest)}/{name}") == checksum
+            for checksum, name in (line.split(" ") for line in lines)
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def drop(paths: Paths, digests: Iterable[str]) -> None:
+    """Remove the indexes of segments, or the folders of such names."""
+    for digest in digests:
+        _remove(paths.ranks(digest))
+
+
+def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) -> None:
+    """Build the index of a segment and store it; the caller has verified the segment. Raises
+    OSError, LakelogError."""
+    drop(paths, [entry.key])  # of other versions, or damaged
+    with _folder(paths) as folder:
+        _write(folder, number_of(entry.key), word_indexing.texts(paths, entry, cursor))
+        names = sorted(name for name in disk.listing(folder) if not name.startswith("."))
+        lines = [f"{_checksum(f'{folder}/{name}')} {name}" for name in names]
+        disk.replace_whole(
+            f"{folder}/{_MARK}", b"\n".join([_made_by(), *map(str.encode, lines)]), sync=False
+        )
+        with contextlib.suppress(OSError):  # another process was faster
+            disk.rename(folder, paths.ranks(entry.key))
+
+
+class RankIndex:
+    """The events of some segments and of a tail, by the words that they have."""
+
+    def __init__(self, index: tantivy.Index) -> None:
+        self._schema, self._searcher = index.schema, index.searcher()
+
+    @classmethod
+    def of(
+        cls, paths: Paths, digests: Sequence[str], tail: tuple[pa.Array, list[int]] | None
+    ) -> RankIndex:
+        """Return the index of segments that have one each, and of a tail: its texts as `spaced`
+        makes them, and the seq of each. Raises SnapshotGone where one was removed, OSError,
+        LakelogError."""
+        try:
+            return cls._of(paths, digests, tail)
+        except FileNotFoundError:
+            raise SnapshotGone("an index of a segment was removed: search again") from None
+
+    @classmethod
+    def _of(
+        cls, paths: Paths, digests: Sequence[str], tail: tuple[pa.Array, list[int]] | None
+    ) -> RankIndex:
+        with _folder(paths) as folder:
+            whole: dict[str, Any] = {}
+            if tail is not None or not digests:
+                _write(folder, 0, [] if tail is None else [tail])
+                whole = orjson.loads(disk.read(f"{folder}/{_LIST}"))
+            for digest in digests:
+                source = paths.ranks(digest)
+                document = orjson.loads(disk.read(f"{source}/{_LIST}"))
+                whole.setdefault("segments", []).extend(document["segments"])
+                whole = {**document, **whole}
+                for name in disk.listing(source):
+                    if not name.startswith(".") and name not in (_LIST, _MARK):
+                        disk.link(f"{source}/{name}", f"{folder}/{name}")
+            disk.replace_whole(f"{folder}/{_LIST}", orjson.dumps(whole), sync=False)
+            with _sound():
+                index = tantivy.Index.open(folder)
+                index.config_reader("manual")
+                return cls(index)
+
+    def best(
+        self, need: WordNeed | None, scored: Sequence[str], limit: int, offset: int
+    ) -> list[RankedRow]:
+        """Return the rows that may have what a search needs, the best first: those that have most
+        of its words, above all of rare ones, and little else. Raises LakelogError."""
+        with _sound():
+            query = self._query(need, scored)
+            hits = self._searcher.search(query, limit=limit, offset=offset, count=False).hits
+            addresses = [address for _, address in hits]
+            fields = (
+                self._searcher.fast_field_values(name, addresses)
+                for name in ("segment", "row", "seq")
+            )
+            return [
+                RankedRow(score, *place)
+                for (score, _), place in zip(hits, zip(*fields, strict=True), strict=True)
+            ]
+
+    def _query(self, need: WordNeed | None, scored: Sequence[str]) -> tantivy.Query:
+        must, should = tantivy.Occur.Must, tantivy.Occur.Should
+        if need is not None and self._words(need) == set(scored):
+            return tantivy.Query.boolean_query([(must, self._term(word)) for word in scored])
+        superset = self._superset(need) or tantivy.Query.all_query()
+        return tantivy.Query.boolean_query(
+            [
+                (must, tantivy.Query.const_score_query(superset, 0.0)),
+                *((should, self._term(word)) for word in scored if len(word) < _WORD_MAX),
+            ]
+        )
+
+    def _words(self, need: WordNeed) -> set[str] | None:
+        """The words that rows need to have, None where it is more than all of some words."""
+        if isinstance(need, str):
+            return {need} if len(need) < _WORD_MAX else None
+        if isinstance(need, WordPiece | AnyOf):
+            return None
+        sets = [self._words(single) for single in need.needs]
+        return set().union(*filter(None, sets)) if all(sets) else None
+
+    def _superset(self, need: WordNeed | None) -> tantivy.Query | None:
+        """A query for rows that may have what a search needs; None for all rows."""
+        if need is None or isinstance(need, WordPiece):
+            return None
+        if isinstance(need, str):
+            return self._term(need) if len(need) < _WORD_MAX else None
+        queries = [query for inner in need.needs if (query := self._superset(inner)) is not None]
+        if isinstance(need, AnyOf):
+            is_certain = len(queries) == len(need.needs)
+            pairs = [(tantivy.Occur.Should, query) for query in queries] if is_certain else []
+        else:
+            pairs = [(tantivy.Occur.Must, query) for query in queries]
+        return tantivy.Query.boolean_query(pairs) if pairs else None
+
+    def _term(self, word: str) -> tantivy.Query:
+        return tantivy.Query.term_query(self._schema, "words", word, "freq")
+
+
+def _write(folder: str, number: int, batches: Iterable[tuple[pa.Array, list[int]]]) -> None:
+    """Write an index of texts, whose rows are of the segment of a number, to an empty folder."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    for name in ("segment", "row", "seq"):
+        builder.add_unsigned_field(name, indexed=False, fast=True)
+    with _sound():
+        index = tantivy.Index(builder.build(), path=folder)
+        # By one thread: several would divide its memory, and each would write files of its own.
+        writer = index.writer(heap_size=_HEAP, num_threads=1)
+        row = 0
+        for spaced, seqs in batches:
+            for row_words, seq in zip(spaced.to_pylist(), seqs, strict=True):
+                document = tantivy.Document()
+                document.add_text("words", row_words)
+                document.add_unsigned("segment", number)
+                document.add_unsigned("row", row)
+                document.add_unsigned("seq", seq)
+                writer.add_document(document)
+                row += 1
+        writer.commit()
+        writer.wait_merging_threads()
+
+
+@contextlib.contextmanager
+def _folder(paths: Paths) -> Iterator[str]:
+    """Give a folder that is removed with all that is in it, if it is still there."""
+    disk.make_dir(paths.cache)
+    disk.make_dir(paths.rank_indexes)
+    folder = disk.temporary_path(paths.rank_indexes)
+    disk.make_dir(folder)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in disk.listing(folder):
+            disk.unlink(f"{folder}/{name}")
+        disk.remove_dir(folder)
+
+
+@contextlib.contextmanager
+def _sound() -> Iterator[None]:
+    """Raise what tantivy raises as LakelogError: also where its code panics over damaged files."""
+    try:
+        yield
+    except OSError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, ValueError) and type(error).__name__ != "PanicException":
+            raise
+        raise LakelogError(f"the index of a ranked search failed: {error}") from None
+
+
+def _made_by() -> bytes:
+    """What the files of an index depend on: words are the engine's, the format is tantivy's."""
+    return f"LKR1 {core.version()} {importlib.metadata.version('tantivy')}".encode()
+
+
+def _checksum(path: str) -> str:
+    return f"{zlib.crc32(disk.read(path)):08x}"
