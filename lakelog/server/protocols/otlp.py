@@ -14,10 +14,9 @@ from typing import Any
 from lakelog.errors import InvalidEvent, MissingPackage
 from lakelog.event.types import JsonObject
 from lakelog.formats import otlp
-from lakelog.formats.format import EventMembers
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
-from lakelog.server.protocols.otlp_logs import NotPlain, log_events
+from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
 
 PROTOBUF = "application/x-protobuf"
@@ -25,6 +24,7 @@ _PACKAGE = "opentelemetry.proto.collector"
 _logs = Lazy(f"{_PACKAGE}.logs.v1.logs_service_pb2")
 _traces = Lazy(f"{_PACKAGE}.trace.v1.trace_service_pb2")
 _metrics = Lazy(f"{_PACKAGE}.metrics.v1.metrics_service_pb2")
+_message = Lazy("google.protobuf.message")
 _SIGNALS = {"logs": "LogRecords", "traces": "Spans", "metrics": "DataPoints"}
 
 
@@ -45,7 +45,7 @@ class OtlpHttp(IngestProtocol):
                 )
             if request.media_type not in (PROTOBUF, ""):
                 raise RequestRefused(415, f"send {PROTOBUF} or {JSON}, not {request.media_type}")
-            return arrivals_of(_of_protobuf(request.path["signal"], body))
+            return _of_protobuf(request.path["signal"], body)
         except InvalidEvent as error:
             raise RequestRefused(400, error.reason) from None
 
@@ -86,9 +86,12 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _of_protobuf(signal: str, body: bytes) -> list[EventMembers]:
+def _of_protobuf(signal: str, body: bytes) -> Arrivals:
     """Events of a request in protobuf, by way of the objects that its JSON would be."""
     try:
+        if signal == "logs":
+            with contextlib.suppress(NotPlain, _message.DecodeError):
+                return Arrivals(encoded_logs(request_class().FromString(body), _object))
         request = {
             "logs": lambda: _logs.ExportLogsServiceRequest(),
             "traces": lambda: _traces.ExportTraceServiceRequest(),
@@ -100,12 +103,9 @@ def _of_protobuf(signal: str, body: bytes) -> list[EventMembers]:
         ) from None
     try:
         request.ParseFromString(body)
-    except Exception:  # google.protobuf.message.DecodeError, which another version may call else
+    except Exception:  # DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
-    if signal == "logs":
-        with contextlib.suppress(NotPlain):
-            return log_events(request, _object)
-    return otlp.events_of(_object(request))
+    return arrivals_of(otlp.events_of(_object(request)))
 
 
 def _object(message: Any) -> JsonObject:
