@@ -52,7 +52,7 @@ class TailChunk:
         member = (self.name or "events").encode()
         return (b'{"id":"%b","%b":%b}' % (self.positions[-1].encode(), member, content)).decode()
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Bytes of its text, roughly."""
         return sum(map(len, self.lines)) + sum(map(len, self.positions))

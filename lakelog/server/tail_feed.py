@@ -36,7 +36,7 @@ _PAGE = 2_000
 """Events of a page."""
 _PAGES = 4
 """Pages that are remembered for other clients at the same place."""
-_GAP, _GAP_CLIENT, _GAP_MAX, _SHARE = 0.01, 0.0002, 0.25, 2
+_GAP, _GAP_CLIENT, _GAP_MAX, _SHARE = 0.01, 0.0001, 0.5, 4
 """Seconds between two looks at a lake in which much happens: more, the more clients there are, and
 at least so many times those that a look takes."""
 
@@ -67,6 +67,7 @@ class TailFeed:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_noted, self._is_done, self._is_ended = False, False, threading.Event()
+        self._asked: list[_Request] = []
         self._recent: OrderedDict[tuple[str, int], CaughtUp] = OrderedDict()
         self.clients = 0
         self.position = ""
@@ -156,8 +157,8 @@ class TailFeed:
             self._call(self._wake)
         self._is_done = True
         failure = self.failure or LakelogError("the server is stopping")
-        while not self._inbox.empty():
-            request = self._inbox.get()
+        waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        for request in (*self._asked, *waiting):
             if request is not None:
                 self._call(_refuse, request.answer, failure)
 
@@ -166,9 +167,7 @@ class TailFeed:
         position = "end"
         end = 0
         while not self._is_ended.is_set():
-            request = self._inbox.get()
-            if request is None:
-                self._is_noted = False
+            self._take_requests()
             clock = time.monotonic()
             pending = pages.pending()
             began = end
@@ -180,12 +179,20 @@ class TailFeed:
                 self._call(self._publish, chunks, position)
                 if page.is_end:
                     break
-            if request is not None:
+            for request in self._asked:
                 self._answer(pages, request, pending, end)
-            elif end > began:
+            if end > began or not self._asked:
                 # Most of the time is left to those who store.
                 pause = max(_GAP + _GAP_CLIENT * self.clients, _SHARE * (time.monotonic() - clock))
                 self._is_ended.wait(min(pause, _GAP_MAX))
+
+    def _take_requests(self) -> None:
+        """Wait for something to do; one look is enough for all clients that wait for a page."""
+        inbox = [self._inbox.get()]
+        self._is_noted = False
+        while not self._inbox.empty():
+            inbox.append(self._inbox.get())
+        self._asked = [request for request in inbox if request is not None]
 
     def _answer(
         self, pages: LivePages, request: _Request, pending: PendingFrames, end: int

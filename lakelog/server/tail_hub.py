@@ -21,6 +21,28 @@ HEARTBEAT = 15.0
 _LOOK = 1.0
 _LATER = {"Retry-After": "5"}
 
+_TURN, _BYTE = 200e-6, 8e-9
+"""Seconds of its loop's time that a server plans for a chunk and for a byte of one: several times
+those that it takes to send them, so that most of the time is left to those who store."""
+_AHEAD = 0.02
+"""Seconds that deliveries may be ahead of their plan before they wait."""
+
+
+class TailPace:
+    """Spreads what all clients together are sent over time: with many clients, much of what comes
+    could take all of the loop. Who gets too little is slow, and catches up."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    async def turn(self, size: int) -> None:
+        """Wait until a chunk of so many bytes may be sent."""
+        moment = asyncio.get_running_loop().time()
+        begins = max(self._free_at, moment)
+        self._free_at = begins + _TURN + size * _BYTE
+        if begins - moment > _AHEAD:
+            await asyncio.sleep(begins - moment)
+
 
 class TailHub:
     """The feeds of one lake, one for each condition that a client has now. It belongs to a loop."""
@@ -32,7 +54,7 @@ class TailHub:
         self._is_ended = threading.Event()
         self._watch: threading.Thread | None = None
         self._rows = TailRows(lake.store, lake.engine)
-        self.clients = 0
+        self.clients, self.pace = 0, TailPace()
 
     async def client(self, condition: str | None, position: str) -> TailClient:
         """Let a client begin at a position. Raises RequestRefused, LakelogError, OSError."""
@@ -114,16 +136,18 @@ class TailClient:
 
         Raises LakelogError, OSError.
         """
-        feed, answer = self._feed, self._first
+        feed, pace, answer = self._feed, self._hub.pace, self._first
         if not answer.chunks:
             yield quiet_chunk(answer.position)
         while True:
             for chunk in answer.chunks:
+                await pace.turn(chunk.size)
                 yield chunk
             position, place = answer.position, answer.place
             while place is not None and not self._is_over():
                 chunk_here = feed.at(place)
                 if chunk_here is not None:
+                    await pace.turn(chunk_here.size)
                     yield chunk_here
                     position, place = chunk_here.positions[-1], place + 1
                 elif place < feed.first:
