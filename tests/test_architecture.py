@@ -132,7 +132,7 @@ ORDER = {
         calibration logged listing report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
-        metrics api pages openapi alerting syslog app run""",
+        metrics api pages openapi alerting syslog app connections run""",
     "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
         worker_process
         workers endpoint""",

@@ -10,7 +10,7 @@ expression over all lines, in a third of the time that a look at each value take
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -111,10 +111,12 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     # Line by line, so that a newline within an event is seen.
     if _spelled(events) != text or set(map(type, events)) != {dict}:
         return None
-    missing = _missing(events[0], defaults)
-    start = orjson.dumps(missing)[:-1] + b"," if missing else b"{"
-    lines = start + text[1:].replace(b"\n{", b"\n" + start) if missing else text
-    shape = shape_of({**missing, **events[0]})
+    shape, lines = shape_of(events[0]), text
+    missing = {} if shape is not None and shape.has(defaults) else _missing(events[0], defaults)
+    if missing:
+        start = orjson.dumps(missing)[:-1] + b","
+        lines = start + text[1:].replace(b"\n{", b"\n" + start)
+        shape = shape_of({**missing, **events[0]})
     # A NUL would separate the parts of an identity key.
     if shape is None or b"\\u0000" in text:
         return None
@@ -135,6 +137,8 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
 def _spelled(events: list[Any]) -> bytes:
     """Events as lines. Each that orjson writes takes a kilobyte until it is freed: so few at a time
     are there."""
+    if len(events) == 1:
+        return orjson.dumps(events[0])
     starts = range(0, len(events), _SPELLED)
     return b"\n".join([b"\n".join(map(orjson.dumps, events[s : s + _SPELLED])) for s in starts])
 
@@ -160,6 +164,10 @@ class _Shape:
         self._keys, self._names = keys, names
         self._plain = self._pattern(_TEXT)
         self._escaped: re.Pattern[bytes] | None = None
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether its events have all of these columns."""
+        return all(name in self._names for name in names)
 
     def line(self, event: JsonObject) -> bytes | None:
         """Return the event's line, or None where the full rule has to be applied."""

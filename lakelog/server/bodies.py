@@ -30,6 +30,8 @@ AsgiDict = MutableMapping[str, Any]
 """A scope or a message of ASGI."""
 Receive = Callable[[], Awaitable[AsgiDict]]
 Send = Callable[[AsgiDict], Awaitable[None]]
+WHOLE_BODY = "lakelog.whole_body"
+"""The extension of ASGI that says of a request that its body was there with its head."""
 
 
 class _Inflater(Protocol):
@@ -110,12 +112,30 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
     return await body_of(request.headers, request.receive, limits)
 
 
-async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLimits) -> bytes:
-    """Return the body that the messages of a request bring, as text. Raises RequestRefused."""
+async def body_of(
+    headers: Mapping[str, str], receive: Receive, limits: ServerLimits, *, is_there: bool = False
+) -> bytes:
+    """Return the body that the messages of a request bring, as text; with `is_there` it needs not
+    be waited for. Raises RequestRefused."""
     encoding = _encoding(headers)
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large(limits.body_bytes)
+    if is_there:
+        body = b"".join([chunk async for chunk in _chunks(receive)])
+    else:
+        body = await _waited_for(receive, limits)
+    if encoding == "identity":
+        return body
+    if len(body) < _INLINE:
+        return decompressed(body, encoding, limits.text_bytes)
+    return await asyncio.get_running_loop().run_in_executor(
+        None, _alone, body, encoding, limits.text_bytes
+    )
+
+
+async def _waited_for(receive: Receive, limits: ServerLimits) -> bytes:
+    """The bytes of a body, which come in time. Raises RequestRefused."""
     chunks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -126,14 +146,7 @@ async def body_of(headers: Mapping[str, str], receive: Receive, limits: ServerLi
                     raise too_large(limits.body_bytes)
     except TimeoutError:
         raise _too_slow(limits) from None
-    body = b"".join(chunks)
-    if encoding == "identity":
-        return body
-    if len(body) < _INLINE:
-        return decompressed(body, encoding, limits.text_bytes)
-    return await asyncio.get_running_loop().run_in_executor(
-        None, _alone, body, encoding, limits.text_bytes
-    )
+    return b"".join(chunks)
 
 
 async def texts_of(
@@ -157,7 +170,7 @@ async def texts_of(
 
 
 def _encoding(headers: Mapping[str, str]) -> str:
-    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
+    encoding = headers.get("content-encoding", "identity").strip().lower() or "identity"
     if encoding not in _ENCODINGS:
         raise RequestRefused(
             415,

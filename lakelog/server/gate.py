@@ -8,6 +8,7 @@ SHA-256 alone, which is enough for a secret that nobody can guess.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.tokens import TokenFile, TokenScope
+from lakelog.server.tokens import TokenEntry, TokenFile, TokenScope
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ASK = {"WWW-Authenticate": 'Bearer realm="lakelog"'}
@@ -35,6 +36,9 @@ class Caller:
             raise RequestRefused(403, f"this token has no scope {scope.value!r}")
 
 
+_ANYBODY = Caller("", frozenset(TokenScope))
+
+
 class Gate:
     """Lets requests in. With `is_local` only this machine sends them, and none needs a token until
     there is one; `hosts` are the names of this server beside those of the machine itself."""
@@ -42,6 +46,7 @@ class Gate:
     def __init__(self, tokens: TokenFile, *, is_local: bool, hosts: Iterable[str] = ()) -> None:
         self._tokens, self._is_local = tokens, is_local
         self._hosts = {host.lower() for host in (*LOOPBACK_NAMES, *hosts)}
+        self._entries: tuple[TokenEntry, ...] | None = None
 
     def admit(self, headers: Mapping[str, str], scheme: str) -> Caller:
         """Return who sent a request with these headers. Raises RequestRefused."""
@@ -58,20 +63,31 @@ class Gate:
     def _caller(self, authorization: str) -> Caller:
         scheme, _, secret = authorization.partition(" ")
         if not authorization:
-            if self._is_local and not self._tokens.entries():
-                return Caller("", frozenset(TokenScope))
+            if self._is_local and not self._present():
+                return _ANYBODY
             raise RequestRefused(401, "a token is needed: Authorization: Bearer TOKEN", _ASK)
         if scheme.lower() != "bearer":
             raise RequestRefused(401, "a token is sent as Authorization: Bearer TOKEN", _ASK)
         digest = hashlib.sha256(secret.strip().encode("utf-8", "replace")).hexdigest()
         entry = None
         # All are compared, whichever fits: the time tells nothing.
-        for candidate in self._tokens.entries():
+        for candidate in self._present():
             if hmac.compare_digest(candidate.digest, digest):
                 entry = candidate
         if entry is None:
             raise RequestRefused(401, "this token is not known, or was revoked", _ASK)
         return Caller(entry.name, entry.scopes)
+
+    def _present(self) -> tuple[TokenEntry, ...]:
+        """The tokens there are: looked at once in a turn of the loop, whose requests had all come
+        before. A look waits for the threads that store."""
+        if self._entries is None:
+            self._entries = self._tokens.entries()
+            asyncio.get_running_loop().call_soon(self._forget)
+        return self._entries
+
+    def _forget(self) -> None:
+        self._entries = None
 
 
 def is_loopback(host: str) -> bool:

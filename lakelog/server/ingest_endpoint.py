@@ -9,12 +9,14 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qsl
 
 from lakelog.errors import LakelogError
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import (
+    WHOLE_BODY,
     AsgiDict,
     Receive,
     Send,
@@ -63,7 +65,7 @@ class IngestEndpoint:
         """Store what a request brings, and answer it."""
         request = IngestRequest(
             scope.get("path_params", {}),
-            dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+            _query(scope["query_string"]) if scope["query_string"] else {},
             _headers(scope),
         )
         try:
@@ -94,7 +96,8 @@ class IngestEndpoint:
             if isinstance(protocol, StreamedProtocol):
                 return await self._streamed(protocol, request, receive)
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
-                body = await body_of(request.headers, receive, self._limits)
+                is_there = WHOLE_BODY in scope.get("extensions", ())
+                body = await body_of(request.headers, receive, self._limits, is_there=is_there)
                 if protocol.is_whole:
                     require_parsable(body, self._limits)
                 identity = (
@@ -105,7 +108,8 @@ class IngestEndpoint:
                     request.headers.get("idempotency-key", ""),
                 )
                 # What was compressed may take more than was reserved for it.
-                with self._intake.room(len(body) if "content-encoding" in request.headers else 0):
+                is_packed = "content-encoding" in request.headers
+                with self._intake.room(len(body)) if is_packed else nullcontext():
                     return await self._intake.once(
                         identity,
                         body,
@@ -158,6 +162,10 @@ class PathSwitch:
         if scope["type"] == "http":
             endpoint = self._paths.get((scope["method"], scope["path"]))
         await (endpoint or self._others)(scope, receive, send)
+
+
+def _query(encoded: bytes) -> dict[str, str]:
+    return dict(parse_qsl(encoded.decode("latin-1"), keep_blank_values=True))
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:

@@ -89,9 +89,9 @@ class RequestJournal:
 
     def remember(self, key: bytes, count: int) -> None:
         """So many more events of a request are stored."""
-        is_old = disk.now_us() - self._turned > self._lifetime
-        if is_old or len(self._recent) >= _REQUESTS_MAX:
-            self._older, self._recent, self._turned = self._recent, {}, disk.now_us()
+        moment = disk.now_us()
+        if moment - self._turned > self._lifetime or len(self._recent) >= _REQUESTS_MAX:
+            self._older, self._recent, self._turned = self._recent, {}, moment
         self._recent[key] = (self.stored(key) or 0) + count
 
     def announce(self, writer: str, first: int, requests: Requests) -> None:

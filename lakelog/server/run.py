@@ -21,6 +21,7 @@ from lakelog.errors import InvalidSetting, MissingPackage
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.app import LakeServer
+from lakelog.server.connections import patient_protocol
 from lakelog.server.gate import Gate, is_loopback
 from lakelog.server.limits import ServerLimits
 from lakelog.server.sql.query_limits import QueryLimits
@@ -145,7 +146,7 @@ def _run(
         ws_max_size=_MESSAGE_MAX,
         limit_concurrency=plan.limits.connections,
         timeout_graceful_shutdown=STOP_SECONDS,
-        http=_patient_protocol(plan.limits.header_seconds),
+        http=patient_protocol(plan.limits.header_seconds),
         ssl_certfile=plan.certificate,
         ssl_keyfile=plan.key,
     )
@@ -165,33 +166,6 @@ async def _start_syslog(server: LakeServer, plan: ServerPlan) -> None:
             f"cannot receive syslog on {plan.host}:{plan.syslog.syslog_port}: {error}"
         ) from None
     server.intake.syslog_lost = lambda: server.syslog.lost if server.syslog else 0
-
-
-def _patient_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """The server's protocol, with a limit for how long a client may take for a request's head."""
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    class PatientProtocol(HttpToolsProtocol):
-        """Closes the connection of a client that sends the head of a request too slowly."""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._deadline = self.loop.call_later(seconds, transport.close)
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(seconds, self.transport.close)
-
-        def on_headers_complete(self) -> None:
-            self._deadline.cancel()
-            super().on_headers_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._deadline.cancel()
-            super().connection_lost(exc)
-
-    return PatientProtocol
 
 
 async def _serving(

@@ -136,8 +136,12 @@ def _split(receipt: Receipt, batches: list[EncodedBatch]) -> list[Receipt]:
     """Give each batch the receipt of its own events."""
     if len(batches) == 1:
         return [receipt]
-    places = itertools.chain.from_iterable(receipt.places)
+    # Those of a frame follow each other.
+    place = (
+        receipt.places[0] if len(receipt.places) == 1 else list(itertools.chain(*receipt.places))
+    )
+    ends = list(itertools.accumulate([len(batch.ids) for batch in batches], initial=0))
     return [
-        Receipt(batch.ids, receipt.origin, [list(itertools.islice(places, len(batch.ids)))])
-        for batch in batches
+        Receipt(batch.ids, receipt.origin, [place[start:end]])
+        for batch, (start, end) in zip(batches, itertools.pairwise(ends), strict=True)
     ]

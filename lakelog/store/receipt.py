@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 
 class Receipt:
@@ -15,7 +15,7 @@ class Receipt:
         self,
         ids: list[str | None],
         origin: str,
-        places: Sequence[Iterable[int]],
+        places: Sequence[Sequence[int]],
         versions: Mapping[str, int] | None = None,
     ) -> None:
         self.count, self._given, self.origin, self.places = len(ids), ids, origin, places
