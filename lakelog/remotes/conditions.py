@@ -20,6 +20,16 @@ _RACERS = 4
 
 def require(remote: Remote) -> None:
     """Refuse a store that does not decide who takes a name. Raises TransferRefused, Unreachable."""
+    if not decides(remote):
+        raise TransferRefused(
+            f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match),"
+            " so that of two pushes one could be lost: use a store that does; or, if one machine"
+            f" alone pushes there, name it {remote.url}?single-writer"
+        )
+
+
+def decides(remote: Remote) -> bool:
+    """Whether a store decides who takes a name. Raises TransferRefused, Unreachable."""
     # In a folder of a lake that no reader looks at.
     name = f"cache/probe-{disk.random_hex(8)}"
     keys = [f"{name}-{number}" for number in range(_ROUNDS)]
@@ -31,12 +41,7 @@ def require(remote: Remote) -> None:
             with contextlib.suppress(LakelogError, OSError):
                 remote.remove(key)
     # Once may be a server of one process under a load that no two pushes make.
-    if any(is_late for is_late, _ in rounds) or sum(is_shared for _, is_shared in rounds) > 1:
-        raise TransferRefused(
-            f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match),"
-            " so that of two pushes one could be lost: use a store that does; or, if one machine"
-            f" alone pushes there, name it {remote.url}?single-writer"
-        )
+    return not (any(is_late for is_late, _ in rounds) or sum(twice for _, twice in rounds) > 1)
 
 
 def _answers(remote: Remote, key: str) -> tuple[bool, bool]:

@@ -58,6 +58,22 @@ SINGLE_WRITER = "single-writer"
 """After a `?` at the end of an address: only one machine pushes at a time."""
 
 
+_USERS: list[int] = []
+"""The process in which obstore has threads, and those that were forked from it do not."""
+
+
+def _require_threads(url: str) -> None:
+    """Refuse a process that was forked from one that used obstore: a request would never end.
+    Raises TransferRefused."""
+    if not _USERS:
+        _USERS.append(os.getpid())
+    if _USERS[0] != os.getpid():
+        raise TransferRefused(
+            f"{url}: this process was forked from one that has used the store, which cannot be used"
+            " here: start it anew, as multiprocessing does with `spawn`"
+        )
+
+
 def checked(url: str) -> str:
     """Return an address that names a bucket. Raises TransferRefused."""
     address = urlsplit(url)
@@ -274,6 +290,7 @@ class S3Remote(Remote):
     @contextlib.contextmanager
     def _translating(self, key: str) -> Iterator[None]:
         """Raise our errors for those of obstore, which hold requests and addresses."""
+        _require_threads(self.url)
         try:
             yield
         except (exceptions.BaseError, FileNotFoundError) as error:
@@ -291,6 +308,8 @@ class S3Remote(Remote):
             return Unreachable(
                 f"{self.url}: access is refused: check the AWS credentials and the bucket"
             )
+        if "ExpiredToken" in str(error):
+            return Unreachable(f"{self.url}: the credentials have expired: renew them")
         if "NoSuchBucket" in str(error):
             return TransferRefused(f"{self.url}: there is no such bucket: create it")
         return Interrupted(f"{self.url}: the store does not answer")

@@ -56,6 +56,10 @@ class Faults:
     """`If-None-Match` has no effect."""
     shortens: str = ""
     """Of what is stored below a path with this in it, half is kept, and all is acknowledged."""
+    refuses: tuple[int, str] = (0, "")
+    """What is answered to everything that is to be stored, with a status; 0 for nothing."""
+    hides: bool = False
+    """Whether listings have no names."""
     seen: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -80,6 +84,10 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
                 headers = {n: v for n, v in headers.items() if "checksum" not in n.lower()}
                 body = body[: len(body) // 2]
                 headers["Content-Length"] = str(len(body))
+            if self.command == "PUT" and faults.refuses[0]:
+                return self._say(faults.refuses[0], faults.refuses[1].encode())
+            if faults.hides and "list-type=2" in self.path:
+                return self._say(200, b"<ListBucketResult></ListBucketResult>")
             link = http.client.HTTPConnection(host, timeout=60)
             link.request(self.command, self.path, body, headers)
             answer = link.getresponse()
@@ -94,6 +102,12 @@ def unfaithful(target: str) -> Iterator[tuple[str, Faults]]:
             self.end_headers()
             self.wfile.write(data)
             link.close()
+
+        def _say(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 

@@ -37,8 +37,11 @@ def open_bucket(url: str) -> Remote:
 def prove(remote: Remote, proven: str) -> str:
     """Try a service that is not the `proven` one, and return what to remember of it. Raises
     TransferRefused for one that gives a name twice, Unreachable."""
-    if remote.deciding not in ("", proven):
-        conditions.require(remote)
+    if remote.deciding not in ("", proven) and not conditions.decides(remote):
+        raise TransferRefused(
+            f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match):"
+            " machines would overwrite what others have published; use a store that does"
+        )
     return remote.deciding
 
 

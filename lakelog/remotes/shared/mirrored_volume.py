@@ -294,8 +294,9 @@ class MirroredVolume(DirectoryVolume):
         super().replace(key, data)
 
     def drop_tag(self, key: str) -> None:
-        """Remove a tag here that is gone from the bucket."""
-        super().remove(key)
+        """Remove a tag here that is gone from the bucket: a listing alone may lack it."""
+        if not self.bucket.exists(key):
+            super().remove(key)
 
     def _mirror(self, key: str, data: bytes) -> None:
         with contextlib.suppress(FileExistsError):

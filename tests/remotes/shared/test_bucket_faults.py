@@ -9,6 +9,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.errors import TransferRefused, Unreachable
+from lakelog.errors import LakelogError, TransferRefused, Unreachable
 from lakelog.remotes.shared import attach
 from lakelog.runtime.lazy import Lazy
 from tests.support.attached import SharedMachines, append, numbers
@@ -29,6 +30,12 @@ need_module("boto3")
 need_module("moto.server")
 object_stores = Lazy("tests.support.object_stores")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+REFUSALS = {
+    "full": (507, "<Error><Code>InsufficientStorage</Code></Error>"),
+    "read-only": (403, "<Error><Code>AccessDenied</Code></Error>"),
+    "expired": (400, "<Error><Code>ExpiredToken</Code></Error>"),
+}
+"""What a store answers to everything that is to be stored there."""
 KILLS = int(os.environ.get("LAKELOG_SHARED_KILLS", "1"))
 
 
@@ -127,3 +134,66 @@ def test_expired_credentials_are_one_line(
 ) -> None:
     with troubled(Trouble(denied=True), monkeypatch), pytest.raises(Unreachable, match="access is"):
         attach("s3://lakes/x", str(tmp_path / "a"))
+
+
+def test_a_forked_child_of_a_process_that_used_the_store_is_refused(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # obstore's threads are not in it, and a request would wait for them for ever.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(Unreachable):
+        attach("s3://lakes/x", str(tmp_path / "a"))
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        try:
+            attach("s3://lakes/x", str(tmp_path / "b"))
+        except TransferRefused:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("harm", ["shortens", "full", "read-only", "expired"])
+def test_events_wait_while_a_store_does_not_keep_them(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    with (
+        object_stores.moto_store() as address,
+        object_stores.unfaithful(address) as (proxy, faults),
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        machines = SharedMachines(tmp_path, f"s3://lakes/{harm}")
+        append(machines["a"], 1)
+        if harm == "shortens":
+            faults.shortens = "/segments/"
+        else:
+            faults.refuses = REFUSALS[harm]
+        with pytest.raises(LakelogError, match=f"s3://lakes/{harm}: "):
+            machines["a"].exchange()
+        assert numbers(machines["a"]) == [1]
+        faults.shortens, faults.refuses = "", (0, "")
+        machines.exchange("a", "b")
+        assert numbers(machines["b"]) == [1]
+        machines.close()
+
+
+def test_a_listing_that_lacks_names_takes_nothing_away(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        object_stores.moto_store() as address,
+        object_stores.unfaithful(address) as (proxy, faults),
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        machines = SharedMachines(tmp_path, "s3://lakes/listed")
+        append(machines["a"], 1)
+        machines["a"].tag("v1")
+        machines.exchange("a", "b")
+        faults.hides = True
+        append(machines["b"], 2)
+        machines.exchange("b", "a", "c")
+        for name in "ab":
+            assert [tag.name for tag in machines[name].tags()] == ["v1"]
+        assert numbers(machines["a"]) == numbers(machines["c"]) == [1, 2]
+        machines.close()
