@@ -108,8 +108,8 @@ def compact(
     At a higher `level` of zstd, up to SMALLEST, sorted segments of lower ones are rewritten too.
     """
     # Two compactors at once would be correct: the second finds its inputs gone, after all the work.
-    with disk.claim(f"{store.paths.cache}/compact.lock") as alone:
-        if not alone:
+    with store.alone("compact") as is_alone:
+        if not is_alone:
             return Compaction()
         with (
             contextlib.closing(connect(store.paths, store.settings)) as engine,

@@ -67,6 +67,23 @@ class DirectoryRemote(Remote):
         except FileNotFoundError:
             return None
 
+    def stamp(self, key: str) -> float | None:
+        """When a file was written, in seconds by the file system's clock; None if it is not
+        there."""
+        try:
+            return os.stat(self._path(key)).st_mtime
+        except FileNotFoundError:
+            return None
+
+    def now(self) -> float:
+        """The time by the file system's clock."""
+        key = f"cache/clock-{disk.random_hex(8)}"
+        self.replace(key, b"")
+        try:
+            return self.stamp(key) or 0.0
+        finally:
+            self.remove(key)
+
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         path = self._path(key)

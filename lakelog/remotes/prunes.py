@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
+from lakelog.maintain.reachability import Marker
 from lakelog.remotes import checks as check
 from lakelog.remotes import known
 from lakelog.remotes import remote as remotes
@@ -26,10 +27,14 @@ from lakelog.remotes.checks import Checked
 from lakelog.remotes.s3 import DELETING, PRUNED, S3Remote
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import policy
-from lakelog.store.paths import LEASE, OBJECTS
+from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store.bootstrap import Store
+from lakelog.store.history_window import lake_time
+from lakelog.store.paths import LEASE, OBJECTS, parse_object
 
 GRACE_LEAST = 3_600
 """Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
+_SHARED_GRACE = 86_400
 _FOLDERS = (*OBJECTS, "states")
 
 
@@ -63,6 +68,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         site = Site(connection)
         if not site.lake_id():
             raise TransferRefused(f"{site.url}: there is no lake: check the address")
+        _require_right(lake, site, grace)
         with _deleting(connection) as now_s:
             result.waits = _wait(connection, now_s, grace)
             if result.waits and not dry_run:
@@ -80,14 +86,46 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
                 raise TransferRefused(
                     f"{site.url}: nothing was deleted: {fault.path}: {fault.reason}"
                 )
+            digests = _kept_here(lake.store, remote.url)
             for key, size, age in _others(connection, live, now_s):
-                if age < grace:
+                if age < grace or _digest(key) in digests:
                     result.young += 1
                     continue
                 if not dry_run:
                     remotes.retrying(functools.partial(connection.remove, key))
                 result.objects, result.bytes = result.objects + 1, result.bytes + size
     return result
+
+
+def _require_right(lake: Lake, site: Site, grace: int) -> None:
+    """Refuse a shared lake from elsewhere, or within the time in which machines name what they have
+    stored; else bring its moves here. Raises TransferRefused."""
+    if AttachmentRegistry.MEMBER not in (site.config().get("requires") or []):
+        return
+    attachment = lake.store.attachment
+    if attachment is None or attachment.volume.url != site.url:
+        raise TransferRefused(
+            f"{site.url}: several machines share this lake: prune it from a directory that is"
+            " attached to it"
+        )
+    if grace < _SHARED_GRACE:
+        raise TransferRefused(f"{site.url}: a grace is a day at least in a shared lake")
+    attachment.refresh(lake.store)
+
+
+def _kept_here(store: Store, url: str) -> set[bytes]:
+    """The digests of all that the history of a directory needs which is attached to a bucket: a
+    listing there may lack a branch or tag, and older states stay within reach."""
+    attachment = store.attachment
+    if attachment is None or attachment.volume.url != url:
+        return set()
+    offered = attachment.offered_keys(store)
+    return Marker(store, lake_time(store)).live | set(filter(None, map(_digest, offered)))
+
+
+def _digest(key: str) -> bytes | None:
+    digest = parse_object(key.rpartition("/")[2])
+    return bytes.fromhex(digest) if digest else None
 
 
 @contextlib.contextmanager

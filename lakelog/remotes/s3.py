@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -123,7 +122,7 @@ class S3Remote(Remote):
                 "s3:// needs the package obstore: pip install 'lakelog[s3]'"
             ) from None
 
-    @functools.cached_property
+    @property
     def collects(self) -> bool:
         """Whether somebody prunes there (prune.py)."""
         return retrying(lambda: self.size(PRUNED)) is not None

@@ -7,6 +7,7 @@ The package that talks to buckets stands above this one, and is loaded for such 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Attachment(Protocol):
         """Return a change of a branch with what other machines offer to be published with it; None
         where the branch has moved on. Raises UnsupportedStore for a move that a bucket cannot have
         yet."""
+
+    def offered_keys(self, store: Any) -> list[str]:
+        """Return the keys of objects that no move names yet."""
+
+    def alone(self, op: str) -> AbstractContextManager[bool]:
+        """Be the only machine that makes moves with `op` in the lake, if it yields True."""
 
     def gone_writers(self, store: Any, move: Any, absent: Set[str], present: Set[str]) -> set[str]:
         """Return those of the writers without files whose watermarks the move after `move` may

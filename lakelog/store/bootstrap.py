@@ -94,6 +94,17 @@ class Store:
         replace_config(self.paths, document.encode(body))
         self.format = FORMAT
 
+    @contextlib.contextmanager
+    def alone(self, op: str) -> Iterator[bool]:
+        """Be the only process that makes moves with `op` in the lake, on any machine that shares
+        it; yields whether that is so. Raises Unreachable."""
+        with disk.claim(f"{self.paths.cache}/{op}.lock") as is_alone:
+            if not is_alone or self.attachment is None:
+                yield bool(is_alone)
+                return
+            with self.attachment.alone(op) as is_alone_of_all:
+                yield is_alone_of_all
+
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
         return self.manifests.of(self.refs.head(branch).move)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import lakelog
 from lakelog.lake import Lake
 from lakelog.remotes.shared import attach
+
+
+class Killed(BaseException):
+    """A machine ends here."""
 
 
 class SharedMachines:
@@ -56,3 +62,30 @@ def append(lake: Lake, *values: int, type: str = "T") -> None:
 def origins(lake: Lake) -> Counter[tuple[str, int]]:
     """Count the events of each writer and position."""
     return Counter(lake.sql("SELECT origin, position FROM events").fetchall())
+
+
+def before_links(lake: Lake, *steps: Callable[[], object]) -> None:
+    """Let something happen right before each of the next attempts of a machine to publish."""
+    volume, waiting = lake.store.volume, list(steps)
+    link = volume.link
+
+    def late_link(*words: object) -> None:
+        if waiting:
+            waiting.pop(0)()
+        link(*words)
+
+    volume.link = late_link
+
+
+def die() -> None:
+    """End a machine that is about to publish."""
+    raise Killed
+
+
+def offer_and_die(machines: SharedMachines, value: int, other: int) -> None:
+    """Let machine a lose a move to b, which publishes `other`, offer its own event, and end."""
+    append(machines["a"], value)
+    append(machines["b"], other)
+    before_links(machines["a"], machines["b"].exchange, die)
+    with contextlib.suppress(Killed):
+        machines["a"].exchange()

@@ -8,14 +8,19 @@ An exchange takes what other machines have published, and publishes what is ackn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+import contextlib
+from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from typing import Any
 
 from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, UnsupportedStore
-from lakelog.remotes.shared import bucket
+from lakelog.remotes.objects import objects_of
+from lakelog.remotes.shared import bucket, lease
+from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
+from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
@@ -45,6 +50,7 @@ class BucketAttachment:
         self._cache = SegmentCache(paths, self.volume, limit)
         self.fetch = self._cache.fetch
         self._offers = OfferBook(self.volume)
+        self._lease: Lease | None = None
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of other machines, any other change as it is; None where
@@ -55,7 +61,23 @@ class BucketAttachment:
                 f"{self._paths.root}: the lake is shared in a bucket, which cannot have"
                 f" {_NOT_SHARED[change.op]} yet: keep them in a lake of their own"
             )
-        return self._offers.join(store, head, state, change) if change.op == "seal" else change
+        if change.snapshot not in (None, head.move.snapshot):
+            objects = objects_of(store, str(change.snapshot), head.move.snapshot)
+            self.volume.required = [key_of(name) for name in objects]
+        if change.op == "seal":
+            return self._offers.join(store, head, state, change)
+        if self._lease is None or change.op != self._lease.work:
+            return change
+        self._lease.require(head.move)
+        return replace(change, sealed={**change.sealed, **self._lease.mark})
+
+    @contextlib.contextmanager
+    def alone(self, op: str) -> Iterator[bool]:
+        """Be the only machine that makes moves with `op`; False if another is. Raises
+        Unreachable."""
+        with lease.hold(self.volume.remote, op) as self._lease:
+            yield self._lease is not None
+        self._lease = None
 
     @LazyProperty
     def _own_writers(self) -> set[str]:
@@ -76,6 +98,10 @@ class BucketAttachment:
             self._own_writers.update(fresh)
         ended = set(absent & self._own_writers)
         return ended & old_writers(store, move) if ended else ended
+
+    def offered_keys(self, store: Store) -> list[str]:
+        """Return the keys of objects that machines offer to be published."""
+        return [key for branch in store.refs.all_branches() for key in self._offers.keys(branch)]
 
     def refresh(self, store: Store) -> int:
         """Take the moves and tags that other machines have published; return how many moves.

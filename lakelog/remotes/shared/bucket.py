@@ -6,13 +6,15 @@ from typing import Any
 
 from lakelog.errors import TransferRefused
 from lakelog.remotes import conditions, known
+from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Remote
-from lakelog.remotes.s3 import SINGLE_WRITER
+from lakelog.remotes.s3 import SINGLE_WRITER, S3Remote
 from lakelog.remotes.site import Site
 from lakelog.store import document
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.paths import FORMAT, KEYS, parse_wal
 
+Bucket = S3Remote | DirectoryRemote
 _ELSEWHERE = ("ssh://", "oci://")
 
 
@@ -29,9 +31,11 @@ def checked_address(url: str) -> str:
     return address
 
 
-def open_bucket(url: str) -> Remote:
+def open_bucket(url: str) -> Bucket:
     """Connect to a bucket. Raises MissingPackage, TransferRefused, Unreachable."""
-    return known.open_remote(url)
+    remote = known.open_remote(url)
+    assert isinstance(remote, Bucket)
+    return remote
 
 
 def prove(remote: Remote, proven: str) -> str:

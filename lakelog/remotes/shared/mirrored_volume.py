@@ -18,9 +18,8 @@ from collections.abc import Iterable, Iterator
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
-from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.remotes.shared.bucket import open_bucket
+from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, document, regular_file
 from lakelog.store.disk import Begun
@@ -42,11 +41,13 @@ class MirroredVolume(DirectoryVolume):
         self._root = root
         self._delivered: set[str] = set()
         self._confirmed: dict[str, int] = {}
+        self.required: list[str] = []
+        """Objects of an older state, to which the next move goes back."""
         self.arrived = self.published = 0
         """Moves that this process has taken, and made."""
 
     @LazyProperty
-    def remote(self) -> Remote:
+    def remote(self) -> Bucket:
         """The bucket, to which the first request connects. Raises Unreachable, MissingPackage."""
         return open_bucket(self.url)
 
@@ -139,7 +140,8 @@ class MirroredVolume(DirectoryVolume):
         machine was first; then its move is here. Raises OutcomeUnknown."""
         data = disk.read(file.temporary)
         try:
-            self.bucket.create(key, data)
+            with self._holding_off_prunes():
+                self.bucket.create(key, data)
         except FileExistsError:
             self.take_move(key)
             raise
@@ -152,6 +154,25 @@ class MirroredVolume(DirectoryVolume):
             super().link(file, key)
         self.published += 1
         self._confirm(key)
+
+    @contextlib.contextmanager
+    def _holding_off_prunes(self) -> Iterator[None]:
+        """Keep what the next move goes back to from being deleted. Raises TransferRefused where it
+        is gone already."""
+        keys, self.required = self.required, []
+        if not keys:
+            yield
+            return
+        with self.remote.publishing({}):
+            for key, size in zip(keys, self.remote.sizes(keys), strict=True):
+                if size is None and not DirectoryVolume.exists(self, key):
+                    raise TransferRefused(
+                        f"{self.url}: {key} is not there any more, and the state needs it: nothing"
+                        " was changed; go back to a later state"
+                    )
+                if size is None:
+                    self._upload(key)
+            yield
 
     def _require_previous(self, key: str) -> None:
         """Take a move back that does not follow the one before it here. Raises TransferRefused."""

@@ -165,6 +165,12 @@ class OfferBook:
         self._foreign_offers |= dict(remotes.in_parallel(self._read, fresh))
         return [offer for key in sorted(due) if (offer := self._foreign_offers[key])]
 
+    def keys(self, branch: str) -> list[str]:
+        """Return the keys of the objects of all offers of a branch."""
+        offers = [*self._own_offers.values(), *self._listed(branch, 0)]
+        changes = (Change("seal", entries=offer.entries, ids_add=offer.ids) for offer in offers)
+        return [key for change in changes for key in change.added_keys()]
+
     def _read(self, key: str) -> Offer | None:
         """Return an offer whose objects are there; None for any other file."""
         try:

@@ -83,6 +83,23 @@ def test_a_rollback_holds_on_every_machine_and_keeps_what_is_pending(
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 3]
 
 
+def test_a_rollback_to_what_the_bucket_lost_is_refused_unless_it_is_here(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    append(machines["a"], 1)
+    machines["a"].exchange()
+    machines["a"].tag("good")
+    machines["a"].retention("0s", apply=True)
+    machines.exchange("a", "b")
+    for path in (tmp_path / "bucket" / "segments").glob("*/*"):
+        path.unlink()
+    with pytest.raises(TransferRefused, match="nothing was changed"):
+        machines["b"].rollback("good")
+    machines["a"].rollback("good")
+    machines["b"].exchange()
+    assert numbers(machines["b"]) == [1]
+
+
 def test_tags_are_made_and_deleted_on_every_machine(machines: SharedMachines) -> None:
     append(machines["a"], 1)
     machines["a"].tag("v1")

@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
+from lakelog.remotes import known, prune
+from lakelog.remotes.s3 import S3Remote
 from lakelog.remotes.shared import attach
 from lakelog.runtime.lazy import Lazy
-from tests.support.attached import SharedMachines, append, numbers
+from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
 from tests.support.killed_machines import MachineFleet
 from tests.support.requirements import need_module
@@ -196,4 +198,32 @@ def test_a_listing_that_lacks_names_takes_nothing_away(
         for name in "ab":
             assert [tag.name for tag in machines[name].tags()] == ["v1"]
         assert numbers(machines["a"]) == numbers(machines["c"]) == [1, 2]
+        machines.close()
+
+
+def test_a_prune_keeps_history_and_what_is_offered(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakelog.remotes.prunes.GRACE_LEAST", 0)
+    with object_stores.moto_store() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machines = SharedMachines(tmp_path, "s3://lakes/pruned")
+        for number in range(3):
+            append(machines["a"], number)
+            machines["a"].exchange()
+        machines["a"].compact()
+        machines["b"].exchange()
+        offer_and_die(machines, 3, 4)
+        stray = S3Remote("s3://lakes/pruned")
+        stray.put(f"segments/00/{'0' * 64}.parquet", lambda: iter([b"stray"]), 5)
+        known.add(machines["b"].store, "origin", "s3://lakes/pruned")
+        with pytest.raises(TransferRefused, match="a day at least"):
+            prune(machines["b"], "origin", grace=3_600)
+        monkeypatch.setattr("lakelog.remotes.prunes._SHARED_GRACE", 0)
+        assert prune(machines["b"], "origin", grace=0).objects == 1
+        append(machines["c"], 5)
+        machines["c"].exchange()
+        assert numbers(machines["c"]) == [0, 1, 2, 3, 4, 5]
+        machines["c"].rollback("@3")
+        assert numbers(machines["c"]) == [0, 1]
         machines.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,15 @@ import pytest
 from lakelog.lake import Lake
 from lakelog.remotes.shared import offers
 from lakelog.store import document
-from tests.support.attached import SharedMachines, append, numbers, origins
-
-
-class Killed(BaseException):
-    """A machine ends here."""
+from tests.support.attached import (
+    Killed,
+    SharedMachines,
+    append,
+    before_links,
+    numbers,
+    offer_and_die,
+    origins,
+)
 
 
 @pytest.fixture
@@ -28,24 +32,6 @@ def machines(tmp_path: Path) -> Iterator[SharedMachines]:
     machines.close()
 
 
-def before_links(lake: Lake, *steps: Callable[[], object]) -> None:
-    """Let something happen right before each of the next attempts of a machine to publish."""
-    volume, waiting = lake.store.volume, list(steps)
-    link = volume.link
-
-    def late_link(*words: object) -> None:
-        if waiting:
-            waiting.pop(0)()
-        link(*words)
-
-    volume.link = late_link
-
-
-def die() -> None:
-    """End a machine that is about to publish."""
-    raise Killed
-
-
 def moves(lake: Lake) -> int:
     """Return the number of the newest move."""
     return lake.store.refs.head("main").move.number
@@ -56,13 +42,9 @@ def offered(machines: SharedMachines) -> list[Path]:
     return list((machines.root / "bucket" / "offers" / "main").glob("*.json"))
 
 
-def offer_and_die(machines: SharedMachines) -> Path:
-    """Let machine a lose a move, offer its event 1, and end; return the file of the offer."""
-    append(machines["a"], 1)
-    append(machines["b"], 2)
-    before_links(machines["a"], machines["b"].exchange, die)
-    with pytest.raises(Killed):
-        machines["a"].exchange()
+def left_offer(machines: SharedMachines) -> Path:
+    """Let machine a offer its event 1 and end; return the file of the offer."""
+    offer_and_die(machines, 1, 2)
     (offer,) = offered(machines)
     return offer
 
@@ -80,7 +62,7 @@ def test_who_loses_a_move_is_published_with_the_next_one(machines: SharedMachine
 
 
 def test_what_a_machine_offered_before_it_died_is_published_once(machines: SharedMachines) -> None:
-    offer_and_die(machines)
+    left_offer(machines)
     append(machines["c"], 3)
     machines["c"].exchange()
     assert numbers(machines["c"]) == [0, 1, 2, 3]
@@ -93,7 +75,7 @@ def test_what_a_machine_offered_before_it_died_is_published_once(machines: Share
 
 def test_an_offer_that_comes_back_is_never_published_again(machines: SharedMachines) -> None:
     # The request that stored it was repeated on the way, long after.
-    offer = offer_and_die(machines)
+    offer = left_offer(machines)
     data = offer.read_bytes()
     for number in range(2 * offers.HEADS):
         append(machines.reopened("a") if number % 9 == 0 else machines["a"], 10 + number)
@@ -126,7 +108,7 @@ def test_an_id_that_was_published_meanwhile_is_not_taken_from_an_offer(
 
 def test_an_offer_of_before_a_rollback_is_made_again(machines: SharedMachines) -> None:
     machines["c"].tag("good")
-    offer_and_die(machines)
+    left_offer(machines)
     machines["c"].rollback("good")
     append(machines["c"], 3)
     machines["c"].exchange()
@@ -140,7 +122,7 @@ def test_an_offer_of_before_a_rollback_is_made_again(machines: SharedMachines) -
 def test_an_offer_that_cannot_be_believed_is_passed_over(
     machines: SharedMachines, harm: str
 ) -> None:
-    offer = offer_and_die(machines)
+    offer = left_offer(machines)
     body = document.decode(offer.read_bytes())
     if harm == "no segment":
         key = body["entries"][0]["key"]
