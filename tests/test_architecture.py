@@ -59,8 +59,8 @@ ORDER = {
     "erased": "copies records refusal sweep",
     "erasure": """selection rewriting derived leftovers outside erasing touched status receipts
         on_lake""",
-    "maintain": """seal payloads compact indexing retention row_removal reachability repair gc
-        hotcopy upkeep""",
+    "maintain": """repeated_ids seal payloads compact indexing retention row_removal reachability
+        repair gc hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan

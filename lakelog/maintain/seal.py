@@ -22,6 +22,7 @@ from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event
 from lakelog.libraries import np, pa
+from lakelog.maintain import repeated_ids
 from lakelog.segments import arrays, identity_run, rows, segment
 from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
@@ -192,11 +193,15 @@ class Sealer:
         commit, store = disk.random_hex(), self._store
         notes = sealed_ranges(attempt.frames)
         connection = self._connect()
+        lines = []
         if any(not f.flags & wal.QUARANTINED for f in frames):
             # Of a buffer, or of a writer that began before an erasure: others are refused at once.
             table = Refusal(store.paths).without(rows.events(connection, frames))
             if any(f.flags & wal.KEYED for f in frames):
-                table = drop_duplicates(store, table, state.ids)
+                unique = drop_duplicates(store, table, state.ids)
+                if reported := repeated_ids.lines(store, connection, state, table, unique):
+                    lines.append(reported)
+                table = unique
                 # After the duplicates are gone: their keys are in another run already.
                 attempt.keys = rows.key_arrays(table["key"].drop_null())
                 if len(attempt.keys[0]):
@@ -222,12 +227,13 @@ class Sealer:
                     )
                 )
         if any(f.flags & wal.QUARANTINED for f in frames):
+            lines.append(rows.quarantined(connection, frames))
+        if lines:
             # In the same move as the events: one watermark stands for both.
-            lines = rows.quarantined(connection, frames)
             attempt.entries.append(
                 segment.write(
                     store.paths,
-                    lines,
+                    pa.concat_tables(lines, promote_options="permissive"),
                     kind="quarantine",
                     layout="arrival",
                     commit=commit,

@@ -68,8 +68,8 @@ def _require_threads(url: str) -> None:
         _USERS.append(os.getpid())
     if _USERS[0] != os.getpid():
         raise TransferRefused(
-            f"{url}: this process was forked from one that has used the store, which cannot be used"
-            " here: start it anew, as multiprocessing does with `spawn`"
+            f"{url}: a forked child of a process that has sent requests there cannot send any:"
+            " start a new process, as multiprocessing does with `spawn`"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,5 +141,20 @@ def test_the_first_published_of_equal_ids_stays(machines: SharedMachines) -> Non
     machines["a"].append({"type": "T", "id": "x", "data": {"n": 7}})
     machines.exchange("a", "b")
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2, 7]
+    (line,) = machines["a"].sql("SELECT line->>'data' FROM quarantine").fetchall()
+    assert line == ('{"n":8}',)
     with pytest.raises(UnsupportedStore):
         machines["a"].append({"type": "T", "subject": "s"}, expect={"s": 0})
+
+
+def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:
+    """F22.9: its file, and the watermark; F22.10: the moves stay."""
+    machines["a"].compact()
+    head = machines["a"].store.refs.head("main").move
+    name = hashlib.sha256(b"compact").hexdigest()[:32]
+    assert (head.op, head.wal[name]) == ("compact", 1)
+    (file,) = (tmp_path / "bucket" / "gc").glob("*")
+    assert file.name == "lease-compact-000000000001.json"
+    assert document.decode(file.read_bytes()).keys() == {"holder", "ended"}
+    machines["a"].expire()
+    assert (tmp_path / "bucket" / "refs" / "heads" / "main" / "000000000001.json").exists()

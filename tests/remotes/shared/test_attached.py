@@ -166,13 +166,21 @@ def test_writers_that_ended_are_left_out_of_later_moves(machines: SharedMachines
     assert numbers(machines["b"]) == list(range(count))
 
 
-def test_of_equal_ids_the_first_published_stays(machines: SharedMachines) -> None:
+def test_of_equal_ids_the_first_published_stays_and_the_other_is_reported(
+    machines: SharedMachines,
+) -> None:
     machines["a"].append({"type": "T", "id": "x", "data": {"n": 1}})
     machines["b"].append(
         [{"type": "T", "id": "x", "data": {"n": 2}}, {"type": "T", "id": "y", "data": {"n": 3}}]
     )
-    machines.exchange("a", "b")
-    assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 3]
+    # The same event, which its sender gave to another machine after a time-out.
+    machines["c"].append({"type": "T", "id": "x", "data": {"n": 1}})
+    machines.exchange("a", "b", "c")
+    for name in "abc":
+        assert numbers(machines[name]) == [1, 3]
+        refused = machines[name].sql("SELECT reason, line->>'data' FROM quarantine").fetchall()
+        assert refused == [(refused[0][0], '{"n":2}')]
+        assert "published first" in refused[0][0]
 
 
 def test_segments_are_fetched_again_when_the_cache_lost_them(
