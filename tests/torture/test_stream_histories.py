@@ -1,20 +1,24 @@
 """Random histories of event streams, compared with a plain model after every step.
 
 A history has several open lakes on one directory, as processes have, that append with and without
-expected versions, seal, compact, roll back, undo, branch, tag, remove old events, repair, and die
-within an append. LAKELOG_STREAM_HISTORIES sets how many, LAKELOG_STREAM_SEED the first.
+expected versions, seal, compact, roll back, undo, branch, tag, remove old events and duplicates,
+erase subjects, repair, and die within an append. A subscription reacts to each event of a branch
+once, whichever state that is in, and a search finds what a scan does. LAKELOG_STREAM_HISTORIES sets
+how many, LAKELOG_STREAM_SEED the first.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lakelog
+from lakelog.analyze import dedupe
 from lakelog.errors import NothingToUndo, WouldDropEvents, WrongVersion
 from tests.support import seam
 from tests.support.lakes import opened
@@ -23,8 +27,10 @@ HISTORIES = int(os.environ.get("LAKELOG_STREAM_HISTORIES", "2"))
 SEED = int(os.environ.get("LAKELOG_STREAM_SEED", "0"))
 STEPS = 25
 SUBJECTS = ["a", "b", "ž"]
+WORDS = ["alpha", "beta", "Řeka", "10.0.0.7", "a/b-c"]
+OLD = "2001-02-03T04:05:06Z"
 Streams = dict[str, list[int]]
-"""Of each subject the number of the event that has each version."""
+"""Of each subject the number of the event that has each version, 0 where retention removed it."""
 
 
 class History:
@@ -35,6 +41,7 @@ class History:
         self.count, self.log = 0, list[str]()
         self.branches: dict[str, Streams] = {"main": {}}
         self.tags: dict[str, Streams] = {}
+        self.old, self.gone, self.erased = set[int](), set[int](), set[str]()
         self.open = [opened(path, rotate_events=7) for _ in range(2)]
 
     def run(self) -> None:
@@ -45,6 +52,7 @@ class History:
             + [
                 *(self.tag, self.rollback, self.branch, self.undo, self.repair, self.retention),
                 *(self.kill, self.kill, self.forget),
+                *(self.react, self.react, self.react, self.search, self.dedupe, self.erase),
             ]
         )
         for _ in range(STEPS):
@@ -65,7 +73,8 @@ class History:
 
     def same(self, stream: Any, numbers: list[int]) -> None:
         found = [(e["version"], int(e["data"])) for e in stream]
-        assert (stream.version, found) == (len(numbers), list(enumerate(numbers, 1)))
+        present = [(v, n) for v, n in enumerate(numbers, 1) if n and n not in self.gone]
+        assert (stream.version, found) == (len(numbers), present)
 
     def compare(self, lake: lakelog.Lake) -> None:
         """The streams of a branch are those of the model."""
@@ -76,7 +85,12 @@ class History:
         batch = []
         for subject in subjects:
             self.count += 1
-            batch.append({"type": "E", "subject": subject, "data": self.count})
+            event = {"type": "E", "subject": subject, "data": self.count}
+            event["message"] = " ".join(self.dice.choices(WORDS, k=2))
+            if self.dice.random() < 0.2 and subject not in self.erased:
+                event["time"] = OLD
+                self.old.add(self.count)
+            batch.append(event)
         return batch
 
     def expect(self) -> None:
@@ -114,7 +128,46 @@ class History:
         self.dice.choice(self.open).compact()
 
     def retention(self) -> None:
-        self.dice.choice(self.open).retention("1000d", apply=True)
+        lake = self.dice.choice(self.open)
+        lake.retention("1000d", apply=True)
+        for numbers in self.branches[lake.branch_name].values():
+            numbers[:] = [0 if n in self.old else n for n in numbers]
+
+    def dedupe(self) -> None:
+        """The same twice, of which one is left."""
+        lake = self.dice.choice(self.open)
+        lake.append([{"type": "TWICE", "message": "alpha twice"}] * 2)
+        dedupe.apply(lake, dedupe.plan(lake, ["type", "message"]))
+        assert lake.sql("SELECT count(*) FROM events WHERE type = 'TWICE'").fetchall() == [(1,)]
+
+    def erase(self) -> None:
+        """A subject is erased from all states; its versions go on."""
+        subject = self.dice.choice(SUBJECTS)
+        if self.dice.random() < 0.5:
+            self.erased.add(subject)
+            self.dice.choice(self.open).erase(subject=subject, why="32/2026")
+            for streams in (*self.branches.values(), *self.tags.values()):
+                self.gone |= set(streams.get(subject, []))
+
+    def react(self) -> None:
+        """A subscriber handles what is left of a branch: each event has one reaction then."""
+        lake = self.dice.choice(self.open)
+        with lake.subscribe("react", where="type = 'E'") as subscription:
+            subscription.run(_reaction, once=True)
+        rows = lake.sql("SELECT type, subject, data::INT FROM events ORDER BY seq").fetchall()
+        wanted, reactions = ([row[1:] for row in rows if row[0] == t] for t in ("E", "REACTION"))
+        assert max(Counter(reactions).values(), default=1) == 1
+        assert set(wanted) <= set(reactions)
+        for subject in SUBJECTS:
+            numbers = [n for name, n in reactions if name == subject]
+            assert numbers == sorted(numbers)
+
+    def search(self) -> None:
+        """A word is found where a scan finds it."""
+        lake, word = self.dice.choice(self.open), self.dice.choice([*WORDS, "twice"])
+        found = lake.search(word).fetchall()
+        query = "SELECT count(*) FROM events WHERE contains(message, ?)"
+        assert [(len(found),)] == lake.sql(query, [word]).fetchall()
 
     def repair(self) -> None:
         self.dice.choice(self.open).repair()
@@ -158,7 +211,10 @@ class History:
             return
         streams: Streams = {}
         for subject in SUBJECTS:
-            streams[subject] = [int(e["data"]) for e in lake.stream(subject)]
+            stream = lake.stream(subject)
+            streams[subject] = [0] * stream.version
+            for e in stream:
+                streams[subject][e["version"] - 1] = int(e["data"])
         self.branches[lake.branch_name] = streams
 
     def branch(self) -> None:
@@ -171,8 +227,7 @@ class History:
     def kill(self) -> None:
         """A process dies at some call of the disk within an append: all of it is there, or none."""
         branch = self.dice.choice(sorted(self.branches))
-        streams, batch = self.branches[branch], self.events([self.dice.choice(SUBJECTS)] * 2)
-        subject = batch[0]["subject"]
+        streams, subject = self.branches[branch], self.dice.choice(SUBJECTS)
         version = len(streams.get(subject, []))
         dying = lakelog.open(self.path, create=False, branch=branch)
         if self.dice.random() < 0.5:
@@ -180,7 +235,7 @@ class History:
             dying.append(first, expect={subject: version})
             self.add(streams, first)
             version += 1
-        has_died = False
+        batch, has_died = self.events([subject] * 2), False
         with pytest.MonkeyPatch.context() as patch:
             seam.install(patch, fault := seam.Fault(self.dice.randint(1, 6), seam.Killed()))
             try:
@@ -195,6 +250,10 @@ class History:
             if there == version:
                 return
         self.add(streams, batch)
+
+
+def _reaction(event: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "REACTION", "subject": event["subject"], "data": int(event["data"])}
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + HISTORIES))
