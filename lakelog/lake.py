@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
-    from lakelog.query import behaviour, follow, session
+    from lakelog.query import behaviour, session
     from lakelog.store import async_append, history, resolve, trim, wal
     from lakelog.store.publish import Follow
     from lakelog.store.receipt import Receipt
     from lakelog.store.ref import Head, Tag
     from lakelog.store.writer import Writer
-    from lakelog.subscriptions import BranchAccess, Subscription
+    from lakelog.subscriptions import BranchAccess, Follower, Subscription
     from lakelog.views import ledger, tables
 else:
     subscriptions = Lazy("lakelog.subscriptions")
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     tables = Lazy("lakelog.views.tables")
     ledger = Lazy("lakelog.views.ledger")
-    behaviour, follow = Lazy("lakelog.query.behaviour"), Lazy("lakelog.query.follow")
+    behaviour = Lazy("lakelog.query.behaviour")
     session = Lazy("lakelog.query.session")
     history, resolve, trim, wal = (
         Lazy(f"lakelog.store.{name}") for name in "history resolve trim wal".split()
@@ -212,8 +212,7 @@ class Lake(LakeErasure, LakeState):
 
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""
-        follower = follow.Follower(self.store, self.branch_name, self.engine, where)
-        events: list[Event] = follower.last(count).to_pylist()
+        events: list[Event] = self._follower(where).last(count).to_pylist()
         return events
 
     def follow(
@@ -227,11 +226,12 @@ class Lake(LakeErasure, LakeState):
         """Yield each event that arrives from this call on, of all processes.
 
         It ends when `stop` is set, or after `timeout` seconds without an event; else when the
-        caller stops. It looks for events every `pause` seconds.
+        caller stops. It looks at `stop` every `pause` seconds.
         """
-        follower = follow.Follower(self.store, self.branch_name, self.engine, where)
-        events: Iterator[Event] = follower.events(stop or threading.Event(), pause, timeout)
-        return events
+        return self._follower(where).events(stop or threading.Event(), pause, timeout)
+
+    def _follower(self, condition: str | None) -> Follower:
+        return subscriptions.Follower(self.subscriptions(), condition)
 
     def subscribe(
         self, name: str | None, *, where: str | None = None, from_: str = "beginning"
@@ -245,8 +245,11 @@ class Lake(LakeErasure, LakeState):
 
     def subscriptions(self) -> BranchAccess:
         """What the functions of `lakelog.subscriptions` take."""
-        name, tail = self.branch_name, self._session.tail(self.branch_name)
-        return subscriptions.BranchAccess(self.store, name, tail, self.engine, self.settle)
+        branch, readers = self.branch_name, self._session.tables
+        return subscriptions.BranchAccess(
+            *(self.store, branch, readers.tail(branch), readers.rows_of(branch)),
+            *(self.engine, self.settle),
+        )
 
     def at(self, ref: str) -> PinnedLake:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time: of one state, for a

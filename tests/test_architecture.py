@@ -77,7 +77,7 @@ ORDER = {
     "pictures": "lines charts",
     "search": "language words condition calls answers",
     "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
-        schemas top_scans binder histograms ranking session follow""",
+        schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize engine ledger origin_table pattern_tables tables contract sample user_views""",
@@ -148,7 +148,7 @@ ORDER = {
     "server/api": """question counts events watching overview sources about traces history alerts
         patterns anomalies answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
-        group_runner subscription administration live_pages""",
+        live_pages follower group_runner subscription administration""",
     "compat": """omega packs lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",

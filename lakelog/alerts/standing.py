@@ -27,9 +27,9 @@ from lakelog.render.values import micros
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
-    from lakelog.query import follow
+    from lakelog import subscriptions
 else:
-    follow = Lazy("lakelog.query.follow")
+    subscriptions = Lazy("lakelog.subscriptions")
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")
@@ -185,8 +185,7 @@ def read_standing(lake: Lake) -> AlertStanding:
 
 def documents(lake: Lake, newest: int = _ALL) -> list[tuple[str, JsonObject]]:
     """Return the newest events of alerts, each its type and document, in their order."""
-    follower = follow.Follower(lake.store, lake.branch_name, lake.engine, OWN)
-    rows = follower.last(newest).to_pylist()
+    rows = lake.tail(newest, where=OWN)
     entries = [(row["type"], _document(row["type"], row["data"])) for row in rows]
     return sorted(((name, document) for name, document in entries if document), key=_order)
 

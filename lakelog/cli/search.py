@@ -27,8 +27,8 @@ from lakelog.cli.render.output import (
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import paint
-from lakelog.query.follow import Follower
 from lakelog.render.formats import FORMATS, of_records
+from lakelog.subscriptions import Follower
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -153,7 +153,7 @@ def _require_no_order(is_ranked: object) -> None:
 
 def _follow(app: App, lake: Lake, query_plan: Search, count: int, format: str) -> None:
     matches = searches.search_condition(query_plan.node)
-    follower = Follower(lake.store, lake.branch_name, lake.engine, matches)
+    follower = Follower(lake.subscriptions(), matches)
     lines.show(app, follower, count, format, is_following=True)
 
 

@@ -6,7 +6,7 @@ import os
 import select
 import stat
 import sys
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,26 +24,26 @@ from lakelog.engine import messages
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
 from lakelog.libraries import pa
-from lakelog.query import follow as following
-from lakelog.query.follow import BranchRewound, Follower
+from lakelog.query.newest import COLUMNS
 from lakelog.render.formats import QueryResult, encode
 from lakelog.render.values import text
 from lakelog.render.vectors import ColumnBatch
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.history import SHORT
+from lakelog.subscriptions import GAP, BranchRewound, Follower
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells
 else:
     rich_cells = Lazy("rich.cells")
 
-PAUSE = 0.2
-"""Seconds between two looks at the lake."""
+_PAUSE = 0.2
+"""Seconds between two looks at whether somebody still reads."""
 _COUNT, _ALL = 10, 1 << 62
 _NAME_MAX = 16
 _WIDTH_MAX = 4000
 _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "TRACE": "blue"}
-_DATA = following.COLUMNS.index("data")
+_DATA = COLUMNS.index("data")
 
 
 @verb()
@@ -82,7 +82,7 @@ def tail(
         condition = young if where is None else f"{young} AND ({where}\n)"
     with app.open() as lake:
         try:
-            follower = Follower(lake.store, lake.branch_name, lake.engine, condition)
+            follower = Follower(lake.subscriptions(), condition)
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
             raise click.BadParameter(messages.gist(str(error)), param_hint="--where") from None
@@ -99,15 +99,15 @@ def show(app: App, follower: Follower, count: int, format: str, *, is_following:
         events = follower.last(count)
     write = _Writer(format == "ndjson")
     write(events)
-    while is_following:
+    looks = follower.looks(threading.Event(), lambda: _PAUSE, GAP)
+    for tables in looks if is_following else ():
         # Without new events nothing is written, so a closed pipe would not be noticed for hours.
         _check_reader()
-        for batch in follower.more():
-            if isinstance(batch, BranchRewound):
-                app.say(_rewind_words(batch), fg="yellow")
+        for table in tables:
+            if isinstance(table, BranchRewound):
+                app.say(_rewind_words(table), fg="yellow")
             else:
-                write(batch)
-        time.sleep(PAUSE)
+                write(table)
 
 
 def day_heading(day: str, *, is_coloured: bool) -> str:
@@ -165,7 +165,7 @@ class _Writer:
         out = sys.stdout.buffer
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
-            for chunk in encode(QueryResult(list(following.COLUMNS), batches, (_DATA,)), "ndjson"):
+            for chunk in encode(QueryResult(list(COLUMNS), batches, (_DATA,)), "ndjson"):
                 out.write(chunk)
             out.flush()
             return

@@ -25,9 +25,9 @@ from lakelog.segments.sql import literal
 from lakelog.store import bootstrap, disk
 
 if TYPE_CHECKING:
-    from lakelog.query import follow
+    from lakelog import subscriptions
 else:
-    follow = Lazy("lakelog.query.follow")
+    subscriptions = Lazy("lakelog.subscriptions")
 
 Fact = dict[str, Any]
 DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (
@@ -60,22 +60,21 @@ class LakeLog:
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
-        self._follower: follow.Follower | None = None
+        self._follower: subscriptions.Follower | None = None
 
     def read(self, queue: str) -> tuple[list[Fact], bool]:
         """Return the new facts. After a rewind of the branch they are all of its facts."""
         rows, is_new = [], self._follower is None
         if self._follower is not None:
             for batch in self._follower.more():
-                if isinstance(batch, follow.BranchRewound):
+                if isinstance(batch, subscriptions.BranchRewound):
                     self._follower, is_new = None, True
                     break
                 rows += batch.to_pylist()
         if self._follower is None:
             types = ", ".join(map(literal, TYPES))
             condition = f"category = {literal(queue)} AND type IN ({types})"
-            lake = self.lake
-            self._follower = follow.Follower(lake.store, lake.branch_name, lake.engine, condition)
+            self._follower = subscriptions.Follower(self.lake.subscriptions(), condition)
             rows = self._follower.last(_ALL).to_pylist()
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
 

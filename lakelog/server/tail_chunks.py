@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.libraries import pa
-from lakelog.query.follow import COLUMNS, BranchRewound
+from lakelog.query.newest import COLUMNS
 from lakelog.render.formats import QueryResult, encode
 from lakelog.render.vectors import ColumnBatch
+from lakelog.subscriptions import BranchRewound
 
 CHUNK_BYTES = 1 << 15
 _DATA = COLUMNS.index("data")

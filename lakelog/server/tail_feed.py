@@ -27,9 +27,8 @@ from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, chunks_of, state_chunk
 
 if TYPE_CHECKING:
-    from lakelog.query.follow import BranchRewound
     from lakelog.store.tail import PendingFrames
-    from lakelog.subscriptions import LivePages
+    from lakelog.subscriptions import BranchRewound, LivePages
 
 _LOG = logging.getLogger("lakelog.server")
 _PAGE = 2_000

@@ -7,13 +7,11 @@ import threading
 from collections.abc import AsyncGenerator
 
 from lakelog.lake import Lake
-from lakelog.query.tail_rows import TailRows
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.conditions import check_condition
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
 from lakelog.server.tail_feed import CaughtUp, TailFeed, settle
-from lakelog.store import arrival_signal
 from lakelog.subscriptions import LivePages
 
 HEARTBEAT = 15.0
@@ -53,7 +51,6 @@ class TailHub:
         self._readers: list[TailFeed] = []
         self._is_ended = threading.Event()
         self._watch: threading.Thread | None = None
-        self._rows = TailRows(lake.store, lake.engine)
         self.clients, self.pace = 0, TailPace()
 
     async def client(self, condition: str | None, position: str) -> TailClient:
@@ -109,15 +106,12 @@ class TailHub:
     def _pages(self, condition: str | None) -> LivePages:
         if condition is not None:
             check_condition(self._lake.engine().cursor(), condition)
-        return LivePages(self._lake.subscriptions(), self._rows, condition)
+        return LivePages(self._lake.subscriptions(), condition)
 
     def _watching(self) -> None:
         """Tell the feeds of what arrives."""
-        signal = arrival_signal.signal_of(self._lake.store.paths, self._lake.branch_name)
-        count = signal.count
-        while not self._is_ended.is_set():
-            count = signal.wait(count, _LOOK)
-            for feed in list(self._feeds.values()):
+        for is_due in self._lake.subscriptions().signal.looks(self._is_ended, lambda: _LOOK):
+            for feed in list(self._feeds.values()) if is_due else ():
                 feed.notify()
 
 

@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 from lakelog.runtime import forks
 from lakelog.store import disk
@@ -23,6 +24,8 @@ _LOOK_EVERY = 0.2
 """Seconds between two looks at the directories, in case that no notification comes."""
 _LOOK_WITHOUT = 0.02
 """The same where there are no notifications at all."""
+_UNTOLD = 5.0
+"""Seconds after which a branch is looked at although nothing was told of it."""
 _LINGER = 5.0
 """Seconds after which a watch ends that nobody waits for."""
 _SIGNALS: dict[tuple[str, str], ArrivalSignal] = {}
@@ -57,6 +60,19 @@ class ArrivalSignal:
                 self._waited_at = time.monotonic()
             return self._count
 
+    def looks(self, stop: threading.Event, pause: Callable[[], float]) -> Iterator[bool]:
+        """Yield at once and at each change whether to look at the branch, and False whenever the
+        seconds are over that `pause` returns; until `stop` is set. Who waits for nothing costs
+        nothing, but for a look now and then that nobody asked for."""
+        seen, looked_at = -1, 0.0
+        while not stop.is_set():
+            count, clock = self.count, time.monotonic()
+            is_due = count != seen or clock - looked_at > _UNTOLD
+            if is_due:
+                seen, looked_at = count, clock
+            yield is_due
+            self.wait(count, pause())
+
     def _start(self) -> None:
         """Start the thread that watches, unless it runs. The caller holds the condition."""
         self._waited_at = time.monotonic()
@@ -84,6 +100,9 @@ class ArrivalSignal:
                     continue
                 self._notify()
         finally:
+            with self._changed:
+                if self._thread is threading.current_thread():
+                    self._thread = None  # it failed: the next one who waits starts another
             if descriptor >= 0:
                 os.close(descriptor)
 

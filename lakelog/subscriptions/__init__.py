@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     )
     from lakelog.subscriptions.branch_access import BranchAccess
     from lakelog.subscriptions.delivery import CommandHandler, EventBatch, EventHandler
-    from lakelog.subscriptions.live_pages import LivePages
+    from lakelog.subscriptions.follower import GAP, Follower
+    from lakelog.subscriptions.live_pages import BranchRewound, LivePages
     from lakelog.subscriptions.subscription import Subscription
 
 __all__ = [
+    "GAP",
     "BranchAccess",
+    "BranchRewound",
     "CommandHandler",
     "EventBatch",
     "EventHandler",
+    "Follower",
     "LivePages",
     "Subscription",
     "SubscriptionStatus",
@@ -48,7 +52,8 @@ __getattr__ = lazy_face(
         "administration": "SubscriptionStatus dead_letters listed remove reset retry",
         "branch_access": "BranchAccess",
         "delivery": "CommandHandler EventBatch EventHandler",
-        "live_pages": "LivePages",
+        "follower": "GAP Follower",
+        "live_pages": "BranchRewound LivePages",
         "subscription": "Subscription",
     },
 )

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lakelog.maintain.seal import Sealer
+from lakelog.query.tail_rows import TailRows
 from lakelog.segments.connection import Connect
+from lakelog.store import arrival_signal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -15,13 +17,20 @@ from lakelog.store.tail import Tail
 
 @dataclass(frozen=True)
 class BranchAccess:
-    """One branch of a lake: `connect` gives its engine, `settle` publishes what is pending."""
+    """One branch of a lake: `connect` gives its engine, `settle` publishes what is pending, and
+    `rows` makes rows of the tail for all who read it."""
 
     store: Store
     branch: str
     tail: Tail
+    rows: TailRows
     connect: Connect
     settle: Callable[[], Head]
+
+    @property
+    def signal(self) -> arrival_signal.ArrivalSignal:
+        """Tells that there may be something new."""
+        return arrival_signal.signal_of(self.store.paths, self.branch)
 
     def head(self) -> Head:
         """The newest move. Raises UnknownRef where the branch is gone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lakelog.libraries import pa
 from lakelog.maintain import compact
-from lakelog.query.follow import COLUMNS, matching_segments, rows_of
+from lakelog.query.newest import COLUMNS, NARROW, matching_segments, rows_of
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -20,7 +20,6 @@ _WINDOW = 100_000
 """Events of a window at least, if there are so many; a window is of whole segments."""
 _FETCHED = 262_144
 """Events that are in memory at a time."""
-_NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _tables(
     place = position.time, position.last_seq
     while True:
         after = f"(ingested_at, seq) > (make_timestamptz({place[0]}), {place[1]})"
-        source = f"""SELECT {_NARROW} FROM ({rows})
+        source = f"""SELECT {NARROW} FROM ({rows})
             WHERE seq >= {position.seq} AND seq < {upto} AND {after}"""
         query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
             ORDER BY ingested_at, seq LIMIT {fetched}"""

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
-from lakelog.query.follow import BranchRewound, Follower
-from lakelog.store.arrival_signal import ArrivalSignal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.commit import CommitRequest, PositionMoved, commit
 from lakelog.subscriptions.delivery import Delivery
+from lakelog.subscriptions.follower import Follower
+from lakelog.subscriptions.live_pages import BranchRewound
 from lakelog.subscriptions.members import Membership
 from lakelog.subscriptions.position import Position
 from lakelog.subscriptions.record import SubscriptionRecord, find
@@ -43,7 +43,6 @@ class GroupRunner:
         members: Membership,
         delivery: Delivery,
         *,
-        signal: ArrivalSignal,
         stop: threading.Event,
         commit_every: float,
         size: int,
@@ -51,7 +50,7 @@ class GroupRunner:
         self._access, self._name, self._start = access, name, start
         self._condition_sql = condition
         self._members = members
-        self._delivery, self._signal, self._stop = delivery, signal, stop
+        self._delivery, self._stop = delivery, stop
         self._commit_every, self._size = commit_every, size
         self._committed: dict[int, Position] = {}
         self._reached: dict[int, Position] = {}
@@ -75,7 +74,7 @@ class GroupRunner:
         try:
             head = self._access.settle()
             state = self._load(head, partitions)
-            return self._catch_up(state) and self._live(head, state, once=once)
+            return self._catch_up(state) and self._live(head, once=once)
         except PositionMoved:  # another member was faster, or the branch was rewound
             return False
 
@@ -121,22 +120,14 @@ class GroupRunner:
                     self._commit()
         return True
 
-    def _live(self, head: Head, state: Manifest, *, once: bool) -> bool:
+    def _live(self, head: Head, *, once: bool) -> bool:
         """Follow the branch from the end of a state; whether it ended as nothing was left."""
-        access = self._access
-        follower = Follower(
-            access.store,
-            access.branch,
-            access.connect,
-            self._condition(frozenset(self._committed)),
-            access.tail,
-        )
-        follower.start(head, state.next_seq)
+        follower = Follower(self._access, self._condition(frozenset(self._committed)))
+        follower.start(head)
         if not once:
-            access.prepare()
-        while not self._stop.is_set():
-            count = self._signal.count
-            if not self._take(follower.more()):
+            self._access.prepare()
+        for news in follower.looks(self._stop, self._pause):
+            if not self._take(news):
                 return False
             if once or self._is_due():
                 if not self._commit_live(follower):
@@ -146,7 +137,6 @@ class GroupRunner:
             if self._is_unbalanced():
                 self._commit_live(follower)
                 return False
-            self._signal.wait(count, self._pause())
         self._commit_live(follower)
         return False
 

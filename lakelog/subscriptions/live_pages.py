@@ -9,13 +9,13 @@ events that were published before it come first, then what the branch was taken 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.query.follow import COLUMNS, BranchRewound, rows_of
-from lakelog.query.tail_rows import ORDER, TailRows, begins_with, ordinals
+from lakelog.query.newest import COLUMNS, NewestEvents, rows_of
+from lakelog.query.tail_rows import ORDER, begins_with, ordinals
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
@@ -46,6 +46,15 @@ TailPlace = tuple[str, int]
 
 
 @dataclass(frozen=True)
+class BranchRewound:
+    """The branch was taken to another state: by which operation, to which snapshot."""
+
+    op: str
+    snapshot: str
+    events: int
+
+
+@dataclass(frozen=True)
 class LivePage:
     """Events, the positions behind each of them and behind the page, and whether that is the end of
     what there is. A page of a rewind has no events."""
@@ -58,12 +67,12 @@ class LivePage:
 
 
 @dataclass(frozen=True)
-class _Page:
-    """The same with the position itself."""
+class PositionedPage:
+    """The same with the position itself, and those behind each event only if they are asked for."""
 
     events: pa.Table
-    positions: list[str]
     position: LivePosition
+    positions: Callable[[], list[str]] = field(default=list)
     is_end: bool = False
     rewound: BranchRewound | None = None
 
@@ -71,18 +80,19 @@ class _Page:
 class LivePages:
     """Reads pages of one branch, of events where a condition holds. One thread uses it."""
 
-    def __init__(self, access: BranchAccess, rows: TailRows, condition: str | None) -> None:
-        self._access, self._rows = access, rows
+    def __init__(self, access: BranchAccess, condition: str | None) -> None:
+        self._access, self._rows = access, access.rows
         self._digest = branch_digest(access.store.lake_id, access.branch)
         self._where = None if condition is None else expanded(condition)
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
-        self._none = self._matching(rows_of(self._cursor, _NO_ROWS), 0)  # which tries the condition
+        no_rows = self._matching(rows_of(self._cursor, _NO_ROWS), 0)  # which tries the condition
+        self._none = no_rows.select(COLUMNS)
         self._ended: tuple[LivePosition, pa.Table] | None = None
         self._tail_ids: dict[tuple[str, str], TailPlace] = {}
         self._has_ids = False
-        self._versions: dict[tuple[str, int], TailPlace] = {}
+        self._versions: dict[tuple[int, str, int], TailPlace] = {}
         self._stream_marks: dict[str, int] = {}
-        self._generation = -1
+        self.newest = NewestEvents(access.store, access.connect, self._cursor, self._where)
 
     def pending(self) -> PendingFrames:
         """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
@@ -94,19 +104,17 @@ class LivePages:
         `after` is `end`, `beginning`, the number of an event, or the position of one. Raises
         InvalidSetting, QueryFailed, Damaged.
         """
-        self._hold(pending)
-        page = self._page(self._start(after, pending), pending, limit)
+        page = self.behind(self._start(after, pending), pending, limit)
         position = page.position.text()
-        return LivePage(page.events, page.positions, position, page.is_end, page.rewound)
+        return LivePage(page.events, page.positions(), position, page.is_end, page.rewound)
 
     def _start(self, token: str, pending: PendingFrames) -> LivePosition:
         if token == "end":
+            self._hold(pending)
             return self._end(pending)
         if token == "beginning" or token.isdecimal():
-            state = self._access.state(pending.head)
-            place = start_position(token, state)
-            move = pending.head.move
-            return LivePosition(self._digest, move.generation, move.number, place)
+            place = start_position(token, self._access.state(pending.head))
+            return replace(self.end_of(pending.head), place=place)
         position = LivePosition.parse(token)
         if position.branch != self._digest:
             raise InvalidSetting(
@@ -123,14 +131,16 @@ class LivePages:
             )
         return position
 
-    def _page(self, position: LivePosition, pending: PendingFrames, limit: int) -> _Page:
+    def behind(self, position: LivePosition, pending: PendingFrames, limit: int) -> PositionedPage:
+        """Return what follows a position, at most `limit` events. Raises QueryFailed, Damaged."""
+        self._hold(pending)
         head = pending.head
         if position.generation != head.move.generation:
             return self._older(position, head, limit)
         state = self._access.state(head)
         if position.is_before(state.next_seq):
             page = self._published(position, state, limit)
-            if page.positions:
+            if page.events.num_rows:
                 return page
             position = page.position
         return self._of_tail(position, pending, state, limit)
@@ -141,19 +151,23 @@ class LivePages:
 
     def _end(self, pending: PendingFrames) -> LivePosition:
         """The position behind all that there is."""
-        move, place = pending.head.move, Position(self._access.state(pending.head).next_seq)
         marks = {w: frames[-1].end for w, frames in pending.frames.items() if frames}
         marks |= self._stream_marks if pending.has_versions else {}
-        return LivePosition(self._digest, move.generation, move.number, place, marks)
+        return replace(self.end_of(pending.head), marks=marks)
 
-    def _older(self, position: LivePosition, head: Head, limit: int) -> _Page:
+    def end_of(self, head: Head) -> LivePosition:
+        """The position behind the published events of a head, and before its tail."""
+        move, place = head.move, Position(self._access.state(head).next_seq)
+        return LivePosition(self._digest, move.generation, move.number, place)
+
+    def _older(self, position: LivePosition, head: Head, limit: int) -> PositionedPage:
         """What the generation of a position still had, or the rewind that ended it."""
         before, rewind = self._rewind_after(position)
         if rewind is None:  # the log does not reach back so far
             rewind = head.move
         elif (earlier := self._state(before)) is not None and position.is_before(earlier.next_seq):
             page = self._published(position, earlier, limit)
-            if page.positions:
+            if page.events.num_rows:
                 return page
             position = page.position
         state = self._access.store.manifests.of(rewind)
@@ -166,11 +180,11 @@ class LivePages:
             position, generation=rewind.generation, move=rewind.number, place=place, beyond=beyond
         )
         if note is not None:
-            return _Page(self._none, [], after_rewind)
+            return PositionedPage(self._none, after_rewind)
         # Versions are given again.
         marks = {name: n for name, n in position.marks.items() if not is_of_stream(name)}
         rewound = BranchRewound(rewind.op, rewind.snapshot, state.totals.events)
-        return _Page(self._none, [], replace(after_rewind, marks=marks), rewound=rewound)
+        return PositionedPage(self._none, replace(after_rewind, marks=marks), rewound=rewound)
 
     def _rewind_after(self, position: LivePosition) -> tuple[Move | None, Move | None]:
         """The move that ended the generation of a position, and the one before it."""
@@ -193,7 +207,7 @@ class LivePages:
         except LakelogError:
             return None
 
-    def _published(self, position: LivePosition, state: Manifest, limit: int) -> _Page:
+    def _published(self, position: LivePosition, state: Manifest, limit: int) -> PositionedPage:
         """Events of a state, up to the end of the window where one is set by a merge."""
         access, place = self._access, position.place
         bound = place.upto if position.beyond else state.next_seq
@@ -207,33 +221,42 @@ class LivePages:
             if place.seq >= bound:
                 break
         if position.beyond:
-            return _Page(
-                self._none, [], replace(position, place=Position(position.beyond), beyond=0)
-            )
-        return _Page(self._none, [], replace(position, place=place))
+            place, position = Position(position.beyond), replace(position, beyond=0)
+        return PositionedPage(self._none, replace(position, place=place))
 
-    def _page_of(self, position: LivePosition, events: pa.Table, place: Position) -> _Page | None:
+    def _page_of(
+        self, position: LivePosition, events: pa.Table, place: Position
+    ) -> PositionedPage | None:
         """A page of published events, None where all of them were given from the tail by id."""
         if self._tail_ids:
             events = events.filter(arrays.mask(self._is_new(events, position.marks)))
         if position.marks:
-            events = events.filter(arrays.mask(self._is_new_version(events, position.marks)))
-        times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
-        marks = marks_text(position.marks)
-        positions = [
-            replace(position, place=Position(place.seq, place.upto, time, number)).stem() + marks
-            for time, number in zip(times.tolist(), numbers.tolist(), strict=True)
-        ]
-        return _Page(events, positions, replace(position, place=place)) if positions else None
+            events = events.filter(arrays.mask(self._is_new_version(events, position)))
+
+        def positions() -> list[str]:
+            times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
+            marks = marks_text(position.marks)
+            places = (
+                Position(place.seq, place.upto, time, number)
+                for time, number in zip(times.tolist(), numbers.tolist(), strict=True)
+            )
+            return [replace(position, place=each).stem() + marks for each in places]
+
+        if not events.num_rows:
+            return None
+        return PositionedPage(events, replace(position, place=place), positions)
 
     def _of_tail(
         self, position: LivePosition, pending: PendingFrames, state: Manifest, limit: int
-    ) -> _Page:
+    ) -> PositionedPage:
         end = self._end(pending)
         position = replace(position, move=pending.head.move.number)
         table = self._rows.numbered(pending, state) if pending.frames else None
         if table is None:
-            return _Page(self._none, [], end, is_end=True)
+            if not pending.frames:
+                self._tail_ids.clear()
+                self._has_ids = False
+            return PositionedPage(self._none, end, is_end=True)
         fresh = self._fresh(position, table)
         if self._where is None and _is_in_order(fresh):
             events = fresh  # as the most are, and the engine would take as long as all the others
@@ -241,19 +264,17 @@ class LivePages:
             events = self._matching(fresh, limit + 1)
         is_whole = events.num_rows <= limit
         events = events.slice(0, limit)
-        stem, marks = position.stem(), dict(position.marks)
-        positions = []
-        names = ("origin", "position")
-        places = zip(_places(events), *(events[name].to_pylist() for name in names), strict=True)
-        for (writer, number), origin, version in places:
-            marks[writer] = number + 1
-            if origin.startswith(StreamSubject.ORIGIN):
-                _mark_stream(marks, origin, version)
-            positions.append(stem + marks_text(marks))
+
+        def positions() -> list[str]:
+            stem = position.stem()
+            return [stem + marks_text(marks) for marks in _marks_behind(position, events)]
+
+        rows = events.select(COLUMNS)
         if is_whole:
             self._ended = end, table
-            return _Page(events.select(COLUMNS), positions, end, is_end=True)
-        return _Page(events.select(COLUMNS), positions, replace(position, marks=marks))
+            return PositionedPage(rows, end, positions, is_end=True)
+        *_, marks = _marks_behind(position, events)
+        return PositionedPage(rows, replace(position, marks=dict(marks)), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
         """The rows of the tail that a position does not have."""
@@ -287,11 +308,6 @@ class LivePages:
         """Remember the ids of the tail, as an event of the same id that is published before them
         makes them its duplicates, and its versions: once an event that has one is published, its
         place is that in its stream, and not that in the tail."""
-        if not pending.frames:
-            self._tail_ids.clear()
-        if pending.head.move.generation != self._generation:  # versions may be given again
-            self._generation = pending.head.move.generation
-            self._versions.clear()
         if not pending.has_keys and not pending.has_versions:
             return
         table = self._rows.events(pending, self._access.state(pending.head).ids)
@@ -315,20 +331,22 @@ class LivePages:
             # As long as a client may come from before they were published.
             if len(self._versions) > _IDS_MAX:
                 self._versions = dict(itertools.islice(self._versions.items(), _IDS_MAX // 2, None))
+            generation = pending.head.move.generation  # versions may be given again in the next
             of_stream = pc.starts_with(table["origin"].cast("string"), StreamSubject.ORIGIN)
             rows = table.filter(of_stream)
             versions = zip(rows["origin"].to_pylist(), rows["position"].to_pylist(), strict=True)
             for (origin, version), place in zip(versions, _places(rows), strict=True):
-                self._versions[origin, version] = place
+                self._versions[generation, origin, version] = place
                 _mark_stream(self._stream_marks, origin, version)
 
-    def _is_new_version(self, events: pa.Table, marks: Mapping[str, int]) -> np.ndarray:
+    def _is_new_version(self, events: pa.Table, position: LivePosition) -> np.ndarray:
         """Which published events were not given as those of a stream from the tail before."""
-        is_new = np.ones(events.num_rows, bool)
+        is_new, marks = np.ones(events.num_rows, bool), position.marks
         origins, versions = events["origin"].to_pylist(), events["position"].to_pylist()
         for row, (origin, version) in enumerate(zip(origins, versions, strict=True)):
             if origin.startswith(StreamSubject.ORIGIN):
-                writer, number = self._versions.get((origin, version), ("", 0))
+                stream_place = position.generation, origin, version
+                writer, number = self._versions.get(stream_place, ("", 0))
                 is_given = number < marks.get(writer, 0)
                 is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
         return is_new
@@ -356,6 +374,17 @@ def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:
     mark = stream_mark(origin)
     if mark in marks or sum(map(is_of_stream, marks)) < _STREAMS_MAX:
         marks[mark] = version + 1
+
+
+def _marks_behind(position: LivePosition, rows: pa.Table) -> Iterator[dict[str, int]]:
+    """The marks behind each of some rows of the tail; always the same dictionary."""
+    marks, names = dict(position.marks), ("origin", "position")
+    places = zip(_places(rows), *(rows[name].to_pylist() for name in names), strict=True)
+    for (writer, number), origin, version in places:
+        marks[writer] = number + 1
+        if origin.startswith(StreamSubject.ORIGIN):
+            _mark_stream(marks, origin, version)
+        yield marks
 
 
 def _places(rows: pa.Table) -> list[TailPlace]:

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
-from lakelog.query.follow import Follower
-from lakelog.store import arrival_signal
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
@@ -35,6 +33,7 @@ from lakelog.subscriptions.delivery import (
     as_events,
     one_by_one,
 )
+from lakelog.subscriptions.follower import Follower
 from lakelog.subscriptions.group_runner import COMMIT_EVERY, GroupRunner
 from lakelog.subscriptions.members import LEASE, Membership
 from lakelog.subscriptions.position import PARTITIONS, BranchPosition, Position
@@ -66,10 +65,9 @@ class Subscription:
         """
         self._access, self.name, self._lease, self._begin = access, name, lease, start
         self._say = say or (lambda message: None)
-        self._signal = arrival_signal.signal_of(access.store.paths, access.branch)
         self._members: Membership | None = None
         if condition is not None:
-            Follower(access.store, access.branch, access.connect, condition)  # which tries it
+            Follower(access, condition)  # which tries it
         if name is None:
             self._condition_sql = condition
             self._external = registry.external_start(access, start)
@@ -120,7 +118,6 @@ class Subscription:
             self._begin,
             membership,
             delivery,
-            signal=self._signal,
             stop=stop,
             commit_every=commit_every,
             size=size,
@@ -151,8 +148,15 @@ class Subscription:
         place = record.positions[0] if record else self._external
         committed = dict.fromkeys(_ALL, place)
         generation, since = head.move.generation, time.monotonic()
-        while not stop.is_set():
-            count = self._signal.count
+
+        def seconds() -> float:
+            return _WAIT if timeout is None else min(since + timeout - time.monotonic(), _WAIT)
+
+        for is_due in access.signal.looks(stop, seconds):
+            if not is_due:
+                if seconds() <= 0:
+                    return
+                continue
             head = access.settle()
             if head.move.generation != generation:
                 raise registry.rewound(access, generation, place, head)
@@ -165,10 +169,6 @@ class Subscription:
                 if table.events.num_rows:
                     yield self._batch(table.events, place, record, generation, committed)
                     since = time.monotonic()
-            seconds = since + timeout - time.monotonic() if timeout is not None else _WAIT
-            if seconds <= 0:
-                return
-            self._signal.wait(count, min(seconds, _WAIT))
 
     def close(self) -> None:
         """Leave the group: other members take over at once."""

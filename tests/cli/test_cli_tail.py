@@ -17,7 +17,7 @@ import pytest
 from rich.cells import cell_len
 
 import lakelog
-from lakelog.query.follow import COLUMNS
+from lakelog.query.newest import COLUMNS
 
 EVENTS = [
     {

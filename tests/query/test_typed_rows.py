@@ -14,7 +14,7 @@ import lakelog
 from lakelog.analyze import dedupe
 from lakelog.cli.connect import script
 from lakelog.maintain import payloads
-from lakelog.query.follow import Follower
+from lakelog.subscriptions import Follower
 from lakelog.sync import delta
 from tests.support.typed_segments import OTHER, SCHEMA, retype
 
@@ -87,7 +87,7 @@ def _answers(lake: lakelog.Lake) -> dict[str, Any]:
             f"SELECT * FROM ({' UNION ALL '.join(steps)}) ORDER BY seq"
         ).fetchall()
     answers["behaviour"] = str(lake.diff("v1", "main").behaviour)
-    answers["last"] = Follower(store, "main", lake.engine, None).last(400)
+    answers["last"] = Follower(lake.subscriptions()).last(400)
     with duckdb.connect() as plain:
         plain.execute("SET TimeZone = 'UTC'")
         plain.execute(script(lake, state))

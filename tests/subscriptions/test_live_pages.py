@@ -12,7 +12,6 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.lake import Lake
-from lakelog.query.tail_rows import TailRows
 from lakelog.subscriptions import LivePages
 from tests.conftest import MakeLake
 from tests.support.effort import share
@@ -24,8 +23,7 @@ class Reader:
     """A client that reads pages of some events together, from a position on."""
 
     def __init__(self, lake: Lake, condition: str | None = None) -> None:
-        rows = TailRows(lake.store, lake.engine)
-        self.pages = LivePages(lake.subscriptions(), rows, condition)
+        self.pages = LivePages(lake.subscriptions(), condition)
 
     def read(self, after: str, limit: int = 1_000) -> tuple[list[tuple[int, str]], str]:
         """The numbers of what follows with the position behind each, -1 for a rewind; the end."""

@@ -14,14 +14,14 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
-from lakelog.query.follow import BranchRewound, Follower
+from lakelog.subscriptions import BranchRewound, Follower
 
 MakeLake = Callable[..., lakelog.Lake]
 
 
 def follower(lake: lakelog.Lake, where: str | None = None) -> Follower:
     """A follower of the lake's branch."""
-    return Follower(lake.store, lake.branch_name, lake.engine, where)
+    return Follower(lake.subscriptions(), where)
 
 
 def types(table: pa.Table) -> list[str]:
@@ -74,7 +74,7 @@ def test_few_segments_are_opened(make_lake: MakeLake, monkeypatch: pytest.Monkey
         opened.append(len(group))
         real(store, group)
 
-    monkeypatch.setattr("lakelog.query.follow.compact.check", check)
+    monkeypatch.setattr("lakelog.query.newest.compact.check", check)
     assert follower(lake).last(15).num_rows == 15
     assert sum(opened) <= 5
     opened.clear()
@@ -157,14 +157,14 @@ def test_an_id_that_is_published_past_the_tail(lake: lakelog.Lake, tmp_path: Pat
 
 def test_many_at_once(lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came in bulk is given in tables of bounded size."""
-    monkeypatch.setattr("lakelog.query.follow._ROWS_MAX", 5)
+    monkeypatch.setattr("lakelog.subscriptions.follower._ROWS_MAX", 5)
     following = follower(lake)
     following.last(0)
     for n in range(4):
         lake.append([{"type": f"{n}-{m}"} for m in range(3)])
         lake.settle()
     parts = [part for part in following.more() if isinstance(part, pa.Table)]
-    assert [part.num_rows for part in parts] == [3] * 4
+    assert [part.num_rows for part in parts] == [5, 5, 2]
     assert [t for part in parts for t in types(part)] == [
         f"{n}-{m}" for n in range(4) for m in range(3)
     ]

@@ -1,0 +1,107 @@
+"""The newest events of a state, and the segments that may hold what matches a condition."""
+
+from __future__ import annotations
+
+from lakelog.engine import messages
+from lakelog.errors import QueryFailed
+from lakelog.libraries import duckdb, pa
+from lakelog.maintain import compact
+from lakelog.query.lake_tables import near
+from lakelog.query.sql.analysis import analyze
+from lakelog.segments import segment_sql
+from lakelog.segments.connection import Connect
+from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Manifest
+
+COLUMNS = (*EVENT_COLUMNS, "seq")
+NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
+"""SQL for these columns of a segment, in types that those of the tail have as well."""
+_STEP = 4
+"""How many times more segments are opened at each step back in search of matching events."""
+_SORTED_MAX = 100_000
+"""More events than these are not looked for one by one."""
+
+
+class NewestEvents:
+    """Finds the newest published events for which a condition holds, from the newest segments
+    backwards; `cursor` runs the queries, so that whoever has it can interrupt them."""
+
+    def __init__(
+        self,
+        store: Store,
+        connect: Connect,
+        cursor: duckdb.DuckDBPyConnection,
+        condition: str | None,
+    ) -> None:
+        self._store, self._connect, self._cursor = store, connect, cursor
+        self._condition = condition
+        self._clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
+
+    def last(self, state: Manifest, count: int) -> list[pa.Table]:
+        """Return the newest `count` events of a state that match, in order of seq.
+
+        Raises QueryFailed, Damaged.
+        """
+        if count <= 0:
+            return []
+        tables: list[pa.Table] = []
+        entries = matching_segments(self._store, self._connect, state, self._condition)
+        entries.sort(key=lambda e: -int(e.seq[1]))
+        step, columns = 1, ", ".join(COLUMNS)
+        while entries and count > 0:
+            group, entries = entries[:step], entries[step:]
+            floor = _floor(group, count) if self._condition is None else 0
+            source = f"""SELECT {NARROW} FROM ({segment_sql.rows_sql(self._store.paths, group)})
+                WHERE seq >= {floor}"""
+            compact.check(self._store, group)
+            source = f"{source} AND seq >= ({self._nth(source, count)})"
+            query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._clause}"
+            tables.append(rows_of(self._cursor, f"{query} ORDER BY seq"))
+            count, step = count - tables[-1].num_rows, step * _STEP
+        return tables[::-1]
+
+    def _nth(self, source: str, count: int) -> int:
+        """The seq of the newest event but `count` - 1 that matches, or a lower one.
+
+        It is asked for by itself, for an ORDER BY with a LIMIT over rows numbered by their place
+        in a file trips the engine's late materialization (an internal error of 2.0).
+        """
+        if count > _SORTED_MAX:
+            return 0
+        rows = f"WITH events AS ({source}) SELECT max(seq, {count}) FROM events {self._clause}"
+        newest: list[int] | None = rows_of(self._cursor, rows).column(0).to_pylist()[0]
+        return min(newest or [0])
+
+
+def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """Return the rows of a query. Raises QueryFailed, in one line."""
+    try:
+        table: pa.Table = cursor.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise QueryFailed(messages.gist(str(error))) from None
+    return table
+
+
+def matching_segments(
+    store: Store, connect: Connect, state: Manifest, condition: str | None
+) -> list[SegmentEntry]:
+    """The segments of events of a state that may hold what matches a condition."""
+    entries = store.manifests.segments(state, "events")
+    if condition is None:
+        return entries
+    mentions = analyze(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
+    if not mentions.parsed or not mentions.needs:
+        return entries
+    return near(entries, mentions.needs)
+
+
+def _floor(group: list[SegmentEntry], missing: int) -> int:
+    """A seq below which none of the newest `missing` events of these segments lies."""
+    for entry in group:
+        missing -= entry.events
+        if missing <= 0:
+            dense = entry.seq[1] - entry.seq[0] + 1 == entry.events
+            return int(entry.seq[0]) - missing if dense else int(entry.seq[0])
+    return 0
