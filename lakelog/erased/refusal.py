@@ -2,7 +2,8 @@
 
 Refused are events of an erased subject with a time before its erasure, and rows that an erasure
 knows by their place (origin and position), their id or, of one by a condition, their content. What
-the subject does later is stored as any other event.
+the subject does later is stored as any other event, and so is what stands at a place that is given
+again: after a rollback a stream has its versions anew, and a subscriber its positions.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np, pa, pc
 from lakelog.store.paths import Paths
+from lakelog.store.versioned import StreamSubject
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""
+
+
+_GIVEN_AGAIN = f"^({StreamSubject.ORIGIN}|subscription:)"
+"""Origins (a pattern) whose positions other events have on another branch, or after a rollback."""
 
 
 def _moment(event: dict[str, str]) -> int:
@@ -91,4 +97,6 @@ def _known(
     table: pa.Table, erasure: Erasure, fingerprints: frozenset[bytes], names: tuple[str, ...]
 ) -> np.ndarray:
     values = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return np.array([erasure.fingerprint(*value) in fingerprints for value in values], dtype=bool)
+    known = [erasure.fingerprint(*value) in fingerprints for value in values]
+    again = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
+    return np.array(known, dtype=bool) & ~np.asarray(again.combine_chunks())

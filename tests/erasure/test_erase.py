@@ -97,6 +97,28 @@ def test_a_lake_that_is_open_elsewhere_reads_on(tmp_path: Path) -> None:
         assert other.at("v1").sql(query).fetchall() == other.sql(query).fetchall() == [(24,)]
 
 
+def test_places_that_are_given_again_are_other_events(tmp_path: Path) -> None:
+    """After a rollback a stream has the versions of erased events again, and a subscriber their
+    positions: what is appended then is stored."""
+
+    def react(event: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "R", "subject": event["subject"]}
+
+    with lakelog.open(tmp_path / "lake", settings=SETTINGS) as lake:
+        with lake.subscribe("react", where="type = 'A'") as subscription:
+            lake.tag("subscribed")
+            lake.append([event(0), event(1)], expect={ADA: 0, "u1": 0})
+            subscription.run(react, once=True)
+            lake.erase(subject=ADA, why="asked")
+            lake.rollback("subscribed")
+            lake.append([event(0), event(0)], expect={ADA: 0})
+            subscription.run(react, once=True)
+            lake.settle()
+        rows = lake.sql("SELECT type FROM events ORDER BY seq").fetchall()
+        assert [name for (name,) in rows] == ["A", "A", "R", "R"]
+        assert lake.stream(ADA).version == 2
+
+
 def test_a_condition_chooses_rows(tmp_path: Path) -> None:
     """What is erased may be said in SQL over the columns of events."""
     with filled(tmp_path) as lake:

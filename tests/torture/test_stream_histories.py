@@ -256,6 +256,8 @@ def _reaction(event: dict[str, Any]) -> dict[str, Any]:
     return {"type": "REACTION", "subject": event["subject"], "data": int(event["data"])}
 
 
+# One that dies at a call of the disk stops the thread that watches the branch, too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("seed", range(SEED, SEED + HISTORIES))
 def test_streams_over_random_histories(tmp_path: Path, seed: int) -> None:
     """After every step each stream has the events of the model, in order, without a gap."""
