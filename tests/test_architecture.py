@@ -123,7 +123,7 @@ ORDER = {
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
     "trace": "tree links listing",
-    "streams": "reading appending",
+    "streams": "reading appending numbered",
     "replay": "pace targets replay",
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",

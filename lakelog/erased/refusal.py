@@ -97,6 +97,6 @@ def _known(
     table: pa.Table, erasure: Erasure, fingerprints: frozenset[bytes], names: tuple[str, ...]
 ) -> np.ndarray:
     values = zip(*(table[name].to_pylist() for name in names), strict=True)
-    known = [erasure.fingerprint(*value) in fingerprints for value in values]
-    again = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
-    return np.array(known, dtype=bool) & ~np.asarray(again.combine_chunks())
+    matches = [erasure.fingerprint(*value) in fingerprints for value in values]
+    reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
+    return np.logical_and(matches, ~np.asarray(reuses.combine_chunks()))

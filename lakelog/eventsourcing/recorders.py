@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from eventsourcing import persistence
@@ -20,87 +21,37 @@ from eventsourcing.persistence import Notification, StoredEvent, Tracking
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
 from lakelog import lake
-from lakelog.errors import WrongVersion
 from lakelog.event import bookkeeping
 from lakelog.event.types import JsonObject
-from lakelog.store import arrival_signal
+from lakelog.streams import NumberedStreams
 
 _PAGE = 500
 """Notifications that a subscription reads at once."""
-_HEADS_KEPT = 10_000
-_COUNTED = "lakelog.counted"
 _R = TypeVar("_R", bound="LakeRecorder")
 
 
-class _Head(NamedTuple):
-    """The newest event of a stream: its version in the lake and its number."""
-
-    version: int = 0
-    number: int | None = None
-
-
 class LakeRecorder(persistence.Recorder):
-    """Appends to the streams of one application, and keeps the heads of those seen last."""
+    """Appends to the streams of one application."""
 
     def __init__(self, store: lake.Lake, application: str = "", id_type: type = UUID) -> None:
-        self._lake, self._application, self._id_type = store, application, id_type
-        self._heads: dict[str, _Head] = {}
+        self.lake, self._application, self._id_type = store, application, id_type
+        self._streams = NumberedStreams(
+            lambda events, expect: store.append(events, expect=expect).versions, store.sql
+        )
 
     def _append(self, events_after: Callable[[int], list[JsonObject]]) -> None:
-        """Append what `events_after` makes of the last notification's number, all or nothing.
+        if subject := self._streams.append(events_after, self._named("events")):
+            raise persistence.IntegrityError(f"{subject} has this number, or a later one")
 
-        Raises IntegrityError where the number of an event is not above those of its stream.
-        """
-        looked = set[str]()
-        while events := events_after(self._head(self._named("events")).number or 0):
-            heads = {event["subject"]: self._head(event["subject"]) for event in events}
-            numbers, repeated = {name: head.number for name, head in heads.items()}, None
-            for event in events:
-                subject, number = event["subject"], event["data"]["number"]
-                if (newest := numbers[subject]) is not None and number <= newest:
-                    repeated = subject
-                numbers[subject] = number
-            if repeated is None:
-                try:
-                    expect = {name: head.version for name, head in heads.items()}
-                    versions = self._lake.append(events, expect=expect).versions
-                except WrongVersion as error:
-                    self._look(error.subject)
-                    continue
-                if len(self._heads) > _HEADS_KEPT:
-                    self._heads.clear()
-                self._heads |= {name: _Head(versions[name], numbers[name]) for name in heads}
-                return
-            if repeated in looked:
-                raise persistence.IntegrityError(f"{repeated} has this number, or a later one")
-            looked.add(repeated)
-            self._look(repeated)
-
-    def _head(self, subject: str) -> _Head:
-        """Return the head that was seen last; an append finds out whether it is still right."""
-        return self._heads.get(subject, _Head())
-
-    def _look(self, subject: str) -> _Head:
-        query = (
-            "SELECT position, CAST(data->>'$.number' AS BIGINT) FROM events"
-            " WHERE subject = ? AND origin = ? ORDER BY position DESC LIMIT 1"
-        )
-        rows = self._lake.sql(query, [subject, f"stream:{subject}"]).fetchall()
-        self._heads[subject] = _Head(*rows[0]) if rows else _Head()
-        return self._heads[subject]
-
-    @property
-    def arrivals(self) -> arrival_signal.ArrivalSignal:
-        """Tells that there may be something new in the lake's branch."""
-        return arrival_signal.signal_of(self._lake.store.paths, self._lake.branch_name)
-
-    @staticmethod
-    def _counted(subject: str, number: int) -> JsonObject:
-        data = {"number": number}
-        return {"subject": subject, "type": _COUNTED, "source": bookkeeping.SOURCE, "data": data}
+    def _newest(self, *names: str) -> int | None:
+        return self._streams.look(self._named(*names)).number
 
     def _named(self, *names: object) -> str:
         return ".".join(filter(None, (self._application, "/".join(map(str, names)))))
+
+    def _counted(self, number: int, *names: str) -> JsonObject:
+        event: JsonObject = {"subject": self._named(*names), "data": {"number": number}}
+        return event | {"type": "lakelog.counted", "source": bookkeeping.SOURCE}
 
 
 class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):
@@ -108,32 +59,19 @@ class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):
 
     purpose = "events"
 
-    def insert_events(
-        self, stored_events: Sequence[StoredEvent], **kwargs: object
-    ) -> Sequence[int] | None:
-        """Store events, all or nothing. Raises IntegrityError for a version of an aggregate that is
-        not above those that it has."""
-        self._append(lambda _: list(self._encoded(stored_events)))
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: object) -> list[int] | None:
+        """Store events, all or nothing. Raises IntegrityError for a version that is known."""
+        self._append(lambda _: [self._encoded(event) for event in stored_events])
         return None
 
-    def _encoded(
-        self, stored_events: Sequence[StoredEvent], notified: int | None = None
-    ) -> Iterator[JsonObject]:
-        for index, event in enumerate(stored_events, 1):
-            data: JsonObject = {"number": event.originator_version}
-            if notified is not None:
-                data["notification"] = notified + index
-            try:
-                data["state"] = event.state.decode()
-            except UnicodeDecodeError:
-                data["state_base64"] = base64.b64encode(event.state).decode()
-            subject = self._named(self.purpose, event.originator_id)
-            yield {
-                "subject": subject,
-                "type": event.topic,
-                "source": self._named(self.purpose),
-                "data": data,
-            }
+    def _encoded(self, event: StoredEvent, **data: object) -> JsonObject:
+        data["number"] = event.originator_version
+        try:
+            data["state"] = event.state.decode()
+        except UnicodeDecodeError:
+            data["state_base64"] = base64.b64encode(event.state).decode()
+        subject, source = self._named(self.purpose, event.originator_id), self._named(self.purpose)
+        return {"subject": subject, "type": event.topic, "source": source, "data": data}
 
     def select_events(
         self,
@@ -147,9 +85,9 @@ class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):
         """Read events of one aggregate by their versions."""
         subject = self._named(self.purpose, originator_id)
         # If the first event after gt - 1 has a version up to gt + 1, all wanted ones are after it.
-        events = self._lake.stream(subject, after=max((gt or 0) - 1, 0)).events
+        events = self.lake.stream(subject, after=max((gt or 0) - 1, 0)).events
         if gt and not (events and json.loads(events[0]["data"])["number"] <= gt + 1):
-            events = self._lake.stream(subject).events
+            events = self.lake.stream(subject).events
         selection = [
             StoredEvent(originator_id, data["number"], event["type"], _state_of(data))
             for event in events
@@ -167,26 +105,24 @@ def _state_of(data: JsonObject) -> bytes:
 class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationRecorder):
     """Events of aggregates, numbered as notifications."""
 
-    def insert_events(
-        self, stored_events: Sequence[StoredEvent], **kwargs: object
-    ) -> Sequence[int] | None:
-        """Store events, and what was read to make them if a `tracking` is given, all or nothing;
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: object) -> list[int]:
+        """Store events, with what was read to make them if a `tracking` is given, all or nothing;
         return the numbers of their notifications. Raises IntegrityError."""
-        tracking, numbers = kwargs.get("tracking"), range(0)
+        tracking, numbers = kwargs.get("tracking"), list[int]()
 
         def events_after(newest: int) -> list[JsonObject]:
-            nonlocal numbers
-            numbers = range(newest + 1, newest + 1 + len(stored_events))
-            events = list(self._encoded(stored_events, newest))
+            numbers[:] = range(newest + 1, newest + 1 + len(stored_events))
+            pairs = zip(stored_events, numbers, strict=True)
+            events = [self._encoded(event, notification=number) for event, number in pairs]
             if events:
-                events.append(self._counted(self._named("events"), numbers[-1]))
+                events.append(self._counted(numbers[-1], "events"))
             if isinstance(tracking, Tracking):
-                subject = self._named("tracking", tracking.application_name)
-                events.append(self._counted(subject, tracking.notification_id))
+                names = "tracking", tracking.application_name
+                events.append(self._counted(tracking.notification_id, *names))
             return events
 
         self._append(events_after)
-        return list(numbers)
+        return numbers
 
     def select_notifications(
         self,
@@ -200,33 +136,28 @@ class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationReco
         """Read events in the order of their notifications, without a gap."""
         # Whoever gave the last number saw all events before it: a look from now on finds them.
         newest = min(self.max_notification_id() or 0, stop if stop is not None else 1 << 62)
-        lowest = (start or 0) + (not inclusive_of_start)
         query = (
             "SELECT subject, type, data, CAST(data->>'$.notification' AS BIGINT) AS number"
             " FROM events WHERE source = ? AND number BETWEEN ? AND ?"
             " AND (len(?) = 0 OR list_contains(?, type)) ORDER BY number LIMIT ?"
         )
-        values = [self._named(self.purpose), lowest, newest, list(topics), list(topics), limit]
+        values = [self._named(self.purpose), (start or 0) + (not inclusive_of_start), newest]
+        rows = self.lake.sql(query, [*values, list(topics), list(topics), limit]).fetchall()
         prefix = self._named(self.purpose, "")
         return [
             Notification(
-                self._id_type(subject.removeprefix(prefix)),
-                payload["number"],
-                topic,
-                _state_of(payload),
-                number,
+                *(self._id_type(subject.removeprefix(prefix)), payload["number"], topic),
+                *(_state_of(payload), number),
             )
-            for subject, topic, data, number in self._lake.sql(query, values).fetchall()
+            for subject, topic, data, number in rows
             for payload in [json.loads(data)]
         ]
 
     def max_notification_id(self) -> int | None:
         """Return the number of the last notification, None if there is none."""
-        return self._look(self._named("events")).number
+        return self._newest("events")
 
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> persistence.Subscription[LakeApplicationRecorder]:
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> LakeSubscription:
         """Yield notifications above `gt`, those there and then those to come, of all processes."""
         return LakeSubscription(self, gt, topics)
 
@@ -236,12 +167,12 @@ class LakeTrackingRecorder(LakeRecorder, persistence.TrackingRecorder):
 
     def insert_tracking(self, tracking: Tracking) -> None:
         """Store what was read. Raises IntegrityError if it, or more, was read before."""
-        subject = self._named("tracking", tracking.application_name)
-        self._append(lambda _: [self._counted(subject, tracking.notification_id)])
+        names = "tracking", tracking.application_name
+        self._append(lambda _: [self._counted(tracking.notification_id, *names)])
 
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return the last notification of an application that was read, None if none was."""
-        return self._look(self._named("tracking", application_name)).number
+        return self._newest("tracking", application_name)
 
 
 class LakeProcessRecorder(
@@ -257,30 +188,31 @@ class LakeSubscription(persistence.Subscription[LakeApplicationRecorder]):
         self, recorder: LakeApplicationRecorder, gt: int | None, topics: Sequence[str]
     ) -> None:
         super().__init__(recorder, gt, topics)
-        self._source, self._topic_names, self._is_over = recorder, topics, False
-        self._after = gt or 0
-        self._page: Iterator[Notification] = iter(())
+        self._is_over = threading.Event()
+        self._notifications = self._read(recorder, gt or 0, topics)
 
     def stop(self) -> None:
         """End it: there is no next notification."""
         super().stop()
-        self._is_over = True
+        self._is_over.set()
 
     def __next__(self) -> Notification:
         """Return the next notification; wait for it. Raises StopIteration once it was stopped."""
-        arrivals = self._source.arrivals
-        while not self._is_over:
-            for notification in self._page:
-                self._after = notification.id
-                return notification
-            count = arrivals.count
-            page = self._source.select_notifications(
-                self._after + 1, _PAGE, topics=self._topic_names
-            )
-            self._page = iter(page)
-            if not page:
-                arrivals.wait(count, 0.2)
-        raise StopIteration
+        return next(self._notifications)
+
+    def _read(
+        self, recorder: LakeApplicationRecorder, after: int, topics: Sequence[str]
+    ) -> Iterator[Notification]:
+        signal = recorder.lake.subscriptions().signal
+        for is_due in signal.looks(self._is_over, lambda: 0.2):
+            while is_due:
+                page = recorder.select_notifications(after + 1, _PAGE, topics=topics)
+                is_due = bool(page)
+                for notification in page:
+                    if self._is_over.is_set():
+                        return
+                    after = notification.id
+                    yield notification
 
 
 class Factory(persistence.InfrastructureFactory[LakeTrackingRecorder]):
@@ -291,8 +223,7 @@ class Factory(persistence.InfrastructureFactory[LakeTrackingRecorder]):
         self._lake: lake.Lake | None = None
 
     def _recorder(self, recorder_class: type[_R], topic: str | None = None) -> _R:
-        path = self.env.get("LAKELOG_PATH")
-        if not path:
+        if not (path := self.env.get("LAKELOG_PATH")):
             keys = " or ".join(self.env.create_keys("LAKELOG_PATH"))
             raise OSError(f"no lake is named in the environment: set {keys}")
         id_type = (self.env.get("ORIGINATOR_ID_TYPE") or "uuid").lower()
@@ -311,9 +242,8 @@ class Factory(persistence.InfrastructureFactory[LakeTrackingRecorder]):
 
     def application_recorder(self) -> LakeApplicationRecorder:
         """A recorder that numbers all events."""
-        return self._recorder(
-            LakeApplicationRecorder, self.env.get(self.APPLICATION_RECORDER_TOPIC)
-        )
+        topic = self.env.get(self.APPLICATION_RECORDER_TOPIC)
+        return self._recorder(LakeApplicationRecorder, topic)
 
     def tracking_recorder(
         self, tracking_recorder_class: type[LakeTrackingRecorder] | None = None

@@ -1,6 +1,7 @@
 """Event streams: the versioned events of a subject, read and appended.
 
 `EventStream` has what is read of one, by `read`; `append` stores its next versions.
+`NumberedStreams` are those whose events a program numbers itself.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
     from lakelog.streams.appending import append
+    from lakelog.streams.numbered import NumberedStreams
     from lakelog.streams.reading import EventStream, StreamEvent, StreamSource, read
 
-__all__ = ["EventStream", "StreamEvent", "StreamSource", "append", "read"]
+__all__ = ["EventStream", "NumberedStreams", "StreamEvent", "StreamSource", "append", "read"]
 
 __getattr__ = lazy_face(
-    __name__, {"appending": "append", "reading": "EventStream StreamEvent StreamSource read"}
+    __name__,
+    {
+        "appending": "append",
+        "numbered": "NumberedStreams",
+        "reading": "EventStream StreamEvent StreamSource read",
+    },
 )
