@@ -99,4 +99,5 @@ def _known(
     values = zip(*(table[name].to_pylist() for name in names), strict=True)
     matches = [erasure.fingerprint(*value) in fingerprints for value in values]
     reuses = pc.match_substring_regex(table["origin"].cast(pa.string()), _GIVEN_AGAIN)
-    return np.logical_and(matches, ~np.asarray(reuses.combine_chunks()))
+    refused: np.ndarray = np.array(matches, dtype=bool) & ~np.asarray(reuses.combine_chunks())
+    return refused
