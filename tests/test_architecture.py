@@ -146,7 +146,7 @@ ORDER = {
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
     "server/api": """question counts events watching overview sources about traces history alerts
-        patterns anomalies answers answer_process routes""",
+        patterns anomalies standing answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
     "compat": """omega packs lookups event_store persistence sqlite_import

@@ -39,13 +39,23 @@ SELECT trace, min(time) AS begins,
     arg_min(source, (parent IS NOT NULL, time)) AS source,
     sum(TRY_CAST({_USAGE.format("input_tokens")} AS BIGINT))::BIGINT AS input_tokens,
     sum(TRY_CAST({_USAGE.format("output_tokens")} AS BIGINT))::BIGINT AS output_tokens,
-    sum(TRY_CAST({_USAGE.format("cost")} AS DOUBLE)) AS cost
-FROM linked WHERE trace <> '' GROUP BY 1 ORDER BY begins DESC LIMIT {{limit}}"""
+    sum(TRY_CAST({_USAGE.format("cost")} AS DOUBLE)) AS cost,
+    any_value(coalesce(data ->> '$.attributes."gen_ai.conversation.id"',
+        data ->> '$.attributes."session.id"', data ->> '$.session_id')) AS session
+FROM linked WHERE trace <> '' GROUP BY 1 ORDER BY {{order}} LIMIT {{limit}}"""
+ORDERS = {
+    "newest": "begins DESC",
+    "slowest": "duration_ms DESC, begins DESC",
+    "dearest": "cost DESC NULLS LAST, begins DESC",
+    "failed": "errors DESC, begins DESC",
+}
+"""What may come first, with its order in SQL."""
 
 
 @dataclass(frozen=True)
 class TraceSummary:
-    """A trace in one row; tokens and cost are those of calls of language models, or None."""
+    """A trace in one row; tokens and cost are those of calls of language models, or None, and so is
+    the session or conversation that it belongs to."""
 
     id: str
     begins: datetime
@@ -57,6 +67,7 @@ class TraceSummary:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    session: str | None
 
 
 class StateQuery(Protocol):
@@ -67,9 +78,13 @@ class StateQuery(Protocol):
     ) -> Relation: ...
 
 
-def traces(ask: StateQuery, condition: str = "true", limit: int = 200) -> list[TraceSummary]:
-    """Return traces, the newest first, of the newest events with a trace id for which a condition
+def traces(
+    ask: StateQuery, condition: str = "true", limit: int = 200, order: str = "newest"
+) -> list[TraceSummary]:
+    """Return traces, in one of `ORDERS`, of the newest events with a trace id for which a condition
     in SQL holds. Raises QueryFailed."""
     newest = ask(_NEWEST.format(condition=condition)).to_arrow_table()
-    rows = ask(_LISTED.format(limit=limit), variables={"newest": newest}).fetchall()
+    rows = ask(
+        _LISTED.format(limit=limit, order=ORDERS[order]), variables={"newest": newest}
+    ).fetchall()
     return [TraceSummary(*row) for row in rows]

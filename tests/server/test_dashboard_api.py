@@ -414,6 +414,34 @@ def test_a_live_event_is_found_once_it_is_sealed(tmp_path: Path) -> None:
         assert found["event"]["message"] == "event 5"
 
 
+def test_standing_counts_items_once_and_what_was_learnt(tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"type": "log", "message": "no item"})
+        assert ask(lake, "standing") == {"items": None, "learnt": [], "newest": []}
+        lake.append([{"type": kind, "subject": "a"} for kind in ("DISCOVER", "COMPLETE")])
+        lake.append({"type": "FAIL", "subject": "b", "source": "s", "data": {"error": "gone"}})
+        lake.append([{"type": "ANOMALY", "message": f"unusual {number}"} for number in range(2)])
+        answer = ask(lake, "standing")
+    assert answer["items"]["status"] == {
+        "discovered": 0,
+        "processing": 0,
+        "completed": 1,
+        "failed": 1,
+    }
+    assert (answer["items"]["errors"], answer["items"]["failures"]) == ([["gone", 1]], 1)
+    assert answer["learnt"] == [["ANOMALY", 2, "anomalies"]]
+    assert [row[3] for row in answer["newest"]] == ["unusual 1", "unusual 0"]
+
+
+def test_names_are_those_that_a_search_may_go_on_with(lake: Lake) -> None:
+    names = ask(lake, "names")
+    assert (names["sources"], names["types"]) == (
+        [f"s{n}" for n in range(5)],
+        ["FAIL", "log", "span"],
+    )
+    assert names["members"] == ["n", "spanId", "traceId"]
+
+
 def test_a_question_that_is_cancelled_ends(lake: Lake) -> None:
     question = DashboardQuestion(lake, {}, {}, Caller("", frozenset()))
     relation = question.sql("SELECT sum(a.range) FROM range(10000000) a, range(100000) b")

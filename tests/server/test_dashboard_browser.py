@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from tests.support.dashboard_day import watched
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need, need_module
 
@@ -234,6 +235,78 @@ def test_sql_is_answered_and_a_mistake_keeps_the_rows(tab: Tab) -> None:
     assert "nothing" in page.inner_text(".fault")
     assert "200" in page.inner_text(".sql-result")
     tab.faults.clear()  # the browser reports each answer of 400
+
+
+def test_the_search_box_completes_fields_and_values(tab: Tab) -> None:
+    page = tab.open("explore", ".event-row")
+    page.keyboard.press("/")
+    page.keyboard.type("sour")
+    page.locator("#top .suggest li", has_text="source:").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.type("s")
+    page.locator("#top .suggest li", has_text="s1").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.input_value("#top input[type=search]") == "source:s1"
+    page.keyboard.press("Enter")
+    until(page, "location.hash.includes('q=source')")
+
+
+def test_what_is_found_is_downloaded(tab: Tab) -> None:
+    page = tab.open("explore?q=level:%3DWARN%20number", ".event-row")
+    until(page, "document.querySelector('.explore-head').textContent.includes('200')")
+    page.get_by_role("button", name="Download").click()
+    with page.expect_download() as started:
+        page.get_by_role("button", name="ndjson").click()
+    rows = Path(started.value.path()).read_text().splitlines()
+    assert len(rows) == 200
+    assert all('"level":"WARN"' in row for row in rows)
+
+
+def test_traces_are_ordered_and_gathered_by_session(browser: Any, tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        for number in range(1, 4):
+            attributes = {"session.id": f"talk {number % 2}", "gen_ai.usage.cost": 0.1 * number}
+            data = {"traceId": f"{number:032x}", "name": f"run {number}", "attributes": attributes}
+            lake.append({"type": "span", "data": data})
+    with serving(tmp_path / "lake") as server:
+        tab = Tab(browser, server)
+        page = tab.open("traces", "tbody tr")
+        page.get_by_role("button", name="dearest").click()
+        until(page, "document.querySelector('tbody tr')?.textContent.includes('run 3')")
+        page.get_by_role("button", name="Sessions").click()
+        page.locator("tr", has_text="talk 1").get_by_role("link").click()
+        until(page, "document.querySelectorAll('tbody tr').length === 2")
+        assert tab.close() == []
+
+
+def test_the_overview_tells_of_items_and_of_what_was_learnt(browser: Any, tmp_path: Path) -> None:
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(
+            [
+                {"type": "COMPLETE", "category": "podcast", "subject": "a", "source": "Pod"},
+                {"type": "FAIL", "category": "podcast", "subject": "b", "data": {"error": "gone"}},
+                {"type": "ANOMALY", "message": HOSTILE[1]},
+            ]
+        )
+    with serving(tmp_path / "lake") as server:
+        tab = Tab(browser, server)
+        page = tab.open("overview", ".items")
+        assert re.search(r"completed\s*1\s*failed\s*1", page.inner_text(".items"))
+        assert HOSTILE[1] in page.inner_text(".overview")
+        assert tab.close() == []
+
+
+@pytest.mark.thorough
+def test_a_page_left_open_stays_small_and_still(browser: Any, tmp_path: Path) -> None:
+    """Half an hour of the Overview and of Explore; tests/support/dashboard_day.py plays more."""
+    for name in ("overview", "explore"):
+        with serving(tmp_path / name) as server:
+            day = watched(browser, server, 180, rate=50, page_name=name)
+        assert day.shift == 0
+        assert max(day.heap) < 150
+        assert max(day.heap[-4:]) < 1.5 * max(day.heap[:4]) + 5
 
 
 def test_a_server_that_is_gone_is_told_and_the_rows_stay(browser: Any, tmp_path: Path) -> None:

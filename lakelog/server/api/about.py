@@ -14,6 +14,8 @@ from lakelog.views import user_views
 
 _TAGS_MAX = 200
 _MOVES_MAX = 300
+_NAMES_MAX, _NAME_LENGTH = 500, 100
+_NEWEST = 500
 
 
 def about(question: DashboardQuestion) -> dict[str, object]:
@@ -66,15 +68,28 @@ def settings(question: DashboardQuestion) -> dict[str, object]:
 
 
 def names(question: DashboardQuestion) -> dict[str, object]:
-    """What a query may name: tables, columns, views, types, and members of payloads."""
+    """What a query or search may name: tables, columns, views, values, and members of payloads as
+    the newest events have them."""
     state = question.state
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
     views = [definition.name for definition, _ in user_views.listed(state)]
     rows = CountTable(question, span_of(question), FINE).rows
-    types = sorted(value for value in rows.column("type").unique().to_pylist() if value)
+    members = question.sql(
+        "SELECT DISTINCT unnest(json_keys(data)) AS name FROM (SELECT data FROM events"
+        f" ORDER BY time DESC LIMIT {_NEWEST}) WHERE json_type(data) = 'OBJECT'"
+        f" ORDER BY 1 LIMIT {_NAMES_MAX}"
+    ).fetchall()
     return {
         "tables": ["events", "quarantine", "files", "origins", *views],
         "columns": columns,
-        "types": types[:500],
+        "members": [name for (name,) in members if len(name) <= _NAME_LENGTH],
         "tags": [tag.name for tag in question.lake.tags()][:_TAGS_MAX],
+        **{
+            f"{noun}s": sorted(
+                value
+                for value in rows.column(noun).unique().to_pylist()
+                if value and len(value) <= _NAME_LENGTH
+            )[:_NAMES_MAX]
+            for noun in ("type", "source")
+        },
     }

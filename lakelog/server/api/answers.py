@@ -32,6 +32,7 @@ from lakelog.server.api import (
     overview,
     patterns,
     sources,
+    standing,
     traces,
 )
 from lakelog.server.api.question import DashboardQuestion
@@ -44,6 +45,7 @@ QUESTIONS: dict[str, Answerer] = {
     "names": about.names,
     "overview": overview.overview,
     "storage": overview.storage,
+    "standing": standing.standing,
     "counts": counts.counts,
     "events": events.events,
     "event": events.event,

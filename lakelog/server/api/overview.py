@@ -144,6 +144,7 @@ def storage(question: DashboardQuestion) -> dict[str, object]:
         "disk_free": disk.free,
         "disk_total": disk.total,
         "watchers": watching.watchers(question.lake),
+        "streams": watching.streams(question.lake),
         "subscriptions": watching.subscribed(question.lake),
     }
     return answer

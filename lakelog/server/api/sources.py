@@ -74,6 +74,7 @@ def files(question: DashboardQuestion) -> dict[str, object]:
             for row in rows
         ],
         "watchers": watching.watchers(question.lake),
+        "streams": watching.streams(question.lake),
         "subscriptions": watching.subscribed(question.lake),
     }
 

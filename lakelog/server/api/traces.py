@@ -12,7 +12,8 @@ from lakelog.event.encode import to_micros
 from lakelog.search import Search, search_condition
 from lakelog.server.api.counts import between, range_of, span_of
 from lakelog.server.api.question import DashboardQuestion, cut, milliseconds
-from lakelog.trace import TraceEvent, trace_of
+from lakelog.server.arrivals import RequestRefused
+from lakelog.trace import ORDERS, TraceEvent, trace_of
 from lakelog.trace import traces as listed_traces
 
 _EVENTS_MAX = 2_000
@@ -33,13 +34,18 @@ _KINDS = {
 
 
 def traces(question: DashboardQuestion) -> dict[str, object]:
-    """The newest traces of a range of time, of events that `q` finds."""
+    """Traces of a range of time, of events that `q` finds; in the `order` newest, slowest, dearest
+    or failed."""
+    order = question.text("order", "newest")
+    if order not in ORDERS:
+        raise RequestRefused(400, f"'order' is one of {', '.join(ORDERS)}, not {order[:40]!r}")
     condition = search_condition(Search.of(question.text("q") or "*").node)
     span = range_of(question, span_of(question))
     summaries = listed_traces(
         question.sql,
         f"{between(span.since, span.until)} AND {condition}",
         question.number("limit", 200),
+        order,
     )
     return {
         "traces": [

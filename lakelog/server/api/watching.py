@@ -39,6 +39,18 @@ def watchers(lake: Lake) -> list[dict[str, object]]:
     return statuses
 
 
+def streams(lake: Lake) -> list[dict[str, object]]:
+    """The topics and streams that are consumed, and when something was stored of each."""
+    state = lake.store.state(lake.branch_name)
+    return [
+        {
+            "name": str(entry.members.get("name") or entry.key)[-200:],
+            "stored": (entry.members.get("time") or 0) / 1000 or None,
+        }
+        for entry in lake.store.manifests.records(state, "stream")
+    ]
+
+
 def subscribed(lake: Lake) -> list[dict[str, object]]:
     """The subscriptions of the branch, with their lag."""
     return [

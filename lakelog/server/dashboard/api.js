@@ -2,6 +2,7 @@
 
 import { global } from "./state.js";
 
+const ANSWER_MAX = 16 << 20;
 let token = "";
 let waiting = null;
 const listeners = { offline: new Set(), token: null };
@@ -45,13 +46,28 @@ export async function request(path, options, where) {
     token = await waiting;
     return request(path, options, where);
   }
-  const text = await response.text();
+  const text = await textOf(response, where);
   let body;
   try { body = JSON.parse(text); } catch { body = { error: text.slice(0, 300) || `status ${response.status}` }; }
   const fault = body.error;
   const words = typeof fault === "object" && fault ? [fault.message, fault.hint].filter(Boolean).join("; ") : fault;
   if (!response.ok) throw new ApiError(words || `status ${response.status}`, response.status, where);
   return body;
+}
+
+/** The body of an answer; one that would hang the page is refused. */
+async function textOf(response, where) {
+  if (!response.body) return response.text();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(), pieces = [];
+  for (let size = 0; ;) {
+    const { value, done } = await reader.read();
+    if (done) return pieces.join("");
+    pieces.push(value);
+    if ((size += value.length) > ANSWER_MAX) {
+      reader.cancel().catch(() => {});
+      throw new ApiError(`the answer has more than ${ANSWER_MAX >> 20} MB: select fewer columns or rows, or download it`, 0, where);
+    }
+  }
 }
 
 /** Whether the server answers at all. */

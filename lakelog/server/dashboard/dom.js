@@ -63,11 +63,12 @@ export function icon(name) {
   return svg;
 }
 
-/** A small drawing of numbers as bars; what it says stands in `label`. */
-export function spark(values, label, width = 96, height = 18) {
+/** A small drawing of numbers as bars; what it says stands in `label`. `stretch` fits it to its place. */
+export function spark(values, label, width = 96, height = 18, stretch = false) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("class", "spark");
+  if (stretch) svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
   const highest = Math.max(1, ...values), step = width / values.length;

@@ -1,9 +1,12 @@
 // The top bar: lake and branch, As of, range of time, zone, search. What is set here is in the address.
 
+import { ask } from "./api.js";
 import { el, fill, icon } from "./dom.js";
 import { ago, exact, isoOf, moment, zone } from "./format.js";
 import { closePop, togglePop } from "./pop.js";
+import { isNameable, quoted } from "./query.js";
 import { global, go, page, param, set } from "./state.js";
+import { suggest } from "./suggest.js";
 
 const top = document.getElementById("top");
 const RANGES = [["15m", "Last 15 minutes"], ["1h", "Last hour"], ["6h", "Last 6 hours"], ["24h", "Last 24 hours"], ["7d", "Last 7 days"], ["30d", "Last 30 days"], ["all", "All time"]];
@@ -40,6 +43,7 @@ export function fillTop(frame) {
     el("span", { class: past ? "dot off" : "dot", "aria-hidden": "true" }), past ? "As of…" : "Live", icon("more"));
   const range = el("button", { "aria-haspopup": "dialog", "aria-expanded": "false", title: "Range of time", onclick: () => togglePop(range, rangeBox, "Range of time") }, rangeWord(), icon("more"));
   input = el("input", { type: "search", placeholder: "Search: refused level>=WARN source:web", "aria-label": "Search", spellcheck: "false", autocomplete: "off", enterkeyhint: "search", value: typed ?? (page() === "explore" ? param("q") : "") });
+  const { list } = suggest(input, { matches: terms, enter: true });
   fill(top,
     el("span", { class: "lake cut", title: about?.path }, about?.name || "…"),
     el("select", { "aria-label": "Branch", title: "Branch", onchange: (event) => set({ at: event.target.value === about.branch ? "" : event.target.value }) },
@@ -50,8 +54,28 @@ export function fillTop(frame) {
     range,
     el("select", { "aria-label": "Time zone", title: "Time zone", onchange: (event) => set({ tz: event.target.value }) },
       [["", "UTC"], ["local", "Local"]].map(([value, word]) => { const option = el("option", { value }, word); option.selected = global("tz") === value; return option; })),
-    el("form", { role: "search", onsubmit: (event) => { event.preventDefault(); const q = input.value.trim(); page() === "explore" ? set({ q }) : go("explore", { q }); } }, input));
+    el("form", { role: "search", onsubmit: (event) => { event.preventDefault(); const q = input.value.trim(); page() === "explore" ? set({ q }) : go("explore", { q }); } }, input, list));
   if (typed !== null) input.focus();
+}
+
+const FIELDS = ["level", "type", "source", "category", "subject", "message", "id"];
+const LEVELS = ["FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+let names = null;
+
+/** Names and values that a search may go on with: fields, and behind a field what it holds. */
+async function terms(before) {
+  const word = /(?:"[^"]*"|[^\s()"])*"?[^\s()"]*$/.exec(before)[0], typed = word.replace(/^-/, "");
+  if (!typed || typed.startsWith('"')) return [0, []];
+  const at = global("at");
+  if (names?.at !== at) names = { at, answer: ask("names").catch(() => { names = null; return {}; }) };
+  const { types = [], sources = [], members = [] } = await names.answer;
+  const [, field, sign, value] = /^([\w.@-]+)(:=|:|>=|<=)(.*)$/.exec(typed) || [];
+  const begins = (name, start) => name.toLowerCase().startsWith(start.toLowerCase()) && name !== start;
+  if (!field) return [before.length - typed.length, [...FIELDS, ...members.filter((name) => isNameable([name]))].filter((name) => begins(name, typed)).map((name) => `${name}:`)];
+  const bare = value.replaceAll('"', "");
+  let values = { level: LEVELS, type: types, source: sources }[field];
+  if (!values && !sign.includes("<") && !sign.includes(">")) values = await ask("values", { ...rangeParams(), field }).then((answer) => answer.values.map(([each]) => String(each ?? "")), () => []);
+  return [before.length - value.length, (values || []).filter((each) => each && each.length <= 100 && begins(each, bare)).map((each) => (/^[\w-]+$/.test(each) ? each : quoted(each)))];
 }
 
 function asOfBox(frame) {

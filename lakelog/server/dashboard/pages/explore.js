@@ -3,11 +3,13 @@
 import { ask } from "../api.js";
 import { BarChart, legend } from "../charts.js";
 import { command, el, fault, fill, icon, say } from "../dom.js";
+import { downloadButtons } from "../download.js";
 import { openEvent } from "../event.js";
 import { count, exact, moment } from "../format.js";
 import { Live } from "../live.js";
 import { Block } from "../loader.js";
 import { closePanel, isPanelOpen, openPanel } from "../panel.js";
+import { closePop, togglePop } from "../pop.js";
 import { term, withTerm } from "../query.js";
 import { global, href, param, preference, set } from "../state.js";
 import { EventTable } from "../table.js";
@@ -17,6 +19,7 @@ const FACETS = [["level", "Level"], ["type", "Type"], ["source", "Source"], ["ca
 const SHOWN = 8;
 const ROWS_MAX = 20000;
 const SLICE = 300000;
+const DOWNLOAD_MAX = 100000;
 
 export function mount(root, frame) {
   root.classList.add("explore");
@@ -116,6 +119,16 @@ export function mount(root, frame) {
     }
   }
 
+  /** What is seen as a file: the newest rows of the range that the search finds. */
+  const downloads = el("button", { "aria-haspopup": "dialog", "aria-expanded": "false", onclick: () => togglePop(downloads, () => [
+    el("p", { class: "soft small" }, `What is found here, the newest ${exact(DOWNLOAD_MAX)} at most.`),
+    el("div", { class: "line" }, downloadButtons(seen, closePop)),
+  ], "Download") }, "Download", icon("more"));
+  function seen() {
+    const time = (ms) => `TIMESTAMPTZ '${new Date(ms).toISOString()}'`;
+    return `SELECT * FROM events WHERE search('${(search() || "*").replaceAll("'", "''")}') AND time >= ${time(tally.since)} AND time < ${time(Math.ceil(tally.until))} ORDER BY time DESC, seq DESC LIMIT ${DOWNLOAD_MAX}`;
+  }
+
   let stopped = false;
   function showTally(answer) {
     chart.show(answer);
@@ -127,6 +140,7 @@ export function mount(root, frame) {
       unusual.length > 0 && el("a", { href: href("explore", { q: "type:ANOMALY" }), title: unusual.slice(0, 8).map(([, , words]) => words).join("\n") }, "▼ ", exact(unusual.length), unusual.length === 1 ? " anomaly" : " anomalies"),
       legend(new Set(answer.bars.map(([, level]) => level))), el("span", { class: "grow" }),
       columns().length > 0 && el("button", { class: "plain", onclick: () => set({ cols: "" }) }, "Reset columns"),
+      downloads,
       el("button", { class: "facet-button", onclick: () => facetHost.classList.toggle("is-open") }, "Facets"),
       !global("at") && live);
     showFacets(answer.facets);

@@ -151,8 +151,8 @@ function drawLine(host, { moves, tags }, choose) {
   const make = (tag, attributes, ...children) => { const node = document.createElementNS(SVG, tag); for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value); node.append(...children); return node; };
   const ordered = [...moves].reverse().filter((move) => !["seal", "compact"].includes(move.op) || move.tags.length || moves.length < 60);
   const step = Math.max(14, Math.min(64, Math.floor((host.clientWidth - 60) / Math.max(1, ordered.length))));
-  const width = Math.max(host.clientWidth - 2, ordered.length * step + 60), middle = 62;
-  const svg = make("svg", { viewBox: `0 0 ${width} 104`, width, height: 104, role: "img", "aria-label": `${ordered.length} moves, ${tags.length} tags` });
+  const width = Math.max(host.clientWidth - 2, ordered.length * step + 60), middle = 78, ends = [0, 0, 0];
+  const svg = make("svg", { viewBox: `0 0 ${width} 120`, width, height: 120, role: "img", "aria-label": `${ordered.length} moves, ${tags.length} tags` });
   const place = (index) => 30 + index * step;
   const bySnapshot = new Map();
   svg.append(make("line", { x1: 12, x2: place(ordered.length - 1) + 18, y1: middle, y2: middle, class: "axis" }));
@@ -162,14 +162,19 @@ function drawLine(host, { moves, tags }, choose) {
     if (isBack && target !== undefined) svg.append(make("path", { d: `M${x} ${middle} C${x} ${middle - 44} ${place(target)} ${middle - 44} ${place(target)} ${middle}`, class: "arc" }));
     if (!bySnapshot.has(move.snapshot)) bySnapshot.set(move.snapshot, index);
     const title = document.createElementNS(SVG, "title");
-    title.textContent = `@${move.number} ${move.op} ${fullTime(move.time)} ${move.message || ""}`;
+    title.textContent = `@${move.number} ${move.op} ${fullTime(move.time)} ${move.message || ""} ${move.tags.join(", ")}`;
     const dot = make("circle", { cx: x, cy: middle, r: ["seal", "compact", "append"].includes(move.op) ? 4 : 6, class: `move ${isBack ? "back" : move.op === "snapshot" ? "snap" : ""}` }, title);
     dot.addEventListener("click", () => choose(`@${move.number}`));
     svg.append(dot);
-    move.tags.slice(0, 2).forEach((tag, nth) => {
-      svg.append(make("path", { d: `M${x} ${middle}V${18 + nth * 14}h8`, class: "flag" }));
-      const text = make("text", { x: x + 10, y: 22 + nth * 14, class: "flag-name" });
-      text.textContent = tag.length > 18 ? `${tag.slice(0, 17)}…` : tag;
+    move.tags.slice(0, 2).forEach((tag) => {
+      // A flag hangs in the first row where no name stands; without one its name is in the title.
+      const row = ends.findIndex((end) => end <= x), word = tag.length > 18 ? `${tag.slice(0, 17)}…` : tag;
+      const high = 14 + 13 * Math.max(0, row);
+      svg.append(make("path", { d: `M${x} ${middle}V${high - 4}h8`, class: "flag" }));
+      if (row < 0) return;
+      ends[row] = x + 18 + word.length * 7;
+      const text = make("text", { x: x + 10, y: high, class: "flag-name" });
+      text.textContent = word;
       svg.append(text);
     });
     // The first and the last time stand apart, or there is only the last one.

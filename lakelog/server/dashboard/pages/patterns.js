@@ -34,7 +34,7 @@ function show({ patterns, total }, body) {
     el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Patterns" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, [["events", "num"], ["share", "num"], ["pattern"], ["source"], ["first", "num"], ["last", "num"]].map(([word, kind]) => el("th", { class: kind }, word)))),
       el("tbody", {}, patterns.map((each) => el("tr", {}, el("td", { class: "num", title: exact(each.count) }, count(each.count)), el("td", { class: "num soft" }, `${(100 * each.share).toPrecision(2)} %`),
         el("td", { class: "mono wrap template" }, meter(each.count / most), el("a", { class: "value", href: href("explore", { q: wordsOf(each.template) }), title: each.example }, template(each.template))),
-        el("td", { class: "value cut-cell" }, each.source ?? `${exact(each.sources)} sources`), el("td", { class: "num", title: fullTime(each.first) }, relative(each.first)), el("td", { class: "num", title: fullTime(each.last) }, relative(each.last))))))));
+        el("td", { class: "value cut-cell" }, each.source ?? (each.sources ? `${exact(each.sources)} sources` : "no source")), el("td", { class: "num", title: fullTime(each.first) }, relative(each.first)), el("td", { class: "num", title: fullTime(each.last) }, relative(each.last))))))));
 }
 
 function meter(share) {

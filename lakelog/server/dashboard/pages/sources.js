@@ -53,11 +53,12 @@ function showSources(answer, body) {
     el("td", {}, spark(each.bars, `${exact(each.events)} events`))))));
 }
 
-function showFiles({ files, watchers, subscriptions }, body) {
+function showFiles({ files, watchers, streams, subscriptions }, body) {
   fill(body,
     watchers.map((each) => el("p", { class: "line" }, el("span", { class: each.running ? "chip good" : "chip bad" }, each.running ? "running" : "stopped"), `watcher of ${each.watches}`, each.roots.map((path) => el("code", { class: "value" }, path)), el("span", { class: "soft" }, `last round ${relative(each.last_round)}`),
       Object.entries(each.faults).map(([path, reason]) => el("span", { class: "error-text value" }, `${path}: ${reason}`)))),
     !watchers.length && [el("p", { class: "soft" }, "No watcher has run on this lake."), command("lakelog watch /var/log")],
+    streams.length > 0 && table("Topics and streams", [["topic or stream"], ["stored", "num"]], streams.map((each) => el("tr", {}, el("td", { class: "value cut-cell", title: each.name }, each.name), el("td", { class: "num", title: fullTime(each.stored) }, relative(each.stored))))),
     subscriptions.length > 0 && table("Subscriptions", [["subscription"], ["behind", "num"], ["handled", "num"], ["given up", "num"]], subscriptions.map((each) => el("tr", {}, el("td", { class: "value" }, each.name), el("td", { class: "num" }, each.behind ? `${count(each.behind)}, ${duration(each.seconds * 1000)}` : "0"), el("td", { class: "num" }, count(each.handled)), el("td", { class: each.dead ? "num error-text" : "num" }, count(each.dead))))),
     files.length ? table("Files", [["file"], ["size", "num"], ["read", "num"], ["behind", "num"], ["lines", "num"], ["read at", "num"]], files.map((each) => el("tr", {},
       el("td", { class: "cut-cell mono value", title: each.host ? `${each.host}:${each.path}` : each.path }, each.path),

@@ -1,12 +1,15 @@
 // SQL: an editor with completion, its rows as a table or a plot, and its cancel.
 
-import { ask, credentials, request } from "../api.js";
+import { ask, request } from "../api.js";
 import { plotOf, seriesColour } from "../charts.js";
-import { command, el, fault, fill, say } from "../dom.js";
+import { command, el, fault, fill } from "../dom.js";
+import { downloadButtons } from "../download.js";
 import { duration, exact, fullTime } from "../format.js";
 import { global, param, set } from "../state.js";
+import { suggest } from "../suggest.js";
 
 const ROWS = 1000;
+const SHOWN = 100;
 const FIRST = "SELECT type, count(*) AS events, max(time) AS last\nFROM events\nGROUP BY type\nORDER BY events DESC";
 const EXAMPLES = [
   ["By type", FIRST],
@@ -18,7 +21,18 @@ const KEYWORDS = "SELECT FROM WHERE GROUP BY ORDER LIMIT JOIN USING HAVING WITH 
 
 export function mount(root) {
   const area = el("textarea", { spellcheck: "false", autocapitalize: "off", autocomplete: "off", "aria-label": "SQL", "aria-describedby": "sql-help", value: param("sql") || FIRST });
-  const suggest = el("ul", { class: "suggest", role: "listbox", "aria-label": "Completions", hidden: true });
+  const word = /["\w.]*$/;
+  const { list, hide } = suggest(area, {
+    matches: (before) => {
+      const typed = word.exec(before)[0].toLowerCase();
+      return [before.length - typed.length, typed ? known.filter((name) => name.toLowerCase().startsWith(typed) && name.toLowerCase() !== typed) : []];
+    },
+    place: (box) => {
+      const before = area.value.slice(0, area.selectionStart).split("\n");
+      box.style.top = `${Math.min(area.offsetHeight, before.length * 17.4 + 10 - area.scrollTop)}px`;
+      box.style.left = `${Math.min(Math.max(0, area.offsetWidth - 200), before.at(-1).length * 7.2 + 8)}px`;
+    },
+  });
   const run = el("button", { class: "primary", onclick: start }, "Run");
   const cancel = el("button", { hidden: true, onclick: () => abort?.abort() }, "Cancel");
   const note = el("span", { class: "soft", role: "status" });
@@ -26,14 +40,14 @@ export function mount(root) {
   const plot = el("div", { class: "sql-plot", hidden: true, role: "img", "aria-label": "Plot of the result" });
   const names = el("div", {});
   const result = el("div", { class: "scroll sql-result", tabindex: "0", role: "group", "aria-label": "Result" });
-  const downloads = el("span", { class: "line", hidden: true }, ["csv", "ndjson", "arrow"].map((format) => el("button", { onclick: () => download(format) }, format)));
+  const downloads = el("span", { class: "line", hidden: true }, downloadButtons(() => area.value));
   root.append(el("h1", { class: "hidden-text" }, "SQL"),
     el("div", { class: "line" }, el("span", { class: "soft" }, "Examples:"), EXAMPLES.map(([word, text]) => el("button", { class: "plain", onclick: () => { area.value = text; start(); } }, word))),
-    el("div", { class: "sql-editor" }, area, suggest),
+    el("div", { class: "sql-editor" }, area, list),
     el("div", { class: "line" }, run, cancel, note, el("span", { class: "grow" }), downloads, el("span", { id: "sql-help", class: "soft small" }, "Ctrl+Enter runs, Tab completes")),
     problem, names, plot, result);
-  let abort = null, known = KEYWORDS, picked = 0, matches = [];
-  ask("names").then((answer) => { known = [...new Set([...answer.tables, ...answer.columns, ...answer.tags.map((tag) => `"${tag}".events`), ...answer.types, ...KEYWORDS])]; }, () => {});
+  let abort = null, known = KEYWORDS;
+  ask("names").then((answer) => { known = [...new Set([...answer.tables, ...answer.columns, ...answer.members, ...answer.tags.map((tag) => `"${tag}".events`), ...answer.types, ...KEYWORDS])]; }, () => {});
 
   async function start() {
     hide();
@@ -61,15 +75,16 @@ export function mount(root) {
     }
   }
 
-  function show({ columns, rows }) {
+  function show({ columns, rows }, shown = SHOWN) {
     const numeric = columns.map(({ type }) => /INT|DOUBLE|FLOAT|DECIMAL|REAL/.test(type));
     downloads.hidden = false;
     fill(result, el("table", {}, el("thead", {}, el("tr", {}, columns.map(({ name, type }, index) => el("th", { class: numeric[index] ? "num value" : "value", title: type }, name)))),
-      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, index) => {
+      el("tbody", {}, rows.slice(0, shown).map((row) => el("tr", {}, row.map((cell, index) => {
         const text = cell === null ? "" : typeof cell === "object" ? JSON.stringify(cell) : numeric[index] ? exact(cell) : String(cell);
         return el("td", { class: numeric[index] ? "num value" : "value", title: text.length > 40 ? text.slice(0, 1000) : undefined }, cell === null ? el("span", { class: "soft" }, "null") : text.slice(0, 500));
-      }))))), !rows.length && el("p", { class: "soft" }, "No rows."));
-    drawPlot(columns, rows, numeric);
+      }))))), !rows.length && el("p", { class: "soft" }, "No rows."),
+      rows.length > shown && el("button", { onclick: () => show({ columns, rows }, shown + 2 * SHOWN) }, `Show more than ${exact(shown)} of ${exact(rows.length)} rows`));
+    if (shown === SHOWN) drawPlot(columns, rows, numeric);
   }
 
   /** A first column of times or numbers, and numbers beside it, make a plot. */
@@ -86,45 +101,8 @@ export function mount(root) {
     fill(names, el("ul", { class: "legend" }, series.map(({ name }, index) => { const dot = el("span", { class: "swatch" }); dot.style.background = seriesColour(index); return el("li", {}, dot, el("span", { class: "value" }, name)); })));
   }
 
-  async function download(format) {
-    const response = await fetch(`/sql?format=${format}`, { method: "POST", headers: { "Content-Type": "application/json", ...credentials() }, body: JSON.stringify({ sql: area.value, at: global("at") || null, format }) });
-    if (!response.ok) { say("It cannot be fetched: run it first"); return; }
-    const link = el("a", { href: URL.createObjectURL(await response.blob()), download: `lakelog.${format}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  }
-
-  const word = () => /["\w.]*$/.exec(area.value.slice(0, area.selectionStart))[0];
-  const hide = () => { suggest.hidden = true; };
-  function offer() {
-    const typed = word().toLowerCase();
-    matches = typed.length < 1 ? [] : known.filter((name) => name.toLowerCase().startsWith(typed) && name.toLowerCase() !== typed).slice(0, 12);
-    picked = 0;
-    suggest.hidden = !matches.length;
-    if (!matches.length) return;
-    const before = area.value.slice(0, area.selectionStart).split("\n");
-    suggest.style.top = `${Math.min(area.offsetHeight, before.length * 17.4 + 10 - area.scrollTop)}px`;
-    suggest.style.left = `${Math.min(Math.max(0, area.offsetWidth - 200), before[before.length - 1].length * 7.2 + 8)}px`;
-    draw();
-  }
-  const draw = () => fill(suggest, matches.map((name, index) => el("li", { role: "option", "aria-selected": String(index === picked), onpointerdown: (event) => { event.preventDefault(); picked = index; take(); } }, name)));
-  function take() {
-    const end = area.selectionStart, begin = end - word().length;
-    area.setRangeText(matches[picked], begin, end, "end");
-    hide();
-    area.focus();
-  }
-  area.addEventListener("input", offer);
-  area.addEventListener("blur", hide);
   area.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); start(); return; }
-    if (suggest.hidden) return;
-    if (event.key === "Tab") take();
-    else if (event.key === "ArrowDown") { picked = (picked + 1) % matches.length; draw(); }
-    else if (event.key === "ArrowUp") { picked = (picked + matches.length - 1) % matches.length; draw(); }
-    else if (event.key === "Escape") { hide(); event.stopPropagation(); }
-    else return;
-    event.preventDefault();
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); hide(); start(); }
   });
   if (param("sql")) start();
   else fill(result, el("div", { class: "empty" }, el("p", { class: "soft" }, "One SELECT over events, quarantine, files, every view, and \"v1\".events of any tag. It runs apart from the server, reads only, and is stopped after 30 seconds. The same on the command line:"), command("lakelog sql \"SELECT type, count(*) FROM events GROUP BY 1\"")));

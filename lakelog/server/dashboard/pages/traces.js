@@ -8,6 +8,8 @@ import { Block } from "../loader.js";
 import { href, param, set } from "../state.js";
 import { rangeParams } from "../topbar.js";
 
+const ORDERS = ["newest", "slowest", "dearest", "failed"];
+const SHOWN = 200;
 const KINDS = ["agent", "model", "tool", "retrieval", "other"];
 
 export function mount(root) {
@@ -22,8 +24,12 @@ export function mount(root) {
     if (!ids.length) {
       const search = el("form", { class: "line", onsubmit: (event) => { event.preventDefault(); const id = event.target.elements[0].value.trim(); if (id) set({ id }); } }, el("input", { class: "grow mono", placeholder: "any trace, span, correlation or event id", "aria-label": "An id" }), el("button", {}, "Show"));
       const list = el("div", {});
-      host.append(search, list);
-      blocks = [new Block(list, (signal) => ask("traces", { ...rangeParams(), q: param("q") }, { signal }), showList)];
+      const order = param("order") || "newest", tools = el("div", { class: "line", role: "group", "aria-label": "Order" },
+        ORDERS.map((name) => el("button", { "aria-pressed": String(name === order), onclick: () => set({ order: name === "newest" ? "" : name }) }, name)), el("span", { class: "grow" }),
+        el("button", { "aria-pressed": String(Boolean(param("sessions"))), onclick: () => set({ sessions: param("sessions") ? "" : "1", session: "" }) }, "Sessions"),
+        param("session") && el("button", { class: "cut", onclick: () => set({ session: "", sessions: "1" }) }, icon("close"), "session ", el("span", { class: "value" }, param("session").slice(0, 60))));
+      host.append(search, tools, list);
+      blocks = [new Block(list, (signal) => ask("traces", { ...rangeParams(), q: param("q"), order, limit: 500 }, { signal }), (answer, body) => (param("sessions") ? showSessions : showList)(answer, body, order))];
     } else {
       host.append(el("div", { class: "line" }, el("button", { onclick: () => set({ id: "", with: "" }) }, "All traces"), legend(), ids.length === 1 && compareForm()));
       const sides = el("div", { class: ids.length > 1 ? "sides" : "" });
@@ -34,7 +40,7 @@ export function mount(root) {
   }
   start();
   return {
-    refresh: (before) => { const was = (name) => before?.params.get(name) || ""; !before || ["id", "with", "at", "since", "until", "q"].some((name) => was(name) !== param(name)) ? start() : null; },
+    refresh: (before) => { const was = (name) => before?.params.get(name) || ""; !before || ["id", "with", "at", "since", "until", "q", "order", "sessions", "session"].some((name) => was(name) !== param(name)) ? start() : null; },
     tick: () => { if (!param("id")) blocks.forEach((each) => each.refresh(true)); },
     unmount: stop,
   };
@@ -43,7 +49,29 @@ export function mount(root) {
 const legend = () => el("ul", { class: "legend" }, KINDS.map((kind) => el("li", {}, el("span", { class: `swatch kind-${kind}` }), kind)));
 const compareForm = () => el("form", { class: "line", onsubmit: (event) => { event.preventDefault(); const id = event.target.elements[0].value.trim(); if (id) set({ with: id }); } }, el("input", { class: "mono", placeholder: "compare with another id", "aria-label": "Compare with another id" }), el("button", {}, "Compare"));
 
-function showList({ traces, next }, body) {
+/** Traces by the session or conversation that they belong to. */
+function showSessions({ traces }, body) {
+  const sessions = new Map();
+  for (const each of traces) {
+    if (each.session === null) continue;
+    const sum = sessions.get(each.session) || { id: each.session, traces: 0, begins: each.begins, errors: 0, events: 0, duration_ms: 0, tokens: 0, cost: 0 };
+    sum.traces += 1;
+    sum.begins = Math.min(sum.begins, each.begins);
+    for (const name of ["errors", "events", "duration_ms", "cost"]) sum[name] += each[name] || 0;
+    sum.tokens += (each.input_tokens || 0) + (each.output_tokens || 0);
+    sessions.set(each.session, sum);
+  }
+  if (!sessions.size) { fill(body, empty("No sessions in this range", "A session is what traces name by gen_ai.conversation.id or session.id in the attributes of their spans.")); return; }
+  fill(body, el("p", { class: "soft" }, `${exact(sessions.size)} sessions of the ${exact(traces.length)} traces read`),
+    el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Sessions" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, [["session"], ["began", "num"], ["traces", "num"], ["events", "num"], ["took", "num"], ["errors", "num"], ["tokens", "num"], ["cost", "num"]].map(([word, kind]) => el("th", { class: kind }, word)))),
+      el("tbody", {}, [...sessions.values()].slice(0, SHOWN).map((each) => el("tr", {},
+        el("td", { class: "cut-cell" }, el("a", { class: "value", href: href("traces", { session: each.id, order: param("order") }) }, each.id)),
+        el("td", { class: "num", title: fullTime(each.begins) }, relative(each.begins)), el("td", { class: "num" }, count(each.traces)), el("td", { class: "num" }, count(each.events)), el("td", { class: "num" }, duration(each.duration_ms)),
+        el("td", { class: each.errors ? "num error-text" : "num soft" }, each.errors ? `! ${count(each.errors)}` : "0"), el("td", { class: "num" }, count(each.tokens)), el("td", { class: "num" }, each.cost ? each.cost.toPrecision(3) : "–")))))));
+}
+
+function showList({ traces: all, next }, body, order) {
+  const traces = all.filter((each) => !param("session") || each.session === param("session")).slice(0, SHOWN);
   if (!traces.length) {
     fill(body, empty("No traces in this range", "A trace is made of events that carry a trace id: spans of OpenTelemetry, recorded calls of language models, or log lines with a trace_id.",
       "lakelog.instrument_openai(lake=\"lake\")", "OTEL_EXPORTER_OTLP_ENDPOINT=" + location.origin));
@@ -52,7 +80,7 @@ function showList({ traces, next }, body) {
   const chosen = new Set();
   const compare = el("button", { disabled: true, onclick: () => { const [id, other] = [...chosen]; set({ id, with: other }); } }, "Compare two");
   const hasModels = traces.some((each) => each.input_tokens !== null || each.cost !== null);
-  fill(body, el("div", { class: "line" }, el("span", { class: "soft" }, `${exact(traces.length)} traces, the newest first`), next && el("span", { class: "soft" }, "older ones are in a longer range"), compare),
+  fill(body, el("div", { class: "line" }, el("span", { class: "soft" }, `${exact(traces.length)} traces, the ${order} first`), next && el("span", { class: "soft" }, "older ones are in a longer range"), compare),
     el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Traces" }, el("table", { class: "wide-table" }, el("thead", {}, el("tr", {}, [[""], ["began", "num"], ["name"], ["source"], ["took", "num"], ["events", "num"], ["errors", "num"], ...(hasModels ? [["tokens in", "num"], ["out", "num"], ["cost", "num"]] : [])].map(([word, kind]) => el("th", { class: kind }, word || el("span", { class: "hidden-text" }, "Compare"))))),
       el("tbody", {}, traces.map((each) => el("tr", {},
         el("td", {}, el("input", { type: "checkbox", "aria-label": `Compare ${each.name}`, onchange: (event) => { event.target.checked ? chosen.add(each.id) : chosen.delete(each.id); compare.disabled = chosen.size !== 2; } })),
