@@ -33,8 +33,8 @@ only in what `leftovers` names."""
 @dataclass(frozen=True)
 class Erasure:
     """One erasure, as its document says it. `subject` is the salted digest of the subject, "" for
-    one by a condition; `time` (us) is when it began: what arrived by then is erased, and what is
-    older is refused."""
+    one by a condition; `time` (us) is when it began: what is older is refused. Erased is what had
+    arrived by `arrived` (us), which is later where a clock was ahead."""
 
     key: str
     time: int
@@ -44,6 +44,7 @@ class Erasure:
     subject: str = ""
     condition: str = ""
     """The salted digest of the condition."""
+    arrived: int = 0
     phase: str = _BEGUN
     events: int = 0
     lines: int = 0

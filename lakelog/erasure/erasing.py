@@ -22,9 +22,9 @@ from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erased.refusal import Refusal
 from lakelog.erasure import derived, leftovers, outside, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
-from lakelog.erasure.selection import Chooser, Selector, entry_of_file, segment_files
+from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
 from lakelog.errors import GcRefused, InvalidEvent, NotAllowed, OutcomeUnknown
-from lakelog.libraries import pa
+from lakelog.libraries import pa, pc
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, policy
@@ -65,6 +65,11 @@ class ChosenRows:
                 columns = (rows["origin"].to_pylist(), rows["position"].to_pylist())
                 findings.update(zip(*columns, strict=True))
         return findings
+
+    def newest_arrival(self, least: int) -> int:
+        """When the last chosen row arrived (us), or `least` if that is later."""
+        arrivals = (pc.max(rows["ingested_at"]).cast(pa.int64()) for _, rows in self.rows.values())
+        return max(least, *(arrival.as_py() or least for arrival in arrivals))
 
     def events_in(self, store: Store, digest: str) -> int:
         """How many chosen events a state has."""
@@ -140,7 +145,7 @@ def erase(
         raise InvalidEvent("say why: the reason is kept with the erasure")
     if subject and subject in why:
         raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
-    Chooser(store, connect, Selector(subject, predicate, 0)).check()
+    Chooser(store, connect, Selector(subject, predicate)).check()
     locks = (f"{store.paths.cache}/gc.lock", f"{store.paths.cache}/compact.lock")
     with disk.claim(locks[0]) as alone, disk.claim(locks[1]) as alone_merging:
         if not (alone and alone_merging):
@@ -164,7 +169,9 @@ class ErasureRun:
     ) -> None:
         self._store, self._connect, self._settle = store, connect, settle
         self._erasure = erasure
-        self._selector = Selector(subject, predicate, erasure.time)
+        # What is there when it begins is erased, whatever a clock that was ahead said of it.
+        until = EVER if erasure.is_new else max(erasure.time, erasure.arrived)
+        self._selector = Selector(subject, predicate, until)
         self._rewritten: Rewritten = {}
         self._rows = erasure.rows(store.paths)
 
@@ -186,6 +193,11 @@ class ErasureRun:
             for branch in _branches(store):
                 self._settle(branch)
             findings = find(store, self._connect, self._selector, progress)
+            if self._selector.until == EVER:
+                self._erasure = dataclasses.replace(
+                    self._erasure, arrived=findings.newest_arrival(self._erasure.time)
+                )
+                self._selector = dataclasses.replace(self._selector, until=self._erasure.arrived)
             if not self._has_work(findings):
                 break
             self._replace(findings)
@@ -283,6 +295,10 @@ def signed_leaves(store: Store, findings: ChosenRows) -> records.StateLeaves:
     return proofs.erased_leaves(store, rows)
 
 
+def _micros(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    return times.cast(pa.int64())
+
+
 def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> ErasedRows:
     """Return the fingerprints of found rows."""
     places: set[bytes] = set()
@@ -295,6 +311,7 @@ def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> E
             continue
         pairs = zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True)
         keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
-        if by_content:
-            contents.update(Refusal.contents(erasure, rows))
+        # The subject's time does not tell those with a time to come from what it does later.
+        later = rows if by_content else rows.filter(pc.greater(_micros(rows["time"]), erasure.time))
+        contents.update(Refusal.contents(erasure, later))
     return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))

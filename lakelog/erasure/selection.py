@@ -21,6 +21,9 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import hex_dirs, parse_object
 from lakelog.store.tail import Tail
 
+EVER = 1 << 62
+"""A time after any (us)."""
+
 
 @dataclass(frozen=True)
 class Selector:
@@ -29,7 +32,7 @@ class Selector:
 
     subject: str
     predicate: str
-    until: int
+    until: int = EVER
 
     def events_sql(self) -> str:
         """The condition over the columns of an event; never NULL."""

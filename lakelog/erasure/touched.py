@@ -12,7 +12,6 @@ from lakelog.event.types import JsonObject
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 
 _GOES_TOO = ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")
@@ -48,7 +47,7 @@ def preview(
 ) -> ErasurePreview:
     """Count what `erase` would touch; `settle` seals the tail of a branch. Raises QueryFailed,
     Damaged."""
-    selector = Selector(subject, predicate, disk.now_us())
+    selector = Selector(subject, predicate)
     chooser = Chooser(store, connect, selector)
     chooser.check()
     for branch in store.refs.branches():

@@ -31,7 +31,7 @@ def require_kept(store: Store, digest: str, reference: str) -> None:
 
 def _is_in_window(store: Store, digest: str) -> bool:
     """Whether a tag or a move within the window names a state, so that it has to be there."""
-    now_us = disk.now_us()
+    now_us = time_of_window(store)
     if any(tag.snapshot == digest for tag in store.refs.tags()):
         return True
     branches = store.refs.all_branches()
@@ -50,6 +50,16 @@ def read_condemned(store: Store) -> dict[str, int]:
             f"{store.paths.condemned}: {error}: nothing was deleted; delete this file and run gc"
             " again"
         ) from None
+
+
+def time_of_window(store: Store) -> int:
+    """Now, or when gc last judged if that was later: its time is the file system's, and what it
+    deleted is no damage to a host whose clock is behind."""
+    try:
+        judged_us = os.stat(store.paths.condemned).st_mtime_ns // 1000
+    except OSError:
+        judged_us = 0
+    return max(disk.now_us(), judged_us)
 
 
 def lake_time(store: Store) -> int:

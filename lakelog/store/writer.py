@@ -142,8 +142,10 @@ class Writer:
         """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
         for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
             if fd >= 0:
-                with contextlib.suppress(Exception):
+                try:  # noqa: SIM105 - at the end of a process contextlib is gone before its users
                     disk.close(fd)
+                except Exception:
+                    pass
 
     def _reset(self) -> None:
         self._host = hosts.host_name()

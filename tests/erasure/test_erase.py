@@ -12,7 +12,7 @@ import lakelog
 from lakelog import proofs
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
 from lakelog.lake import Lake
-from lakelog.store import publish
+from lakelog.store import disk, publish
 from tests.support import erasure_histories as histories
 from tests.support.requirements import need
 
@@ -181,6 +181,23 @@ def test_a_backup_is_cleaned_by_the_next_one(tmp_path: Path) -> None:
     with lakelog.open(copy) as copied:
         assert copied.verify().intact
         assert copied.at("v1").count() == copied.count() == 144
+
+
+def test_a_clock_that_was_ahead_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path) as lake, monkeypatch.context() as patch:
+        patch.setattr(disk, "now_us", lambda: 1_700_000_000_000_000)  # and now it is set right
+        late = {"time": "2031-01-01T00:00:00Z"}
+        lake.append([event(0) | late, event(1)])
+        status = lake.erase(subject=ADA, why="asked for it")
+        assert status.erasure.events == 7
+        assert lake.sql("SELECT count(*) FROM events WHERE subject = ?", [ADA]).fetchall() == [(0,)]
+        lake.append([event(0) | late | {"message": "what she did later"}])
+        lake.settle()
+        rows = lake.sql("SELECT message FROM events WHERE subject = ?", [ADA]).fetchall()
+        assert rows == [("what she did later",)]
+    assert histories.places_with(tmp_path / "lake", [WORD]) == []
 
 
 def test_two_erasures_after_each_other(tmp_path: Path) -> None:

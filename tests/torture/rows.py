@@ -27,6 +27,7 @@ from tests.torture import (
     shared,
     vanished,
     viewed,
+    whole,
     years,
 )
 from tests.torture.case import Row
@@ -58,6 +59,7 @@ ROWS: dict[str, Row] = {
         *forgeries.ROWS,
         *queries.ROWS,
         *erasures.ROWS,
+        *whole.ROWS,
         *planted.ROWS,
     )
 }

@@ -23,6 +23,7 @@ from lakelog.store import bootstrap, disk, document, manifest, regular_file, ver
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
+from lakelog.store.history_window import time_of_window
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -81,6 +82,7 @@ def verify(
             checker.state_file(name, is_listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
+    now_us = time_of_window(store)
     branches = lost_moves.branches(store)
     if not branches:
         checker.add(store.paths.heads, "there is no branch")
@@ -91,7 +93,7 @@ def verify(
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
         # States outside the window may be gone in part, which is not damage (F10.1).
-        kept_moves = window(store.settings, moves[::-1], disk.now_us())
+        kept_moves = window(store.settings, moves[::-1], now_us)
         reached |= dict.fromkeys(move.snapshot for move in kept_moves)
     for digest in reached:
         check_snapshot(checker, digest)
