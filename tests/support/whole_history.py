@@ -36,7 +36,7 @@ from lakelog import LakeHandler, remotes
 from lakelog.collect.watch import Watcher
 from lakelog.errors import Diverged, NothingToUndo, WouldDropEvents, WrongVersion
 from lakelog.maintain import indexing
-from lakelog.store import disk
+from lakelog.store import disk, history_window
 from tests.support import cli, seam
 from tests.support.world import pooled_engine
 
@@ -150,6 +150,7 @@ class History:
         self.written: dict[str, list[Event]] = {}
         """The events of each file, in its lines."""
         patch.setattr(disk, "now_us", self._now)
+        patch.setattr(history_window, "lake_time", lambda store: self._now())
         pooled_engine(patch)
         self.setting = ""
         self.lake = lakelog.open(self.path, settings=SETTINGS)
