@@ -69,7 +69,7 @@ class ChosenRows:
     def newest_arrival(self, least: int) -> int:
         """When the last chosen row arrived (us), or `least` if that is later."""
         arrivals = (pc.max(rows["ingested_at"]).cast(pa.int64()) for _, rows in self.rows.values())
-        return max(least, *(arrival.as_py() or least for arrival in arrivals))
+        return max([least, *(arrival.as_py() or least for arrival in arrivals)])
 
     def events_in(self, store: Store, digest: str) -> int:
         """How many chosen events a state has."""

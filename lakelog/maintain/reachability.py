@@ -14,9 +14,9 @@ from lakelog import chunks
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
+from lakelog.store.history_window import kept_moves
 from lakelog.store.paths import OBJECTS
 from lakelog.store.ref import Move
-from lakelog.store.thinning import window
 
 Names = set[str]
 
@@ -83,7 +83,7 @@ class Marker:
             return  # just being created, or its creator died before the first move
         self._seen[branch] = newest.number
         earlier = () if branch == self._expired else fresh
-        yield from window(self._store.settings, itertools.chain([newest], earlier), self._now)
+        yield from kept_moves(self._store, itertools.chain([newest], earlier), self._now)
 
     def _reach(self, digest: str, carried: bytes) -> None:
         """Mark one state, its id runs, pages, and the segments that are alive in it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from lakelog.errors import DamagedRef
 from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
 from lakelog.store.paths import KEYS, decode_name, parse_move, parse_packed
-from lakelog.store.volume import Volume
+from lakelog.store.volume import TICK_NS, Volume
 
 FOLDER = "erasures"
 
@@ -42,16 +43,20 @@ class ErasedStates:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._stamp = self.generation = 0
+        self._read_at = TICK_NS + 1
         self._replacements = Replacements()
 
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
         at a folder."""
         stamp = self._volume.change_time(FOLDER)
-        if stamp != self._stamp:
-            self._replacements = self._read()
-            self._stamp = stamp
-            self.generation += 1
+        # What was read within the same tick as the last change may have changed again unnoticed.
+        if stamp != self._stamp or self._read_at <= stamp + TICK_NS:
+            self._stamp, self._read_at = stamp, time.time_ns()
+            replacements = self._read()
+            if replacements != self._replacements:
+                self._replacements = replacements
+                self.generation += 1
         return self.generation
 
     def of(self, digest: str) -> str:

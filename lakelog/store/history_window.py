@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 
 from lakelog.errors import GcRefused, UnknownRef
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
+from lakelog.store.ref import Move
 from lakelog.store.thinning import HOUR, KEEP_MOVES, window
 
 
@@ -31,12 +33,18 @@ def require_kept(store: Store, digest: str, reference: str) -> None:
 
 def _is_in_window(store: Store, digest: str) -> bool:
     """Whether a tag or a move within the window names a state, so that it has to be there."""
-    now_us = time_of_window(store)
     if any(tag.snapshot == digest for tag in store.refs.tags()):
         return True
     branches = store.refs.all_branches()
-    windows = (window(store.settings, store.refs.newest_first(name), now_us) for name in branches)
+    windows = (kept_moves(store, store.refs.newest_first(name)) for name in branches)
     return any(move.snapshot == digest for moves in windows for move in moves)
+
+
+def kept_moves(
+    store: Store, newest_first: Iterable[Move], now_us: int | None = None
+) -> Iterator[Move]:
+    """Yield the moves of a branch whose states are kept now, or were at a time."""
+    return window(store.settings, newest_first, now_us or _time_of_window(store))
 
 
 def read_condemned(store: Store) -> dict[str, int]:
@@ -52,7 +60,7 @@ def read_condemned(store: Store) -> dict[str, int]:
         ) from None
 
 
-def time_of_window(store: Store) -> int:
+def _time_of_window(store: Store) -> int:
     """Now, or when gc last judged if that was later: its time is the file system's, and what it
     deleted is no damage to a host whose clock is behind."""
     try:

@@ -30,11 +30,9 @@ from lakelog.store.ref import (
     encode_ref,
     encrypted,
 )
-from lakelog.store.volume import Volume
+from lakelog.store.volume import TICK_NS, Volume
 
 _PACKED_CACHED, _TEXTS_CACHED = 4, 64
-_STAMP_NS = 50_000_000
-"""After so long a changed directory has another time, which is in ticks of some milliseconds."""
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _LOOKS = 20
 """How often a directory is listed again because its files were packed meanwhile."""
@@ -274,7 +272,7 @@ class Refs:
         # Reading all moves is expensive, so the answer is kept until a directory changes. One that
         # was read within the same tick as its last change may have changed again unnoticed.
         read_at, key_then = self._places_of
-        if key_then == key and read_at > max(stamp for _, stamp in key) + _STAMP_NS:
+        if key_then == key and read_at > max(stamp for _, stamp in key) + TICK_NS:
             return self._places
         began = time.time_ns()
         plain, carrying = dict[str, MoveLocation](), dict[str, MoveLocation]()

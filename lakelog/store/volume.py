@@ -18,6 +18,9 @@ from typing import Protocol
 from lakelog.store import disk, regular_file
 from lakelog.store.disk import Begun
 
+TICK_NS = 50_000_000
+"""After so long a changed directory has another time, which is in ticks of some milliseconds."""
+
 
 class Volume(Protocol):
     """The files of one lake, by key. Methods raise OSError; threads share a volume."""

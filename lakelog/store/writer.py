@@ -40,6 +40,8 @@ _REENTRANT = "append interrupts another append of its own thread: try it later"
 class Writer:
     """One process's writer on one branch; safe for threads. Make one per open lake."""
 
+    _ignored = contextlib.suppress(Exception)
+
     def __init__(self, store: Store, branch: str, life: BranchLife | None = None) -> None:
         self._store, self._branch, self._life = store, branch, life
         # Reentrant: a signal handler may run in the thread that holds it.
@@ -142,10 +144,8 @@ class Writer:
         """Free the descriptors of a lake that nobody closed; its file is then a dead writer's."""
         for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
             if fd >= 0:
-                try:  # noqa: SIM105 - at the end of a process contextlib is gone before its users
+                with self._ignored:  # at the end of a process contextlib may be gone
                     disk.close(fd)
-                except Exception:
-                    pass
 
     def _reset(self) -> None:
         self._host = hosts.host_name()
@@ -156,9 +156,7 @@ class Writer:
         self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
-        self._config: regular_file.Identity | None = (
-            None  # of lakelog.json when it was last looked at
-        )
+        self._config: regular_file.Identity | None = None  # lakelog.json as it was last seen
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         paths, refs = self._store.paths, self._store.refs

@@ -119,6 +119,19 @@ def test_places_that_are_given_again_are_other_events(tmp_path: Path) -> None:
         assert lake.stream(ADA).version == 2
 
 
+def test_an_erasure_is_seen_whatever_the_time_of_its_folder_says(tmp_path: Path) -> None:
+    with filled(tmp_path) as lake, lakelog.open(tmp_path / "lake") as reader:
+        lake.tag("before")
+        lake.erase(subject="u1", why="asked for it")
+        folder = tmp_path / "lake/erasures"
+        future = folder.stat().st_mtime_ns + 60_000_000_000
+        os.utime(folder, ns=(future, future))
+        assert reader.at("before").count() == 29
+        lake.erase(subject=ADA, why="asked for it")
+        os.utime(folder, ns=(future, future))  # both were written within a tick of its clock
+        assert reader.at("before").sql("SELECT count(*) FROM events").fetchall() == [(23,)]
+
+
 def test_a_condition_chooses_rows(tmp_path: Path) -> None:
     """What is erased may be said in SQL over the columns of events."""
     with filled(tmp_path) as lake:

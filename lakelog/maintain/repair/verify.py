@@ -23,7 +23,7 @@ from lakelog.store import bootstrap, disk, document, manifest, regular_file, ver
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.history_window import time_of_window
+from lakelog.store.history_window import kept_moves
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -41,7 +41,6 @@ from lakelog.store.ref import Move, open_ref
 from lakelog.store.refs import Refs
 from lakelog.store.signatures import SignatureFile
 from lakelog.store.tail import Tail, WalFile, required_watermark
-from lakelog.store.thinning import window
 from lakelog.store.wal import Header
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
@@ -82,7 +81,6 @@ def verify(
             checker.state_file(name, is_listed=True)
     reached = dict.fromkeys(_check_tags(checker))
     _check_signatures(checker)
-    now_us = time_of_window(store)
     branches = lost_moves.branches(store)
     if not branches:
         checker.add(store.paths.heads, "there is no branch")
@@ -93,8 +91,7 @@ def verify(
         moves = _check_branch(checker, branch, bool(files))
         _check_wals(checker, branch, files, moves)
         # States outside the window may be gone in part, which is not damage (F10.1).
-        kept_moves = window(store.settings, moves[::-1], now_us)
-        reached |= dict.fromkeys(move.snapshot for move in kept_moves)
+        reached |= dict.fromkeys(move.snapshot for move in kept_moves(store, moves[::-1]))
     for digest in reached:
         check_snapshot(checker, digest)
     # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
