@@ -66,10 +66,8 @@ def listed(access: BranchAccess) -> list[SubscriptionStatus]:
     ages: dict[int, int] = {}
     statuses = []
     for record in of_state(access.store, state).values():
-        backlog = (
-            pending.events
-            + sum(state.next_seq - place.seq for place in record.positions) // PARTITIONS
-        )
+        numbers = record.numbers
+        backlog = pending.events + state.next_seq - -(-sum(numbers) // len(numbers))
         if backlog and record.lowest not in ages:
             arrivals = [f.ingested_at for fs in pending.frames.values() for f in fs]
             ages[record.lowest] = _oldest(access, state, record.lowest, arrivals)

@@ -24,7 +24,9 @@ COMMIT_EVERY = 1.0
 """Seconds between two commits, each of which is a move, and adds a segment or two."""
 _PENDING_MAX = 50_000
 """Events that are handled, or passed over by the condition, without a commit."""
-_STEP = 0.5
+_LOOK_EVERY = 10.0
+"""Seconds after which it is seen how many events were passed over."""
+_STEP = 1.0
 """Seconds after which `stop` is looked at where nothing happens."""
 
 
@@ -163,6 +165,7 @@ class GroupRunner:
         False if it was stopped in between, so that nothing is committed."""
         passed = self._access.state(self._access.head()).next_seq
         if not self._delivery.handled.count and passed - self._lowest() < _PENDING_MAX:
+            self._committed_at = time.monotonic()
             return True
         try:
             head = self._access.settle()
@@ -198,7 +201,8 @@ class GroupRunner:
         handled = self._delivery.handled
         if max(handled.count, len(handled.outputs)) >= _PENDING_MAX:
             return True
-        return time.monotonic() - self._committed_at >= self._commit_every
+        pause = self._commit_every if handled.count else max(self._commit_every, _LOOK_EVERY)
+        return time.monotonic() - self._committed_at >= pause
 
     def _pause(self) -> float:
         """Seconds for which nothing has to be done unless something happens."""

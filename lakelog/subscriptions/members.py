@@ -98,7 +98,13 @@ class Membership:
         while not self._stop.wait(self._lease / _BEATS):
             # A full disk must not end the member: others merely take over its partitions.
             with contextlib.suppress(OSError):
-                self._write()
+                if self._has_company():
+                    self._write()
+
+    def _has_company(self) -> bool:
+        """Whether somebody may look for signs of life; whoever joins waits for a whole lease."""
+        own = f"{self._id}.lock"
+        return any(e.endswith(".lock") and e != own for e in disk.listing(self._directory))
 
     def _write(self) -> None:
         with self._mutex:

@@ -42,7 +42,15 @@ class SubscriptionRecord:
     @property
     def lowest(self) -> int:
         """All events below this number were handled."""
-        return min(position.seq for position in self.positions)
+        return min(self.numbers)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number at which each partition stands, one for all where they stand together."""
+        position = self.positions[0]
+        if self.positions.count(position) == PARTITIONS:
+            return [position.seq]
+        return [position.seq for position in self.positions]
 
     def stands_at(self, positions: Mapping[int, Position]) -> bool:
         """Whether partitions are where a member believes them to be."""
@@ -65,8 +73,9 @@ class SubscriptionRecord:
         members = entry.members
         places = [Position()] * PARTITIONS
         for group in members["positions"]:
+            place = Position.of(group)
             for number in group.get("partitions", range(PARTITIONS)):
-                places[number] = Position.of(group)
+                places[number] = place
         counts = {name: int(members.get(name, 0)) for name in _COUNTS}
         return cls(
             entry.key,

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from lakelog.remotes.pushes import push
 from lakelog.store.publish import Change, publish
 from lakelog.subscriptions import administration, record
 from lakelog.subscriptions.catch_up import read
+from lakelog.subscriptions.members import Membership
 from lakelog.subscriptions.position import PARTITIONS, Position
 from tests.conftest import MakeLake
 
@@ -400,3 +402,30 @@ def test_subscriptions_on_the_command_line(make_lake: MakeLake, tmp_path: Any) -
     run("reset", "copy", "--from", "end")
     run("remove", "react")
     assert "react" not in run("list")
+
+
+def test_a_member_that_is_alone_writes_nothing(make_lake: MakeLake) -> None:
+    """A thousand idle subscribers cost no writes; signs of life begin where another looks."""
+    lake = make_lake()
+    with closing(Membership(lake.store, "main", "idle", 0.02)):
+        (path,) = Path(lake.path).glob("cache/subscriptions/*/idle/*.json")
+        before = path.read_bytes()
+        time.sleep(0.2)
+        assert path.read_bytes() == before
+        with closing(Membership(lake.store, "main", "idle", 0.02)):
+            wait_for(lambda: path.read_bytes() != before)
+
+
+def test_many_subscriptions_are_listed_as_they_stand(make_lake: MakeLake) -> None:
+    """The lag of one whose partitions stand apart is the mean of theirs."""
+    lake = make_lake()
+    lake.append(numbers(128))
+    access, places = lake.subscriptions(), [Position(128)] * PARTITIONS
+    places[3] = Position(0)
+    lake.settle()
+    apart = record.SubscriptionRecord("apart", "00", None, 1, tuple(places))
+    together = record.SubscriptionRecord("together", "00", None, 1, (Position(28),) * PARTITIONS)
+    entries = (apart.entry(), together.entry())
+    publish(access.store, "main", lambda *_: Change("subscription", "two", entries))
+    statuses = [(s.name, s.position, s.events_behind) for s in subscriptions.listed(access)]
+    assert statuses == [("apart", 0, 2), ("together", 28, 100)]
