@@ -8,6 +8,7 @@ a replay was killed may be sent again, the cursor being written after it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -26,8 +27,11 @@ from lakelog.store import disk
 
 COLUMNS = tuple("time type category source subject level message id data".split())
 """What is given out of an event: what an append takes."""
-_BATCH, _TOGETHER = 16_384, 2_000
-"""Events that are read together, and microseconds within which they are sent together."""
+_BATCH, _CHUNK, _TOGETHER = 16_384, 1_024, 2_000
+"""Events that are read together, and those that are encoded together where each has its time; and
+microseconds within which they are sent together."""
+Due = tuple[pa.RecordBatch, bytes]
+"""Events that are due, and their lines."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,13 @@ class Replay:
         """Give out all events that are left. Raises QueryFailed, and what the target raises."""
         delivered = 0
         for batch in self._batches():
+            if not delivered:
+                _lines(batch.slice(0, 1))  # what it loads takes longer than pauses may be off
             for due in self._due(batch, delivered):
                 if due is None:
                     return Replayed(delivered, is_whole=False)
-                self._deliver(due)
-                delivered += due.num_rows
+                self._deliver(*due)
+                delivered += due[0].num_rows
                 if self._progress is not None:
                     self._progress(delivered)
         return Replayed(delivered, is_whole=True)
@@ -126,27 +132,34 @@ class Replay:
         query = f"SELECT {names} FROM events {clause} ORDER BY time, seq"
         yield from self._state.sql(query).to_arrow_reader(_BATCH)
 
-    def _due(self, batch: pa.RecordBatch, delivered: int) -> Iterator[pa.RecordBatch | None]:
-        """Yield the parts of a batch, each once it is due; None where the replay was stopped."""
+    def _due(self, batch: pa.RecordBatch, delivered: int) -> Iterator[Due | None]:
+        """Yield the slices of a batch, each once it is due; None where the replay was stopped."""
         if self._pace.is_free:
-            yield batch if self._pace.wait_for(0, 0) else None
+            yield (batch, _lines(batch)) if self._pace.wait_for(0, 0) else None
             return
-        times, start = arrays.numbers(batch.column("time")).tolist(), 0
+        for start in range(0, batch.num_rows, _CHUNK):
+            for due in self._paced(batch.slice(start, _CHUNK), delivered + start):
+                yield due
+                if due is None:
+                    return
+
+    def _paced(self, chunk: pa.RecordBatch, delivered: int) -> Iterator[Due | None]:
+        times, start = arrays.numbers(chunk.column("time")).tolist(), 0
+        lines = _lines(chunk).split(b"\n")
         while start < len(times):
             if not self._pace.wait_for(times[start], delivered + start):
                 yield None
                 return
-            limit = self._pace.due(times[start], delivered + start) + _TOGETHER / 1e6
-            stop = start + 1
+            # All that is late by now goes at once, so that what took long is made up for.
+            due = self._pace.due(times[start], delivered + start)
+            limit, stop = max(due, time.monotonic()) + _TOGETHER / 1e6, start + 1
             while stop < len(times) and self._pace.due(times[stop], delivered + stop) <= limit:
                 stop += 1
-            yield batch.slice(start, stop - start)
+            yield chunk.slice(start, stop - start), b"\n".join(lines[start:stop]) + b"\n"
             start = stop
 
-    def _deliver(self, batch: pa.RecordBatch) -> None:
-        rows = batch.select(list(COLUMNS))
-        result = QueryResult(list(COLUMNS), [ColumnBatch(rows)], (COLUMNS.index("data"),))
-        self._target.send(b"".join(map(bytes, encode(result, "ndjson"))))
+    def _deliver(self, batch: pa.RecordBatch, lines: bytes) -> None:
+        self._target.send(lines)
         if self._path is not None:
             final = batch.num_rows - 1
             events = self._cursor.events if self._cursor else 0
@@ -158,3 +171,10 @@ class Replay:
                 events + batch.num_rows,
             )
             self._cursor.save(self._path)
+
+
+def _lines(batch: pa.RecordBatch) -> bytes:
+    """Return events as JSON lines, one each."""
+    columns = [ColumnBatch(batch.select(list(COLUMNS)))]
+    result = QueryResult(list(COLUMNS), columns, (COLUMNS.index("data"),))
+    return b"".join(map(bytes, encode(result, "ndjson")))

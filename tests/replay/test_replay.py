@@ -161,6 +161,28 @@ def test_a_rate_is_kept(home: Path) -> None:
     assert kept.times[-1] - start >= 0.19
 
 
+def test_what_is_late_goes_at_once(home: Path) -> None:
+    """A target that took long gets all that became due meanwhile together, in its order."""
+    with lakelog.open(home / "lake") as lake:
+        made = [
+            {"type": "e", "time": START + n, "data": {"n": n, "text": "é\n"}} for n in range(50)
+        ]
+        lake.append(made)
+        slow, sends = Kept(), list[int]()
+        pace = ReplayPace(200.0, None, threading.Event())
+
+        def send(lines: bytes, deliver: Any = slow.send) -> None:
+            deliver(lines)
+            sends.append(lines.count(b"\n"))
+            while time.monotonic() < pace.due((START + 50) * 1_000_000, 50):
+                time.sleep(0.01)
+
+        slow.send = send  # type: ignore[method-assign]
+        Replay(lake, ReplaySelection(), pace, slow).run()
+    assert sends == [1, 49]
+    assert [event["data"]["n"] for event in slow.events] == list(range(50))
+
+
 def test_a_paused_replay_stands_still(home: Path) -> None:
     """Nothing comes while it is paused; then the pauses go on, nothing is made up for."""
     with lakelog.open(home / "lake") as lake:
