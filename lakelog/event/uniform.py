@@ -100,25 +100,28 @@ def encode_alike(events: list[Any]) -> EncodedBatch | None:
 def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | None:
     """Encode lines of JSON that are written as `encode` would write them, or None.
 
-    Their text is the one that orjson makes of them, so nothing of them is lost when they are stored
-    as they are. `defaults` are columns for events that have none; where the first event has none,
-    no other may have one.
+    But for spaces their text is the one that orjson makes of them, so nothing of them is lost when
+    that is stored. `defaults` are columns for events that have none; where the first event has
+    none, no other may have one.
     """
     try:
         events = orjson.loads(b"[" + text.replace(b"\n", b",") + b"]")
     except orjson.JSONDecodeError:
         return None
     # Line by line, so that a newline within an event is seen.
-    if _spelled(events) != text or set(map(type, events)) != {dict}:
+    spelled = _spelled(events)
+    if spelled != text and spelled != _without_spaces(text):
         return None
-    shape, lines = shape_of(events[0]), text
+    if set(map(type, events)) != {dict}:
+        return None
+    shape, lines = shape_of(events[0]), spelled
     missing = {} if shape is not None and shape.has(defaults) else _missing(events[0], defaults)
     if missing:
         start = orjson.dumps(missing)[:-1] + b","
-        lines = start + text[1:].replace(b"\n{", b"\n" + start)
+        lines = start + spelled[1:].replace(b"\n{", b"\n" + start)
         shape = shape_of({**missing, **events[0]})
     # A NUL would separate the parts of an identity key.
-    if shape is None or b"\\u0000" in text:
+    if shape is None or b"\\u0000" in spelled:
         return None
     if shape.fits(lines):
         has_ids = shape.has_id
@@ -132,6 +135,12 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     if has_ids:
         ids = [event.get("id") or None for event in events]
     return EncodedBatch(lines, ids, any(ids))
+
+
+def _without_spaces(lines: bytes) -> bytes:
+    """Lines without the spaces that Python's json writes before names and values. Quotes within
+    texts are escaped: where they are taken for others, the lines are not those of their events."""
+    return lines.replace(b'": ', b'":').replace(b', "', b',"')
 
 
 def _spelled(events: list[Any]) -> bytes:

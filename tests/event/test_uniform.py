@@ -172,7 +172,7 @@ _VALUES: dict[str, list[Any]] = {
     "event_type": ["a"],
     "source": ["s", "", None, "a\u0000", 'q"\\'],
     "level": ["INFO", "info", "ERROR", "warning", None, 3],
-    "message": ["plain", "tab\t", "\u00e9\u2028", None, "\u0001"],
+    "message": ["plain", 'a": "b", "c', ', "', "tab\t", "\u00e9\u2028", None, "\u0001"],
     "id": ["i", "", None, 5, "\u0000"],
     "data": [{"n": 1}, None, {"a": None}, [1.5, 2**63, 10**30], "t", {"d": '"},{"time":'}],
     "other": [1, "x"],
@@ -181,7 +181,8 @@ _VALUES: dict[str, list[Any]] = {
 
 def _random_line(rng: random.Random, keys: list[str]) -> bytes:
     event = {key: rng.choice(_VALUES[key][: rng.choice([1, 1, 2, 9])]) for key in keys}
-    line = json.dumps(event, ensure_ascii=rng.random() < 0.3, separators=(",", ":"))
+    spaces = rng.choice([(",", ":"), (", ", ": ")])
+    line = json.dumps(event, ensure_ascii=rng.random() < 0.3, separators=spaces)
     odd = rng.random()
     if odd < 0.02:
         line = line.replace(":", ": ", 1)
@@ -197,7 +198,7 @@ def _random_line(rng: random.Random, keys: list[str]) -> bytes:
 def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> None:
     """Random lines, beside the rule for single ones; a good part of them is plain."""
     defaults = {"time": "2026-05-06T07:08:09Z", "source": "given"}
-    rng, taken = random.Random(5), 0
+    rng, taken, spaced = random.Random(5), 0, 0
     for _ in range(3_000):
         keys = ["type", *rng.sample(sorted(_VALUES), rng.randrange(5))]
         keys = [*dict.fromkeys(key for key in keys if key != "data"), "data"]
@@ -206,6 +207,7 @@ def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> No
         if batch is None:
             continue
         taken += 1
+        spaced += b'": ' in text
         events = []
         for line in text.split(b"\n"):
             event = jsonl.typed(encode.parse_line(line))
@@ -220,6 +222,7 @@ def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> No
             assert _columns(line) == _columns(other)
             assert encode.payload_of(line) in (encode.payload_of(other), b"null")
     assert taken > 300
+    assert spaced > 100
 
 
 def _columns(line: bytes) -> dict[str, Any]:

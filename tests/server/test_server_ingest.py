@@ -47,6 +47,15 @@ def test_json_lines_are_stored(server: HttpLake) -> None:
     assert [event["type"] for event in stored(server, "web")] == ["a", "b"]
 
 
+@pytest.mark.parametrize("space", ["", " "], ids=["without", "with"])
+def test_an_empty_source_is_that_of_the_path(server: HttpLake, space: str) -> None:
+    """However the lines are spaced."""
+    body = f'{{"type":{space}"a","source":{space}"","data":{space}{{"space":{space}"{space}"}}}}\n'
+    source = f"empty{len(space)}"
+    assert server.ask(f"/ingest/{source}", body.encode(), JSON_LINES).status == 200
+    assert [json.loads(event["data"]) for event in stored(server, source)] == [{"space": space}]
+
+
 def test_a_bad_line_loses_no_other(server: HttpLake) -> None:
     body = b'{"n":1}\nnot json\n[1]\n{"n":2}\n'
     reply = server.ask("/ingest/bad", body, JSON_LINES)

@@ -94,7 +94,7 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
     """The events of lines that can be stored as they are, as those of most programs can."""
     defaults = {"time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     if source:
-        if b'"source":""' in body:
+        if b'"source":""' in body or b'"source": ""' in body:
             return None
         defaults["source"] = source
     return encode_lines(body.removesuffix(b"\n"), defaults)
