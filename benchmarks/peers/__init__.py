@@ -110,7 +110,17 @@ PEERS = {
         "orjson",
         True,
         "no store: JSON lines appended to one file, `fdatasync` after each commit; not ranked",
-        ("rate", "by 1", "by 4", "by 16", "processes-1", "processes-4", "processes-10"),
+        (
+            "rate",
+            "by 1",
+            "by 4",
+            "by 16",
+            "processes-1",
+            "processes-4",
+            "processes-10",
+            "lines",
+            "single",
+        ),
     ),
 }
 RANKED = tuple(name for name in PEERS if name != "floor")

@@ -26,6 +26,12 @@ CITED = (
         "JSONBench, published results of November 2025",
     ),
     (
+        "VictoriaLogs 1.26",
+        "3.64 µs of processor time an event by HTTP, storage included; it answers before its sync,"
+        " and after a kill 21,000 answered lines were gone",
+        "measured apart from these rows, on a machine of this kind",
+    ),
+    (
         "ClickHouse 25.11",
         "98.5 bytes an event and 4 to 22 ms a query, the same",
         "JSONBench, published results of November 2025",

@@ -30,6 +30,7 @@ from benchmarks.peers.rows import Figures
 
 STORES = ("lakelog", "duckdb_table", "sqlite", "deltalake", "pyiceberg", "lance", "chdb")
 LOADED = (*STORES[:2], "duckdb_copy", "duckdb_typed", *STORES[2:])
+SERVED = ("lakelog", "sqlite", "chdb", "floor")
 SEARCHED = ("lakelog", "chdb", "tantivy", "sqlite", "duckdb_copy", "ripgrep")
 RESULTS = ROOT / "benchmarks" / "peers.json"
 PAGE = ROOT / "benchmarks" / "PEERS.md"
@@ -123,6 +124,7 @@ def parts(size: Size) -> dict[str, Part]:
         "segments": Part("segments", ("lakelog", "deltalake"), (size.segments,), few),
         "history": Part("history", ("lakelog",), (size.moves,), few),
         "search": Part("search", SEARCHED, (size.asking,), few),
+        "http": Part("http", SERVED, (size.filling,), few),
         "train": Part("train", ("lakelog", "datasets"), (), size.rows),
         "processes": Part(
             "processes", (*STORES, "floor"), (size.processes, 10, size.bursting), few

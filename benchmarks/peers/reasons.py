@@ -30,6 +30,11 @@ _GROWTH = (
     "Nobody's commits grow here but those of Delta and Iceberg: the first are slower than the"
     " last, those of SQLite more, for they make the WAL that later ones overwrite."
 )
+_HTTP = (
+    "SQLite and the file stand behind a handler that parses lines and stores what they hold, and no"
+    " more. lakelog's server also asks who sends, knows a request that comes again, also after a"
+    " kill, sets aside what is no event, and bounds what waits."
+)
 _FIXED = (
     "Rows are decoded from Parquet; the tables of DuckDB and chDB are in the form that their engine"
     " computes with. Of payloads only the columns that a query names are read, as from COPY typed,"
@@ -99,6 +104,7 @@ REASONS = (
     ("rate *", _SYNC),
     ("p50 *", _SYNC),
     ("processes-*", _SYNC),
+    ("http-*", _HTTP),
     ("growth", _GROWTH),
     ("*-rate", _LOAD),
     ("*-peak*", _MEMORY),

@@ -41,6 +41,10 @@ def _ms(*path: str) -> Callable[[Got], float | None]:
     return lambda got: _times(_at(got, path), 1000)
 
 
+def _micros(*path: str) -> Callable[[Got], float | None]:
+    return lambda got: _times(_at(got, path), 1e6)
+
+
 def _plain(*path: str) -> Callable[[Got], float | None]:
     return lambda got: _at(got, path)
 
@@ -243,6 +247,24 @@ def _searched(size: str) -> list[Row]:
     ]
 
 
+def _served() -> list[Row]:
+    """Rows of events over HTTP, and the processor time of the server."""
+    titles = {
+        "lines": "JSON lines, 1,000 a request, 4 connections",
+        "single": "one event a request, 64 connections",
+        "otlp": "OTLP log records in protobuf, 1,000 a request",
+    }
+    rows = []
+    for name, title in titles.items():
+        rows += [
+            Row(f"http-{name}", title, "ev/s", "http", _plain("of", name, "rate"), True),
+            Row(f"http-{name} cpu", "  server", "µs CPU/ev", "http", _micros("of", name, "cpu")),
+            Row(f"http-{name} p99", "  p99 of an answer", "ms", "http", _ms("of", name, "p99")),
+        ]
+    peak = _plain("of", "server_peak")
+    return [*rows, Row("http-memory", "peak memory of the server", "MB", "http", peak)]
+
+
 def _grown(part: str, what: str, figures: Figures) -> list[Row]:
     """Rows of the curves, at their end."""
     sizes = list(_at(figures, (part, "lakelog", "of")) or ())
@@ -286,6 +308,7 @@ def sections(figures: Figures) -> dict[str, list[Row]]:
             Row("train", "redacted, deduped, split by subject", "s", "train", _plain("train"))
         ],
         "Search of texts": _searched(_size(figures, "search")),
+        "Over HTTP": _served(),
         "What grows": [
             *_grown("segments", "segments", figures),
             *_grown("history", "moves", figures),

@@ -22,10 +22,11 @@ PARTS = {
     "killed": killed.killed,
     "fill": killed.fill,
     "search": texts.search,
+    "http": None,
     "segments": None,
     "history": None,
 }
-"""What a command line may name; the two curves are lakelog's own and are loaded when asked for."""
+"""What a command line may name; what few peers do is loaded when asked for."""
 
 
 def main() -> None:
@@ -34,7 +35,8 @@ def main() -> None:
     maker = Maker(name, root)
     run = PARTS[part]
     if run is None:
-        run = getattr(importlib.import_module("benchmarks.peers.curves"), part)
+        module = "http" if part == "http" else "curves"
+        run = getattr(importlib.import_module(f"benchmarks.peers.{module}"), part)
     result = run(maker, events, *words)
     package = PEERS[name].package
     found = version(package) if package else ""

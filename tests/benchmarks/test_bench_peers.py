@@ -48,13 +48,16 @@ def test_every_part_runs_and_is_kept(work: Path) -> None:
     """Each peer gives a figure above zero for what it can do, and the page is made of the file."""
     parts = ["load", "commits", "processes", "killed", "search"]
     run(work, parts, HERE)
+    served = run(work, ["http"], ["lakelog", "sqlite"]).figures["http"]
+    assert [*served["lakelog"]["of"]] == ["lines", "single", "otlp", "server_peak"]
+    assert [*served["sqlite"]["of"]] == ["lines", "single", "server_peak"]
     curves = run(work, ["segments", "history"], ["lakelog"])
     assert not [
         got["error"] for held in curves.figures.values() for got in held.values() if "error" in got
     ]
     kept = compare.load(work / "figures.json", SMALL)
     assert kept == curves.figures
-    assert [*kept] == [*parts, "segments", "history"]
+    assert [*kept] == [*parts, "http", "segments", "history"]
     assert {*kept["load"]} == {*HERE}
     assert {*kept["killed"]} == {"lakelog", "duckdb_table", "sqlite"}
     assert {*kept["search"]} == {"lakelog", "sqlite", "duckdb_copy"}
