@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
+import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.support.cli import run
-from tests.support.http_lake import HttpLake, lines, serving
-from tests.support.requirements import need_module
+from tests.support.http_lake import HttpLake, certified, lines, serving
+from tests.support.requirements import need, need_module
 
 NOBODY, READ, INGEST, ADMIN = "nobody", "read", "ingest", "admin"
 JSON = {"content-type": "application/json"}
@@ -36,6 +39,10 @@ PLACES: list[tuple[str, str, bytes | None, str]] = [
     ("POST", "/api/undo", b"{}", ADMIN),
 ]
 """A method, a path, a body, and the scope that is needed."""
+OVER_TLS = (
+    *("/healthz", "/", "/ingest", "/ingest/one", "/_bulk", "/v1/logs", "/metrics", "/sql"),
+    *("/api/overview", "/api/tag"),
+)
 CALLERS = {
     "read": {READ},
     "ingest": {INGEST},
@@ -55,6 +62,13 @@ def served(
     need_module("uvicorn")
     need_module("mcp")
     path = str(tmp_path_factory.mktemp("matrix") / "lake")
+    headers = headers_of_callers(path)
+    with serving(path) as server:
+        yield server, headers
+
+
+def headers_of_callers(path: str) -> dict[str, dict[str, str]]:
+    """Make a lake with tokens; return what each caller sends."""
     run(path, "init")
     headers: dict[str, dict[str, str]] = {"none": {}}
     for name, scopes in {**CALLERS, "revoked": {READ, INGEST, ADMIN}}.items():
@@ -63,8 +77,7 @@ def served(
             token = run(path, "token", "add", name, *options).stdout.strip()
             headers[name] = {"authorization": f"Bearer {token}"}
     run(path, "token", "revoke", "revoked")
-    with serving(path) as server:
-        yield server, headers
+    return headers
 
 
 def expected(needed: str, caller: str, host: str, origin: str) -> int | None:
@@ -104,3 +117,42 @@ def test_who_is_let_in(served: tuple[HttpLake, Mapping[str, dict[str, str]]]) ->
         if not right:
             wrong.append(f"{method} {path} by {caller}, host {host}, origin {origin}: {status}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_who_is_let_in_over_tls(tmp_path: Path) -> None:
+    """250 requests: an origin is one of its own with the right scheme alone; and nobody is heard
+    without TLS, or who does not trust the certificate is served."""
+    need_module("uvicorn")
+    need_module("mcp")
+    need("openssl")
+    path = str(tmp_path / "lake")
+    headers_of = headers_of_callers(path)
+    options, context = certified(tmp_path)
+    places = [place for place in PLACES if place[1] in OVER_TLS]
+    callers = ("read", "ingest", "admin", "revoked", "none")
+    wrong, asked = [], 0
+    with serving(path, *options) as server:
+        own = f"127.0.0.1:{server.port}"
+        origins = {"none": "", "own": f"https://{own}", "foreign": "http://evil.example"}
+        for call in itertools.product(places, callers, ("own", "foreign"), (*origins, "plain")):
+            (method, url, body, needed), caller, host, origin = call
+            if host == "foreign" and origin != "none":
+                continue
+            headers = {"host": {"own": own}.get(host, "evil.example"), **JSON, **headers_of[caller]}
+            headers |= {"origin": {**origins, "plain": f"http://{own}"}[origin]}
+            if origin == "none":
+                del headers["origin"]
+            server.context = context
+            status = server.ask(url, body, headers, method=method).status
+            refusal = expected(needed, caller, host, "foreign" if origin == "plain" else origin)
+            asked += 1
+            if status != refusal if refusal else status in (401, 403, 421):
+                wrong.append(f"{method} {url} by {caller}, host {host}, origin {origin}: {status}")
+        assert asked == 250
+        assert not wrong, "\n".join(wrong)
+        before = server.events()
+        for stranger in (None, ssl.create_default_context()):
+            server.context = stranger
+            with pytest.raises((OSError, http.client.HTTPException)):
+                server.ask("/ingest", lines({"n": 2}), headers_of["ingest"])
+        assert server.events() == before

@@ -517,3 +517,62 @@ def test_a_unit_of_systemd_starts_the_same_server(tmp_path: Path) -> None:
     words = shlex.split(start.removeprefix("ExecStart=").replace("%%", "%"))
     assert words[1:] == ["-m", "lakelog", "--lake", str(tmp_path / "la ke"), "serve", *options]
     assert list(tmp_path.iterdir()) == []
+
+
+def _doors() -> dict[str, tuple[str, bytes, dict[str, str]]]:
+    """A request of each protocol, with one event and no id: its path, its body, its headers."""
+    import pyarrow as pa
+
+    log = {"timeUnixNano": "1790000000000000000", "body": {"stringValue": "log"}}
+    span = {"name": "span", "startTimeUnixNano": "1790000000000000000"}
+    metric = {"name": "metric", "gauge": {"dataPoints": [{"asInt": "1"}]}}
+    signals = {
+        "logs": {"resourceLogs": [{"scopeLogs": [{"logRecords": [log]}]}]},
+        "traces": {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]},
+        "metrics": {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]},
+    }
+    entry = b"\x0a\x06\x08" + _varint(1_790_000_000) + b"\x12\x04snap"
+    stream = b'\x0a\x07{a="b"}\x12' + bytes([len(entry)]) + entry
+    push = pa.Codec("snappy").compress(b"\x0a" + bytes([len(stream)]) + stream).to_pybytes()
+    values = [["1790000000000000000", "line"]]
+    reading = {"values": [1], "dsnames": ["v"], "dstypes": ["gauge"], "time": 1767323045}
+    reading |= {"host": "h", "plugin": "p", "type": "t", "plugin_instance": "", "type_instance": ""}
+    cursor = b"__CURSOR=c\n__REALTIME_TIMESTAMP=1767323046000000\nMESSAGE=m\n\n"
+    as_json = {"content-type": "application/json"}
+    doors = {
+        "lines": ("/ingest", lines({"n": 1}), JSON_LINES),
+        "compressed": ("/ingest", gzip.compress(lines({"n": 2})), {"content-encoding": "gzip"}),
+        "array": ("/ingest/a", b'[{"n":1}]', as_json),
+        "bulk": ("/_bulk", b'{"create":{"_index":"i"}}\n{"n":1}\n', JSON_LINES),
+        "loki json": (
+            "/loki/api/v1/push",
+            json.dumps({"streams": [{"stream": {"a": "b"}, "values": values}]}).encode(),
+            as_json,
+        ),
+        "loki snappy": ("/loki/api/v1/push", push, {}),
+        "collectd": ("/collectd", json.dumps([reading]).encode(), as_json),
+        "journal": ("/upload", cursor, {"content-type": "application/vnd.fdo.journal"}),
+    }
+    for name, content in signals.items():
+        doors[name] = (f"/v1/{name}", json.dumps(content).encode(), as_json)
+    attributes = {"ce-id": "1", "ce-source": "s", "ce-type": "t", "ce-specversion": "1.0"}
+    doors["binary event"] = ("/ingest", b'{"n":1}', {**attributes, **as_json})
+    return doors
+
+
+def test_a_request_that_comes_again_is_stored_once_by_every_door(tmp_path: Path) -> None:
+    """At once, and to the server after one that was killed; the answers are the same."""
+    need_module("uvicorn")
+    doors, path = _doors(), tmp_path / "lake"
+    with serving(path) as server:
+        replies = {name: server.ask(*door) for name, door in doors.items()}
+        assert {name: r.status // 100 for name, r in replies.items()} == dict.fromkeys(doors, 2)
+        assert len(server.events()) == len(doors)
+        server.kill()
+    with serving(path) as server:
+        for name, door in (*doors.items(), *doors.items()):
+            reply, before = server.ask(*door), replies[name]
+            assert (name, reply.status) == (name, before.status)
+            if name not in ("bulk", "journal"):  # which tell how long it took, and what is new
+                assert (name, reply.body) == (name, before.body)
+        assert len(server.events()) == len(doors)

@@ -15,7 +15,7 @@ import pytest
 
 from lakelog.errors import InvalidSetting
 from lakelog.server import syslog
-from tests.support.http_lake import HttpLake, serving
+from tests.support.http_lake import HttpLake, certified, serving
 from tests.support.requirements import need, need_module
 
 
@@ -108,20 +108,13 @@ def test_a_stop_stores_what_was_received(tmp_path: Path) -> None:
 def test_only_clients_with_certificates_send_over_tls(tmp_path: Path) -> None:
     need_module("uvicorn")
     need("openssl")
-    import ssl
-
-    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    command += " -addext subjectAltName=DNS:localhost -keyout"
-    command_line = [*command.split(), str(key), "-out", str(certificate)]
-    subprocess.run(command_line, check=True, capture_output=True)
-    tls = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
-    options = [*tls, "--syslog", str(port), "--syslog-ca", str(certificate)]
+    port = free_port()
+    tls, context = certified(tmp_path)
+    options = [*tls, "--syslog", str(port), "--syslog-ca", tls[1]]
     with serving(tmp_path / "lake", *options) as server:
-        context = ssl.create_default_context(cafile=str(certificate))
         with contextlib.suppress(OSError):  # TLS 1.3 may tell it only afterwards
             _send_over_tls(context, port, message("tls", "without"))
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(tls[1], tls[3])
         _send_over_tls(context, port, message("tls", "with"))
         assert [event["message"] for event in stored(server, "tls", 1)] == ["with"]
 

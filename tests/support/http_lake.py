@@ -6,7 +6,9 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -39,7 +41,8 @@ class HttpLake:
     path: str
     process: subprocess.Popen[str]
     port: int
-    token: str = ""
+    context: ssl.SSLContext | None = None
+    """What its TLS is trusted by; without it requests are not encrypted."""
     sent: dict[str, str] = field(default_factory=dict)
 
     def ask(
@@ -52,6 +55,10 @@ class HttpLake:
     ) -> Reply:
         """Send a request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self.context is not None:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=timeout, context=self.context
+            )
         with contextlib.closing(connection):
             method = method or ("GET" if body is None else "POST")
             connection.request(method, path, body, {**self.sent, **(headers or {})})
@@ -97,6 +104,18 @@ def serving(path: Path | str, *arguments: str, port: int = 0) -> Iterator[HttpLa
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def certified(directory: Path) -> tuple[list[str], ssl.SSLContext]:
+    """Options of `serve` for TLS with a certificate of this machine, and who trusts it."""
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
+        f" subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout {key} -out {certificate}"
+    )
+    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    options = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    return options, ssl.create_default_context(cafile=str(certificate))
 
 
 def lines(*events: Mapping[str, Any]) -> bytes:
