@@ -118,7 +118,7 @@ class Lake(LakeErasure, LakeState):
                 expect,
                 dedupe,
                 lambda encoded, expected: self._sealed_when_due(
-                    self.writer().append_versions(self._refuse_erased(encoded), expected)
+                    self.writer().append_versions(self._accepted(encoded), expected)
                 ),
                 lambda subject, after, limit: self.stream(subject, after=after, limit=limit),
             )
@@ -136,8 +136,7 @@ class Lake(LakeErasure, LakeState):
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
-        self._refuse_erased(encoded)
-        return self._sealed_when_due(self.writer().append(encoded))
+        return self._sealed_when_due(self.writer().append(self._accepted(encoded)))
 
     def _sealed_when_due(self, receipt: Receipt) -> Receipt:
         # Only with seal=inline: the writer itself has no database to seal with.
@@ -193,6 +192,9 @@ class Lake(LakeErasure, LakeState):
     def quarantine(self, lines: list[tuple[str, int, str, str]]) -> None:
         """Store lines that are not events durably: (origin, position, reason, line) each."""
         names = ("origin", "position", "reason", "line")
+        protection = self.store.paths.protection
+        if protection is not None:
+            lines = [(*line[:3], protection.seal_line(line[3])) for line in lines]
         rows = [dict(zip(names, line, strict=True)) for line in lines]
         self.writer().append(encode.encode_plain(rows), wal.QUARANTINED)
 

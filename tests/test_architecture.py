@@ -33,7 +33,7 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event keys store erased segments
+    "": """errors runtime libraries engine settings event keys protect store erased segments
         chunks proofs ranks maintain files formats render pictures search query patterns
         views trace streams ingest export dataframes pinned subscriptions erasure lake
         dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
@@ -41,7 +41,8 @@ ORDER = {
         open_tables replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
     "eventsourcing": "recorders",
-    "keys": "envelope key_file master keyring plain_file vault",
+    "keys": "envelope key_file master keyring plain_file vault subject_keys",
+    "protect": "sealed_payload protection sealed_blocks",
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
@@ -57,8 +58,8 @@ ORDER = {
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
-    "erasure": """selection rewriting derived leftovers outside erasing touched status receipts
-        on_lake""",
+    "erasure": """selection rewriting derived leftovers outside erasing touched key_erasure
+        status receipts on_lake""",
     "maintain": """repeated_ids seal payloads compact indexing retention row_removal reachability
         repair gc hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids

@@ -8,7 +8,7 @@ import pytest
 
 import lakelog
 from lakelog import Lake
-from tests.support import typed_program
+from tests.support import protected, typed_program
 
 PROGRAM = Path(typed_program.__file__)
 INNER = {"engine", "sealer", "writer", "settle", "repair", "close"}
@@ -46,8 +46,9 @@ def test_the_whole_api_passes_mypy_strict(findings: dict[str, list[str]]) -> Non
     assert findings["program"] == []
 
 
-def test_the_program_runs(tmp_path: Path) -> None:
+def test_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the types promise is so."""
+    protected.keys_in(tmp_path, monkeypatch)
     typed_program.main(tmp_path)
 
 

@@ -30,11 +30,14 @@ def erase(
         "[status|list|receipt]", required=False, type=click.Choice(["status", "list", "receipt"])
     ),
     key: str | None = argument("[KEY]", required=False),
-    subject: str | None = option("--subject TEXT", "Erase the events of this subject."),
+    subject: tuple[str, ...] = option(
+        "--subject TEXT", "Erase the events of this subject, or its key; repeatable."
+    ),
     predicate: str | None = option("--where SQL", "Erase the events for which this holds."),
     why: str = option("--why TEXT", "The reason, which is kept.", default=""),
     cleaned: str | None = option("--cleaned PLACE", "With status: you cleaned this place."),
     sign: str | None = option("--sign KEY", "With receipt: sign it with this private key."),
+    rows: bool = flag("--rows", "Where fields are protected: erase the events, too."),
     dry_run: bool = flag("--dry-run", "Only show what would be erased."),
     yes: bool = YES,
     target: OutputTarget = OUTPUT,
@@ -49,7 +52,7 @@ def erase(
     if action is None:
         if key or cleaned or sign:
             raise click.UsageError("a key, --cleaned and --sign go with `status` or `receipt`")
-        _erase(app, subject, predicate, why, dry_run, yes, target)
+        _erase(app, subject, predicate, why, rows, dry_run, yes, target)
         return
     if subject or predicate or why or dry_run:
         raise click.UsageError(f"`lakelog erase {action}` takes no --subject, --where or --why")
@@ -83,9 +86,10 @@ def _receipt(app: App, key: str, sign: str | None, target: OutputTarget) -> None
 
 def _erase(
     app: App,
-    subject: str | None,
+    subject: tuple[str, ...],
     predicate: str | None,
     why: str,
+    rows: bool,
     dry_run: bool,
     yes: bool,
     target: OutputTarget,
@@ -96,23 +100,40 @@ def _erase(
         raise click.UsageError("say why with --why TEXT, or look first with --dry-run")
     with app.open() as lake:
         with app.progress("searching", "segments") as progress:
-            touched = lake.preview_erasure(subject=subject, where=predicate, progress=progress)
+            touched = lake.preview_erasure(
+                subject=subject, where=predicate, rows=rows, progress=progress
+            )
         if dry_run:
             record = dataclasses.asdict(touched)
             emit_record(record, target, lambda: "".join(f"{x}\n" for x in _preview_lines(touched)))
             return
         for line in _preview_lines(touched):
             app.say(line)
-        events = many(touched.events, "event")
-        if not confirm(f"erase {events} from every state, for good?", yes):
+        question = f"erase {many(touched.events, 'event')} from every state, for good?"
+        if touched.keys:
+            question = f"destroy {many(touched.keys, 'key')}, for good?"
+        if not confirm(question, yes):
             raise click.ClickException("nothing was erased")
         with app.progress("erasing", "segments") as progress:
-            status = lake.erase(subject=subject, where=predicate, why=why, progress=progress)
+            status = lake.erase(
+                subject=subject, where=predicate, why=why, rows=rows, progress=progress
+            )
     record = _record(status)
     emit_record(record, target, lambda: "".join(f"{line}\n" for line in _lines(status)))
 
 
 def _preview_lines(touched: ErasurePreview) -> Iterator[str]:
+    if touched.keys:
+        yield f"destroys {many(touched.keys, 'key')}: the protected fields are NULL in every copy"
+    else:
+        yield from _counted_lines(touched)
+    for leftover in touched.leftovers[:_LISTED_MAX]:
+        yield f"stays: {cell(leftover.place)}: {leftover.advice}"
+    for place in touched.outside:
+        yield f"may be at: {place['place']} {cell(str(place['name']))}: {place['command']}"
+
+
+def _counted_lines(touched: ErasurePreview) -> Iterator[str]:
     yield (
         f"{many(touched.events, 'event')} and {many(touched.lines, 'quarantined line')}, in"
         f" {many(touched.segments, 'segment')} of {many(touched.states, 'state')}"
@@ -124,10 +145,6 @@ def _preview_lines(touched: ErasurePreview) -> Iterator[str]:
             yield f"  and {many(len(counts) - _LISTED_MAX, title)} more"
     if touched.mentions:
         yield f"stays: {many(touched.mentions, 'event')} of others that have the text: use --where"
-    for leftover in touched.leftovers[:_LISTED_MAX]:
-        yield f"stays: {cell(leftover.place)}: {leftover.advice}"
-    for place in touched.outside:
-        yield f"may be at: {place['place']} {cell(str(place['name']))}: {place['command']}"
 
 
 def _summary(status: ErasureStatus) -> dict[str, object]:
@@ -136,6 +153,7 @@ def _summary(status: ErasureStatus) -> dict[str, object]:
         "key": erasure.key,
         "time": clock(erasure.time),
         "events": erasure.events,
+        "keys": len(erasure.subjects),
         "state": "done" if status.is_done else "pending",
         "by": erasure.author,
         "why": erasure.why,
@@ -156,6 +174,8 @@ def _record(status: ErasureStatus) -> dict[str, object]:
 def _lines(status: ErasureStatus) -> Iterator[str]:
     erasure = status.erasure
     counts_text = f"{many(erasure.events, 'event')} and {many(erasure.lines, 'quarantined line')}"
+    if erasure.subjects:
+        counts_text = f"{many(len(erasure.subjects), 'key')} destroyed"
     state = "done" if status.is_done else "pending"
     yield f"erasure {erasure.key}: {counts_text}, {state} ({cell(erasure.why)})"
     for leftover in status.leftovers:

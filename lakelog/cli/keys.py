@@ -14,6 +14,7 @@ from lakelog.errors import InvalidKey
 from lakelog.keys import master
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import KeyService, Master
+from lakelog.keys.subject_keys import SubjectKeys
 from lakelog.keys.vault import VAULT
 from lakelog.render.values import clock
 from lakelog.store import bootstrap
@@ -35,7 +36,8 @@ def key(
     """Show and rotate the keys of an encrypted lake; make and show keys for signatures.
 
     Without FILE, `show` lists the keys of the lake. `rotate` wraps its data keys by another master
-    key, that of FILE, which is made if it is missing; no data is rewritten. `generate` makes an
+    key, that of FILE, which is made if it is missing; no data is rewritten. Both are also for the
+    file of the keys of subjects (`lakelog config protect`). `generate` makes an
     Ed25519 key for signatures: FILE gets the private key and FILE.pub the public one, which `show
     FILE` shows. No key is stored in a lake but wrapped. Needs the extra `encrypt` or `sign`.
     """
@@ -70,22 +72,54 @@ def _signing_key(app: App, action: str, file: str, comment: str, target: OutputT
 
 def _show(app: App, target: OutputTarget) -> None:
     """Show the keys of the lake."""
-    ring = _ring_of(bootstrap.load(app.path))
+    store = bootstrap.load(app.path)
+    protection = store.paths.protection
+    record: dict[str, object] = {}
+    lines = []
+    if protection is not None:
+        is_there = protection.ciphers() is not None
+        destroyed = protection.destroyed
+        record["subjects"] = {
+            "id": protection.id,
+            "file": protection.path,
+            "there": is_there,
+            "fields": list(protection.fields),
+            "destroyed": destroyed,
+        }
+        state = f"{destroyed} destroyed" if is_there else "missing: protected fields are NULL"
+        fields = ", ".join(protection.fields)
+        lines.append(f"keys of subjects for {fields}: {protection.path}, {state}")
+    if protection is None or store.paths.keys is not None:
+        ring_record, ring_lines = _ring_shown(store)
+        record, lines = {**ring_record, **record}, [*ring_lines, *lines]
+    emit_record(record, target, lambda: "\n".join(lines) + "\n")
+
+
+def _ring_shown(store: Store) -> tuple[dict[str, object], list[str]]:
+    """Return the keys of an encrypted lake, as a record and as lines."""
+    ring = _ring_of(store)
     keys = [
         {"id": name, "created": clock(wrapped.created), "current": name == ring.key}
         for name, wrapped in ring.keys.items()
     ]
-    record = {"ring": ring.ring, "master": ring.master, "former": list(ring.former), "keys": keys}
+    record: dict[str, object] = {"ring": ring.ring, "master": ring.master}
+    record |= {"former": list(ring.former), "keys": keys}
     lines = [f"master key {ring.master}"]
     for entry in keys:
         use = ", encrypts what is written now" if entry["current"] else ""
         lines.append(f"data key {entry['id']} of {entry['created']}{use}")
-    emit_record(record, target, lambda: "\n".join(lines) + "\n")
+    return record, lines
 
 
 def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
     """Wrap the data keys by another master key, or make a new data key."""
     store = bootstrap.load(app.path)
+    protection = store.paths.protection
+    if protection is not None and store.paths.keys is None and not has_new_data_key:
+        new_master = KeyService(kms) if kms else master.pick(file) if file else master.generate()
+        path = SubjectKeys.rotate(protection.id, new_master)
+        app.say(f"{path} is wrapped by {new_master.id} now, from {new_master.origin}: {_ADVICE}")
+        return
     ring = _ring_of(store)
     is_moved = bool(file or kms or not has_new_data_key)
     new: Master = ring.find_master()
@@ -94,6 +128,8 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
         ring = ring.rotated(new)
     if has_new_data_key:
         ring = ring.with_new_key(new)
+    if is_moved and protection is not None and protection.ciphers() is not None:
+        SubjectKeys.rotate(protection.id, new)
     store.change_keys(ring, new)
     if is_moved:
         app.say(f"the master key is {new.id} now, from {new.origin}: {_ADVICE}")

@@ -121,6 +121,29 @@ def encrypt_lake(
     app.say("what is written from now on is encrypted; restart programs that have the lake open")
 
 
+@config.verb(name="protect")
+def protect_fields(
+    app: App,
+    fields: tuple[str, ...] = argument("FIELD...", required=True),
+    types: tuple[str, ...] = option("--type NAME", "Only of events of this type; repeatable."),
+    subject: str = option("--subject FIELD", "The field that has the subject.", default=""),
+) -> None:
+    """Seal fields of payloads from now on, under the key of each subject.
+
+    A FIELD is a member of `data`. Whose key seals is the event's subject, or the field that
+    --subject names. The keys are in a file outside of the lake, that of LAKELOG_SUBJECT_KEYS or
+    below ~/.config/lakelog/keys: without it the fields are NULL. Events that are there stay plain
+    until they are compacted. `lakelog erase --subject X` destroys the key of X.
+    """
+    with app.open() as lake:
+        lake.protect(fields, types=types, subject=subject)
+        protection = lake.store.paths.protection
+    assert protection is not None
+    names, path = ", ".join(protection.fields), protection.path
+    app.say(f"{names}: sealed from now on, with keys from {path}")
+    app.say("restart programs that ingest or watch, and keep a copy of that file elsewhere")
+
+
 # A group is no `verb`, so it has to get the global options here.
 config.params += everywhere()
 

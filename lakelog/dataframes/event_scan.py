@@ -94,10 +94,16 @@ def require(package: str, method: str, install: str) -> None:
 
 def scan_of(session: Session, digest: str | None = None) -> EventScan:
     """Return the events of a state by its digest, or without one of the branch as it is now, with
-    its tail. Raises DamagedSegment, SnapshotGone, LakeClosed, ExportRefused if it is encrypted."""
+    its tail; all in memory where protected fields are opened. Raises DamagedSegment, SnapshotGone,
+    LakeClosed, InvalidKey, ExportRefused if it is encrypted."""
     tables = session.tables
     if tables.store.paths.keys is not None:
         raise ExportRefused(f"{ENCRYPTED.format(tables.store.paths.root)}: ask it with sql()")
+    if tables.opens_fields:
+        names = ", ".join(COLUMNS)
+        relation = session.sql(f"SELECT {names} FROM events ORDER BY seq", None, digest)
+        table = relation.to_arrow_table().cast(schema()).combine_chunks()
+        return EventScan(tables.store.paths.root, (), table)
     manifest, pending = session.state(digest)
     tail = tables.numbered_tail(pending, manifest)
     entries = tables.store.manifests.segments(manifest, "events")

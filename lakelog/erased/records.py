@@ -44,6 +44,8 @@ class Erasure:
     subject: str = ""
     condition: str = ""
     """The salted digest of the condition."""
+    subjects: tuple[str, ...] = ()
+    """The salted digests of the subjects whose keys were destroyed, of which no row was touched."""
     arrived: int = 0
     phase: str = _BEGUN
     events: int = 0
@@ -65,19 +67,23 @@ class Erasure:
         """Return the erasure that a run which was killed left, or a new one. Raises DamagedRef."""
         earlier = listing(paths)
         for erasure in earlier:
-            if not erasure.is_swept and erasure.is_of(subject, predicate):
+            if not (erasure.is_swept or erasure.subjects) and erasure.is_of(subject, predicate):
                 return erasure
-        # One salt for a lake: an entrance hashes a subject once, however many were erased.
-        salt = earlier[0].salt if earlier else disk.random_hex()
-        return Erasure(
-            key=disk.random_hex(8),
-            time=disk.now_us(),
-            author=author(),
-            why=why,
-            salt=salt,
-            subject=_salted(salt, subject) if subject else "",
-            condition=_salted(salt, predicate) if predicate else "",
+        erasure = _new(earlier, why)
+        return replace(
+            erasure,
+            subject=_salted(erasure.salt, subject) if subject else "",
+            condition=_salted(erasure.salt, predicate) if predicate else "",
         )
+
+    @staticmethod
+    def begun_by_keys(paths: Paths, subjects: Iterable[str], why: str) -> Erasure:
+        """Return the same of subjects whose keys are destroyed. Raises DamagedRef."""
+        earlier = listing(paths)
+        erasure = _new(earlier, why)
+        digests = tuple(sorted({_salted(erasure.salt, subject) for subject in subjects}))
+        unfinished = (e for e in earlier if not e.is_swept and e.subjects == digests)
+        return next(unfinished, replace(erasure, subjects=digests))
 
     @property
     def is_swept(self) -> bool:
@@ -96,7 +102,8 @@ class Erasure:
     def is_of(self, subject: str, predicate: str = "") -> bool:
         """Whether it erased this subject, or what this condition chose."""
         value, digest = (subject, self.subject) if subject else (predicate, self.condition)
-        return _salted(self.salt, value) == digest
+        own_digest = _salted(self.salt, value)
+        return own_digest == digest or (bool(subject) and own_digest in self.subjects)
 
     def fingerprint(self, *values: object) -> bytes:
         """Return the fingerprint of some values of a row, 16 bytes."""
@@ -166,6 +173,13 @@ class ErasedRows:
         )
 
 
+def _new(earlier: list[Erasure], why: str) -> Erasure:
+    """Return an erasure of nothing yet. There is one salt for a lake: an entrance hashes a subject
+    once, however many were erased."""
+    salt = earlier[0].salt if earlier else disk.random_hex()
+    return Erasure(disk.random_hex(8), disk.now_us(), author(), why, salt)
+
+
 def _salted(salt: str, value: str) -> str:
     """Return the digest by which an erasure knows a text."""
     return hashlib.sha256(bytes.fromhex(salt) + value.encode("utf-8", "surrogatepass")).hexdigest()
@@ -178,7 +192,7 @@ def listing(paths: Paths) -> list[Erasure]:
         if name.endswith(".json") and name != "states.json" and not name.startswith("."):
             path = f"{paths.erasures}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                erasures.append(_decoded(path, lambda data: Erasure(**document.decode(data))))
+                erasures.append(_decoded(path, _erasure_of))
     return sorted(erasures, key=lambda erasure: (erasure.time, erasure.key))
 
 
@@ -198,6 +212,11 @@ def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
         return decode(disk.read(path, regular_file.DOCUMENT_MAX))
     except (document.NotIntact, KeyError, TypeError, ValueError) as error:
         raise DamagedRef(path, f"the erasure is damaged: {error}") from None
+
+
+def _erasure_of(data: bytes) -> Erasure:
+    body = document.decode(data)
+    return Erasure(**{**body, "subjects": tuple(body.get("subjects", ()))})
 
 
 def subjects_hit(erasures: Iterable[Erasure], subjects: Iterable[str]) -> dict[str, Erasure]:

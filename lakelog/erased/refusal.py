@@ -14,6 +14,7 @@ from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np, pa, pc
+from lakelog.protect.protection import Protection
 from lakelog.store.paths import Paths
 from lakelog.store.versioned import StreamSubject
 
@@ -42,7 +43,7 @@ class Refusal:
     def check_lines(self, encoded: bytes) -> None:
         """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
         InvalidEvent."""
-        for line in encoded.splitlines():
+        for line in encoded.splitlines() if self._erasures else ():
             event = orjson.loads(line)
             subject = event.get("subject") or event.get("item_id")
             for erasure, _ in self._erasures:
@@ -59,11 +60,14 @@ class Refusal:
         columns += [rows[name].to_pylist() for name in _CONTENT[1:]]
         return [erasure.fingerprint(*values) for values in zip(*columns, strict=True)]
 
-    def without(self, table: pa.Table) -> pa.Table:
-        """Return the rows of events that are not refused."""
+    def without(self, table: pa.Table, protection: Protection | None = None) -> pa.Table:
+        """Return the rows of events that are not refused; with `protection` also without those from
+        before a key was destroyed that would bring protected fields back."""
         if not self._erasures or not len(table):
             return table
         refused = self.mask(table)
+        if protection is not None:
+            refused |= self._reviving(table, protection)
         if not refused.any():
             return table
         self.count += int(refused.sum())
@@ -82,6 +86,21 @@ class Refusal:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
                 refused |= np.array([p in rows.contents for p in self.contents(erasure, table)])
+        return refused
+
+    def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
+        """Return which rows have protected fields of a subject from before its key was destroyed,
+        not sealed yet."""
+        refused = np.zeros(len(table), dtype=bool)
+        for erasure, _ in self._erasures:
+            if erasure.subjects:
+                times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
+                refused |= _of_subject(table, erasure) & (times <= erasure.time)
+        if refused.any():
+            payloads = table["data"].to_pylist()
+            mention = protection.mention
+            for row in np.flatnonzero(refused).tolist():
+                refused[row] = bool(mention.search((payloads[row] or "").encode()))
         return refused
 
 

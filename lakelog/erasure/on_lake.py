@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
+from lakelog.event.encode import EncodedBatch
 from lakelog.maintain.upkeep import LakeUpkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
@@ -14,19 +16,22 @@ from lakelog.store.bootstrap import Store
 if TYPE_CHECKING:
     from lakelog import proofs
     from lakelog.erased import refusal
-    from lakelog.erasure import erasing, receipts, status, touched
+    from lakelog.erasure import erasing, key_erasure, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
-    from lakelog.event.encode import EncodedBatch
 else:
     refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
-    erasing, receipts, status, touched = (
-        Lazy(f"lakelog.erasure.{name}") for name in "erasing receipts status touched".split()
+    erasing, key_erasure, receipts, status, touched = (
+        Lazy(f"lakelog.erasure.{name}")
+        for name in "erasing key_erasure receipts status touched".split()
     )
 
 
 class LakeErasure(LakeUpkeep):
     """What erases events from every state of a lake; `Lake` says how its branches are settled."""
+
+    _refusal: tuple[int, refusal.Refusal] | None = None
+    """What is refused, and how often something had been erased when that was read."""
 
     @abstractmethod
     def __init__(self, store: Store, branch: str) -> None:
@@ -36,10 +41,19 @@ class LakeErasure(LakeUpkeep):
     def close(self) -> None:
         """Finish the WAL file and close the database."""
 
-    def _refuse_erased(self, encoded: EncodedBatch) -> EncodedBatch:
-        """Refuse events that were erased before they are stored. Raises InvalidEvent."""
-        if self.store.erased.refresh():
-            refusal.Refusal(self.store.paths).check_lines(encoded.text)
+    def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
+        """Refuse events that were erased before they are stored, and seal their protected fields.
+        Raises InvalidEvent, InvalidKey."""
+        generation = self.store.erased.refresh()
+        if generation:
+            known = self._refusal
+            if known is None or known[0] != generation:
+                self.store.refresh_protection()
+                known = self._refusal = generation, refusal.Refusal(self.store.paths)
+            known[1].check_lines(encoded.text)
+        protection = self.store.paths.protection
+        if protection is not None:
+            encoded = EncodedBatch(protection.seal_lines(encoded.text), encoded.ids, encoded.keyed)
         return encoded
 
     def _settle_branch(self, branch: str) -> None:
@@ -55,44 +69,72 @@ class LakeErasure(LakeUpkeep):
     def erase(
         self,
         *,
-        subject: str | None = None,
+        subject: str | Sequence[str] | None = None,
         where: str | None = None,
         why: str,
+        rows: bool = False,
         progress: ProgressCallback | None = None,
     ) -> ErasureStatus:
         """Erase the events of a subject, or those for which an SQL condition holds, from every
         state of every branch and tag, for good; their bytes leave the disk now.
 
-        The result says what is not clean yet. `why` is kept, and must not name the subject. Raises
-        InvalidEvent, QueryFailed, NotAllowed, GcRefused while gc runs, Damaged, OSError.
+        In a lake with protected fields the key of the subject is destroyed, or those of several;
+        their events are erased with `rows` alone. The result says what is not clean yet. `why` is
+        kept, and must not name the subject. Raises InvalidEvent, QueryFailed, NotAllowed,
+        InvalidKey, GcRefused while gc runs, Damaged, OSError.
         """
-        erasure = erasing.erase(
-            self.store,
-            self.engine,
-            self._settle_branch,
-            subject=subject or "",
-            predicate=where or "",
-            why=why,
-            progress=progress,
-        )
+        subjects = [subject] if isinstance(subject, str) else list(subject or ())
+        erasure = None
+        if where is None and self.store.paths.protection is not None:
+            erasure = key_erasure.destroy_keys(self.store, subjects, why)
+        if erasure is not None and not rows:
+            return status.ErasureStatus(erasure, (), tuple(erasure.outside))
+        for one in subjects or [""]:
+            erasure = erasing.erase(
+                self.store,
+                self.engine,
+                self._settle_branch,
+                subject=one,
+                predicate=where or "",
+                why=why,
+                progress=progress,
+            )
+        assert erasure is not None
         return next(status_ for status_ in self.erasures() if status_.erasure.key == erasure.key)
 
     def preview_erasure(
         self,
         *,
-        subject: str | None = None,
+        subject: str | Sequence[str] | None = None,
         where: str | None = None,
+        rows: bool = False,
         progress: ProgressCallback | None = None,
     ) -> ErasurePreview:
-        """What `erase` would touch; publishes what is pending. Raises QueryFailed, Damaged."""
+        """What `erase` would touch; publishes what is pending. Raises QueryFailed, Damaged,
+        InvalidKey."""
+        subjects = [subject] if isinstance(subject, str) else list(subject or ())
+        if where is None and not rows and self.store.paths.protection is not None:
+            return key_erasure.preview(self.store, subjects)
         return touched.preview(
             self.store,
             self.engine,
             self._settle_branch,
-            subject=subject or "",
+            subject=subjects[0] if subjects else "",
             predicate=where or "",
             progress=progress,
         )
+
+    def protect(
+        self, fields: Sequence[str], *, types: Sequence[str] = (), subject: str = ""
+    ) -> None:
+        """Seal these fields of the payloads that are stored from now on, each under the key of its
+        subject: the event's, or the field of the payload that is named. `types` are those of the
+        events, by default of all. Keys are in a file outside of the lake.
+
+        Raises InvalidSetting, InvalidKey, NotAllowed, OSError.
+        """
+        key_erasure.protect(self.store, fields, types, subject)
+        self._release()
 
     def erasures(self) -> list[ErasureStatus]:
         """How far each erasure of the lake is, oldest first; publishes what is pending."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
+from lakelog.protect import sealed_blocks
 from lakelog.segments import bloom, rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, verified_files, wal
@@ -92,6 +93,7 @@ class Chooser:
         else:
             path = self._store.paths.object("segments", entry.key)
             source = f"SELECT * FROM read_parquet({sql.literal(path)})"
+            source = sealed_blocks.opened_lines_sql(self._store.paths, source)
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
             query = f"SELECT * FROM ({source}) WHERE {self.selector.condition(entry.kind)}"

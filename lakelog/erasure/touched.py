@@ -34,6 +34,8 @@ class ErasurePreview:
     """Events of others in the newest states whose texts have the subject: they stay."""
     leftovers: tuple[Leftover, ...]
     outside: tuple[JsonObject, ...]
+    keys: int = 0
+    """Subjects whose keys would be destroyed; then no row is touched, and none was counted."""
 
 
 def preview(

@@ -180,6 +180,8 @@ class Job:
         whose first bytes are `heads`. With `schemas`, of payloads that the lake has already, some
         become structs."""
         engine = self.connect()
+        # What is sealed has to be text first; compaction types what stays.
+        schemas = None if self.store.paths.protection else schemas
         return Transformer(
             engine,
             form,

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lakelog.erased.refusal import Refusal
 from lakelog.files.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed_rows import FieldColumns
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
+else:
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 LEVEL = 1
 """Of zstd: ingest is fast, and compaction compresses harder later."""
@@ -48,7 +55,7 @@ class EventSegments:
         if fields is not None and (not self._fields or fields.schema != self._fields.schema):
             self._end_segment()
             self._fields = fields
-        table = self.refusal.without(table)
+        table = self.refusal.without(table, self._paths.protection)
         self._gathered.append(table)
         self._waiting += table.num_rows
         self._bytes += table.nbytes
@@ -81,6 +88,9 @@ class EventSegments:
         """Encode rows as a row group; write the segment once it is large enough."""
         gathered = pa.concat_tables(self._gathered, promote_options="default")
         table = gathered.slice(0, count)
+        blocks: sealed_blocks.Blocks = {}
+        if self._paths.protection is not None:
+            table, blocks = sealed_blocks.packed(self._paths, table, is_new=True)
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
         self._bytes = sum(waiting.nbytes for waiting in self._gathered)
@@ -91,6 +101,7 @@ class EventSegments:
             self._encoder = segment.SegmentEncoder(
                 *("events", "arrival", self._commit, LEVEL, fields)
             )
+        self._encoder.blocks |= blocks
         self._texts += len(table) - table["data"].null_count
         self._encoder.add(*_with_fields(table, self._stored))
         self._counted.append(table.select(_COUNTED))

@@ -54,6 +54,7 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
+from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql, sql
 from lakelog.store import hosts
 from lakelog.store.entry import Entry
@@ -284,7 +285,9 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
         events = [e for e in segments if e.kind == "events"]
         if result.table is not None and events:
             before += result.table.num_rows
-            rows = f"SELECT * FROM ({segment_sql.rows_sql(paths, events)})"
+            keys = [entry.key for entry in events]
+            plain_rows = sealed_blocks.opened_sql(paths, segment_sql.rows_sql(paths, events), keys)
+            rows = f"SELECT * FROM ({plain_rows})"
             stays = _places(cursor, stream, rows, result.table, _EVENT)
             result.table = result.table.take(pa.array(stays, pa.int64()))
             before -= result.table.num_rows
@@ -292,6 +295,7 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
         if result.bad and lines:
             before += len(result.bad)
             rows = f"SELECT * FROM {sql.parquet(paths.object('segments', e.key) for e in lines)}"
+            rows = sealed_blocks.opened_lines_sql(paths, rows)
             names = ("origin", "position", "line")
             table = pa.table({name: [getattr(bad, name) for bad in result.bad] for name in names})
             stays = _places(cursor, stream, rows, table, "hash(line)")

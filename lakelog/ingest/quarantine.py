@@ -26,6 +26,7 @@ from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.maintain.seal import drop_duplicates
+from lakelog.protect import sealed_blocks
 from lakelog.segments import identity_run, rows, segment
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, policy
@@ -181,8 +182,11 @@ class _Retry:
         )
         times: list[pa.Table] = []
         for table in segment.batches(self._store.paths, entry.key, _LINES):
+            paths = self._store.paths
+            fields = sealed_blocks.of_lake(paths)
+            table = fields.quarantined(table) if fields else table
             events, unparsed = self._parse_lines(table)
-            encoder.add(unparsed)
+            encoder.add(sealed_blocks.sealed_lines(paths, unparsed))
             times.append(unparsed.select(["ingested_at"]))
             self._unparsed_count += unparsed.num_rows
             if events is not None:
@@ -195,7 +199,7 @@ class _Retry:
             return
         self.entries.append(tombstone(entry))
         if (stays := pa.concat_tables(times)).num_rows:
-            paths, data = self._store.paths, encoder.finish()
+            data = encoder.finish()
             self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))
 
     def flush(self) -> None:

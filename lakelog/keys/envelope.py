@@ -127,6 +127,11 @@ class EnvelopeReader:
 
 def _cipher(secret: bytes, head: bytes) -> AESGCM:
     """Return the cipher of one envelope."""
+    return cipher_of(hmac.digest(secret, _PURPOSE + head[16:32], "sha256"))
+
+
+def cipher_of(secret: bytes) -> AESGCM:
+    """Return the cipher of a key of 32 bytes. Raises MissingPackage."""
     if not _AEAD:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -136,5 +141,4 @@ def _cipher(secret: bytes, head: bytes) -> AESGCM:
             )
             raise MissingPackage(message) from None
         _AEAD.append(AESGCM)
-    cipher: AESGCM = _AEAD[0](hmac.digest(secret, _PURPOSE + head[16:32], "sha256"))
-    return cipher
+    return _AEAD[0](secret)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 
 from lakelog.errors import InvalidKey
 
@@ -25,3 +28,35 @@ def create(path: str, data: bytes, mode: int) -> None:
         file.write(data)
         file.flush()
         os.fsync(fd)
+
+
+def replace(path: str, data: bytes) -> None:
+    """Write a file in the place of another one, durably and at once, for its owner alone; the bytes
+    of the old one are overwritten. Raises OSError."""
+    temporary = f"{path}.{os.urandom(8).hex()}"
+    create(temporary, data, 0o600)
+    former = -1
+    with contextlib.suppress(FileNotFoundError):
+        former = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    os.replace(temporary, path)
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    if former >= 0:
+        # It has no name any more. A file system that writes elsewhere keeps it for a while.
+        with os.fdopen(former, "wb", buffering=0) as file:
+            file.write(bytes(os.fstat(former).st_size))
+            os.fsync(former)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock of a file that is replaced. Raises OSError."""
+    fd = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -22,6 +22,7 @@ import orjson
 
 from lakelog.errors import LakelogError
 from lakelog.keys.vault import VAULT
+from lakelog.protect.protection import PROTECTIONS
 from lakelog.store import disk
 
 BYTES_MAX = 1 << 30
@@ -55,6 +56,8 @@ class DiskBuffer:
                 self.close()
                 self._create()
             lines = [self._identified(line) for line in lines]
+            if PROTECTIONS:
+                lines = self._protected(lines)
             content = b"\n".join(lines) + b"\n"
             plain = self._plain + len(content)
             if keys := VAULT.keys_of(self._path):
@@ -68,6 +71,16 @@ class DiskBuffer:
                     self._cut(self.size)  # what was written of it may be half a line
                 raise
             return lines
+
+    def _protected(self, lines: list[bytes]) -> list[bytes]:
+        """Return lines with their protected fields sealed. Raises OSError without the keys."""
+        protection = PROTECTIONS.get(os.path.dirname(os.path.dirname(self._directory)))
+        if protection is None:
+            return lines
+        try:
+            return protection.seal_lines(b"\n".join(lines)).split(b"\n")
+        except LakelogError as error:
+            raise OSError(str(error)) from None
 
     def _identified(self, line: bytes) -> bytes:
         """Give a line an id that no other event has, unless it has one."""

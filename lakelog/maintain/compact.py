@@ -271,12 +271,14 @@ def _sorted_segment(
 ) -> _SortedSegment:
     """Make one sorted segment of the rows of a group, typed where that fits them. All but the
     encoding is done at once."""
+    rows, blocks = payloads.protected(rows, group)
     table = rows.table
     step = _row_group(table)
     order = sort_order(table, step)
     fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), segment.text_encodings(table, order)
     encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
+    encoder.blocks |= blocks
     words = word_indexing.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.

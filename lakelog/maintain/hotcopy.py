@@ -159,6 +159,8 @@ def _prepare(store: Store, target: str) -> Paths:
         raise_format(copied, store.format_now())
         if ring is not None and (copied.paths.keys is None or copied.paths.keys.ring != ring):
             copied.change_keys(ring)
+        if store.paths.protection not in (None, copied.paths.protection):
+            copied.change_protection(store.paths.protection)
     elif set(_settled_names(copy_paths.root)) - {
         os.path.basename(d) for d in copy_paths.directories()
     }:
@@ -168,7 +170,10 @@ def _prepare(store: Store, target: str) -> Paths:
         disk.make_dirs(directory)
     # Before the objects: a run that died can then be continued.
     if not is_lake(copy_paths.root):
-        write_config(copy_paths, store.lake_id, store.settings, store.format_now(), ring)
+        protection = store.paths.protection
+        write_config(
+            copy_paths, store.lake_id, store.settings, store.format_now(), ring, protection
+        )
         load(copy_paths.root)
     return copy_paths
 

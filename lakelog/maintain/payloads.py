@@ -6,14 +6,21 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import duckdb, np, pa
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, segment, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
+
+if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
+    from lakelog.protect.sealed_blocks import Blocks
+else:
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 TYPED = True
 """Whether payloads are written as typed columns, where those give their text back."""
@@ -70,6 +77,18 @@ class PayloadStorage:
             structs = merged[typed.COLUMN].combine_chunks()
             merged = merged.set_column(index, typed.COLUMN, structs)
         return SegmentRows(merged, given, size)
+
+    def protected(self, rows: SegmentRows, group: list[SegmentEntry]) -> tuple[SegmentRows, Blocks]:
+        """Return rows of a group whose protected fields are in blocks, and these. Raises
+        InvalidKey, DamagedSegment."""
+        paths = self._store.paths
+        if paths.protection is None:
+            return rows, {}
+        table = rows.table
+        if rows.schema:
+            table = typed_rows.restored(self.engine, rows.schema, table)
+        table, blocks = sealed_blocks.packed(paths, table, (entry.key for entry in group))
+        return SegmentRows(table), blocks
 
     def choose(
         self, rows: SegmentRows, group: list[SegmentEntry], order: pa.Array

@@ -24,6 +24,7 @@ from lakelog.libraries import np, pa, pc
 from lakelog.proofs import event_tree
 from lakelog.proofs.envelope import Statement
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
+from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom, segment
 from lakelog.store import disk
@@ -174,7 +175,8 @@ def erased_leaves(store: Store, rows_of: Mapping[str, pa.Table]) -> records.Stat
     for state, lake in sorted(signed):
         for entry in _entries(store, state) if store.manifests.is_there(state) else ():
             if entry.key in rows_of:
-                nodes = event_tree.leaves(lake, rows_of[entry.key])
+                rows = sealed_blocks.without_tokens(store.paths, rows_of[entry.key])
+                nodes = event_tree.leaves(lake, rows)
                 hashes = (row.tobytes().hex() for row in nodes.hashes)
                 pairs = zip(nodes.places.tolist(), hashes, strict=True)
                 leaves_by_state.setdefault(state, {}).setdefault(lake, []).extend(pairs)
@@ -217,7 +219,7 @@ def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> eve
 def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
     """Return the rows of a segment with their seq. Raises DamagedSegment."""
     _require_intact(store, entry)
-    rows = segment.read(store.paths, entry.key)
+    rows = sealed_blocks.without_tokens(store.paths, segment.read(store.paths, entry.key))
     if entry.layout == "arrival":
         seqs = pa.array(np.arange(len(rows), dtype=np.int64) + entry.seq[0])
         rows = rows.append_column("seq", seqs)

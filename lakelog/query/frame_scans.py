@@ -177,7 +177,7 @@ class FrameScans:
         cursor.execute("DROP VIEW IF EXISTS events")
         with tables.mutex.hold():
             tail = tables.rows_of(pending.head.move.branch).numbered(pending, state)
-            tables.make(cursor, [View("events", entries, tail)])
+            tables.make(cursor, [View("events", entries, tail, opens=tables.opens_fields)])
 
 
 def _is_bound(cursor: duckdb.DuckDBPyConnection, rows: str, query: str) -> bool:

@@ -38,12 +38,14 @@ from lakelog.store.verified_files import hash_file
 
 if TYPE_CHECKING:
     from lakelog.maintain import reachability
+    from lakelog.protect import sealed_blocks
     from lakelog.query import tail_rows
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
     reachability = Lazy("lakelog.maintain.reachability")
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 SEAL_BYTES = 64_000_000
 """A query that meets a longer tail, which makes every query slower, asks for it to be sealed."""
@@ -64,6 +66,7 @@ class LakeTables:
         self.provider: TableProvider | None = None
         self.mutex, self._parts = OrderedLock(Rank.SESSION), OrderedLock(Rank.DATABASE)
         self._database: duckdb.DuckDBPyConnection | None = None
+        self._is_protected = False
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
         self.choice = SegmentChoice(store, branch)
@@ -85,11 +88,21 @@ class LakeTables:
     def engine(self) -> duckdb.DuckDBPyConnection:
         """The same, for whoever only runs SQL: without relations, which take longer to load."""
         with self._parts.hold():
+            paths = self.store.paths
             if self._database is None:
-                self._database = connection.connect_engine(
-                    self.store.paths, self.store.settings, self.sandbox
-                )
+                self._database = connection.connect_engine(paths, self.store.settings, self.sandbox)
+            elif paths.protection is not None and not self._is_protected:
+                sealed_blocks.install(paths, self._database)  # fields became so meanwhile
+            self._is_protected = paths.protection is not None
             return self._database
+
+    @property
+    def opens_fields(self) -> bool:
+        """Whether queries see protected fields: those of SQL of others never do. Raises
+        InvalidKey."""
+        if self.store.paths.protection is None or self.sandbox is not None:
+            return False
+        return self.store.paths.protection.ciphers() is not None
 
     def close(self) -> None:
         """Let go of the database and of tails."""
@@ -169,16 +182,22 @@ class LakeTables:
         """Return the event segments that a query can need."""
         if self.hides_tables or (query.of_newest and self.only is not None):  # of other events
             return self.store.manifests.segments(state, "events")
+        if query.needs and self.opens_fields:  # word indexes do not know the words in them
+            query = replace(query, needs=[replace(need, words=None) for need in query.needs])
         return self.choice.segments(state, query)
 
     def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
         """Return the rows of segments that a query can need, where those are not all."""
-        return {} if self.hides_tables else self.choice.row_ranges(entries, query)
+        if self.hides_tables or (query.needs and self.opens_fields):
+            return {}
+        return self.choice.row_ranges(entries, query)
 
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].tail is not None:
+            return query
+        if self.opens_fields:
             return query
         if not all(map(self.choice.is_ascii, views[0].entries)):
             return query
@@ -198,11 +217,11 @@ class LakeTables:
             entries = self.choose(state, query)
             ranges = self.row_ranges(entries, query)
             tail = self.numbered_tail(pending, state)
-            views.append(View("events", entries, tail, ranges=ranges))
+            views.append(View("events", entries, tail, ranges=ranges, opens=self.opens_fields))
         if "quarantine" in names:
             entries = self.store.manifests.segments(state, "quarantine")
             lines = self.rows_of(self.branch).quarantine(pending) if pending else None
-            views.append(View("quarantine", entries, lines))
+            views.append(View("quarantine", entries, lines, opens=self.opens_fields))
         return views
 
     def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
@@ -218,11 +237,12 @@ class LakeTables:
             tail = view.tail.select(table_sql.columns(name))
             # A view over it would take as long again.
             is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)
+            is_bare = is_bare and not view.opens
             source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
             cursor.register(name if is_bare else source, tail)
             if is_bare:
                 return
-        rows = self.view_sql(name, view.entries, source, view.more, view.ranges)
+        rows = self.view_sql(name, view.entries, source, view.more, view.ranges, opens=view.opens)
         rows = view.of_type.rows_sql(rows) if view.of_type else rows
         rows = f"SELECT * FROM ({rows}) WHERE {view.bound}" if view.bound else rows
         cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
@@ -232,10 +252,13 @@ class LakeTables:
         entries: list[SegmentEntry],
         extractions: tuple[Extraction, ...] = (),
         ranges: RowRanges | None = None,
+        *,
+        opens: bool = False,
     ) -> str:
-        """SQL for the rows of event segments, each verified, with seq. Raises DamagedSegment."""
+        """SQL for the rows of event segments, each verified, with seq; protected fields are sealed
+        in it unless it `opens` them. Raises DamagedSegment."""
         self.choice.verify(entries)
-        return self.view_sql("events", entries, None, extractions, ranges)
+        return self.view_sql("events", entries, None, extractions, ranges, opens=opens)
 
     def view_sql(
         self,
@@ -244,9 +267,15 @@ class LakeTables:
         tail: str | None,
         extractions: tuple[Extraction, ...] = (),
         ranges: RowRanges | None = None,
+        *,
+        opens: bool | None = None,
     ) -> str:
-        """SQL for a table of verified segments and of the table that has the rows of a tail."""
-        rows = table_sql.rows_sql(self.store.paths, name, entries, tail, extractions, ranges)
+        """SQL for a table of verified segments and of the table that has the rows of a tail; unless
+        it is said whether it `opens` protected fields, it does where it can."""
+        opens = self.opens_fields if opens is None else opens
+        rows = table_sql.rows_sql(
+            self.store.paths, name, entries, tail, extractions, ranges, opens=opens
+        )
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
 

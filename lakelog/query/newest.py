@@ -6,6 +6,7 @@ from lakelog.engine import messages
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
+from lakelog.protect import sealed_blocks
 from lakelog.query.lake_tables import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.segments import segment_sql
@@ -53,8 +54,9 @@ class NewestEvents:
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0
-            source = f"""SELECT {NARROW} FROM ({segment_sql.rows_sql(self._store.paths, group)})
-                WHERE seq >= {floor}"""
+            rows = segment_sql.rows_sql(self._store.paths, group)
+            rows = sealed_blocks.opened_sql(self._store.paths, rows, (e.key for e in group))
+            source = f"SELECT {NARROW} FROM ({rows}) WHERE seq >= {floor}"
             compact.check(self._store, group)
             source = f"{source} AND seq >= ({self._nth(source, count)})"
             query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._clause}"

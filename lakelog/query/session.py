@@ -313,7 +313,8 @@ class CountPlan:
     def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
         query = selection.query
-        return self._tables.only is None and (query.counts_all is not None or query.has_words)
+        has_words = query.has_words and not self._tables.opens_fields
+        return self._tables.only is None and (query.counts_all is not None or has_words)
 
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
@@ -391,7 +392,8 @@ class NeedlePlan:
             rewritten, views = self._tables.over_columns(rewritten, pinned, views)
         if len(views) != 1 or table_sql.has_names(rewritten):
             return None
-        rows = self._tables.rows_sql(views[0].entries, views[0].more, views[0].ranges)
+        view = views[0]
+        rows = self._tables.rows_sql(view.entries, view.more, view.ranges, opens=view.opens)
         return self._cursors.stream(
             table_sql.inlined(rewritten, views[0].name, rows), [], is_once=True
         )

@@ -8,10 +8,12 @@ the other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lakelog.errors import InvalidKey, TransferRefused
 from lakelog.keys.keyring import KeyRing
+from lakelog.protect.protection import Protection
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
 
@@ -30,11 +32,36 @@ def ring_of(site: Site) -> KeyRing | None:
 
 def config_members(store: Store) -> dict[str, Any]:
     """Return what the lakelog.json of a new remote of a lake gets besides."""
-    return store.paths.keys.ring.config_members() if store.paths.keys else {}
+    members = store.paths.keys.ring.config_members() if store.paths.keys else {}
+    protection = store.paths.protection
+    return members | (protection.config_members(members) if protection else {})
+
+
+def _protection_of(site: Site) -> Protection | None:
+    """Return the protected fields of the lake at a remote. Raises TransferRefused."""
+    body = site.config()
+    try:
+        return Protection.of_json(body["protect"]) if "protect" in body else None
+    except InvalidKey as error:
+        raise TransferRefused(f"{site.url}: {error}: refused, nothing was changed") from None
+
+
+def _require_same_keys(own: Protection, far: Protection, site: Site) -> None:
+    if own.id != far.id:
+        raise TransferRefused(
+            f"{site.url}: its fields are sealed with keys of other subjects ({far.id}, here"
+            f" {own.id}): choose another place, or clone it"
+        )
 
 
 def share_with(store: Store, site: Site) -> None:
-    """Give a remote the data keys of the lake, before it is pushed to. Raises TransferRefused."""
+    """Give a remote the data keys of the lake, and say there which fields are protected, before it
+    is pushed to. Raises TransferRefused."""
+    protection, far_protection = store.paths.protection, _protection_of(site)
+    if protection is not None and protection != far_protection:
+        if far_protection is not None:
+            _require_same_keys(protection, far_protection, site)
+        site.change_config(protection.config_members(site.config()))
     own, far = _rings(store, site)
     if (
         own is None
@@ -52,8 +79,14 @@ def share_with(store: Store, site: Site) -> None:
 
 
 def adopt_from(store: Store, site: Site) -> None:
-    """Take over the data keys of a remote, before something is fetched. Raises TransferRefused,
-    InvalidKey."""
+    """Take over the data keys of a remote, and which fields are protected, before something is
+    fetched. Raises TransferRefused, InvalidKey."""
+    protection, far_protection = store.paths.protection, _protection_of(site)
+    if far_protection is not None and protection is not None:
+        _require_same_keys(protection, far_protection, site)
+    elif far_protection is not None:
+        # How many keys were destroyed is for the file of keys to say, and not for a remote.
+        store.change_protection(replace(far_protection, destroyed=0))
     own, far = _rings(store, site)
     if own is None or far is None or far.keys.keys() <= own.keys.keys():
         return

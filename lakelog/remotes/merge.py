@@ -171,7 +171,7 @@ class Merge:
         self._sieve.require_no_fork(span, self._span)
         target = segment.rows_target(store.settings, self._theirs.totals.events)
         tables = self._sieve.unknown(span, self._span, self._found)
-        self._found.entries += merge_rows.write_rows(store, tables, commit, target)
+        self._found.entries += merge_rows.write_rows(store, tables, commit, target, span.entries)
         self._next = state.next_seq
 
     def _change(self, state: Manifest) -> tuple[Change, Merged]:

@@ -9,14 +9,15 @@ that are there: by their identity key, or by their origin and position.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import compact
 from lakelog.maintain.seal import drop_duplicates, open_run
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk
@@ -25,6 +26,11 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
 from lakelog.store.versioned import StreamSubject
+
+if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
+else:
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 _BATCH = 65_536
 _COUNTED = ("time", "type", "source", "level", "subject", "id")
@@ -196,9 +202,14 @@ def _places(table: pa.Table) -> Iterator[tuple[str, int]]:
 
 
 def write_rows(
-    store: Store, tables: Iterable[pa.Table], commit: str, target: int
+    store: Store,
+    tables: Iterable[pa.Table],
+    commit: str,
+    target: int,
+    sources: Sequence[SegmentEntry] = (),
 ) -> list[SegmentEntry]:
-    """Write rows durably as segments of about `target` rows; return their entries."""
+    """Write rows of segments, the `sources`, durably as segments of about `target` rows; return
+    their entries."""
     entries, encoder, counted = list[SegmentEntry](), None, list[pa.Table]()
 
     def put(encoder: segment.SegmentEncoder) -> None:
@@ -209,6 +220,10 @@ def write_rows(
         if not table.num_rows:
             continue
         encoder = encoder or segment.SegmentEncoder("events", "arrival", commit)
+        if store.paths.protection is not None:
+            keys = [entry.key for entry in sources]
+            table, blocks = sealed_blocks.packed(store.paths, table, keys)
+            encoder.blocks |= blocks
         encoder.add(table)
         counted.append(table.select(_COUNTED))
         if sum(len(part) for part in counted) >= target:

@@ -20,9 +20,11 @@ from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
     from lakelog.segments import encrypted_files
 else:
     encrypted_files = Lazy("lakelog.segments.encrypted_files")
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
 """Returns the database of a session, which is opened when it is first asked for."""
@@ -89,6 +91,8 @@ def connect_engine(
         connection.register_filesystem(encrypted_files.EncryptedFiles())
         # Else it reads whole columns ahead, as from a network, where a few pages are wanted.
         connection.execute("SET GLOBAL disable_parquet_prefetching = true")
+    if paths.protection is not None:
+        sealed_blocks.install(paths, connection)
     if sandbox is not None:
         _isolate(connection, paths, *sandbox)
     return connection

@@ -6,8 +6,9 @@ best (`column_encoding`). Columns are those of `EVENT_COLUMNS`; layout `sorted` 
 by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the entry's first seq
 plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
 segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
-(JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs) and .zstd
-(the level, of a sorted one). Columns have the numbers of `field_ids`.
+(JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs), .zstd (the
+level, of a sorted one) and .sealed (where blocks of protected fields are). Columns have the numbers
+of `field_ids`.
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
 unnoticed; so a segment is encoded in memory, hashed, written and synced here.
@@ -37,6 +38,7 @@ from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
     from lakelog.segments import field_ids, typed, typed_rows
     from lakelog.segments.typed_rows import FieldColumns
     from lakelog.settings import Settings
@@ -44,6 +46,7 @@ else:
     # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
     typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")
     field_ids = Lazy("lakelog.segments.field_ids")
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
 _DICTIONARY = ("type", "category", "source", "level", "origin", "reason")
@@ -113,7 +116,13 @@ def write(
     pending_writes: list[disk.Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put`."""
-    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake, hosts)
+    blocks: sealed_blocks.Blocks = {}
+    if paths.protection is not None:
+        if kind == "events":
+            table, blocks = sealed_blocks.packed(paths, table)
+        else:
+            table = sealed_blocks.sealed_lines(paths, table)
+    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake, hosts, blocks)
     return put(paths, data, table, kind, layout, pending_writes)
 
 
@@ -155,10 +164,12 @@ def encode(
     branch: str = "",
     lake: str = "",
     hosts: dict[str, str] | None = None,
+    blocks: sealed_blocks.Blocks | None = None,
 ) -> bytes:
     """Return the bytes of a segment."""
     builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     builder.add(table)
+    builder.blocks |= blocks or {}
     return builder.finish(wal, branch, lake, hosts)
 
 
@@ -196,6 +207,8 @@ class SegmentEncoder:
             self._dictionary += fields.dictionary
             self._column_encodings |= fields.encodings
         self._level = level
+        self.blocks: sealed_blocks.Blocks = {}
+        """Those of the protected fields of the rows."""
         self._sink = pa.BufferOutputStream()
         # Opened by the first rows: whether messages get a dictionary depends on how they repeat.
         self._writer: pq.ParquetWriter | None = None
@@ -249,6 +262,8 @@ class SegmentEncoder:
         notes |= {"lakelog.hosts": orjson.dumps(hosts).decode()} if hosts else {}
         notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
         writer = self._writer or self._open(self._schema.empty_table())
+        # All pages are written, and the footer is not: readers find their columns by place.
+        notes |= sealed_blocks.write_blocks(self._sink, self.blocks) if self.blocks else {}
         writer.add_key_value_metadata(notes)
         writer.close()
         return bytes(self._sink.getvalue())

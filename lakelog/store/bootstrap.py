@@ -19,6 +19,7 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.keys.vault import VAULT
+from lakelog.protect.protection import PROTECTIONS, Protection
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
@@ -105,6 +106,23 @@ class Store:
             with self.attachment.alone(op) as is_alone_of_all:
                 yield is_alone_of_all
 
+    def change_protection(self, protection: Protection) -> None:
+        """Protect fields from now on, by a lakelog.json that is new in any case: each writer that
+        is at work goes on in a new file. Raises InvalidSetting."""
+        protection.check()
+        body = {"settings": to_dict(self.settings), **_config_on_disk(self), "lake": self.lake_id}
+        body |= {"format": FORMAT, **protection.config_members(body)}
+        replace_config(self.paths, document.encode(body))
+        PROTECTIONS[self.paths.root] = protection
+        self.format = FORMAT
+        # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
+        disk.make_dirs(self.paths.erasures)
+        disk.unlink(disk.write_temporary(self.paths.erasures, b"protected\n"))
+
+    def refresh_protection(self) -> None:
+        """Look which fields are protected now, whichever process said so. Raises InvalidKey."""
+        _protect(self.paths, _config_on_disk(self) or {"protect": None})
+
     def state(self, branch: str) -> Manifest:
         """Return the newest published state of a branch. Raises UnknownRef, Damaged."""
         return self.manifests.of(self.refs.head(branch).move)
@@ -133,6 +151,7 @@ def create(
         VAULT.forget_lake(paths.root)
     else:
         VAULT.unlock(paths.root, ring)
+    PROTECTIONS.pop(paths.root, None)
     store = Store(root, lake_id, settings, FORMAT if ring else PLAIN_FORMAT)
     # The first move before lakelog.json: whoever sees a lake finds a branch in it.
     with contextlib.suppress(FileExistsError):
@@ -257,6 +276,7 @@ def load(root: str) -> Store:
     except InvalidSetting as error:
         raise DamagedLake(paths.config, str(error)) from None
     _open_keys(paths, body)
+    _protect(paths, body)
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
             disk.make_dirs(directory)
@@ -275,17 +295,30 @@ def _open_keys(paths: Paths, body: dict[str, Any]) -> None:
         VAULT.forget_lake(paths.root)
 
 
+def _protect(paths: Paths, body: dict[str, Any]) -> None:
+    """Note which fields of a lake are protected. Raises InvalidKey."""
+    if body.get("protect"):
+        fresh = Protection.of_json(body["protect"])
+        # What it has opened stays opened.
+        if PROTECTIONS.get(paths.root) != fresh:
+            PROTECTIONS[paths.root] = fresh
+    elif PROTECTIONS and "protect" not in body:
+        PROTECTIONS.pop(paths.root, None)
+
+
 def write_config(
     paths: Paths,
     lake_id: str,
     settings: Settings,
     number: int = PLAIN_FORMAT,
     ring: KeyRing | None = None,
+    protection: Protection | None = None,
 ) -> None:
     """Write lakelog.json of format `number`, which makes the directory a lake; FileExistsError if
     there is one."""
     body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
     body |= {"format": FORMAT, **ring.config_members()} if ring else {}
+    body |= {"format": FORMAT, **protection.config_members(body)} if protection else {}
     disk.create_whole(paths.config, document.encode(body))
     disk.sync_dir(paths.root)
 
@@ -354,6 +387,7 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
         )
     if "encryption" in body and store.paths.keys is None:
         _open_keys(store.paths, body)  # it was encrypted while it was open
+    _protect(store.paths, body)
 
 
 def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "") -> None:

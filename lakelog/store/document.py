@@ -16,7 +16,7 @@ from lakelog.store.regular_file import NotIntact
 
 __all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 
-_KNOWN = {"encryption", "erasure"}
+_KNOWN = {"encryption", "erasure", "protect"}
 """What this version can, of all that a lake may require (F15.9)."""
 _MARK = b',"checksum":"'
 TAIL = len(_MARK) + 64 + len(b'"}\n')

@@ -41,6 +41,7 @@ from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
 from lakelog.keys.vault import VAULT, LakeKeys
+from lakelog.protect.protection import PROTECTIONS, Protection
 
 FORMAT = 4
 """The newest format of a lake that this version reads and writes: that of a lake with streams."""
@@ -208,6 +209,11 @@ class Paths(Keys):
     def keys(self) -> LakeKeys | None:
         """What encrypts for this lake, None for a plain one."""
         return VAULT.lakes.get(f"{self.root}/") if VAULT.lakes else None
+
+    @property
+    def protection(self) -> Protection | None:
+        """Which fields of this lake are sealed under keys of subjects, None if none are."""
+        return PROTECTIONS.get(self.root) if PROTECTIONS else None
 
     def directories(self) -> list[str]:
         """Every directory that `init` creates, parents first."""

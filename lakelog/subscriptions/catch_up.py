@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lakelog.libraries import pa
 from lakelog.maintain import compact
+from lakelog.protect import sealed_blocks
 from lakelog.query.newest import COLUMNS, NARROW, matching_segments, rows_of
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
@@ -88,6 +89,7 @@ def _tables(
 ) -> Iterator[pa.Table]:
     """Yield the rest of a window, a bounded number of events together."""
     rows = segment_sql.rows_sql(store.paths, entries)
+    rows = sealed_blocks.opened_sql(store.paths, rows, (entry.key for entry in entries))
     clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
     place = position.time, position.last_seq
     while True:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.protect import sealed_blocks
 from lakelog.query.newest import COLUMNS, NewestEvents, rows_of
 from lakelog.query.tail_rows import ORDER, begins_with, ordinals
 from lakelog.search import expanded
@@ -258,6 +259,8 @@ class LivePages:
                 self._has_ids = False
             return PositionedPage(self._none, end, is_end=True)
         fresh = self._fresh(position, table)
+        if fields := sealed_blocks.of_lake(self._access.store.paths):
+            fresh = fields.events(fresh)
         if self._where is None and _is_in_order(fresh):
             events = fresh  # as the most are, and the engine would take as long as all the others
         else:

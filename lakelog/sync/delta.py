@@ -24,6 +24,7 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.maintain import compact
+from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -261,7 +262,8 @@ def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
             condition = " OR ".join(f"{KEY} BETWEEN {a} AND {b}" for a, b in segment_part.without)
             rows = segment_sql.rows_sql(store.paths, [segment_part.entry])
             queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({condition})")
-    return " UNION ALL ".join(queries)
+    keys = (segment_part.entry.key for segment_part in segment_parts)
+    return sealed_blocks.opened_sql(store.paths, " UNION ALL ".join(queries), keys)
 
 
 EMPTIED = "the table was emptied by somebody else"

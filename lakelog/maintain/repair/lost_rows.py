@@ -25,6 +25,7 @@ from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.maintain.seal import drop_duplicates
+from lakelog.protect import sealed_blocks
 from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, wal
@@ -97,6 +98,8 @@ def take_from_copy(
         group = [e for e in group if recover.is_intact(copy, "segments", e.key)]
         if not group:
             continue
+        if fields := sealed_blocks.of_lake(store.paths):
+            fields.expect((e.key for e in group), copy.paths)
         with contextlib.closing(connect().cursor()) as engine:
             source = segment_sql.rows_sql(copy.paths, group)
             query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {low} AND {high}"

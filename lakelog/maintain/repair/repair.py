@@ -263,7 +263,8 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
     # Which format it had is not known: the newest one may not lack what is there.
-    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring)
+    protection = store.paths.protection
+    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring, protection)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
 
 

@@ -17,6 +17,7 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
     from lakelog.query.sql import extractions, payload
     from lakelog.query.sql.extractions import Extraction, TypeTable
     from lakelog.segments import segment_sql
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
     segment_sql = Lazy("lakelog.segments.segment_sql")
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Kinds = Callable[[str, tuple[str | int, ...]], frozenset[str]]
 """The kinds of the values of a field, by the schema whose `events` have it and its path."""
@@ -50,6 +52,8 @@ class View(NamedTuple):
     """A condition, in SQL, that all of its rows meet; empty for none."""
     ranges: RowRanges = MappingProxyType({})
     """Which rows are read of segments, where those are not all."""
+    opens: bool = False
+    """Whether it shows protected fields."""
 
     @property
     def row_count(self) -> int:
@@ -95,11 +99,21 @@ def rows_sql(
     tail: str | None,
     more: Sequence[Extraction] = (),
     ranges: RowRanges | None = None,
+    *,
+    opens: bool = False,
 ) -> str:
     """Return SQL for the rows of `events`, `quarantine`, or `events` with `more` columns.
 
-    `tail` is a table with the columns of the first two.
+    `tail` is a table with the columns of the first two. With `opens`, payloads have the protected
+    fields of which this process has the keys. Raises InvalidKey.
     """
+    if opens:
+        sealed_rows = rows_sql(paths, name, entries, tail, (), ranges)
+        if name == "quarantine":
+            return sealed_blocks.opened_lines_sql(paths, sealed_rows)
+        rows = sealed_blocks.opened_sql(paths, sealed_rows, (entry.key for entry in entries))
+        extra = extractions.WideColumns(more)(segment_sql.TEXT) if more else ()
+        return f"SELECT {', '.join((*columns(name), *extra))} FROM ({rows})"
     names = ", ".join(columns(name))
     if name == "quarantine":
         files = [paths.object("segments", entry.key) for entry in entries]

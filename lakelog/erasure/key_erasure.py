@@ -1,0 +1,114 @@
+"""Erasing by keys: the keys of subjects are destroyed, and with them their protected fields in
+every copy of the lake. No row is written again, however large the lake is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from lakelog.erased.records import Erasure
+from lakelog.erasure import outside
+from lakelog.erasure.leftovers import Leftover
+from lakelog.erasure.touched import ErasurePreview
+from lakelog.errors import InvalidEvent, InvalidSetting, NotAllowed
+from lakelog.event.types import JsonObject
+from lakelog.keys.subject_keys import SubjectKeys
+from lakelog.protect.protection import Protection
+from lakelog.store import disk, policy
+from lakelog.store.bootstrap import Store
+
+_SEALED_COPIES = ("backup", "remote")
+"""Copies that have the fields as the lake has them, sealed."""
+_BEFORE = "plain until they are compacted, and in older states; --rows erases them"
+_OTHERS = "also type, subject, message and all else; --rows erases the events"
+
+
+def protect(
+    store: Store, fields: Sequence[str], types: Sequence[str] = (), subject: str = ""
+) -> Protection:
+    """Seal fields of payloads from now on under the keys of subjects, whose file is made if it is
+    missing; `types` are those of the events, by default of all. Raises InvalidSetting, InvalidKey,
+    NotAllowed, OSError."""
+    before = store.paths.protection
+    if store.attachment is not None:
+        raise NotAllowed("fields of a lake whose files are in a bucket cannot be protected yet")
+    if before is not None and subject not in ("", before.subject):
+        raise InvalidSetting(f"fields are sealed by {before.subject}: that cannot be changed")
+    # A file of a WAL has a frame at least.
+    has_events = any(
+        store.state(branch).next_seq or disk.listing(store.paths.wal_dir(branch))
+        for branch in store.refs.branches()
+    )
+    protection = Protection(
+        before.id if before else disk.random_hex(8),
+        tuple(dict.fromkeys(fields)),
+        tuple(dict.fromkeys(types)),
+        subject or (before.subject if before else "subject"),
+        disk.now_us() if has_events else 0,
+        before.destroyed if before else 0,
+    )
+    protection.check()
+    ring = store.paths.keys.ring if store.paths.keys else None
+    SubjectKeys.create(protection.id, ring.find_master() if ring else None)
+    store.change_protection(protection)
+    return protection
+
+
+def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:
+    """Say what `destroy_keys` does and leaves, without a look at any event. Raises InvalidKey."""
+    protection = _protection(store)
+    protection.require_ciphers()
+    fields = ", ".join(protection.fields)
+    stays = [Leftover(f"fields other than {fields}", _OTHERS)]
+    if protection.since:
+        stays.append(Leftover("events from before the fields were protected", _BEFORE))
+    return ErasurePreview(
+        events=0,
+        lines=0,
+        segments=0,
+        states=0,
+        branches={},
+        tags={},
+        mentions=0,
+        leftovers=tuple(stays),
+        outside=tuple(_copies(store)),
+        keys=len(set(subjects)),
+    )
+
+
+def destroy_keys(store: Store, subjects: Sequence[str], why: str) -> Erasure:
+    """Destroy the newest keys of subjects; return the note of it. What they do later is sealed with
+    others. Raises InvalidEvent, InvalidKey, NotAllowed, OSError."""
+    policy.require(store.paths, "erase")
+    protection = _protection(store)
+    if not subjects or not all(subjects):
+        raise InvalidEvent("say whose keys to destroy: a subject")
+    if not why.strip():
+        raise InvalidEvent("say why: the reason is kept with the erasure")
+    if any(subject in why for subject in subjects):
+        raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
+    protection.require_ciphers()
+    erasure = Erasure.begun_by_keys(store.paths, subjects, why)
+    erasure = dataclasses.replace(erasure, outside=_copies(store))
+    # The note first: a run that is killed behind it may destroy a key twice, and never forgets one.
+    erasure.save(store.paths)
+    destroyed = SubjectKeys.destroy(protection.id, subjects)
+    store.change_protection(dataclasses.replace(protection, destroyed=destroyed))
+    erasure = erasure.swept([])
+    erasure.save(store.paths)
+    return erasure
+
+
+def _protection(store: Store) -> Protection:
+    protection = store.paths.protection
+    if protection is None:
+        raise InvalidEvent(
+            f"the lake at {store.paths.root} has no protected fields: see `lakelog config protect`"
+        )
+    return protection
+
+
+def _copies(store: Store) -> list[JsonObject]:
+    """Where values went that had been opened: what is sealed there needs nothing."""
+    noted = outside.places(store, dict.fromkeys(store.refs.tag_names(), 1))
+    return [place for place in noted if place["place"] not in _SEALED_COPIES]

@@ -1,0 +1,218 @@
+"""The keys of subjects, in one small file outside of every lake.
+
+The file has no key of any subject, but secrets from which the keys of all subjects are derived that
+were not destroyed: nodes of a binary tree of 64 levels (Goldreich, Goldwasser and Micali, 1986).
+
+    leaf(subject)     the first 8 bytes of HMAC-SHA256(id, u16 generation, subject)
+    child(node, bit)  SHA-256("lakelog subject key" bit, secret of the node)
+
+It begins with the root alone. To destroy a key, each node above its leaf gives way to its other
+child, so that everything but the leaf can still be derived. New subjects need no write, a million
+of them no byte, and a destroyed key up to 64 nodes of 41 bytes. What a subject does after its key
+was destroyed has the key of the next generation.
+
+The file is a line of JSON and an envelope under a key of its own, which the line has wrapped by a
+master key. The associated data is the line, and each rewrite has another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import orjson
+
+from lakelog.errors import InvalidKey
+from lakelog.keys import envelope, key_file, master
+from lakelog.keys.master import Master
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+DEPTH = 64
+GENERATIONS = 1 << 16
+_HEAD, _NODE = struct.Struct("<II"), struct.Struct("<BQ32s")
+_CHILD = b"lakelog subject key"
+_FILE_MAX = 1 << 30
+_TreeNodes = dict[tuple[int, int], bytes]
+"""Secrets by depth in the tree and path from its root, as a number of so many bits."""
+
+
+@dataclass(frozen=True)
+class SubjectKeys:
+    """What the file of a lake holds. `id` has 16 hex digits, `destroyed` counts the keys that were
+    destroyed, and `master_id` is the key that wraps it."""
+
+    id: str
+    destroyed: int
+    nodes: _TreeNodes
+    master_id: str
+
+    @staticmethod
+    def generate(key_id: str, with_master: Master) -> SubjectKeys:
+        """Return the keys of all subjects, none of them destroyed."""
+        return SubjectKeys(key_id, 0, {(0, 0): os.urandom(32)}, with_master.id)
+
+    @staticmethod
+    def load(path: str, key_id: str) -> SubjectKeys:
+        """Return what a file holds. Raises FileNotFoundError, InvalidKey, MissingPackage."""
+        try:
+            with open(path, "rb") as file:
+                line, _, sealed = file.read(_FILE_MAX).partition(b"\n")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise InvalidKey(
+                f"{path}: the keys of subjects cannot be read: {error.strerror}"
+            ) from None
+        try:
+            head = orjson.loads(line)
+            file_id, master_id, wrapped = str(head["id"]), str(head["master"]), head["wrapped"]
+            bytes.fromhex(file_id)
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(path) from None
+        if file_id != key_id:
+            raise InvalidKey(
+                f"{path} has the keys of subjects of another lake ({file_id}): this one needs"
+                f" {key_id}"
+            )
+        try:
+            secret = master.find(master_id).unwrap(wrapped, file_id)
+        except InvalidKey as error:
+            reason = str(error).replace("the lake is encrypted", "they are wrapped")
+            raise InvalidKey(f"{path}: the keys of subjects cannot be opened: {reason}") from None
+        try:
+            data = envelope.decrypt(sealed, secret, line)
+            destroyed, count = _HEAD.unpack_from(data)
+            nodes = {
+                (depth, place): node for depth, place, node in _NODE.iter_unpack(data[_HEAD.size :])
+            }
+        except (envelope.NotDecrypted, struct.error):
+            raise _damaged(path) from None
+        if len(nodes) != count:
+            raise _damaged(path)
+        return SubjectKeys(file_id, destroyed, nodes, master_id)
+
+    def save(self, path: str, with_master: Master) -> None:
+        """Write the file durably, readable by its owner alone. Raises InvalidKey, OSError."""
+        secret = os.urandom(envelope.SECRET_BYTES)
+        wrapped = with_master.wrap(secret, self.id)
+        line = orjson.dumps({"id": self.id, "master": with_master.id, "wrapped": wrapped})
+        nodes = (_NODE.pack(*place, node) for place, node in sorted(self.nodes.items()))
+        data = _HEAD.pack(self.destroyed, len(self.nodes)) + b"".join(nodes)
+        sealed = envelope.encrypt(data, bytes.fromhex(self.id), secret, line)
+        key_file.replace(path, line + b"\n" + sealed)
+
+    @staticmethod
+    def path_of(key_id: str) -> str:
+        """The file of the keys with an id: that of LAKELOG_SUBJECT_KEYS, or in this folder."""
+        path = os.environ.get("LAKELOG_SUBJECT_KEYS", "")
+        if path and not os.path.isdir(path):
+            return path
+        return f"{path or os.path.dirname(master.default_path(key_id))}/{key_id}.subjects"
+
+    @staticmethod
+    def create(key_id: str, with_master: Master | None = None) -> str:
+        """Write the file of a new lake, wrapped by a master key or that of `master.pick`; one that
+        is there stays. Return its path. Raises InvalidKey, OSError."""
+        path = SubjectKeys.path_of(key_id)
+        key_file.refuse_in_lake(path, "the keys of subjects")
+        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        with key_file.locked(path):
+            if not os.path.exists(path):
+                with_master = with_master or master.pick()
+                SubjectKeys.generate(key_id, with_master).save(path, with_master)
+        return path
+
+    @staticmethod
+    def destroy(key_id: str, subjects: Iterable[str]) -> int:
+        """Destroy the newest keys of subjects, durably; return how many were ever destroyed. Raises
+        InvalidKey, OSError."""
+        path = SubjectKeys.path_of(key_id)
+        with key_file.locked(path):
+            try:
+                keys = SubjectKeys.load(path, key_id).without(subjects)
+            except FileNotFoundError:
+                raise SubjectKeys.missing(path) from None
+            keys.save(path, master.find(keys.master_id))
+        return keys.destroyed
+
+    @staticmethod
+    def rotate(key_id: str, new: Master) -> str:
+        """Wrap the file by another master key; return its path. Raises InvalidKey, OSError."""
+        path = SubjectKeys.path_of(key_id)
+        with key_file.locked(path):
+            try:
+                SubjectKeys.load(path, key_id).save(path, new)
+            except FileNotFoundError:
+                raise SubjectKeys.missing(path) from None
+        return path
+
+    @staticmethod
+    def missing(path: str) -> InvalidKey:
+        """Return the error for a file that is not there."""
+        return InvalidKey(
+            f"{path} is missing, which has the keys of the lake's subjects: set"
+            " LAKELOG_SUBJECT_KEYS to their file, or take it from a copy"
+        )
+
+    def secret(self, subject: str, generation: int) -> bytes | None:
+        """Return a key, 32 bytes; None for one that was destroyed."""
+        leaf = self._leaf(subject, generation)
+        for depth in range(DEPTH + 1):
+            node = self.nodes.get((depth, leaf >> (DEPTH - depth)))
+            if node is not None:
+                for level in range(depth + 1, DEPTH + 1):
+                    node = _child(node, leaf >> (DEPTH - level) & 1)
+                return node
+        return None
+
+    def cipher(self, subject: str, generation: int) -> AESGCM | None:
+        """Return what seals and opens under a key, None for one that was destroyed."""
+        secret = self.secret(subject, generation)
+        return None if secret is None else envelope.cipher_of(secret)
+
+    def newest(self, subject: str) -> tuple[int, bytes]:
+        """Return the key of a subject for what is written now, and its generation. Raises
+        InvalidKey."""
+        for generation in range(GENERATIONS):
+            secret = self.secret(subject, generation)
+            if secret is not None:
+                return generation, secret
+        raise InvalidKey(
+            f"the key of a subject was destroyed {GENERATIONS} times: it gets no other"
+        )
+
+    def without(self, subjects: Iterable[str]) -> SubjectKeys:
+        """Return the same without the newest keys of some subjects."""
+        names = dict.fromkeys(subjects)
+        keys = replace(self, nodes=dict(self.nodes), destroyed=self.destroyed + len(names))
+        for subject in names:
+            keys._puncture(self._leaf(subject, self.newest(subject)[0]))
+        return keys
+
+    def _puncture(self, leaf: int) -> None:
+        """Put the nodes beside the way to a leaf in the place of the node above it."""
+        depth = next(d for d in range(DEPTH + 1) if (d, leaf >> (DEPTH - d)) in self.nodes)
+        node = self.nodes.pop((depth, leaf >> (DEPTH - depth)))
+        for level in range(depth + 1, DEPTH + 1):
+            place = leaf >> (DEPTH - level)
+            self.nodes[level, place ^ 1] = _child(node, ~place & 1)
+            node = _child(node, place & 1)
+
+    def _leaf(self, subject: str, generation: int) -> int:
+        message = struct.pack("<H", generation) + subject.encode("utf-8", "surrogatepass")
+        return int.from_bytes(hmac.digest(bytes.fromhex(self.id), message, "sha256")[:8], "big")
+
+
+def _damaged(path: str) -> InvalidKey:
+    return InvalidKey(f"{path}: the keys of subjects are damaged: take the file from a copy")
+
+
+def _child(node: bytes, bit: int) -> bytes:
+    return hashlib.sha256(_CHILD + bytes((bit,)) + node).digest()

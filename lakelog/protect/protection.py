@@ -1,0 +1,265 @@
+"""Which fields of events are sealed under the keys of their subjects, in one lake.
+
+lakelog.json says it in `protect`: {id, fields, types, subject, since, destroyed}. The keys are in a
+file elsewhere (`subject_keys`), which is looked at whenever something is sealed or opened: a key
+that any process destroyed is used by none any more.
+
+    ciphertext   u16 generation of the key, nonce of 12 bytes, AES-256-GCM
+
+A process without protected lakes asks `PROTECTIONS` and loads nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
+from lakelog.event.types import JsonObject
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from lakelog.keys import subject_keys
+    from lakelog.keys.subject_keys import SubjectKeys
+    from lakelog.protect import sealed_payload
+else:
+    subject_keys = Lazy("lakelog.keys.subject_keys")
+    sealed_payload = Lazy("lakelog.protect.sealed_payload")
+
+_GENERATION = struct.Struct("<H")
+_NONCE, _LEAST = 12, 2 + 12 + 16
+_KEPT_MAX = 1 << 16
+_SUBJECT = "subject"
+VALUE, BLOCK = b"lakelog value", b"lakelog block"
+"""What a ciphertext is for, which it opens with alone."""
+_REFUSED = f"data has a member {'$sealed'!r}, a name that a lake with protected fields reserves"
+
+
+@dataclass
+class Protection:
+    """The protected fields of one lake; `since` (us) is when they became so, and `destroyed` how
+    many keys had been destroyed when somebody last erased. Safe for threads."""
+
+    id: str
+    fields: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    """Types of the events whose fields are protected; empty for all."""
+    subject: str = _SUBJECT
+    """What has the subject: the column, or a field of the payload, which itself stays plain."""
+    since: int = 0
+    destroyed: int = 0
+    _ciphers: SubjectCiphers | None = field(default=None, repr=False, compare=False)
+    _file: object = field(default=None, repr=False, compare=False)
+
+    @staticmethod
+    def of_json(body: Any) -> Protection:
+        """Return what lakelog.json says. Raises InvalidKey."""
+        try:
+            return Protection(
+                str(body["id"]),
+                tuple(map(str, body["fields"])),
+                tuple(map(str, body["types"])),
+                str(body["subject"]),
+                int(body["since"]),
+                int(body["destroyed"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise InvalidKey(
+                "the protected fields in lakelog.json cannot be read: take the file from a copy"
+            ) from None
+
+    def config_members(self, config: JsonObject) -> JsonObject:
+        """Return what lakelog.json has besides, with what it requires already."""
+        names = ("id", "fields", "types", "subject", "since", "destroyed")
+        required = sorted({*config.get("requires", ()), "protect"})
+        return {"requires": required, "protect": {name: getattr(self, name) for name in names}}
+
+    def check(self) -> None:
+        """Refuse names that cannot be protected. Raises InvalidSetting."""
+        if not self.fields or not all(self.fields):
+            raise InvalidSetting("name the fields of payloads that are to be protected")
+        if self.subject in self.fields or sealed_payload.MEMBER in self.fields:
+            raise InvalidSetting(f"{self.subject} is whose key seals: it cannot be protected")
+
+    @property
+    def path(self) -> str:
+        """The file of the keys."""
+        return subject_keys.SubjectKeys.path_of(self.id)
+
+    def ciphers(self) -> SubjectCiphers | None:
+        """Return what seals and opens, by the file of keys as it is now; None where there is none.
+        Raises InvalidKey."""
+        path = self.path
+        try:
+            status = os.stat(path)
+            file = path, status.st_ino, status.st_mtime_ns, status.st_size
+            if file != self._file:
+                self._ciphers = SubjectCiphers(self._loaded(path))
+                self._file = file
+        except FileNotFoundError:
+            self._file = self._ciphers = None
+        return self._ciphers
+
+    def _loaded(self, path: str) -> SubjectKeys:
+        keys = subject_keys.SubjectKeys.load(path, self.id)
+        if keys.destroyed < self.destroyed:
+            raise InvalidKey(
+                f"{path} is an older file of keys: {self.destroyed} were destroyed in this lake,"
+                f" and in it {keys.destroyed}; give the newest file"
+            )
+        return keys
+
+    def require_ciphers(self) -> SubjectCiphers:
+        """Return the same. Raises InvalidKey where there is no file of keys."""
+        ciphers = self.ciphers()
+        if ciphers is None:
+            raise subject_keys.SubjectKeys.missing(self.path)
+        return ciphers
+
+    @functools.cached_property
+    def mention(self) -> re.Pattern[bytes]:
+        """What a payload with a protected field matches, and few others do: an escape may spell the
+        name."""
+        names = [orjson.dumps(name) for name in (*self.fields, sealed_payload.MEMBER)]
+        return re.compile(rb"|".join([*map(re.escape, names), rb"\\"]))
+
+    def seal(self, subject: str | None, type_: str | None, data: bytes) -> bytes:
+        """Return a payload with its protected fields sealed; the same one where it has none, or has
+        them sealed already. Raises InvalidKey, InvalidEvent."""
+        if not self.mention.search(data):
+            return data
+        before = sealed_payload.without_token(data)
+        if before is not None:
+            self._require_own(self.owner(subject, before[0]), before[1])
+        if self.types and type_ not in self.types:
+            return data
+        halves = sealed_payload.split(data, frozenset(self.fields))
+        if halves is None:
+            return data
+        if before is not None:
+            raise InvalidEvent(_REFUSED)
+        stays, taken_out = halves
+        sealed = self.require_ciphers().seal(self.owner(subject, stays), taken_out)
+        return sealed_payload.with_token(stays, sealed_payload.token_of(sealed))
+
+    def _require_own(self, subject: str, token: str) -> None:
+        """Refuse a token that this lake did not make: nobody could read the event."""
+        try:
+            sealed = sealed_payload.ciphertext_of(token)
+            if sealed is None:
+                sealed_payload.place_of(token)
+            else:
+                self.require_ciphers().open(subject, sealed)
+        except (ValueError, InvalidKey):
+            raise InvalidEvent(_REFUSED) from None
+
+    def owner(self, subject: str | None, stays: bytes) -> str:
+        """Return whose key seals the fields of an event, "" for nobody's."""
+        if self.subject == _SUBJECT:
+            return subject or ""
+        value = orjson.loads(stays).get(self.subject)
+        return "" if value is None else value if isinstance(value, str) else str(value)
+
+    def seal_line(self, line: str) -> str:
+        """Return a line that is no event, sealed for nobody's key: who knows whose it is? Raises
+        InvalidKey."""
+        if sealed_payload.without_token(line.encode()) is not None:
+            return line
+        sealed = self.require_ciphers().seal("", b"=" + line.encode())
+        return sealed_payload.with_token(b"{}", sealed_payload.token_of(sealed)).decode()
+
+    def seal_lines(self, encoded: bytes) -> bytes:
+        """Return lines of events (F3.13) with their protected fields sealed. Raises InvalidKey,
+        InvalidEvent."""
+        if not self.mention.search(encoded):
+            return encoded
+        lines = encoded.split(b"\n")
+        for number, line in enumerate(lines):
+            head, separator, tail = line.partition(b',"data":')
+            if separator and self.mention.search(tail):
+                event = orjson.loads(head + b"}")
+                names = ("subject", "item_id"), ("type", "event_type")
+                subject, type_ = (_first(event, pair) for pair in names)
+                sealed = self.seal(subject, type_, tail[:-1])
+                lines[number] = b"".join((head, separator, sealed, b"}"))
+        return b"\n".join(lines)
+
+
+class SubjectCiphers:
+    """Seals and opens under the keys of subjects, as one reading of their file has them. Safe for
+    threads."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+        self._ciphers: dict[tuple[str, int], AESGCM | None] = {}
+        self._newest: dict[str, int] = {}
+
+    def seal(self, subject: str, data: bytes) -> bytes:
+        """Return the ciphertext of bytes under the newest key of a subject. Raises InvalidKey."""
+        return self.seal_as(subject, self.newest(subject), data, VALUE)
+
+    def newest(self, subject: str) -> int:
+        """Return the generation of the newest key of a subject. Raises InvalidKey."""
+        generation = self._newest.get(subject)
+        if generation is None:
+            generation = self._newest[subject] = self._keys.newest(subject)[0]
+        return generation
+
+    def seal_as(self, subject: str, generation: int, data: bytes, purpose: bytes) -> bytes:
+        """Return the ciphertext under one key of a subject, which is there."""
+        cipher = self._cipher(subject, generation)
+        assert cipher is not None
+        nonce = os.urandom(_NONCE)
+        return _GENERATION.pack(generation) + nonce + cipher.encrypt(nonce, data, purpose)
+
+    def open(self, subject: str, sealed: bytes, purpose: bytes = VALUE) -> bytes | None:
+        """Return the bytes of a ciphertext, None if its key was destroyed. Raises InvalidKey for
+        one that the key does not open."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            if len(sealed) < _LEAST:
+                raise InvalidTag
+            cipher = self._cipher(subject, generation_of(sealed))
+            if cipher is None:
+                return None
+            return cipher.decrypt(sealed[2:14], sealed[14:], purpose)
+        except InvalidTag:
+            raise InvalidKey(
+                "protected fields of an event do not open with the key of its subject: the event"
+                " was changed, or is of another lake"
+            ) from None
+
+    def _cipher(self, subject: str, generation: int) -> AESGCM | None:
+        place = subject, generation
+        try:
+            return self._ciphers[place]
+        except KeyError:
+            pass
+        if len(self._ciphers) > _KEPT_MAX:
+            self._ciphers, self._newest = {}, {}
+        cipher = self._ciphers[place] = self._keys.cipher(subject, generation)
+        return cipher
+
+
+def generation_of(sealed: bytes) -> int:
+    """Return which key of its subject a ciphertext is under."""
+    generation: int = _GENERATION.unpack_from(sealed)[0]
+    return generation
+
+
+def _first(event: JsonObject, names: Sequence[str]) -> str | None:
+    return next((event[name] for name in names if event.get(name) is not None), None)
+
+
+PROTECTIONS: dict[str, Protection] = {}
+"""Those of the lakes that this process has open, by their path."""

@@ -1,0 +1,398 @@
+"""Protected fields: with the keys every reader has them, without them they are in no byte."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
+from lakelog.event.encode import encode
+from lakelog.keys.subject_keys import SubjectKeys
+from lakelog.loggers.buffer import DiskBuffer
+from lakelog.proofs import snapshot_tree
+from lakelog.protect.protection import PROTECTIONS
+from tests.support import encrypted, protected
+from tests.support.cli import answer, run
+from tests.support.protected import PLANTED
+
+ROWS = "SELECT subject, data FROM events ORDER BY (data->>'n')::INT"
+
+
+def payloads(lake: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The subjects and payloads of all events that a lake shows."""
+    return [(subject, json.loads(data)) for subject, data in lake.sql(ROWS).fetchall()]
+
+
+def shown(numbers: range, erased: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """What a lake shows of events with these numbers."""
+    rows = []
+    for number in numbers:
+        subject, payload = f"s{number % 5}", protected.payload(number)
+        fields = protected.FIELDS if subject in erased else ()
+        rows.append((subject, {k: v for k, v in payload.items() if k not in fields}))
+    return rows
+
+
+def without_keys(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be as a process that has no keys."""
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(Path(lake.path).parent / "nowhere"))
+
+
+def test_no_word_of_a_protected_field_is_in_any_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the tail, sealed, indexed, compacted, tagged, in views, quarantine, a logger's buffer, a
+    backup, a remote and a clone; and the same rows everywhere, with the keys."""
+    root = tmp_path / "lake"
+    places = [root, tmp_path / "copy", tmp_path / "remote", tmp_path / "clone"]
+    found: list[str] = []
+
+    def look(expected: range) -> None:
+        assert payloads(lake) == shown(expected)
+        found.extend(hit for place in places if place.exists() for hit in searched(place))
+
+    def searched(place: Path) -> list[str]:
+        return encrypted.found(place, [PLANTED])
+
+    with protected.create(root, monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(30)])
+        look(range(30))
+        lake.settle()
+        lake.append([protected.event(n) for n in range(30, 1200)])
+        lake.settle()
+        look(range(1200))
+        (tmp_path / "in.jsonl").write_text(
+            "".join(json.dumps(protected.event(n)) + "\n" for n in range(1200, 1250))
+            + f"no event: {PLANTED}\n"
+        )
+        lake.ingest(str(tmp_path / "in.jsonl"))
+        assert lake.sql("SELECT line FROM quarantine").fetchall() == [(f"no event: {PLANTED}",)]
+        lake.tag("v1")
+        lake.compact()
+        look(range(1250))
+        (tmp_path / "mine.sql").write_text(
+            "SELECT data->>'email' AS email FROM events WHERE subject = 's1'"
+        )
+        run(root, "view", "create", "mine", str(tmp_path / "mine.sql"))
+        assert lake.view("mine")["email"][0].as_py() == f"{PLANTED}1@example.org"
+        assert lake.view("status").num_rows
+        assert len(lake.sql(f"SELECT 1 FROM events WHERE search('{PLANTED}')").fetchall()) == 1250
+        count = f"SELECT count(*) FROM events WHERE search('{PLANTED}3')"
+        assert lake.sql(count).fetchall() == [(250,)]
+        buffer = DiskBuffer(f"{root}/cache/buffer")
+        buffer.add([encode([protected.event(1250)]).text])
+        buffer.close()
+        lake.backup(tmp_path / "copy")
+        run(root, "remote", "add", "origin", (tmp_path / "remote").as_uri())
+        run(root, "push")
+        lake.rollback("v1")
+        look(range(1250))
+        assert payloads(lake.at("v1")) == shown(range(1250))
+    run(tmp_path / "none", "clone", (tmp_path / "remote").as_uri(), str(tmp_path / "clone"))
+    for place in (tmp_path / "clone", tmp_path / "copy"):
+        with lakelog.open(place) as copy:
+            assert payloads(copy) == shown(range(1250))
+    found.extend(hit for place in places for hit in searched(place))
+    assert found == []
+
+
+def test_without_keys_fields_are_null_and_rows_move_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction, retention and removal take the blocks along that their rows name."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        for start in (0, 20, 40):
+            lake.append([protected.event(n) for n in range(start, start + 20)])
+            lake.settle()
+        keys = os.environ["LAKELOG_SUBJECT_KEYS"]
+        without_keys(lake, monkeypatch)
+        wanted = shown(range(60), ("s0", "s1", "s2", "s3", "s4"))
+        lake.compact()
+        rows = lake.sql("SELECT data->>'email', data->>'plan' FROM events").fetchall()
+        assert rows == [(None, "pro")] * 60
+        with pytest.raises(InvalidKey, match=r"is missing, which has the keys"):
+            lake.append(protected.event(60))
+        lake.append({"type": "OTHER", "data": {"n": -1}})
+        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+        assert payloads(lake)[1:] == shown(range(60))
+        assert wanted != shown(range(60))
+
+
+def test_erase_destroys_the_key_in_every_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is written again; what comes later has another key, what is older is refused."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        lake.settle()
+        lake.append([protected.event(n) for n in range(10, 20)])
+        lake.backup(tmp_path / "copy")
+        segments = sorted((tmp_path / "lake/segments").rglob("*.parquet"))
+        preview = lake.preview_erasure(subject=["s1", "s2"])
+        assert (preview.keys, preview.events) == (2, 0)
+        assert lake.erase(subject=["s1", "s2"], why="asked").is_done
+        assert sorted((tmp_path / "lake/segments").rglob("*.parquet")) == segments
+        gone = ("s1", "s2")
+        assert payloads(lake) == shown(range(20), gone)
+        with lakelog.open(tmp_path / "copy") as copy:
+            assert payloads(copy) == shown(range(20), gone)
+        lake.compact()
+        assert payloads(lake) == shown(range(20), gone)
+        old = {**protected.event(21), "time": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)}
+        with pytest.raises(InvalidEvent, match="was erased"):
+            lake.append(old)
+        (tmp_path / "in.jsonl").write_text(
+            json.dumps({**protected.event(21), "time": "2020-01-01T00:00:00Z"}) + "\n"
+        )
+        lake.ingest(str(tmp_path / "in.jsonl"))
+        lake.append(protected.event(21))
+        lake.compact()
+        assert payloads(lake) == [*shown(range(20), gone), *shown(range(21, 22))]
+        assert [status.is_done for status in lake.erasures()] == [True]
+
+
+def test_rows_are_erased_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others keep their fields."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(20)])
+        status = lake.erase(subject="s1", why="asked", rows=True)
+        assert status.erasure.events == 4
+        assert payloads(lake) == [row for row in shown(range(20)) if row[0] != "s1"]
+
+
+def test_an_erasure_that_was_killed_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its note stands first; until the key is destroyed the status says that it is not done."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        (path,) = (tmp_path / "keys").glob("*.subjects")
+        lock = Path(f"{path}.lock")
+        lock.unlink()
+        lock.mkdir()  # the file of keys cannot be replaced
+        with pytest.raises(OSError, match="lock"):
+            lake.erase(subject="s1", why="asked")
+        lock.rmdir()
+        assert payloads(lake) == shown(range(10))
+        assert [status.is_done for status in lake.erasures()] == [False]
+        assert lake.erase(subject="s1", why="asked").is_done
+        assert payloads(lake) == shown(range(10), ("s1",))
+        assert len(lake.erasures()) == 1
+
+
+def test_wrong_files_of_keys_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged, of another lake, older, and under another master key: one line each, no rows."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        (path,) = (tmp_path / "keys").glob("*.subjects")
+        whole = path.read_bytes()
+
+        def refused(data: bytes) -> str:
+            path.write_bytes(data)
+            with pytest.raises(InvalidKey) as error:
+                lake.sql("SELECT data FROM events").fetchall()
+            return str(error.value)
+
+        for at in random.Random(1).sample(range(len(whole)), 20):
+            assert str(path) in refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        refused(whole[:-1])
+        path.write_bytes(whole)
+        lake.erase(subject="s1", why="asked")
+        newest = path.read_bytes()
+        assert "an older file of keys" in refused(whole)
+        path.write_bytes(newest)
+        assert payloads(lake) == shown(range(10), ("s1",))
+        monkeypatch.setenv("LAKELOG_KEY", "77" * 32)
+        PROTECTIONS[lake.path]._file = None
+        assert "cannot be opened" in refused(newest)
+        monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
+        with lakelog.open(tmp_path / "other") as other:
+            other.protect(["email"])
+            own = Path(SubjectKeys.path_of(PROTECTIONS[other.path].id))
+            assert "of another lake" in refused(own.read_bytes())
+
+
+def test_what_is_there_is_sealed_by_compaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a lake that another program has open seals from its next append on."""
+    protected.keys_in(tmp_path, monkeypatch)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        lake.settle()
+        run(tmp_path / "lake", "config", "protect", *protected.FIELDS)
+        PROTECTIONS.clear()
+        lake.append([protected.event(n) for n in range(10, 20)])
+        lake.settle()
+        assert "before the fields were protected" in str(lake.preview_erasure(subject="s1"))
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.compact()
+        assert payloads(lake) == shown(range(20))
+        state = lake.store.state("main")
+        for entry in lake.store.manifests.segments(state, "events"):
+            path = Path(lake.store.paths.object("segments", entry.key))
+            assert encrypted.found(path.parent, [PLANTED]) == []
+    assert '"there":true' in run(tmp_path / "lake", "key", "show").stdout
+    assert answer(tmp_path / "lake", "sql", "SELECT count(*) AS n FROM events") == [{"n": 20}]
+
+
+def test_lakes_that_diverged_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are written again after those of a remote keep their fields, keys or not."""
+    remote = (tmp_path / "remote").as_uri()
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+    run(tmp_path / "lake", "remote", "add", "origin", remote)
+    run(tmp_path / "lake", "push")
+    run(tmp_path / "none", "clone", remote, str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone:
+        clone.append([protected.event(n) for n in range(10, 20)])
+        clone.settle()
+        clone.compact()
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([protected.event(n) for n in range(20, 30)])
+    run(tmp_path / "lake", "push")
+    keys = os.environ["LAKELOG_SUBJECT_KEYS"]
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "nowhere"))
+    run(tmp_path / "clone", "pull", "--merge")
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+    with lakelog.open(tmp_path / "clone") as clone:
+        assert payloads(clone) == shown(range(30))
+
+
+def test_signatures_hold_over_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leaf of an event has what is not sealed: its ciphertext changes, the root does not."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        for start in (0, 10):
+            lake.append([protected.event(n) for n in range(start, start + 10)])
+            lake.settle()
+        before = snapshot_tree.root(lake.store, lake.store.refs.head("main").move.snapshot)
+        lake.compact()
+        assert snapshot_tree.root(lake.store, lake.store.refs.head("main").move.snapshot) == before
+
+
+def test_payloads_come_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long numbers, members that come twice, escapes and any order."""
+    texts = [
+        '{"email":"a","n":1}',
+        '{"n":1,"email":{"deep":[1,2]},"m":null,"person":2}',
+        '{"n":123456789012345678901234567890,"email":"x"}',
+        '{"n":1.10,"email":"x"}',
+        '{"\\u0065mail":"x","n":1}',
+        '{"email":1,"email":2}',
+        '{"email":"a\\"b\\\\","n":"\\u00e9"}',
+        '[{"email":"in a list"}]',
+        '{"n":1}',
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"type":"A","subject":"x","data":{text}}}\n' for text in texts))
+    protected.keys_in(tmp_path, monkeypatch)
+    answers = []
+    for name in ("plain", "lake"):
+        with lakelog.open(tmp_path / name) as lake:
+            if name == "lake":
+                lake.protect(protected.FIELDS)
+            lake.ingest(str(path))
+            rows = "SELECT data FROM events ORDER BY position"
+            answers.append(lake.sql(rows).fetchall())
+            lake.compact()
+            answers.append(lake.sql(rows).fetchall())
+    assert answers[0] == answers[2] == answers[3] == answers[1]
+    assert any("123456789012345678901234567890" in row[0] for row in answers[0])
+
+
+def test_names_that_cannot_be_protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an event that claims to be sealed."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        with pytest.raises(InvalidSetting, match="cannot be changed"):
+            lake.protect(["email"], subject="customer")
+        with pytest.raises(InvalidSetting, match="name the fields"):
+            lake.protect([])
+        for token in ("", "v", "vAAAA", "bAAAA.1"):
+            if token != "bAAAA.1":
+                with pytest.raises(InvalidEvent, match="reserves"):
+                    lake.append({"type": "A", "subject": "x", "data": {"$sealed": token}})
+        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "lake/keys.subjects"))
+    with lakelog.open(tmp_path / "other") as other, pytest.raises(InvalidKey, match="in the lake"):
+        other.protect(["email"])
+
+
+def test_the_subject_may_be_a_field_and_types_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other types stay plain."""
+    protected.keys_in(tmp_path, monkeypatch)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(["email"], types=["A"], subject="customer")
+        data = {"customer": 7, "email": PLANTED}
+        lake.append([{"type": "A", "data": data}, {"type": "B", "data": data}])
+        lake.settle()
+        emails = "SELECT data->>'email' FROM events ORDER BY type"
+        assert lake.sql(emails).fetchall() == [(PLANTED,), (PLANTED,)]
+        lake.erase(subject="7", why="asked")
+        assert lake.sql(emails).fetchall() == [(None,), (PLANTED,)]
+
+
+def test_followers_see_the_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tail, data frames, and a subscription."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        lake.settle()
+        lake.append([protected.event(n) for n in range(10, 20)])
+        out = run(tmp_path / "lake", "tail", "-n", "20").stdout
+        data = [json.loads(line)["data"] for line in out.splitlines()]
+        assert sorted(data, key=lambda d: d["n"]) == [protected.payload(n) for n in range(20)]
+        frame = lake.to_polars().collect()
+        assert sorted(json.loads(d)["n"] for d in frame["data"]) == [*range(20)]
+        assert all(PLANTED in d for d in frame["data"])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_histories_equal_a_model(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Append, seal, compact, roll back, erase, with and without keys in between."""
+    chance, erased = random.Random(seed), set[int]()
+    numbers: list[int] = []
+    tags: dict[str, list[int]] = {}
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        keys, count = os.environ["LAKELOG_SUBJECT_KEYS"], 0
+        for step in range(18):
+            match chance.choice(["append", "append", "settle", "compact", "tag", "back", "erase"]):
+                case "append":
+                    fresh = [*range(count, count + chance.randint(1, 30))]
+                    lake.append([protected.event(n) for n in fresh])
+                    numbers, count = numbers + fresh, count + len(fresh)
+                case "settle":
+                    lake.settle()
+                case "compact":
+                    if chance.random() < 0.4:
+                        without_keys(lake, monkeypatch)
+                    lake.compact()
+                    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+                case "tag":
+                    lake.tag(f"t{step}")
+                    tags[f"t{step}"] = numbers
+                case "back" if tags:
+                    name = chance.choice([*tags])
+                    lake.rollback(name)
+                    numbers = tags[name]
+                case "erase":
+                    subject = chance.randrange(5)
+                    lake.erase(subject=f"s{subject}", why="asked")
+                    erased |= {n for n in range(count) if n % 5 == subject}
+            wanted = []
+            for number in sorted(numbers):
+                subjects = (f"s{number % 5}",) if number in erased else ()
+                wanted += shown(range(number, number + 1), subjects)
+            assert payloads(lake) == wanted
+        assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
+        shutil.rmtree(tmp_path / "lake/cache")
+        assert lake.verify().problems == ()

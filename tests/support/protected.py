@@ -1,0 +1,52 @@
+"""What tests of protected fields use: keys of their own, and lakes with planted words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from tests.support import encrypted
+
+PLANTED = "zzplanted"
+FIELDS = ("email", "person")
+
+
+def keys_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this process have its master key, and files of keys in a folder; return the folder."""
+    keys = folder / "keys"
+    keys.mkdir(exist_ok=True)
+    monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(keys))
+    return keys
+
+
+def create(root: Path, monkeypatch: pytest.MonkeyPatch) -> lakelog.Lake:
+    """Create a lake that protects FIELDS, with keys beside it."""
+    keys_in(root.parent, monkeypatch)
+    lake = lakelog.open(root)
+    lake.protect(FIELDS)
+    return lake
+
+
+def event(number: int, subjects: int = 5) -> dict[str, object]:
+    """An event with planted words in its protected fields."""
+    return {
+        "type": "SIGNUP",
+        "subject": f"s{number % subjects}",
+        "message": "hello",
+        "data": {
+            "n": number,
+            "email": f"{PLANTED}{number % subjects}@example.org",
+            "plan": "pro",
+            "person": {"name": f"{PLANTED} {number}", "age": 1.5},
+        },
+    }
+
+
+def payload(number: int, subjects: int = 5) -> dict[str, object]:
+    """The payload of such an event, where its fields are open."""
+    data = event(number, subjects)["data"]
+    assert isinstance(data, dict)
+    return data
