@@ -46,11 +46,11 @@ class LakeErasure(LakeUpkeep):
         Raises InvalidEvent, InvalidKey."""
         generation = self.store.erased.refresh()
         if generation:
-            known = self._refusal
-            if known is None or known[0] != generation:
+            present = self._refusal
+            if present is None or present[0] != generation:
                 self.store.refresh_protection()
-                known = self._refusal = generation, refusal.Refusal(self.store.paths)
-            known[1].check_lines(encoded.text)
+                present = self._refusal = generation, refusal.Refusal(self.store.paths)
+            present[1].check_lines(encoded.text)
         protection = self.store.paths.protection
         if protection is not None:
             encoded = EncodedBatch(protection.seal_lines(encoded.text), encoded.ids, encoded.keyed)
@@ -89,12 +89,12 @@ class LakeErasure(LakeUpkeep):
             erasure = key_erasure.destroy_keys(self.store, subjects, why)
         if erasure is not None and not rows:
             return status.ErasureStatus(erasure, (), tuple(erasure.outside))
-        for one in subjects or [""]:
+        for name in subjects or [""]:
             erasure = erasing.erase(
                 self.store,
                 self.engine,
                 self._settle_branch,
-                subject=one,
+                subject=name,
                 predicate=where or "",
                 why=why,
                 progress=progress,

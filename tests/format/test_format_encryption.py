@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import io
 import struct
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import lakelog
 from lakelog.store import document
@@ -21,21 +19,6 @@ from tests.support import encrypted
 from tests.support.statements import parse_document
 
 WORD = "zzplanted"
-
-
-def opened(data: bytes, secret: bytes, context: bytes = b"") -> bytes:
-    """The plaintext of an envelope (F24.3)."""
-    head, stride = data[:32], (1 << data[4]) + 16
-    assert head[:4] == b"LKN1"
-    assert head[5:8] == bytes(3)
-    key = hmac.digest(secret, b"lakelog envelope" + head[16:32], "sha256")
-    chunks = [data[start : start + stride] for start in range(32, len(data), stride)]
-    return b"".join(
-        AESGCM(key).decrypt(
-            struct.pack(">Q3xB", number, number == len(chunks) - 1), chunk, head + context
-        )
-        for number, chunk in enumerate(chunks)
-    )
 
 
 @pytest.fixture
@@ -51,7 +34,9 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[st
     config = document.decode((root / "lakelog.json").read_bytes())
     name = config["encryption"]["key"]
     wrapped = base64.b64decode(config["encryption"]["keys"][name]["wrapped"])
-    secret = opened(wrapped, bytes.fromhex(encrypted.KEY), b"lakelog data key" + name.encode())
+    secret = encrypted.opened(
+        wrapped, bytes.fromhex(encrypted.KEY), b"lakelog data key" + name.encode()
+    )
     return root, config, secret
 
 
@@ -73,7 +58,9 @@ def test_objects_are_envelopes(lake: tuple[Path, dict[str, Any], bytes]) -> None
     data = path.read_bytes()
     assert hashlib.sha256(data).hexdigest() == path.stem
     assert data[8:16].hex() == config["encryption"]["key"]
-    assert set(pq.read_table(io.BytesIO(opened(data, secret)))["type"].to_pylist()) == {WORD}
+    assert set(pq.read_table(io.BytesIO(encrypted.opened(data, secret)))["type"].to_pylist()) == {
+        WORD
+    }
     for run in root.glob("ids/*/*.ids"):
         assert run.read_bytes()[:4] == b"LKI1"
 
@@ -95,7 +82,7 @@ def test_frames_are_envelopes(lake: tuple[Path, dict[str, Any], bytes]) -> None:
             context = b"frame" + struct.pack(
                 "<QIIIQq", sequence, raw, events, flags, position, time
             )
-            body = opened(data[start + 64 : start + 64 + p], secret, context)
+            body = encrypted.opened(data[start + 64 : start + 64 + p], secret, context)
             assert zstandard.ZstdDecompressor().decompress(body).count(b"\n") == events
             start, frames = start + 64 + p, frames + 1
     assert frames
@@ -107,10 +94,10 @@ def test_what_refs_carry_is_encrypted(lake: tuple[Path, dict[str, Any], bytes]) 
     data = (root / "refs/tags/v1.json").read_bytes()
     line, carried = document.split(data)
     body = parse_document(line)
-    assert opened(base64.b64decode(body["message"][5:]), secret) == WORD.encode()
+    assert encrypted.opened(base64.b64decode(body["message"][5:]), secret) == WORD.encode()
     assert body["message"][:5] == "lkn1:"
     assert hashlib.sha256(carried[:-1]).hexdigest() == body["snapshot"]
-    packed = opened(base64.b64decode(carried[5:-1]), secret)
+    packed = encrypted.opened(base64.b64decode(carried[5:-1]), secret)
     assert WORD.encode() in zstandard.ZstdDecompressor().decompress(packed)
 
 
@@ -119,5 +106,5 @@ def test_caches_are_envelopes(lake: tuple[Path, dict[str, Any], bytes]) -> None:
     root, _, secret = lake
     filters = list((root / "cache/bloom").iterdir())
     assert filters
-    assert all(opened(path.read_bytes(), secret)[:4] == b"LKB1" for path in filters)
+    assert all(encrypted.opened(path.read_bytes(), secret)[:4] == b"LKB1" for path in filters)
     assert encrypted.found(root, [WORD]) == []

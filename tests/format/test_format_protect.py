@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import lakelog
 from lakelog.store import document
-from tests.format.test_format_encryption import opened
 from tests.support import encrypted, protected
 
 
@@ -30,8 +29,8 @@ class Keys:
         self.id = head["id"]
         context = b"lakelog data key" + self.id.encode()
         master = bytes.fromhex(encrypted.KEY)
-        secret = opened(base64.b64decode(head["wrapped"]), master, context)
-        data = opened(sealed, secret, line)
+        secret = encrypted.opened(base64.b64decode(head["wrapped"]), master, context)
+        data = encrypted.opened(sealed, secret, line)
         self.destroyed, count = struct.unpack_from("<II", data)
         nodes = list(struct.iter_unpack("<BQ32s", data[8:]))
         assert len(nodes) == count

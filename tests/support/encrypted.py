@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
@@ -67,3 +70,18 @@ def _unpacked(data: bytes) -> Iterable[bytes]:
         yield zlib.decompress(data)
     except zlib.error:
         return
+
+
+def opened(data: bytes, secret: bytes, context: bytes = b"") -> bytes:
+    """Return the plaintext of an envelope, by what FORMAT.md says alone (F24.3)."""
+    head, stride = data[:32], (1 << data[4]) + 16
+    assert head[:4] == b"LKN1"
+    assert head[5:8] == bytes(3)
+    key = hmac.digest(secret, b"lakelog envelope" + head[16:32], "sha256")
+    chunks = [data[start : start + stride] for start in range(32, len(data), stride)]
+    return b"".join(
+        AESGCM(key).decrypt(
+            struct.pack(">Q3xB", number, number == len(chunks) - 1), chunk, head + context
+        )
+        for number, chunk in enumerate(chunks)
+    )
