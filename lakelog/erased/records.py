@@ -91,6 +91,18 @@ class Erasure:
         return self.phase == _SWEPT
 
     @property
+    def chosen_by(self) -> str:
+        """By what rows were chosen, or that keys were destroyed."""
+        return "keys" if self.subjects else "subject" if self.subject else "condition"
+
+    @property
+    def digest(self) -> str:
+        """The salted digest of what was erased; of the keys of several subjects, that of theirs."""
+        if len(self.subjects) > 1:
+            return document.digest("".join(self.subjects).encode())
+        return self.subject or self.condition or self.subjects[0]
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing was erased yet."""
         return self.phase == _BEGUN

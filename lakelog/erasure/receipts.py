@@ -40,8 +40,9 @@ def receipt(store: Store, status: ErasureStatus, key: proofs.PrivateKey | None) 
         {
             "key": erasure.key,
             "lake": store.lake_id,
-            "erased": "subject" if erasure.subject else "condition",
-            "digest": erasure.subject or erasure.condition,
+            "erased": erasure.chosen_by,
+            "digest": erasure.digest,
+            **({"keys": list(erasure.subjects)} if erasure.subjects else {}),
             "salt": erasure.salt,
             "events": erasure.events,
             "lines": erasure.lines,

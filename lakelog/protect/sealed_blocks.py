@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 import orjson
 import zstandard
 
-from lakelog.errors import DamagedSegment
+from lakelog.errors import DamagedSegment, InvalidKey
 from lakelog.keys.vault import VAULT
 from lakelog.libraries import duckdb, np, pa, pc, pq
 from lakelog.protect import sealed_payload
@@ -116,7 +116,8 @@ class SealedFields:
         self._directories: dict[str, _BlockDirectory] = {}
         self._places: dict[bytes, str] = {}
         self._events: OrderedDict[bytes, tuple[list[bytes] | None, int]] = OrderedDict()
-        self._event_bytes, self._ciphers = 0, protection.ciphers()
+        self._event_bytes = 0
+        self._ciphers: SubjectCiphers | None = None
 
     def expect(self, digests: Iterable[str], paths: SegmentPaths | None = None) -> None:
         """Note in which segments, of this lake or of a copy, blocks are looked for that rows
@@ -335,13 +336,22 @@ def packed(
         return table, {}
     values: list[Any] = table["data"].to_pylist()
     subjects, types = table["subject"].to_pylist(), table["type"].to_pylist()
-    packing = _Packing(fields, protection.require_ciphers() if is_new else fields.refresh())
+    packing = _Packing(fields, protection.require_ciphers() if is_new else _ciphers(fields))
     for row in numbers.tolist():
         if not protection.types or types[row] in protection.types or _MEMBER in values[row]:
             values[row] = packing.add(row, subjects[row], values[row].encode())
     packing.finish(values)
     values = [v.decode() if isinstance(v, bytes) else v for v in values]
     return _with_column(table, "data", values), packing.blocks
+
+
+def _ciphers(fields: SealedFields) -> SubjectCiphers | None:
+    """Return what opens fields, None also where that cannot be found out: rows are moved all the
+    same."""
+    try:
+        return fields.refresh()
+    except InvalidKey:
+        return None
 
 
 class _Packing:

@@ -156,7 +156,11 @@ def test_erase_destroys_the_key_in_every_copy(
         lake.append(protected.event(21))
         lake.compact()
         assert payloads(lake) == [*shown(range(20), gone), *shown(range(21, 22))]
-        assert [status.is_done for status in lake.erasures()] == [True]
+        (status,) = lake.erasures()
+        assert status.is_done
+        receipt = json.loads(lake.erasure_receipt(status.erasure.key))
+        assert '"erased": "keys"' in json.dumps(receipt)
+        assert len(status.erasure.subjects) == 2
 
 
 def test_rows_are_erased_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +246,25 @@ def test_what_is_there_is_sealed_by_compaction(
             assert encrypted.found(path.parent, [PLANTED]) == []
     assert '"there":true' in run(tmp_path / "lake", "key", "show").stdout
     assert answer(tmp_path / "lake", "sql", "SELECT count(*) AS n FROM events") == [{"n": 20}]
+
+
+def test_rows_are_sealed_and_merged_where_the_keys_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper without the master key moves rows as one without any keys; a query says why."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        lake.settle()
+        lake.append([protected.event(n) for n in range(10, 20)])
+        (path,) = (tmp_path / "keys").glob("*.subjects")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        lake.settle()
+        lake.compact()
+        with pytest.raises(InvalidKey, match="damaged"):
+            lake.sql("SELECT data FROM events")
+        path.write_bytes(whole)
+        assert payloads(lake) == shown(range(20))
 
 
 def test_lakes_that_diverged_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
