@@ -103,6 +103,7 @@ class LakeState(ABC):
             *(store, branch),
             lambda query: session.ask(query, None, digest),
             lambda: store.state(branch) if digest is None else store.manifests.load(digest),
+            lambda name: session.subject_tail(name, digest),
         )
         return streams.read(source, subject, after, limit)
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
 from lakelog.query.sql import table_sql, times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
@@ -154,6 +154,16 @@ class LakeTables:
         if pending is None or not pending.frames:
             return None
         return self.rows_of(pending.head.move.branch).events(pending, state.ids)
+
+    def subject_tail(self, subject: str, pinned: Pinned) -> pa.Table | None:
+        """Return the rows of the tail that a subject has; None where there is no tail, or a segment
+        may have some as well."""
+        state, pending = pinned
+        query = Query(parsed=True, needs=[Predicate(subjects={subject})])
+        if self.only is not None or self.hides_tables or self.choice.segments(state, query):
+            return None
+        table = self.tail_rows(pending, state)
+        return None if table is None else table.filter(pc.equal(table["subject"], subject))
 
     def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the same rows with the seq that sealing now would give each."""
@@ -451,7 +461,7 @@ def _near(entries: list[SegmentEntry], need: Predicate) -> list[SegmentEntry]:
 
 def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> list[SegmentEntry]:
     for column, names in (("id", need.ids), ("subject", need.subjects)):
-        if names is not None and len(names) <= _NAMES_MAX:
+        if entries and names is not None and len(names) <= _NAMES_MAX:
             keys, hashed = (e.key for e in entries), _hashes(tuple(sorted(names)))
             matches = filters.containing(keys, column, hashed)
             entries = [e for e in entries if e.key in matches]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakelog.engine import messages, session_settings
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
-from lakelog.libraries import duckdb
+from lakelog.libraries import duckdb, pa
 from lakelog.query import frames, schemas, top_scans
 from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
@@ -164,6 +164,19 @@ class Session:
             raise translated(error, self._failed) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
+
+    def subject_tail(self, subject: str, digest: str | None) -> pa.Table | None:
+        """Return the events of a subject where all are in the tail, else None; asks no engine.
+
+        Raises SnapshotGone, Damaged, LakeClosed.
+        """
+
+        def rows() -> pa.Table | None:
+            self.tables.require_open()
+            with self.tables.mutex.hold():
+                return self.tables.subject_tail(subject, self.tables.state(digest))
+
+        return self._translated(rows)
 
     def _answered(self, sql: str, digest: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables by a plan, None for what is anything else or

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Required, cast
 
 from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event.types import Event
+from lakelog.libraries import pa, pc
 from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.known_keys import KnownKeys
@@ -53,12 +54,14 @@ class EventStream:
 @dataclass(frozen=True)
 class StreamSource:
     """What is read: `ask` answers SQL over a state, and `manifest` is that state, or the newest
-    published one where its tail is asked as well."""
+    published one where its tail is asked as well. `tail` has all events of a subject if none of
+    them is published, else None."""
 
     store: Store
     branch: str
     ask: Callable[[str], Relation]
     manifest: Callable[[], Manifest]
+    tail: Callable[[str], pa.Table | None]
 
 
 def read(
@@ -95,6 +98,12 @@ def _rows(
     source: StreamSource, stream: StreamSubject, after: int, limit: int | None
 ) -> tuple[int, list[StreamEvent]]:
     """Return the highest version that a row has, 0 without rows, and the events asked for."""
+    if (table := source.tail(stream.name)) is not None:
+        table = table.filter(pc.equal(table["origin"], stream.origin)).sort_by("position")
+        columns = table.select(["position", *COLUMNS]).rename_columns(_NAMES)
+        versions = cast(list[StreamEvent], columns.to_pylist())
+        events = [event for event in versions if event["version"] > after][:limit]
+        return versions[-1]["version"] if versions else 0, events
     of_stream = (
         f"FROM events WHERE subject = {sql.literal(stream.name)}"
         f" AND origin = {sql.literal(stream.origin)}"

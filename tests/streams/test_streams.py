@@ -19,6 +19,7 @@ from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
 from lakelog.store import disk, stream_marks
+from tests.conftest import MakeLake
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.lakes import opened
@@ -353,3 +354,25 @@ def test_streams_on_the_command_line(tmp_path: Path) -> None:
         )
     assert [e["version"] for e in answer(path, "stream", "a=b", "--after", "1")] == [2]
     assert run(path, "stream", "none").stderr == "0 events; the stream is at version 0\n"
+
+
+def test_a_stream_reads_the_same_wherever_it_lies(make_lake: MakeLake) -> None:
+    """In the tail alone, partly published, published or of a fixed state: one answer."""
+    lake = make_lake()
+    made = [{"type": "E", "subject": "a", "data": {"n": n}, "id": f"i{n}"} for n in range(5)]
+    lake.append([{"type": "E", "subject": "b"}, {"type": "E", "subject": "a"}])
+    lake.settle()
+    with make_lake() as other:
+        answers = []
+        for step in range(3):
+            if step < 2:
+                other.append({"type": "E", "subject": "a"})  # in its history, without a version
+                lake.append(made[3 * step : 3 * step + 3], expect={"a": 3 * step})
+            for reader in (lake, other, other.at("main")):
+                whole, rest = reader.stream("a"), reader.stream("a", after=1, limit=2)
+                assert list(whole)[1:3] == list(rest)
+                assert rest.version == whole.version == len(whole)
+                answers.append([dict(event) for event in whole])
+            other.settle()
+        assert answers[3] == answers[4] == answers[6] == answers[7] == answers[8]
+        assert len(lake.stream("never")) == len(lake.stream("a", limit=0)) == 0
