@@ -204,6 +204,22 @@ def test_a_rollback_is_said(lake: lakelog.Lake) -> None:
     assert following.last(2)["type"].to_pylist() == ["t2", "t4"]
 
 
+def test_many_streams_before_a_rollback(lake: lakelog.Lake) -> None:
+    """Versions that were given from the tail do not come again, however many streams there are,
+    though the branch was taken back before the next look."""
+    lake.append({"type": "first"})
+    lake.tag("v1")
+    following = follower(lake)
+    following.last(0)
+    names = [f"s{n}" for n in range(130)]
+    lake.append([{"type": "t", "subject": name} for name in names], expect=dict.fromkeys(names, 0))
+    assert more(following) == ["t"] * 130
+    lake.settle()
+    lake.rollback("v1")
+    lake.append({"type": "new"})
+    assert more(following) == ["<rollback>", "new"]
+
+
 @pytest.mark.parametrize(
     "where", ["nothing = 1", "type =", "type = 'x'; SELECT 1", "", "type = 'a"]
 )
