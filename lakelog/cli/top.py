@@ -231,7 +231,8 @@ def _learning(lake: Lake) -> tuple[tuple[str, str], ...]:
     """What the older event store says of learning."""
     figures = Lookups(lake).learning()
     count, types = figures["patterns"], figures["pattern_types"]
-    notes = [("patterns", f"{count:,} of {types:,} types" if count else "none yet")]
+    of_types = f" of {types:,} type{'s' if types > 1 else ''}" if types else ""
+    notes = [("patterns", f"{count:,}{of_types}" if count else "none yet")]
     forms = {"confidence": "{:.2f}", "active_embryos": "{:,}", "avg_fitness": "{:.3f}"}
     for name, form in forms.items():
         if figures[name] is not None:

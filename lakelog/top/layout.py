@@ -97,7 +97,7 @@ def text_of(line: FrameLine) -> str:
 def number(value: float) -> str:
     """A number in at most six characters: 0.3, 12, 1,003, 12.4k, 3.1M."""
     if value < 10:
-        return f"{value:.1f}" if value else "0"
+        return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
     if value < 10_000:
         return f"{value:,.0f}"
     for unit, size in (("k", 1e3), ("M", 1e6)):

@@ -25,6 +25,21 @@ HOSTILE = [
     "\u202eevil\u202c",
     "\x1b[31mred\x1b[0m",
     "'\"`${window.attacked=1}</textarea>",
+    "<svg/onload=window.attacked=1>",
+    "<svg><script href=data:,window.attacked=1 /></svg>",
+    "<iframe srcdoc='<script>parent.attacked=1</script>'>",
+    "<math><mtext><style><img src=x onerror=window.attacked=1></style></mtext></math>",
+    "</title></script><script>window.attacked=1</script>",
+    '"><a href=javascript:window.attacked=1 autofocus onfocus=window.attacked=1>',
+    "{{constructor.constructor('window.attacked=1')()}}",
+    "<%= window.attacked=1 %> #{window.attacked=1}",
+    "data:text/html,<script>opener.attacked=1</script>",
+    "<style>*{background:url(//example.org/x)}</style>",
+    "<link rel=stylesheet href=//example.org/x><base href=//example.org>",
+    "\u2066\u2067right\u2069 to left\u2069\u200b\u200f",
+    "\x1b]8;;javascript:window.attacked=1\x07link\x1b]8;;\x07\x9b2J",
+    "constructor",
+    "%00%0d%0aSet-Cookie: a=b",
     "__proto__",
     "x" * 1_000_000,
 ]
@@ -59,9 +74,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
                     "message": text,
                     "level": "ERROR",
                     "time": now - timedelta(hours=20, seconds=number),
-                    "data": {text[:90]: text, "traceId": "ff" * 16, "name": text},
+                    "data": {
+                        text[:90]: text,
+                        "traceId": "ff" * 16,
+                        "name": text,
+                        "error": text,
+                        "attributes": {"session.id": text, "gen_ai.prompt": text},
+                    },
                 }
                 for number, text in enumerate(HOSTILE)
+            ]
+        )
+        lake.append(
+            [
+                {"type": name, "source": text[:200], "subject": text[:200], "message": text}
+                for text in HOSTILE
+                for name in ("FAIL", "ANOMALY", "PATTERN_DETECTED")
             ]
         )
         lake.quarantine([(text[:90], 1, text[:90], text) for text in HOSTILE])
@@ -137,7 +165,9 @@ def test_every_page_shows_hostile_events_as_text(
     browser: Any, server: HttpLake, width: int
 ) -> None:
     tab = Tab(browser, server, width)
-    for name in [*PAGES, "explore?q=attacked", f"traces?id={'ff' * 16}", "history?a=v1&b=main"]:
+    more = "explore?q=attacked traces?sessions=1 sources?tab=files sources?tab=quarantine"
+    past = "overview?at=v1 explore?at=v1 patterns?new=v1 history?a=v1&b=main"
+    for name in [*PAGES, *more.split(), *past.split(), f"traces?id={'ff' * 16}"]:
         page = tab.open(name)
         until(page, "!document.querySelector('[aria-busy]')")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name

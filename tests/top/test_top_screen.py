@@ -92,6 +92,7 @@ def test_a_filter_leaves_what_contains_it() -> None:
         (0, "0"),
         (0.04, "0.0"),
         (3.21, "3.2"),
+        (5.0, "5"),
         (1003, "1,003"),
         (12_400, "12.4k"),
         (3.1e6, "3.1M"),
@@ -143,6 +144,12 @@ def test_the_older_dashboard_says_how_learning_goes(tmp_path: Path) -> None:
     drawing = run(tmp_path, "dashboard", "--db", str(path), "--once", "--every", "10ms").stdout
     figures_line = "patterns 2 of 2 types  confidence 0.62  active embryos 7  avg fitness 0.250"
     assert figures_line in drawing
+    with lakelog.open(tmp_path / "other") as lake:
+        lake.append({"type": "PATTERN_DETECTED", "data": {"confidence": 0.5}})
+    drawing = run(
+        tmp_path, "dashboard", "--db", str(tmp_path / "other"), "--once", "--every", "10ms"
+    ).stdout
+    assert "patterns 1  confidence 0.50" in drawing
 
 
 def test_keys_pause_sort_filter_and_quit_and_the_terminal_is_as_it_was(tmp_path: Path) -> None:
