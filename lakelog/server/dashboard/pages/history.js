@@ -179,7 +179,7 @@ function drawLine(host, { moves, tags }, choose) {
     });
     // The first and the last time stand apart, or there is only the last one.
     const isFirst = index === 0 && place(ordered.length - 1) - place(0) >= 180;
-    if (isFirst || index === ordered.length - 1 || (index % Math.ceil(100 / step) === 0 && index + Math.ceil(100 / step) < ordered.length - 1)) {
+    if (isFirst || index === ordered.length - 1 || (index % Math.ceil(130 / step) === 0 && index + Math.ceil(130 / step) < ordered.length - 1)) {
       const text = make("text", { x, y: middle + 26, class: "when", "text-anchor": isFirst || x < 60 ? "start" : index === ordered.length - 1 ? "end" : "middle" });
       text.textContent = moment(move.time).slice(5, 16);
       svg.append(text);
