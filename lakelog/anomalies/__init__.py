@@ -14,6 +14,7 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.anomalies.findings import (
         EVERY,
+        FALSE_ALARMS,
         AnomalyFinding,
         Incident,
         finding_events,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVERY",
+    "FALSE_ALARMS",
     "SCORE",
     "THRESHOLD",
     "AnomalyFinding",
@@ -38,7 +40,8 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "findings": "EVERY AnomalyFinding Incident finding_events finding_records incidents",
+        "findings": "EVERY FALSE_ALARMS AnomalyFinding Incident finding_events finding_records"
+        " incidents",
         "novelty": "SCORE THRESHOLD NoveltyDetector score_rows",
     },
 )

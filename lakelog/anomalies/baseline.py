@@ -8,6 +8,7 @@ an incident does not become the norm at once. Nothing looks ahead.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.libraries import np
@@ -24,22 +25,35 @@ _CLIP, _USUAL = 3.0, 2.0
 _DIGITS_MAX = 300.0
 
 
-def deviations(
-    values: Matrix, weights: Matrix, period: int, least_variance: float
-) -> tuple[Matrix, Matrix]:
-    """Return how many standard deviations each value is off, and what was expected.
+@dataclass(frozen=True)
+class Deviations:
+    """Of each value of each series: how many standard deviations it is `off`, what was `expected`,
+    the `deviation` of a value of weight 1, what is `usual` at this time of day, and how far it is
+    off that and the last days, `slow`, which does not follow what goes up by and by."""
+
+    off: Matrix
+    expected: Matrix
+    deviation: Matrix
+    usual: Matrix
+    slow: Matrix
+
+
+ROWS = ("off", "expected", "deviation", "usual", "slow")
+"""The fields of Deviations, each of which has a row for each series."""
+
+
+def deviations(values: Matrix, weights: Matrix, period: int, least_variance: float) -> Deviations:
+    """Return how far values are from what was expected of each before it came.
 
     `values` has a row for each series and a column for each span of time, on a scale of constant
     variance, NaN where there is none; a value of weight w has the variance of a mean of w.
     `period` is the number of spans in a day. Until half a day is known, nothing is off.
     """
     models = _Models(values.shape[0], period, least_variance)
-    off, expected = np.zeros(values.shape), np.zeros(values.shape)
+    steps = np.zeros((5, *values.shape))
     for column in range(values.shape[1]):
-        off[:, column], expected[:, column] = models.step(
-            values[:, column], weights[:, column], column % period
-        )
-    return off, expected
+        steps[:, :, column] = models.step(values[:, column], weights[:, column], column % period)
+    return Deviations(*steps)
 
 
 class _Models:
@@ -54,8 +68,8 @@ class _Models:
         self._gain_long = 1 - 0.5 ** (1 / (2 * period))
         self._gain_variance = 1 - 0.5 ** (1 / period)
 
-    def step(self, values: Matrix, weights: Matrix, slot: int) -> tuple[Matrix, Matrix]:
-        """Compare values with what is expected, then learn them."""
+    def step(self, values: Matrix, weights: Matrix, slot: int) -> Matrix:
+        """Compare values with what is expected, then learn them; return the rows of Deviations."""
         present = ~np.isnan(values)
         values, weights = np.where(present, values, 0.0), np.where(present, weights, 1.0)
         means = np.stack([self._short, self._long, self._seasonal(slot)])
@@ -67,12 +81,20 @@ class _Models:
         # A return to what is usual at this time of day is nothing unusual.
         usual = np.abs(values - means[2]) <= _USUAL * np.sqrt(self._variance[2] / weights)
         off = np.where(present & is_warm & ~usual, (values - expected) / deviation, 0.0)
+        slow = self._slow(values, weights, means, present & is_warm)
         self._learn_variance(values, weights, means, present, is_warm)
         low, high = expected - _CLIP * deviation, expected + _CLIP * deviation
         self._learn_means(
             values, np.where(is_warm, np.clip(values, low, high), values), present, slot
         )
-        return off, expected
+        return np.stack([off, expected, np.sqrt(variance), means[2], slow])
+
+    def _slow(self, values: Matrix, weights: Matrix, means: Matrix, is_warm: Mask) -> Matrix:
+        """How far values are off the nearer one of the slow models, to the side of both."""
+        variance = np.maximum(self._variance[1:], self._least)
+        both = (values - means[1:]) / np.sqrt(variance / weights)
+        nearer = np.where(np.abs(both[0]) < np.abs(both[1]), both[0], both[1])
+        return np.where(is_warm & (both[0] * both[1] > 0), nearer, 0.0)
 
     def _seasonal(self, slot: int) -> Matrix:
         """The mean of this time of day and its neighbours; the long mean where there is none."""

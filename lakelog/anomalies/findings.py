@@ -5,13 +5,24 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog import views
 from lakelog.anomalies import baseline
-from lakelog.anomalies.series import Series, Spans, series_of
+from lakelog.anomalies.alarms import (
+    MINUTE_US,
+    Alarm,
+    Budget,
+    SeriesBaseline,
+    alarms_of,
+    counts_of,
+    roots_of,
+)
+from lakelog.anomalies.sequences import overdue
+from lakelog.anomalies.series import Series, Spans, asked, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np
@@ -20,32 +31,31 @@ from lakelog.segments.sql import literal
 from lakelog.settings import span_us
 
 if TYPE_CHECKING:
-    from lakelog.anomalies.baseline import Matrix
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 EVERY = "5m"
 TYPE = "ANOMALY"
 """The type of events that findings are recorded as."""
+FALSE_ALARMS = 1.0
+"""So many a day may be by chance."""
 THRESHOLD_DEVIATIONS = 4.5
-"""A finding is off by as many standard deviations."""
+"""What stands for the deviations of what is no number."""
 _DAY_US = 86_400_000_000
 _HISTORY_US = 14 * _DAY_US
 _SPANS_MAX = 20_000
-_RUNS = (1, 3, 6)
-_STILL_OFF = 1.5
-_DIGITS = 5.0
-"""Counts of such an improbability, as -log10, are findings, but where a series is steadier."""
-_STEADY, _REGULAR = 0.3, 0.5
-_VALUES_MIN = 5
+_TOGETHER = 256
+"""Series whose spans are in memory at once."""
 _GAP_US = 900_000_000
-_PATTERN_COUNT, _PATTERN_AGE_US = 10, 3_600_000_000
+_PATTERN_COUNT, _ERROR_COUNT, _PATTERN_AGE_US, _PATTERNS_MAX = 10, 3, 3_600_000_000, 200
 
 
 @dataclass(frozen=True)
 class AnomalyFinding:
-    """Something unusual: `aspect` is `rate`, `value` or `pattern`, `deviations` how far it is off.
+    """Something unusual: `aspect` is `rate`, `value`, `sequence` (of which the end is missing) or
+    `pattern`, `deviations` how far it is off.
 
-    Times are in microseconds. `query` is SQL for the events that show it."""
+    Times are in microseconds: it was known at `raised_us`, from what came before alone. `query` is
+    SQL for the events that show it."""
 
     aspect: str
     series: str
@@ -55,6 +65,7 @@ class AnomalyFinding:
     observed: float
     deviations: float
     query: str
+    raised_us: int
     curve: Curve | None = field(default=None, compare=False, repr=False)
     """The whole series with what was expected; that of a pattern has none."""
 
@@ -82,17 +93,25 @@ def incidents(
     since: str | None = None,
     until: str | None = None,
     every: str = EVERY,
+    false_alarms: float = FALSE_ALARMS,
 ) -> list[Incident]:
     """Return what was unusual in the last day of a lake's events, or since a time, in order.
 
     `since` and `until` are times, or spans before the newest event such as `2h`; `every` is the
     length of the spans of time in which events are counted. What is usual is learnt from 14 days
-    before. Raises InvalidSetting for a time or a span that is none, or too many spans.
+    before. `false_alarms` is how many a day may be by chance, from 0.001 to 1,000. Raises
+    InvalidSetting for what is out of range, a time or a span that is none, or too many spans.
     """
+    if not 1e-3 <= false_alarms <= 1e3:
+        raise InvalidSetting(f"false alarms a day: from 0.001 to 1,000, not {false_alarms:g}")
     spans, since_us = _spans(state, since, until, every)
     if spans is None:
         return []
-    findings = [*_deviating(state, spans, since_us), *_new_patterns(state, spans, since_us)]
+    findings = [
+        *_deviating(state, spans, since_us, false_alarms),
+        *_unfinished(state, spans, since_us),
+        *_new_patterns(state, spans, since_us),
+    ]
     return list(_grouped(sorted(findings, key=lambda f: (f.start_us, -abs(f.deviations)))))
 
 
@@ -129,110 +148,85 @@ def _moment(value: str, newest: int) -> int:
         return to_micros(parse_time(value))
 
 
-def _deviating(state: Lake | PinnedLake, spans: Spans, since_us: int) -> Iterator[AnomalyFinding]:
-    """Rates and values that are off, a finding for each run of spans."""
-    period = max(_DAY_US // spans.length_us, 1)
-    counts, fields = list[Series](), list[Series]()
-    for series in series_of(state, spans):
-        (fields if series.field else counts).append(series)
-    for group, least_variance in (
-        (counts, baseline.COUNT_VARIANCE),
-        (fields, baseline.VALUE_VARIANCE),
-    ):
-        if not group:
-            continue
-        values = np.stack([series.values for series in group])
-        scaled = values if group is fields else 2 * np.sqrt(values + 0.375)
-        weights = np.stack([series.weights for series in group])
-        off, expected = baseline.deviations(scaled, weights, period, least_variance)
-        for series, row, means in zip(group, off, expected, strict=True):
-            deviating = _unlikely(series, row, means)
-            findings = list(_runs(series, spans, deviating, means, since_us))
-            curve = _curve(series, spans, means) if findings else None
-            yield from (replace(finding, curve=curve) for finding in findings)
-
-
-def _curve(series: Series, spans: Spans, expected: Matrix) -> Curve:
-    """A series and what was expected, as they were counted."""
-    values = np.exp(series.values) if series.field else series.values
-    usual = np.exp(expected) if series.field else _counts_of(expected)
-    return Curve(series.name, spans.start_us, spans.length_us, values.tolist(), usual.tolist())
-
-
-def _unlikely(series: Series, off: Matrix, expected: Matrix) -> Matrix:
-    """How far a series is off where that is a finding, else 0: in one span, or several together."""
-    deviating = np.zeros(len(off))
-    sums = np.concatenate([[0.0], np.cumsum(off)])
-    for run in _RUNS:
-        together = (sums[run:] - sums[:-run]) / np.sqrt(run)
-        for index in np.flatnonzero(np.abs(together) >= THRESHOLD_DEVIATIONS).tolist():
-            end, strength = index + run, float(together[index])
-            is_over = off[end - 1] * strength <= 0 or abs(off[end - 1]) < _STILL_OFF
-            if is_over or abs(strength) <= abs(deviating[end - 1]):
-                continue
-            if series.field:
-                is_finding = _value_count(series, index, end) >= _VALUES_MIN
-            else:
-                is_finding = _is_improbable(series.values, expected, index, end)
-            if is_finding:
-                deviating[end - 1] = strength
-    return deviating
-
-
-def _value_count(series: Series, start: int, end: int) -> float:
-    """How many values the means of some spans are of."""
-    present = ~np.isnan(series.values[start:end])
-    return float(series.weights[start:end][present].sum())
-
-
-def _is_improbable(counts: Matrix, expected: Matrix, start: int, end: int) -> bool:
-    mean = max(float(_counts_of(expected[start:end]).sum()), 0.02)
-    earlier = counts[:start]
-    # A series that comes by the clock is no matter of chance.
-    if len(earlier) and earlier.mean() >= _REGULAR and earlier.var() <= _STEADY * earlier.mean():
-        return True
-    return baseline.poisson_digits(float(counts[start:end].sum()), mean) >= _DIGITS
-
-
-def _counts_of(roots: Matrix) -> Matrix:
-    return np.maximum((roots / 2) ** 2 - 0.375, 0.0)
-
-
-def _runs(
-    series: Series, spans: Spans, deviating: Matrix, expected: Matrix, since_us: int
+def _deviating(
+    state: Lake | PinnedLake, spans: Spans, since_us: int, false_alarms: float
 ) -> Iterator[AnomalyFinding]:
-    """Findings of one series that follow one another to the same side are one."""
-    finding: AnomalyFinding | None = None
-    for index in np.flatnonzero(deviating):
-        start = spans.begin_us(int(index))
-        end = start + spans.length_us
-        strength = float(deviating[index])
-        if start < since_us:
-            continue
-        if (
-            finding
-            and start - finding.end_us <= spans.length_us
-            and finding.deviations * strength > 0
-        ):
-            stronger = max(finding.deviations, strength, key=abs)
-            finding = replace(finding, end_us=end, deviations=stronger)
-            continue
-        if finding:
-            yield _with_query(series, finding)
-        usual, observed = float(expected[index]), float(series.values[index])
-        usual, observed = (
-            (float(np.exp(usual)), float(np.exp(observed)))
-            if series.field
-            else (float(_counts_of(np.array(usual))), observed)
+    """Rates and values that are off, a finding for each run of spans."""
+    of_series = list(series_of(state, spans))
+    minutes = _minutes(state, spans, since_us)
+    budget = Budget.of(false_alarms, len(of_series), spans)
+    for is_field in (False, True):
+        group = [series for series in of_series if bool(series.field) is is_field]
+        for begin in range(0, len(group), _TOGETHER):
+            for usual in _baselines(group[begin : begin + _TOGETHER], spans):
+                by_minute = minutes(usual.series)
+                alarms = alarms_of(usual, by_minute, spans, since_us, budget)
+                curve = _curve(usual, spans) if alarms else None
+                yield from (_finding(usual.series, alarm, curve) for alarm in alarms)
+
+
+def _baselines(group: list[Series], spans: Spans) -> Iterator[SeriesBaseline]:
+    """What was expected of series that are all counts, or all fields."""
+    values = np.stack([series.values for series in group])
+    is_field = bool(group[0].field)
+    deviations = baseline.deviations(
+        values if is_field else roots_of(values),
+        np.stack([series.weights for series in group]),
+        max(_DAY_US // spans.length_us, 1),
+        baseline.VALUE_VARIANCE if is_field else baseline.COUNT_VARIANCE,
+    )
+    rows = zip(*(getattr(deviations, name) for name in baseline.ROWS), strict=True)
+    for series, row in zip(group, rows, strict=True):
+        yield SeriesBaseline(series, *row)
+
+
+def _minutes(
+    state: Lake | PinnedLake, spans: Spans, since_us: int
+) -> Callable[[Series], Series | None]:
+    """Return what gives the numbers of a series by the minute, where these are shorter spans."""
+    first_us = max(since_us, spans.start_us) // MINUTE_US * MINUTE_US
+    count = (spans.end_us - first_us) // MINUTE_US
+    if spans.length_us % MINUTE_US or spans.length_us == MINUTE_US or not 0 < count <= _SPANS_MAX:
+        return lambda _: None
+    within = Spans(first_us, MINUTE_US, count)
+    by_key = {(s.field, s.condition): s for s in series_of(state, within, least=1)}
+
+    def by_minute(series: Series) -> Series | None:
+        if series.field:
+            return by_key.get((series.field, series.condition))
+        silent = replace(series, values=np.zeros(count), weights=np.ones(count))
+        return by_key.get(("", series.condition), silent)
+
+    return by_minute
+
+
+def _curve(usual: SeriesBaseline, spans: Spans) -> Curve:
+    """A series and what was expected, as they were counted."""
+    series = usual.series
+    values = np.exp(series.values) if series.field else series.values
+    expected = np.exp(usual.expected) if series.field else counts_of(usual.expected)
+    return Curve(series.name, spans.start_us, spans.length_us, values.tolist(), expected.tolist())
+
+
+def _finding(series: Series, alarm: Alarm, curve: Curve | None) -> AnomalyFinding:
+    return AnomalyFinding(
+        *("value" if series.field else "rate", series.name, alarm.start_us, alarm.end_us),
+        *(alarm.expected, alarm.observed, alarm.strength),
+        _events_sql(series.condition, alarm.start_us, alarm.end_us),
+        alarm.raised_us,
+        curve,
+    )
+
+
+def _unfinished(state: Lake | PinnedLake, spans: Spans, since_us: int) -> Iterator[AnomalyFinding]:
+    """What began, and did not end in the time in which it always did."""
+    for late in overdue(state, spans, since_us):
+        yield AnomalyFinding(
+            *("sequence", late.name, late.start_us, late.end_us, 1.0, 0.0),
+            -THRESHOLD_DEVIATIONS,
+            _events_sql(late.condition, late.start_us, late.end_us),
+            late.raised_us,
         )
-        aspect = "value" if series.field else "rate"
-        finding = AnomalyFinding(aspect, series.name, start, end, usual, observed, strength, "")
-    if finding:
-        yield _with_query(series, finding)
-
-
-def _with_query(series: Series, finding: AnomalyFinding) -> AnomalyFinding:
-    return replace(finding, query=_events_sql(series.condition, finding.start_us, finding.end_us))
 
 
 def _events_sql(condition: str, start_us: int, end_us: int) -> str:
@@ -243,29 +237,40 @@ def _events_sql(condition: str, start_us: int, end_us: int) -> str:
 def _new_patterns(
     state: Lake | PinnedLake, spans: Spans, since_us: int
 ) -> Iterator[AnomalyFinding]:
-    """Templates of messages that came for the first time, and often."""
+    """Templates of messages that came for the first time, and often, or as errors."""
     if since_us - spans.start_us < _PATTERN_AGE_US:
         return
-    table = views.patterns(state)
-    for row in table.to_pylist():
+    rows = views.patterns(state).to_pylist()
+    new = [row for row in rows if since_us <= to_micros(row["first_seen"]) < spans.end_us]
+    for row in [row for row in new if row["count"] >= _ERROR_COUNT][:_PATTERNS_MAX]:
         start_us = to_micros(row["first_seen"])
-        if start_us < since_us or start_us >= spans.end_us or row["count"] < _PATTERN_COUNT:
+        condition = f"message LIKE {literal(_like(row['template']))} ESCAPE '\\'"
+        errors, messages = asked(
+            state,
+            spans,
+            f"""SELECT [epoch_us(t) FOR t IN list(time ORDER BY time)
+                    FILTER (level IN ('ERROR', 'FATAL'))][{_ERROR_COUNT}],
+                [epoch_us(t) FOR t IN list(time ORDER BY time)][{_PATTERN_COUNT}]
+            FROM events WHERE time >= make_timestamptz({start_us}) AND time < $end
+                AND {condition} AND $data""",
+        )[0]
+        known_us = min((moment for moment in (errors, messages) if moment), default=0)
+        if not known_us or row["count"] < (_ERROR_COUNT if errors else _PATTERN_COUNT):
             continue
-        condition = (
-            f"e.time >= {literal(_iso(start_us))} AND pattern_id = {literal(row['pattern_id'])}"
-        )
+        of_pattern = f"e.time >= {literal(_iso(start_us))} AND pattern_id = "
         yield AnomalyFinding(
-            *(
-                "pattern",
-                row["template"],
-                start_us,
-                start_us + spans.length_us,
-                0.0,
-                float(row["count"]),
-            ),
-            THRESHOLD_DEVIATIONS,
-            f"SELECT e.* FROM events e JOIN event_patterns USING (seq) WHERE {condition}",
+            *("pattern", row["template"], start_us, max(known_us, start_us + MINUTE_US), 0.0),
+            *(float(row["count"]), THRESHOLD_DEVIATIONS),
+            "SELECT e.* FROM events e JOIN event_patterns USING (seq)"
+            f" WHERE {of_pattern}{literal(row['pattern_id'])}",
+            known_us,
         )
+
+
+def _like(template: str) -> str:
+    """The pattern of LIKE that messages of a template have."""
+    escaped = re.sub(r"([\\%_])", r"\\\1", template.strip())
+    return f"%{escaped.replace('<*>', '%')}%"
 
 
 def _grouped(findings: Iterable[AnomalyFinding]) -> Iterator[Incident]:
@@ -292,6 +297,7 @@ def finding_records(of_incidents: Iterable[Incident]) -> list[dict[str, Any]]:
             "incident": number,
             "time": datetime.datetime.fromtimestamp(finding.start_us / 1e6, datetime.UTC),
             "until": datetime.datetime.fromtimestamp(finding.end_us / 1e6, datetime.UTC),
+            "raised": datetime.datetime.fromtimestamp(finding.raised_us / 1e6, datetime.UTC),
             "kind": finding.aspect,
             "series": finding.series,
             "expected": finding.expected,
@@ -323,6 +329,7 @@ def finding_events(of_incidents: Iterable[Incident]) -> list[dict[str, Any]]:
                 "data": {
                     **row,
                     "until": row["until"].isoformat(),
+                    "raised": row["raised"].isoformat(),
                     # That chance alone would have stayed closer to what was expected.
                     "confidence": math.erf(abs(row["deviations"]) / math.sqrt(2)),
                     "pattern_type": "anomaly",

@@ -43,7 +43,7 @@ _COUNTS = f"""
             count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors
         FROM events WHERE time >= $start AND time < $end AND $data GROUP BY ALL
     ), frequent AS (
-        SELECT source, type FROM counted GROUP BY ALL HAVING sum(n) >= {EVENTS_MIN}
+        SELECT source, type FROM counted GROUP BY ALL HAVING sum(n) >= $least
         ORDER BY sum(n) DESC, source, type LIMIT {SERIES_MAX}
     ), failing AS (
         SELECT source FROM counted GROUP BY source HAVING sum(errors) > 0
@@ -88,9 +88,9 @@ class Series:
     weights: Values
 
 
-def series_of(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
-    """Yield the series of a state, counts first."""
-    yield from _counts(state, spans)
+def series_of(state: Lake | PinnedLake, spans: Spans, least: int = EVENTS_MIN) -> Iterator[Series]:
+    """Yield the series of a state, counts first, those of `least` events."""
+    yield from _counts(state, spans, least)
     yield from _fields(state, spans)
 
 
@@ -98,9 +98,9 @@ CountKey = tuple[str | None, str | None]
 """A source and a type; without a type, its errors."""
 
 
-def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
+def _counts(state: Lake | PinnedLake, spans: Spans, least: int) -> Iterator[Series]:
     counts: dict[CountKey, Values] = {}
-    for source, type_, span, number in _asked(state, spans, _COUNTS):
+    for source, type_, span, number in asked(state, spans, _COUNTS.replace("$least", str(least))):
         counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
     frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
@@ -108,11 +108,11 @@ def _counts(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
         values = counts[source, type_]
         if type_ is None and values.sum() > 0 and not _is_of_one_type(counts, source):
             name = f"errors of {source or 'no source'}"
-            condition = f"{_is(source)} AND level IN ('ERROR', 'FATAL')"
+            condition = f"{is_source(source)} AND level IN ('ERROR', 'FATAL')"
             yield Series(name, condition, "", values, ones)
         elif type_ is not None:
             name = f"{type_} of {source or 'no source'}"
-            yield Series(name, f"{_is(source)} AND type = {literal(type_)}", "", values, ones)
+            yield Series(name, f"{is_source(source)} AND type = {literal(type_)}", "", values, ones)
 
 
 def _is_of_one_type(
@@ -127,9 +127,9 @@ def _is_of_one_type(
 
 
 def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
-    for type_, field, _ in _asked(state, spans, _FIELDS):
+    for type_, field, _ in asked(state, spans, _FIELDS):
         value = f"try_cast(data->>{literal(field)} AS DOUBLE)"
-        rows = _asked(
+        rows = asked(
             state,
             spans,
             f"WITH counted AS (SELECT source, $span AS span, avg(ln({value})) AS mean,"
@@ -145,12 +145,13 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
                 by_source[source] = np.full(spans.count, np.nan), np.ones(spans.count)
             by_source[source][0][span], by_source[source][1][span] = mean, number
         for source, (values, weights) in by_source.items():
-            condition = f"{_is(source)} AND type = {literal(type_)}"
+            condition = f"{is_source(source)} AND type = {literal(type_)}"
             name = f"{field} of {type_} of {source or 'no source'}"
             yield Series(name, condition, field, values, weights)
 
 
-def _asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any, ...]]:
+def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query in which $start, $end, $span and $data stand for spans."""
     query = query.replace(
         "$span", f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER"
     ).replace("$data", IS_LOOKED_AT)
@@ -159,5 +160,6 @@ def _asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any
     return state.sql(query).fetchall()
 
 
-def _is(source: str | None) -> str:
+def is_source(source: str | None) -> str:
+    """Return SQL for the events of a source."""
     return "source IS NULL" if source is None else f"source = {literal(source)}"

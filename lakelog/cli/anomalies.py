@@ -14,6 +14,7 @@ import click
 from lakelog import pictures
 from lakelog.anomalies import (
     EVERY,
+    FALSE_ALARMS,
     SCORE,
     THRESHOLD,
     AnomalyFinding,
@@ -49,6 +50,9 @@ def anomalies(
     ),
     until: str | None = option("--until TIME", "Before TIME."),
     every: str = option("--every SPAN", "Count events by spans of this length.", shown=EVERY),
+    false_alarms: float = option(
+        "--false-alarms N", "How many a day may be by chance.", type=float, shown=FALSE_ALARMS
+    ),
     ref: str | None = state_option("Those of a tag, branch, snapshot or time."),
     explain: bool = flag("--explain", "Show the query for the events of each finding."),
     record: bool = flag("--record", "Append each finding once, as an event of type ANOMALY."),
@@ -58,9 +62,9 @@ def anomalies(
 ) -> None:
     """List what was unusual in the last day of events.
 
-    Rates by source and type, errors by source, numeric fields, and messages that are
-    new are compared with what was usual in 14 days before. Findings that are close in
-    time are one incident, and its first one may be the cause.
+    Rates by source and type, errors by source, numeric fields, what began without an
+    end, and messages that are new are compared with what was usual in 14 days before.
+    Findings that are close in time are one incident, and its first one may be the cause.
     """
     if invoked := click.get_current_context().invoked_subcommand:
         if since or until or ref or explain or record or tag or plot:
@@ -72,7 +76,11 @@ def anomalies(
         raise click.UsageError("--tag and --at do not go together")
     with app.open() as lake:
         incident_list = incidents(
-            lake.at(ref) if ref else lake, since=since, until=until, every=every
+            lake.at(ref) if ref else lake,
+            since=since,
+            until=until,
+            every=every,
+            false_alarms=false_alarms,
         )
         if record:
             lake.append(finding_events(incident_list))
@@ -156,6 +164,8 @@ def _chart(incident_list: list[Incident]) -> alt.VConcatChart:
 def _described(finding: AnomalyFinding) -> str:
     if finding.aspect == "pattern":
         return f"new message, {finding.observed:,.0f} times: {finding.series}"
+    if finding.aspect == "sequence":
+        return f"no {finding.series}"
     arrow = "↑" if finding.deviations > 0 else "↓"
     usual, observed = f"{finding.expected:.3g}", f"{finding.observed:.3g}"
     return f"{arrow} {finding.series}: {observed}, usually {usual}"

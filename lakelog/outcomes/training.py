@@ -11,7 +11,7 @@ import glob
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog import train
@@ -23,6 +23,7 @@ from lakelog.outcomes.evaluation import evaluate, importance, single_rule
 from lakelog.outcomes.features import choose_features, columns_of, matrix_of
 from lakelog.outcomes.model import OutcomeModel, require_name, save
 from lakelog.outcomes.sources import require_lake_alone
+from lakelog.segments.sql import identifier, literal
 from lakelog.store import disk
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 NO_OUTCOME = "none"
 ROWS_MAX = 50_000
 """Rows of a split that are learnt from or tested on, the latest."""
+DECISIONS_MAX = 3 * ROWS_MAX
+"""Decisions that are exported to learn from: of more, those of some of the subjects."""
 POSITIVES_MIN = 20
 """Rows with the outcome, and without it, that train and test need."""
 
@@ -66,7 +69,7 @@ def train_model(
     require_lake_alone(lake, checked)
     fitting.require_library()
     with tempfile.TemporaryDirectory(prefix="lakelog-predict-") as folder:
-        training_set = train.export(lake, checked, f"{folder}/set")
+        training_set = train.export(lake, _sampled(lake, checked), f"{folder}/set")
         if not training_set.certificate.clean:
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
             raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
@@ -85,6 +88,21 @@ def _require_kind(recipe: Recipe) -> None:
         raise InvalidRecipe(
             f"{recipe.where}: a model is tested on what came later: set [split] before to a time"
         )
+
+
+def _sampled(lake: Lake, recipe: Recipe) -> Recipe:
+    """The recipe, of some of the subjects where all have more decisions than are learnt from."""
+    query, ref = recipe.select["sql"].strip().rstrip(";"), recipe.select["at"]
+    state = lake.at(ref) if ref else lake
+    decides = f"type = {literal(recipe.shape['decision'])}"
+    count = state.sql(f"SELECT count(*) FROM ({query}\n) WHERE {decides}").fetchone()
+    portions = -(-(count or (0,))[0] // DECISIONS_MAX)
+    if portions <= 1:
+        return recipe
+    column, _, path = recipe.shape["by"].partition(".")
+    subject = f"{identifier(column)} ->> {literal(path)}" if path else identifier(column)
+    query = f"SELECT * FROM ({query}\n) WHERE md5_number(({subject})::VARCHAR) % {portions} = 0"
+    return replace(recipe, select={**recipe.select, "sql": query})
 
 
 def _rows(path: str, split: str) -> list[DecisionRow]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ def test_an_incident_is_found_with_its_query(
     (incident,) = (i for i in seen(lake) if abs(i.start_us / 1e6 - begin) <= SPAN)
     finding = next(f for f in incident.findings if f.series == series)
     assert finding.deviations * sign > 4
-    assert begin <= finding.start_us / 1e6 <= begin + SPAN
+    assert begin - 120 <= finding.start_us / 1e6 <= begin + SPAN
     events = lake.sql(f"SELECT count(*) FROM ({finding.query})").fetchone()
     assert events is not None
     assert (events[0] > 0) is (change not in ({"requests": 0}, {"ends": False}))
@@ -152,3 +155,105 @@ def test_many_sources_cost_no_series_each(make_lake: MakeLake) -> None:
     spans = Spans(START * 1_000_000, SPAN * 1_000_000, 500)
     assert len([s for s in series_of(lake, spans) if not s.field]) <= SERIES_MAX
     assert "error of web" in [f.series for i in seen(lake) for f in i.findings]
+
+
+def known(found: list[Incident]) -> set[tuple[str, int, int]]:
+    return {(f.series, f.start_us, f.raised_us) for i in found for f in i.findings}
+
+
+def test_nothing_is_known_before_it_is_raised(make_lake: MakeLake) -> None:
+    """What a look at an earlier time finds is what was raised until then, and stays so."""
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"requests": 150, "ms": 90.0, "errors": 6})))
+    later = known(seen(lake))
+    assert {series for series, _, _ in later} >= {"request of web", "ms of request of web"}
+    for quarters in (1, 2, 4):
+        until = (START + (BEGIN + quarters) * SPAN) * 1_000_000
+        moment = datetime.datetime.fromtimestamp(until / 1e6, datetime.UTC).isoformat()
+        earlier = known(seen(lake, until=moment, since="2026-06-02T12:00:00Z"))
+        rates = {e for e in later if e[2] <= until and not e[0].startswith("error")}
+        assert rates <= earlier
+        # Only what the name of a series is depends on the others that there are.
+        names = {series for series, _, _ in later} | {"errors of web"}
+        assert {series for series, _, _ in earlier} <= names
+
+
+def hours_of(count: int, is_on: Callable[[int], bool], every: int = 60) -> list[dict[str, Any]]:
+    """A beat each so many seconds, in the hours in which there is one."""
+    return [
+        {"type": "beat", "source": "shop", "time": START + n, "message": "open"}
+        for n in range(0, count * 3_600, every)
+        if is_on(n // 3_600)
+    ]
+
+
+def test_a_source_that_is_silent_each_night_is_known_for_it(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    by_day = hours_of(7 * 24, lambda hour: 8 <= hour % 24 < 20)
+    lake.append([*by_day, {"type": "clock", "time": START + 7 * DAY}])
+    assert incidents(lake, since="3d") == []
+    silent = make_lake("silent")
+    noon = 6 * 24 + 12
+    lost = hours_of(7 * 24, lambda hour: 8 <= hour % 24 < 20 and hour != noon)
+    silent.append([*lost, {"type": "clock", "time": START + 7 * DAY}])
+    (incident,) = incidents(silent, since="3d")
+    finding = incident.findings[0]
+    assert finding.series == "beat of shop"
+    assert 0 <= finding.raised_us / 1e6 - (START + noon * 3_600) <= 600
+
+
+def jobs(count: int, lost: range) -> list[dict[str, Any]]:
+    """Jobs that take from one to four minutes, but for those that never end."""
+    dice, events = random.Random(2), []
+    for number in range(count):
+        begin = START + number * 600
+        ids = {"source": "jobs", "subject": f"job{number}"}
+        events.append({"type": "begin", "time": begin, **ids})
+        if number not in lost:
+            events.append({"type": "done", "time": begin + dice.uniform(60, 240), **ids})
+    return events
+
+
+def test_a_job_that_does_not_end_is_missed_when_it_is_late(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([*jobs(300, range(200, 201)), {"type": "clock", "time": START + 2.2 * DAY}])
+    (finding,) = (f for i in incidents(lake, since="2d") for f in i.findings)
+    begin = START + 200 * 600
+    assert (finding.aspect, finding.series) == ("sequence", "end after begin of jobs")
+    assert 240 <= finding.raised_us / 1e6 - begin <= 360
+    assert lake.sql(f"SELECT subject FROM ({finding.query})").fetchall() == [("job200",)]
+
+
+def test_what_ends_seldom_is_no_pair(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append([*jobs(300, range(0, 300, 9)), {"type": "clock", "time": START + 2.2 * DAY}])
+    assert [f for i in incidents(lake, since="2d") for f in i.findings] == []
+
+
+def test_a_slow_creep_is_found_on_its_way(make_lake: MakeLake) -> None:
+    """Two hours up to three times: known before it has doubled."""
+    lake = make_lake()
+
+    def creeping(quarter: int) -> dict[str, Any]:
+        return {"ms": 30.0 * (1 + max(0, min(quarter - BEGIN, 8)) / 4)}
+
+    lake.append(days(6, creeping))
+    raised = [
+        f.raised_us / 1e6 - (START + BEGIN * SPAN)
+        for i in seen(lake)
+        for f in i.findings
+        if f.series == "ms of request of web"
+    ]
+    assert raised
+    assert 0 < min(raised) <= 4 * SPAN
+
+
+def test_false_alarms_are_settable(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"requests": 42})))
+    counts = [len(seen(lake, since="4d", false_alarms=n)) for n in (0.01, 1.0, 100.0)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+    for odd in (0.0, -1.0, float("nan")):
+        with pytest.raises(InvalidSetting, match="false alarms a day"):
+            seen(lake, false_alarms=odd)

@@ -67,7 +67,9 @@ def test_what_was_recorded_is_no_pattern_itself(lake: lakelog.Lake) -> None:
 
 def test_an_anomaly_is_a_pattern_of_the_older_store_and_is_searched(lake: lakelog.Lake) -> None:
     start = int(BEGIN.timestamp() * 1e6)
-    finding = AnomalyFinding("rate", "errors of web", start, start + 1, 0.1, 9.0, 5.0, "SELECT 1")
+    finding = AnomalyFinding(
+        "rate", "errors of web", start, start + 1, 0.1, 9.0, 5.0, "SELECT 1", start
+    )
     lake.append(finding_events([Incident((finding,))]))
     ((kind, confidence, data),) = lake.sql(
         "SELECT pattern_type, confidence, pattern_data->>'$.series' FROM omega.patterns"

@@ -1,42 +1,39 @@
 -- name: decisions
--- version: 1
+-- version: 2
 -- about: Decisions, each with its latest outcome, by the id of the decision.
 -- params: point text = null; limit int = null
 -- main: time, decision_id, point, chosen, outcome, reward
 -- key: id
 -- map
-SELECT id, type AS kind, max(place) AS place, arg_max(fact, (place, fact)) AS fact
+SELECT id, kind, place, fact
 FROM (
-    SELECT d ->> '$.decision_id' AS id, type, place, to_json({'subject': subject,
-        'source': source, 'trace_id': d ->> '$.traceId', 'point': d ->> '$.decision_point',
-        'options': d ->> '$.options', 'chosen': d ->> '$.chosen', 'reason': d ->> '$.reason',
-        'confidence': d ->> '$.confidence', 'outcome': d ->> '$.outcome',
-        'reward': d ->> '$.reward'})::VARCHAR AS fact
+    SELECT d ->> '$.decision_id' AS id, type AS kind, place, to_json([subject, source,
+        d ->> '$.traceId', d ->> '$.decision_point', d ->> '$.options', d ->> '$.chosen',
+        d ->> '$.reason', d ->> '$.confidence', d ->> '$.outcome', d ->> '$.reward'])::VARCHAR
+        AS fact
     FROM (
         SELECT type, place, subject, source, coalesce(data -> '$.details', data) AS d
         FROM segment WHERE type IN ('decision', 'outcome')
     )
 )
-WHERE id IS NOT NULL GROUP BY id, kind
+WHERE id IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY id, kind ORDER BY place DESC, fact DESC) = 1
 -- merge
-SELECT id, kind, max(place) AS place, arg_max(fact, (place, fact)) AS fact
-FROM partials GROUP BY id, kind
+SELECT id, kind, place, fact FROM partials
+QUALIFY row_number() OVER (PARTITION BY id, kind ORDER BY place DESC, fact DESC) = 1
 -- finish
 WITH pairs AS (
-    SELECT id, max(place) FILTER (kind = 'decision') AS began,
-        max(place) FILTER (kind = 'outcome') AS ended,
-        max(fact) FILTER (kind = 'decision') AS d, max(fact) FILTER (kind = 'outcome') AS o
-    FROM state GROUP BY id
+    SELECT id, began, ended, d, o, coalesce(d ->> '$[3]', o ->> '$[3]') AS point
+    FROM (SELECT id, place AS began, fact AS d FROM state WHERE kind = 'decision')
+    FULL JOIN (SELECT id, place AS ended, fact AS o FROM state WHERE kind = 'outcome') USING (id)
 )
-SELECT make_timestamptz((began >> 63)::BIGINT) AS time, id AS decision_id,
-    coalesce(d ->> '$.point', o ->> '$.point') AS point,
-    coalesce(d ->> '$.subject', o ->> '$.subject') AS subject, d ->> '$.options' AS options,
-    coalesce(d ->> '$.chosen', o ->> '$.chosen') AS chosen,
-    TRY_CAST(d ->> '$.confidence' AS DOUBLE) AS confidence, d ->> '$.reason' AS reason,
-    o ->> '$.outcome' AS outcome, TRY_CAST(o ->> '$.reward' AS DOUBLE) AS reward,
+SELECT make_timestamptz((began >> 63)::BIGINT) AS time, id AS decision_id, point,
+    coalesce(d ->> '$[0]', o ->> '$[0]') AS subject, d ->> '$[4]' AS options,
+    coalesce(d ->> '$[5]', o ->> '$[5]') AS chosen, TRY_CAST(d ->> '$[7]' AS DOUBLE) AS confidence,
+    d ->> '$[6]' AS reason, o ->> '$[8]' AS outcome, TRY_CAST(o ->> '$[9]' AS DOUBLE) AS reward,
     make_timestamptz((ended >> 63)::BIGINT) AS outcome_time,
     ((ended >> 63)::BIGINT - (began >> 63)::BIGINT) / 1e6 AS seconds,
-    coalesce(d ->> '$.source', o ->> '$.source') AS source, d ->> '$.trace_id' AS trace_id
+    coalesce(d ->> '$[1]', o ->> '$[1]') AS source, d ->> '$[2]' AS trace_id
 FROM pairs
-WHERE $point IS NULL OR coalesce(d ->> '$.point', o ->> '$.point') = $point
+WHERE $point IS NULL OR point = $point
 ORDER BY coalesce(began, ended) DESC, id LIMIT $limit
