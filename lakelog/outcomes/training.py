@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NO_OUTCOME = "none"
 ROWS_MAX = 50_000
 """Rows of a split that are learnt from or tested on, the latest."""
-DECISIONS_MAX = 3 * ROWS_MAX
+DECISIONS_MAX = 2 * ROWS_MAX
 """Decisions that are exported to learn from: of more, those of some of the subjects."""
 POSITIVES_MIN = 20
 """Rows with the outcome, and without it, that train and test need."""

@@ -22,6 +22,7 @@ from lakelog.outcomes import (
     predict,
     prediction_events,
     train_model,
+    training,
 )
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
@@ -89,6 +90,19 @@ def test_a_model_beats_the_majority_and_the_best_single_rule(model: OutcomeModel
     assert evaluation.brier < evaluation.rule.brier < evaluation.majority.brier
     assert model.explained()[0][0] == "size"
     assert model.certificate["clean"]
+
+
+def test_of_many_decisions_those_of_some_subjects_teach(
+    lake: lakelog.Lake, model: OutcomeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lake of any size is learnt from in bounded memory, and the recipe stays what it was."""
+    monkeypatch.setattr(training, "DECISIONS_MAX", 1_100)
+    smaller = train_model(lake, recipe(), name="smaller")
+    some, all_rows = (sum(m.rows.values()) for m in (smaller, model))
+    assert 0.4 * all_rows < some < 0.6 * all_rows
+    assert smaller.recipe == model.recipe
+    assert smaller.evaluation.majority.verdict == "better"
+    lake.rollback(lake.log()[1].move.snapshot)
 
 
 def test_nothing_after_a_decision_is_a_feature(model: OutcomeModel) -> None:
