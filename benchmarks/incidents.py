@@ -1,6 +1,6 @@
 """How many planted incidents are found in real logs, how soon, and what is found without any.
 
-    python -m benchmarks.incidents [--worlds N] [--quiet DAYS] [--keep FOLDER] [--shared FOLDER]
+    python -m benchmarks.incidents [--worlds N] [--quiet DAYS] [--seed S] [--keep FOLDER]
 
 Each world has a week to learn from and then four days with ten incidents; quiet worlds have a week
 and then days without any. An incident counts as found if something was raised between its begin and
@@ -29,7 +29,7 @@ LEARN, WATCHED, PLANTED, QUIET = 7, 4, 10, 10
 _SOON = 5 * MINUTE
 _AFTER = 90 * MINUTE
 """What is found so soon after an incident is its end, and no false alarm."""
-_BATCH = 20_000
+_BATCH, _QUIET_SEED = 20_000, 1_000
 
 
 @dataclass
@@ -90,10 +90,10 @@ def seen_in(path: Path, days: int) -> list[Incident]:
         return incidents(lake, since=f"{days - LEARN}d")
 
 
-def measure(folder: Path, logs: RealLogs, worlds: int, quiet: int) -> tuple[Tally, list[str]]:
+def measure(folder: Path, logs: RealLogs, worlds: range, quiet: range) -> tuple[Tally, list[str]]:
     """Return what became of the incidents of some worlds, and the false alarms of quiet days."""
     tally, alarms = Tally(), list[str]()
-    for seed in range(worlds):
+    for seed in worlds:
         kinds = [KINDS[(seed * PLANTED + n) % len(KINDS)] for n in range(PLANTED)]
         random.Random(seed).shuffle(kinds)
         planted, days = plan(seed, LEARN, WATCHED, kinds), LEARN + WATCHED
@@ -101,7 +101,7 @@ def measure(folder: Path, logs: RealLogs, worlds: int, quiet: int) -> tuple[Tall
         for one in planted:
             tally.add(one, seen)
         tally.others += [_shown(i) for i in seen if not _is_of_any(i, planted)]
-    for seed in range(1_000, 1_000 + quiet // QUIET):
+    for seed in quiet:
         days = LEARN + QUIET
         alarms += map(_shown, seen_in(lake_of(folder, logs, seed, days, []), days))
     return tally, alarms
@@ -126,13 +126,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--quiet", type=int, default=30, help="days without incidents")
+    parser.add_argument("--seed", type=int, default=0, help="of the first world")
     parser.add_argument("--keep", type=Path, help="where lakes stay for the next run")
     parser.add_argument("--shared", type=Path, default=SHARED, help="where the logs are")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lakelog-incidents-") as scratch:
         folder = given.keep or Path(scratch)
         folder.mkdir(exist_ok=True)
-        tally, alarms = measure(folder, RealLogs(given.shared), given.worlds, given.quiet)
+        worlds = range(given.seed, given.seed + given.worlds)
+        quiet = range(given.seed + _QUIET_SEED, given.seed + _QUIET_SEED + given.quiet // QUIET)
+        tally, alarms = measure(folder, RealLogs(given.shared), worlds, quiet)
     print("incident      planted  found  cause right")
     for kind in KINDS:
         print(f"{kind:12} {tally.planted[kind]:8} {tally.found[kind]:6} {tally.caused[kind]:12}")

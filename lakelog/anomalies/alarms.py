@@ -24,14 +24,12 @@ MINUTE_US = 60_000_000
 _RUNS, _WINDOWS, _VALUE_WINDOWS = (1, 3, 6), (1, 2, 3, 5, 8), (3, 5, 8)
 """Spans, and minutes, that are looked at together."""
 _STILL_OFF = 1.5
-_THRESHOLD, _USUAL_SERIES = 4.5, 20
+_THRESHOLD, _USUAL_SERIES = 4.4, 20
 _STEADY, _REGULAR = 0.3, 0.5
 _VALUES_MIN, _USUAL, _BEATS = 5, 2.0, 2.5
 _PEAK, _BEYOND, _VALUES_BEYOND = 3.5, 1.2, 1.45
 _APART, _WEEK_US = 12, 604_800_000_000
-_SOONER_DEVIATIONS, _SOONER_DIGITS = 0.3, 0.6
-"""What minutes need more than spans, for there are more of them."""
-_SLACK, _SUM = 1.0, 6.0
+_SLACK, _SUM = 1.0, 4.0
 _DAY_US = 86_400_000_000
 
 
@@ -49,7 +47,7 @@ class Budget:
         usual = _USUAL_SERIES * _DAY_US / spans.length_us
         quantile = NormalDist().inv_cdf
         more = quantile(1 - min(0.2 / tests, 0.4)) - quantile(1 - 0.2 / usual)
-        return Budget(_THRESHOLD + more, max(math.log10(5 * tests), 2.0))
+        return Budget(_THRESHOLD + more, max(math.log10(2.5 * tests), 2.0))
 
 
 @dataclass(frozen=True)
@@ -252,7 +250,7 @@ def _of_minutes(
             seasonal = _sums(counts_of(usual.usual[places]) * share, window)
             aside = roots_of(weight) - roots_of(seasonal)
         ends_in = places[window - 1 :]
-        far = np.where(z > 0, limits[0][ends_in], limits[1][ends_in]) + _SOONER_DEVIATIONS
+        far = np.where(z > 0, limits[0][ends_in], limits[1][ends_in])
         is_aside = np.abs(aside) > _USUAL * deviation[window - 1 :]
         is_far = (np.abs(z) >= far) & is_aside & is_warm[window - 1 :]
         for row in np.flatnonzero(is_far).tolist():
@@ -266,7 +264,7 @@ def _of_minutes(
                 spread = float(deviation[row + window - 1]) ** 2 if is_steady else 1.0
                 spread = min(max(spread, baseline.COUNT_VARIANCE), 1.0)
                 digits = baseline.poisson_digits(pair[1] / spread, max(pair[0], 0.02) / spread)
-                if digits < budget.digits + _SOONER_DIGITS:
+                if digits < budget.digits:
                     continue
             # It began where what follows in the window is off most.
             ends = np.cumsum((np.sign(z[row]) * residuals[row : row + window])[::-1])

@@ -30,6 +30,8 @@ COMPLETE_MIN = 40
 """Pairs that teach how long it takes."""
 _MISSES = 0.02
 _PATIENCE = 1.5
+_EPISODES = 4
+"""What breaks off so often in a week is unusual; more often, it is no pair."""
 _HOUR_US, _WEEK_US = 3_600_000_000, 604_800_000_000
 _KEYS_MAX, _EVENTS_MAX, _MESSAGES_MAX = 200, 20_000, 1_000_000
 """Keys that are compared, and events of each; beyond so many messages types alone are keys."""
@@ -124,7 +126,7 @@ def _late(key: Key, begins: Times, moments: Times, end_us: int, since_us: int) -
         misses, missed_us = misses + 1, begin
         late_us = begin + int(longest[index] * _PATIENCE)
         is_pair = complete[index] >= COMPLETE_MIN and earlier_misses <= _MISSES * complete[index]
-        is_rare = sum(begin - episode < _WEEK_US for episode in episodes) <= 2
+        is_rare = sum(begin - episode < _WEEK_US for episode in episodes) <= _EPISODES
         if not (is_pair and is_rare and since_us <= late_us <= end_us):
             continue
         if latest and episodes[-1] <= latest.start_us:

@@ -1,0 +1,57 @@
+"""Findings are events: alerts, search, SQL and training sets have them, and analyses do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import lakelog
+from lakelog import train
+from lakelog.cli import cli
+from tests.support.log_days import BEGIN, days, during
+
+
+@pytest.fixture
+def path(home: Path) -> Path:
+    path = home / "lake"
+    with lakelog.open(path, settings={"seal": "never"}) as lake:
+        lake.append(days(4, during(BEGIN - 2 * 96, {"requests": 150, "errors": 6})))
+    for verb in (["anomalies", "--every", "15m"], ["patterns"]):
+        assert run(path, *verb, "--record") is not None
+    return path
+
+
+def run(path: Path, *arguments: str) -> str:
+    answer = CliRunner().invoke(cli, ["--lake", str(path), *arguments])
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
+
+
+def test_alerts_search_sql_and_training_sets_have_them(path: Path) -> None:
+    question = "SELECT data->>'series' AS series, count(*) AS value FROM events"
+    run(path, "alerts", "add", "odd", f"{question} WHERE type = 'ANOMALY' GROUP BY ALL")
+    run(path, "alerts", "run", "--once")
+    (rule,) = json.loads(run(path, "alerts", "list", "--json"))
+    with lakelog.open(path) as lake:
+        series = "SELECT count(DISTINCT data->>'series') FROM events WHERE type = 'ANOMALY'"
+        assert (rule["firing"],) == lake.sql(series).fetchone() >= (2,)
+        by_words = lake.search('"request of web"', limit=1).fetchall()
+        assert "request of web" in str(by_words)
+        found = lake.search("type:ANOMALY").fetchall()
+        recorded = lake.sql("SELECT count(*) FROM events WHERE type = 'ANOMALY'").fetchone()
+        assert (len(found),) == recorded
+        (templates,) = lake.sql(
+            "SELECT count(*) FROM events WHERE type = 'PATTERN_DETECTED'"
+        ).fetchall()[0]
+        assert templates == lake.sql("SELECT count(*) FROM patterns").fetchall()[0][0]
+        recipe = {
+            "name": "findings",
+            "select": {"sql": "SELECT * FROM events WHERE type IN ('ANOMALY', 'PATTERN_DETECTED')"},
+            "shape": {"kind": "events"},
+            "split": {"train": 1.0, "validation": 0.0, "test": 0.0},
+        }
+        exported = train.export(lake, recipe, str(path.parent / "set"))
+        assert sum(exported.rows.values()) == templates + len(found)
