@@ -194,17 +194,19 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
     time.sleep(connection.pause(number))
 
 
-def in_parallel(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
+def in_parallel(
+    work: Callable[[_T], _R], items: Iterable[_T], workers: int = WORKERS
+) -> Iterator[tuple[_T, _R]]:
     """Yield (item, result) as they are done, with a bounded number under way. Raises the first
     error, after what is under way has ended."""
     waiting = iter(items)
-    with futures.ThreadPoolExecutor(WORKERS) as pool:
+    with futures.ThreadPoolExecutor(workers) as pool:
         running: dict[futures.Future[_R], _T] = {}
         try:
             while True:
                 for item in waiting:
                     running[pool.submit(work, item)] = item
-                    if len(running) >= 2 * WORKERS:
+                    if len(running) >= 2 * workers:
                         break
                 if not running:
                     return

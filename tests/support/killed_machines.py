@@ -68,7 +68,9 @@ class MachineFleet:
         life = chance.uniform(0.3, 2.0) if self.died < self.kills else 0.0
         # Not a fork of this process, which may have used a store of objects.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.support.killed_machines", "lakelog.remotes.s3"])
+        context.set_forkserver_preload(
+            ["tests.support.killed_machines", "lakelog.remotes.s3", "duckdb", "pyarrow"]
+        )
         words = number, life, chance.random(), dict(os.environ)
         process = context.Process(target=self.live, args=words, daemon=True)
         process.start()

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,9 @@ HEADS = 32
 """Moves after its own for which an offer counts."""
 ENTRIES_MAX = 512
 """Entries of one move at most: it is one document."""
+READ_MAX, READERS = 64, 32
+"""Offers that are read before one attempt at most, and at once: benchmarks/shared_scale.py."""
+_WAIT_MAX = 5.0
 _NAME = re.compile(r"(\d{12})-([0-9a-f]{64})\.json")
 
 
@@ -101,7 +106,8 @@ class OfferBook:
         self._foreign_offers: dict[str, Offer | None] = {}
         self._tried: tuple[str, Any] = ("", None)
         self._won = 0
-        self._is_contested = False
+        self._is_contested = self._has_waited = False
+        self._latency = 0.0
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of others, and put down its own where others are likely to
@@ -114,10 +120,16 @@ class OfferBook:
             bool(self._tried[0]) and self._won == self._volume.published
         )
         self._tried, self._won = attempt, self._volume.published
-        if is_again and self._volume.take_moves(branch, head.move.number):
-            return None
         if self._is_contested:
             self._put(store, head, state, change)
+        if is_again and not self._has_waited:
+            # The more machines lost, the fewer of them try at once: all but one would lose again.
+            self._has_waited = True
+            wait = random.uniform(0, self._latency * len(self._foreign_offers) / 4)
+            time.sleep(min(wait, _WAIT_MAX))
+            if self._volume.take_moves(branch, head.move.number):
+                return None
+        self._has_waited = False
         entries, sealed, runs = change.entries, dict(change.sealed), change.ids_add
         for offer in self._listed(branch, head.move.number):
             is_short = len(entries) + len(offer.entries) <= ENTRIES_MAX
@@ -149,7 +161,9 @@ class OfferBook:
         """Return the offers of other processes that may count after move `number`, oldest first;
         removes those that never will."""
         folder = _folder(branch)
+        started = time.monotonic()
         matches = filter(None, map(_NAME.fullmatch, self._volume.bucket.names(folder)))
+        self._latency = time.monotonic() - started
         keys = {f"{folder}/{match[0]}": int(match[1]) for match in matches}
         outdated = [
             key
@@ -158,12 +172,12 @@ class OfferBook:
         ]
         list(remotes.in_parallel(self._volume.bucket.remove, outdated))
         due = [key for key in keys if key not in self._own_offers and key not in outdated]
-        fresh = [key for key in due if key not in self._foreign_offers]
+        fresh = sorted(key for key in due if key not in self._foreign_offers)[:READ_MAX]
         self._foreign_offers = {
             key: offer for key, offer in self._foreign_offers.items() if key in keys
         }
-        self._foreign_offers |= dict(remotes.in_parallel(self._read, fresh))
-        return [offer for key in sorted(due) if (offer := self._foreign_offers[key])]
+        self._foreign_offers |= dict(remotes.in_parallel(self._read, fresh, READERS))
+        return [offer for key in sorted(due) if (offer := self._foreign_offers.get(key))]
 
     def keys(self, branch: str) -> list[str]:
         """Return the keys of the objects of all offers of a branch."""
