@@ -28,6 +28,7 @@ from lakelog.search import for_ascii
 from lakelog.segments import arrays, bloom, connection, sql
 from lakelog.segments.bloom import Filters
 from lakelog.segments.segment_sql import RowRanges
+from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import BlockCount, WordIndexes
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, SegmentEntry
@@ -358,15 +359,17 @@ class SegmentChoice:
         """Whether the words of a segment are known to be all of ASCII."""
         return self._words.is_ascii(entry.key, entry.events)
 
-    def word_count(self, entry: SegmentEntry, word: str) -> int | None:
-        """Return how many events of a segment have a word of ASCII; None where that is not
-        known."""
-        return self._words.count(entry.key, entry.events, word)
+    def counted(
+        self, entry: SegmentEntry, need: str | WordPiece
+    ) -> tuple[int, tuple[tuple[int, int], ...] | None]:
+        """Return how many events of a segment are known to have a word of ASCII, or one with a
+        piece, and the rows of which that is not known; None for all of them."""
+        return self._words.counted(entry.key, entry.events, need)
 
-    def block_counts(self, entry: SegmentEntry, word: str) -> list[BlockCount] | None:
-        """Return the blocks of a segment that have a word of ASCII, and how many of their rows;
-        None where that is not known."""
-        return self._words.block_counts(entry.key, entry.events, word)
+    def block_counts(self, entry: SegmentEntry, need: str | WordPiece) -> list[BlockCount] | None:
+        """Return the blocks of a segment that have a word of ASCII, or one with a piece, and how
+        many of their rows; None where that is not known."""
+        return self._words.block_counts(entry.key, entry.events, need)
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""

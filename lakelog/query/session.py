@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lakelog.query import ranking
     from lakelog.query.sql import payload
     from lakelog.search import Search
+    from lakelog.segments.word_dictionary import WordPiece
 else:
     payload, ranking = Lazy("lakelog.query.sql.payload"), Lazy("lakelog.query.ranking")
 
@@ -341,17 +342,22 @@ class CountPlan:
         answer = self._tables.count_sql(selection.query, selection.pinned)
         return self._cursors.certain(answer, []) if answer else None
 
-    def _of_word(self, selection: LakeSelect, column: str, word: str) -> Stream | None:
-        """Count the events that have a word: by the index of each segment that knows, and by
-        reading the others and the tail."""
+    def _of_word(self, selection: LakeSelect, column: str, word: str | WordPiece) -> Stream:
+        """Count the events that have a word, or one with a piece: by the blocks of segments of
+        which that is known, and by reading the others and the tail."""
         (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
-        counts = {entry.key: self._tables.choice.word_count(entry, word) for entry in view.entries}
-        total = sum(filter(None, counts.values()))
-        view = view._replace(entries=[e for e in view.entries if counts[e.key] is None])
+        total, ranges = 0, dict(view.ranges)
+        for entry in view.entries:
+            count, unknown = self._tables.choice.counted(entry, word)
+            total += count
+            if unknown is not None:
+                ranges[entry.key] = unknown
+        entries = [entry for entry in view.entries if ranges.get(entry.key) != ()]
+        view = view._replace(entries=entries, ranges=ranges)
         name = identifier(column)
-        if not view.entries and view.tail is None:
+        if not entries and view.tail is None:
             return self._cursors.certain(f"SELECT {total}::BIGINT AS {name}", [])
-        counted = selection.query.sql
+        counted = self._tables.with_short_patterns(selection.query, [view]).sql
         counted = f"SELECT (count + {total})::BIGINT AS {name} FROM ({counted}) AS counts(count)"
         return self._cursors.certain(counted, [view])
 

@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from lakelog.search.calls import first_term
 from lakelog.search.condition import field_text, search_condition
 from lakelog.search.language import (
     Conjunction,
     FieldComparison,
     Operator,
     SearchNode,
-    TextMatch,
     fields_of,
     parse,
 )
 from lakelog.segments import sql
+from lakelog.segments.word_dictionary import WordPiece
 
 FACETS = ("type", "category", "source", "subject", "level")
 """The fields whose values are counted unless others are named."""
@@ -32,7 +33,6 @@ _WIDTHS = (
     *(900 * _SECOND, 3_600 * _SECOND, 4 * 3_600 * _SECOND, 12 * 3_600 * _SECOND),
     *(days * 86_400 * _SECOND for days in (1, 7, 30, 90, 365)),
 )
-_WORD = '(\'lakelog.words: ["",["'
 _HISTOGRAM = "WITH found AS MATERIALIZED (SELECT time FROM events WHERE "
 _SPANS = f"""),
     ideal AS (
@@ -59,11 +59,11 @@ def _micros(timestamp: str) -> int:
 
 @dataclass(frozen=True)
 class WordHistogram:
-    """A histogram of the events that have one word, and nothing else but times: the word, the
-    condition of the search in SQL, and between which times (us) all events with the word are found,
-    and outside of which none is."""
+    """A histogram of the events that have one word, or a piece of one, and nothing else but times:
+    the word, the condition of the search in SQL, and between which times (us) all events with the
+    word are found, and outside of which none is."""
 
-    word: str
+    word: str | WordPiece
     condition: str
     inner: tuple[int, int]
     outer: tuple[int, int]
@@ -74,9 +74,10 @@ class WordHistogram:
         if not (query.startswith(_HISTOGRAM) and query.endswith(_SPANS)):
             return None
         condition = query[len(_HISTOGRAM) : -len(_SPANS)]
-        word = condition.removeprefix(_WORD).partition('"')[0]
-        if not (condition.startswith(_WORD) and word.isalnum() and word.isascii()):
+        term = first_term(condition)
+        if term is None:
             return None
+        word, whole = term
         inner, outer = [-_EVER, _EVER], [-_EVER, _EVER]
         clock_us = time.time_ns() // 1_000
 
@@ -90,7 +91,6 @@ class WordHistogram:
             return ""
 
         bare = _TIME_TEST.sub(bound, condition)
-        whole = search_condition(TextMatch("", (word,)))
         # Around several tests there are parentheses.
         place = whole.index(" AND ") + len(" AND ")
         nested = f"{whole[:place]}({whole[place:-1]}))"

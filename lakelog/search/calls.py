@@ -11,15 +11,20 @@ from lakelog.search.language import TextMatch, parse
 
 if TYPE_CHECKING:
     from lakelog.search import condition
+    from lakelog.segments import word_dictionary
+    from lakelog.segments.word_dictionary import WordPiece
 else:
     condition = Lazy("lakelog.search.condition")
+    word_dictionary = Lazy("lakelog.segments.word_dictionary")
 
 _MAYBE = re.compile(r"\bsearch\s*\(", re.I)
 _CALL = re.compile(r"\bsearch\s*\(\s*(?:(?P<row>\w+)\s*,\s*)?(?P<text>'(?:[^']|'')*')\s*\)", re.I)
 _COUNT = re.compile(
-    r"\s*SELECT\s+count\(\*\)(?:\s+AS\s+(\w+))?\s+FROM\s+events\s+WHERE\s+"
-    r"(\('lakelog\.words: \[\"\",\[\"([0-9a-z]+)\",.*)",
+    r"\s*SELECT\s+count\(\*\)(?:\s+AS\s+(\w+))?\s+FROM\s+events\s+WHERE\s+(\('lakelog\..*)",
     re.I | re.S,
+)
+_TERM = re.compile(
+    r"""\('lakelog\.words: \["",\["([0-9a-z]+)",(true|false),(true|false),false\]\]'"""
 )
 _APART = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.S
@@ -60,15 +65,27 @@ def _condition_of(call: re.Match[str]) -> str:
         raise QueryFailed(f"search({call['text'][:40]}): {error}") from None
 
 
-def counted_word(query: str) -> tuple[str, str] | None:
-    """Return the name of the column and the word of a query that counts the events which have a
-    word of ASCII, and does nothing else."""
+def counted_word(query: str) -> tuple[str, str | WordPiece] | None:
+    """Return the name of the column and the word, or the piece of one, of a query that counts the
+    events which have a word of ASCII, and does nothing else."""
     match = _COUNT.fullmatch(query)
-    if match is None or match[2].rstrip("; \n") != condition.search_condition(
-        TextMatch("", (match[3],))
-    ):
+    term = first_term(match[2]) if match else None
+    if match is None or term is None or match[2].rstrip("; \n") != term[1]:
         return None
-    return match[1] or "count_star()", match[3]
+    return match[1] or "count_star()", term[0]
+
+
+def first_term(text: str) -> tuple[str | WordPiece, str] | None:
+    """Return the word of ASCII, or the piece of one, that the condition of a search begins with,
+    and the whole condition of a search for nothing else; None where there is none."""
+    match = _TERM.match(text)
+    if match is None:
+        return None
+    word, is_open_before, is_open_behind = match[1], match[2] == "true", match[3] == "true"
+    term = TextMatch("", (word,), is_open_before, is_open_behind)
+    need = word_dictionary.WordPiece(word, begins=not is_open_before, ends=not is_open_behind)
+    is_piece = is_open_before or is_open_behind
+    return need if is_piece else word, condition.search_condition(term)
 
 
 def for_ascii(query: str) -> str:

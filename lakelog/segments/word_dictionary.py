@@ -25,7 +25,9 @@ import itertools
 import struct
 import threading
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import add
 
 import zstandard
 
@@ -121,34 +123,38 @@ class WordDictionary:
         if self.word_count == _ANY:
             return _EVERY
         with contextlib.suppress(*DAMAGE):
-            if isinstance(need, WordPiece):
-                return self._with_piece(need)
-            place = self._place(stored_name(need.encode()))
-            return self._blocks(place[0]).of(place[1]) if place else 0
+            blocks_mask = self._hashed_blocks() if isinstance(need, WordPiece) else 0
+            for blocks_of_chunk, number in self._words_of(need):
+                blocks_mask |= blocks_of_chunk.of(number)
+                if blocks_mask == _EVERY:
+                    break
+            return blocks_mask
         return _EVERY
 
-    def count(self, word: str) -> int | None:
-        """Return how many rows have a word, None where that is not known."""
+    def block_counts(self, need: str | WordPiece) -> list[int | None]:
+        """Return how many rows of each block have a word, or one with a piece, None where that is
+        not known: of several words that a block has, rows may have more than one."""
+        if self.word_count == _ANY:
+            return [None] * BLOCKS
         with contextlib.suppress(*DAMAGE):
-            place = self._place(stored_name(word.encode()))
-            if place is None:
-                return 0
-            if planes := self._blocks(place[0]).counts(place[1]):
-                return sum(planes[0]) + 256 * sum(planes[1])
-        return None
-
-    def block_counts(self, word: str) -> list[int | None]:
-        """Return how many rows of each block have a word, None where that is not known."""
-        with contextlib.suppress(*DAMAGE):
-            place = self._place(stored_name(word.encode()))
-            if place is None:
-                return [0] * BLOCKS
-            blocks_of_chunk = self._blocks(place[0])
-            if planes := blocks_of_chunk.counts(place[1]):
-                return [low + 256 * high for low, high in zip(*planes, strict=True)]
-            blocks = blocks_of_chunk.of(place[1])
-            return [None if blocks >> number & 1 else 0 for number in range(BLOCKS)]
+            hashed = self._hashed_blocks() if isinstance(need, WordPiece) else 0
+            return self._summed(self._words_of(need), hashed)
         return [None] * BLOCKS
+
+    def _summed(self, words: Iterator[tuple[_ChunkBlocks, int]], unknown: int) -> list[int | None]:
+        """How many rows of each block have the only word that the block has."""
+        counts, before = [0] * BLOCKS, 0
+        for blocks_of_chunk, number in words:
+            blocks = blocks_of_chunk.of(number)
+            planes = blocks_of_chunk.counts(number)
+            unknown |= blocks & before if planes else blocks
+            before |= blocks
+            if planes:
+                rows = (low + 256 * high for low, high in zip(*planes, strict=True))
+                counts = [*map(add, counts, rows)]
+            if unknown == _EVERY:
+                break
+        return [None if unknown >> n & 1 else count for n, count in enumerate(counts)]
 
     def check(self) -> None:
         """Read all frames. Raises what is in DAMAGE."""
@@ -158,8 +164,6 @@ class WordDictionary:
 
     def _place(self, name: bytes) -> tuple[int, int] | None:
         """The chunk of a word and its number there, None where there is no such word."""
-        if self.word_count == _ANY:
-            raise ValueError("its words are not known")
         chunk = bisect_right(self.firsts, name) - 1
         if chunk < 0 or name > self.last_name:
             return None
@@ -167,7 +171,14 @@ class WordDictionary:
         start = names.find(b"\0" + name + b"\0")
         return (chunk, names.count(b"\0", 0, start)) if start >= 0 else None
 
-    def _with_piece(self, piece: WordPiece) -> int:
+    def _words_of(self, need: str | WordPiece) -> Iterator[tuple[_ChunkBlocks, int]]:
+        """Yield the chunk and the number there of a word, or of each word that has a piece."""
+        if isinstance(need, WordPiece):
+            yield from self._with_piece(need)
+        elif place := self._place(stored_name(need.encode())):
+            yield self._blocks(place[0]), place[1]
+
+    def _with_piece(self, piece: WordPiece) -> Iterator[tuple[_ChunkBlocks, int]]:
         characters = piece.characters.encode()
         pattern = b"\0" * piece.begins + characters + b"\0" * piece.ends
         # What begins so is in the chunks around its place; for all else each chunk is read.
@@ -175,18 +186,16 @@ class WordDictionary:
         if piece.begins:
             start = max(bisect_right(self.firsts, characters) - 1, 0)
             stop = bisect_left(self.firsts, characters + b"\xff")
-        blocks_mask = self._hashed_blocks()
         for chunk in range(start, stop):
             names = self._names(chunk)
             place, counted, number = names.find(pattern), 0, -1
             blocks = self._blocks(chunk) if place >= 0 else None
-            while blocks and place >= 0 and blocks_mask != _EVERY:
+            while blocks and place >= 0:
                 inside = place + piece.begins
                 number += names.count(b"\0", counted, inside)
-                blocks_mask |= blocks.of(number)
+                yield blocks, number
                 counted = inside
                 place = names.find(pattern, names.find(b"\0", inside))
-        return blocks_mask
 
     def _hashed_blocks(self) -> int:
         """The blocks of words that are known by their hash alone: they may have any piece."""

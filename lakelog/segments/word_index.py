@@ -82,20 +82,11 @@ class WordIndex:
         """Whether all words are known to be of ASCII."""
         return all(table.is_ascii for table in self.tables)
 
-    def count(self, word: str) -> int | None:
-        """Return how many rows of a segment have a word, None where that is not known."""
-        total = 0
-        for table in self.tables:
-            count = table.count(word)
-            if count is None:
-                return None
-            total += count
-        return total
-
-    def block_counts(self, word: str) -> Iterator[BlockCount]:
-        """Yield how many rows of each block have a word, without blocks that have none."""
+    def block_counts(self, need: str | WordPiece) -> Iterator[BlockCount]:
+        """Yield how many rows of each block have a word, or one with a piece, without blocks that
+        have none."""
         for number_of_part, table in enumerate(self.tables):
-            for number, count in enumerate(table.block_counts(word)):
+            for number, count in enumerate(table.block_counts(need)):
                 first_row = number_of_part * PART + number * BLOCK
                 if count != 0 and first_row < self.rows:
                     last_row = min(first_row + BLOCK, self.rows) - 1
@@ -171,16 +162,29 @@ class WordIndexes:
         index = self._index(digest, rows)
         return None if index is None else index.blocks(need)
 
-    def count(self, digest: str, rows: int, word: str) -> int | None:
-        """Return how many rows of a segment have a word, None where that is not known."""
-        index = self._index(digest, rows)
-        return None if index is None else index.count(word)
+    def counted(
+        self, digest: str, rows: int, need: str | WordPiece
+    ) -> tuple[int, tuple[tuple[int, int], ...] | None]:
+        """Return how many rows of some blocks of a segment have a word, or one with a piece, and
+        the first and last rows of the other blocks, of which that is not known; None for all."""
+        index, total, unknown = self._index(digest, rows), 0, 0
+        if index is None:
+            return 0, None
+        for block in index.block_counts(need):
+            if block.count is None:
+                unknown |= 1 << block.first_row // BLOCK
+            else:
+                total += block.count
+        is_most = unknown.bit_count() * BLOCK > _MOST * rows
+        return (0, None) if is_most else (total, tuple(row_ranges(unknown)))
 
-    def block_counts(self, digest: str, rows: int, word: str) -> list[BlockCount] | None:
-        """Return how many rows of the blocks of a segment have a word, without those that have
-        none; None where there is no intact index of it."""
+    def block_counts(
+        self, digest: str, rows: int, need: str | WordPiece
+    ) -> list[BlockCount] | None:
+        """Return how many rows of the blocks of a segment have a word, or one with a piece, without
+        those that have none; None where there is no intact index of it."""
         index = self._index(digest, rows)
-        return None if index is None else list(index.block_counts(word))
+        return None if index is None else list(index.block_counts(need))
 
     def _index(self, digest: str, rows: int) -> WordIndex | None:
         index = self._cached.get(digest)

@@ -54,6 +54,12 @@ def compacted(tmp_path: Path) -> Iterator[lakelog.Lake]:
         yield lake
 
 
+def count(index: word_index.WordIndex, need: str | WordPiece) -> int | None:
+    """How many rows have a word, None where that is not known."""
+    counts = [block.count for block in index.block_counts(need)]
+    return None if None in counts else sum(counts)
+
+
 def words_of(cursor: duckdb.DuckDBPyConnection, texts: list[str | None]) -> list[list[int]]:
     """The hashes of the words of each text, in order of size."""
     words: list[list[int]] = [[] for _ in texts]
@@ -200,13 +206,32 @@ def test_rows_of_blocks_are_counted() -> None:
     words = {f"w{n}": 1 for n in range(5_000)} | {"many": 2**32 - 2, "w17": 0b110}
     index = word_index.decode(index_of([words], {"many": rows}), DIGEST)
     assert index is not None
-    assert [index.count(word) for word in ("many", "w17", "none")] == [sum(rows), None, 0]
+    assert [count(index, word) for word in ("many", "w17", "none")] == [sum(rows), None, 0]
     counts = [(b.first_row, b.last_row, b.count) for b in index.block_counts("many")]
     assert counts == [(n * 2_048, n * 2_048 + 2_047, rows[n]) for n in range(1, 32)]
     assert [(b.first_row, b.count, b.earliest, b.latest) for b in index.block_counts("w17")] == [
         (2_048, None, 0, 9),
         (4_096, None, 0, 9),
     ]
+
+
+def test_rows_with_pieces_are_counted() -> None:
+    """Where a block has one word with the piece, its rows are those of the word; of several words,
+    or of one that is rare or known by a hash, that is not known."""
+    words = {"xab": 0b1, "abx": 0b110, "xabx": 0b100, "rarely": 0b1, "l" * 50: 0b1000}
+    rows = {"xab": [40], "abx": [0, 50, 60], "xabx": [0, 0, 70]}
+    counts = {word: (blocks + [0] * 32)[:32] for word, blocks in rows.items()}
+    index = word_index.decode(index_of([words], counts), DIGEST)
+    assert index is not None
+
+    def counted(characters: str, begins: bool, ends: bool) -> dict[int, int | None]:
+        piece = WordPiece(characters, begins=begins, ends=ends)
+        return {b.first_row // 2_048: b.count for b in index.block_counts(piece)}
+
+    assert counted("ab", False, False) == {0: 40, 1: 50, 2: None, 3: None}
+    assert counted("ab", True, False) == {1: 50, 2: 60, 3: None}
+    assert counted("ab", False, True) == {0: 40, 3: None}
+    assert counted("rare", True, False) == {0: None, 3: None}
 
 
 def test_row_ranges() -> None:
@@ -306,11 +331,11 @@ def test_every_cut_and_flip_is_noticed() -> None:
         index = word_index.decode(flipped, DIGEST)
         if word_index.is_whole(flipped, DIGEST):  # zstd has a bit that says nothing
             assert index
-            assert (index.blocks("w9"), index.count("w7")) == (1, 32)
+            assert (index.blocks("w9"), count(index, "w7")) == (1, 32)
         elif index:
             assert index.blocks("w9") == every
             assert index.blocks(WordPiece("w9", begins=True, ends=False)) in (1, every)
-            assert index.count("w7") is None
+            assert count(index, "w7") is None
 
 
 @pytest.mark.parametrize("frame", [b"x" * 40, b"", zstandard.compress(bytes(2**27))])
@@ -329,7 +354,7 @@ def test_an_index_that_somebody_made_hides_nothing(frame: bytes) -> None:
         )
         assert index is not None
         assert index.blocks("w7") == 2**32 - 1
-        assert index.count("w7") is None
+        assert count(index, "w7") is None
 
 
 def test_indexes_go_with_their_segments(compacted: lakelog.Lake) -> None:

@@ -85,9 +85,13 @@ def random_query(dice: random.Random, depth: int = 2) -> Asked:
 
 
 def random_word(dice: random.Random) -> Asked:
-    """A query for one word of ASCII, which word indexes know the counts of."""
-    word = dice.choice(SINGLE)
-    return Asked(word, lambda event: any(found(t, word, False, False) for t in _texts(event)))
+    """A query for one word of ASCII, or a piece of one, of which word indexes know how many rows
+    have it."""
+    word, front, behind = dice.choice(SINGLE), dice.random() < 0.3, dice.random() < 0.3
+    return Asked(
+        f"{'*' * front}{word}{'*' * behind}",
+        lambda event: any(found(t, word, front, behind) for t in _texts(event)),
+    )
 
 
 def _of_field(dice: random.Random) -> Asked:
