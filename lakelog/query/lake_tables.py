@@ -351,8 +351,11 @@ class SegmentChoice:
         """Return the rows of segments that can have the words of a search."""
         if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
             return {}
-        needs = [need.words for need in query.needs]
-        ranges = ((e.key, self._words.ranges(e.key, e.events, needs)) for e in entries)
+        needs, known = [need.words for need in query.needs], query.row_ranges
+        for entry in entries:
+            if entry.key not in known:
+                known[entry.key] = self._words.ranges(entry.key, entry.events, needs)
+        ranges = ((entry.key, known[entry.key]) for entry in entries)
         return {key: rows for key, rows in ranges if rows is not None}
 
     def is_ascii(self, entry: SegmentEntry) -> bool:

@@ -18,6 +18,7 @@ tail and with the same settings, so that both steps see one snapshot.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,10 @@ _SHARE = 20
 """The rows that are wanted are at most this part of all."""
 _PAYLOADS, _TIMES = 2_000_000, 50_000_000
 """In more events that a WHERE leaves nothing is looked for beforehand: in payloads, and at all."""
-_STEPS = (0, 1, 1 << 17, 1 << 20)
-"""The newest segments of so many events are looked through for rows that pass a WHERE, if they are
-less than a quarter of all; at first a part of the newest one."""
-_KEPT = 128
+_SAMPLES, _STEPS = (8, 2), (1, 1 << 17, 1 << 20)
+"""For rows that pass a WHERE one in so many blocks of the newest segment are looked through first,
+then the newest segments of so many events, if they are less than a quarter of all."""
+_CHANCE, _KEPT = 3, 128
 
 
 class TopScans:
@@ -143,11 +144,19 @@ class TopScans:
             (order,) = self._first("SELECT current_setting('default_order')", [], cursor)
             descending = str(order).upper().startswith("DESC")
         total = sum(entry.events for entry in view.entries)
-        for size in _STEPS if top.is_filtered else ():
-            if size < total // 4:
-                nearest = view.nearest(size, descending) if size else view.sample(descending)
-                if bounded := self._edge(top, descending, nearest, view, pinned, cursor, params):
+        if top.is_filtered:
+            samples = (view.sample(descending, step) for step in _SAMPLES)
+            sizes = (size for size in _STEPS if size < total // 4)
+            nearest_views = (view.nearest(size, descending) for size in sizes)
+            share = 1.0
+            for nearest in itertools.chain(samples, nearest_views):
+                # As many of its rows pass as of those before; of none nothing is known.
+                if nearest.row_count * share < top.count:
+                    continue
+                bounded, count = self._edge(top, descending, nearest, view, pinned, cursor, params)
+                if bounded:
                     return bounded
+                share = max(count, _CHANCE) / max(nearest.row_count, 1)
         if view.ranges:  # to look for rare words takes most of the time, in either step
             return None
         # The caller holds a lock, which other threads would wait for.
@@ -158,7 +167,7 @@ class TopScans:
             some = view._replace(entries=top.among(view.entries, descending))
             if some.row_count < LEAST:
                 return some
-        return self._edge(top, descending, some, view, pinned, cursor, params)
+        return self._edge(top, descending, some, view, pinned, cursor, params)[0]
 
     def _edge(
         self,
@@ -169,9 +178,9 @@ class TopScans:
         pinned: Pinned | None,
         cursor: duckdb.DuckDBPyConnection | None,
         params: object,
-    ) -> View | None:
-        """The table from the time of the last row on of those that are wanted of some of it; None
-        if these are fewer."""
+    ) -> tuple[View | None, int]:
+        """The table from the time of the last row on of those that are wanted of some of it, None
+        if these are fewer; and how many there are, up to so many."""
         aggregate = "min" if descending else "max"
         times = sql_of(self._tables.engine().cursor(), top.statement).rstrip(";")
         query = f"SELECT epoch_us({aggregate}(time)), count(*) FROM ({times})"
@@ -180,11 +189,12 @@ class TopScans:
             query, views = self._tables.over_columns(query, pinned, views)
         micros, count = self._first(query, views, cursor, params)
         if count < top.count:
-            return None
+            return None, count
         sign, entries = ">=", [entry for entry in view.entries if entry.time[1] >= micros]
         if not descending:
             sign, entries = "<=", [entry for entry in view.entries if entry.time[0] <= micros]
-        return view._replace(entries=entries, bound=f"time {sign} make_timestamptz({micros})")
+        bound = f"time {sign} make_timestamptz({micros})"
+        return view._replace(entries=entries, bound=bound), count
 
     def _first(
         self,

@@ -125,6 +125,11 @@ class Query:
     """What is equal for queries that ask for the same ids or subjects; empty if none does."""
     has_words: bool = field(init=False, default=False)
     """Whether any mention asks for words."""
+    row_ranges: dict[str, tuple[tuple[int, int], ...] | None] = field(
+        init=False, default_factory=dict, compare=False
+    )
+    """The rows that may have the words, by the digests of segments that were looked at already;
+    None for all rows."""
     of_newest: bool = field(init=False, default=False)
     """Whether any mention goes by the times of the first or newest event."""
     may_extract: bool = field(init=False, default=False)

@@ -31,8 +31,8 @@ Kinds = Callable[[str, tuple[str | int, ...]], frozenset[str]]
 """The kinds of the values of a field, by the schema whose `events` have it and its path."""
 _REWRITTEN: dict[tuple[object, ...], payload.Rewriting | None] = {}
 _REWRITTEN_MAX, _SHORT = 128, 512
-_VECTOR, _SAMPLED = 2_048, 2
-"""Rows that the engine takes at once; one of so many times that is in a sample."""
+_VECTOR = 2_048
+"""Rows that the engine takes at once."""
 _NAMES = re.compile(r"\s*(?:with\b|--|/\*)", re.I)
 
 
@@ -74,15 +74,15 @@ class View(NamedTuple):
                 events += entry.events
         return self._replace(entries=entries)
 
-    def sample(self, descending: bool) -> View:
-        """The table of every other block of rows of the newest segment, or the oldest one."""
+    def sample(self, descending: bool, step: int) -> View:
+        """The table of one in so many blocks of rows of the newest segment, or the oldest one."""
         nearest = self.nearest(1, descending)
         (entry,) = nearest.entries
         ranges = self.ranges.get(entry.key, ((0, entry.events - 1),))
         samples = (
             (row, min(row + _VECTOR - 1, stop))
             for start, stop in ranges
-            for row in range(start, stop + 1, _SAMPLED * _VECTOR)
+            for row in range(start, stop + 1, step * _VECTOR)
         )
         return nearest._replace(ranges={entry.key: tuple(samples)})
 
