@@ -334,10 +334,11 @@ class SegmentChoice:
         SnapshotGone where a filter has to be made."""
         if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
-        if not query.needles:
-            nearby = self._near(state, query.needs)
-            ranges = self.row_ranges(nearby, query)
-            return [entry for entry in nearby if ranges.get(entry.key) != ()]
+        chosen = self._by_names(state, query) if query.needles else self._near(state, query.needs)
+        ranges = self.row_ranges(chosen, query)
+        return [entry for entry in chosen if ranges.get(entry.key) != ()]
+
+    def _by_names(self, state: Manifest, query: Query) -> list[SegmentEntry]:
         key = state.key, query.needles
         entries = self._chosen.get(key)
         if entries is None:

@@ -260,6 +260,24 @@ def test_searches_read_few_segments(compacted: lakelog.Lake) -> None:
     ]
 
 
+def test_words_and_a_subject_are_searched_together(tmp_path: Path) -> None:
+    """Of segments that all have the subject, only those are read that have the word as well, and it
+    is no mistake if some or all of them have it not."""
+    with lakelog.open(tmp_path / "lake", settings={"segment_rows": ROWS + 1}) as lake:
+        for first in range(0, 2 * ROWS, ROWS):
+            lake.append(
+                [
+                    {"type": "log", "subject": f"s{n % 7}", "message": f"n{n}"}
+                    for n in range(first, first + ROWS)
+                ]
+            )
+            lake.compact()
+        query = "SELECT message FROM events WHERE subject = 's3' AND search('{}')"
+        assert lake.sql(query.format("n10")).fetchall() == [("n10",)]
+        assert lake.explain(query.format("n10")) == (1, 2)
+        assert lake.sql(query.format("nothing")).fetchall() == []
+
+
 def test_words_are_counted_without_reading(compacted: lakelog.Lake) -> None:
     """The number of events with a frequent word comes from the indexes, and is that of a scan."""
     query = "SELECT count(*) AS found FROM events WHERE search('{}')"
