@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import SEVERITIES, level_of
-from lakelog.formats import re2
+from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
     COLUMNS,
     NUMBER,
@@ -31,6 +32,11 @@ from lakelog.search.words import is_of_word, lowered, marked
 from lakelog.segments import sql
 from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
+
+if TYPE_CHECKING:
+    from lakelog.formats import re2
+else:
+    re2 = Lazy("lakelog.formats.re2")
 
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
