@@ -334,9 +334,9 @@ class SegmentChoice:
         SnapshotGone where a filter has to be made."""
         if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
-        chosen = self._by_names(state, query) if query.needles else self._near(state, query.needs)
-        ranges = self.row_ranges(chosen, query)
-        return [entry for entry in chosen if ranges.get(entry.key) != ()]
+        nearby = self._by_names(state, query) if query.needles else self._near(state, query.needs)
+        ranges = self.row_ranges(nearby, query)
+        return [entry for entry in nearby if ranges.get(entry.key) != ()]
 
     def _by_names(self, state: Manifest, query: Query) -> list[SegmentEntry]:
         key = state.key, query.needles
@@ -352,12 +352,12 @@ class SegmentChoice:
         """Return the rows of segments that can have the words of a search."""
         if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
             return {}
-        needs, known = [need.words for need in query.needs], query.row_ranges
+        needs, ranges = [need.words for need in query.needs], query.row_ranges
         for entry in entries:
-            if entry.key not in known:
-                known[entry.key] = self._words.ranges(entry.key, entry.events, needs)
-        ranges = ((entry.key, known[entry.key]) for entry in entries)
-        return {key: rows for key, rows in ranges if rows is not None}
+            if entry.key not in ranges:
+                ranges[entry.key] = self._words.ranges(entry.key, entry.events, needs)
+        pairs = ((entry.key, ranges[entry.key]) for entry in entries)
+        return {key: rows for key, rows in pairs if rows is not None}
 
     def is_ascii(self, entry: SegmentEntry) -> bool:
         """Whether the words of a segment are known to be all of ASCII."""
