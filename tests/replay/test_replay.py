@@ -121,7 +121,7 @@ def test_a_replay_that_failed_goes_on_behind_what_was_delivered(
     wanted, path = order(lake), str(home / "cursor.json")
     kept = Kept(fails)
     # In small steps: only what is late is sent together.
-    pace = ReplayPace(AT_ONCE, 400, threading.Event())
+    pace = ReplayPace(AT_ONCE, 20, threading.Event())
     with pytest.raises(OSError, match="full"):
         Replay(lake, ReplaySelection(), pace, kept, cursor=path).run()
     lake.append([{"type": "later", "subject": "late", "time": START}])
