@@ -180,7 +180,7 @@ def test_what_is_late_goes_at_once(home: Path) -> None:
 
         slow.send = send  # type: ignore[method-assign]
         Replay(lake, ReplaySelection(), pace, slow).run()
-    assert sends == [1, 49]
+    assert (len(sends), sum(sends)) == (2, 50)
     assert [event["data"]["n"] for event in slow.events] == list(range(50))
 
 
