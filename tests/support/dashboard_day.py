@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
+from tests.support.requirements import need
 
 STEP = 10
 RATE = 1_000
@@ -145,9 +146,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(sys.argv[1]))) as folder:
         shutil.copytree(sys.argv[1], f"{folder}/lake", copy_function=os.link)
         with serving(f"{folder}/lake") as server, sync_playwright() as playwright:
-            program = shutil.which("chromium")
             browser = playwright.chromium.launch(
-                executable_path=program, args=["--no-sandbox", "--enable-precise-memory-info"]
+                executable_path=need("chromium"), args=["--no-sandbox"]
             )
             day = watched(browser, server, int(hours * 3600 / STEP))
             browser.close()
