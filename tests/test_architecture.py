@@ -58,8 +58,8 @@ ORDER = {
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
-    "erasure": """selection rewriting derived leftovers outside erasing touched key_erasure
-        status receipts on_lake""",
+    "erasure": """selection rewriting derived leftovers outside erasing known touched
+        key_erasure status receipts on_lake""",
     "maintain": """repeated_ids seal payloads compact indexing retention row_removal reachability
         repair gc hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
@@ -111,7 +111,7 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
         oci_manifests oci conditions known objects untrusted site encryption ancestry
-        carry signature_files pushes merge_records merge_rows merge fetches checks
+        carry signature_files erasures pushes merge_records merge_rows merge fetches checks
         prunes shared""",
     "remotes/shared": "bucket lease mirrored_volume offers segment_cache attached",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture

@@ -257,6 +257,8 @@ def _tell(app: App, result: Transfer, target: OutputTarget, verb: str) -> None:
         come = "would come" if result.dry_run else "came"
         known_note = f"; {merged.known:,} of there were known" if merged.known else ""
         app.say(f"{many(merged.events, 'event')} {come}{known_note}")
+    for key in result.erased:
+        app.say(f"erasure {key}: done {'there' if verb == 'sent' else 'here'}, too")
     # To count events, a dry run of a merge receives them.
     would = verb if merged or not result.dry_run else f"would be {verb}"
     existing_note = f"; {many(carried.kept, 'was there', 'were there')}" if carried.kept else ""

@@ -10,17 +10,34 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import zstandard
 
-from lakelog.store.bootstrap import Store
+from lakelog.keys.vault import VAULT
 from lakelog.store.paths import KEYS, hex_dirs, parse_object
+
+if TYPE_CHECKING:
+    from lakelog.store.erased_states import ErasedStates
+    from lakelog.store.volume import Volume
 
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
 
 
-def sweep(store: Store) -> int:
+class SweptLake(Protocol):
+    """A lake, or what is known of one elsewhere."""
+
+    @property
+    def volume(self) -> Volume:
+        """Where its files are."""
+
+    @property
+    def erased(self) -> ErasedStates:
+        """What is read there in the place of which states."""
+
+
+def sweep(store: SweptLake) -> int:
     """Take the texts of replaced states out of moves and tags, and delete the manifests, pages and
     segments that were replaced; return how many files were deleted or written again."""
     store.erased.refresh()
@@ -37,24 +54,24 @@ def sweep(store: Store) -> int:
     return changed
 
 
-def unfinished(store: Store) -> list[str]:
+def unfinished(store: SweptLake) -> list[str]:
     """Keys of files that a sweep would still delete or write again."""
     store.erased.refresh()
     refs = (key for key in store.erased.refs() if store.erased.stripped(key) is not None)
     return [*refs, *_obsolete(store), *_segments(store)]
 
 
-def _segments(store: Store) -> list[str]:
+def _segments(store: SweptLake) -> list[str]:
     """Keys of the replaced segments that are still there."""
     keys = [KEYS.object("segments", key) for key in _erased_keys(store)]
     return [key for key in keys if store.volume.exists(key)]
 
 
-def _erased_keys(store: Store) -> set[str]:
+def _erased_keys(store: SweptLake) -> set[str]:
     return {key for key, new in store.erased.segments().items() if new != key}
 
 
-def _obsolete(store: Store) -> Iterator[str]:
+def _obsolete(store: SweptLake) -> Iterator[str]:
     """Yield the keys of the manifests and pages that name a replaced segment: each was replaced
     itself."""
     keys = _erased_keys(store)
@@ -65,15 +82,15 @@ def _obsolete(store: Store) -> Iterator[str]:
             yield KEYS.object("manifests", digest)
 
 
-def manifest_texts(store: Store) -> Iterator[tuple[str, bytes]]:
+def manifest_texts(store: SweptLake) -> Iterator[tuple[str, bytes]]:
     """Yield the digest and the JSON of each file of a manifest or page."""
     volume = store.volume
     for folder in hex_dirs(volume.folders("manifests")):
         for digest in filter(None, map(parse_object, volume.names(f"manifests/{folder}"))):
             # Gone, or damaged, which verify reports.
-            with contextlib.suppress(FileNotFoundError, zstandard.ZstdError):
+            with contextlib.suppress(FileNotFoundError, zstandard.ZstdError, ValueError):
                 data = volume.read(KEYS.object("manifests", digest))
-                yield digest, zstandard.ZstdDecompressor().decompress(data)
+                yield digest, zstandard.ZstdDecompressor().decompress(VAULT.decrypt(data))
 
 
 def segment_keys(encoded: bytes) -> set[str]:

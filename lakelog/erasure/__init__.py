@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.erasure.derived import clean
     from lakelog.erasure.erasing import erase
+    from lakelog.erasure.known import adopt, again
     from lakelog.erasure.receipts import receipt
     from lakelog.erasure.status import ErasureStatus, confirm, one, statuses
     from lakelog.erasure.touched import ErasurePreview, preview
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ErasurePreview",
     "ErasureStatus",
+    "adopt",
+    "again",
+    "clean",
     "confirm",
     "erase",
     "one",
@@ -30,7 +35,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "derived": "clean",
         "erasing": "erase",
+        "known": "adopt again",
         "receipts": "receipt",
         "touched": "ErasurePreview preview",
         "status": "ErasureStatus confirm one statuses",

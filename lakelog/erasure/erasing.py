@@ -11,6 +11,7 @@ not *swept*: the same command, run again, goes on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -134,11 +135,12 @@ def erase(
     `settle` seals the tail of a branch. Raises InvalidEvent for a reason that names the subject,
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
-    if store.paths.keys is not None:
-        raise NotAllowed("nothing can be erased yet from a lake that is encrypted")
     policy.require(store.paths, "erase")
     if store.attachment is not None:
-        raise NotAllowed("nothing can be erased yet from a lake whose files are in a bucket")
+        raise NotAllowed(
+            "nothing can be erased yet from a shared lake: clone its bucket, erase there, and push"
+            " to a new one"
+        )
     if bool(subject) == bool(predicate):
         raise InvalidEvent("say what to erase: a subject, or a condition")
     if not why.strip():
@@ -146,13 +148,22 @@ def erase(
     if subject and subject in why:
         raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
     Chooser(store, connect, Selector(subject, predicate)).check()
+    with alone(store):
+        erasure = Erasure.begun(store.paths, subject, predicate, why)
+        # What is there when it begins is erased, whatever a clock that was ahead said of it.
+        until = EVER if erasure.is_new else max(erasure.time, erasure.arrived)
+        selector = Selector(subject, predicate, until)
+        return ErasureRun(store, connect, settle, erasure, selector).run(progress)
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Hold off gc, compaction and other erasures. Raises GcRefused while one runs."""
     locks = (f"{store.paths.cache}/gc.lock", f"{store.paths.cache}/compact.lock")
     with disk.claim(locks[0]) as alone, disk.claim(locks[1]) as alone_merging:
         if not (alone and alone_merging):
             raise GcRefused("another process collects, compacts or erases in this lake: wait")
-        erasure = Erasure.begun(store.paths, subject, predicate, why)
-        run = ErasureRun(store, connect, settle, erasure, subject, predicate)
-        return run.run(progress)
+        yield
 
 
 class ErasureRun:
@@ -164,14 +175,10 @@ class ErasureRun:
         connect: Connect,
         settle: SettleBranch,
         erasure: Erasure,
-        subject: str,
-        predicate: str,
+        selector: Selector,
     ) -> None:
         self._store, self._connect, self._settle = store, connect, settle
-        self._erasure = erasure
-        # What is there when it begins is erased, whatever a clock that was ahead said of it.
-        until = EVER if erasure.is_new else max(erasure.time, erasure.arrived)
-        self._selector = Selector(subject, predicate, until)
+        self._erasure, self._selector = erasure, selector
         self._rewritten: Rewritten = {}
         self._rows = erasure.rows(store.paths)
 
@@ -272,10 +279,12 @@ class ErasureRun:
         plans again."""
         message = f"{self._erasure.events} events: {self._erasure.why}"
 
-        def plan(_: Head, state: Manifest) -> Change | None:
-            live = self._store.manifests.segments(state)
-            # A state of its own, which needs no record to be read: so it can be pushed.
-            return Change("erase", message, entries=tuple(self._exchange(live)))
+        def plan(head: Head, state: Manifest) -> Change | None:
+            entries = tuple(self._exchange(self._store.manifests.segments(state)))
+            if not entries and not self._store.erased.holds(head.move.snapshot):
+                return None  # it never had the rows
+            # A state of its own, which needs no record to be read.
+            return Change("erase", message, entries=entries)
 
         publish(self._store, branch, plan)
 

@@ -7,6 +7,7 @@ about it; an erasure is done only when nothing is found.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -19,15 +20,17 @@ import zstandard
 from lakelog import chunks
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
-from lakelog.errors import Damaged
+from lakelog.errors import Damaged, LakelogError
 from lakelog.event.types import JsonObject
+from lakelog.keys.vault import VAULT
 from lakelog.segments.connection import SPILL
-from lakelog.store import disk
+from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record
 from lakelog.store.paths import decode_name
 
 _PIECE = 1 << 20
+_ZSTD, _LINE = b"\xb5\x2f\xfd", re.compile(rb"lkn1:[0-9A-Za-z+/=]+")
 _HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock")
 """What in cache/ has no text of events but of segments that are there."""
 _MEMBERS = ("author", "message", "name", "branch")
@@ -122,15 +125,23 @@ def _holds(path: str, needles: list[re.Pattern[bytes]]) -> bool:
     name = decode_name(os.path.basename(path)).encode("utf-8", "replace")
     if any(needle.search(name) for needle in needles):
         return True
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError:
-        return False
-    contents = [data]
-    if b"\xb5\x2f\xfd" in data or path.endswith(".zst"):
-        contents.append(_unpacked(data))
+    contents = _contents(path)
     return any(needle.search(content) for needle in needles for content in contents)
+
+
+def _contents(path: str) -> list[bytes]:
+    """What a file says: its bytes, and what they are once they are decrypted and decompressed."""
+    try:
+        data = disk.read(path)  # decrypts a cache
+    except (OSError, document.NotIntact):
+        return []
+    contents = [data]
+    for encoded in (data, *_LINE.findall(data)) if VAULT.lakes else ():
+        # One that does not open is searched as it is: `verify` names it.
+        with contextlib.suppress(ValueError, LakelogError):
+            contents.append(VAULT.decrypt_line(VAULT.decrypt(encoded)))
+    packed = [content for content in contents if _ZSTD in content or path.endswith(".zst")]
+    return contents + [_unpacked(content) for content in packed]
 
 
 def _unpacked(data: bytes) -> bytes:

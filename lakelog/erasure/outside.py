@@ -47,7 +47,11 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     for name in disk.listing(store.paths.remotes):
         if name.endswith(".json") and not name.startswith("."):
             remote = decode_name(name[:-5])
-            command = "push to a new remote, delete this one: its tags and old moves have the rows"
+            command = f"lakelog push {shlex.quote(remote)}"
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                body = document.decode(disk.read(f"{store.paths.remotes}/{name}"))
+                if body["url"].startswith("oci:"):
+                    command = "push to a new repository, then delete this one"
             destinations.append(
                 {"place": REMOTE, "name": remote, "command": command, "done": False}
             )

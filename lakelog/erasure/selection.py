@@ -37,9 +37,12 @@ class Selector:
 
     def events_sql(self) -> str:
         """The condition over the columns of an event; never NULL."""
-        same = f"subject = {sql.literal(self.subject)}"
-        condition_sql = same if self.subject else f"({self.predicate}\n)"
-        return f"coalesce(({condition_sql}) AND epoch_us(ingested_at) <= {self.until}, false)"
+        arrived = f"epoch_us(ingested_at) <= {self.until}"
+        if not self.subject:
+            return f"coalesce(({self.predicate}\n) AND {arrived}, false)"
+        # What is refused since then is erased, too, where it arrived before a clone knew that.
+        is_old = f"({arrived} OR epoch_us(time) <= {self.until})"
+        return f"coalesce(subject = {sql.literal(self.subject)} AND {is_old}, false)"
 
     def lines_sql(self) -> str:
         """The condition over the columns of a quarantined line; never NULL."""
@@ -92,7 +95,7 @@ class Chooser:
             source = segment_sql.rows_sql(self._store.paths, [entry])
         else:
             path = self._store.paths.object("segments", entry.key)
-            source = f"SELECT * FROM read_parquet({sql.literal(path)})"
+            source = f"SELECT * FROM {sql.parquet([path])}"
             source = sealed_blocks.opened_lines_sql(self._store.paths, source)
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):

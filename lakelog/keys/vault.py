@@ -31,7 +31,7 @@ _KEY_ID = slice(8, 16)
 _PLAIN = ("wal", "ids", "refs", "gc", "remotes", "server")
 """Folders whose files hold no word of an event, or whose writers encrypt what does."""
 _PLAIN_FILES = ("", "lakelog.json", "policy.toml", "machine.json")
-_DERIVED = ("cache", "copies")
+_DERIVED = ("cache", "copies", "erasures")
 """Folders whose files `disk` encrypts as it writes them, and decrypts as it reads them."""
 _PLAIN_CACHES = ("verified.jsonl", "clock", "merkle", "cut", "damaged", "aside", "safety.jsonl")
 """Of cache/: digests, times, and what was encrypted before it came there."""

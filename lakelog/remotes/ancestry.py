@@ -22,8 +22,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
 
-MAINTENANCE = {"compact", "maintain"}
-"""Moves that change files and no events."""
+MAINTENANCE = {"compact", "maintain", "erase"}
+"""Moves that change files and no events, or take out what both sides refuse from then on."""
 _REWINDS = {"rollback", "undo", "repair"}
 _MOVES_MAX = 1_000
 

@@ -66,6 +66,8 @@ class Transfer:
     refs: dict[str, str] = field(default_factory=dict)
     carried: Carried = field(default_factory=Carried)
     merged: Merged | None = None
+    erased: list[str] = field(default_factory=list)
+    """The keys of erasures that a push took there, or a pull here."""
 
 
 def missing_at(remote: Remote, objects: Sizes) -> Sizes:

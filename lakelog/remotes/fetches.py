@@ -28,6 +28,7 @@ from lakelog.remotes.ancestry import (
 )
 from lakelog.remotes.carry import Carried, Transfer
 from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
@@ -95,6 +96,7 @@ def pull(
     with known.connected(remote.url) as connection:
         worker = _Fetch(lake.store, remote, Site(connection), result, progress)
         worker.prepare()
+        worker.erase(lake)
         worker.pull(lake, "forced" if force else "merged" if merge else "")
         if tags:
             worker.tags()
@@ -128,6 +130,9 @@ def clone(
         for branch, label in list(result.refs.items()):
             if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
                 worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
+        if worker.knows_erasures():
+            with Lake(store, "main") as lake:
+                worker.erase(lake)
     return result
 
 
@@ -186,6 +191,16 @@ class _Fetch:
         self._known, self._progress = remote, progress
         self._signed = SignedThere(site)
         self._only_looks = result.dry_run
+        self._erasures = RemoteErasures(store, site, remote.name)
+
+    def knows_erasures(self) -> bool:
+        """Whether something was erased there."""
+        return bool(self._erasures.keys_there())
+
+    def erase(self, lake: Lake) -> None:
+        """Erase here what was erased there."""
+        if not self._result.dry_run:
+            self._result.erased = self._erasures.adopt(lake)
 
     def prepare(self) -> None:
         """Find the lake there."""
@@ -380,6 +395,8 @@ class _Fetch:
         far, carried = self._site.remote, self._result.carried
         if self._store.manifests.stored_as(snapshot) != snapshot:
             return objects_of(self._store, snapshot)
+        if self._erasures.stand_in(snapshot) != snapshot:
+            text_there = b""
         if not text_there and not self._store.manifests.is_there(snapshot):
             carry.receive_manifest(self._store, far, snapshot)
         objects = objects_of(
@@ -409,7 +426,7 @@ class _Fetch:
         if refused:
             raise TransferRefused(
                 f"{self._site.url}: {len(refused)} segments there have events that were erased"
-                " here: erase them there, too; nothing was taken over"
+                " here: `lakelog push` erases them there, too; nothing was taken over"
             )
 
     def _holds_erased(self, refusal: Refusal, key: str) -> bool:

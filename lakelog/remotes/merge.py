@@ -225,13 +225,14 @@ def removed_since(store: Store, base: Manifest, state: Manifest) -> str:
     """Return what took events away since a base, "" if nothing did.
 
     Numbers are never given twice without a rewind, so that a state that lost no event has as many
-    numbers without one as its base.
+    numbers without one as its base; but what was erased from both was no more from one of them.
     """
     if state.retention != base.retention:
         return "a retention removed events"
     if dedupes(store, state) != dedupes(store, base):
         return "a dedupe removed events"
     holes = state.next_seq - state.totals.events
-    if holes != base.next_seq - base.totals.events or state.next_seq < base.next_seq:
+    is_short = holes != base.next_seq - base.totals.events and not store.erased.segments()
+    if is_short or state.next_seq < base.next_seq:
         return "events were removed, or lost in a repair,"
     return ""

@@ -16,6 +16,7 @@ from lakelog.lake import Lake
 from lakelog.remotes import carry, encryption, known, signature_files
 from lakelog.remotes.ancestry import is_contained, same_lake, settled
 from lakelog.remotes.carry import Transfer
+from lakelog.remotes.erasures import RemoteErasures
 from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
@@ -72,6 +73,7 @@ class _Push:
         self._lake, self._known = lake, remote
         self._force, self._progress = force, progress
         self.is_repair = self.reads_data = False
+        self._erasures = RemoteErasures(self._store, site, remote.name)
 
     def prepare(self) -> None:
         """Find or make the lake there, and forget what was known of another one."""
@@ -84,6 +86,9 @@ class _Push:
             id = self._site.create(self._store.format_now(), members)
             encryption.share_with(self._store, self._site)
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+        self._erasures.refuse_unknown()
+        if not self._result.dry_run:
+            self._result.erased = self._erasures.push(self._lake, self._result.carried)
 
     def branch(self, branch: str) -> None:
         """Push one branch."""
@@ -126,8 +131,10 @@ class _Push:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
         if self._store.manifests.stored_as(tag.snapshot) != tag.snapshot:
-            self._result.refs[name] = "erased"  # there nobody would know what to read for it
-            return
+            if self._site.remote.lists_objects:
+                self._result.refs[name] = "erased"  # there nobody would know what to read for it
+                return
+            self._offer(tag.snapshot)
         data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
         remote_tag = self._site.tag(name)
         if remote_tag and remote_tag[1] == data:
@@ -156,6 +163,7 @@ class _Push:
     ) -> Move | None:
         """Send what is missing and move the branch; None if somebody else moved it."""
         base = self._base(branch, remote_head)
+        self._offer(head.move.snapshot)
         objects = self._send(objects_of(self._store, head.move.snapshot, base))
         if self._result.dry_run:
             return None
@@ -164,6 +172,10 @@ class _Push:
             return self._site.advance(
                 branch, remote_head, head.move.snapshot, carried, rewind=rewind
             )
+
+    def _offer(self, snapshot: str) -> None:
+        if not self._result.dry_run:
+            self._erasures.offer(snapshot, self._result.carried)
 
     def _keeps_numbers(self, branch: str, head: Head, remote_head: Head) -> bool:
         """Whether all events there keep their numbers: a merge with another remote gives some of

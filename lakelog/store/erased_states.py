@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog.errors import DamagedRef
+from lakelog.keys.vault import VAULT
 from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
 from lakelog.store.paths import KEYS, decode_name, parse_move, parse_packed
@@ -40,11 +41,16 @@ class Replacements:
 class ErasedStates:
     """The replacements of the states of one lake, read again when they changed."""
 
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
+    def __init__(self, volume: Volume, encrypt: Callable[[bytes], bytes] | None = None) -> None:
+        """`encrypt` is for a volume that does not encrypt by itself."""
+        self._volume, self._encrypt = volume, encrypt or (lambda data: data)
         self._stamp = self.generation = 0
         self._read_at = TICK_NS + 1
         self._replacements = Replacements()
+
+    def elsewhere(self, volume: Volume, encrypt: Callable[[bytes], bytes] | None) -> ErasedStates:
+        """Those of a copy of the lake."""
+        return ErasedStates(volume, encrypt)
 
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
@@ -79,7 +85,7 @@ class ErasedStates:
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
         self._volume.make_folder(FOLDER)
         body = {"states": states, "segments": segments}
-        self._volume.replace(f"{FOLDER}/{_STATES}", document.encode(body))
+        self._volume.replace(f"{FOLDER}/{_STATES}", self._encrypt(document.encode(body)))
 
     def refs(self) -> Iterator[str]:
         """Yield the keys of all moves, packed moves and tags."""
@@ -94,18 +100,29 @@ class ErasedStates:
     def stripped(self, key: str) -> bytes | None:
         """Return the file of a move, of packed moves or of a tag without the texts of states in
         whose place others are read, None where it has none of them."""
+        files = self._files(key)
+        lines = {number: self._line(data) for number, data in files.items()}
+        if lines == files:
+            return None
+        branch, span = _place(key)
+        return encode_packed(branch, *span, lines) if span else lines[0]
+
+    def named(self, key: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the state that each move or tag of such a file names, and the text that it carries
+        for it."""
+        for data in self._files(key).values():
+            line, carried = document.split(data)
+            if snapshot := _SNAPSHOT.search(line):
+                yield snapshot[1].decode(), carried
+
+    def _files(self, key: str) -> dict[int, bytes]:
+        """The files of packed moves by number, or the one of a move or tag; none that is damaged or
+        gone."""
         with contextlib.suppress(FileNotFoundError, document.NotIntact):
             data = self._volume.read(key)
-            folder, _, name = key.rpartition("/")
-            span = parse_packed(name)
-            if span is None:
-                line = self._line(data)
-                return line if line != data else None
-            branch = decode_name(folder.rpartition("/")[2])
-            moves = decode_packed(data, branch, *span)
-            lines = {number: self._line(move) for number, move in moves.items()}
-            return encode_packed(branch, *span, lines) if lines != moves else None
-        return None
+            branch, span = _place(key)
+            return decode_packed(data, branch, *span) if span else {0: data}
+        return {}
 
     def _line(self, data: bytes) -> bytes:
         """The document of a move or tag alone if its state was replaced, else all of it."""
@@ -117,9 +134,15 @@ class ErasedStates:
     def _read(self) -> Replacements:
         key = f"{FOLDER}/{_STATES}"
         try:
-            body = document.decode(self._volume.read(key))
+            body = document.decode(VAULT.decrypt(self._volume.read(key)))
             return Replacements(body["states"], body["segments"])
         except FileNotFoundError:
             return Replacements()
-        except (document.NotIntact, KeyError) as error:
+        except (KeyError, ValueError) as error:
             raise DamagedRef(self._volume.location(key), f"it is damaged: {error}") from None
+
+
+def _place(key: str) -> tuple[str, tuple[int, int] | None]:
+    """The branch of a file of moves, and the numbers of packed ones."""
+    folder, _, name = key.rpartition("/")
+    return decode_name(folder.rpartition("/")[2]), parse_packed(name)

@@ -51,6 +51,14 @@ def test_no_byte_of_a_subject_stays(tmp_path: Path, seed: int) -> None:
     histories.check(tmp_path, seed, steps=25 if HISTORIES > 1 else 14)
 
 
+def test_no_byte_stays_in_an_encrypted_lake(tmp_path: Path) -> None:
+    """Nor in what its files are once they are decrypted; its record is encrypted, too."""
+    need("cryptography")
+    histories.check(tmp_path, 0, steps=12, encrypted=True)
+    for path in (tmp_path / "lake/erasures").iterdir():
+        assert path.read_bytes()[:4] == b"LKN1"
+
+
 def test_pages_and_packed_moves_are_cleaned(tmp_path: Path) -> None:
     """A history that is long enough for pages, manifests in files of their own and packed moves."""
     lake = lakelog.open(tmp_path / "lake", settings={**SETTINGS, "history_dense_hours": 0})

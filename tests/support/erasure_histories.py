@@ -1,6 +1,6 @@
 """Random histories of lakes with planted words, and a search of every byte for them.
 
-    python -m tests.support.erasure_histories 200
+    python -m tests.support.erasure_histories 200       # every third one encrypted
 
 Each subject has words of its own that nobody else has: in subject, message, payload, id, source and
 type. One subject is erased at the end; then none of its words may be in any file, and of all others
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,13 @@ import pyarrow.parquet as pq
 import zstandard
 
 import lakelog
+from lakelog.erasure.selection import frames_by_file
+from lakelog.keys.keyring import KeyRing
+from lakelog.keys.master import MasterKey
+from lakelog.keys.vault import VAULT
 from lakelog.lake import Lake
+from lakelog.segments import rows
+from lakelog.store import bootstrap, wal
 
 SUBJECTS = 6
 
@@ -35,8 +42,13 @@ def word_of(rng: random.Random) -> str:
 class History:
     """A lake in the making, and the words of each of its subjects."""
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, *, encrypted: bool = False) -> None:
         self.rng = random.Random(seed)
+        if encrypted:
+            master = MasterKey(b"k" * 32, "a test")
+            ring = KeyRing.generate(master)
+            VAULT.unlock(str(path / "lake"), ring, master)
+            bootstrap.create(str(path / "lake"), ring=ring)
         self.lake = lakelog.open(path / "lake", settings={"seal": "never"})
         self.subjects = [word_of(self.rng) for _ in range(SUBJECTS)]
         self.words: dict[str, list[str]] = {name: [name] for name in self.subjects}
@@ -134,14 +146,33 @@ def rows_by_state(lake: Lake, without: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def texts_of(path: str) -> list[bytes]:
-    """What a file says: its bytes, and what they unpack to."""
+    """What a file says: its bytes, and what they are once they are decrypted and unpacked."""
     data = Path(path).read_bytes()
-    contents = [data]
+    contents = [data, *_unpacked(data)]
     if path.endswith(".parquet"):
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(VAULT.file(path)) as file:
             contents.append(repr(file.read().to_pylist()).encode())
             contents.append(repr(file.metadata.to_dict()).encode())
             contents.append(repr(file.metadata.metadata).encode())
+    for line in (data, *re.findall(rb"lkn1:[0-9A-Za-z+/=]+", data)):
+        plaintext = VAULT.decrypt_line(VAULT.decrypt(line))
+        if plaintext is not line:
+            contents += [plaintext, *_unpacked(plaintext)]
+    return contents
+
+
+def frames_of(lake: Lake) -> list[bytes]:
+    """What the frames of all write-ahead logs say, once they are decrypted."""
+    contents = []
+    for _, frames in frames_by_file(lake.store):
+        for flag, decode in ((0, rows.events), (wal.QUARANTINED, rows.quarantined)):
+            if chosen := [f for f in frames if f.flags & wal.QUARANTINED == flag]:
+                contents.append(repr(decode(lake.engine(), chosen).to_pylist()).encode())
+    return contents
+
+
+def _unpacked(data: bytes) -> list[bytes]:
+    contents = []
     start = data.find(b"\x28\xb5\x2f\xfd")
     while start >= 0:
         try:
@@ -167,9 +198,9 @@ def places_with(root: Path, words: list[str]) -> list[str]:
     return found
 
 
-def check(path: Path, seed: int, steps: int = 25) -> Counter[str]:
+def check(path: Path, seed: int, steps: int = 25, *, encrypted: bool = False) -> Counter[str]:
     """Play a history, erase one of its subjects, and look everywhere. Raises AssertionError."""
-    history = History(path, seed)
+    history = History(path, seed, encrypted=encrypted)
     for _ in range(steps):
         history.step()
     lake = history.lake
@@ -178,16 +209,20 @@ def check(path: Path, seed: int, steps: int = 25) -> Counter[str]:
             other.settle()
     erased = history.subjects[0]
     before = rows_by_state(lake, erased)
+    words = [word.encode() for word in history.words[erased]]
+    if encrypted:  # else the search below might find nothing because it cannot decrypt
+        assert len(history.words[erased]) == 1 or places_with(path / "lake", history.words[erased])
     status = lake.erase(subject=erased, why="asked for it")
     after = rows_by_state(lake, erased)
-    for name, rows in before.items():
-        assert rows == after.get(name, rows), f"seed {seed}: {name} has other rows of others"
+    for name, kept_rows in before.items():
+        assert kept_rows == after.get(name, kept_rows), f"seed {seed}: {name} has other rows"
     for name in after:
         query = "SELECT count(*) FROM events WHERE subject = ?"
         assert lake.at(name).sql(query, [erased]).fetchall() == [(0,)], (seed, name)
     found = places_with(path / "lake", history.words[erased])
     assert status.is_done, (seed, status)
     assert not found, (seed, found)
+    assert not [word for content in frames_of(lake) for word in words if word in content], seed
     report = lake.verify()
     assert report.intact, (seed, report)
     lake.close()
@@ -202,4 +237,5 @@ if __name__ == "__main__":
 
     for seed in range(int(sys.argv[2]) if len(sys.argv) > 2 else 0, int(sys.argv[1])):
         with tempfile.TemporaryDirectory() as directory:
-            print(seed, dict(check(Path(directory), seed)), flush=True)
+            steps = check(Path(directory), seed, encrypted=seed % 3 == 2)
+            print(seed, dict(steps), flush=True)

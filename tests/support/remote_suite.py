@@ -29,7 +29,7 @@ from lakelog.remotes import checks as checking
 from lakelog.remotes import fetches as fetching
 from lakelog.remotes import pushes as pushing
 from lakelog.remotes.remote import Interrupted
-from lakelog.remotes.site import Site
+from lakelog.remotes.site import Site, key_of
 from lakelog.state.restore import restore_state
 from lakelog.state.state import list_states, save_state
 from lakelog.store import document
@@ -295,6 +295,30 @@ class RemoteSuite:
         assert rows(path) == ours
         assert push(path, force=True).refs == {"main": "forced"}
         assert rows(cloned(url, home / "again")) == ours
+
+    def test_an_erasure_travels(self, path: str, url: str, home: Path) -> None:
+        push(path)
+        push(path, "v1")
+        with opened(path) as lake:
+            status = lake.erase(where="type = 'first1'", why="asked")
+            (place,) = status.copies
+            old = [key for key, new in lake.store.erased.segments().items() if new != key]
+        result = push(path)
+        with known.connected(url) as there:
+            if there.lists_objects:  # of a registry only its owner can delete something
+                assert (result.erased, place["command"][:12]) == ([], "push to a ne")
+                return
+            sizes = [there.size(key_of(("segments", key))) for key in old]
+            assert sizes == [None]
+        assert result.erased == [status.erasure.key]
+        assert place["command"] == "lakelog push origin"
+        assert checked(path, read_data=True).faults == []
+        clone = cloned(url, home / "clone")
+        assert rows(clone) == rows(path)
+        assert len(rows(clone, '"v1".events')) == 80
+        with opened(path) as lake, opened(clone) as copied:
+            assert lake.erasures()[0].is_done
+            assert [s.erasure.key for s in copied.erasures()] == result.erased
 
     def test_a_rollback_is_not_pushed_without_force(self, path: str, url: str) -> None:
         push(path)

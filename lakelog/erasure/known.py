@@ -1,0 +1,123 @@
+"""Erasing once more what an erasure knows by digests alone: in a clone, which gets the record with
+a pull, or where its rows came back with old files.
+
+The record does not say who was erased. But whoever has rows of the subject has its name, and finds
+it by the salted digest; rows of a condition are found by their places and contents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from lakelog.erased import records
+from lakelog.erased.records import ErasedRows, Erasure
+from lakelog.erased.refusal import Refusal
+from lakelog.erasure import erasing
+from lakelog.erasure.erasing import ErasureRun
+from lakelog.erasure.selection import Selector, segment_files
+from lakelog.libraries import pa, pc
+from lakelog.segments import segment, sql
+from lakelog.store import policy
+from lakelog.store.bootstrap import Store
+
+if TYPE_CHECKING:
+    from lakelog.erasure.on_lake import LakeErasure
+
+_WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
+_LINE_MAX, _BOUNDS_MAX = 4_096, 12
+"""Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
+
+
+def adopt(lake: LakeErasure, record: Erasure, rows: ErasedRows) -> Erasure:
+    """Take over an erasure of another lake, and erase its rows here. Raises NotAllowed, GcRefused
+    while gc runs, Damaged, OSError."""
+    policy.require(lake.store.paths, "erase")
+    fresh = dataclasses.replace(
+        record, phase="begun", branches={}, tags={}, leftovers=[], outside=[], segments=0
+    )
+    return _erase(lake, fresh, rows)
+
+
+def again(lake: LakeErasure) -> list[Erasure]:
+    """Erase the rows of all erasures of a lake that came back; return the erasures that had some.
+    Raises GcRefused, Damaged, OSError."""
+    returned = []
+    for record in records.listing(lake.store.paths):
+        begun = dataclasses.replace(record, phase="begun")
+        if _selector(lake.store, record):
+            done = _erase(lake, begun, record.rows(lake.store.paths))
+            returned += [done] if done.segments > record.segments else []
+    return returned
+
+
+def _erase(lake: LakeErasure, record: Erasure, rows: ErasedRows) -> Erasure:
+    store = lake.store
+    with erasing.alone(store):
+        # First, so that what is sealed now is refused.
+        store.require("erasure")
+        record.save(store.paths, rows)
+        for branch in store.refs.branches():
+            lake._settle_branch(branch)
+        selector = _selector(store, record)
+        if selector is None:
+            record = record.swept([])
+            record.save(store.paths)
+            return record
+        return ErasureRun(store, lake.engine, lake._settle_branch, record, selector).run(None)
+
+
+def _selector(store: Store, record: Erasure) -> Selector | None:
+    """What selects the rows of an erasure that the lake has; None if it has none."""
+    if record.subject:
+        subject = next((s for s in _subjects(store) if record.is_of(s)), "")
+        return Selector(subject, "", max(record.time, record.arrived)) if subject else None
+    places: dict[str, set[int]] = {}
+    refusal = Refusal(store.paths, record.key)
+    for table in _tables(store, None):
+        if "time" in table.column_names:
+            for row in table.filter(pa.array(refusal.mask(table))).to_pylist():
+                places.setdefault(row["origin"], set()).add(row["position"])
+    conditions = [
+        f"(origin = {sql.literal(origin)} AND position IN ({', '.join(map(str, sorted(numbers)))}))"
+        for origin, numbers in places.items()
+    ]
+    return Selector("", " OR ".join(conditions)) if conditions else None
+
+
+def _subjects(store: Store) -> Iterator[str]:
+    """Yield the subjects of events, and what stands as a word in a quarantined line, each once."""
+    subjects = set[str]()
+    for table in _tables(store, ["subject", "line"]):
+        names: Iterable[str] = ()
+        if "subject" in table.column_names:
+            names = pc.unique(table["subject"]).to_pylist()
+        elif "line" in table.column_names:
+            names = (name for line in table["line"].to_pylist() for name in words(line or ""))
+        for name in names:
+            if name and name not in subjects:
+                subjects.add(name)
+                yield name
+
+
+def words(line: str) -> set[str]:
+    """What may be a subject in a line: whatever stands between two near bounds of its words."""
+    bounds = sorted({b for match in _WORD.finditer(line[:_LINE_MAX]) for b in match.span()})
+    return {
+        line[low:high]
+        for at, low in enumerate(bounds)
+        for high in bounds[at + 1 : at + _BOUNDS_MAX]
+    }
+
+
+def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
+    """Yield the rows of each segment on disk, or some of their columns."""
+    for digest in segment_files(store):
+        # Gone, or damaged, which `verify` reports.
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            row_kind = segment.metadata(store.paths, digest).get("kind", "events")
+            of_kind = columns and [columns[row_kind != "events"]]
+            yield segment.read(store.paths, digest, of_kind)

@@ -1,0 +1,232 @@
+"""What was erased goes to remotes with a push, and comes from them with a pull.
+
+A remote gets what the erasures refuse, and for each state there that had erased rows the one that
+is read in its place; then it is swept as the lake was, and gets the records last. A state that is
+only there may have such rows, too: it is brought here and erased from first. Who pushes
+without an erasure that is there is refused, and who pulls erases the same here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from lakelog import erasure as erasures
+from lakelog.erased import records, sweep
+from lakelog.erased.records import ErasedRows, Erasure
+from lakelog.errors import Damaged, TransferRefused
+from lakelog.keys.vault import VAULT
+from lakelog.lake import Lake
+from lakelog.remotes import carry
+from lakelog.remotes.carry import Carried
+from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.known import track
+from lakelog.remotes.objects import Sizes, objects_of, path_of
+from lakelog.remotes.site import Site, key_of
+from lakelog.store import bootstrap, disk, document, history
+from lakelog.store.bootstrap import Store
+from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
+from lakelog.store.volume import Volume
+
+_FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
+_HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
+
+
+class RemoteErasures:
+    """The erasures of a lake, and those of a remote."""
+
+    def __init__(self, store: Store, site: Site, name: str) -> None:
+        self._store, self._site, self._name = store, site, name
+        self.volume: Volume = site.volume
+        keys = store.paths.keys
+        self.erased = store.erased.elsewhere(site.volume, keys.encrypt if keys else None)
+        """What is read there in the place of which states."""
+
+    def keys_there(self) -> set[str]:
+        """The keys of the erasures that the remote has, or is about to have."""
+        return {match[1] for match in map(_FILE.fullmatch, self._names()) if match}
+
+    def _names(self) -> list[str]:
+        """The files of erasures there; a registry has none."""
+        return [] if self._site.remote.lists_objects else self.volume.names(KEYS.erasures)
+
+    def refuse_unknown(self) -> None:
+        """Refuse to push from a lake that lacks an erasure of the remote: it may have the rows.
+        Raises TransferRefused."""
+        if unknown := self.keys_there() - self._records().keys():
+            raise TransferRefused(
+                f"{self._site.url}: erasure {min(unknown)} is not known here, and what it erased"
+                " may be: `lakelog pull` first, which erases it here, too"
+            )
+
+    def adopt(self, lake: Lake) -> list[str]:
+        """Erase here what was erased there; return the keys of the erasures that are new here.
+        Raises TransferRefused, NotAllowed, GcRefused, Damaged."""
+        adopted = []
+        for key in sorted(self.keys_there() - self._records().keys()):
+            record, rows = self._read(key)
+            if record.is_swept:
+                erasures.adopt(lake, record, rows)
+                self._confirm(key)
+                adopted.append(key)
+        return adopted
+
+    def stored_as(self, snapshot: str) -> str:
+        """Return the digest of the manifest that is read there as a state. Raises
+        TransferRefused."""
+        if self._site.remote.lists_objects:
+            return snapshot  # a registry has no such files
+        self.erased.refresh()
+        stored = self.erased.of(snapshot)
+        if not _DIGEST.fullmatch(stored):
+            raise TransferRefused(f"{self._site.url}: erasures/states.json is malformed: refused")
+        return stored
+
+    def stand_in(self, snapshot: str) -> str:
+        """Receive what is read there in the place of a state, which is not here, and let it be read
+        so here; return its digest, or that of the state itself. Raises TransferRefused."""
+        stored = self.stored_as(snapshot)
+        if stored == snapshot or self._store.manifests.stored_as(snapshot) != snapshot:
+            return snapshot
+        if self._store.manifests.is_there(snapshot):
+            return snapshot  # as it was before: a pull erases from it
+        carry.receive_manifest(self._store, self._site.remote, stored)
+        self._store.require("erasure")
+        self._store.erased.add({snapshot: stored}, {})
+        return stored
+
+    def offer(self, snapshot: str, carried: Carried) -> None:
+        """Let the remote know what is read in the place of a state that is about to be named there.
+        Raises TransferRefused for a registry, which cannot."""
+        self._store.erased.refresh()
+        self.erased.refresh()
+        if self._store.erased.holds(snapshot) and not self.erased.holds(snapshot):
+            self._replace([snapshot], carried)
+
+    def push(self, lake: Lake, carried: Carried) -> list[str]:
+        """Erase at the remote what was erased here; return the keys of erasures that are new there.
+        Raises TransferRefused, Unreachable, Damaged."""
+        own = self._records()
+        names = self._names() if own else []
+        fresh = [key for key in own if f"{key}.json" not in names]
+        if self._site.remote.lists_objects or not fresh:
+            return []
+        if unfinished := next((key for key in own if not own[key].is_swept), ""):
+            raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
+        self._bring(lake)
+        states = [d for d in self._states() if self._store.erased.holds(d)]
+        for key in fresh:
+            self._write(f"{key}.rows", own[key].rows(self._store.paths).encoded())
+        self._replace(states, carried)
+        if isinstance(self._site.remote, DirectoryRemote):
+            # It may be a lake in use, which derived something from what goes.
+            erasures.clean(bootstrap.load(self._site.remote.url))
+        else:
+            sweep.sweep(self)
+        for key in fresh:
+            # Where else rows of this lake went is of no use there.
+            record = dataclasses.replace(own[key], leftovers=[], outside=[])
+            self._write(f"{key}.json", record.encoded())
+            self._confirm(key)
+        return fresh
+
+    def _records(self) -> dict[str, Erasure]:
+        return {record.key: record for record in records.listing(self._store.paths)}
+
+    def _states(self) -> dict[str, bytes]:
+        """The states that moves and tags there name, with the text that they carry."""
+        states: dict[str, bytes] = {}
+        for key in self.erased.refs():
+            for snapshot, text in self.erased.named(key):
+                states[snapshot] = text[:-1] or states.get(snapshot, b"")
+        return states
+
+    def _bring(self, lake: Lake) -> None:
+        """Erase from the states there that are not known here, by having them here for a while."""
+        store, tags = self._store, list[str]()
+        for snapshot, text in self._states().items():
+            if store.erased.holds(snapshot) or store.manifests.is_there(snapshot):
+                continue
+            # One that was given up there can be read by nobody.
+            with contextlib.suppress(Damaged, TransferRefused):
+                stored = self.stand_in(snapshot)
+                if stored == snapshot and not text:
+                    carry.receive_manifest(store, self._site.remote, snapshot)
+                carried = text if stored == snapshot else b""
+                self._receive(objects_of(store, snapshot, carried=carried, obtain=self._receive))
+                tags.append(f"erasing-{snapshot[:16]}")
+                track(store, self._name, tags[-1], snapshot, carried)
+        unknown = self._unknown_segments()
+        self._receive(unknown)
+        if tags or unknown:
+            erasures.again(lake)
+        for tag in tags:
+            history.remove_tag(store, f"{self._name}/{tag}")
+
+    def _unknown_segments(self) -> Sizes:
+        """The segments there that are not here, and were not erased from: what gc deletes some
+        day, or what was compacted there."""
+        erased, sizes = self._store.erased.segments(), Sizes()
+        for folder in hex_dirs(self.volume.names("segments")):
+            for digest in filter(None, map(parse_object, self.volume.names(f"segments/{folder}"))):
+                name = ("segments", digest)
+                if digest not in erased and not disk.exists(path_of(self._store.paths, name)):
+                    sizes[name] = self._site.remote.size(key_of(name)) or 0
+        return sizes
+
+    def _receive(self, objects: Sizes) -> None:
+        carry.download(self._store, self._site.remote, objects, Carried(), _silent)
+
+    def _replace(self, states: Iterable[str], carried: Carried) -> None:
+        """Send what is read in the place of states, then say so there."""
+        store, far = self._store, self._site.remote
+        if far.lists_objects:
+            raise TransferRefused(
+                f"{far.url}: a registry cannot be told of erased states: push to a new repository"
+            )
+        names = {snapshot: store.erased.of(snapshot) for snapshot in states}
+        objects: Sizes = {}
+        for stored in dict.fromkeys(names.values()):
+            objects |= objects_of(store, stored)
+        with far.publishing({key_of(name): size for name, size in objects.items()}):
+            carry.upload(store, far, carry.missing_at(far, objects), carried, _silent)
+            body = self._site.config()
+            required = sorted({*body.get("requires", ()), "erasure"})
+            self._site.change_config({"format": FORMAT, "requires": required})
+            self.erased.add(names, store.erased.segments())
+
+    def _read(self, key: str) -> tuple[Erasure, ErasedRows]:
+        """The record of an erasure there. Raises TransferRefused for one that a lake would not have
+        written."""
+        path = f"{KEYS.erasures}/{key}"
+        try:
+            record = Erasure(**document.decode(VAULT.decrypt(self.volume.read(f"{path}.json"))))
+            rows = ErasedRows.decoded(VAULT.decrypt(self.volume.read(f"{path}.rows")))
+            digests = (record.salt, record.subject, record.condition)
+            if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
+                raise ValueError("a name in it is none")
+            return record, rows
+        except FileNotFoundError:
+            raise TransferRefused(
+                f"{self._site.url}: erasure {key} is under way there: wait, or push it once more"
+            ) from None
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise TransferRefused(
+                f"{self._site.url}: erasures/{key}.json is malformed ({error}): refused"
+            ) from None
+
+    def _write(self, name: str, data: bytes) -> None:
+        keys = self._store.paths.keys
+        path = f"{KEYS.erasures}/{name}"
+        self.volume.replace(path, keys.encrypt(data) if keys else data)
+
+    def _confirm(self, key: str) -> None:
+        """Note here that the remote is clean."""
+        if any(place["name"] == self._name for place in self._records()[key].outside):
+            erasures.confirm(self._store, key, self._name)
+
+
+def _silent(bytes_done: int, total: int) -> None:
+    """Report nothing."""

@@ -1,0 +1,138 @@
+"""An erasure goes to remotes with the next push, comes to clones with a pull, and neither brings
+anything back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog import remotes
+from lakelog.errors import TransferRefused
+from lakelog.lake import Lake
+from tests.support import erasure_histories as histories
+
+ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+SETTINGS = {"seal": "never"}
+
+
+def add(lake: Lake, first: int, count: int = 4) -> None:
+    """Seal events of which every second one is ADA's."""
+    for n in range(first, first + count):
+        is_hers = n % 2 == 0
+        lake.append(
+            {
+                "type": "A",
+                "subject": ADA if is_hers else f"u{n}",
+                "message": f"{WORD} {n}" if is_hers else f"number {n}",
+            }
+        )
+    lake.settle()
+
+
+def found(root: Path) -> list[str]:
+    """The files below a directory that have a word of ADA's."""
+    return histories.places_with(root, [ADA, WORD])
+
+
+@pytest.fixture
+def pushed(tmp_path: Path) -> Lake:
+    """A lake that was pushed several times, with a tag and a branch, to a directory."""
+    lake = lakelog.open(tmp_path / "lake", settings=SETTINGS)
+    remotes.add_tested(lake.store, "home", str(tmp_path / "far"))
+    for n in range(3):
+        add(lake, 10 * n)
+        remotes.push(lake, "home", branches=["main"])
+    lake.tag("v1")
+    lake.branch("side").close()
+    remotes.push(lake, "home", branches=["main", "side"], tags=["v1"])
+    lake.compact()
+    remotes.push(lake, "home", branches=["main"])
+    return lake
+
+
+def test_a_push_erases_there_too(pushed: Lake, tmp_path: Path) -> None:
+    """Old moves, a tag, a branch that is not pushed: no byte stays, the others' events do, and only
+    then the erasure is done."""
+    far = tmp_path / "far"
+    assert found(far)
+    status = pushed.erase(subject=ADA, why="asked")
+    assert [(c["name"], c["command"]) for c in status.copies] == [("home", "lakelog push home")]
+    result = remotes.push(pushed, "home", branches=["main"])
+    assert result.erased == [status.erasure.key]
+    assert found(far) == found(tmp_path / "lake") == []
+    assert pushed.erasures()[0].is_done
+    assert remotes.check(pushed, "home", read_data=True).faults == []
+    assert remotes.push(pushed, "home", branches=["main"], tags=["v1"]).erased == []
+    remotes.clone(str(far), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone, lakelog.open(far) as there:
+        for lake in (clone, there):
+            assert lake.verify().intact
+            assert lake.count() == lake.at("v1").count() == 6
+            assert lake.erasures()[0].is_done
+        with pytest.raises(lakelog.errors.InvalidEvent, match="erased"):
+            clone.append({"type": "A", "subject": ADA, "time": "2020-01-01T00:00:00Z"})
+    assert found(tmp_path / "clone") == []
+
+
+def test_a_rollback_and_a_tag_of_an_erased_state_can_be_pushed(
+    pushed: Lake, tmp_path: Path
+) -> None:
+    """The remote knows what to read for a state that it never had, and that had erased rows."""
+    add(pushed, 30)
+    pushed.tag("later")
+    pushed.erase(subject=ADA, why="asked")
+    remotes.push(pushed, "home", branches=["main"])
+    pushed.rollback("later")
+    remotes.push(pushed, "home", branches=["main"], tags=["later"], force=True)
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone:
+        assert clone.at("later").count() == clone.count() == 8
+        assert clone.verify().intact
+
+
+def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> None:
+    """Also one with events of its own: it may not push before, and then has no byte left."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone:
+        add(clone, 40)
+        clone.tag("mine")
+        key = pushed.erase(subject=ADA, why="asked").erasure.key
+        remotes.push(pushed, "home", branches=["main"])
+        with pytest.raises(TransferRefused, match="`lakelog pull` first"):
+            remotes.push(clone, "origin", branches=["main"])
+        assert found(tmp_path / "far") == []
+        result = remotes.pull(clone, "origin", merge=True)
+        assert result.erased == [key]
+        (status,) = clone.erasures()
+        assert status.is_done, status
+        assert found(tmp_path / "clone") == []
+        assert clone.count() == clone.at("mine").count() == 8
+        assert clone.verify().intact
+        remotes.push(clone, "origin", branches=["main"])
+    remotes.pull(pushed, "home")
+    assert pushed.count() == 8
+    assert found(tmp_path / "far") == found(tmp_path / "lake") == []
+    assert pushed.verify().intact
+
+
+def test_what_only_the_remote_has_is_erased(pushed: Lake, tmp_path: Path) -> None:
+    """States of another clone that this lake never had are brought, erased from and replaced."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone") as clone:
+        for n in range(20):
+            add(clone, 40 + 2 * n, 2)
+        clone.branch("theirs").close()
+        remotes.push(clone, "origin", branches=["main", "theirs"])
+    pushed.erase(subject=ADA, why="asked")
+    with pytest.raises(lakelog.errors.Diverged):
+        remotes.push(pushed, "home", branches=["main"])
+    assert found(tmp_path / "far") == found(tmp_path / "lake") == []
+    remotes.pull(pushed, "home")
+    assert pushed.count() == 6 + 20
+    assert pushed.verify().intact
+    assert remotes.check(pushed, "home", read_data=True).faults == []
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "again"))
+    with lakelog.open(tmp_path / "again", branch="theirs") as again:
+        assert again.count() == 26
