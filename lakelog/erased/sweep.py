@@ -10,31 +10,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import zstandard
 
 from lakelog.keys.vault import VAULT
+from lakelog.store.erased_states import SweptLake
 from lakelog.store.paths import KEYS, hex_dirs, parse_object
 
-if TYPE_CHECKING:
-    from lakelog.store.erased_states import ErasedStates
-    from lakelog.store.volume import Volume
-
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
-
-
-class SweptLake(Protocol):
-    """A lake, or what is known of one elsewhere."""
-
-    @property
-    def volume(self) -> Volume:
-        """Where its files are."""
-
-    @property
-    def erased(self) -> ErasedStates:
-        """What is read there in the place of which states."""
 
 
 def sweep(store: SweptLake) -> int:

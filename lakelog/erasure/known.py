@@ -47,10 +47,10 @@ def again(lake: LakeErasure) -> list[Erasure]:
     Raises GcRefused, Damaged, OSError."""
     returned = []
     for record in records.listing(lake.store.paths):
-        begun = dataclasses.replace(record, phase="begun")
         if _selector(lake.store, record):
-            done = _erase(lake, begun, record.rows(lake.store.paths))
-            returned += [done] if done.segments > record.segments else []
+            fresh = dataclasses.replace(record, phase="begun")
+            result = _erase(lake, fresh, record.rows(lake.store.paths))
+            returned += [result] if result.segments > record.segments else []
     return returned
 
 
@@ -108,8 +108,8 @@ def words(line: str) -> set[str]:
     bounds = sorted({b for match in _WORD.finditer(line[:_LINE_MAX]) for b in match.span()})
     return {
         line[low:high]
-        for at, low in enumerate(bounds)
-        for high in bounds[at + 1 : at + _BOUNDS_MAX]
+        for number, low in enumerate(bounds)
+        for high in bounds[number + 1 : number + _BOUNDS_MAX]
     }
 
 

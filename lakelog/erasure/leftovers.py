@@ -140,8 +140,8 @@ def _contents(path: str) -> list[bytes]:
         # One that does not open is searched as it is: `verify` names it.
         with contextlib.suppress(ValueError, LakelogError):
             contents.append(VAULT.decrypt_line(VAULT.decrypt(encoded)))
-    packed = [content for content in contents if _ZSTD in content or path.endswith(".zst")]
-    return contents + [_unpacked(content) for content in packed]
+    frames = [content for content in contents if _ZSTD in content or path.endswith(".zst")]
+    return contents + [_unpacked(content) for content in frames]
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -63,10 +63,10 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
     objects: Sizes = {}
     erased = RemoteErasures(store, site, result.remote)
-    for path, named, text in _named(site, result):
+    for path, state, carried_text in _named(site, result):
         # Here another manifest may be read in the place of an erased state than there.
-        snapshot = erased.stored_as(named)
-        carried = text if snapshot == named else b""
+        snapshot = erased.stored_as(state)
+        carried = carried_text if snapshot == state else b""
         result.refs += 1
         result.snapshots.add(snapshot)
         try:

@@ -28,7 +28,6 @@ from lakelog.remotes.site import Site, key_of
 from lakelog.store import bootstrap, disk, document, history
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
-from lakelog.store.volume import Volume
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
@@ -39,7 +38,7 @@ class RemoteErasures:
 
     def __init__(self, store: Store, site: Site, name: str) -> None:
         self._store, self._site, self._name = store, site, name
-        self.volume: Volume = site.volume
+        self.volume = site.volume
         keys = store.paths.keys
         self.erased = store.erased.elsewhere(site.volume, keys.encrypt if keys else None)
         """What is read there in the place of which states."""
@@ -79,46 +78,47 @@ class RemoteErasures:
         if self._site.remote.lists_objects:
             return snapshot  # a registry has no such files
         self.erased.refresh()
-        stored = self.erased.of(snapshot)
-        if not _DIGEST.fullmatch(stored):
+        digest = self.erased.of(snapshot)
+        if not _DIGEST.fullmatch(digest):
             raise TransferRefused(f"{self._site.url}: erasures/states.json is malformed: refused")
-        return stored
+        return digest
 
     def stand_in(self, snapshot: str) -> str:
         """Receive what is read there in the place of a state, which is not here, and let it be read
         so here; return its digest, or that of the state itself. Raises TransferRefused."""
-        stored = self.stored_as(snapshot)
-        if stored == snapshot or self._store.manifests.stored_as(snapshot) != snapshot:
+        digest = self.stored_as(snapshot)
+        if digest == snapshot or self._store.manifests.stored_as(snapshot) != snapshot:
             return snapshot
         if self._store.manifests.is_there(snapshot):
             return snapshot  # as it was before: a pull erases from it
-        carry.receive_manifest(self._store, self._site.remote, stored)
+        carry.receive_manifest(self._store, self._site.remote, digest)
         self._store.require("erasure")
-        self._store.erased.add({snapshot: stored}, {})
-        return stored
+        self._store.erased.add({snapshot: digest}, {})
+        return digest
 
     def offer(self, snapshot: str, carried: Carried) -> None:
         """Let the remote know what is read in the place of a state that is about to be named there.
         Raises TransferRefused for a registry, which cannot."""
-        self._store.erased.refresh()
-        self.erased.refresh()
-        if self._store.erased.holds(snapshot) and not self.erased.holds(snapshot):
+        if self._store.manifests.stored_as(snapshot) == snapshot:
+            return
+        if self.stored_as(snapshot) == snapshot:
             self._replace([snapshot], carried)
 
     def push(self, lake: Lake, carried: Carried) -> list[str]:
         """Erase at the remote what was erased here; return the keys of erasures that are new there.
         Raises TransferRefused, Unreachable, Damaged."""
-        own = self._records()
-        names = self._names() if own else []
-        fresh = [key for key in own if f"{key}.json" not in names]
+        self._store.erased.refresh()
+        records_here = self._records()
+        names = self._names() if records_here else []
+        fresh = [key for key in records_here if f"{key}.json" not in names]
         if self._site.remote.lists_objects or not fresh:
             return []
-        if unfinished := next((key for key in own if not own[key].is_swept), ""):
+        if unfinished := next((key for key in records_here if not records_here[key].is_swept), ""):
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
         self._bring(lake)
         states = [d for d in self._states() if self._store.erased.holds(d)]
         for key in fresh:
-            self._write(f"{key}.rows", own[key].rows(self._store.paths).encoded())
+            self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
         self._replace(states, carried)
         if isinstance(self._site.remote, DirectoryRemote):
             # It may be a lake in use, which derived something from what goes.
@@ -127,7 +127,7 @@ class RemoteErasures:
             sweep.sweep(self)
         for key in fresh:
             # Where else rows of this lake went is of no use there.
-            record = dataclasses.replace(own[key], leftovers=[], outside=[])
+            record = dataclasses.replace(records_here[key], leftovers=[], outside=[])
             self._write(f"{key}.json", record.encoded())
             self._confirm(key)
         return fresh
@@ -139,22 +139,22 @@ class RemoteErasures:
         """The states that moves and tags there name, with the text that they carry."""
         states: dict[str, bytes] = {}
         for key in self.erased.refs():
-            for snapshot, text in self.erased.named(key):
-                states[snapshot] = text[:-1] or states.get(snapshot, b"")
+            for snapshot, carried_text in self.erased.named(key):
+                states[snapshot] = carried_text[:-1] or states.get(snapshot, b"")
         return states
 
     def _bring(self, lake: Lake) -> None:
         """Erase from the states there that are not known here, by having them here for a while."""
         store, tags = self._store, list[str]()
-        for snapshot, text in self._states().items():
+        for snapshot, carried_text in self._states().items():
             if store.erased.holds(snapshot) or store.manifests.is_there(snapshot):
                 continue
             # One that was given up there can be read by nobody.
             with contextlib.suppress(Damaged, TransferRefused):
-                stored = self.stand_in(snapshot)
-                if stored == snapshot and not text:
+                digest = self.stand_in(snapshot)
+                if digest == snapshot and not carried_text:
                     carry.receive_manifest(store, self._site.remote, snapshot)
-                carried = text if stored == snapshot else b""
+                carried = carried_text if digest == snapshot else b""
                 self._receive(objects_of(store, snapshot, carried=carried, obtain=self._receive))
                 tags.append(f"erasing-{snapshot[:16]}")
                 track(store, self._name, tags[-1], snapshot, carried)
@@ -188,8 +188,8 @@ class RemoteErasures:
             )
         names = {snapshot: store.erased.of(snapshot) for snapshot in states}
         objects: Sizes = {}
-        for stored in dict.fromkeys(names.values()):
-            objects |= objects_of(store, stored)
+        for digest in dict.fromkeys(names.values()):
+            objects |= objects_of(store, digest)
         with far.publishing({key_of(name): size for name, size in objects.items()}):
             carry.upload(store, far, carry.missing_at(far, objects), carried, _silent)
             body = self._site.config()

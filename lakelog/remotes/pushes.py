@@ -237,7 +237,7 @@ class _Push:
             or last_seen is None
             or last_seen.snapshot != remote_head.move.snapshot
             # What is read here under its name is not what is there.
-            or self._store.erased.holds(last_seen.snapshot)
+            or self._store.manifests.stored_as(last_seen.snapshot) != last_seen.snapshot
         ):
             return ""
         return last_seen.snapshot if self._store.manifests.is_there(last_seen.snapshot) else ""

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lakelog.errors import DamagedRef
 from lakelog.keys.vault import VAULT
@@ -36,6 +37,18 @@ class Replacements:
 
     states: dict[str, str] = field(default_factory=dict)
     segments: dict[str, str] = field(default_factory=dict)
+
+
+class SweptLake(Protocol):
+    """A lake, or what is known of one elsewhere."""
+
+    @property
+    def volume(self) -> Volume:
+        """Where its files are."""
+
+    @property
+    def erased(self) -> ErasedStates:
+        """What is read there in the place of which states."""
 
 
 class ErasedStates:
