@@ -75,15 +75,20 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
     if record.subject:
         subject = next((s for s in _subjects(store) if record.is_of(s)), "")
         return Selector(subject, "", max(record.time, record.arrived)) if subject else None
-    places: dict[str, set[int]] = {}
+    # With the time of arrival: positions in a stream are given again after a rollback.
+    places: dict[str, set[tuple[int, int]]] = {}
     refusal = Refusal(store.paths, record.key)
     for table in _tables(store, None):
         if "time" in table.column_names:
-            for row in table.filter(pa.array(refusal.mask(table))).to_pylist():
-                places.setdefault(row["origin"], set()).add(row["position"])
+            refused = table.filter(pa.array(refusal.mask(table)))
+            columns = [refused[n].to_pylist() for n in ("origin", "position")]
+            columns.append(refused["ingested_at"].cast(pa.int64()).to_pylist())
+            for origin, position, arrived in zip(*columns, strict=True):
+                places.setdefault(origin, set()).add((position, arrived))
     conditions = [
-        f"(origin = {sql.literal(origin)} AND position IN ({', '.join(map(str, sorted(numbers)))}))"
-        for origin, numbers in places.items()
+        f"(origin = {sql.literal(origin)} AND (position, epoch_us(ingested_at)) IN"
+        f" ({', '.join(map(str, sorted(pairs)))}))"
+        for origin, pairs in places.items()
     ]
     return Selector("", " OR ".join(conditions)) if conditions else None
 
