@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import click
 
+from lakelog import erasure as erasures
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.options import YES, argument, flag, option
@@ -117,6 +118,10 @@ def repair(
         app.say(_wrap(_problem_line(store, problem)))
     outcome = _confirm_and_repair(store, opening_problem, report, copy, yes)
     after = outcome.after or report
+    if copy is not None and after.intact:
+        with app.open() as lake:
+            for erasure in erasures.again(lake):
+                app.say(f"erasure {erasure.key}: what came with the copy is erased again")
     lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
     emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome, copy)) + "\n")

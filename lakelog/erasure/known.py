@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lakelog.erased import records
 from lakelog.erased.records import ErasedRows, Erasure
@@ -21,18 +21,29 @@ from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.selection import Selector, segment_files
 from lakelog.libraries import pa, pc
 from lakelog.segments import segment, sql
+from lakelog.segments.connection import Connect
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-
-if TYPE_CHECKING:
-    from lakelog.erasure.on_lake import LakeErasure
 
 _WORD = re.compile(r"[0-9A-Za-z_]+|[^\s0-9A-Za-z_]")
 _LINE_MAX, _BOUNDS_MAX = 4_096, 12
 """Characters of a quarantined line, and bounds of words of a subject, that are looked at."""
 
 
-def adopt(lake: LakeErasure, record: Erasure, rows: ErasedRows) -> Erasure:
+class SettledLake(Protocol):
+    """What is needed of an open lake."""
+
+    store: Store
+
+    @property
+    def engine(self) -> Connect:
+        """Opens a database."""
+
+    def _settle_branch(self, branch: str) -> None:
+        """Publish what is pending on a branch."""
+
+
+def adopt(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
     """Take over an erasure of another lake, and erase its rows here. Raises NotAllowed, GcRefused
     while gc runs, Damaged, OSError."""
     policy.require(lake.store.paths, "erase")
@@ -42,10 +53,14 @@ def adopt(lake: LakeErasure, record: Erasure, rows: ErasedRows) -> Erasure:
     return _erase(lake, fresh, rows)
 
 
-def again(lake: LakeErasure) -> list[Erasure]:
+def again(lake: SettledLake) -> list[Erasure]:
     """Erase the rows of all erasures of a lake that came back; return the erasures that had some.
     Raises GcRefused, Damaged, OSError."""
     returned = []
+    store = lake.store
+    if store.erased.refresh():
+        for branch in store.refs.branches():
+            lake._settle_branch(branch)  # which lets go of frames that came back, too
     for record in records.listing(lake.store.paths):
         if _selector(lake.store, record):
             fresh = dataclasses.replace(record, phase="begun")
@@ -54,7 +69,7 @@ def again(lake: LakeErasure) -> list[Erasure]:
     return returned
 
 
-def _erase(lake: LakeErasure, record: Erasure, rows: ErasedRows) -> Erasure:
+def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
     store = lake.store
     with erasing.alone(store):
         # First, so that what is sealed now is refused.

@@ -16,6 +16,7 @@ from lakelog.store.bootstrap import Store
 if TYPE_CHECKING:
     from lakelog import proofs
     from lakelog.erased import refusal
+<<<<<<< HEAD
     from lakelog.erasure import erasing, key_erasure, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
@@ -24,6 +25,17 @@ else:
     erasing, key_erasure, receipts, status, touched = (
         Lazy(f"lakelog.erasure.{name}")
         for name in "erasing key_erasure receipts status touched".split()
+=======
+    from lakelog.erasure import erasing, known, receipts, status, touched
+    from lakelog.erasure.status import ErasureStatus
+    from lakelog.erasure.touched import ErasurePreview
+    from lakelog.event.encode import EncodedBatch
+    from lakelog.maintain.repair.outcome import RepairOutcome
+else:
+    refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
+    erasing, known, receipts, status, touched = (
+        Lazy(f"lakelog.erasure.{name}") for name in "erasing known receipts status touched".split()
+>>>>>>> 564437a8 (Erase again what a repair brings back)
     )
 
 
@@ -65,6 +77,14 @@ class LakeErasure(LakeUpkeep):
         finally:
             if lake is not self:
                 lake.close()
+
+    def repair(self, copy: str | None = None) -> RepairOutcome:
+        """Set damaged files aside, or restore them from the lake at `copy`; list what is lost. What
+        was erased and came with the copy is erased again. Raises NotAllowed."""
+        outcome = super().repair(copy)
+        if copy is not None:
+            known.again(self)
+        return outcome
 
     def erase(
         self,

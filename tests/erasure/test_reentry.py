@@ -97,3 +97,26 @@ def test_a_pull_of_erased_rows_is_refused(lake: Lake, tmp_path: Path) -> None:
         remotes.pull(lake, "origin", force=True)
     assert hers(lake) == 0
     assert histories.places_with(tmp_path / "lake/segments", [ADA]) == []
+
+
+def test_what_a_repair_brings_back_is_erased_again(lake: Lake, tmp_path: Path) -> None:
+    """From a copy that is older than the erasure, where the newest moves and a segment are lost."""
+    copy = tmp_path / "copy"
+    lake.append([{"type": "C", "subject": f"u{n}"} for n in range(5)])
+    lake.backup(copy)
+    lake.close()
+    with lakelog.open(tmp_path / "lake") as again:
+        status = again.erase(subject=ADA, why="asked")
+        assert status.erasure.events == 1
+    moves = sorted((tmp_path / "lake/refs/heads/main").glob("0*.json"))
+    moves[-1].unlink()
+    moves[-2].unlink()
+    for path in (tmp_path / "lake/segments").rglob("*.parquet"):
+        path.unlink()
+    with lakelog.open(tmp_path / "lake") as broken:
+        broken.repair(str(copy))
+    with lakelog.open(tmp_path / "lake") as repaired:
+        assert hers(repaired) == 0
+        assert repaired.count() >= 1
+        assert repaired.verify().intact
+    assert histories.places_with(tmp_path / "lake", [ADA]) == []
