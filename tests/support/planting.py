@@ -33,7 +33,11 @@ NEAR = {
     "identity": ["tests/collect/", "tests/files/", "tests/ingest/"],
     "feed": ["tests/ingest/"],
     "views": ["tests/views/"],
-    "erasure": ["tests/erasure/", "tests/format/test_format_erasure.py"],
+    "erasure": [
+        "tests/erasure/",
+        "tests/format/test_format_erasure.py",
+        "tests/train/test_train_erased.py",
+    ],
     "sequence": ["tests/store/", "tests/maintain/", "tests/query/"],
 }
 """Where the tests are that will notice, by row of the torture; else in tests/store/."""

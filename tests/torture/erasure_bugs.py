@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STORE, MAINTAIN = "lakelog.store", "lakelog.maintain"
+REMOTES, TRAIN = "lakelog.remotes", "lakelog.train"
 ERASED, ERASURE = "lakelog.erased", "lakelog.erasure"
 ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("a filter left", f"{ERASURE}.derived:clean", "store.paths.bloom(key), ", ""),
@@ -12,8 +13,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "old texts in packed moves",
         f"{STORE}.erased_states:ErasedStates.stripped",
-        "if lines != moves else None",
-        "if not moves else None",
+        "if lines == files",
+        "if lines == files or _place(key)[1]",
     ),
     ("old pages left", f"{ERASED}.sweep:sweep", "list(_obsolete(store))", "()"),
     ("old segments left", f"{ERASED}.sweep:sweep", "_segments(store)", "()"),
@@ -102,4 +103,89 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "self.forget()",
         "pass",
     ),
+    ("a remote not swept", f"{REMOTES}.erasures:RemoteErasures.push", "erasures.clean(", "id("),
+    (
+        "states of others left there",
+        f"{REMOTES}.erasures:RemoteErasures.push",
+        "self._bring(lake)",
+        "pass",
+    ),
+    (
+        "a push without the record",
+        f"{REMOTES}.pushes:_Push.prepare",
+        "self._erasures.refuse_unknown()",
+        "pass",
+    ),
+    (
+        "a pull without the erasure",
+        f"{REMOTES}.fetches:_Fetch.erase",
+        "self._erasures.adopt(lake)",
+        "[]",
+    ),
+    (
+        "erased states not offered",
+        f"{REMOTES}.pushes:_Push._offer",
+        "if not self._result.dry_run",
+        "if False",
+    ),
+    (
+        "stand-ins not received",
+        f"{REMOTES}.fetches:_Fetch._receive",
+        "self._erasures.stand_in(snapshot) != snapshot",
+        "False",
+    ),
+    (
+        "an erased base believed",
+        f"{REMOTES}.pushes:_Push._base",
+        "self._store.manifests.stored_as(last_seen.snapshot) != last_seen.snapshot",
+        "False",
+    ),
+    (
+        "erased rows taken for lost ones",
+        f"{REMOTES}.merge:removed_since",
+        " and not store.erased.segments()",
+        "",
+    ),
+    ("a subject not known again", f"{ERASURE}.known:_selector", "if record.is_of(s)", "if False"),
+    (
+        "rows of a repair stay",
+        f"{ERASURE}.on_lake:LakeErasure.repair",
+        "if copy is not None",
+        "if False",
+    ),
+    (
+        "a receipt that names the subject",
+        f"{ERASURE}.receipts:receipt",
+        "erasure.is_of(content[a:b])",
+        "False",
+    ),
+    (
+        "an edited receipt believed",
+        "lakelog.proofs.receipt:ErasureReceipt.check",
+        "payload != orjson.dumps",
+        "False and payload != orjson.dumps",
+    ),
+    (
+        "an unsigned receipt not named",
+        "lakelog.proofs.receipt:ErasureReceipt.check",
+        'if body["envelope"] is None',
+        "if False",
+    ),
+    ("files beside a set deleted", f"{TRAIN}.rebuild:_rebuild_erased", "if unknown", "if False"),
+    (
+        "splits decided anew",
+        f"{TRAIN}.staging:assign_splits",
+        "if earlier is not None and",
+        "if False and",
+    ),
+    ("a silent certificate", f"{TRAIN}.documents:texts", 'if "erased" in manifest', "if False"),
+    ("a second set forgotten", f"{TRAIN}.provenance:record", "copies.note(", "(lambda *_: 0)("),
+    (
+        "a set taken for clean",
+        f"{ERASURE}.outside:is_clean",
+        'key in _manifest_of(name).get("erased", ())',
+        "True",
+    ),
+    ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries)", "if False)"),
+    ("a record in plain", "lakelog.keys.vault:Vault.guarded", "in _DERIVED", 'in ("cache",)'),
 )
