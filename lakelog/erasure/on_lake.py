@@ -16,26 +16,15 @@ from lakelog.store.bootstrap import Store
 if TYPE_CHECKING:
     from lakelog import proofs
     from lakelog.erased import refusal
-<<<<<<< HEAD
-    from lakelog.erasure import erasing, key_erasure, receipts, status, touched
+    from lakelog.erasure import erasing, key_erasure, known, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
-else:
-    refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
-    erasing, key_erasure, receipts, status, touched = (
-        Lazy(f"lakelog.erasure.{name}")
-        for name in "erasing key_erasure receipts status touched".split()
-=======
-    from lakelog.erasure import erasing, known, receipts, status, touched
-    from lakelog.erasure.status import ErasureStatus
-    from lakelog.erasure.touched import ErasurePreview
-    from lakelog.event.encode import EncodedBatch
     from lakelog.maintain.repair.outcome import RepairOutcome
 else:
     refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
-    erasing, known, receipts, status, touched = (
-        Lazy(f"lakelog.erasure.{name}") for name in "erasing known receipts status touched".split()
->>>>>>> 564437a8 (Erase again what a repair brings back)
+    erasing, key_erasure, known, receipts, status, touched = (
+        Lazy(f"lakelog.erasure.{name}")
+        for name in "erasing key_erasure known receipts status touched".split()
     )
 
 
