@@ -62,14 +62,14 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "appends not refused",
-        f"{ERASURE}.on_lake:LakeErasure._refuse_erased",
-        "if self.store.erased.refresh()",
-        "if False",
+        f"{ERASURE}.on_lake:LakeErasure._accepted",
+        "if generation:",
+        "if False:",
     ),
     (
         "files not refused",
         "lakelog.ingest.event_segments:EventSegments.add",
-        "self.refusal.without(table)",
+        "self.refusal.without(table, self._paths.protection)",
         "table",
     ),
     (
@@ -132,12 +132,6 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "stand-ins not received",
         f"{REMOTES}.fetches:_Fetch._receive",
         "self._erasures.stand_in(snapshot) != snapshot",
-        "False",
-    ),
-    (
-        "an erased base believed",
-        f"{REMOTES}.pushes:_Push._base",
-        "self._store.manifests.stored_as(last_seen.snapshot) != last_seen.snapshot",
         "False",
     ),
     (
