@@ -173,7 +173,6 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "if False and",
     ),
     ("a silent certificate", f"{TRAIN}.documents:texts", 'if "erased" in manifest', "if False"),
-    ("a second set forgotten", f"{TRAIN}.provenance:record", "copies.note(", "(lambda *_: 0)("),
     (
         "a set taken for clean",
         f"{ERASURE}.outside:is_clean",
