@@ -5,6 +5,7 @@ LAKELOG_ODD_BODIES sets how many odd ones are sent.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -16,13 +17,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 import lakelog
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.bodies import decompressed
+from lakelog.server.bodies import body_of, decompressed, texts_of
+from lakelog.server.limits import ServerLimits
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -199,3 +202,24 @@ def test_a_stream_is_refused_that_is_cut_too_long_or_followed(encoding: str) -> 
     with pytest.raises(RequestRefused) as refused:
         decompressed(body, encoding, len(TEXT) - 1)
     assert refused.value.status == 413
+
+
+def test_a_body_that_comes_too_slowly_is_refused() -> None:
+    """Whether it is read as a whole or while it comes; another one is read to its end."""
+    quick = ServerLimits(body_seconds=0.1)
+
+    async def silent() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waited so long")
+
+    async def text() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"text", "more_body": False}
+
+    async def streamed(receive: Any) -> bytes:
+        return b"".join([chunk async for chunk in texts_of({}, receive, quick)])
+
+    for reading in (lambda receive: body_of({}, receive, quick), streamed):
+        assert asyncio.run(reading(text)) == b"text"
+        with pytest.raises(RequestRefused) as refused:
+            asyncio.run(reading(silent))
+        assert refused.value.status == 408
