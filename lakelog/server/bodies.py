@@ -122,7 +122,10 @@ async def body_of(
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large(limits.body_bytes)
     if is_there:
-        body = b"".join([chunk async for chunk in _chunks(receive)])
+        message = await receive()
+        body = _content(message)
+        if message.get("more_body", False):
+            body += await _waited_for(receive, limits)
     else:
         body = await _waited_for(receive, limits)
     if encoding == "identity":
@@ -183,11 +186,15 @@ def _encoding(headers: Mapping[str, str]) -> str:
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestRefused(400, "the client left before its body ended")
-        yield message.get("body", b"")
+        yield _content(message)
         if not message.get("more_body", False):
             return
+
+
+def _content(message: AsgiDict) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise RequestRefused(400, "the client left before its body ended")
+    return bytes(message.get("body", b""))
 
 
 def _too_slow(limits: ServerLimits) -> RequestRefused:
