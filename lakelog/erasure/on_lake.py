@@ -31,8 +31,8 @@ else:
 class LakeErasure(LakeUpkeep):
     """What erases events from every state of a lake; `Lake` says how its branches are settled."""
 
-    _refusal: tuple[int, refusal.Refusal] | None = None
-    """What is refused, and how often something had been erased when that was read."""
+    _refusal: tuple[tuple[int, int], refusal.Refusal] | None = None
+    """What is refused, and what the folder of erasures was when that was read."""
 
     @abstractmethod
     def __init__(self, store: Store, branch: str) -> None:
@@ -45,12 +45,12 @@ class LakeErasure(LakeUpkeep):
     def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored, and seal their protected fields.
         Raises InvalidEvent, InvalidKey."""
-        generation = self.store.erased.refresh()
-        if generation:
+        looked = self.store.erased.looked()
+        if looked[0]:
             present = self._refusal
-            if present is None or present[0] != generation:
+            if present is None or present[0] != looked:
                 self.store.refresh_protection()
-                present = self._refusal = generation, refusal.Refusal(self.store.paths)
+                present = self._refusal = looked, refusal.Refusal(self.store.paths)
             present[1].check_lines(encoded.text)
         protection = self.store.paths.protection
         if protection is not None:

@@ -78,6 +78,12 @@ class ErasedStates:
                 self.generation += 1
         return self.generation
 
+    def looked(self) -> tuple[int, int]:
+        """Refresh; return what is another pair when anything may have been noted since, of erasures
+        and of protected fields, and begins with 0 where nothing ever was."""
+        self.refresh()
+        return self._stamp, self._read_at
+
     def of(self, digest: str) -> str:
         """Return the digest of the manifest that is read as the state `digest`."""
         return self._replacements.states.get(digest, digest)
