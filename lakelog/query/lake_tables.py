@@ -223,16 +223,16 @@ class LakeTables:
     def views(self, names: set[str], query: Query, pinned: Pinned) -> list[View]:
         """The tables of these names as a query reads them, of one state."""
         state, pending = pinned
-        views = []
+        views, opens = [], self.opens_fields
         if "events" in names:
             entries = self.choose(state, query)
             ranges = self.row_ranges(entries, query)
             tail = self.numbered_tail(pending, state)
-            views.append(View("events", entries, tail, ranges=ranges, opens=self.opens_fields))
+            views.append(View("events", entries, tail, ranges=ranges, opens=opens))
         if "quarantine" in names:
             entries = self.store.manifests.segments(state, "quarantine")
             lines = self.rows_of(self.branch).quarantine(pending) if pending else None
-            views.append(View("quarantine", entries, lines, opens=self.opens_fields))
+            views.append(View("quarantine", entries, lines, opens=opens))
         return views
 
     def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:

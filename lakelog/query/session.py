@@ -327,8 +327,7 @@ class CountPlan:
     def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
         query = selection.query
-        has_words = query.has_words and not self._tables.opens_fields
-        return self._tables.only is None and (query.counts_all is not None or has_words)
+        return self._tables.only is None and (query.counts_all is not None or query.has_words)
 
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
@@ -347,7 +346,8 @@ class CountPlan:
         which that is known, and by reading the others and the tail."""
         (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
         total, ranges = 0, dict(view.ranges)
-        for entry in view.entries:
+        # No index knows the words of protected fields.
+        for entry in () if view.opens else view.entries:
             count, unknown = self._tables.choice.counted(entry, word)
             total += count
             if unknown is not None:

@@ -63,7 +63,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "appends not refused",
         f"{ERASURE}.on_lake:LakeErasure._accepted",
-        "if generation:",
+        "if looked[0]:",
         "if False:",
     ),
     (
