@@ -392,7 +392,8 @@ def test_recorded_anomalies_are_spans_of_a_range(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append({"type": "log", "time": "2026-11-20T12:00:00Z"})
     begin = 1_780_012_800_000_000
-    finding = AnomalyFinding("rate", "errors", begin, begin + 900_000_000, 0.1, 9.0, 5.0, "SELECT")
+    end = begin + 900_000_000
+    finding = AnomalyFinding("rate", "errors", begin, end, 0.1, 9.0, 5.0, "SELECT", end)
     lake.append(finding_events([Incident((finding,))]))
     spans = ask(lake, "anomalies")["anomalies"]
     assert [span[:4] for span in spans] == [
