@@ -102,7 +102,7 @@ def test_cells_of_a_notebook_run(tmp_path: Path, needs: str) -> None:
         need("sql.magic")  # a folder of tests is named sql
     page = ROOT / "docs" / "notebooks.md"
     environment = {
-        **pages.environment(),
+        **pages.environment(tmp_path),
         "IPYTHONDIR": str(tmp_path),
         "PLOOMBER_STATS_ENABLED": "false",
         "HOME": str(tmp_path),

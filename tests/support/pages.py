@@ -58,10 +58,10 @@ def programs(page: Path) -> list[str]:
     return sorted(set(_PROGRAM.findall(shell)) & set(PROGRAMS))
 
 
-def environment() -> dict[str, str]:
-    """Return what the commands of a page find: this lakelog, and a lake at ./lake."""
+def environment(directory: Path) -> dict[str, str]:
+    """Return what the commands of a page find: this lakelog, a lake at ./lake, a home of theirs."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    terminal = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+    terminal = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "HOME": str(directory)}
     return {**os.environ, **terminal, "PATH": path, "LAKELOG_LAKE": "lake"}
 
 
@@ -78,7 +78,7 @@ def run(page: Path, directory: Path) -> Iterator[str]:
             done = subprocess.run(
                 command,
                 cwd=directory,
-                env=environment(),
+                env=environment(directory),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -102,7 +102,7 @@ def shown(command: str, directory: Path) -> str:
     process = subprocess.Popen(
         ["sh", "-uc", command],
         cwd=directory,
-        env=environment(),
+        env=environment(directory),
         stdin=subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,
@@ -149,7 +149,7 @@ def written(page: Path, directory: Path) -> str:
                 text += f"$ {lines}\n{expected if agree(expected, printed) else printed}"
         elif language in RUN:
             program = ["sh", "-euc"] if language == "sh" else [sys.executable, "-c"]
-            subprocess.run([*program, text], cwd=directory, env=environment(), check=True)
+            subprocess.run([*program, text], cwd=directory, env=environment(directory), check=True)
         return f"```{language}\n{text}```"
 
     return BLOCK.sub(block, page.read_text("utf-8"))

@@ -36,8 +36,9 @@ from lakelog import LakeHandler, remotes
 from lakelog.collect.watch import Watcher
 from lakelog.errors import Diverged, NothingToUndo, WouldDropEvents, WrongVersion
 from lakelog.maintain import indexing
+from lakelog.settings import Settings
 from lakelog.store import disk, history_window
-from tests.support import cli, seam
+from tests.support import cli, encrypted, seam
 from tests.support.world import pooled_engine
 
 SUBJECTS = ["ada", "bob", "čeněk", "x'y", ""]
@@ -84,11 +85,16 @@ class Event:
         return dataclasses.astuple(self)
 
     @property
+    def payload(self) -> dict[str, Any]:
+        """Its number, and a word that some lakes protect."""
+        return {"n": self.number, "word": f"secret{self.number}"}
+
+    @property
     def record(self) -> dict[str, Any]:
         """The event as it is appended."""
         stamp = datetime.datetime.fromtimestamp(self.time / 1e6, datetime.UTC)
         record: dict[str, Any] = {"type": self.type, "time": stamp.isoformat()}
-        record |= {"message": self.message, "data": {"n": self.number}}
+        record |= {"message": self.message, "data": self.payload}
         optional = {"source": self.source, "subject": self.subject, "id": self.id}
         return record | {name: value for name, value in optional.items() if value is not None}
 
@@ -153,7 +159,15 @@ class History:
         patch.setattr(history_window, "lake_time", lambda store: self._now())
         pooled_engine(patch)
         self.setting = ""
+        self.hidden: list[str] = [[], ["secret", "tok", "ing"], ["secret"]][seed % 3]
+        """What no byte of the lake may say."""
+        if seed % 3 == 1:
+            encrypted.create(home / "lake", patch, Settings(**SETTINGS))
         self.lake = lakelog.open(self.path, settings=SETTINGS)
+        if seed % 3 == 2:
+            patch.setenv("LAKELOG_KEY", encrypted.KEY)
+            patch.setenv("LAKELOG_SUBJECT_KEYS", str(home / "subject-keys"))
+            self.lake.protect(["word"])
 
     def _now(self) -> int:
         self.clock += 1
@@ -192,6 +206,7 @@ class History:
         problems = [p for p in self.lake.verify().problems if "after the last good" not in p.reason]
         same(problems, [], "verify")
         self.lake.close()
+        same(encrypted.found(Path(self.path), self.hidden), [], "bytes")
 
     # --- events ---
 
@@ -222,7 +237,7 @@ class History:
         """Append an Arrow table."""
         events = self.events(40)
         table = pa.Table.from_pylist(
-            [event.record | {"data": json.dumps({"n": event.number})} for event in events],
+            [event.record | {"data": json.dumps(event.payload)} for event in events],
             pa.schema(
                 [(n, pa.string()) for n in "type time message source subject id data".split()]
             ),
@@ -240,7 +255,7 @@ class History:
             handler.close()
             return
         for event in events:
-            logger.info(event.message, extra={"n": event.number})
+            logger.info(event.message, extra=event.payload)
         handler.close()
         for event in events:
             query = "SELECT epoch_us(time), type, id FROM events WHERE message = ?"
@@ -477,7 +492,7 @@ class History:
         for other in others:
             other.settle()
             other.close()
-        status = self.lake.erase(subject=subject, why="asked")
+        status = self.lake.erase(subject=subject, why="asked", rows=True)
         assert all("/.tmp-" in leftover.place for leftover in status.leftovers), status
         self.erased.add(subject)
         gone = frozenset(
@@ -560,6 +575,12 @@ class History:
         wanted = Counter((event.number,) for event in events if event.id == ident)
         same(Counter(found), wanted, (self.setting, ident))
 
+    def ask_payloads(self) -> None:
+        """Read the payloads, of which a lake may protect a field."""
+        wanted = Counter((event.number, f"secret{event.number}") for event in self.state.events)
+        query = "SELECT (data->>'n')::INT, data->>'word' FROM events WHERE data->>'n' IS NOT NULL"
+        same(Counter(self._sql(query)), wanted, self.setting)
+
     def ask_span(self) -> None:
         """Count what happened in a span of time that is written in some zone."""
         number = self.dice.randint(0, self.number)
@@ -615,8 +636,9 @@ class History:
     def ask_engines(self) -> None:
         """Read by Polars, and from a file of Parquet."""
         wanted = Counter(event.message for event in self.state.events)
-        frame = self.lake.to_polars().select("message").collect()
-        same(Counter(m for m in frame["message"] if m and " tok" in m), wanted)
+        if self.lake.store.paths.keys is None:  # engines cannot read the files of the others
+            frame = self.lake.to_polars().select("message").collect()
+            same(Counter(m for m in frame["message"] if m and " tok" in m), wanted)
         file = self.home / "out.parquet"
         file.unlink(missing_ok=True)
         self.lake.export("SELECT message FROM events", file)
