@@ -221,6 +221,16 @@ def test_a_clock_that_was_ahead_hides_nothing(
     assert histories.places_with(tmp_path / "lake", [WORD]) == []
 
 
+@pytest.mark.parametrize("is_copied", [False, True], ids=["default", "copied"])
+def test_a_repaired_configuration_tells_older_versions(tmp_path: Path, is_copied: bool) -> None:
+    with filled(tmp_path) as lake:
+        lake.backup(tmp_path / "copy")  # from before the erasure
+        lake.erase(subject=ADA, why="asked for it")
+        (tmp_path / "lake/lakelog.json").unlink()
+        lake.repair(str(tmp_path / "copy") if is_copied else None)
+    assert b'"requires":["erasure"]' in (tmp_path / "lake/lakelog.json").read_bytes()
+
+
 def test_two_erasures_after_each_other(tmp_path: Path) -> None:
     """What was rewritten once is rewritten again, and nothing of the first comes back."""
     with filled(tmp_path, 18) as lake:

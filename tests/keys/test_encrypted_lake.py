@@ -316,6 +316,23 @@ def test_a_lost_lakelog_json_comes_from_a_copy(
     assert rows(root) == 3
 
 
+@pytest.mark.parametrize("damage", [b"", b"no document"], ids=["lost", "damaged"])
+def test_an_open_lake_writes_its_data_keys_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    path = encrypted.create(tmp_path / "lake", monkeypatch)
+    config = tmp_path / "lake/lakelog.json"
+    with lakelog.open(path) as lake:
+        lake.append({"type": "A", "message": "kept"})
+        lake.settle()
+        config.write_bytes(damage) if damage else config.unlink()
+        lake.repair()
+    encrypted.forget(monkeypatch)
+    monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
+    with lakelog.open(path) as lake:
+        assert lake.sql("SELECT message FROM events").fetchall() == [("kept",)]
+
+
 def test_what_waits_for_the_lake_is_encrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from lakelog.maintain.repair.outcome import (
 from lakelog.maintain.repair.verify import verify
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, machine, policy, wal
-from lakelog.store.bootstrap import Store, change_settings, load, make_branch_dirs, write_config
+from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
     CHUNK,
@@ -255,17 +255,29 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
                 replace(store, path, data, outcome)
                 outcome.fetched.append(path)
                 store.lake_id = load(store.paths.root).lake_id
+                _require_erasures(store)
                 return
-    ring = store.paths.keys.ring if store.paths.keys else None
-    if ring is None and any(map(VAULT.is_envelope, _segments(store))):
+    if store.paths.keys is None and any(map(VAULT.is_envelope, _segments(store))):
         raise DamagedLake(path, "its data keys are lost with it: take it from a copy, by --copy")
     set_aside(store, path, outcome)
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
-    # Which format it had is not known: the newest one may not lack what is there.
-    protection = store.paths.protection
-    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring, protection)
+    _write_known_config(store)
     outcome.lost.append("settings in lakelog.json: they are the defaults now")
+
+
+def _write_known_config(store: Store) -> None:
+    """Write lakelog.json as the open lake knows it, its data keys included."""
+    ring = store.paths.keys.ring if store.paths.keys else None
+    # Which format it had is not known: the newest one may not lack what is there.
+    write_config(store.paths, store.lake_id, store.settings, FORMAT, ring, store.paths.protection)
+    _require_erasures(store)
+
+
+def _require_erasures(store: Store) -> None:
+    """Tell older versions of erasures, of which a copy may not know."""
+    if disk.listing(store.paths.erasures):
+        store.require("erasure")
 
 
 def _segments(store: Store) -> Iterator[str]:
@@ -312,7 +324,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
             with machine.rebinding(store.paths):
                 set_aside(store, problem.path, outcome)
-                change_settings(store, store.settings)
+                _write_known_config(store)
     for object_type, digests in by_kind.items():
         give_up(store, object_type, digests, outcome)
     # Its rows are still in the file that they were ingested from: taken back without the cursor,
