@@ -90,7 +90,7 @@ class Store:
         if self.attachment is not None:
             raise UnsupportedStore(f"{self.paths.root}: a lake in a bucket cannot be encrypted")
         VAULT.unlock(self.paths.root, ring, master)
-        body = {"settings": to_dict(self.settings), **_config_on_disk(self), "lake": self.lake_id}
+        body = {"settings": to_dict(self.settings), **_config_to_change(self), "lake": self.lake_id}
         body |= {"format": FORMAT, **ring.config_members(body)}
         replace_config(self.paths, document.encode(body))
         self.format = FORMAT
@@ -110,7 +110,7 @@ class Store:
         """Protect fields from now on, by a lakelog.json that is new in any case: each writer that
         is at work goes on in a new file. Raises InvalidSetting."""
         protection.check()
-        body = {"settings": to_dict(self.settings), **_config_on_disk(self), "lake": self.lake_id}
+        body = {"settings": to_dict(self.settings), **_config_to_change(self), "lake": self.lake_id}
         body |= {"format": FORMAT, **protection.config_members(body)}
         replace_config(self.paths, document.encode(body))
         PROTECTIONS[self.paths.root] = protection
@@ -324,9 +324,9 @@ def write_config(
 
 
 def change_settings(store: Store, settings: Settings) -> None:
-    """Replace the settings of a lake."""
+    """Replace the settings of a lake. Raises DamagedLake."""
     # All else stays: a setting must not lock out a reader of an earlier format.
-    body = {"format": PLAIN_FORMAT, "lake": store.lake_id, **_config_on_disk(store)}
+    body = {"format": PLAIN_FORMAT, "lake": store.lake_id, **_config_to_change(store)}
     replace_config(store.paths, document.encode({**body, "settings": to_dict(settings)}))
     store.settings = settings
 
@@ -367,6 +367,15 @@ def _config_on_disk(store: Store) -> dict[str, Any]:
         return document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
     except (FileNotFoundError, document.NotIntact):
         return {}
+
+
+def _config_to_change(store: Store) -> dict[str, Any]:
+    """What lakelog.json says: data keys and more, which a new one must not lose. Raises
+    DamagedLake."""
+    body = _config_on_disk(store)
+    if not body:
+        raise DamagedLake(store.paths.config, "it is gone or damaged: run `lakelog repair` first")
+    return body
 
 
 def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:

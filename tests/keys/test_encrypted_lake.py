@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.errors import InvalidKey, LakelogError, NotAllowed
+from lakelog.errors import DamagedLake, InvalidKey, LakelogError, NotAllowed
 from lakelog.loggers.buffer import DiskBuffer, recover
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
-from lakelog.store import disk
+from lakelog.settings import DEFAULTS
+from lakelog.store import bootstrap, disk
 from tests.support import encrypted
 from tests.support.cli import answer, run, segments
 
@@ -326,6 +327,8 @@ def test_an_open_lake_writes_its_data_keys_again(
         lake.append({"type": "A", "message": "kept"})
         lake.settle()
         config.write_bytes(damage) if damage else config.unlink()
+        with pytest.raises(DamagedLake, match="repair"):
+            bootstrap.change_settings(lake.store, DEFAULTS)
         lake.repair()
     encrypted.forget(monkeypatch)
     monkeypatch.setenv("LAKELOG_KEY", encrypted.KEY)
