@@ -54,7 +54,7 @@ class FlakyBucket:
 @contextlib.contextmanager
 def flaky_bucket(target: str, trouble: Trouble) -> Iterator[FlakyBucket]:
     """Run a proxy before the store at an address."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     counts = {name: context.Value("q", 0) for name in COUNTERS}
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     port = listener.getsockname()[1]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from typing import Any
 
 import boto3
@@ -36,6 +39,29 @@ def moto_store() -> Iterator[str]:
     yield address
     server.stop()
     S3Response.put_object = create
+
+
+@contextlib.contextmanager
+def moto_process() -> Iterator[str]:
+    """Run a good store in a process of its own; yield its address."""
+    # Not a fork of this process: what its libraries hold may not be freed in one.
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    store = context.Process(target=_serve, args=(sender,), daemon=True)
+    store.start()
+    sender.close()
+    try:
+        yield receiver.recv()
+    finally:
+        store.terminate()
+        store.join()
+
+
+def _serve(sender: Connection) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with moto_store() as address:
+        sender.send(address)
+        threading.Event().wait()
 
 
 def _one_by_one(method: Callable[..., Any]) -> Callable[..., Any]:

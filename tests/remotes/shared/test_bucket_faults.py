@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -49,26 +45,12 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
-def _store(sender: Connection) -> None:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with object_stores.moto_store() as address:
-        sender.send(address)
-        time.sleep(100_000)
-
-
 @contextlib.contextmanager
 def troubled(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyBucket]:
     """Run a store in a process of its own, and a proxy before it."""
-    receiver, sender = multiprocessing.Pipe()
-    store = multiprocessing.get_context("fork").Process(target=_store, args=(sender,), daemon=True)
-    store.start()
-    try:
-        with flaky_bucket(receiver.recv(), trouble) as bucket:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.address)
-            yield bucket
-    finally:
-        store.terminate()
-        store.join()
+    with object_stores.moto_process() as address, flaky_bucket(address, trouble) as bucket:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.address)
+        yield bucket
 
 
 def test_each_event_is_there_once_after_kills_and_lost_answers(
