@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import time
 from dataclasses import dataclass
 
 import orjson
@@ -27,7 +26,6 @@ from lakelog.server.tokens import TokenScope
 from lakelog.store import bootstrap, disk
 
 MODULE = "lakelog.server.api.answer_process"
-_AGAIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ class AnswerProcess:
 
     def __init__(self, lake: Lake, limits: QueryLimits, output: FrameOutput) -> None:
         self._lake, self._limits, self._output = lake, limits, output
-        self._number = 0
+        self.number = 0
         self._question: DashboardQuestion | None = None
 
     def answer(self, content: bytes) -> None:
         """Answer one question; whatever goes wrong is part of the answer."""
         request = AnswerRequest(**orjson.loads(content))
-        self._question, self._number = request.question(self._lake), request.number
+        self._question, self.number = request.question(self._lake), request.number
         allow_processor(self._limits.seconds)
         ending: dict[str, object] = {}
         try:
@@ -74,17 +72,14 @@ class AnswerProcess:
             ending = _failed(str(error) or "the question needs more memory than it may take", 503)
         except Exception as error:
             ending = _failed(f"a fault of the server: {type(error).__name__}: {error}", 500)
-        self._number, self._question = 0, None
+        self.number, self._question = 0, None
         ending["retire"] = resident_bytes() > self._limits.memory // 2
         self._output.send(wire.END, orjson.dumps(ending))
 
-    def interrupt(self, number: int) -> None:
-        """Stop a question, from another thread; the server ends the process if that takes long."""
-        while self._number == number:
-            if (question := self._question) is not None:
-                with contextlib.suppress(Exception):  # it may have ended this moment
-                    question.cancel()
-            time.sleep(_AGAIN)
+    def interrupt(self) -> None:
+        """Stop the question that is answered, from another thread."""
+        if (question := self._question) is not None:
+            question.cancel()
 
 
 def _failed(message: str, status: int) -> dict[str, object]:

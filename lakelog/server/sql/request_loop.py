@@ -6,10 +6,12 @@ its output has frames. Requests come one after another; one that runs can be int
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
 import threading
+import time
 from typing import BinaryIO, Protocol
 
 import orjson
@@ -22,6 +24,8 @@ from lakelog.store import disk
 _DESCRIPTORS_MAX = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_AGAIN = 0.02
+"""Seconds between two interrupts: one that comes between two steps of the engine is lost."""
 
 
 class FrameOutput:
@@ -44,12 +48,15 @@ class FrameOutput:
 class RequestAnswerer(Protocol):
     """What answers the requests of one server, one at a time."""
 
+    number: int
+    """The number of the request that runs, or 0."""
+
     def answer(self, content: bytes) -> None:
         """Answer a request; whatever goes wrong is part of the answer."""
         ...
 
-    def interrupt(self, number: int) -> None:
-        """Stop the request of that number, from another thread."""
+    def interrupt(self) -> None:
+        """Stop what runs, from another thread."""
         ...
 
 
@@ -82,8 +89,16 @@ def answer_requests(answerer: RequestAnswerer) -> None:
         if frame_type == wire.ASK:
             requests.put(content)
         else:
-            answerer.interrupt(int(content))
+            _interrupt(answerer, int(content))
     os._exit(0)  # what the engine still does is of no use
+
+
+def _interrupt(answerer: RequestAnswerer, number: int) -> None:
+    """Stop the request of that number; the server ends the process if that takes long."""
+    while answerer.number == number:
+        with contextlib.suppress(Exception):  # it may have ended this moment
+            answerer.interrupt()
+        time.sleep(_AGAIN)
 
 
 def resident_bytes() -> int:

@@ -38,8 +38,6 @@ from lakelog.views.tables import ViewTables
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
-_AGAIN = 0.02
-"""Seconds between two interrupts: one that comes between two steps of the engine is lost."""
 _TOO_MUCH = "aggregate, ask for a shorter time, or select fewer columns"
 
 
@@ -111,14 +109,10 @@ class QueryProcess:
             {schema.lower() for schema in schemas},
         )
 
-    def interrupt(self, number: int) -> None:
-        """Stop a request, from another thread; the server ends the process if that takes long."""
-        while self.number == number:
-            relation = self._relation
-            if relation is not None:
-                with contextlib.suppress(Exception):  # it may have ended this moment
-                    relation.interrupt()
-            time.sleep(_AGAIN)
+    def interrupt(self) -> None:
+        """Stop the query that runs, from another thread."""
+        if (relation := self._relation) is not None:
+            relation.interrupt()
 
 
 def refusal(error: BaseException) -> QueryRefused:
