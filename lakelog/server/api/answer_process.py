@@ -20,7 +20,7 @@ from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.gate import Caller
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.confinement import allow_processor, confine
-from lakelog.server.sql.query_limits import QueryLimits
+from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.tokens import TokenScope
 from lakelog.store import bootstrap, disk
@@ -69,9 +69,11 @@ class AnswerProcess:
             self._output.send(wire.HEAD, orjson.dumps(head))
             self._output.send_chunks(answer.body())
         except (LakelogError, OSError, MemoryError) as error:
-            ending = _failed(str(error) or "the question needs more memory than it may take", 503)
+            message = str(error) or "the question needs more memory than it may take"
+            ending = QueryRefused("unavailable", message, status=503).ending()
         except Exception as error:
-            ending = _failed(f"a fault of the server: {type(error).__name__}: {error}", 500)
+            message = f"a fault of the server: {type(error).__name__}: {error}"
+            ending = QueryRefused("unavailable", message, status=500).ending()
         self.number, self._question = 0, None
         ending["retire"] = resident_bytes() > self._limits.memory // 2
         self._output.send(wire.END, orjson.dumps(ending))
@@ -80,10 +82,6 @@ class AnswerProcess:
         """Stop the question that is answered, from another thread."""
         if (question := self._question) is not None:
             question.cancel()
-
-
-def _failed(message: str, status: int) -> dict[str, object]:
-    return {"error": {"code": "unavailable", "message": message, "hint": ""}, "status": status}
 
 
 def main() -> None:

@@ -107,6 +107,10 @@ class QueryRefused(LakelogError):
         """The error as it is answered."""
         return {"error": {"code": self.code, "message": str(self), "hint": self.hint}}
 
+    def ending(self) -> dict[str, object]:
+        """The error as a process sends it at the end of an answer."""
+        return {**self.record(), "status": self.status}
+
 
 def frame(frame_type: bytes, content: bytes | memoryview) -> bytes:
     """Return a frame."""

@@ -59,10 +59,10 @@ class QueryProcess:
         try:
             ending = self._answered(request)
         except (LakelogError, KeyboardInterrupt, MemoryError) as error:
-            ending = _refused(error)
+            ending = refusal(error).ending()
         except Exception as error:
             # What libraries raise for want of memory has many names.
-            ending = {**_refused(error), "retire": True}
+            ending = {**refusal(error).ending(), "retire": True}
         self._relation = None
         self.number = 0
         ending.setdefault("retire", resident_bytes() > self._limits.memory // 2)
@@ -137,11 +137,6 @@ def refusal(error: BaseException) -> QueryRefused:
     if isinstance(error, LakelogError):
         return QueryRefused("unavailable", message, "the log of the server says more", 503)
     return QueryRefused("query_failed", message or type(error).__name__)
-
-
-def _refused(error: BaseException) -> dict[str, object]:
-    reason = refusal(error)
-    return {**reason.record(), "status": reason.status}
 
 
 def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool, str]:
