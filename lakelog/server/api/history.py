@@ -60,8 +60,8 @@ def settled(question: DashboardQuestion) -> dict[str, object]:
 
 def diff(question: DashboardQuestion) -> dict[str, object]:
     """What separates the states `a` and `b`: numbers, types, and what changed in behaviour."""
-    refs = settled(question)
-    difference = question.lake.diff(str(refs["a"]), str(refs["b"]))
+    lake = question.lake
+    difference = lake.diff(question.text("a"), question.text("b") or lake.branch_name)
     looked = sum(e.events for e in (*difference.added, *difference.removed))
     behaviour = difference.behaviour if looked <= _BEHAVIOUR_MAX else None
     types = difference.types
