@@ -75,10 +75,6 @@ class LakeServer:
         self.alerts = AlertThread(lake)
         self.agents = McpEndpoint(lake, self.workers, gate, self.metrics.count, version)
 
-    def prepare_dashboard(self) -> None:
-        """Start what answers the dashboard's questions, beside what goes on."""
-        self._preparing = asyncio.ensure_future(self.dashboard.prepare())
-
     async def close(self) -> None:
         """End what the server has started."""
         await self.dashboard.close()
@@ -184,7 +180,7 @@ class LakeServer:
     async def _front(self, request: Request, caller: Caller) -> Answer:
         """The dashboard for browsers; what Elasticsearch's clients look for, for all else."""
         if "text/html" in request.headers.get("accept", ""):
-            self.prepare_dashboard()
+            self.dashboard.prepare()
             return pages.page("index.html", request.headers)
         self._admitted(request, TokenScope.INGEST)
         return Answer(200, ABOUT, PRODUCT)

@@ -188,7 +188,7 @@ async def _serving(
                 raise
             started()
             # A moment later, so that senders who waited for the server come first.
-            asyncio.get_running_loop().call_later(_PREPARE_SECONDS, server.prepare_dashboard)
+            asyncio.get_running_loop().call_later(_PREPARE_SECONDS, server.dashboard.prepare)
         # It waits for the clients of streams, who wait for it.
         while not (http.should_exit or task.done()):
             await asyncio.wait([task], timeout=_LOOK_STOP)

@@ -52,7 +52,7 @@ class DashboardApi:
     ) -> None:
         self._lake, self._limits, self._version = lake, limits, version
         self.workers = QueryWorkers(lake.path, lake.branch_name, queries, MODULE)
-        self._is_prepared = False
+        self._preparing: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, "lakelog-api")
 
     def routes(self) -> list[ApiRoute]:
@@ -79,12 +79,14 @@ class DashboardApi:
         changes = {("POST", f"/api/{name}"): answerer for name, answerer in CHANGE.items()}
         return questions | changes
 
-    async def prepare(self) -> None:
-        """Have a process ready, so that the first page need not wait for its start."""
-        if not self._is_prepared:
-            self._is_prepared = True
-            with contextlib.suppress(QueryRefused):  # the first question says so
-                await self.workers.prepare()
+    def prepare(self) -> None:
+        """Start a process beside what goes on, so that the first page need not wait for it."""
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepared())
+
+    async def _prepared(self) -> None:
+        with contextlib.suppress(QueryRefused):  # the first question says so
+            await self.workers.prepare()
 
     async def close(self) -> None:
         """Answer nothing any more."""
