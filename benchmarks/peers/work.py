@@ -22,11 +22,11 @@ PARTS = {
     "killed": killed.killed,
     "fill": killed.fill,
     "search": texts.search,
-    "http": None,
-    "segments": None,
-    "history": None,
+    "http": "http",
+    "segments": "curves",
+    "history": "curves",
 }
-"""What a command line may name; what few peers do is loaded when asked for."""
+"""What a command line may name; what few peers do is its module, loaded when asked for."""
 
 
 def main() -> None:
@@ -34,9 +34,8 @@ def main() -> None:
     name, part, root, events, *words = sys.argv[1:]
     maker = Maker(name, root)
     run = PARTS[part]
-    if run is None:
-        module = "http" if part == "http" else "curves"
-        run = getattr(importlib.import_module(f"benchmarks.peers.{module}"), part)
+    if isinstance(run, str):
+        run = getattr(importlib.import_module(f"benchmarks.peers.{run}"), part)
     result = run(maker, events, *words)
     package = PEERS[name].package
     found = version(package) if package else ""
