@@ -16,10 +16,8 @@ import random
 import statistics
 from dataclasses import dataclass, field
 
-PARALLEL = 32
-READ_MAX, ENTRIES_MAX, HEADS = 64, 512, 32
-"""Offers that one attempt reads, entries of a move, and moves for which an offer counts; these and
-PARALLEL as in lakelog/remotes/shared/offers.py."""
+from lakelog.remotes.shared.offers import ENTRIES_MAX, HEADS, READ_MAX, READERS
+
 TIME_OUT = 1.0
 """Seconds until an answer counts as lost."""
 
@@ -90,7 +88,7 @@ def attempt(bucket: Bucket, number: int) -> tuple[float, int, list[tuple[int, in
     listed = {(n, serial) for n, (serial, _) in bucket.offers.items() if n != number}
     fresh = sorted(listed - machine.known)[:READ_MAX]
     machine.known = (machine.known & listed) | set(fresh)
-    rounds = -(-len(fresh) // PARALLEL)
+    rounds = -(-len(fresh) // READERS)
     seconds = bucket.seconds(1 + len(listed) // 1000, 1 + len(listed) // 1000)
     seconds += bucket.seconds(2 * len(fresh), 2 * rounds)
     return seconds + bucket.seconds(), bucket.move + 1, sorted(machine.known)[:ENTRIES_MAX]
