@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 START, DAY, MINUTE = 1_780_012_800, 86_400, 60
-KINDS = ("burst", "silence", "new error", "creep", "stuck job", "cost", "missing end")
 _SYSLOG = re.compile(r"^\S+ (\d{10}) \S+ \S+ \w+ +\d+ [\d:]+ \S+ (.*)")
 _TOKENS = re.compile(r"tokens\D{1,60}?(\d+)")
 _TOKENS_MIN = 10
@@ -260,3 +259,4 @@ _PLANS: dict[str, Callable[[random.Random, float], Planted]] = {
     "cost": _cost,
     "missing end": _lost_ends("missing end", 3_600),
 }
+KINDS = tuple(_PLANS)

@@ -46,7 +46,7 @@ class Tally:
         """Note whether an incident is among those that were seen."""
         self.planted[planted.incident] += 1
         raised = [
-            (finding.raised_us / 1e6, incident, finding)
+            (finding.raised_us / 1e6, incident)
             for incident in seen
             for finding in incident.findings
             if planted.start <= finding.raised_us / 1e6 <= planted.end + _AFTER
@@ -54,7 +54,7 @@ class Tally:
         if not raised:
             self.late.append(f"{_named(planted)}: not found")
             return
-        moment, incident, _ = min(raised, key=lambda found: found[0])
+        moment, incident = min(raised, key=lambda found: found[0])
         if moment > planted.visible + _SOON:
             minutes = (moment - planted.visible) / MINUTE
             self.late.append(f"{_named(planted)}: after {minutes:.1f} minutes")
