@@ -38,6 +38,15 @@ const run = async (send, finish) => {
 };
 process.on("uncaughtException", (error) => console.error(String(error)));
 """
+_OPENTELEMETRY = """
+const { LoggerProvider, BatchLogRecordProcessor } = require("@opentelemetry/sdk-logs");
+const { OTLPLogExporter } = require("@opentelemetry/exporter-logs-otlp-ENCODING");
+const exporter = new OTLPLogExporter({ url: url + "/v1/logs" });
+const options = { scheduledDelayMillis: 100, exporter };
+const provider = new LoggerProvider({ processors: [new BatchLogRecordProcessor(options)] });
+const logger = provider.getLogger("clients");
+run(async (mark) => logger.emit({ body: mark }), () => provider.shutdown());
+"""
 JAVASCRIPT = {
     "@elastic/elasticsearch": """
 const { Client } = require("@elastic/elasticsearch");
@@ -61,24 +70,8 @@ const transport = new Loki({ host: url, labels: { app: "clients" }, interval: 1,
 const logger = winston.createLogger({ transports: [transport] });
 run(async (mark) => logger.info(mark), () => transport.flush());
 """,
-    "opentelemetry json": """
-const { LoggerProvider, BatchLogRecordProcessor } = require("@opentelemetry/sdk-logs");
-const { OTLPLogExporter } = require("@opentelemetry/exporter-logs-otlp-http");
-const exporter = new OTLPLogExporter({ url: url + "/v1/logs" });
-const options = { scheduledDelayMillis: 100, exporter };
-const provider = new LoggerProvider({ processors: [new BatchLogRecordProcessor(options)] });
-const logger = provider.getLogger("clients");
-run(async (mark) => logger.emit({ body: mark }), () => provider.shutdown());
-""",
-    "opentelemetry protobuf": """
-const { LoggerProvider, BatchLogRecordProcessor } = require("@opentelemetry/sdk-logs");
-const { OTLPLogExporter } = require("@opentelemetry/exporter-logs-otlp-proto");
-const exporter = new OTLPLogExporter({ url: url + "/v1/logs" });
-const options = { scheduledDelayMillis: 100, exporter };
-const provider = new LoggerProvider({ processors: [new BatchLogRecordProcessor(options)] });
-const logger = provider.getLogger("clients");
-run(async (mark) => logger.emit({ body: mark }), () => provider.shutdown());
-""",
+    "opentelemetry json": _OPENTELEMETRY.replace("ENCODING", "http"),
+    "opentelemetry protobuf": _OPENTELEMETRY.replace("ENCODING", "proto"),
 }
 Sender = tuple[Callable[[str], object], Callable[[], object]]
 
