@@ -28,6 +28,7 @@ from lakelog.server.gate import Caller
 from lakelog.server.pages import POLICY
 from lakelog.server.tokens import TokenFile, TokenScope
 from tests.conftest import MakeLake
+from tests.support.dashboard_day import children
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -324,12 +325,10 @@ def test_a_change_is_json_from_the_dashboard_itself(server: HttpLake) -> None:
 
 
 def answer_processes(server: HttpLake) -> list[int]:
-    pid = server.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [
-        int(each)
-        for each in children
-        if "answer_process" in Path(f"/proc/{each}/cmdline").read_text()
+        pid
+        for pid in children(server.process.pid)
+        if "answer_process" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
 
 

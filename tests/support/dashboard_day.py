@@ -79,16 +79,16 @@ def long_tasks(trace: Path) -> list[float]:
     """Milliseconds of processor time of the page's tasks that took more than `LONG_MS`."""
     entries: list[dict[str, Any]] = json.loads(trace.read_bytes())["traceEvents"]
     mains = {
-        (each["pid"], each["tid"])
-        for each in entries
-        if each["name"] == "thread_name" and each["args"]["name"] == "CrRendererMain"
+        (entry["pid"], entry["tid"])
+        for entry in entries
+        if entry["name"] == "thread_name" and entry["args"]["name"] == "CrRendererMain"
     }
     return [
-        each["tdur"] / 1000
-        for each in entries
-        if each.get("tdur", 0) > LONG_MS * 1000
-        and each["name"].endswith("RunTask")
-        and (each["pid"], each["tid"]) in mains
+        entry["tdur"] / 1000
+        for entry in entries
+        if entry.get("tdur", 0) > LONG_MS * 1000
+        and entry["name"].endswith("RunTask")
+        and (entry["pid"], entry["tid"]) in mains
     ]
 
 
