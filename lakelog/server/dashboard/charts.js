@@ -1,10 +1,9 @@
 // Charts: uPlot, dressed in the colours of the page. A drag sets the range, a double click goes back.
 
 import { el, fill } from "./dom.js";
-import { clock, count, day, exact, moment, zone } from "./format.js";
+import { LEVELS, clock, count, day, exact, moment, zone } from "./format.js";
 import { set } from "./state.js";
 
-const LEVELS = ["FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shown = new Set();
 const steps = [];

@@ -2,6 +2,7 @@
 
 import { global } from "./state.js";
 
+export const LEVELS = ["FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const UNITS = [["", 1], [" k", 1e3], [" M", 1e6], [" G", 1e9], [" T", 1e12]];
 
 /** 12.4 k */

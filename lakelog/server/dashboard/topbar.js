@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { el, fill, icon } from "./dom.js";
-import { ago, exact, isoOf, moment, zone } from "./format.js";
+import { LEVELS, ago, exact, isoOf, moment, zone } from "./format.js";
 import { closePop, togglePop } from "./pop.js";
 import { isNameable, quoted } from "./query.js";
 import { global, go, page, param, set } from "./state.js";
@@ -59,7 +59,6 @@ export function fillTop(frame) {
 }
 
 const FIELDS = ["level", "type", "source", "category", "subject", "message", "id"];
-const LEVELS = ["FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 let names = null;
 
 /** Names and values that a search may go on with: fields, and behind a field what it holds. */
