@@ -126,6 +126,8 @@ async def body_of(
         body = _content(message)
         if message.get("more_body", False):
             body += await _waited_for(receive, limits)
+        if len(body) > limits.body_bytes:
+            raise too_large(limits.body_bytes)
     else:
         body = await _waited_for(receive, limits)
     if encoding == "identity":

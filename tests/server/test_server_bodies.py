@@ -204,6 +204,23 @@ def test_a_stream_is_refused_that_is_cut_too_long_or_followed(encoding: str) -> 
     assert refused.value.status == 413
 
 
+@pytest.mark.parametrize("is_there", [False, True], ids=["waited", "there"])
+def test_a_body_of_no_declared_length_has_the_same_bound(is_there: bool) -> None:
+    """Whether it has to be waited for, or was there with its head."""
+
+    def reading(size: int) -> bytes:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": bytes(size), "more_body": False}
+
+        limits = ServerLimits(body_bytes=100)
+        return asyncio.run(body_of({}, receive, limits, is_there=is_there))
+
+    assert len(reading(100)) == 100
+    with pytest.raises(RequestRefused) as refused:
+        reading(101)
+    assert refused.value.status == 413
+
+
 def test_a_body_that_comes_too_slowly_is_refused() -> None:
     """Whether it is read as a whole or while it comes; another one is read to its end."""
     quick = ServerLimits(body_seconds=0.1)
