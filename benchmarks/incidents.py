@@ -34,12 +34,13 @@ _BATCH, _QUIET_SEED = 20_000, 1_000
 
 @dataclass
 class Tally:
-    """What became of incidents, by kind, and the delays of those that were found late."""
+    """What became of incidents, by kind; which were missed, late or taken for something else, and
+    what was found besides."""
 
     planted: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     caused: Counter[str] = field(default_factory=Counter)
-    late: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
     def add(self, planted: Planted, seen: list[Incident]) -> None:
@@ -52,19 +53,19 @@ class Tally:
             if planted.start <= finding.raised_us / 1e6 <= planted.end + _AFTER
         ]
         if not raised:
-            self.late.append(f"{_named(planted)}: not found")
+            self.wrong.append(f"{_named(planted)}: not found")
             return
         moment, incident = min(raised, key=lambda found: found[0])
         if moment > planted.visible + _SOON:
             minutes = (moment - planted.visible) / MINUTE
-            self.late.append(f"{_named(planted)}: after {minutes:.1f} minutes")
+            self.wrong.append(f"{_named(planted)}: after {minutes:.1f} minutes")
             return
         self.found[planted.incident] += 1
         cause = incident.findings[0].series
         if any(name in cause for name in planted.causes):
             self.caused[planted.incident] += 1
         else:
-            self.late.append(f"{_named(planted)}: taken for {cause}")
+            self.wrong.append(f"{_named(planted)}: taken for {cause}")
 
 
 def _named(planted: Planted) -> str:
@@ -141,7 +142,7 @@ def main() -> None:
         print(f"{kind:12} {tally.planted[kind]:8} {tally.found[kind]:6} {tally.caused[kind]:12}")
     totals = (sum(counts.values()) for counts in (tally.planted, tally.found, tally.caused))
     print("all          {:8} {:6} {:12}".format(*totals))
-    print(*tally.late, sep="\n")
+    print(*tally.wrong, sep="\n")
     print(f"{len(tally.others)} others in {given.worlds * WATCHED} days with incidents:")
     print(*tally.others, sep="\n")
     print(f"{len(alarms)} false alarms in {given.quiet // QUIET * QUIET} quiet days:")

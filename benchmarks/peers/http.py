@@ -140,12 +140,13 @@ def _send(
     server: _Server,
     path: str,
     bodies: Iterator[bytes],
-    each: int,
+    size: int,
     connections: int,
     span: float,
     media_type: str = "x-ndjson",
 ) -> dict[str, float]:
-    """Send from so many connections for a while; return the rate, times, and processor time."""
+    """Send bodies of `size` events from so many connections for a while; return the rate, times,
+    and processor time."""
     selector = selectors.DefaultSelector()
 
     def send(connection: _Connection) -> None:
@@ -178,7 +179,7 @@ def _send(
     for connection in everyone:
         connection.socket.close()
     times = [t for connection in everyone for t in connection.times]
-    count = len(times) * each
+    count = len(times) * size
     return {
         "rate": count / whole,
         "cpu": cpu / count,

@@ -89,8 +89,8 @@ def is_closed(connection: socket.socket) -> bool:
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
     content = b""
-    while end not in content and (more := connection.recv(1 << 16)):
-        content += more
+    while end not in content and (chunk := connection.recv(1 << 16)):
+        content += chunk
     return content
 
 
@@ -100,8 +100,8 @@ def test_a_head_comes_before_a_body_that_takes_long() -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
         await asyncio.get_running_loop().run_in_executor(None, may_end.wait)
-        for text in (b"one", b"", b"two" * 10_000, b"three"):
-            await send({"type": "http.response.body", "body": text, "more_body": True})
+        for body in (b"one", b"", b"two" * 10_000, b"three"):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     with served(slow) as port, connected(port) as connection:

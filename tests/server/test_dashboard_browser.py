@@ -165,9 +165,9 @@ def test_every_page_shows_hostile_events_as_text(
     browser: Any, server: HttpLake, width: int
 ) -> None:
     tab = Tab(browser, server, width)
-    more = "explore?q=attacked traces?sessions=1 sources?tab=files sources?tab=quarantine"
+    shown = "explore?q=attacked traces?sessions=1 sources?tab=files sources?tab=quarantine"
     past = "overview?at=v1 explore?at=v1 patterns?new=v1 history?a=v1&b=main"
-    for name in [*PAGES, *more.split(), *past.split(), f"traces?id={'ff' * 16}"]:
+    for name in [*PAGES, *shown.split(), *past.split(), f"traces?id={'ff' * 16}"]:
         page = tab.open(name)
         until(page, "!document.querySelector('[aria-busy]')")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name

@@ -65,11 +65,8 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
 
     Raises NotPlain, and DecodeError of protobuf for attributes that are none.
     """
-    lines, pairs, seconds = (
-        list[bytes](),
-        _AttributeTexts(common_pb2.KeyValue.FromString),
-        _Seconds(),
-    )
+    lines, seconds = list[bytes](), _Seconds()
+    pairs = _AttributeTexts(common_pb2.KeyValue.FromString)
     for resource_logs in request.resource_logs:
         resource = otlp.described(
             as_object(resource_logs.resource), resource_logs.schema_url, flat=True
