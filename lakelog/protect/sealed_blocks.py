@@ -1,6 +1,6 @@
 """Protected fields in segments: one ciphertext for all events of a subject, and what opens it.
 
-In a WAL each event has its own ciphertext (`keys/protection`). Whoever writes a segment and has the
+In a WAL each event has its own ciphertext (`protection`). Whoever writes a segment and has the
 keys puts those of one subject together, which compresses them: a block. The payload then names the
 block and the number in it. Blocks stand in the file between the last page and the footer, whose
 note `lakelog.sealed` has their place; engines skip them.
@@ -19,7 +19,7 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import zstandard
@@ -92,7 +92,7 @@ class _BlockDirectory:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file. Raises DamagedSegment, OSError."""
-        with self._open() as file:
+        with VAULT.open_file(self.path) as file:
             file.seek(offset)
             data = file.read(size)
         if len(data) != size:
@@ -103,8 +103,14 @@ class _BlockDirectory:
         """Return the error for blocks that cannot be read."""
         return DamagedSegment(self.path, "its protected fields cannot be read")
 
-    def _open(self) -> IO[bytes]:
-        return VAULT.open_file(self.path)
+
+class _BlockTexts(NamedTuple):
+    """The texts in a block, None where its key was destroyed; which key of its subject that is; and
+    how many bytes it takes."""
+
+    events: list[bytes] | None
+    generation: int
+    size: int
 
 
 class SealedFields:
@@ -115,8 +121,8 @@ class SealedFields:
         self._expected: OrderedDict[str, SegmentPaths] = OrderedDict()
         self._directories: dict[str, _BlockDirectory] = {}
         self._places: dict[bytes, str] = {}
-        self._events: OrderedDict[bytes, tuple[list[bytes] | None, int]] = OrderedDict()
-        self._event_bytes = 0
+        self._texts: OrderedDict[bytes, _BlockTexts] = OrderedDict()
+        self._text_bytes = 0
         self._ciphers: SubjectCiphers | None = None
 
     def expect(self, digests: Iterable[str], paths: SegmentPaths | None = None) -> None:
@@ -157,51 +163,52 @@ class SealedFields:
         ciphers = self.protection.ciphers()
         with _LOCK:
             if ciphers is not self._ciphers:
-                self._ciphers, self._events, self._event_bytes = ciphers, OrderedDict(), 0
+                self._ciphers, self._texts, self._text_bytes = ciphers, OrderedDict(), 0
         return ciphers
 
-    def _block_events(
-        self, ciphers: SubjectCiphers, subject: str, name: bytes
-    ) -> list[bytes] | None:
-        """Return the texts in a block, None where its key was destroyed."""
+    def _texts_of(self, ciphers: SubjectCiphers, subject: str, name: bytes) -> _BlockTexts:
         with _LOCK:
-            if name in self._events:
-                self._events.move_to_end(name)
-                return self._events[name][0]
-            compressed = ciphers.open(subject, self.block(name), BLOCK)
+            texts = self._texts.get(name)
+            if texts is not None:
+                self._texts.move_to_end(name)
+                return texts
+            sealed = self.block(name)
+            compressed = ciphers.open(subject, sealed, BLOCK)
             events, size = None, 64
             if compressed is not None:
                 joined = zstandard.ZstdDecompressor().decompress(compressed, _TEXT_MAX)
                 events, size = joined.split(_SEPARATOR), len(joined) + 64
-            self._events[name] = events, size
-            self._event_bytes += size
-            while self._event_bytes > _KEPT_BYTES and len(self._events) > 1:
-                self._event_bytes -= self._events.popitem(last=False)[1][1]
-            return events
+            texts = self._texts[name] = _BlockTexts(events, generation_of(sealed), size)
+            self._text_bytes += size
+            while self._text_bytes > _KEPT_BYTES and len(self._texts) > 1:
+                self._text_bytes -= self._texts.popitem(last=False)[1].size
+            return texts
 
-    def members(self, ciphers: SubjectCiphers, subject: str, token: str) -> bytes | None:
-        """Return the sealed members that a token stands for, None where its key was destroyed.
-        Raises InvalidKey, DamagedSegment."""
+    def members(
+        self, ciphers: SubjectCiphers, subject: str, token: str
+    ) -> tuple[bytes, int] | None:
+        """Return the sealed members that a token stands for, and the generation of their key; None
+        where it was destroyed. Raises InvalidKey, DamagedSegment."""
         if token == sealed_payload.GONE:
             return None
         ciphertext = sealed_payload.ciphertext_of(token)
         if ciphertext is not None:
-            return ciphers.open(subject, ciphertext)
+            members = ciphers.open(subject, ciphertext)
+            return None if members is None else (members, generation_of(ciphertext))
         name, number = sealed_payload.place_of(token)
-        events = self._block_events(ciphers, subject, name)
-        return None if events is None else events[number]
+        events, generation, _ = self._texts_of(ciphers, subject, name)
+        return None if events is None else (events[number], generation)
 
-    def _payload(self, subject: str | None, data: bytes) -> bytes:
+    def _payload(self, ciphers: SubjectCiphers, subject: str | None, data: bytes) -> bytes:
         """Return a payload with its protected fields, or without their token where the key is not
         there any more. Raises InvalidKey, DamagedSegment."""
         halves = sealed_payload.without_token(data)
-        ciphers = self._ciphers
-        if halves is None or ciphers is None:
+        if halves is None:
             return data
         stays, token = halves
         try:
-            members = self.members(ciphers, self.protection.owner(subject, stays), token)
-            return stays if members is None else sealed_payload.joined(stays, members)
+            content = self.members(ciphers, self.protection.owner(subject, stays), token)
+            return stays if content is None else sealed_payload.joined(stays, content[0])
         except (ValueError, IndexError, zstandard.ZstdError):
             raise DamagedSegment(
                 f"{self._paths.root}/segments", "the protected fields of an event cannot be read"
@@ -210,11 +217,12 @@ class SealedFields:
     def open_column(self, subjects: pa.Array, payloads: pa.Array) -> pa.Array:
         """Return payloads with their protected fields. Raises InvalidKey, DamagedSegment."""
         numbers = _matching(payloads, _MENTION)
-        if not len(numbers) or self.refresh() is None:
+        ciphers = self.refresh() if len(numbers) else None
+        if ciphers is None:
             return payloads.cast(pa.string())
         values, names = payloads.to_pylist(), subjects.to_pylist()
         for row in numbers.tolist():
-            values[row] = self._payload(names[row], values[row].encode()).decode()
+            values[row] = self._payload(ciphers, names[row], values[row].encode()).decode()
         return pa.array(values, pa.string())
 
     def events(self, rows: pa.Table) -> pa.Table:
@@ -336,7 +344,10 @@ def packed(
         return table, {}
     values: list[Any] = table["data"].to_pylist()
     subjects, types = table["subject"].to_pylist(), table["type"].to_pylist()
-    packing = _Packing(fields, protection.require_ciphers() if is_new else _ciphers(fields))
+    ciphers = protection.require_ciphers() if is_new else _ciphers(fields)
+    if ciphers is None:
+        return table, _carried(fields, [values[row].encode() for row in numbers.tolist()])
+    packing = _Packing(fields, ciphers)
     for row in numbers.tolist():
         if not protection.types or types[row] in protection.types or _MEMBER in values[row]:
             values[row] = packing.add(row, subjects[row], values[row].encode())
@@ -354,66 +365,51 @@ def _ciphers(fields: SealedFields) -> SubjectCiphers | None:
         return None
 
 
+def _carried(fields: SealedFields, payloads: Iterable[bytes]) -> Blocks:
+    """Return the blocks that payloads name. Raises DamagedSegment."""
+    tokens = [halves[1] for data in payloads if (halves := sealed_payload.without_token(data))]
+    names = (sealed_payload.place_of(token)[0] for token in tokens if token[:1] == "b")
+    return {name: fields.block(name) for name in dict.fromkeys(names)}
+
+
 class _Packing:
     """Puts the protected fields of the rows of one segment into blocks."""
 
-    def __init__(self, fields: SealedFields, ciphers: SubjectCiphers | None) -> None:
+    def __init__(self, fields: SealedFields, ciphers: SubjectCiphers) -> None:
         self._fields, self._ciphers = fields, ciphers
+        self._names = frozenset(fields.protection.fields)
         self._groups: dict[tuple[str, int], list[tuple[int, bytes, bytes]]] = {}
         self.blocks: Blocks = {}
 
     def add(self, row: int, subject: str | None, data: bytes) -> bytes:
         """Take a payload; return it as it is stored, which `finish` may change once more."""
-        protection = self._fields.protection
+        owner_of = self._fields.protection.owner
         halves = sealed_payload.without_token(data)
         if halves is None:
-            split = sealed_payload.split(data, frozenset(protection.fields))
+            split = sealed_payload.split(data, self._names)
             if split is None:
                 return data
-            if self._ciphers is None:
-                return data
             stays, members = split
-            owner = protection.owner(subject, stays)
+            owner = owner_of(subject, stays)
             generation = self._ciphers.newest(owner)
         else:
             stays, token = halves
-            if self._ciphers is None:
-                self._carry(token)
-                return data
-            owner = protection.owner(subject, stays)
+            owner = owner_of(subject, stays)
             try:
-                members_found, generation = self._members(owner, token)
+                content = self._fields.members(self._ciphers, owner, token)
             except (ValueError, IndexError, zstandard.ZstdError):
                 return data  # no token of ours: a payload that an older lake took
-            if members_found is None:
+            if content is None:
                 return sealed_payload.with_token(stays, sealed_payload.GONE)
-            members = members_found
+            members, generation = content
         self._groups.setdefault((owner, generation), []).append((row, stays, members))
         return data
-
-    def _members(self, owner: str, token: str) -> tuple[bytes | None, int]:
-        assert self._ciphers is not None
-        members = self._fields.members(self._ciphers, owner, token)
-        if members is None:
-            return None, 0
-        ciphertext = sealed_payload.ciphertext_of(token)
-        if ciphertext is None:
-            ciphertext = self._fields.block(sealed_payload.place_of(token)[0])
-        return members, generation_of(ciphertext)
-
-    def _carry(self, token: str) -> None:
-        """Take over the block that a token names."""
-        if token[:1] == "b":
-            name, _ = sealed_payload.place_of(token)
-            if name not in self.blocks:
-                self.blocks[name] = self._fields.block(name)
 
     def finish(self, values: list[bytes | str | None]) -> None:
         """Seal the blocks, and put the places in them into the payloads."""
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
         for (owner, generation), events in self._groups.items():
             for start, stop in _spans([len(members) for _, _, members in events]):
-                assert self._ciphers is not None
                 name = os.urandom(_ID)
                 joined = _SEPARATOR.join([members for _, _, members in events[start:stop]])
                 compressed = compressor.compress(joined)
