@@ -161,13 +161,18 @@ class SealedFields:
         """Look at the file of keys, and forget what was opened with other ones. Raises
         InvalidKey."""
         ciphers = self.protection.ciphers()
+        self._open_with(ciphers)
+        return ciphers
+
+    def _open_with(self, ciphers: SubjectCiphers | None) -> None:
         with _LOCK:
             if ciphers is not self._ciphers:
                 self._ciphers, self._texts, self._text_bytes = ciphers, OrderedDict(), 0
-        return ciphers
 
     def _texts_of(self, ciphers: SubjectCiphers, subject: str, name: bytes) -> _BlockTexts:
         with _LOCK:
+            # Who began before a key was destroyed may open with it: nobody else may see that.
+            self._open_with(ciphers)
             texts = self._texts.get(name)
             if texts is not None:
                 self._texts.move_to_end(name)

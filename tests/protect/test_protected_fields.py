@@ -18,7 +18,9 @@ from lakelog.event.encode import encode
 from lakelog.keys.subject_keys import SubjectKeys
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.proofs import snapshot_tree
+from lakelog.protect import sealed_blocks
 from lakelog.protect.protection import PROTECTIONS
+from lakelog.segments import segment
 from tests.support import encrypted, protected
 from tests.support.cli import answer, run
 from tests.support.protected import PLANTED
@@ -161,6 +163,29 @@ def test_erase_destroys_the_key_in_every_copy(
         receipt = json.loads(lake.erasure_receipt(status.erasure.key))
         assert '"erased": "keys"' in json.dumps(receipt)
         assert len(status.erasure.subjects) == 2
+
+
+def test_a_reader_from_before_an_erasure_shows_nobody_the_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it opens with the keys of then is not given to those who read with the keys of now."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.append([protected.event(n) for n in range(10)])
+        lake.settle()
+        (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
+        stored = segment.read(lake.store.paths, entry.key).to_pylist()
+        tokens = [json.loads(row["data"])["$sealed"] for row in stored if row["subject"] == "s1"]
+        fields = sealed_blocks.of_lake(lake.store.paths)
+        assert fields is not None
+        fields.expect([entry.key])
+        ciphers = fields.refresh()
+        assert ciphers is not None
+        lake.erase(subject="s1", why="asked")
+        assert sealed_blocks.of_lake(lake.store.paths) is fields
+        assert fields.refresh() is not ciphers
+        opened = [fields.members(ciphers, "s1", token) for token in tokens]
+        assert all(members and PLANTED.encode() in members[0] for members in opened)
+        assert payloads(lake) == shown(range(10), ("s1",))
 
 
 def test_rows_are_erased_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
