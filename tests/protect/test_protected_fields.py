@@ -364,9 +364,8 @@ def test_names_that_cannot_be_protected(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(InvalidSetting, match="name the fields"):
             lake.protect([])
         for token in ("", "v", "vAAAA", "bAAAA.1"):
-            if token != "bAAAA.1":
-                with pytest.raises(InvalidEvent, match="reserves"):
-                    lake.append({"type": "A", "subject": "x", "data": {"$sealed": token}})
+            with pytest.raises(InvalidEvent, match="reserves"):
+                lake.append({"type": "A", "subject": "x", "data": {"$sealed": token}})
         monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "lake/keys.subjects"))
     with lakelog.open(tmp_path / "other") as other, pytest.raises(InvalidKey, match="in the lake"):
         other.protect(["email"])
