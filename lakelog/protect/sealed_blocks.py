@@ -352,7 +352,7 @@ def packed(
     ciphers = protection.require_ciphers() if is_new else _ciphers(fields)
     if ciphers is None:
         return table, _carried(fields, [values[row].encode() for row in numbers.tolist()])
-    packing = _Packing(fields, ciphers)
+    packing = _Packing(fields, ciphers, is_new=is_new)
     for row in numbers.tolist():
         if not protection.types or types[row] in protection.types or _MEMBER in values[row]:
             values[row] = packing.add(row, subjects[row], values[row].encode())
@@ -380,33 +380,36 @@ def _carried(fields: SealedFields, payloads: Iterable[bytes]) -> Blocks:
 class _Packing:
     """Puts the protected fields of the rows of one segment into blocks."""
 
-    def __init__(self, fields: SealedFields, ciphers: SubjectCiphers) -> None:
-        self._fields, self._ciphers = fields, ciphers
+    def __init__(self, fields: SealedFields, ciphers: SubjectCiphers, *, is_new: bool) -> None:
+        self._fields, self._ciphers, self._is_new = fields, ciphers, is_new
         self._names = frozenset(fields.protection.fields)
         self._groups: dict[tuple[str, int], list[tuple[int, bytes, bytes]]] = {}
         self.blocks: Blocks = {}
 
     def add(self, row: int, subject: str | None, data: bytes) -> bytes:
         """Take a payload; return it as it is stored, which `finish` may change once more."""
-        owner_of = self._fields.protection.owner
+        owner_of, generation = self._fields.protection.owner, None
         halves = sealed_payload.without_token(data)
-        if halves is None:
-            split = sealed_payload.split(data, self._names)
-            if split is None:
-                return data
-            stays, members = split
-            owner = owner_of(subject, stays)
-            generation = self._ciphers.newest(owner)
-        else:
+        split = sealed_payload.split(data, self._names) if halves is None else None
+        if halves is not None:
             stays, token = halves
-            owner = owner_of(subject, stays)
             try:
-                content = self._fields.members(self._ciphers, owner, token)
+                content = self._fields.members(self._ciphers, owner_of(subject, stays), token)
+                if content is None:
+                    return sealed_payload.with_token(stays, sealed_payload.GONE)
+                split, generation = (stays, content[0]), content[1]
             except (ValueError, IndexError, zstandard.ZstdError):
-                return data  # no token of ours: a payload that an older lake took
-            if content is None:
-                return sealed_payload.with_token(stays, sealed_payload.GONE)
-            members, generation = content
+                # No token of ours, but of another lake: it would be taken for one. Stored rows
+                # stay, as theirs may be damaged.
+                if self._is_new:
+                    names = self._names | {sealed_payload.MEMBER}
+                    split = sealed_payload.split_whole(data, names)
+        if split is None:
+            return data
+        stays, members = split
+        owner = owner_of(subject, stays)
+        if generation is None:
+            generation = self._ciphers.newest(owner)
         self._groups.setdefault((owner, generation), []).append((row, stays, members))
         return data
 

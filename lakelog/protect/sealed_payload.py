@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -26,26 +25,26 @@ _SpelledMembers = list[tuple[str, str]]
 """Names and values of an object, the values as they are spelled."""
 
 
-def split(data: bytes, names: Collection[str]) -> tuple[bytes, bytes] | None:
+def split(data: bytes, names: frozenset[str]) -> tuple[bytes, bytes] | None:
     """Return the payload without some members, and the text to be sealed; None where it has none of
     them."""
     try:
         members = orjson.loads(data)
-        if not isinstance(members, dict) or names.isdisjoint(members):  # type: ignore[attr-defined]
+        if not isinstance(members, dict) or names.isdisjoint(members):
             return None
         is_plain = orjson.dumps(members) == data
     except (TypeError, ValueError):
         is_plain = False
     if not is_plain:
-        return _split_spelled(data, names)
+        return split_whole(data, names)
     places = [str(place) for place, name in enumerate(members) if name in names]
     secret_members = {name: members.pop(name) for name in list(members) if name in names}
     head = f"c{','.join(places)}".encode()
     return orjson.dumps(members), head + orjson.dumps(secret_members)
 
 
-def _split_spelled(data: bytes, names: Collection[str]) -> tuple[bytes, bytes] | None:
-    """The same of a payload that orjson would write otherwise."""
+def split_whole(data: bytes, names: frozenset[str]) -> tuple[bytes, bytes] | None:
+    """The same, with the whole payload as the text: of one that orjson would write otherwise."""
     try:
         members = _members(data.decode())
     except (ValueError, RecursionError):

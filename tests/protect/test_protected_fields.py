@@ -371,6 +371,30 @@ def test_names_that_cannot_be_protected(tmp_path: Path, monkeypatch: pytest.Monk
         other.protect(["email"])
 
 
+@pytest.mark.parametrize("subject", ["subject", "customer"])
+def test_what_another_lake_sealed_is_kept_as_it_came(
+    subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In rows that come from an export that was made without its keys."""
+    path = tmp_path / "in.jsonl"
+    foreign = [
+        {"n": 1, "$sealed": "v" + "A" * 80},
+        {"n": 2, "email": PLANTED, "customer": "x", "$sealed": "hello"},
+    ]
+    events = [{"type": "A", "subject": "x", "data": data} for data in foreign]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    protected.keys_in(tmp_path, monkeypatch)
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.protect(protected.FIELDS, subject=subject)
+        lake.ingest(str(path))
+        assert [data for _, data in payloads(lake)] == foreign
+        lake.compact()
+        assert [data for _, data in payloads(lake)] == foreign
+        assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
+        lake.erase(subject="x", why="asked")
+        assert payloads(lake)[1][1].keys() == {"n", "customer"}
+
+
 def test_the_subject_may_be_a_field_and_types_be_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
