@@ -184,8 +184,7 @@ class Manifests:
         self._forget_erased()
         manifest: Manifest | None = self._manifests.get(digest)
         if manifest is None:
-            manifest = self.decode(self._state(digest), digest)
-            _cache(self._manifests, digest, manifest)
+            manifest = _cache(self._manifests, digest, self.decode(self._state(digest), digest))
         return manifest
 
     def of(self, ref: Ref) -> Manifest:
@@ -233,8 +232,9 @@ class Manifests:
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
-        entries = self.peek(page)
-        _cache(self._pages, page.digest, entries)
+        entries = self._pages.get(page.digest)
+        if entries is None:
+            entries = _cache(self._pages, page.digest, self.peek(page))
         return entries
 
     def peek(self, page: Page) -> tuple[Entry, ...]:
@@ -283,9 +283,7 @@ class Manifests:
         return self._with_digest(new, document.digest(encoded)), encoded
 
     def _with_digest(self, manifest: Manifest, digest: str) -> Manifest:
-        complete = dataclasses.replace(manifest, digest=digest)
-        _cache(self._manifests, digest, complete)
-        return complete
+        return _cache(self._manifests, digest, dataclasses.replace(manifest, digest=digest))
 
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
         """Write a page durably, of the level that its length makes unless one is given."""
@@ -492,9 +490,10 @@ def _encode(manifest: Manifest) -> bytes:
     return orjson.dumps({"format": FILE_FORMAT, **body})
 
 
-def _cache(cache: dict[str, Any], key: str, value: Any) -> None:
-    """Cache a value, and drop the oldest beyond _CACHED."""
+def _cache(cache: dict[str, _T], key: str, value: _T) -> _T:
+    """Cache a value, and drop the oldest beyond _CACHED; return it."""
     cache[key] = value
     # No lock: another thread may add or clear at any moment, so a key may be gone by now.
     for old in list(cache)[:-_CACHED]:
         cache.pop(old, None)
+    return value
