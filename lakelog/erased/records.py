@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
-from lakelog.errors import DamagedRef
+from lakelog.errors import DamagedRef, InvalidEvent
 from lakelog.event.types import JsonObject
 from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths
@@ -61,6 +61,16 @@ class Erasure:
     def encoded(self) -> bytes:
         """The bytes of its document."""
         return document.encode(asdict(self))
+
+    @staticmethod
+    def check_reason(why: str, subjects: Iterable[str]) -> None:
+        """Refuse a reason that says nothing, or who was erased. Raises InvalidEvent."""
+        if not why.strip():
+            raise InvalidEvent("say why: the reason is kept with the erasure")
+        if any(subject in why for subject in subjects):
+            raise InvalidEvent(
+                "the reason names the subject, and would be kept: choose other words"
+            )
 
     @staticmethod
     def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:

@@ -80,8 +80,7 @@ class Refusal:
         is_event = "time" in columns  # and no line of quarantine
         for erasure, rows in self._erasures:
             if erasure.subject and is_event:
-                times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
-                refused |= _of_subject(table, erasure) & (times <= erasure.time)
+                refused |= _from_before(table, erasure)
             if rows.places and {"origin", "position"} <= columns:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
@@ -94,8 +93,7 @@ class Refusal:
         refused = np.zeros(len(table), dtype=bool)
         for erasure, _ in self._erasures:
             if erasure.subjects:
-                times = np.asarray(table["time"].cast(pa.int64()).combine_chunks())
-                refused |= _of_subject(table, erasure) & (times <= erasure.time)
+                refused |= _from_before(table, erasure)
         if refused.any():
             payloads = table["data"].to_pylist()
             mention = protection.mention
@@ -104,12 +102,16 @@ class Refusal:
         return refused
 
 
-def _of_subject(table: pa.Table, erasure: Erasure) -> np.ndarray:
+def _from_before(table: pa.Table, erasure: Erasure) -> np.ndarray:
+    """Which events are of an erased subject, with a time before its erasure."""
     subjects = pc.unique(table["subject"]).to_pylist()
     hits = [subject for subject in subjects if subject and erasure.is_of(subject)]
     if not hits:
         return np.zeros(len(table), dtype=bool)
-    return np.asarray(pc.is_in(table["subject"], value_set=pa.array(hits)).combine_chunks())
+    is_of = pc.is_in(table["subject"], value_set=pa.array(hits))
+    is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
+    from_before: np.ndarray = np.asarray(pc.and_(is_of, is_older).combine_chunks())
+    return from_before
 
 
 def _known(

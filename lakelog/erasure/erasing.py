@@ -143,10 +143,7 @@ def erase(
         )
     if bool(subject) == bool(predicate):
         raise InvalidEvent("say what to erase: a subject, or a condition")
-    if not why.strip():
-        raise InvalidEvent("say why: the reason is kept with the erasure")
-    if subject and subject in why:
-        raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
+    Erasure.check_reason(why, [subject] if subject else [])
     Chooser(store, connect, Selector(subject, predicate)).check()
     with alone(store):
         erasure = Erasure.begun(store.paths, subject, predicate, why)
@@ -304,10 +301,6 @@ def signed_leaves(store: Store, findings: ChosenRows) -> records.StateLeaves:
     return proofs.erased_leaves(store, rows)
 
 
-def _micros(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    return times.cast(pa.int64())
-
-
 def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> ErasedRows:
     """Return the fingerprints of found rows."""
     places: set[bytes] = set()
@@ -321,6 +314,6 @@ def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> E
         pairs = zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True)
         keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
         # The subject's time does not tell those with a time to come from what it does later.
-        later = rows if by_content else rows.filter(pc.greater(_micros(rows["time"]), erasure.time))
-        contents.update(Refusal.contents(erasure, later))
+        is_later = pc.greater(rows["time"].cast(pa.int64()), erasure.time)
+        contents.update(Refusal.contents(erasure, rows if by_content else rows.filter(is_later)))
     return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))

@@ -83,10 +83,7 @@ def destroy_keys(store: Store, subjects: Sequence[str], why: str) -> Erasure:
     protection = _protection(store)
     if not subjects or not all(subjects):
         raise InvalidEvent("say whose keys to destroy: a subject")
-    if not why.strip():
-        raise InvalidEvent("say why: the reason is kept with the erasure")
-    if any(subject in why for subject in subjects):
-        raise InvalidEvent("the reason names the subject, and would be kept: choose other words")
+    Erasure.check_reason(why, subjects)
     protection.require_ciphers()
     erasure = Erasure.begun_by_keys(store.paths, subjects, why)
     erasure = dataclasses.replace(erasure, outside=_copies(store))
