@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import (
@@ -33,6 +33,7 @@ from lakelog.store.verified_files import VerifiedFiles
 from lakelog.store.volume import DirectoryVolume, Volume
 
 if TYPE_CHECKING:
+    from lakelog.event.types import JsonObject
     from lakelog.keys import keyring
     from lakelog.keys.keyring import KeyRing
     from lakelog.keys.master import Master
@@ -78,10 +79,13 @@ class Store:
     def require(self, name: str) -> None:
         """Let the lake require something of its readers (F15.8), by a lakelog.json that is new in
         any case: then each writer that is at work goes on in a new file."""
-        body = document.decode(disk.read(self.paths.config, regular_file.DOCUMENT_MAX))
-        required = sorted({*body.get("requires", ()), name})
-        new_body = {**body, "format": FORMAT, "requires": required}
-        replace_config(self.paths, document.encode(new_body))
+        self._raise_config(lambda body: {"requires": sorted({*body.get("requires", ()), name})})
+
+    def _raise_config(self, members: Callable[[JsonObject], JsonObject]) -> None:
+        """Replace lakelog.json by one of the newest format, with what `members` makes of it.
+        Raises DamagedLake."""
+        body = _config_to_change(self)
+        replace_config(self.paths, document.encode({**body, "format": FORMAT, **members(body)}))
         self.format = FORMAT
 
     def change_keys(self, ring: KeyRing, master: Master | None = None) -> None:
@@ -90,10 +94,7 @@ class Store:
         if self.attachment is not None:
             raise UnsupportedStore(f"{self.paths.root}: a lake in a bucket cannot be encrypted")
         VAULT.unlock(self.paths.root, ring, master)
-        body = {"settings": to_dict(self.settings), **_config_to_change(self), "lake": self.lake_id}
-        body |= {"format": FORMAT, **ring.config_members(body)}
-        replace_config(self.paths, document.encode(body))
-        self.format = FORMAT
+        self._raise_config(ring.config_members)
 
     @contextlib.contextmanager
     def alone(self, op: str) -> Iterator[bool]:
@@ -110,11 +111,8 @@ class Store:
         """Protect fields from now on, by a lakelog.json that is new in any case: each writer that
         is at work goes on in a new file. Raises InvalidSetting."""
         protection.check()
-        body = {"settings": to_dict(self.settings), **_config_to_change(self), "lake": self.lake_id}
-        body |= {"format": FORMAT, **protection.config_members(body)}
-        replace_config(self.paths, document.encode(body))
+        self._raise_config(protection.config_members)
         PROTECTIONS[self.paths.root] = protection
-        self.format = FORMAT
         # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
         disk.make_dirs(self.paths.erasures)
         disk.unlink(disk.write_temporary(self.paths.erasures, b"protected\n"))
@@ -326,8 +324,8 @@ def write_config(
 def change_settings(store: Store, settings: Settings) -> None:
     """Replace the settings of a lake. Raises DamagedLake."""
     # All else stays: a setting must not lock out a reader of an earlier format.
-    body = {"format": PLAIN_FORMAT, "lake": store.lake_id, **_config_to_change(store)}
-    replace_config(store.paths, document.encode({**body, "settings": to_dict(settings)}))
+    body = _config_to_change(store) | {"settings": to_dict(settings)}
+    replace_config(store.paths, document.encode(body))
     store.settings = settings
 
 
