@@ -146,8 +146,11 @@ class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationReco
         prefix = self._named(self.purpose, "")
         return [
             Notification(
-                *(self._id_type(subject.removeprefix(prefix)), payload["number"], topic),
-                *(_state_of(payload), number),
+                self._id_type(subject.removeprefix(prefix)),
+                payload["number"],
+                topic,
+                _state_of(payload),
+                number,
             )
             for subject, topic, data, number in rows
             for payload in [json.loads(data)]

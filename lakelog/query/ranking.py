@@ -1,7 +1,7 @@
 """Ranked searches: the events that a search finds, by how well they match its words.
 
 A search is ranked by BM25 over the words of all events of its state, with those of its tail. Its
-rank index (segments/ranks.py) tells in which order rows may match; the condition of the search
+rank index (lakelog/ranks) tells in which order rows may match; the condition of the search
 then tells of the best of them which do, so that the events are those of the search without a rank.
 """
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.errors import WrongVersion
 from lakelog.event.types import JsonObject
+from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
@@ -72,7 +73,7 @@ class NumberedStreams:
             "SELECT position, CAST(data->>'$.number' AS BIGINT) FROM events"
             " WHERE subject = ? AND origin = ? ORDER BY position DESC LIMIT 1"
         )
-        rows = self._ask(query, [subject, f"stream:{subject}"]).fetchall()
+        rows = self._ask(query, [subject, StreamSubject(subject).origin]).fetchall()
         self._heads[subject] = StreamHead(*rows[0]) if rows else StreamHead()
         return self._heads[subject]
 
