@@ -73,8 +73,7 @@ class WordHistograms:
         counted = _CountedBlocks(view, {})
         for entry in view.entries:
             blocks = self._tables.choice.block_counts(entry, histogram.word)
-            # No index knows the words of protected fields.
-            if blocks is not None and not view.opens:
+            if blocks is not None:
                 counted.blocks[entry.key] = [
                     block for block in blocks if low <= block.latest and block.earliest < high
                 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ class LakeTables:
         self._is_protected = False
         self._tails: dict[str, Tail] = {}
         self._rows: dict[str, TailRows] = {}
-        self.choice = SegmentChoice(store, branch)
+        self.choice = SegmentChoice(store, branch, lambda: self.opens_fields)
         self._sealer, self._sealer_start = None, 0.0
         self.hides_tables = False
         """Whether a statement may read any segment without naming a table."""
@@ -101,9 +101,10 @@ class LakeTables:
     def opens_fields(self) -> bool:
         """Whether queries see protected fields: those of SQL of others never do. Raises
         InvalidKey."""
-        if self.store.paths.protection is None or self.sandbox is not None:
+        protection = self.store.paths.protection
+        if protection is None or self.sandbox is not None:
             return False
-        return self.store.paths.protection.ciphers() is not None
+        return protection.ciphers() is not None
 
     def close(self) -> None:
         """Let go of the database and of tails."""
@@ -193,22 +194,16 @@ class LakeTables:
         """Return the event segments that a query can need."""
         if self.hides_tables or (query.of_newest and self.only is not None):  # of other events
             return self.store.manifests.segments(state, "events")
-        if query.needs and self.opens_fields:  # word indexes do not know the words in them
-            query = replace(query, needs=[replace(need, words=None) for need in query.needs])
         return self.choice.segments(state, query)
 
     def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
         """Return the rows of segments that a query can need, where those are not all."""
-        if self.hides_tables or (query.needs and self.opens_fields):
-            return {}
-        return self.choice.row_ranges(entries, query)
+        return {} if self.hides_tables else self.choice.row_ranges(entries, query)
 
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].tail is not None:
-            return query
-        if self.opens_fields:
             return query
         if not all(map(self.choice.is_ascii, views[0].entries)):
             return query
@@ -324,9 +319,10 @@ class SegmentChoice:
     """Chooses by the statistics of the manifest, then by the Bloom filters; what was chosen by
     these is remembered while nothing is published. Safe for threads."""
 
-    def __init__(self, store: Store, branch: str) -> None:
-        self._store, self._branch = store, branch
-        self._filters, self._words = bloom.Filters(store.paths), WordIndexes(store.paths)
+    def __init__(self, store: Store, branch: str, opens_fields: Callable[[], bool]) -> None:
+        self._store, self._branch, self._opens_fields = store, branch, opens_fields
+        self._filters = bloom.Filters(store.paths)
+        self._words = WordIndexes(store.paths, opens_fields)
         self._chosen: dict[tuple[object, ...], tuple[SegmentEntry, ...]] = {}
 
     def segments(self, state: Manifest, query: Query) -> list[SegmentEntry]:
@@ -351,6 +347,8 @@ class SegmentChoice:
     def row_ranges(self, entries: list[SegmentEntry], query: Query) -> RowRanges:
         """Return the rows of segments that can have the words of a search."""
         if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
+            return {}
+        if self._opens_fields():  # before the query's memory, which may be from before
             return {}
         needs, ranges = [need.words for need in query.needs], query.row_ranges
         for entry in entries:

@@ -346,8 +346,7 @@ class CountPlan:
         which that is known, and by reading the others and the tail."""
         (view,) = self._tables.views({"events"}, selection.query, selection.pinned)
         total, ranges = 0, dict(view.ranges)
-        # No index knows the words of protected fields.
-        for entry in () if view.opens else view.entries:
+        for entry in view.entries:
             count, unknown = self._tables.choice.counted(entry, word)
             total += count
             if unknown is not None:

@@ -18,7 +18,7 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lakelog.engine import core
@@ -129,10 +129,14 @@ def row_ranges(blocks: int) -> Iterator[tuple[int, int]]:
 
 
 class WordIndexes:
-    """The indexes of one lake; the most recently used are in memory. Safe for threads."""
+    """The indexes of one lake; the most recently used are in memory. Safe for threads.
 
-    def __init__(self, paths: Paths) -> None:
+    While `opens_fields` none of them counts: no index has the words of protected fields.
+    """
+
+    def __init__(self, paths: Paths, opens_fields: Callable[[], bool]) -> None:
         self._paths, self._mutex = paths, OrderedLock(Rank.FILTERS)
+        self._opens_fields = opens_fields
         self._cached: OrderedDict[str, WordIndex] = OrderedDict()
         self._size = 0
 
@@ -187,6 +191,8 @@ class WordIndexes:
         return None if index is None else list(index.block_counts(need))
 
     def _index(self, digest: str, rows: int) -> WordIndex | None:
+        if self._opens_fields():
+            return None
         index = self._cached.get(digest)
         if index is None:
             # Not under the mutex: other threads need not wait for this read.
