@@ -67,6 +67,12 @@ class ChosenRows:
                 findings.update(zip(*columns, strict=True))
         return findings
 
+    def add(self, further: ChosenRows) -> None:
+        """Add the rows of another choice, of the same states."""
+        for key, (entry, rows) in further.rows.items():
+            before = [self.rows[key][1]] if key in self.rows else []
+            self.rows[key] = entry, pa.concat_tables([*before, rows])
+
     def newest_arrival(self, least: int) -> int:
         """When the last chosen row arrived (us), or `least` if that is later."""
         arrivals = (pc.max(rows["ingested_at"]).cast(pa.int64()) for _, rows in self.rows.values())

@@ -92,7 +92,7 @@ class LakeErasure(LakeUpkeep):
         kept, and must not name the subject. Raises InvalidEvent, QueryFailed, NotAllowed,
         InvalidKey, GcRefused while gc runs, Damaged, OSError.
         """
-        subjects = [subject] if isinstance(subject, str) else list(subject or ())
+        subjects = _names(subject)
         erasure = None
         if where is None and self.store.paths.protection is not None:
             erasure = key_erasure.destroy_keys(self.store, subjects, why)
@@ -121,14 +121,14 @@ class LakeErasure(LakeUpkeep):
     ) -> ErasurePreview:
         """What `erase` would touch; publishes what is pending. Raises QueryFailed, Damaged,
         InvalidKey."""
-        subjects = [subject] if isinstance(subject, str) else list(subject or ())
+        subjects = _names(subject)
         if where is None and not rows and self.store.paths.protection is not None:
             return key_erasure.preview(self.store, subjects)
         return touched.preview(
             self.store,
             self.engine,
             self._settle_branch,
-            subject=subjects[0] if subjects else "",
+            subjects=subjects,
             predicate=where or "",
             progress=progress,
         )
@@ -161,3 +161,7 @@ class LakeErasure(LakeUpkeep):
         if len(statuses) != 1:
             raise UnknownRef(f"no single erasure {key!r}: `lakelog erase list` shows them")
         return receipts.receipt(self.store, statuses[0], private)
+
+
+def _names(subject: str | Sequence[str] | None) -> list[str]:
+    return [subject] if isinstance(subject, str) else list(subject or ())

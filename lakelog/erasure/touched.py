@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.erasure import erasing, leftovers, outside
@@ -43,18 +44,21 @@ def preview(
     connect: Connect,
     settle: erasing.SettleBranch,
     *,
-    subject: str = "",
+    subjects: Sequence[str] = (),
     predicate: str = "",
     progress: ProgressCallback | None = None,
 ) -> ErasurePreview:
     """Count what `erase` would touch; `settle` seals the tail of a branch. Raises QueryFailed,
     Damaged."""
-    selector = Selector(subject, predicate)
-    chooser = Chooser(store, connect, selector)
-    chooser.check()
+    selectors = [Selector(subject, "") for subject in subjects] or [Selector("", predicate)]
+    choosers = [Chooser(store, connect, selector) for selector in selectors]
+    for chooser in choosers:
+        chooser.check()
     for branch in store.refs.branches():
         settle(branch)
-    findings = erasing.find(store, connect, selector, progress)
+    findings = erasing.find(store, connect, selectors[0], progress)
+    for selector in selectors[1:]:
+        findings.add(erasing.find(store, connect, selector, progress))
     tags = erasing.tags_with(store, findings)
     states = sum(
         any(e.key in findings.rows for e in store.manifests.segments(state))
@@ -62,11 +66,10 @@ def preview(
     )
     leftover_list = [
         leftover
-        for leftover in leftovers.leftovers(store, chooser, subject)
+        for chooser in choosers
+        for leftover in leftovers.leftovers(store, chooser, chooser.selector.subject)
         # What is in these now goes with the rows.
-        if not leftover.place.startswith(
-            ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")
-        )
+        if not leftover.place.startswith(_GOES_TOO)
     ]
     return ErasurePreview(
         findings.events,
@@ -75,16 +78,14 @@ def preview(
         states,
         erasing.branches_with(store, findings),
         tags,
-        _mentions(store, connect, subject),
-        tuple(leftover_list),
+        sum(_mentions(store, connect, subject) for subject in subjects),
+        tuple(dict.fromkeys(leftover_list)),
         tuple(outside.places(store, tags)),
     )
 
 
 def _mentions(store: Store, connect: Connect, subject: str) -> int:
     """How many events of others in the newest states of the branches have the subject in a text."""
-    if not subject:
-        return 0
     counts: dict[str, int] = {}
     literal = sql.literal(subject)
     columns = "type category source level message data id".split()

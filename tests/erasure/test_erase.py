@@ -221,6 +221,16 @@ def test_a_clock_that_was_ahead_hides_nothing(
     assert histories.places_with(tmp_path / "lake", [WORD]) == []
 
 
+def test_a_preview_counts_all_subjects(tmp_path: Path) -> None:
+    with filled(tmp_path) as lake:
+        single = lake.preview_erasure(subject=ADA)
+        both = lake.preview_erasure(subject=[ADA, "u1"])
+        assert (single.events, both.events) == (6, 7)
+        assert (both.segments, both.branches) == (3, {"main": 7})
+        lake.erase(subject=[ADA, "u1"], why="asked for it")
+        assert lake.count() == 23
+
+
 @pytest.mark.parametrize("is_copied", [False, True], ids=["default", "copied"])
 def test_a_repaired_configuration_tells_older_versions(tmp_path: Path, is_copied: bool) -> None:
     with filled(tmp_path) as lake:
