@@ -35,9 +35,6 @@ from lakelog.store.ref import Head
 from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import Tail, WalFile, pick
 
-_ATTEMPTS = 100
-"""Looks at files that seals and trims change meanwhile: never reached by chance."""
-
 
 @dataclass
 class HotCopy:
@@ -213,7 +210,7 @@ def _stage_wals(
     disk.make_dirs(copy_paths.wal_dir(branch))
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
-    for _ in range(_ATTEMPTS):
+    for _ in range(tail.ATTEMPTS):
         files = StreamLock(store, branch).scan(tail)
         staged = {}
         for file in (file for group in files.values() for file in group):

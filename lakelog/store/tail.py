@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
@@ -27,8 +28,6 @@ from lakelog.store.paths import Paths, encode_name, parse_wal
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
 
-# Each restart needs a seal and a trim at just the right moment, so this is never reached by chance.
-ATTEMPTS = 100
 _PIECE = 1 << 16
 _PATIENCE = 3
 """A gap that is there at this many looks at an unchanged head is damage (F12.4)."""
@@ -122,6 +121,10 @@ class _Selection:
 class Tail:
     """Reads the WAL files of one branch, each byte once."""
 
+    ATTEMPTS: ClassVar[int] = 100
+    """Looks at files that seals and trims change meanwhile. Each further one needs both at just the
+    right moment, so this is never reached by chance."""
+
     def __init__(self, paths: Paths, refs: Refs, branch: str) -> None:
         self._paths, self._refs, self._branch = paths, refs, branch
         self._files: dict[str, WalFile] = {}
@@ -142,7 +145,7 @@ class Tail:
 
     def _collect(self) -> PendingFrames:
         gaps: dict[int, int] = {}
-        for _ in range(ATTEMPTS):
+        for _ in range(self.ATTEMPTS):
             files = self._scan()
             head = self._refs.head(self._branch)
             if self._last and self._last[0] == self._changes and self._last[1].head == head:

@@ -398,7 +398,7 @@ def test_a_tail_that_never_stands_still_is_an_error(
         patch.setattr(disk, "listing", listing)
         with pytest.raises(lakelog.errors.DamagedWal, match="no stable state after 100 reads"):
             other._session.tail("main").collect()
-    assert len(looks) == tail.ATTEMPTS
+    assert len(looks) == tail.Tail.ATTEMPTS
     away.rename(file)
     assert found(other) == ["a"]
 
