@@ -135,10 +135,7 @@ class SubjectKeys:
         InvalidKey, OSError."""
         path = SubjectKeys.path_of(key_id)
         with key_file.locked(path):
-            try:
-                keys = SubjectKeys.load(path, key_id).without(subjects)
-            except FileNotFoundError:
-                raise SubjectKeys.missing(path) from None
+            keys = SubjectKeys._present(path, key_id).without(subjects)
             keys.save(path, master.find(keys.master_id))
         return keys.destroyed
 
@@ -147,11 +144,15 @@ class SubjectKeys:
         """Wrap the file by another master key; return its path. Raises InvalidKey, OSError."""
         path = SubjectKeys.path_of(key_id)
         with key_file.locked(path):
-            try:
-                SubjectKeys.load(path, key_id).save(path, new)
-            except FileNotFoundError:
-                raise SubjectKeys.missing(path) from None
+            SubjectKeys._present(path, key_id).save(path, new)
         return path
+
+    @staticmethod
+    def _present(path: str, key_id: str) -> SubjectKeys:
+        try:
+            return SubjectKeys.load(path, key_id)
+        except FileNotFoundError:
+            raise SubjectKeys.missing(path) from None
 
     @staticmethod
     def missing(path: str) -> InvalidKey:
@@ -177,13 +178,11 @@ class SubjectKeys:
         secret = self.secret(subject, generation)
         return None if secret is None else envelope.cipher_of(secret)
 
-    def newest(self, subject: str) -> tuple[int, bytes]:
-        """Return the key of a subject for what is written now, and its generation. Raises
-        InvalidKey."""
+    def newest(self, subject: str) -> int:
+        """Return the generation of a subject's key for what is written now. Raises InvalidKey."""
         for generation in range(GENERATIONS):
-            secret = self.secret(subject, generation)
-            if secret is not None:
-                return generation, secret
+            if self.secret(subject, generation) is not None:
+                return generation
         raise InvalidKey(
             f"the key of a subject was destroyed {GENERATIONS} times: it gets no other"
         )
@@ -193,7 +192,7 @@ class SubjectKeys:
         names = dict.fromkeys(subjects)
         keys = replace(self, nodes=dict(self.nodes), destroyed=self.destroyed + len(names))
         for subject in names:
-            keys._puncture(self._leaf(subject, self.newest(subject)[0]))
+            keys._puncture(self._leaf(subject, self.newest(subject)))
         return keys
 
     def _puncture(self, leaf: int) -> None:

@@ -209,7 +209,7 @@ class SubjectCiphers:
         """Return the generation of the newest key of a subject. Raises InvalidKey."""
         generation = self._newest.get(subject)
         if generation is None:
-            generation = self._newest[subject] = self._keys.newest(subject)[0]
+            generation = self._newest[subject] = self._keys.newest(subject)
         return generation
 
     def seal_as(self, subject: str, generation: int, data: bytes, purpose: bytes) -> bytes:
