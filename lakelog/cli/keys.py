@@ -37,9 +37,9 @@ def key(
 
     Without FILE, `show` lists the keys of the lake. `rotate` wraps its data keys by another master
     key, that of FILE, which is made if it is missing; no data is rewritten. Both are also for the
-    file of the keys of subjects (`lakelog config protect`). `generate` makes an
-    Ed25519 key for signatures: FILE gets the private key and FILE.pub the public one, which `show
-    FILE` shows. No key is stored in a lake but wrapped. Needs the extra `encrypt` or `sign`.
+    file of the keys of subjects (`lakelog config protect`). `generate` makes an Ed25519 key for
+    signatures: FILE gets the private key and FILE.pub the public one, which `show FILE` shows. No
+    key is stored in a lake but wrapped. Needs the extra `encrypt` or `sign`.
     """
     if comment and action != "generate":
         raise click.UsageError("--comment is for `lakelog key generate`")
@@ -75,7 +75,9 @@ def _show(app: App, target: OutputTarget) -> None:
     store = bootstrap.load(app.path)
     protection = store.paths.protection
     record: dict[str, object] = {}
-    lines = []
+    lines: list[str] = []
+    if protection is None or store.paths.keys is not None:
+        record, lines = _ring_shown(store)
     if protection is not None:
         is_there = protection.ciphers() is not None
         destroyed = protection.destroyed
@@ -89,9 +91,6 @@ def _show(app: App, target: OutputTarget) -> None:
         state = f"{destroyed} destroyed" if is_there else "missing: protected fields are NULL"
         fields = ", ".join(protection.fields)
         lines.append(f"keys of subjects for {fields}: {protection.path}, {state}")
-    if protection is None or store.paths.keys is not None:
-        ring_record, ring_lines = _ring_shown(store)
-        record, lines = {**ring_record, **record}, [*ring_lines, *lines]
     emit_record(record, target, lambda: "\n".join(lines) + "\n")
 
 
@@ -116,7 +115,7 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
     store = bootstrap.load(app.path)
     protection = store.paths.protection
     if protection is not None and store.paths.keys is None and not has_new_data_key:
-        new_master = KeyService(kms) if kms else master.pick(file) if file else master.generate()
+        new_master = _new_master(file, kms)
         path = SubjectKeys.rotate(protection.id, new_master)
         app.say(f"{path} is wrapped by {new_master.id} now, from {new_master.origin}: {_ADVICE}")
         return
@@ -124,7 +123,7 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
     is_moved = bool(file or kms or not has_new_data_key)
     new: Master = ring.find_master()
     if is_moved:
-        new = KeyService(kms) if kms else master.pick(file) if file else master.generate()
+        new = _new_master(file, kms)
         ring = ring.rotated(new)
     if has_new_data_key:
         ring = ring.with_new_key(new)
@@ -135,6 +134,12 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
         app.say(f"the master key is {new.id} now, from {new.origin}: {_ADVICE}")
     if has_new_data_key:
         app.say(f"what is written from now on is encrypted with the data key {ring.key}")
+
+
+def _new_master(file: str, kms: str) -> Master:
+    if kms:
+        return KeyService(kms)
+    return master.pick(file) if file else master.generate()
 
 
 def new_ring(app: App, root: str, file: str) -> KeyRing:
