@@ -128,8 +128,9 @@ def search(
         else:
             limit = None if is_all else count or _COUNT
             if rank:
-                text = " ".join(query)
-                relation = state.search(text, since=since, until=until, limit=limit, rank=True)
+                relation = state.search(
+                    " ".join(query), since=since, until=until, limit=limit, rank=True
+                )
             else:
                 relation = state.sql(_statement(query_plan, limit, around, oldest=oldest))
             if is_lines:

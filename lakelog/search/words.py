@@ -69,20 +69,16 @@ def ranking(
     that have what is needed."""
     requirement = _required(node)
     need = None if requirement is None else _need(connection, requirement)
-    fragments = (
-        (fragment, is_open_before, is_open_behind)
+    distinct = dict.fromkeys(
+        word
         for term in text_terms(node)
         if _is_indexed(term.field)
         for fragment, is_open_before, is_open_behind, _ in _fragments(term)
-    )
-    found_words = (
-        tokens.of_fragment(
+        for word in tokens.of_fragment(
             connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
         )[0]
-        for fragment, is_open_before, is_open_behind in fragments
     )
-    distinct = [*dict.fromkeys(word for words in found_words for word in words)]
-    return need, distinct, _is_of_words(node)
+    return need, [*distinct], _is_of_words(node)
 
 
 def lowered(string: str) -> str:
