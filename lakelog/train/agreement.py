@@ -18,7 +18,7 @@ from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SPLITS
 from lakelog.train.report import quality
 from lakelog.train.scratch import parquet
-from lakelog.train.selection import quoted, text_of
+from lakelog.train.selection import content_hashes, quoted, text_of
 from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
 
@@ -129,9 +129,8 @@ def _all(dataset: Dataset, name: str) -> str:
 
 def _repeated_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     """Repeated rows: by content where the recipe deduplicates, and by event."""
-    content = ", ".join(map(quoted, dataset.roles["content"]))
     if dataset.recipe.dedupe["exact"]:
-        hashes = dataset.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
+        hashes = dataset.source(content_hashes(dataset.roles["content"]))
         n = _count(con, f"SELECT h1, h2 FROM ({hashes}) GROUP BY ALL HAVING count(*) > 1")
         if n:
             sentence = quantity(n, "row", "occurs", "occur")

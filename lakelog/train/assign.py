@@ -156,11 +156,11 @@ def _shuffle(pattern: list[int], seed: str) -> list[int]:
 def splits_before(rows: RowTable, earlier: Array, earlier_splits: Array) -> Array:
     """Return the split of each row in an earlier set of the same recipe, by that of any row of its
     group there, whose content hashes are `earlier`; -1 where the set has none of the group."""
-    known = dict(zip(map(tuple, earlier.tolist()), earlier_splits.tolist(), strict=True))
+    split_of = dict(zip(map(tuple, earlier.tolist()), earlier_splits.tolist(), strict=True))
     by_unit = np.full(int(rows.unit.max(initial=-1)) + 1, -1, np.int8)
     for unit, content in zip(rows.unit.tolist(), map(tuple, rows.content.tolist()), strict=True):
-        if content in known:
-            by_unit[unit] = known[content]
+        if content in split_of:
+            by_unit[unit] = split_of[content]
     splits: Array = by_unit[rows.unit]
     return splits
 

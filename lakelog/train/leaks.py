@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from lakelog.libraries import duckdb, np, pa
 from lakelog.train import cluster
 from lakelog.train.dataset import SPLIT, Dataset
-from lakelog.train.selection import quoted, text_of
+from lakelog.train.selection import content_hashes, quoted, text_of
 from lakelog.train.tables import JsonMap
 from lakelog.train.wording import quantity
 
@@ -124,12 +124,10 @@ def _sources(dataset: Dataset, other_set: Dataset | None, columns: str) -> Itera
 def _exact(
     con: duckdb.DuckDBPyConnection, dataset: Dataset, other_set: Dataset | None, _: object
 ) -> LeakCheck:
-    content = ", ".join(map(quoted, dataset.roles["content"]))
     if other_set is not None and other_set.roles["content"] != dataset.roles["content"]:
         return "not comparable: the exports have other content columns", []
-    columns = f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2"
     shared = 0
-    for source in _sources(dataset, other_set, columns):
+    for source in _sources(dataset, other_set, content_hashes(dataset.roles["content"])):
         shared += _count_shared(con, source, "h1, h2")
     finding = (
         f"{quantity(shared, 'distinct row', 'is', 'are')} in more than one split, compared by"

@@ -23,7 +23,7 @@ from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
-from lakelog.train.selection import HIDDEN, RowQuery, column_of, quoted, text_of
+from lakelog.train.selection import HIDDEN, RowQuery, column_of, content_hashes, quoted, text_of
 from lakelog.train.shapes import shape
 from lakelog.train.shapes.shape import Roles
 from lakelog.train.shapes.structure import structure_of
@@ -221,12 +221,9 @@ def split_keys(
     needed = [*stage.columns, "__group", "__stratum", "__at", "__time", "__until", "__row"]
     # Without groups the content is the unit, so that equal rows always share a split.
     unit = "__group" if is_grouped else f"md5(to_json(row({content}))::VARCHAR)"
-    # Two independent 64-bit hashes: with one, a set of 100 million rows would have a false
-    # duplicate with a probability of about 1 in 4,000.
     con.execute(
         "CREATE OR REPLACE TEMP TABLE keys AS SELECT __row AS row,"
-        f" hash({content}) AS h1, hash({content}, 'lakelog') AS h2, {unit} AS unit,"
-        " __stratum AS stratum,"
+        f" {content_hashes(stage.roles.content)}, {unit} AS unit, __stratum AS stratum,"
         " coalesce(__at, __row) AS rank, epoch_us(__time) AS time,"
         f" epoch_us(__until) AS until, ({bytes_sql} + 3) // 4 AS tokens"
         f" FROM {stage.register(con, needed)}"
@@ -377,9 +374,8 @@ def assign_splits(
 def _splits_before(
     con: duckdb.DuckDBPyConnection, stage: Stage, rows: RowTable, earlier: Dataset
 ) -> Array:
-    content = ", ".join(map(quoted, stage.roles.content))
-    hashed = earlier.source(f"hash({content}) AS h1, hash({content}, 'lakelog') AS h2")
-    table = con.sql(f"SELECT h1, h2, {SPLIT} FROM ({hashed})").to_arrow_table()
+    hashes = earlier.source(content_hashes(stage.roles.content))
+    table = con.sql(f"SELECT h1, h2, {SPLIT} FROM ({hashes})").to_arrow_table()
     pairs = np.stack([table["h1"].to_numpy(), table["h2"].to_numpy()], axis=1)
     numbers = np.array([SPLITS.index(split) for split in table[SPLIT].to_pylist()], np.int8)
     return assign.splits_before(rows, pairs, numbers)
