@@ -9,11 +9,12 @@ old one: no row of another subject gets another split.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,7 @@ def rebuild(
     """
     if erased:
         return _rebuild_erased(lake, path, progress)
-    manifest = provenance.read(path)
-    # Both checks come before any SQL of the recipe is run: the directory may come from somebody
-    # else.
-    recipe = _recipe(path, manifest)
-    _require_own(lake, path, manifest)
+    manifest, recipe = _own_export(lake, path)
     current = provenance.versions(recipe)
     versions = {
         name: (previous, current.get(name, "none"))
@@ -78,10 +75,8 @@ def rebuild(
     # On the same file system as the export: it is likely to have room for a second copy.
     with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
         target = out or f"{folder}/again"
-        try:
+        with _refusing_lost(manifest):
             trainingset.export_again(lake, recipe, manifest, target, progress)
-        except (Damaged, SnapshotGone) as error:
-            raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
         rebuilt = provenance.read(target)
         differing = _differing_files(manifest["files"], rebuilt["files"])
         # Row digests cost a full scan of both sets, so they are computed only if bytes differ or on
@@ -100,25 +95,21 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
         f"{path}/{provenance.MANIFEST}"
     ):
         return _put_in_place(path, again)
-    manifest = provenance.read(path)
-    recipe = _recipe(path, manifest)
-    _require_own(lake, path, manifest)
+    manifest, recipe = _own_export(lake, path)
     tag = provenance.TAG + manifest["id"]
     erased = {e.key: e.tags[tag] for e in records.listing(lake.store.paths) if tag in e.tags}
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
-    unknown = set(inventory.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
-    if unknown:
-        raise ExportRefused(f"{path}/{min(unknown)} is no file of the set: move it away first")
+    strangers = set(inventory.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
+    if strangers:
+        raise ExportRefused(f"{path}/{min(strangers)} is no file of the set: move it away first")
     if os.path.isdir(again):
         shutil.rmtree(again)
     earlier = dataset.open_set(path)
-    try:
+    with _refusing_lost(manifest):
         trainingset.export_again(
             lake, recipe, manifest, again, progress, earlier=earlier, erased=erased
         )
-    except (Damaged, SnapshotGone) as error:
-        raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
     if moved := _count_moved(earlier, dataset.open_set(again)):
         shutil.rmtree(again)
         raise ExportRefused(f"{path}: {moved:,} rows would get another split: it stays as it is")
@@ -148,6 +139,25 @@ def _count_moved(earlier: dataset.Dataset, again: dataset.Dataset) -> int:
         f" GROUP BY 1) USING (d) WHERE NOT list_contains(splits, again.{dataset.SPLIT})"
     )
     return int(con.sql(query).fetchall()[0][0])
+
+
+def _own_export(lake: Lake, path: str) -> tuple[JsonMap, recipes.Recipe]:
+    """The manifest and the recipe of an export of this lake. Raises ExportRefused."""
+    manifest = provenance.read(path)
+    # Both checks come before any SQL of the recipe is run: the directory may come from somebody
+    # else.
+    recipe = _recipe(path, manifest)
+    _require_own(lake, path, manifest)
+    return manifest, recipe
+
+
+@contextlib.contextmanager
+def _refusing_lost(manifest: JsonMap) -> Iterator[None]:
+    """Raise ExportRefused where the state of an export cannot be read any more."""
+    try:
+        yield
+    except (Damaged, SnapshotGone) as error:
+        raise ExportRefused(f"snapshot {manifest['snapshot'][:12]} is gone: {error}") from error
 
 
 def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:

@@ -165,7 +165,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         'if body["envelope"] is None',
         "if False",
     ),
-    ("files beside a set deleted", f"{TRAIN}.rebuild:_rebuild_erased", "if unknown", "if False"),
+    ("files beside a set deleted", f"{TRAIN}.rebuild:_rebuild_erased", "if strangers", "if False"),
     (
         "splits decided anew",
         f"{TRAIN}.staging:assign_splits",
