@@ -133,7 +133,11 @@ def _read_back(remote: Remote, name: Name, size: int) -> str:
 
 
 def upload(
-    store: Store, remote: Remote, objects: Sizes, carried: Carried, progress: ProgressCallback
+    store: Store,
+    remote: Remote,
+    objects: Sizes,
+    carried: Carried,
+    progress: ProgressCallback = lambda *_: None,
 ) -> None:
     """Send objects, then make them durable there. Raises Damaged for one that is not intact."""
     total = carried.bytes + sum(objects.values())
@@ -183,7 +187,11 @@ def _state_file(path: str, name: Name) -> bytes:
 
 
 def download(
-    store: Store, remote: Remote, objects: Sizes, carried: Carried, progress: ProgressCallback
+    store: Store,
+    remote: Remote,
+    objects: Sizes,
+    carried: Carried,
+    progress: ProgressCallback = lambda *_: None,
 ) -> None:
     """Receive objects that are not here. Raises TransferRefused for one that is not intact."""
     missing = missing_here(store, objects)

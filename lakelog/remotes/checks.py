@@ -75,9 +75,7 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
             objects |= objects_of(
                 store,
                 snapshot,
-                obtain=lambda pages: carry.download(
-                    store, site.remote, pages, Carried(), lambda *_: None
-                ),
+                obtain=lambda pages: carry.download(store, site.remote, pages, Carried()),
                 carried=carried,
             )
         except TransferRefused as error:

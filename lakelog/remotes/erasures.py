@@ -177,7 +177,7 @@ class RemoteErasures:
         return sizes
 
     def _receive(self, objects: Sizes) -> None:
-        carry.download(self._store, self._site.remote, objects, Carried(), _silent)
+        carry.download(self._store, self._site.remote, objects, Carried())
 
     def _replace(self, states: Iterable[str], carried: Carried) -> None:
         """Send what is read in the place of states, then say so there."""
@@ -191,7 +191,7 @@ class RemoteErasures:
         for digest in dict.fromkeys(names.values()):
             objects |= objects_of(store, digest)
         with far.publishing({key_of(name): size for name, size in objects.items()}):
-            carry.upload(store, far, carry.missing_at(far, objects), carried, _silent)
+            carry.upload(store, far, carry.missing_at(far, objects), carried)
             body = self._site.config()
             required = sorted({*body.get("requires", ()), "erasure"})
             self._site.change_config({"format": FORMAT, "requires": required})
@@ -226,7 +226,3 @@ class RemoteErasures:
         """Note here that the remote is clean."""
         if any(place["name"] == self._name for place in self._records()[key].outside):
             erasures.confirm(self._store, key, self._name)
-
-
-def _silent(bytes_done: int, total: int) -> None:
-    """Report nothing."""

@@ -303,7 +303,7 @@ class _Fetch:
             return read
         state = self._state_at(branch, place)
         pages = {("manifests", page.digest): page.bytes for page in state.pages}
-        carry.download(self._store, self._site.remote, pages, Carried(), _silent)
+        carry.download(self._store, self._site.remote, pages, Carried())
         return state
 
     def _state_at(self, branch: str, place: MovePosition) -> Manifest:
@@ -402,7 +402,7 @@ class _Fetch:
         objects = objects_of(
             self._store,
             snapshot,
-            obtain=lambda pages: carry.download(self._store, far, pages, Carried(), _silent),
+            obtain=lambda pages: carry.download(self._store, far, pages, Carried()),
             carried=text_there,
         )
         if self._only_looks:
@@ -467,7 +467,3 @@ class _Fetch:
         return UnknownRef(
             f"{self._site.url}: no branch {branch!r} there: see `lakelog pull --fetch`"
         )
-
-
-def _silent(bytes_done: int, total: int) -> None:
-    """Report nothing: pages are few."""
