@@ -62,10 +62,12 @@ def check(
 def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
     objects: Sizes = {}
+    named = list(_named(site, result))
     erased = RemoteErasures(store, site, result.remote)
-    for path, state, carried_text in _named(site, result):
-        # Here another manifest may be read in the place of an erased state than there.
-        snapshot = erased.stored_as(state)
+    # Here another manifest may be read in the place of an erased state than there.
+    stored = erased.stored_as(state for _, state, _ in named)
+    for path, state, carried_text in named:
+        snapshot = stored[state]
         carried = carried_text if snapshot == state else b""
         result.refs += 1
         result.snapshots.add(snapshot)

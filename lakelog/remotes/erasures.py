@@ -72,25 +72,25 @@ class RemoteErasures:
                 adopted.append(key)
         return adopted
 
-    def stored_as(self, snapshot: str) -> str:
-        """Return the digest of the manifest that is read there as a state. Raises
-        TransferRefused."""
+    def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
+        """Return the digests of the manifests that are read there as some states, by one look.
+        Raises TransferRefused."""
         if self._site.remote.lists_objects:
-            return snapshot  # a registry has no such files
+            return {snapshot: snapshot for snapshot in snapshots}  # a registry has no such files
         self.erased.refresh()
-        digest = self.erased.of(snapshot)
-        if not _DIGEST.fullmatch(digest):
+        digests = {snapshot: self.erased.of(snapshot) for snapshot in snapshots}
+        if not all(map(_DIGEST.fullmatch, digests.values())):
             raise TransferRefused(f"{self._site.url}: erasures/states.json is malformed: refused")
-        return digest
+        return digests
 
     def stand_in(self, snapshot: str) -> str:
         """Receive what is read there in the place of a state, which is not here, and let it be read
         so here; return its digest, or that of the state itself. Raises TransferRefused."""
-        digest = self.stored_as(snapshot)
-        if digest == snapshot or self._store.manifests.stored_as(snapshot) != snapshot:
-            return snapshot
         if self._store.manifests.is_there(snapshot):
             return snapshot  # as it was before: a pull erases from it
+        digest = self.stored_as([snapshot])[snapshot]
+        if digest == snapshot:
+            return snapshot
         carry.receive_manifest(self._store, self._site.remote, digest)
         self._store.require("erasure")
         self._store.erased.add({snapshot: digest}, {})
@@ -101,7 +101,7 @@ class RemoteErasures:
         Raises TransferRefused for a registry, which cannot."""
         if self._store.manifests.stored_as(snapshot) == snapshot:
             return
-        if self.stored_as(snapshot) == snapshot:
+        if self.stored_as([snapshot])[snapshot] == snapshot:
             self._replace([snapshot], carried)
 
     def push(self, lake: Lake, carried: Carried) -> list[str]:
