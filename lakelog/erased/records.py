@@ -73,6 +73,12 @@ class Erasure:
             )
 
     @staticmethod
+    def decoded(data: bytes) -> Erasure:
+        """Return what a document says. Raises NotIntact, TypeError."""
+        body = document.decode(data)
+        return Erasure(**{**body, "subjects": tuple(body.get("subjects", ()))})
+
+    @staticmethod
     def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:
         """Return the erasure that a run which was killed left, or a new one. Raises DamagedRef."""
         earlier = listing(paths)
@@ -214,7 +220,7 @@ def listing(paths: Paths) -> list[Erasure]:
         if name.endswith(".json") and name != "states.json" and not name.startswith("."):
             path = f"{paths.erasures}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                erasures.append(_decoded(path, _erasure_of))
+                erasures.append(_decoded(path, Erasure.decoded))
     return sorted(erasures, key=lambda erasure: (erasure.time, erasure.key))
 
 
@@ -234,11 +240,6 @@ def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
         return decode(disk.read(path, regular_file.DOCUMENT_MAX))
     except (document.NotIntact, KeyError, TypeError, ValueError) as error:
         raise DamagedRef(path, f"the erasure is damaged: {error}") from None
-
-
-def _erasure_of(data: bytes) -> Erasure:
-    body = document.decode(data)
-    return Erasure(**{**body, "subjects": tuple(body.get("subjects", ()))})
 
 
 def subjects_hit(erasures: Iterable[Erasure], subjects: Iterable[str]) -> dict[str, Erasure]:

@@ -25,7 +25,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.site import Site, key_of
-from lakelog.store import bootstrap, disk, document, history
+from lakelog.store import bootstrap, disk, history
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
 
@@ -202,9 +202,9 @@ class RemoteErasures:
         written."""
         path = f"{KEYS.erasures}/{key}"
         try:
-            record = Erasure(**document.decode(VAULT.decrypt(self.volume.read(f"{path}.json"))))
+            record = Erasure.decoded(VAULT.decrypt(self.volume.read(f"{path}.json")))
             rows = ErasedRows.decoded(VAULT.decrypt(self.volume.read(f"{path}.rows")))
-            digests = (record.salt, record.subject, record.condition)
+            digests = (record.salt, record.subject, record.condition, *record.subjects)
             if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
                 raise ValueError("a name in it is none")
             return record, rows

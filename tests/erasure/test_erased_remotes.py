@@ -11,6 +11,7 @@ import lakelog
 from lakelog import remotes
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
+from lakelog.store import document
 from tests.support import erasure_histories as histories
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
@@ -115,6 +116,23 @@ def test_a_clone_gets_the_erasure_with_a_pull(pushed: Lake, tmp_path: Path) -> N
     assert pushed.count() == 8
     assert found(tmp_path / "far") == found(tmp_path / "lake") == []
     assert pushed.verify().intact
+
+
+@pytest.mark.parametrize("member", ["subject", "subjects"])
+def test_a_record_there_that_has_no_digests_is_refused(
+    pushed: Lake, tmp_path: Path, member: str
+) -> None:
+    """A lake knows by digests alone who was erased: nothing else is taken over."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    key = pushed.erase(subject=ADA, why="asked").erasure.key
+    remotes.push(pushed, "home", branches=["main"])
+    record = tmp_path / "far" / "erasures" / f"{key}.json"
+    value = ADA if member == "subject" else [ADA]
+    record.write_bytes(document.encode({**document.decode(record.read_bytes()), member: value}))
+    with lakelog.open(tmp_path / "clone") as clone:
+        with pytest.raises(TransferRefused, match=f"{key}.json is malformed"):
+            remotes.pull(clone, "origin")
+        assert clone.erasures() == []
 
 
 def test_what_only_the_remote_has_is_erased(pushed: Lake, tmp_path: Path) -> None:
