@@ -8,8 +8,9 @@ the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from lakelog.errors import InvalidKey, TransferRefused
 from lakelog.keys.keyring import KeyRing
@@ -17,15 +18,21 @@ from lakelog.protect.protection import Protection
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
 
+_T = TypeVar("_T")
+
 
 def ring_of(site: Site) -> KeyRing | None:
     """Return the ring of the lake at a remote, None for a plain lake or none. Raises
     TransferRefused."""
+    return _member_of(site, "encryption", KeyRing.of_json)
+
+
+def _member_of(site: Site, name: str, parse: Callable[[Any], _T]) -> _T | None:
+    """Return what a member of the lakelog.json there says, None where it has none. Raises
+    TransferRefused."""
     body = site.config()
-    if "encryption" not in body:
-        return None
     try:
-        return KeyRing.of_json(body["encryption"])
+        return parse(body[name]) if name in body else None
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}: refused, nothing was changed") from None
 
@@ -39,11 +46,7 @@ def config_members(store: Store) -> dict[str, Any]:
 
 def _protection_of(site: Site) -> Protection | None:
     """Return the protected fields of the lake at a remote. Raises TransferRefused."""
-    body = site.config()
-    try:
-        return Protection.of_json(body["protect"]) if "protect" in body else None
-    except InvalidKey as error:
-        raise TransferRefused(f"{site.url}: {error}: refused, nothing was changed") from None
+    return _member_of(site, "protect", Protection.of_json)
 
 
 def _require_same_keys(own: Protection, far: Protection, site: Site) -> None:
