@@ -61,9 +61,12 @@ def share_with(store: Store, site: Site) -> None:
     """Give a remote the data keys of the lake, and say there which fields are protected, before it
     is pushed to. Raises TransferRefused."""
     protection, far_protection = store.paths.protection, _protection_of(site)
+    if protection is not None and far_protection is not None:
+        _require_same_keys(protection, far_protection, site)
+        # A clone knows of none, and the lake there goes on refusing an older file of keys.
+        destroyed = max(protection.destroyed, far_protection.destroyed)
+        protection = replace(protection, destroyed=destroyed)
     if protection is not None and protection != far_protection:
-        if far_protection is not None:
-            _require_same_keys(protection, far_protection, site)
         site.change_config(protection.config_members(site.config()))
     own, far = _rings(store, site)
     if (
