@@ -75,9 +75,11 @@ class BucketAttachment:
     def alone(self, op: str) -> Iterator[bool]:
         """Be the only machine that makes moves with `op`; False if another is. Raises
         Unreachable."""
-        with lease.hold(self.volume.remote, op) as self._lease:
-            yield self._lease is not None
-        self._lease = None
+        try:
+            with lease.hold(self.volume.remote, op) as self._lease:
+                yield self._lease is not None
+        finally:
+            self._lease = None
 
     @LazyProperty
     def _own_writers(self) -> set[str]:
