@@ -80,6 +80,10 @@ class Offer:
             raise untrusted.NotBelieved("an offer is malformed")
         return cls(**{**offer, "checked": frozenset(offer["checked"])}, entries=entries, ids=runs)
 
+    def object_keys(self) -> list[str]:
+        """Return the keys of the objects that it names."""
+        return Change("seal", entries=self.entries, ids_add=self.ids).added_keys()
+
     def is_right(self, move: Move, sealed: dict[str, int]) -> bool:
         """Whether it can be published after a move, with what else is `sealed` then."""
         return (
@@ -106,7 +110,7 @@ class OfferBook:
         self._foreign_offers: dict[str, Offer | None] = {}
         self._tried: tuple[str, Any] = ("", None)
         self._won = 0
-        self._is_contested = self._has_waited = False
+        self._has_waited = False
         self._latency = 0.0
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
@@ -116,11 +120,9 @@ class OfferBook:
         attempt = branch, tuple(sorted(change.sealed.items()))
         is_again = attempt == self._tried
         # The last one was not won: so many publish here that it is better to be taken along.
-        self._is_contested = is_again or (
-            bool(self._tried[0]) and self._won == self._volume.published
-        )
+        is_contested = is_again or (bool(self._tried[0]) and self._won == self._volume.published)
         self._tried, self._won = attempt, self._volume.published
-        if self._is_contested:
+        if is_contested:
             self._put(store, head, state, change)
         if is_again and not self._has_waited:
             # The more machines lost, the fewer of them try at once: all but one would lose again.
@@ -133,9 +135,8 @@ class OfferBook:
         entries, sealed, runs = change.entries, dict(change.sealed), change.ids_add
         for offer in self._listed(branch, head.move.number):
             is_short = len(entries) + len(offer.entries) <= ENTRIES_MAX
-            if is_short and offer.is_right(head.move, sealed):
-                if self._repeats(store, offer, (*state.ids, *runs)):
-                    continue
+            is_right = is_short and offer.is_right(head.move, sealed)
+            if is_right and not self._repeats(store, offer, (*state.ids, *runs)):
                 entries, runs = (*entries, *offer.entries), (*runs, *offer.ids)
                 sealed |= offer.sealed
         return dataclasses.replace(change, entries=entries, sealed=sealed, ids_add=runs)
@@ -164,26 +165,22 @@ class OfferBook:
         started = time.monotonic()
         matches = filter(None, map(_NAME.fullmatch, self._volume.bucket.names(folder)))
         self._latency = time.monotonic() - started
-        keys = {f"{folder}/{match[0]}": int(match[1]) for match in matches}
-        outdated = [
-            key
-            for key, made in keys.items()
-            if made + HEADS < number and key not in self._own_offers
-        ]
+        numbers = {f"{folder}/{match[0]}": int(match[1]) for match in matches}
+        foreign = sorted(numbers.keys() - self._own_offers.keys())
+        outdated = [key for key in foreign if numbers[key] + HEADS < number]
         list(remotes.in_parallel(self._volume.bucket.remove, outdated))
-        due = [key for key in keys if key not in self._own_offers and key not in outdated]
-        fresh = sorted(key for key in due if key not in self._foreign_offers)[:READ_MAX]
+        due = [key for key in foreign if numbers[key] + HEADS >= number]
+        fresh = [key for key in due if key not in self._foreign_offers][:READ_MAX]
         self._foreign_offers = {
-            key: offer for key, offer in self._foreign_offers.items() if key in keys
+            key: offer for key, offer in self._foreign_offers.items() if key in numbers
         }
         self._foreign_offers |= dict(remotes.in_parallel(self._read, fresh, READERS))
-        return [offer for key in sorted(due) if (offer := self._foreign_offers.get(key))]
+        return [offer for key in due if (offer := self._foreign_offers.get(key))]
 
     def keys(self, branch: str) -> list[str]:
         """Return the keys of the objects of all offers of a branch."""
         offers = [*self._own_offers.values(), *self._listed(branch, 0)]
-        changes = (Change("seal", entries=offer.entries, ids_add=offer.ids) for offer in offers)
-        return [key for change in changes for key in change.added_keys()]
+        return [key for offer in offers for key in offer.object_keys()]
 
     def _read(self, key: str) -> Offer | None:
         """Return an offer whose objects are there; None for any other file."""
@@ -193,8 +190,7 @@ class OfferBook:
             if match is None or document.digest(data) != match[2]:
                 return None
             offer = Offer.decode(data)
-            change = Change("seal", entries=offer.entries, ids_add=offer.ids)
-            is_whole = all(map(self._volume.exists, change.added_keys()))
+            is_whole = all(map(self._volume.exists, offer.object_keys()))
         except (FileNotFoundError, document.NotIntact):
             return None
         return offer if is_whole and offer.number == int(match[1]) else None
