@@ -133,7 +133,7 @@ class OfferBook:
                 return None
         self._has_waited = False
         entries, sealed, runs = change.entries, dict(change.sealed), change.ids_add
-        for offer in self._listed(branch, head.move.number):
+        for offer in self._listed(branch, head.move.number, READ_MAX):
             is_short = len(entries) + len(offer.entries) <= ENTRIES_MAX
             is_right = is_short and offer.is_right(head.move, sealed)
             if is_right and not self._repeats(store, offer, (*state.ids, *runs)):
@@ -158,9 +158,9 @@ class OfferBook:
         remotes.retrying(remote.flush)
         self._own_offers[key] = offer
 
-    def _listed(self, branch: str, number: int) -> list[Offer]:
-        """Return the offers of other processes that may count after move `number`, oldest first;
-        removes those that never will."""
+    def _listed(self, branch: str, number: int, most: int | None) -> list[Offer]:
+        """Return the offers of other processes that may count after move `number`, oldest first,
+        of those not known yet `most`; removes those that never will."""
         folder = _folder(branch)
         started = time.monotonic()
         matches = filter(None, map(_NAME.fullmatch, self._volume.bucket.names(folder)))
@@ -170,7 +170,7 @@ class OfferBook:
         outdated = [key for key in foreign if numbers[key] + HEADS < number]
         list(remotes.in_parallel(self._volume.bucket.remove, outdated))
         due = [key for key in foreign if numbers[key] + HEADS >= number]
-        fresh = [key for key in due if key not in self._foreign_offers][:READ_MAX]
+        fresh = [key for key in due if key not in self._foreign_offers][:most]
         self._foreign_offers = {
             key: offer for key, offer in self._foreign_offers.items() if key in numbers
         }
@@ -179,7 +179,8 @@ class OfferBook:
 
     def keys(self, branch: str) -> list[str]:
         """Return the keys of the objects of all offers of a branch."""
-        offers = [*self._own_offers.values(), *self._listed(branch, 0)]
+        # One that is not read would be taken for none, and its objects deleted.
+        offers = [*self._own_offers.values(), *self._listed(branch, 0, None)]
         return [key for offer in offers for key in offer.object_keys()]
 
     def _read(self, key: str) -> Offer | None:

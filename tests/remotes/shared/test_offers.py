@@ -141,6 +141,17 @@ def test_an_offer_that_cannot_be_believed_is_passed_over(
     assert numbers(machines["c"]) == [0, 2, 3]
 
 
+def test_a_prune_knows_more_offers_than_one_move_takes(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = document.decode(left_offer(machines).read_bytes())
+    monkeypatch.setattr(offers, "READ_MAX", 0)
+    store = machines["c"].store
+    assert store.attachment is not None
+    key = body["entries"][0]["key"]
+    assert f"segments/{key[:2]}/{key}.parquet" in store.attachment.offered_keys(store)
+
+
 class Schedule:
     """Machines that interleave by chance: before a link others exchange, and some are killed."""
 
