@@ -20,7 +20,6 @@ from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
-from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
@@ -62,8 +61,7 @@ class BucketAttachment:
                 f" {_NOT_SHARED[change.op]} yet: keep them in a lake of their own"
             )
         if change.snapshot not in (None, head.move.snapshot):
-            objects = objects_of(store, str(change.snapshot), head.move.snapshot)
-            self.volume.required = [key_of(name) for name in objects]
+            self.volume.required = objects_of(store, str(change.snapshot), head.move.snapshot)
         if change.op == "seal":
             return self._offers.join(store, head, state, change)
         if self._lease is None or change.op != self._lease.work:

@@ -16,10 +16,12 @@ import os
 from collections.abc import Iterable, Iterator
 
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
+from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
-from lakelog.remotes import untrusted
+from lakelog.remotes.objects import Sizes
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
+from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, document, regular_file
 from lakelog.store.disk import Begun
@@ -41,7 +43,7 @@ class MirroredVolume(DirectoryVolume):
         self._root = root
         self._delivered: set[str] = set()
         self._confirmed: dict[str, int] = {}
-        self.required: list[str] = []
+        self.required: Sizes = {}
         """Objects of an older state, to which the next move goes back."""
         self.arrived = self.published = 0
         """Moves that this process has taken, and made."""
@@ -159,19 +161,21 @@ class MirroredVolume(DirectoryVolume):
     def _holding_off_prunes(self) -> Iterator[None]:
         """Keep what the next move goes back to from being deleted. Raises TransferRefused where it
         is gone already."""
-        keys, self.required = self.required, []
-        if not keys:
+        objects, self.required = self.required, {}
+        if not objects:
             yield
             return
         with self.remote.publishing({}):
-            for key, size in zip(keys, self.remote.sizes(keys), strict=True):
-                if size is None and not DirectoryVolume.exists(self, key):
+            lengths = carry.lengths_at(self.remote, objects)
+            gone = [key_of(name) for name in objects if lengths.get(name) is None]
+            for key in gone:
+                if not DirectoryVolume.exists(self, key):
                     raise TransferRefused(
                         f"{self.url}: {key} is not there any more, and the state needs it: nothing"
                         " was changed; go back to a later state"
                     )
-                if size is None:
-                    self._upload(key)
+            self._delivered.difference_update(gone)
+            self.deliver(gone)
             yield
 
     def _require_previous(self, key: str) -> None:
