@@ -181,9 +181,9 @@ class _Retry:
             segment.SegmentEncoder("quarantine", "arrival", self._commit),
         )
         times: list[pa.Table] = []
-        for table in segment.batches(self._store.paths, entry.key, _LINES):
-            paths = self._store.paths
-            fields = sealed_blocks.of_lake(paths)
+        paths = self._store.paths
+        fields = sealed_blocks.of_lake(paths)
+        for table in segment.batches(paths, entry.key, _LINES):
             table = fields.quarantined(table) if fields else table
             events, unparsed = self._parse_lines(table)
             encoder.add(sealed_blocks.sealed_lines(paths, unparsed))

@@ -211,6 +211,7 @@ def write_rows(
     """Write rows of segments, the `sources`, durably as segments of about `target` rows; return
     their entries."""
     entries, encoder, counted = list[SegmentEntry](), None, list[pa.Table]()
+    source_keys = [entry.key for entry in sources]
 
     def put(encoder: segment.SegmentEncoder) -> None:
         statistics = pa.concat_tables(counted)
@@ -221,8 +222,7 @@ def write_rows(
             continue
         encoder = encoder or segment.SegmentEncoder("events", "arrival", commit)
         if store.paths.protection is not None:
-            keys = [entry.key for entry in sources]
-            table, blocks = sealed_blocks.packed(store.paths, table, keys)
+            table, blocks = sealed_blocks.packed(store.paths, table, source_keys)
             encoder.blocks |= blocks
         encoder.add(table)
         counted.append(table.select(_COUNTED))
