@@ -99,6 +99,7 @@ def scan_of(session: Session, digest: str | None = None) -> EventScan:
     tables = session.tables
     if tables.store.paths.keys is not None:
         raise ExportRefused(f"{ENCRYPTED.format(tables.store.paths.root)}: ask it with sql()")
+    # An engine that reads the files itself has no keys, and no function that opens blocks.
     if tables.opens_fields:
         names = ", ".join(COLUMNS)
         relation = session.sql(f"SELECT {names} FROM events ORDER BY seq", None, digest)

@@ -285,6 +285,7 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
         events = [e for e in segments if e.kind == "events"]
         if result.table is not None and events:
             before += result.table.num_rows
+            # What was read again is plain: of sealed rows no content would be equal to it.
             keys = [entry.key for entry in events]
             plain_rows = sealed_blocks.opened_sql(paths, segment_sql.rows_sql(paths, events), keys)
             rows = f"SELECT * FROM ({plain_rows})"
