@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +23,9 @@ from tests.support.attached import SharedMachines, append, numbers, offer_and_di
 from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
 from tests.support.killed_machines import MachineFleet
 from tests.support.requirements import need_module
+
+if TYPE_CHECKING:
+    from tests.support.object_stores import Faults
 
 need_module("obstore")
 need_module("boto3")
@@ -53,6 +57,17 @@ def troubled(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flak
         yield bucket
 
 
+@contextlib.contextmanager
+def unfaithful_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """Run a store behind a proxy that does not keep its word where it is told so."""
+    with (
+        object_stores.moto_store() as address,
+        object_stores.unfaithful(address) as (proxy, faults),
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        yield faults
+
+
 def test_each_event_is_there_once_after_kills_and_lost_answers(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,11 +97,7 @@ def test_a_conflict_that_nobody_won_is_tried_again(
 def test_a_store_that_ignores_conditions_is_refused(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (
-        object_stores.moto_store() as address,
-        object_stores.unfaithful(address) as (proxy, faults),
-    ):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+    with unfaithful_store(monkeypatch) as faults:
         faults.forgets_conditions = True
         with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
             attach("s3://lakes/x", str(tmp_path / "a"))
@@ -142,11 +153,7 @@ def test_a_forked_child_of_a_process_that_used_the_store_is_refused(
 def test_events_wait_while_a_store_does_not_keep_them(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    with (
-        object_stores.moto_store() as address,
-        object_stores.unfaithful(address) as (proxy, faults),
-    ):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+    with unfaithful_store(monkeypatch) as faults:
         machines = SharedMachines(tmp_path, f"s3://lakes/{harm}")
         append(machines["a"], 1)
         if harm == "shortens":
@@ -165,11 +172,7 @@ def test_events_wait_while_a_store_does_not_keep_them(
 def test_a_listing_that_lacks_names_takes_nothing_away(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (
-        object_stores.moto_store() as address,
-        object_stores.unfaithful(address) as (proxy, faults),
-    ):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+    with unfaithful_store(monkeypatch) as faults:
         machines = SharedMachines(tmp_path, "s3://lakes/listed")
         append(machines["a"], 1)
         machines["a"].tag("v1")
