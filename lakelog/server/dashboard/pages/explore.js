@@ -88,7 +88,7 @@ export function mount(root, frame) {
     ask("anomalies", rangeParams(), { signal }).then(({ anomalies }) => {
       chart.mark(anomalies);
       unusual = anomalies;
-      if (tally) showTally(tally);
+      if (tally) showHead(tally);
     }, () => {});
     try {
       await Promise.all([first, counted]);
@@ -132,18 +132,23 @@ export function mount(root, frame) {
   let stopped = false;
   function showTally(answer) {
     chart.show(answer);
+    showHead(answer);
+    showFacets(answer.facets);
+  }
+
+  /** What stands above the chart, which stays as it is: somebody may be dragging over it. */
+  function showHead(answer) {
     const isAll = answer.next === null;
     const done = (answer.until - answer.counted_from) / (answer.until - answer.since);
     const live = el("button", { "aria-pressed": String(isLive()), title: "Live (l)", disabled: Boolean(global("at")), onclick: toggleLive }, el("span", { class: isLive() ? "dot" : "dot off", "aria-hidden": "true" }), isLive() ? "Live" : "Paused");
     fill(head, el("b", { title: exact(answer.total) }, count(answer.total), " events"),
-      !isAll && [el("progress", { value: done, max: "1", "aria-label": "Counted" }), el("span", { class: "soft" }, `counted back to ${moment(answer.counted_from)}`), !stopped && el("button", { onclick: () => { stopped = true; showTally(answer); } }, "Stop")],
+      !isAll && [el("progress", { value: done, max: "1", "aria-label": "Counted" }), el("span", { class: "soft" }, `counted back to ${moment(answer.counted_from)}`), !stopped && el("button", { onclick: () => { stopped = true; showHead(answer); } }, "Stop")],
       unusual.length > 0 && el("a", { href: href("explore", { q: "type:ANOMALY" }), title: unusual.slice(0, 8).map(([, , words]) => words).join("\n") }, "▼ ", exact(unusual.length), unusual.length === 1 ? " anomaly" : " anomalies"),
       legend(new Set(answer.bars.map(([, level]) => level))), el("span", { class: "grow" }),
       columns().length > 0 && el("button", { class: "plain", onclick: () => set({ cols: "" }) }, "Reset columns"),
       downloads,
       el("button", { class: "facet-button", onclick: () => facetHost.classList.toggle("is-open") }, "Facets"),
       !global("at") && live);
-    showFacets(answer.facets);
   }
 
   function showFacets(facets) {
