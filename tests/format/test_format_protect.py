@@ -16,6 +16,7 @@ import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import lakelog
+from lakelog.segments import segment
 from lakelog.store import document
 from tests.support import encrypted, protected
 
@@ -64,10 +65,10 @@ def blocks(path: Path) -> dict[str, bytes]:
     data = path.read_bytes()[json.loads(note)["at"] :]
     (count,) = struct.unpack_from("<I", data)
     entries = list(struct.iter_unpack("<9sI", data[4 : 4 + 13 * count]))
-    found, at = {}, 4 + 13 * count
+    found, start = {}, 4 + 13 * count
     for name, size in entries:
-        found[base64.b64encode(name).decode()] = data[at : at + size]
-        at += size
+        found[base64.b64encode(name).decode()] = data[start : start + size]
+        start += size
     return found
 
 
@@ -97,8 +98,7 @@ def payload(keys: Keys, owner: str, data: str, of_segment: dict[str, bytes]) -> 
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[lakelog.Lake, Path]:
     """A lake with protected fields, and its file of keys."""
     lake = protected.create(tmp_path / "lake", monkeypatch)
-    (path,) = (tmp_path / "keys").glob("*.subjects")
-    return lake, path
+    return lake, protected.key_file(tmp_path)
 
 
 def lines(lake: lakelog.Lake) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def lines(lake: lakelog.Lake) -> list[dict[str, Any]]:
 def test_fields_in_a_wal_are_ciphertexts(lake: tuple[lakelog.Lake, Path]) -> None:
     """F25.1, F25.2, F25.3, F25.7: each event has its own, under the key of its subject."""
     opened_lake, path = lake
-    opened_lake.append([protected.event(n) for n in range(7)])
+    protected.append(opened_lake, range(7))
     opened_lake.append({"type": "SIGNUP", "subject": "s1", "data": {"email": "x", "long": 10**30}})
     config = document.decode((Path(opened_lake.path) / "lakelog.json").read_bytes())
     keys = Keys(path)
@@ -137,7 +137,7 @@ def test_fields_in_a_segment_are_blocks(
     """F25.4: one for each subject, behind the last page of a file that any reader reads."""
     opened_lake, path = lake
     for start in (0, 20):
-        opened_lake.append([protected.event(n) for n in range(start, start + 20)])
+        protected.append(opened_lake, range(start, start + 20))
         opened_lake.settle()
     if is_compacted:
         opened_lake.compact()
@@ -147,8 +147,6 @@ def test_fields_in_a_segment_are_blocks(
         file = Path(opened_lake.store.paths.object("segments", entry.key))
         of_segment = blocks(file)
         assert len(of_segment) == 5
-        from lakelog.segments import segment
-
         rows = segment.read(opened_lake.store.paths, entry.key).to_pylist()
         found += [payload(keys, row["subject"], row["data"], of_segment) for row in rows]
     assert sorted(found, key=lambda e: e["n"]) == [protected.payload(n) for n in range(40)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ def shown(numbers: range, erased: tuple[str, ...] = ()) -> list[tuple[str, dict[
     return rows
 
 
-def without_keys(lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def without_keys(folder: Path) -> Iterator[None]:
     """Be as a process that has no keys."""
-    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(Path(lake.path).parent / "nowhere"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LAKELOG_SUBJECT_KEYS", str(folder / "nowhere"))
+        yield
 
 
 def test_no_word_of_a_protected_field_is_in_any_byte(
@@ -65,10 +69,10 @@ def test_no_word_of_a_protected_field_is_in_any_byte(
         return encrypted.found(place, [PLANTED])
 
     with protected.create(root, monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(30)])
+        protected.append(lake, range(30))
         look(range(30))
         lake.settle()
-        lake.append([protected.event(n) for n in range(30, 1200)])
+        protected.append(lake, range(30, 1200))
         lake.settle()
         look(range(1200))
         (tmp_path / "in.jsonl").write_text(
@@ -112,20 +116,16 @@ def test_without_keys_fields_are_null_and_rows_move_all_the_same(
     """Compaction, retention and removal take the blocks along that their rows name."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
         for start in (0, 20, 40):
-            lake.append([protected.event(n) for n in range(start, start + 20)])
+            protected.append(lake, range(start, start + 20))
             lake.settle()
-        keys = os.environ["LAKELOG_SUBJECT_KEYS"]
-        without_keys(lake, monkeypatch)
-        wanted = shown(range(60), ("s0", "s1", "s2", "s3", "s4"))
-        lake.compact()
-        rows = lake.sql("SELECT data->>'email', data->>'plan' FROM events").fetchall()
-        assert rows == [(None, "pro")] * 60
-        with pytest.raises(InvalidKey, match=r"is missing, which has the keys"):
-            lake.append(protected.event(60))
-        lake.append({"type": "OTHER", "data": {"n": -1}})
-        monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+        with without_keys(tmp_path):
+            lake.compact()
+            rows = lake.sql("SELECT data->>'email', data->>'plan' FROM events").fetchall()
+            assert rows == [(None, "pro")] * 60
+            with pytest.raises(InvalidKey, match=r"is missing, which has the keys"):
+                lake.append(protected.event(60))
+            lake.append({"type": "OTHER", "data": {"n": -1}})
         assert payloads(lake)[1:] == shown(range(60))
-        assert wanted != shown(range(60))
 
 
 def test_erase_destroys_the_key_in_every_copy(
@@ -133,9 +133,9 @@ def test_erase_destroys_the_key_in_every_copy(
 ) -> None:
     """No row is written again; what comes later has another key, what is older is refused."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
-        lake.append([protected.event(n) for n in range(10, 20)])
+        protected.append(lake, range(10, 20))
         lake.backup(tmp_path / "copy")
         segments = sorted((tmp_path / "lake/segments").rglob("*.parquet"))
         preview = lake.preview_erasure(subject=["s1", "s2"])
@@ -170,7 +170,7 @@ def test_a_reader_from_before_an_erasure_shows_nobody_the_fields(
 ) -> None:
     """What it opens with the keys of then is not given to those who read with the keys of now."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
         (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
         stored = segment.read(lake.store.paths, entry.key).to_pylist()
@@ -191,7 +191,7 @@ def test_a_reader_from_before_an_erasure_shows_nobody_the_fields(
 def test_rows_are_erased_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others keep their fields."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(20)])
+        protected.append(lake, range(20))
         status = lake.erase(subject="s1", why="asked", rows=True)
         assert status.erasure.events == 4
         assert payloads(lake) == [row for row in shown(range(20)) if row[0] != "s1"]
@@ -202,8 +202,8 @@ def test_an_erasure_that_was_killed_is_ended_by_the_next(
 ) -> None:
     """Its note stands first; until the key is destroyed the status says that it is not done."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
-        (path,) = (tmp_path / "keys").glob("*.subjects")
+        protected.append(lake, range(10))
+        path = protected.key_file(tmp_path)
         lock = Path(f"{path}.lock")
         lock.unlink()
         lock.mkdir()  # the file of keys cannot be replaced
@@ -220,8 +220,8 @@ def test_an_erasure_that_was_killed_is_ended_by_the_next(
 def test_wrong_files_of_keys_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged, of another lake, older, and under another master key: one line each, no rows."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
-        (path,) = (tmp_path / "keys").glob("*.subjects")
+        protected.append(lake, range(10))
+        path = protected.key_file(tmp_path)
         whole = path.read_bytes()
 
         def refused(data: bytes) -> str:
@@ -230,8 +230,9 @@ def test_wrong_files_of_keys_are_named(tmp_path: Path, monkeypatch: pytest.Monke
                 lake.sql("SELECT data FROM events").fetchall()
             return str(error.value)
 
-        for at in random.Random(1).sample(range(len(whole)), 20):
-            assert str(path) in refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        for place in random.Random(1).sample(range(len(whole)), 20):
+            flipped = bytes([whole[place] ^ 1])
+            assert str(path) in refused(whole[:place] + flipped + whole[place + 1 :])
         refused(whole[:-1])
         path.write_bytes(whole)
         lake.erase(subject="s1", why="asked")
@@ -255,11 +256,11 @@ def test_what_is_there_is_sealed_by_compaction(
     """And a lake that another program has open seals from its next append on."""
     protected.keys_in(tmp_path, monkeypatch)
     with lakelog.open(tmp_path / "lake") as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
         run(tmp_path / "lake", "config", "protect", *protected.FIELDS)
         PROTECTIONS.clear()
-        lake.append([protected.event(n) for n in range(10, 20)])
+        protected.append(lake, range(10, 20))
         lake.settle()
         assert "before the fields were protected" in str(lake.preview_erasure(subject="s1"))
     with lakelog.open(tmp_path / "lake") as lake:
@@ -278,10 +279,10 @@ def test_rows_are_sealed_and_merged_where_the_keys_cannot_be_opened(
 ) -> None:
     """A helper without the master key moves rows as one without any keys; a query says why."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
-        lake.append([protected.event(n) for n in range(10, 20)])
-        (path,) = (tmp_path / "keys").glob("*.subjects")
+        protected.append(lake, range(10, 20))
+        path = protected.key_file(tmp_path)
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
         lake.settle()
@@ -296,21 +297,19 @@ def test_lakes_that_diverged_are_merged(tmp_path: Path, monkeypatch: pytest.Monk
     """Rows that are written again after those of a remote keep their fields, keys or not."""
     remote = (tmp_path / "remote").as_uri()
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
     run(tmp_path / "lake", "remote", "add", "origin", remote)
     run(tmp_path / "lake", "push")
     run(tmp_path / "none", "clone", remote, str(tmp_path / "clone"))
     with lakelog.open(tmp_path / "clone") as clone:
-        clone.append([protected.event(n) for n in range(10, 20)])
+        protected.append(clone, range(10, 20))
         clone.settle()
         clone.compact()
     with lakelog.open(tmp_path / "lake") as lake:
-        lake.append([protected.event(n) for n in range(20, 30)])
+        protected.append(lake, range(20, 30))
     run(tmp_path / "lake", "push")
-    keys = os.environ["LAKELOG_SUBJECT_KEYS"]
-    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "nowhere"))
-    run(tmp_path / "clone", "pull", "--merge")
-    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+    with without_keys(tmp_path):
+        run(tmp_path / "clone", "pull", "--merge")
     with lakelog.open(tmp_path / "clone") as clone:
         assert payloads(clone) == shown(range(30))
 
@@ -341,7 +340,7 @@ def test_signatures_hold_over_compaction(tmp_path: Path, monkeypatch: pytest.Mon
     """The leaf of an event has what is not sealed: its ciphertext changes, the root does not."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
         for start in (0, 10):
-            lake.append([protected.event(n) for n in range(start, start + 10)])
+            protected.append(lake, range(start, start + 10))
             lake.settle()
         before = snapshot_tree.root(lake.store, lake.store.refs.head("main").move.snapshot)
         lake.compact()
@@ -436,9 +435,9 @@ def test_the_subject_may_be_a_field_and_types_be_chosen(
 def test_followers_see_the_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tail, data frames, and a subscription."""
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
-        lake.append([protected.event(n) for n in range(10, 20)])
+        protected.append(lake, range(10, 20))
         out = run(tmp_path / "lake", "tail", "-n", "20").stdout
         data = [json.loads(line)["data"] for line in out.splitlines()]
         assert sorted(data, key=lambda d: d["n"]) == [protected.payload(n) for n in range(20)]
@@ -456,20 +455,19 @@ def test_random_histories_equal_a_model(
     numbers: list[int] = []
     tags: dict[str, list[int]] = {}
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        keys, count = os.environ["LAKELOG_SUBJECT_KEYS"], 0
+        count = 0
         for step in range(18):
             match chance.choice(["append", "append", "settle", "compact", "tag", "back", "erase"]):
                 case "append":
                     fresh = [*range(count, count + chance.randint(1, 30))]
-                    lake.append([protected.event(n) for n in fresh])
+                    protected.append(lake, fresh)
                     numbers, count = numbers + fresh, count + len(fresh)
                 case "settle":
                     lake.settle()
                 case "compact":
-                    if chance.random() < 0.4:
-                        without_keys(lake, monkeypatch)
-                    lake.compact()
-                    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", keys)
+                    is_without = chance.random() < 0.4
+                    with without_keys(tmp_path) if is_without else contextlib.nullcontext():
+                        lake.compact()
                 case "tag":
                     lake.tag(f"t{step}")
                     tags[f"t{step}"] = numbers

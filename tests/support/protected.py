@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def create(root: Path, monkeypatch: pytest.MonkeyPatch) -> lakelog.Lake:
     lake = lakelog.open(root)
     lake.protect(FIELDS)
     return lake
+
+
+def key_file(folder: Path) -> Path:
+    """Return the only file of keys that lakes in a folder have."""
+    (path,) = (folder / "keys").glob("*.subjects")
+    return path
+
+
+def append(lake: lakelog.Lake, numbers: Iterable[int]) -> None:
+    """Append the events with some numbers, in one batch."""
+    lake.append([event(number) for number in numbers])
 
 
 def event(number: int, subjects: int = 5) -> dict[str, object]:
