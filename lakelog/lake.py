@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
-from lakelog.erasure.on_lake import LakeErasure
+from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
 from lakelog.event.arrow_rows import as_list

@@ -21,6 +21,7 @@ from tests.support.tree import (
     Function,
     Module,
     Sources,
+    behind_face,
     dotted,
     functions,
     imported_names,
@@ -289,8 +290,8 @@ def engine_breaches(tree: Sources) -> list[str]:
         }
         engines = ENGINES & {name.split(".")[0] for name in names}
         found |= {f"{path}: {engine} is not for the store" for engine in engines}
-        own = {"/".join(module) for _, module in own_imports(text, module_of(path), tree)}
-        own |= {name.partition(".")[2].replace(".", "/") for name in names if name.startswith(OWN)}
+        behind = {module for name in names for module in behind_face(name, text, tree)}
+        own = {"/".join(meant(tuple(name.split(".")[1:]), tree, False)) for name in behind}
         reached = {f"{OWN}/{name}.py" for name in own} & tree.keys() - seen
         pending += reached
         seen |= reached
@@ -561,6 +562,28 @@ def test_an_engine_in_the_store_is_reported(text: str) -> None:
     assert (
         engine_breaches({**tree, "lakelog/store/wal.py": "from lakelog.event import types"}) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("from lakelog.keys import VAULT", 0),
+        ("from lakelog import keys\nkeys.VAULT", 0),
+        ("from lakelog.keys import sealed", 1),
+        ("from lakelog import keys\nkeys.sealed", 1),
+        ("keys = Lazy('lakelog.keys')", 1),
+    ],
+)
+def test_an_engine_behind_a_face_is_reported(text: str, count: int) -> None:
+    """Where the name that the store takes of a lazy face loads one, and not where another does."""
+    face = "from lakelog.keys.vault import VAULT\nfrom lakelog.keys.blocks import sealed\nlazy_face"
+    tree = {
+        "lakelog/store/wal.py": text,
+        "lakelog/keys/__init__.py": face,
+        "lakelog/keys/vault.py": "",
+        "lakelog/keys/blocks.py": "import numpy",
+    }
+    assert len(engine_breaches(tree)) == count
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import zstandard
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
 from lakelog.errors import DamagedState, LakelogError
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.machine import Machine

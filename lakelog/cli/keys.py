@@ -11,11 +11,8 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.errors import InvalidKey
-from lakelog.keys import master
-from lakelog.keys.keyring import KeyRing
+from lakelog.keys import VAULT, KeyRing, SubjectKeys, master
 from lakelog.keys.master import KeyService, Master
-from lakelog.keys.subject_keys import SubjectKeys
-from lakelog.keys.vault import VAULT
 from lakelog.render.values import clock
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store

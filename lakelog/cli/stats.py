@@ -12,7 +12,7 @@ from lakelog.cli.options import flag
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import Count, Share, cell
 from lakelog.cli.render.terminal import many, size, width
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import pq
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock, micros

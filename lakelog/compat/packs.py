@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.compat import omega
 from lakelog.event.types import JsonObject
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store

@@ -14,7 +14,7 @@ from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np, pa, pc
-from lakelog.protect.protection import Protection
+from lakelog.protect import Protection
 from lakelog.store.paths import Paths
 from lakelog.store.versioned import StreamSubject
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 import orjson
 import zstandard
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.store.erased_states import SweptLake
 from lakelog.store.paths import KEYS, hex_dirs, parse_object
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lakelog.erasure.derived import clean
     from lakelog.erasure.erasing import erase
     from lakelog.erasure.known import adopt, again
+    from lakelog.erasure.on_lake import LakeErasure
     from lakelog.erasure.receipts import receipt
     from lakelog.erasure.status import ErasureStatus, confirm, one, statuses
     from lakelog.erasure.touched import ErasurePreview, preview
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ErasurePreview",
     "ErasureStatus",
+    "LakeErasure",
     "adopt",
     "again",
     "clean",
@@ -38,6 +40,7 @@ __getattr__ = lazy_face(
         "derived": "clean",
         "erasing": "erase",
         "known": "adopt again",
+        "on_lake": "LakeErasure",
         "receipts": "receipt",
         "touched": "ErasurePreview preview",
         "status": "ErasureStatus confirm one statuses",

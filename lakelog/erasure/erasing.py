@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import proofs
-from lakelog.erased import records
+from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erased.refusal import Refusal
 from lakelog.erasure import derived, leftovers, outside, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files

@@ -12,8 +12,8 @@ from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.touched import ErasurePreview
 from lakelog.errors import InvalidEvent, InvalidSetting, NotAllowed
 from lakelog.event.types import JsonObject
-from lakelog.keys.subject_keys import SubjectKeys
-from lakelog.protect.protection import Protection
+from lakelog.keys import SubjectKeys
+from lakelog.protect import Protection
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 

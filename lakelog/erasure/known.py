@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from lakelog.erased import records
+from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erased.refusal import Refusal
 from lakelog.erasure import erasing
 from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.selection import Selector, segment_files

@@ -22,7 +22,7 @@ from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.event.types import JsonObject
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store

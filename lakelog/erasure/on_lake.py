@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lakelog import erased, proofs
 from lakelog.errors import UnknownRef
 from lakelog.event.encode import EncodedBatch
 from lakelog.maintain.upkeep import LakeUpkeep
@@ -14,14 +15,11 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
-    from lakelog import proofs
-    from lakelog.erased import refusal
     from lakelog.erasure import erasing, key_erasure, known, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
     from lakelog.maintain.repair.outcome import RepairOutcome
 else:
-    refusal, proofs = Lazy("lakelog.erased.refusal"), Lazy("lakelog.proofs")
     erasing, key_erasure, known, receipts, status, touched = (
         Lazy(f"lakelog.erasure.{name}")
         for name in "erasing key_erasure known receipts status touched".split()
@@ -31,7 +29,7 @@ else:
 class LakeErasure(LakeUpkeep):
     """What erases events from every state of a lake; `Lake` says how its branches are settled."""
 
-    _refusal: tuple[tuple[int, int], refusal.Refusal] | None = None
+    _refusal: tuple[tuple[int, int], erased.Refusal] | None = None
     """What is refused, and what the folder of erasures was when that was read."""
 
     @abstractmethod
@@ -50,7 +48,7 @@ class LakeErasure(LakeUpkeep):
             present = self._refusal
             if present is None or present[0] != looked:
                 self.store.refresh_protection()
-                present = self._refusal = looked, refusal.Refusal(self.store.paths)
+                present = self._refusal = looked, erased.Refusal(self.store.paths)
             present[1].check_lines(encoded.text)
         protection = self.store.paths.protection
         if protection is not None:

@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lakelog.erased import records, sweep
+from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erased.refusal import Refusal
 from lakelog.erasure import derived, outside
 from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover

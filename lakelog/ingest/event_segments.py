@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lakelog.erased.refusal import Refusal
+from lakelog.erased import Refusal
 from lakelog.files.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy

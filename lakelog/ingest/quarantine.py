@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.erased.refusal import Refusal
+from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.files import cursors

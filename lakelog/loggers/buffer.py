@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 import orjson
 
 from lakelog.errors import LakelogError
-from lakelog.keys.vault import VAULT
-from lakelog.protect.protection import PROTECTIONS
+from lakelog.keys import VAULT
+from lakelog.protect import PROTECTIONS
 from lakelog.store import disk
 
 BYTES_MAX = 1 << 30

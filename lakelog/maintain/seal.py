@@ -17,7 +17,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.erased.refusal import Refusal
+from lakelog.erased import Refusal
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog import keys
 from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
 from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
@@ -28,11 +29,9 @@ from lakelog.runtime.lazy import Lazy
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from lakelog.keys import subject_keys
-    from lakelog.keys.subject_keys import SubjectKeys
+    from lakelog.keys import SubjectKeys
     from lakelog.protect import sealed_payload
 else:
-    subject_keys = Lazy("lakelog.keys.subject_keys")
     sealed_payload = Lazy("lakelog.protect.sealed_payload")
 
 _GENERATION = struct.Struct("<H")
@@ -93,7 +92,7 @@ class Protection:
     @property
     def path(self) -> str:
         """The file of the keys."""
-        return subject_keys.SubjectKeys.path_of(self.id)
+        return keys.SubjectKeys.path_of(self.id)
 
     def ciphers(self) -> SubjectCiphers | None:
         """Return what seals and opens, by the file of keys as it is now; None where there is none.
@@ -110,19 +109,19 @@ class Protection:
         return self._ciphers
 
     def _loaded(self, path: str) -> SubjectKeys:
-        keys = subject_keys.SubjectKeys.load(path, self.id)
-        if keys.destroyed < self.destroyed:
+        subject_keys = keys.SubjectKeys.load(path, self.id)
+        if subject_keys.destroyed < self.destroyed:
             raise InvalidKey(
                 f"{path} is an older file of keys: {self.destroyed} were destroyed in this lake,"
-                f" and in it {keys.destroyed}; give the newest file"
+                f" and in it {subject_keys.destroyed}; give the newest file"
             )
-        return keys
+        return subject_keys
 
     def require_ciphers(self) -> SubjectCiphers:
         """Return the same. Raises InvalidKey where there is no file of keys."""
         ciphers = self.ciphers()
         if ciphers is None:
-            raise subject_keys.SubjectKeys.missing(self.path)
+            raise keys.SubjectKeys.missing(self.path)
         return ciphers
 
     @functools.cached_property

@@ -25,7 +25,7 @@ import orjson
 import zstandard
 
 from lakelog.errors import DamagedSegment, InvalidKey
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pc, pq
 from lakelog.protect import sealed_payload
 from lakelog.protect.protection import BLOCK, Protection, SubjectCiphers, generation_of

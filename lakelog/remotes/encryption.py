@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lakelog.errors import InvalidKey, TransferRefused
-from lakelog.keys.keyring import KeyRing
-from lakelog.protect.protection import Protection
+from lakelog.keys import KeyRing
+from lakelog.protect import Protection
 from lakelog.remotes.site import Site
 from lakelog.store.bootstrap import Store
 

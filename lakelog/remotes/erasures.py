@@ -17,7 +17,7 @@ from lakelog import erasure as erasures
 from lakelog.erased import records, sweep
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.errors import Damaged, TransferRefused
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.lake import Lake
 from lakelog.remotes import carry
 from lakelog.remotes.carry import Carried

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from lakelog.erased.refusal import Refusal
+from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
-from lakelog.keys.keyring import KeyRing
+from lakelog.keys import KeyRing
 from lakelog.lake import Lake
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (

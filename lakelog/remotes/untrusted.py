@@ -17,7 +17,7 @@ import zstandard
 
 from lakelog import chunks, proofs
 from lakelog.errors import LakelogError, NotProven
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.store import document
 from lakelog.store.entry import Entry, SegmentEntry, parse
 from lakelog.store.manifest import of_json

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakelog.engine import core
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy

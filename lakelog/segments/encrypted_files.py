@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 
 _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)

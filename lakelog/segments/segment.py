@@ -27,7 +27,7 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, bloom, column_encoding

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidName
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.versioned import StreamSubject
 

@@ -34,7 +34,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import DamagedSegment
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.segments import sql
 from lakelog.store import regular_file
 from lakelog.store.entry import SegmentEntry

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lakelog import keys
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -18,9 +19,8 @@ from lakelog.errors import (
     LakeReplaced,
     UnsupportedStore,
 )
-from lakelog.keys.vault import VAULT
-from lakelog.protect.protection import PROTECTIONS, Protection
-from lakelog.runtime.lazy import Lazy
+from lakelog.keys import VAULT
+from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import disk, document, machine, regular_file
 from lakelog.store.attachment import Attachment, AttachmentRegistry
@@ -34,11 +34,8 @@ from lakelog.store.volume import DirectoryVolume, Volume
 
 if TYPE_CHECKING:
     from lakelog.event.types import JsonObject
-    from lakelog.keys import keyring
-    from lakelog.keys.keyring import KeyRing
+    from lakelog.keys import KeyRing
     from lakelog.keys.master import Master
-else:
-    keyring = Lazy("lakelog.keys.keyring")
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
@@ -288,7 +285,7 @@ def load(root: str) -> Store:
 def _open_keys(paths: Paths, body: dict[str, Any]) -> None:
     """Open the data keys that a lakelog.json holds, if the lake is encrypted. Raises InvalidKey."""
     if "encryption" in body:
-        VAULT.unlock(paths.root, keyring.KeyRing.of_json(body["encryption"]))
+        VAULT.unlock(paths.root, keys.KeyRing.of_json(body["encryption"]))
     elif VAULT.lakes:
         VAULT.forget_lake(paths.root)
 

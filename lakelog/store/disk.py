@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.store import modes, regular_file
 
 TEMPORARY = ".tmp-"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lakelog.errors import DamagedRef
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
 from lakelog.store.paths import KEYS, decode_name, parse_move, parse_packed

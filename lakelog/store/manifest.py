@@ -32,7 +32,7 @@ import orjson
 
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError
 from lakelog.event.types import JsonObject
-from lakelog.keys.vault import VAULT, LakeKeys
+from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
 from lakelog.store.disk import Begun
 from lakelog.store.entry import (

@@ -6,7 +6,7 @@ import threading
 
 import zstandard
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 
 # Decompressors are not safe for threads, so each thread has its own.
 _LOCAL = threading.local()

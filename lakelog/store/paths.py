@@ -40,8 +40,8 @@ import re
 from collections.abc import Iterable
 
 from lakelog.errors import InvalidName
-from lakelog.keys.vault import VAULT, LakeKeys
-from lakelog.protect.protection import PROTECTIONS, Protection
+from lakelog.keys import VAULT, LakeKeys
+from lakelog.protect import PROTECTIONS, Protection
 
 FORMAT = 4
 """The newest format of a lake that this version reads and writes: that of a lake with streams."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from lakelog.errors import LakelogError
-from lakelog.keys.vault import VAULT, LakeKeys
+from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
 
 _ENCRYPTED = "lkn1:"

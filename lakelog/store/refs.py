@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import DamagedRef, UnknownRef
-from lakelog.keys.vault import LakeKeys
+from lakelog.keys import LakeKeys
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import document
 from lakelog.store.disk import Begun

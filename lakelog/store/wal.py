@@ -35,7 +35,7 @@ import orjson
 import zstandard
 
 from lakelog.errors import DamagedWal, FormatTooNew, LakelogError
-from lakelog.keys.vault import VAULT, LakeKeys
+from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
 from lakelog.store.paths import FORMAT, PLAIN_FORMAT
 

@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.subscriptions.administration import (
-        SubscriptionStatus,
-        dead_letters,
-        listed,
-        remove,
-        reset,
-        retry,
-    )
+    from lakelog.subscriptions.administration import dead_letters, listed, remove, reset, retry
     from lakelog.subscriptions.branch_access import BranchAccess
-    from lakelog.subscriptions.delivery import CommandHandler, EventBatch, EventHandler
+    from lakelog.subscriptions.delivery import CommandHandler
     from lakelog.subscriptions.follower import GAP, Follower
     from lakelog.subscriptions.live_pages import BranchRewound, LivePages
     from lakelog.subscriptions.subscription import Subscription
@@ -33,12 +26,9 @@ __all__ = [
     "BranchAccess",
     "BranchRewound",
     "CommandHandler",
-    "EventBatch",
-    "EventHandler",
     "Follower",
     "LivePages",
     "Subscription",
-    "SubscriptionStatus",
     "dead_letters",
     "listed",
     "remove",
@@ -49,9 +39,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "administration": "SubscriptionStatus dead_letters listed remove reset retry",
+        "administration": "dead_letters listed remove reset retry",
         "branch_access": "BranchAccess",
-        "delivery": "CommandHandler EventBatch EventHandler",
+        "delivery": "CommandHandler",
         "follower": "GAP Follower",
         "live_pages": "BranchRewound LivePages",
         "subscription": "Subscription",

@@ -26,7 +26,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import Damaged
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pq
 from lakelog.store import disk
 from lakelog.store.paths import Paths

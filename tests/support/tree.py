@@ -66,3 +66,26 @@ def imported_names(node: ast.AST, importer: Module) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         above = [OWN, *importer[: len(importer) - node.level]] if node.level else []
         yield from (".".join([*above, *filter(None, [node.module, a.name])]) for a in node.names)
+
+
+def behind_face(name: str, text: str, tree: Sources) -> set[str]:
+    """Return what of our own a name loads that a module imports: of a lazy face, what it uses."""
+    if not name.startswith(f"{OWN}."):
+        return set()
+    package, face = name.split(".")[1], tree.get(f"{OWN}/{name.split('.')[1]}/__init__.py", "")
+    if "lazy_face" not in face:
+        return {name}
+    homes = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in nodes(face, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    if name != f"{OWN}.{package}":
+        return {homes.get(name.split(".")[-1], name)}
+    used = {
+        node.attr
+        for node in nodes(text, ast.Attribute)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == package
+    }
+    return {homes[attribute] for attribute in used & homes.keys()} or set(homes.values())

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from lakelog import chunks
 from lakelog.errors import Damaged, DamagedLake, UnknownRef
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem
 from lakelog.maintain.repair.comparison import Comparison, continue_copy

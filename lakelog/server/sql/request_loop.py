@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 import orjson
 
 from lakelog.event.types import JsonObject
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
 from lakelog.store import disk
 

@@ -10,7 +10,7 @@ import sys
 
 import orjson
 
-from lakelog.keys.vault import VAULT
+from lakelog.keys import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import ProcessRequest, QueryLimits, QueryRefused
