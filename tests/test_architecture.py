@@ -156,7 +156,7 @@ ORDER = {
         container_snapshots""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines
         sample shell connect write serve definitions ingest audit backups recent
-        consume watch_status watch dump tail trace stream search anomalies patterns
+        consume watch_status watch tail trace stream search anomalies patterns
         forecast decisions predict against replay top subscriptions alerts query views
         export publish sync signatures train stats schema dedupe deploy remotes state_restore
         state machine omega oos events follow history rewind refs policy maintenance

@@ -36,7 +36,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "append": ("write", "store JSON lines from stdin, or one event from KEY=VALUE"),
         "ingest": ("ingest", "load files at bulk speed, each row exactly once"),
         "watch": ("watch", "follow the files of directories, each line exactly once"),
-        "dump": ("dump", "watch and back up *.log files, with the old flags"),
+        "dump": ("watch", "watch and back up *.log files, with the old flags"),
         "consume": ("consume", "store the messages of Kafka topics and Redis Streams"),
         "serve": ("serve", "store events that are sent over HTTP"),
         "formats": ("definitions", "show how a file is parsed; add log formats of your own"),
@@ -132,6 +132,7 @@ HIDDEN = {
     "fetch": "remotes",
     "import-sqlite": "events",
 }
+# Asked for by its name: the package stands above all of its modules, so none may import it.
 VERSION: str = importlib.import_module("lakelog").__version__
 MODULES = {v: m for verbs in SECTIONS.values() for v, (m, _) in verbs.items()} | HIDDEN
 
@@ -143,6 +144,7 @@ class Verbs(click.Group):
         """Return the verbs that help and completion show."""
         return [verb for verbs in SECTIONS.values() for verb in verbs]
 
+    # Looked up and imported on demand: a run loads the modules of its own verb only.
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Load a verb."""
         if name not in MODULES:
@@ -230,6 +232,7 @@ def _set_globals(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LAKELOG"},
     params=bind(_set_globals)[1],
 )
+# LAKELOG_VERSION in the environment, which packagers set, would else print it and end the run.
 @click.version_option(VERSION, message="lakelog %(version)s", allow_from_autoenv=False)
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
@@ -238,6 +241,8 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
     One directory is one lake: append events from any number of processes, query
     them with SQL at once, name any state, verify it, and return to it.
     """
+    # The function behind the options does the work, so that their declarations are typed like any
+    # verb's.
     _set_globals(ctx, **options)
 
 

@@ -62,6 +62,7 @@ OPTIONS = combined(
 
 def compare(app: App, options: AgainstOptions, conditions: tuple[str, ...], ref: str) -> None:
     """Run the command over what is selected, and print how it compares."""
+    # The caller comes here only with --against; mypy cannot see that.
     assert options.command is not None
     question = decisions.Question(
         decisions.Recorded.CALLS if options.are_calls else decisions.Recorded.DECISIONS,
@@ -121,6 +122,7 @@ def _percent(share: Interval) -> str:
 
 def _row(gain: decisions.ContextGain) -> tuple[object, ...]:
     facts = gain.estimate
+    # NaN, where no rated decision agreed with its challenger, would be printed as a number.
     recorded = None if math.isnan(facts.recorded) else round(facts.recorded, 3)
     ends = (facts.gain.mean, facts.gain.low, facts.gain.high) if facts.gain else ()
     shown = tuple(round(end, 3) for end in ends) or (None, None, None)

@@ -28,6 +28,7 @@ _ROWS_SHOWN = 10
 
 def complete_rule(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """The names of the rules of the branch."""
+    # Completion runs before the group's callback made an App: then the defaults are what is known.
     app: App = ctx.find_object(App) or App()
     try:
         with app.open() as lake:
@@ -51,6 +52,7 @@ def _rule(
     labels_by: tuple[str, ...],
     sinks: tuple[str, ...],
 ) -> AlertRule:
+    # A log line is a receiver that always works: a rule without one would fire unseen.
     return AlertRule(
         name=name,
         query=query or "",
@@ -73,6 +75,7 @@ def _wording(**options: str | None) -> dict[str, str]:
 
 
 class _WaitParam(SpanParam):
+    # No span of the grammar is 0, but a rule without a wait fires at its first evaluation.
     """The same, and 0 for no time at all."""
 
     def convert(
@@ -153,6 +156,8 @@ def add(
     """
     with app.open() as lake:
         remark = RuleBook(lake).add(rule, replace=replace)
+        # Read after the rule is written, so that an evaluator that starts meanwhile is not
+        # overlooked.
         is_asked = alerting.overview(lake)["evaluated"]
     app.say(f"rule {rule.name} is kept{f': {remark}' if remark else ''}")
     if not is_asked:
@@ -191,6 +196,7 @@ def show(
     """Show rule NAME, its alerts, and what was told of it."""
     with app.open() as lake:
         overview = alerting.overview(lake, name)
+        # The history is that of all rules: a rule that is quiet has few of the newest changes.
         changes = [entry for entry in alerting.history(lake, 1_000) if entry["rule"] == name]
     record = {**overview["rules"][0], "alerts": overview["alerts"], "history": changes[-20:]}
     emit_record(record, OutputTarget("json" if as_json else "table"), lambda: _shown(record))
@@ -218,6 +224,7 @@ def silence(
     MATCHER is LABEL=VALUE, !=, or with a regular expression =~ or !~. `rule` and `severity`
     are labels, too. All matchers have to hold. What fires still when a silence ends is told.
     """
+    # A silence without an end would hide an alert that everybody has forgotten.
     if bool(ended) == bool(matchers) or (matchers and span is None):
         raise click.UsageError("matchers and --for TIME, or --end ID alone")
     with app.open() as lake:
@@ -246,6 +253,7 @@ def try_rule(
         rule = book.rule(name)
         if send:
             failures = _send(app, book, rule)
+        # Nothing is sent and nothing is recorded by a trial; the rule stands as it stood.
         else:
             trial = book.trial(rule)
     if send:
@@ -302,6 +310,7 @@ def _send(app: App, book: RuleBook, rule: AlertRule) -> int:
 def _shown(record: JsonObject) -> str:
     names = ("state", "severity", "question", "every", "window", "for", "asked", "note")
     pairs = [(n, record.get(n)) for n in names]
+    # Whole numbers of a rule are microseconds: no other member of these is an int.
     pairs = [(n, f"{v / 1e6:g} s" if isinstance(v, int) else v) for n, v in pairs]
     lines = [f"rule {record['name']}"]
     lines += [f"  {n:9} {cell(v)}" for n, v in pairs if v not in (None, "")]

@@ -28,7 +28,7 @@ from lakelog.cli.app import App, state_option, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words, open_output
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.render.formats import of_records
@@ -67,6 +67,8 @@ def anomalies(
     Findings that are close in time are one incident, and its first one may be the cause.
     """
     if invoked := click.get_current_context().invoked_subcommand:
+        # click parses the options of the group before the verb's own; there they would change
+        # nothing.
         if since or until or ref or explain or record or tag or plot:
             raise click.UsageError(f"options of {invoked} come after it")
         return
@@ -101,8 +103,10 @@ def _tag(app: App, lake: Lake, incident_list: list[Incident]) -> None:
         name = f"before-{begin:%Y%m%d-%H%M}"
         try:
             lake.tag(name, begin.isoformat(), _described(incident.findings[0]))
+        # The finding's first moment is before the first move where old logs were loaded afterwards.
         except UnknownRef:
             app.say(f"no state before {begin:%Y-%m-%d %H:%M}: the lake is younger")
+        # A run of last night tagged it: the name is made of the time, so it is the same state.
         except AlreadyExists:
             continue
         else:
@@ -118,13 +122,15 @@ def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:
         begin, end = (_clock(moment) for moment in (incident.start_us, incident.end_us))
         yield paint(f"{begin} to {end}\n", sys.stdout, bold=True)
         first_of_series = {f.series: f for f in reversed(incident.findings)}
+        # A dict keeps the last one that is set, and in reverse that is the first finding of the
+        # series.
         findings = [f for f in incident.findings if first_of_series[f.series] is f]
         for finding in findings[:_FINDINGS]:
             line = f"  {_clock(finding.start_us)[11:]}  {cell(_described(finding))}"
             shape = _shape(finding)
             if shape and len(line) + 2 + len(shape) <= width:
                 line += f"  {shape}"
-            yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
+            yield fit(line, width) + "\n"
             if explain:
                 yield paint(f"         {cell(finding.query)}\n", sys.stdout, dim=True)
         if len(findings) > _FINDINGS:
@@ -137,6 +143,7 @@ def _shape(finding: AnomalyFinding) -> str:
     curve = finding.curve
     if curve is None:
         return ""
+    # Cut at the finding: what came later would show the recovery, and not what was unusual.
     end = (finding.end_us - curve.start_us) // curve.length_us
     return pictures.sparkline(curve.values[max(0, end - _SHAPE) : end], _SHAPE)
 
@@ -149,6 +156,7 @@ def _chart(incident_list: list[Incident]) -> alt.VConcatChart:
         strongest.setdefault(finding.series, finding)
     if not strongest:
         raise InvalidSetting("nothing to draw: no series was unusual")
+    # Two days show the daily rhythm that the finding departs from.
     start_us = min(incident.start_us for incident in incident_list) - 2 * _DAY_US
     panels = [
         [pictures.since(finding.curve, start_us)]
@@ -196,6 +204,8 @@ def score(
                 raise click.UsageError(
                     f"{file} has no column {column}: it has {', '.join(columns)}"
                 )
+        # write_through and no close: open_output publishes the file atomically, and it owns the
+        # stream.
         stream = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
         writer = csv.DictWriter(
             stream, [*columns, SCORE], lineterminator="\n", extrasaction="ignore"

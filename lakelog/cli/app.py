@@ -111,6 +111,7 @@ class VerbGroup(_WithExamples, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb that the words mean, and what is left of them."""
+        # `lakelog view errors` means `view show errors`, as a file is queried by its bare name.
         if self._fallback and args[0] not in self.commands:
             args = [self._fallback, *args]
         return super().resolve_command(ctx, args)
@@ -133,6 +134,7 @@ def verb_group(**attributes: object) -> Callable[[Callable[..., None]], VerbGrou
 
     def make(function: Callable[..., None]) -> VerbGroup:
         run, parameters = bind(function)
+        # A group without options needs no App, and click would call it before a mere -h, too.
         make_group = click.group(None, VerbGroup, params=parameters, **attributes)
         group = make_group(click.pass_obj(run) if parameters else function)
         group.path = str(group.name)
@@ -188,6 +190,7 @@ def complete_view(ctx: click.Context, _: click.Parameter, prefix: str) -> list[C
     """Views that begin with what was typed; FILE where `view create NAME` wants one."""
     arguments: tuple[str, ...] = ctx.params.get("arguments") or ()
     if arguments[:1] == ("create",):
+        # Completion hands over all words typed so far, but not the one that is being completed.
         return [CompletionItem(prefix, type="file")] if len(arguments) == 2 else []
     is_first = not arguments
     if not is_first and (len(arguments) > 1 or arguments[0] not in ("drop", "show")):

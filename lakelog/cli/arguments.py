@@ -24,6 +24,7 @@ def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:
         if path and path[0] != "data":
             path = ["data", *path]
         place = event
+        # setdefault returns what is there, which may be a scalar of `data.a=1` before `data.a.b=2`.
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
@@ -46,6 +47,8 @@ def pair_of(argument: str) -> tuple[str, str]:
 def value_of(argument: str) -> Any:
     """Return VALUE as JSON if it parses, else as text."""
     try:
+        # orjson refuses NaN and bare words; parse_value then keeps integers that no double can
+        # hold.
         orjson.loads(argument)
         return parse_value(argument.encode())
     except (orjson.JSONDecodeError, InvalidEvent, UnicodeEncodeError):

@@ -63,6 +63,7 @@ def audit(
         result = auditing.audit(
             lake.store,
             lake.branch_name,
+            # Loaded from the lake each time: watchers record where they copy to, wherever they ran.
             lake.engine,
             list(sources),
             label=label,
@@ -75,6 +76,7 @@ def audit(
     table = of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
     emit(of_records([record(f) for f in result.files], _COLUMNS), target, table)
     for message in problems(result):
+        # On stderr: the records on stdout stay one format, whatever is found.
         app.say(message, fg="red")
     app.say(summary(result))
     for message in reported:
@@ -86,6 +88,7 @@ def audit(
 
 def record(file: FileAudit) -> dict[str, object]:
     """Return the findings about a file as an object."""
+    # The worst first: a file that is wrong and gone as well is reported as wrong.
     state = "wrong" if file.wrong else "unread" if file.error else "gone" if file.gone else "sound"
     places = {f"{fault}_at": file.first.get(fault, []) for fault in _FAULTS}
     values = {**vars(file), **places, "state": state, "bytes": file.seen}
@@ -179,6 +182,7 @@ def _stored_words(file: FileAudit) -> str:
 def _table_row(file: FileAudit) -> dict[str, object]:
     """Return a row of the table; a long name is cut at its start."""
     name = cell(file.source)
+    # The end of a path tells files apart; their beginning is mostly the same.
     name = name if len(name) <= _NAME_MAX else f"…{name[1 - _NAME_MAX :]}"
     counts = {
         "lines": file.lines,

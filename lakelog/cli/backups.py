@@ -133,6 +133,7 @@ def backups(
         raise click.UsageError("--to and --force go with restore")
     if action == "restore" and not names:
         raise click.UsageError("name a backup, or the file it was made from")
+    # Only a directory can take several files under their own names.
     if to is not None and len(names) > 1 and not os.path.isdir(to):
         raise click.UsageError("several files need a directory: --to DIR")
     listing = _listing(app, folders)
@@ -218,6 +219,7 @@ def _restore(
         destination = printable(restore(backup, to, force=force))
         records.append({**record(backup), "restored": destination})
         app.say(f"{cell(destination)}: restored, {size(backup.size)} as of {micros(backup.made)}")
+    # A table repeats what the lines on stderr said; a file or a program asked for records.
     if target.format != "table" or target.path:
         emit(of_records(records), target)
 
@@ -242,6 +244,7 @@ def _verify(
     records = [dict(zip(_VERIFY, row, strict=True)) for row in rows]
     bad = [r for r in records if r["state"] != "sound"]
     table = of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
+    # Of intact backups only the count is of interest to a person.
     if target.format != "table" or target.path or bad:
         emit(of_records(records, _VERIFY), target, table)
     for row in bad:

@@ -51,6 +51,8 @@ def connect(
     """
     form = "json" if as_json else format or ("sql" if printed else "table")
     with app.open() as lake:
+        # Files of an encrypted lake are ciphertext: a view over them would fail in the other
+        # engine.
         if lake.store.paths.keys is not None:
             raise ExportRefused(
                 f"the lake at {lake.path} is encrypted, and other engines cannot read its files:"
@@ -110,6 +112,8 @@ def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
         # Only sorted segments have a column seq; in others a row's number follows from its place.
         if table == "events":
             seq = ", seq"
+            # Rows of a segment in order of arrival have no seq: it is the first one plus the row's
+            # number.
             if scan.layout == "arrival":
                 seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
         payload = "data" if scan.schema is None else f"{scan.data_sql()} AS data"

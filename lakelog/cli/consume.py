@@ -72,6 +72,7 @@ def consume(
     source = streams.source_of(arguments[-1], config)
     target = OutputTarget("json") if as_json else OutputTarget("table")
     # A lake is created only once the source is known to be one.
+    # `status` must not create a lake: it only asks, and a mistyped --lake would go unnoticed.
     opening = app.open() if is_status else app.open_or_create()
     with opening as lake, app.progress("consuming", "messages") as progress:
         consumer = Consumer(

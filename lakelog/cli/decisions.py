@@ -95,6 +95,7 @@ def decisions(
     of 95 %.
     """
     if invoked := click.get_current_context().invoked_subcommand:
+        # The defaults are compared, because click does not say which options of a group were given.
         if plot or history != HistoryOptions(None, None, None, None, None):
             raise click.UsageError(f"options of {invoked} come after it")
         return
@@ -255,6 +256,7 @@ def _chart(
 
 
 def _recording(app: App, history: HistoryOptions, *, record: bool) -> Lake:
+    # What is found in an earlier state would stand in the present one as if it held now.
     if record and history.ref:
         raise click.UsageError("--record and --at do not go together")
     return app.open()
@@ -272,6 +274,7 @@ def _report_lines(record: dict[str, Any]) -> Iterator[str]:
         sizes = Counter[str]()
         for row in contexts:
             sizes[row["context"]] += row["decisions"]
+        # Contexts with most decisions first, and the options of one context together.
         contexts.sort(key=lambda row: (-sizes[row["context"]], row["context"], row["option"]))
         yield "\n" + _table(("context", *columns), contexts[:_ROWS])
         if len(contexts) > _ROWS:
@@ -375,6 +378,7 @@ def _interval(record: dict[str, Any], name: str) -> str:
 
 
 def _bars(bins: Sequence[dict[str, Any]]) -> str:
+    # Bins without decisions are left out of the record, while a bar stands for each tenth.
     """A bar for each bin of confidences; a space where there is none."""
     shares = [math.nan] * 10
     for entry in bins:

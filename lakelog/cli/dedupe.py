@@ -91,6 +91,7 @@ def _remove(
         return
     # Asked with the plan's own numbers, and what is applied is that plan: events that come
     # meanwhile are not touched.
+    # A plan without events asks nobody: there is nothing to lose.
     if len(plan) and not confirm(f"remove {message}?", yes):
         raise click.ClickException("nothing was removed")
     with app.progress("rewriting", "segments") as progress:

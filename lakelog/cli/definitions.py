@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,7 +20,7 @@ from lakelog.cli.input_formats import (
 )
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_record
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event.levels import severity
 from lakelog.formats import custom, registry
@@ -31,16 +31,9 @@ from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.preview import Outcome, Preview, preview
 from lakelog.render.formats import of_records
 from lakelog.render.values import iso
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
-
-if TYPE_CHECKING:
-    from rich import cells as rich_cells
-else:
-    rich_cells = Lazy("rich.cells")
-
 
 _LINES = 5
 _NAMES = 14
@@ -85,6 +78,7 @@ def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
     ]
     has_own = any(record["for"] for record in records)
     table = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
+    # A column that is empty for all formats would take its width from the one that explains.
     emit(of_records(records), target, of_records(table))
 
 
@@ -112,6 +106,7 @@ def show_preview(
     """
     rules_given, lake_formats = definition_of(form, **rules), formats_at(app)
     definition = (
+        # A format of the lake may be built on another one of the lake: resolved before it is used.
         definitions.resolve(rules_given.spelled(), lake_formats)
         if rules_given is not None
         else None
@@ -160,6 +155,7 @@ def add_format(
     whoever opens the lake. Without --for and --source, it is used only as --format NAME. A
     rollback does not remove it.
     """
+    # What cannot be a format is refused first, and no empty lake stays behind.
     definition = definition_of(form, **rules) or FormatDefinition()
     lake_format = LakeFormat(replace(definition, name=name), globs, sources)
     definitions.check_new(lake_format)  # before a lake is made for it
@@ -251,37 +247,39 @@ def _words(result: Preview) -> list[str]:
     """Return the result as text, no line wider than the terminal."""
     room = width()
     lines = [f"{cell(result.file)}: {cell(result.format)}"[:room], f"  {result.why}"[:room]]
-    lines += [*([_cut(f"  {result.note}", room)] if result.note else []), ""]
+    lines += [*([fit(f"  {result.note}", room)] if result.note else []), ""]
     if result.scores:
         lines += [" fits  format"]
         for name, score in _best(result):
             mark = "  <- chosen" if name == result.format else ""
-            lines.append(_cut(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
+            lines.append(fit(f"{score:5.0%}  {cell(name)}", room - len(mark)) + mark)
         lines.append("")
     if result.groups:
-        lines += [_cut(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
+        lines += [fit(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
     for outcome in result.outcomes:
         lines += [*_outcome_words(outcome, room), ""]
     bad = f", {many(result.quarantined, 'record')} to quarantine" if result.quarantined else ""
     bad += f"; {arrival(result.arrivals)}" if result.arrivals else ""
     total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
-    return [*lines, _cut(total, room)]
+    # Cut by cells, not characters: a CJK letter takes two columns.
+    return [*lines, fit(total, room)]
 
 
 def _best(result: Preview) -> list[tuple[str, float]]:
     """Return the scores that deserve a line: the highest, and that of the chosen format."""
+    # Most formats do not fit at all; the one that was chosen by hand may be among them.
     scores = [pair for pair in result.scores if pair[1] >= 0.01 or pair[0] == result.format]
     return scores[:_SCORES] + [pair for pair in scores[_SCORES:] if pair[0] == result.format]
 
 
 def _outcome_words(outcome: Outcome, room: int) -> list[str]:
-    lines = [_cut(f"line {outcome.line}  {cell(outcome.text)}", room)]
+    lines = [fit(f"line {outcome.line}  {cell(outcome.text)}", room)]
     if outcome.event is None:
-        lines.append(_cut(f"  quarantine      {outcome.reason}", room))
+        lines.append(fit(f"  quarantine      {outcome.reason}", room))
         if outcome.then:
             fits = f"only up to: {cell(outcome.fits)}" if outcome.fits else "not its beginning"
-            lines.append(_cut(f"  fits            {fits}", room))
-            lines.append(_cut(f"  stops at        {cell(outcome.then)}", room))
+            lines.append(fit(f"  fits            {fits}", room))
+            lines.append(fit(f"  stops at        {cell(outcome.then)}", room))
         return lines
     fields = {name: _field_text(value) for name, value in outcome.event.items()}
     if outcome.timeless:
@@ -296,14 +294,8 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
         fields["level"] += "  (a level of its own: see --level)"
     # At most half of the line: one long name must not leave no room for the values.
     wide = min(max([_NAMES, *map(len, fields)]), room // 2)
-    return lines + [_cut(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
+    return lines + [fit(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
 
 
 def _field_text(value: Any) -> str:
     return iso(value).replace("T", " ") if hasattr(value, "isoformat") else cell(value)
-
-
-def _cut(line: str, room: int) -> str:
-    if rich_cells.cell_len(line) <= room:
-        return line
-    return rich_cells.set_cell_size(line, room - 1) + "…"

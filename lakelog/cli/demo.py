@@ -52,6 +52,7 @@ def demo(
     path: str | None = option(
         "--sample FILE", "Use these JSON lines; by default, the demo generates 60,000 events."
     ),
+    # LAKELOG_LAKE names the user's own lake, and the demo must never write into it.
     place: str | None = option(
         "--lake DIR", "Create the lake here, and keep it.", allow_from_autoenv=False
     ),
@@ -129,6 +130,7 @@ class Tour:
         self._command("append < slice-N.jsonl, by each of them")
         shares = [lines[i::WRITERS] for i in range(WRITERS)]
         sizes = [-(-len(share) // _ROUNDS) for share in shares]
+        # Held open while they write, so that each count sees what was acknowledged just before.
         # Opened before the writers start, so that they do not create the lake all at once.
         with lakes.open(self._path) as lake, self._writers() as writers:
             with ProgressLine("collecting", "events", self._app.quiet) as progress:
@@ -177,6 +179,7 @@ class Tour:
         finally:
             for writer in processes:
                 if writer.poll() is None:
+                    # A writer that waits for its input never ends by itself.
                     writer.terminate()
                 writer.wait()
                 for pipe in (writer.stdin, writer.stderr):
@@ -231,6 +234,7 @@ class Tour:
             self._program(*arguments, lake=lake),
             stdin=stdin,
             stdout=subprocess.PIPE,
+            # In one stream, as a terminal would show them, in the order in which they were written.
             stderr=subprocess.STDOUT,
             env=_environment(),
             text=True,
@@ -277,6 +281,7 @@ def _end(writer: Any) -> None:
         writer.stdin.close()
     message = writer.stderr.read().decode(errors="replace").strip()
     # Exit code 1 says that lines were quarantined, which is part of the tour.
+    # `stored` on stderr is what append says last: a writer that died before has not said it.
     if writer.wait() not in (0, 1) or "stored" not in message:
         raise click.ClickException(f"a writer failed: {message or writer.returncode}")
 

@@ -72,6 +72,7 @@ def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
 def environment() -> Iterator[DoctorCheck]:
     """Check the interpreter and the libraries."""
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    # The copy that runs: several may be installed, and the wrong one is a common fault.
     recent = sys.version_info >= (3, 11)
     yield DoctorCheck("python", OK if recent else FAILED, system)
     package = sys.modules[__name__.partition(".")[0]]
@@ -110,6 +111,7 @@ Findings = Iterator[tuple[str, str]]
 def _disk(store: Store, _: str) -> Findings:
     root = store.paths.root
     if os.access(root, os.W_OK):
+        # Tried, and not asked for: network file systems accept link and flock, and break them.
         bootstrap.probe(root)
         yield OK, "link refuses a taken name, flock excludes"
     else:
@@ -129,6 +131,7 @@ def _head(store: Store, branch: str) -> Findings:
 def _tail(store: Store, branch: str) -> Findings:
     pending = Tail(store.paths, store.refs, branch).collect()
     groups = pending.files.values()
+    # An unlocked file with a torn end has lost its writer; the end of a live one is still coming.
     torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
     message = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
     if pending.bytes > _TAIL_MAX:
@@ -155,6 +158,7 @@ def _saved_files(store: Store, _: str) -> Findings:
 def _hints(store: Store, _: str) -> Findings:
     bad = []
     for branch in store.refs.all_branches():
+        # A hint is only a shortcut to the newest move: it is rebuilt when it is missed.
         with contextlib.suppress(FileNotFoundError):
             try:
                 document.decode(disk.read(store.paths.hint(branch)))
@@ -197,6 +201,7 @@ def _schema(store: Store, branch: str) -> Findings:
     contracts = contract.of_state(store, store.state(branch))
     if not contracts:
         return
+    # Views need an open lake, which the checks before do without, to hold where it does not open.
     with lake.open(store.paths.root, create=False, branch=branch) as open_lake:
         breach_list = breaches(open_lake, contracts)
     types = many(len({breach.type for breach in breach_list}), "type")

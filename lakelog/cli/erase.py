@@ -60,14 +60,17 @@ def erase(
         _receipt(app, key or "", sign, target)
         return
     with app.open() as lake:
+        # A person's word, for nobody but them can look into a place outside of the lake.
         if cleaned:
             erasures.confirm(lake.store, key or "", cleaned)
+        # By the beginning of a key, as for snapshots; none given means all erasures.
         statuses = [s for s in lake.erasures() if s.erasure.key.startswith(key or "")]
     if action == "list":
         emit(of_records([_summary(status) for status in statuses]), target)
         return
     record = {"erasures": [_record(status) for status in statuses]}
     emit_record(record, target, lambda: "".join(f"{x}\n" for s in statuses for x in _lines(s)))
+    # So that a nightly job can wait until nothing is left.
     exits.exit_if(not all(status.is_done for status in statuses), exits.WRONG)
 
 
@@ -75,6 +78,7 @@ def _receipt(app: App, key: str, sign: str | None, target: OutputTarget) -> None
     with app.open() as lake:
         data = lake.erasure_receipt(key, sign)
     if target.path is None:
+        # Bytes as they were signed: text mode could translate line ends, and break the signature.
         sys.stdout.buffer.write(data)
     else:
         with export.atomic_file(target.path) as file:
@@ -95,6 +99,7 @@ def _erase(
     target: OutputTarget,
 ) -> None:
     if bool(subject) == bool(predicate):
+        # Both would mean their union to one reader and their intersection to the next.
         raise click.UsageError("say what to erase: --subject TEXT or --where SQL")
     if not dry_run and not why:
         raise click.UsageError("say why with --why TEXT, or look first with --dry-run")
@@ -107,6 +112,7 @@ def _erase(
             record = dataclasses.asdict(touched)
             emit_record(record, target, lambda: "".join(f"{x}\n" for x in _preview_lines(touched)))
             return
+        # On stderr, so that the question below is asked with all that it means in sight.
         for line in _preview_lines(touched):
             app.say(line)
         question = f"erase {many(touched.events, 'event')} from every state, for good?"

@@ -79,6 +79,7 @@ def search(
 
     It may stand in data, type, source, subject or message; case makes no difference.
     """
+    # coalesce: a NULL in any of the columns makes the whole OR unknown, where the rest is false.
     condition = " OR ".join(f"contains(lower({name}), lower($text))" for name in _SEARCHED)
     _write(app, omega.newest_sql(f"coalesce({condition}, false)", limit), {"text": text}, target)
 
@@ -104,6 +105,7 @@ def _since(hours: float | None) -> str:
     if hours is None:
         return "true"
     since = time.time() - hours * 3600
+    # A span of ages is all there is, and its microseconds would not fit the engine's integers.
     if since < -62_000_000_000:
         return "true"
     return f"time >= make_timestamptz({round(since * 1e6)})"

@@ -100,6 +100,8 @@ def guard(run: Callable[[], object]) -> int:
     try:
         code = run()
         # Inside the try: a full disk or a closed pipe often shows only now.
+        # Buffered output fails here, where it can still be reported, and not in the interpreter's
+        # exit.
         _flush()
         return code if isinstance(code, int) else DONE
     except (ReaderLeft, BrokenPipeError):
@@ -119,6 +121,7 @@ def exit_if(reason: object, code: int) -> None:
 
 def code_of(error: BaseException) -> int:
     """Return the exit code of an error."""
+    # In the order of CODES: the dict stands from the special to the general.
     return next(
         (code for error_type, code in CODES.items() if isinstance(error, error_type)), FAILED
     )
@@ -142,6 +145,8 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
         # click's own hint is for options; ours is for verbs and values, which it does not look at.
         message = messages.gist(error.format_message())
+        # A word of another tool first: `lakelog checkout` wants `rollback`, not what is spelled
+        # alike.
         if hint := _other_words(error, message):
             return hint
         if "did you mean" in message.lower():

@@ -54,6 +54,7 @@ def export(
     events that lakelog itself appends; a query may select them.
     """
     columns = [name.strip() for name in by.split(",") if name.strip()] if by else []
+    # An export is atomic and has a size; a pipe has neither.
     if out == "-":
         raise click.UsageError("export writes files: lakelog sql QUERY --format csv prints them")
     try:
@@ -70,6 +71,7 @@ def export(
         result = exports.export(
             ask, query, goal, params=values, shard_rows=shard_rows, progress=progress
         )
+        # Recorded for erasure: it names the copies that it cannot reach itself.
         copies.note(lake.store.paths, "export", os.path.abspath(out))
     seconds = time.monotonic() - started
     # A pipe or a device is no file, and has no size.

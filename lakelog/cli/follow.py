@@ -27,8 +27,10 @@ def follow_log(app: App, file: str = argument(type=click.Path())) -> None:
     Waits while another process follows the file, which is then left to this one.
     """
     stop = StopEvent()
+    # SIGTERM is how the logger's process ends it, and its file must be read to the end first.
     for number in SIGNALS:
         signal.signal(number, lambda *_: stop.set())
+    # The logger holds our standard input open: it ends when that process does, even if killed.
     threading.Thread(target=_stop_at_end, args=(stop,), daemon=True).start()
     with app.open_or_create() as lake:
         try:
@@ -38,6 +40,7 @@ def follow_log(app: App, file: str = argument(type=click.Path())) -> None:
                 is_complete = _follow(lake, file, stop, wait=False)
         except collect.RestartRequested:
             # Nothing was written for a while: a new process needs a fifth of the memory.
+            # exec and not a new process: the logger knows this one by its id, and holds its pipe.
             os.execv(sys.executable, [sys.executable, "-m", "lakelog", *sys.argv[1:]])
 
 
@@ -52,7 +55,14 @@ def _follow(lake: Lake, file: str, stop: threading.Event, *, wait: bool) -> bool
             lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
         )
         collect.run(
-            watcher, stop, interval=_INTERVAL, poll=False, say=lambda text: None, renew=True
+            # Renewed after idle time, because what DuckDB and Arrow have allocated is never
+            # returned.
+            watcher,
+            stop,
+            interval=_INTERVAL,
+            poll=False,
+            say=lambda text: None,
+            renew=True,
         )
     finally:
         is_complete = turn.end()

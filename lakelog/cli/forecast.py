@@ -44,6 +44,7 @@ def forecast(
     before. Intervals hold nine in ten. --full goes on with the trend until it is N.
     """
     length = span_us(every)
+    # The season of the models is a day of values, so that there has to be one at least.
     if not 1_000_000 <= length <= _DAY_US:
         raise click.UsageError("--every is from 1s to 24h")
     with app.open() as lake:
@@ -71,6 +72,7 @@ def _emit_limit(
 ) -> None:
     reached = forecasts.time_to_limit(series.values, limit)
     times = [
+        # A trend that is nearly flat reaches the limit in more steps than a date can hold.
         None if steps is None else _time(series.end_us + int(min(steps, 1e9) * series.length_us))
         for steps in (reached.steps, reached.low, reached.high)
     ]
@@ -103,6 +105,7 @@ def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]
         value, lowest, highest = (float(v[index]) for v in (result.values, result.low, result.high))
         yield f"{time:%Y-%m-%d %H:%M}  {value:10.4g}   {lowest:.4g} to {highest:.4g}\n"
     is_naive = result.error >= result.naive_error
+    # Only what beats yesterday's values is a model; equal errors say nothing.
     compared = "" if is_naive else f"; the day before has {result.naive_error:.2f}"
     yield f"model: {result.model}, error {result.error:.2f} on earlier days{compared}\n"
 
@@ -127,6 +130,7 @@ def _chart_of_limit(
 ) -> alt.VConcatChart:
     """A series, and its trend until the limit is reached."""
     count = len(series.values)
+    # At most three times the history: a limit far ahead would squeeze all that was seen.
     steps = 1 + int(min(reached.steps if reached.steps is not None else count, 3 * count))
     trend = (series.values[-1] + reached.slope * np.arange(1, steps + 1)).tolist()
     ahead = Curve(metric, series.end_us, series.length_us, trend, is_ahead=True)
@@ -137,4 +141,5 @@ def _chart_of_limit(
 
 
 def _time(moment_us: int) -> datetime.datetime:
+    # datetime ends with the year 9999.
     return datetime.datetime.fromtimestamp(min(moment_us / 1e6, _YEAR_9999), datetime.UTC)

@@ -12,7 +12,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
-from lakelog.cli.render.tables import ROWS_MAX, Count, cell
+from lakelog.cli.render.tables import ROWS_MAX, Count, cell, fit
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.query.behaviour import Behaviour, Finding
 from lakelog.render.formats import of_records
@@ -57,6 +57,7 @@ def show(
     Without REF, the newest published state of the branch.
     """
     with app.open() as lake:
+        # By its ref and not the open lake: what waits to be published belongs to no state yet.
         pinned = lake.at(ref or app.branch)
         state, counts = pinned.snapshot(), pinned.stats()
         tags = [t.name for t in lake.store.refs.tags() if t.snapshot == state.id]
@@ -156,6 +157,7 @@ def _log_record(entry: HistoryEntry) -> dict[str, object]:
 def _log_row(entry: HistoryEntry) -> dict[str, object]:
     move = entry.move
     # Safety tags are long, and there is one at most moves before a rollback: --json has them.
+    # Who looks for one knows the rollback, whose own line names it.
     tags = "".join(f"[{t}] " for t in entry.tags if not t.startswith(_SAFETY))
     return {
         "move": f"@{move.number}",
@@ -191,8 +193,9 @@ def _diff_lines(comparison: Diff) -> Iterator[str]:
     for mark, state in (("a", comparison.a), ("b", comparison.b)):
         message = cell(state.message or state.op)
         line = f"{mark}  {state.short}  {clock(state.time)}  {state.events:>11,} events  {message}"
-        yield line if len(line) <= width() else f"{line[: width() - 1]}…"
+        yield fit(line, width())
     if not comparison.added and not comparison.removed:
+        # Equal segments are equal events: a segment's name is the hash of its bytes.
         yield "\nthe two states are equal: they have the same segments"
         return
     yield f"\n  {'events':<12}{comparison.events:+,}"
@@ -257,9 +260,9 @@ def behaviour_lines(behaviour: Behaviour) -> Iterator[str]:
         if findings:
             yield f"\n  {title}"
         for finding in findings[:_FINDINGS_SHOWN]:
-            yield _cut(f"    {_words(finding)}")
+            yield fit(f"    {_words(finding)}", width())
             if finding.example is not None:
-                yield _cut(f"      {_example(finding.example)}")
+                yield fit(f"      {_example(finding.example)}", width())
         if len(findings) > _FINDINGS_SHOWN:
             yield f"    and {len(findings) - _FINDINGS_SHOWN:,} more; --json has them"
 
@@ -289,7 +292,3 @@ def _example(event: dict[str, Any]) -> str:
     facts = [event[k] for k in ("type", "source", "subject", "message") if event[k]]
     data = dumps(payload(event["data"])).decode() if event["data"] else ""
     return " ".join([moment, *map(cell, facts), cell(data)])
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= width() else f"{line[: width() - 1]}…"

@@ -149,6 +149,8 @@ def _mtime(path: str) -> float:
     """When a file was last written; what is none is looked at in any case, to say so."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
+        # A pipe or a device has no time of its own; what is missing is reported by the ingest
+        # itself.
         return status.st_mtime if stat.S_ISREG(status.st_mode) else math.inf
     return math.inf
 
@@ -157,6 +159,7 @@ def _mtime(path: str) -> float:
 def _stopping(paths: tuple[str, ...]) -> Iterator[Callable[[], bool]]:
     """Say whether to stop: where pipes are read, Ctrl-C and SIGTERM end them, and what came until
     then is stored; otherwise they end the verb."""
+    # A file can be ingested again from where it stopped; what came by a pipe comes only once.
     if not any(path == "-" or (os.path.exists(path) and Path(path).is_fifo()) for path in paths):
         yield lambda: False
         return
@@ -183,6 +186,7 @@ def _exists(path: str) -> bool:
 
 def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     """Show quarantined lines, or count them by file and reason."""
+    # Quarantined rows hold the digest of their file's name; the cursors know what it was called.
     files = lines.names(lake.store, lake.branch_name)
     if action == "show":
         # In batches, because a quarantine may hold more lines than memory.

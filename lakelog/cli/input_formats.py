@@ -94,6 +94,7 @@ def definition_of(
     """
     result = definition.read(form) if form else FormatDefinition()
     result = replace(
+        # An option that is left out is empty, and must not replace what the format itself says.
         result,
         **{name: value for name, value in rules.items() if value},
         levels=_pairs("--level", "WORD=LEVEL", levels) or result.levels,
@@ -107,6 +108,7 @@ def _checked(form: str | None, **rules: Any) -> str | None:
     asked = definition_of(form, **rules)
     if asked is None:
         return form
+    # click's own context: a callback for options has no parameter for the App.
     app: App = click.get_current_context().obj
     resolved = definitions.resolve(asked.spelled(), formats_at(app))
     # A pattern without a time is allowed but rarely meant.
@@ -176,6 +178,7 @@ def _pairs(option: str, shape: str, values: tuple[str, ...]) -> tuple[tuple[str,
 
 
 def _names(ctx: click.Context) -> list[str]:
+    # Completion parses the line but runs no verb, so there is no App to ask.
     root = ctx.find_root().params
     app = App(root.get("lake") or DEFAULT_LAKE, root.get("branch") or "main")
     with contextlib.suppress(LakelogError, OSError):

@@ -73,6 +73,7 @@ def _show(app: App, target: OutputTarget) -> None:
     protection = store.paths.protection
     record: dict[str, object] = {}
     lines: list[str] = []
+    # A lake with protected fields and no encryption has no ring, and that is no mistake there.
     if protection is None or store.paths.keys is not None:
         record, lines = _ring_shown(store)
     if protection is not None:
@@ -111,6 +112,7 @@ def _rotate(app: App, file: str, has_new_data_key: bool, kms: str) -> None:
     """Wrap the data keys by another master key, or make a new data key."""
     store = bootstrap.load(app.path)
     protection = store.paths.protection
+    # Only the keys of subjects are there to be wrapped; --data asks for a key that does not exist.
     if protection is not None and store.paths.keys is None and not has_new_data_key:
         new_master = _new_master(file, kms)
         path = SubjectKeys.rotate(protection.id, new_master)
@@ -143,6 +145,7 @@ def new_ring(app: App, root: str, file: str) -> KeyRing:
     """Return the keys for the lake at a path, which is to be encrypted."""
     master_key = master.pick(file)
     ring = KeyRing.generate(master_key)
+    # Unlocked before the lake is opened again: all that is written from now on is encrypted.
     VAULT.unlock(os.path.abspath(root), ring, master_key)
     app.say(f"its master key {master_key.id} is from {master_key.origin}: {_ADVICE}")
     if file:

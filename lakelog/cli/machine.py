@@ -35,6 +35,7 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
     with app.open() as lake:
         machine, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
     rows: list[dict[str, Any]] = []
+    # The lake's own machine comes first, even without a state; dict.fromkeys keeps this order.
     for id in dict.fromkeys([*([machine.id] if machine.id else []), *states]):
         saved_states = states.get(id, [])
         word = "this" if id == machine.id else "former" if id in machine.former else "other"
@@ -75,6 +76,7 @@ def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
     with app.open() as lake:
         paths, states = lake.store.paths, _by_machine(list_states(lake))
         machine = machines.read(paths)
+        # What was adopted before counts as this machine's already.
         known_ids = (set(states) | set(machine.former)) - {*machine.keys, *machine.trusted}
         if id is None or id == machines.ANY:
             adopted_id = _only(known_ids, machine.former)
@@ -87,6 +89,7 @@ def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
     app.say(f"this is machine {short(adoption.id)} now; {count} more of it")
 
 
+# A copy names whom it was copied from: that one is meant rather than other machines of a remote.
 def _only(candidates: set[str], former: dict[str, str]) -> str:
     remaining = candidates.intersection(former) or candidates
     if len(remaining) != 1:

@@ -68,6 +68,7 @@ def verify(
     if signed_in and not signed_by:
         raise click.UsageError("--signed-in goes with --signed-by KEY")
     public = [PublicKey.load(key_text) for key_text in signed_by]
+    # Opened by hand: a lake that cannot be opened is what there is to check.
     store, opening_problem = open_for_check(app.path)
     report = verify_with_progress(app, store, opening_problem, ref)
     if public:
@@ -163,11 +164,13 @@ def compact(
     """
     pause = span_us(every) / 1e6
     # By itself, as the sealer's process does: it must not slow down those who write or ask.
+    # The priority of this process, and of the CPUs that it is given, which children do not inherit.
     if watch:
         os.nice(10)
         sealer_process.give_way()
     with app.open() as lake:
         while True:
+            # One line for each round: a single one would say `done` of a round that is long over.
             with app.progress("compacting", "groups") as progress:
                 result = lake.compact(progress, smallest=smallest)
             if result.removed or not watch:
@@ -301,6 +304,7 @@ def _confirm_and_repair(
 
 def _refuse_no_lake(copy: str | None) -> None:
     """Before the question: an answer to it must not end in a mistyped path."""
+    # Every lake has this file, and nothing else does; opening it would already create caches.
     if copy is not None and not os.path.isfile(os.path.join(copy, "lakelog.json")):
         raise click.ClickException(f"{copy} is not a lake")
     if copy is not None:
@@ -314,6 +318,7 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
     yield f"intact: {volume}" if not damaged else f"{many(len(damaged), 'problem')}: {volume}"
     for problem in report.problems[:_LISTED_MAX]:
         line = f"  {_problem_line(store, problem)}"
+        # The reason on a line of its own, where both do not fit: a cut path would be of no use.
         yield line if len(line) <= width() else line.replace(": ", ":\n      ", 1)
     if len(report.problems) > _LISTED_MAX:
         yield f"  and {len(report.problems) - _LISTED_MAX:,} more; --json has them"
@@ -362,6 +367,7 @@ def _next_steps(outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
     lost_lines = "\n".join(outcome.lost)
     if "do it again" in lost_lines:
         yield "do again what LOST says; `lakelog log` shows what was done when"
+    # The words with which repair names a loss that another append or ingest brings back.
     if re.search("events|lines|group commits|sealed|do it again|jsonl", lost_lines):
         yield "append or ingest lost events again: ids that are still there stay as they are"
     if outcome.aside:
@@ -383,6 +389,7 @@ def _wrap(line: str) -> str:
 
 
 def _relative_path(store: Store, path: str) -> str:
+    # A file of a copy or a remote is outside of the lake, and keeps its whole path.
     root = store.paths.root
     return os.path.relpath(path, root) if path.startswith(f"{root}/") else path
 

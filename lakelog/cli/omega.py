@@ -72,6 +72,7 @@ def snapshot(
             engine=used,
             progress=progress,
         )
+        # Read back by its name: what a remote or a later command finds is what is shown.
         record = _record(snapshots.find_snapshot(lake, result.state.name))
     if result.changed:
         app.say(f"changed while they were read: {many(len(result.changed), 'file')}", fg="yellow")
@@ -116,6 +117,7 @@ def verify_snapshot(
     public = [PublicKey.load(key_text) for key_text in signed_by]
     with app.open() as lake:
         entry = snapshots.find_snapshot(lake, id)
+        # Damage of both kinds goes into one report, so that a script looks at one list.
         damage = tuple(Problem(*problem) for problem in snapshots.verify_snapshot(lake, entry))
         report = Report(damage, 0, 0)
         if public:

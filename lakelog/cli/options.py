@@ -33,6 +33,7 @@ class Declaration:
     def parameters(self, name: str, annotation: str) -> list[click.Parameter]:
         """Return it as click knows it, of a parameter with a name and an annotation."""
         attributes = {**_attributes_of(self.parameter_class, annotation), **self.attributes}
+        # The default of a str is empty: with one, a required option would never be missed.
         if attributes.get("required") or attributes.get("is_flag"):
             attributes.pop("default", None)
         if attributes["metavar"] in ("FILE", "DIR"):
@@ -128,6 +129,7 @@ def _attributes_of(parameter_class: type[click.Parameter], annotation: str) -> d
 
 def _annotations(function: Callable[..., object]) -> dict[str, str]:
     """Return the annotations of the parameters of a function, or of a dataclass, as text."""
+    # `from __future__ import annotations` has left them as text, which is all that is needed.
     # Not by its signature, which takes as long as all else: dataclasses have their own.
     annotations = getattr(function, "__annotations__", {})
     return {name: str(annotation) for name, annotation in annotations.items()}

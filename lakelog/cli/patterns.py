@@ -14,7 +14,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit, emit_plot, emit_words
 from lakelog.cli.render.results import result_of
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import UnknownRef
 from lakelog.patterns import pattern_events, statistics_event
@@ -76,6 +76,7 @@ def patterns(
         )
         if record:
             _record(lake, answer.to_pylist())
+        # Cut after the query, which has to rank all of them: the total is known for nothing.
         listed_rows = answer.slice(0, count)
         result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
         emit_plot(plot, lambda: _chart(listed_rows.to_pylist(), answer.num_rows))
@@ -94,6 +95,8 @@ def show(
         rows = views.patterns(state).to_pylist()
         template = next((row for row in rows if row["pattern_id"] == id), None)
         if template is None:
+            # An id is the hash of a template: no part of it means anything, so nothing is
+            # suggested.
             raise UnknownRef(f"no pattern {id!r}: `lakelog patterns` lists them")
         events = state.sql(
             "SELECT time, level, source, message FROM events JOIN event_patterns USING (seq)"
@@ -121,7 +124,7 @@ def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
         bar = pictures.meter(row["count"] / most, _METER)
         line = f"{row['count']:>10,} {row['share']:>6.1%}  {bar}  {row['pattern_id']}  {when_last}"
         line += cell(row["template"])
-        yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
+        yield fit(line, width) + "\n"
     if total > len(rows):
         yield paint(
             f"{len(rows):,} of {total:,} templates; -n {total} shows all\n", sys.stdout, dim=True
@@ -130,6 +133,7 @@ def _lines(rows: list[dict[str, Any]], total: int) -> Iterator[str]:
 
 def _record(lake: Lake, rows: list[dict[str, Any]]) -> None:
     """Append templates that are not recorded yet, and what the older event store says of them."""
+    # Measured from the newest event and not the clock: logs of last year have a last hour, too.
     ((total, recent),) = lake.sql(
         "SELECT count(*), count(*) FILTER (time > (SELECT max(time) FROM events)"
         " - INTERVAL 1 HOUR) FROM events WHERE NOT starts_with(coalesce(source, ''), 'lakelog ')"

@@ -66,6 +66,7 @@ def check(
     paths = bootstrap.load(app.path).paths
     rules, name = policies.load(paths), user or author()
     if operation is None:
+        # A lake without the file allows everything, which a person could take for a valid policy.
         has_policy = disk.exists(paths.policy)
         app.say("the policy is valid" if has_policy else f"there is no policy at {paths.policy}")
     elif rules.allows(operation, name):

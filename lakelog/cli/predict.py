@@ -15,7 +15,7 @@ from lakelog.cli.app import App, state_option, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.event.types import JsonObject
 from lakelog.render.formats import of_records
@@ -79,10 +79,12 @@ def apply(
     with app.open() as lake:
         known = outcomes.find_model(lake, model)
         answer = outcomes.predict(lake, known, ref, despite_drift=despite_drift)
+        # Appended before anything is printed: a reader that closes the pipe must not prevent it.
         if record and answer.rows:
             lake.append(outcomes.prediction_events(known, answer.rows))
     for drift in answer.drifted:
         app.say(f"drifted: {cell(drift.feature)}, PSI {drift.psi:.2f}")
+    # After drift the probabilities are of another world: silence is better than a wrong number.
     if answer.drifted and not despite_drift:
         app.say("nothing predicted: train the model again, or say --despite-drift")
         exits.exit_if(True, exits.WRONG)
@@ -232,7 +234,7 @@ def _lines(model: OutcomeModel, answer: Predictions, count: int) -> Iterator[str
     yield paint(f"{cell(model.outcome):>8}  {'time':<16}  subject\n", sys.stdout, dim=True)
     for row in answer.rows[:count]:
         line = f"{row.probability:>8.1%}  {row.time:%Y-%m-%d %H:%M}  {cell(row.subject)}"
-        yield (line if len(line) <= width else line[: width - 1] + "…") + "\n"
+        yield fit(line, width) + "\n"
     if len(answer.rows) > count:
         total = len(answer.rows)
         yield paint(f"{count:,} of {total:,}; -n {total} shows all\n", sys.stdout, dim=True)

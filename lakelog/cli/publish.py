@@ -51,6 +51,7 @@ def iceberg(
     given = {"uri": uri, "warehouse": warehouse}
     options = {name: value for name, value in given.items() if value}
     options |= dict(map(pair_of, properties))
+    # Opened read and write: publishing compacts first, since tables take only compacted segments.
     source = tables.TableSource(at, type, query)
     with app.open() as lake:
         result = tables.publish_iceberg(lake, target, source, catalog=catalog, properties=options)

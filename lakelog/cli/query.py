@@ -57,6 +57,8 @@ def sql(
     query_text = _query(query, path)
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         # A ref is resolved once, so that all statements see the same state though the branch moves.
+        # By id and not by name: a tag may be deleted, and a time such as 2h means another state
+        # later.
         digest = lake.at(at).id if at else None
         statements = runner.statements(query_text)
         # All of them before the first runs: a mistake in the last must not leave half an output.
@@ -133,6 +135,8 @@ def _answer(
         # The engine refuses parameters that a statement does not name. Of a single one that is
         # right: it is a mistyped name.
         params = values if is_single else {k: values[k] for k in values.keys() & statement.params}
+        # DuckDB runs in C, where Python's own handler of Ctrl-C would wait for the end of the
+        # query.
         with QueryMonitor(runner.interrupt, app.progress("running", "s")) as monitor:
             relation = runner.sql(statement.text, params or None, digest)
             if is_last if holds_one else (is_single or statement.gives_rows(relation)):

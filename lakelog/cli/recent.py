@@ -42,6 +42,8 @@ class RedisPlan:
         return RecentFeeder(lake, self.config, keep=self.keep, ttl=self.ttl, say=say)
 
     def arguments(self) -> list[str]:
+        # Without the password, for a unit file is readable by everybody; it stays in the
+        # environment.
         """Return the options that produce it, without a password."""
         arguments = ["--redis-url", self.config.url()]
         arguments += ["--redis-keep", str(self.keep)] if self.keep is not None else []
@@ -124,6 +126,7 @@ def _look_up(
         with contextlib.closing(RedisClient(hasty)) as client:
             entries = RecentEntries(lake, client)
             matches = entries.search(source, level, match, count)
+            # Asked in the same session: two answers of Redis could belong to different fillings.
             lag = entries.status().entries_behind
     except Unreachable as error:
         app.say(f"{error}; these are from the lake")

@@ -95,6 +95,8 @@ def branch(
     _check_options(name, ref, listing, delete)
     with app.open() as lake:
         if name is None or listing:
+            # One head after the other, and never their manifests' segments: a lake may have many
+            # branches.
             records = [_branch_record(lake, n) for n in lake.store.refs.branches()]
             emit(
                 of_records(records, _BRANCH), target, of_records([_branch_row(b) for b in records])

@@ -81,6 +81,7 @@ def remote(
             if later:
                 app.say(f"it could not be tried yet, the first push does: {later}")
         else:
+            # What stands in the advice where the address could not be read.
             address = "URL"
             # One whose file is damaged can be removed, too.
             with contextlib.suppress(DamagedRef):
@@ -116,6 +117,7 @@ def push(
         raise click.UsageError("--read-data goes with --repair")
     with app.open() as lake:
         place = travel.load(lake.store, name).name
+        # Named by what is lost: the person who confirms must not have to think of directions.
         if force and not dry_run and not confirm(f"replace what only {place} has?", yes):
             raise click.Abort
         branches = lake.branches() if everything else [] if tag_names else [app.branch]
@@ -213,6 +215,7 @@ def clone(
     path = directory or os.path.basename(url.rstrip("/"))
     with app.progress("cloning", "bytes") as progress:
         result = travel.clone(url, path, if_missing=if_missing, progress=progress)
+    # A lake that was there already is a success with --if-missing, and was not cloned.
     app.say(f"cloned into {path}" if result.refs or not if_missing else f"{path} is there")
     _tell(app, result, target, "received")
 
@@ -230,6 +233,7 @@ def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarge
     if result.faults:
         emit(of_records([asdict(fault) for fault in result.faults], ("path", "reason")), target)
         flag = " --read-data" if read_data else ""
+        # With the option that found it: without it the push would look for less than was damaged.
         app.say(f"`lakelog push {name} --repair{flag}` sends again what this lake has of it")
         click.get_current_context().exit(exits.WRONG)
 

@@ -73,6 +73,7 @@ def replay(
         try:
             job = replays.Replay(lake, selection, pace, target, cursor=cursor, progress=progress)
             replayed = job.run()
+        # The target's own end may fail as well: the first error says what went wrong.
         except BaseException:
             with contextlib.suppress(LakelogError, OSError):
                 target.close()
@@ -93,6 +94,7 @@ def _target(command: str | None, url: str | None) -> ReplayTarget:
 
 @contextlib.contextmanager
 def _pausing(pace: replays.ReplayPace) -> Iterator[None]:
+    # A signal and not a key: standard input may be the command's, or no terminal.
     """Let SIGUSR1 pause a replay and let it go on."""
 
     def toggle(*_: object) -> None:

@@ -9,7 +9,7 @@ from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.options import WHY, YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done, emit_record
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
 from lakelog.lake import Lake
@@ -210,23 +210,20 @@ def _lines(plan: Preflight) -> list[str]:
     lines = [_LINE.format(**head, word="")]
     for finding in plan.findings:
         fields = {
-            n: _cut(cell(getattr(finding, n)), w) for n, w in zip(_COLUMNS, _WIDTHS, strict=True)
+            n: fit(cell(getattr(finding, n)), w) for n, w in zip(_COLUMNS, _WIDTHS, strict=True)
         }
         lines.append(_LINE.format(**fields, word="missing" if finding.problem else "ok"))
     lines = [line.rstrip()[: width()] for line in lines]
     # Where a state came from a remote, the remote has named the directory.
     copied = [record for record in plan.records if record.label in plan.copied]
     lines += [f"  {cell(record.label)}: writes {cell(record.path)}" for record in copied]
+    # The refusal itself names it; with several the refusal only counts them.
     # A single one is the error itself.
     problems = plan.problems if len(plan.problems) > 1 else []
     return lines + [f"missing: {cell(problem)}" for problem in problems]
 
 
 _WIDTHS = (10, 16, 18, 18, 0)
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…" if width else ""
 
 
 def _report_move(

@@ -36,6 +36,8 @@ class StopEvent(threading.Event):
     def set(self) -> None:
         """Set it at once, and wake those who wait for it."""
         self._is_asked = True
+        # In a thread of its own, because this one may be inside of wait(), with the lock in its
+        # hand.
         with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
             _thread.start_new_thread(super().set, ())
 
@@ -84,6 +86,7 @@ def repeat(
     """
     with stop_at_signals() as stop:
         while True:
+            # A round without news says nothing: a service would fill its log once a second.
             started = time.monotonic()
             result = work(stop)
             if result.commits or every is None:
@@ -120,6 +123,7 @@ EVERY = option(
 
 def unit(template: str, app: App, arguments: Sequence[str], subject: str, **sections: str) -> str:
     """Return a unit that runs `lakelog` with these arguments on the lake and branch of `app`."""
+    # This interpreter and this lake: systemd starts units with neither a PATH nor a directory.
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
     arguments = [*arguments, *["-q"] * app.quiet, *["-v"] * app.verbose]

@@ -74,6 +74,7 @@ def generate(count: int, seed: int) -> list[SampleEvent]:
     steps: list[tuple[datetime, SampleEvent]] = []
     number = 0
     while len(steps) < count:
+        # Numbers from 1 on: they become ids, by which a later append of the same sample is known.
         number += 1
         story = rng.choices(STORIES, cum_weights=STORY_TOTALS)[0]
         steps += [step for step in story(rng, number, _start(rng)) if step[0] < END]
@@ -130,6 +131,7 @@ def agent_run(rng: random.Random, number: int, moment: datetime) -> Story:
     for call in range(rng.randint(1, 3)):
         answer = _model_call(rng)
         moment += timedelta(milliseconds=answer["latency_ms"])
+        # The envelope's id makes a repeated `append` of the sample change nothing.
         yield moment, _event("llm.call", envelope, answer, id=f"req_{number:06d}_{call}")
         moment += timedelta(milliseconds=rng.randint(40, 900))
     tool = rng.choices(list(AGENT_SHARE), weights=list(AGENT_SHARE.values()))[0]
@@ -201,6 +203,7 @@ def _confidence(rng: random.Random) -> float:
 def _start(rng: random.Random) -> datetime:
     hour = rng.choices(range(24), cum_weights=RHYTHM_TOTALS)[0]
     midnight = END - timedelta(days=rng.randint(1, DAYS))
+    # Whole milliseconds, as loggers write them; microseconds would look like no real log.
     return midnight + timedelta(hours=hour, milliseconds=rng.randrange(3_600_000))
 
 

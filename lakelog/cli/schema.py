@@ -134,6 +134,7 @@ def check(
         if type_ is not None:
             contracts = {name: contract for name, contract in contracts.items() if name == type_}
         breaches_now = breaches(lake, contracts, at) if contracts else []
+    # Printed before the exit, so that a script that fails has the reasons.
     emit(of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
@@ -148,6 +149,7 @@ def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, Contract]:
 
 def breaches(lake: Lake, contracts: dict[str, Contract], ref: str | None = None) -> list[Breach]:
     """Return what breaches contracts among the events of the branch, or of a state."""
+    # The open lake, and not its last state: breaches of what waits to be published count, too.
     state = lake.at(ref) if ref else lake
     return contract.breaches(contracts, ledger.fields_of(state.schema()))
 

@@ -27,6 +27,7 @@ def seal(app: App) -> None:
         os.nice(_NICE)
     with contextlib.suppress(LakelogError, OSError), app.open() as lake:
         # The share that is left on a busy machine is too little where helpers have fallen behind.
+        # give_way leaves the processors to whoever else wants them, as nice 19 alone does not.
         if len(disk.listing(lake.store.paths.wal_dir(lake.branch_name))) < sealer_process.FILES:
             sealer_process.give_way()
         work(lake)
@@ -55,6 +56,7 @@ def _maintain(lake: Lake) -> None:
         lake.sealer().merge_ids()
     with contextlib.suppress(LakelogError, OSError):
         head = store.refs.head(lake.branch_name)
+        # The head is read again: the settle above, or another process, has moved it.
         entries = store.manifests.segments(store.manifests.of(head.move))
         if compact.is_due(entries, store.settings):
             compact.compact(store, lake.branch_name)

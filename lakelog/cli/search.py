@@ -54,6 +54,7 @@ class Neighbours:
 def _around(context: int | None, before: int | None, after: int | None) -> Neighbours | None:
     if context is None and before is None and after is None:
         return None
+    # -C is both, and -A or -B beside it says otherwise of its own side, as in grep.
     context = context or 0
     return Neighbours(context if before is None else before, context if after is None else after)
 
@@ -167,6 +168,7 @@ def _write_lines(app: App, relation: Relation, query_plan: Search, *, is_grouped
     output_lines = list[str]()
     for row in relation.iter_rows():
         event = dict(zip(names, row, strict=True))
+        # A line of dashes stands between groups that do not touch, as in grep.
         if is_grouped and group not in (None, event["hit"]):
             output_lines.append("--")
         if day != f"{event['time']:%Y-%m-%d}":
@@ -205,6 +207,7 @@ def _found(
     if pattern is None:
         return [line]
     shown_lines = [line]
+    # The line was cut to the width, so that what was found may be behind its end.
     if not pattern.search(click.unstyle(line)):
         columns = (cell(str(event[name] or "")) for name in ("subject", "id", "message", "data"))
         match, content = next(((m, c) for c in columns if (m := pattern.search(c))), (None, ""))
@@ -213,6 +216,7 @@ def _found(
             shown_lines.append("    " + ("…" if start else "") + content[start : start + width - 6])
     if not is_coloured:
         return shown_lines
+    # Reversed, and not coloured: a line has colours already, which would end at the first reset.
     return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", each) for each in shown_lines]
 
 
@@ -225,6 +229,7 @@ def _emit_histogram(state: Lake | PinnedLake, query_plan: Search, target: Output
 def _bars(bars: list[tuple[Any, ...]]) -> Iterator[str]:
     highest = max((count for _, count in bars), default=0)
     for time, count in bars:
+        # A bar of one eighth at least: one event in a span is not none.
         eighths = max(round(count / highest * _BAR * 8), 1)
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         yield f"{time:%Y-%m-%d %H:%M:%S}  {bar:{_BAR}}  {count:>9,}\n"
@@ -235,6 +240,8 @@ def _emit_fields(
 ) -> None:
     """Write values of fields: those that are named, or the columns and members of payloads."""
     if not names:
+        # FACETS are columns, which every event has; members of payloads follow, without those
+        # names.
         members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
         names = [*searches.FACETS, *(name for name in members if name not in searches.FACETS)]
     rows = state.sql(query_plan.fields(names)).fetchall()

@@ -135,7 +135,9 @@ def _arguments() -> list[str]:
     context, arguments = click.get_current_context(), list[str]()
     for parameter in context.command.params:
         name = parameter.name or ""
+        # Only what was typed: a unit with all defaults would keep those of this version for ever.
         is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        # The unit is to serve, not to print itself again.
         if not is_given or name in ("print_unit", "print_url"):
             continue
         given = context.params[name]
@@ -145,6 +147,7 @@ def _arguments() -> list[str]:
     return arguments
 
 
+# By the loaded package: the top of the package stands above all of its modules.
 def _version() -> str:
     return str(sys.modules[__name__.partition(".")[0]].__version__)
 
@@ -155,6 +158,7 @@ def token() -> None:
 
     A token is shown once, when it is made. `read` allows queries, `ingest` storing events,
     `admin` changes of the lake. A server that runs notices a change at once.
+    # sorted, because a set has another order in each process.
     """
 
 

@@ -115,6 +115,7 @@ def encrypt_lake(
     comes from without --key, `lakelog init -h` says. It cannot be undone.
     """
     store = bootstrap.load(app.path)
+    # A second encryption would make new keys, and the old ones would open nothing any more.
     if store.paths.keys is not None:
         raise AlreadyExists(f"the lake at {store.paths.root} is encrypted: see `lakelog key show`")
     store.change_keys(new_ring(app, app.path, key))
@@ -138,6 +139,7 @@ def protect_fields(
     with app.open() as lake:
         lake.protect(fields, types=types, subject=subject)
         protection = lake.store.paths.protection
+    # mypy cannot know that `protect` has just set it.
     assert protection is not None
     names, path = ", ".join(protection.fields), protection.path
     app.say(f"{names}: sealed from now on, with keys from {path}")
@@ -190,6 +192,7 @@ def _current_settings(app: App) -> settings.Settings:
 
 
 def _setting_lines(row: dict[str, object]) -> str:
+    # Count, for commas in numbers; times and texts stay as a user would write them.
     value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
     note = "" if value == default else f" (default {default})"
     lead = f"{row['setting']:<19} {value:>13}  "

@@ -82,6 +82,7 @@ def exchange(
     later. With --every it goes on until it is stopped, and says when the bucket is away.
     """
     with contextlib.ExitStack() as stack:
+        # More lakes are opened while it runs, and all of them are closed by one stack.
         lakes: dict[str, Lake] = {app.branch: stack.enter_context(app.open())}
         trouble = [""]
 
@@ -91,6 +92,7 @@ def exchange(
             except Unreachable as error:
                 if every is None:
                     raise
+                # Said once, and not at each round: a bucket may be away for hours.
                 if not trouble[0]:
                     app.say(f"{error}; events wait here until it answers")
                 trouble[0] = str(error)
@@ -113,6 +115,8 @@ def _exchange_all(lakes: dict[str, Lake], stack: contextlib.ExitStack) -> Exchan
     for name in disk.listing(store.paths.wals):
         branch = decode_name(name)
         is_due = is_encoded(name) and disk.listing(f"{store.paths.wals}/{name}")
+        # A directory of a writer that has no files has nothing to publish; a deleted branch keeps
+        # its own.
         if is_due and branch not in lakes and store.refs.is_alive(branch):
             lakes[branch] = stack.enter_context(Lake(store, branch))
     counts = [lake.exchange() for lake in lakes.values()]

@@ -104,6 +104,7 @@ def check_proof(
     Prints the event and what was signed. Exits with 3 if it does not show what it claims.
     """
     public = [proofs.PublicKey.load(key_text) for key_text in signed_by]
+    # The path in front of each reason, for it was the file that did not prove it.
     try:
         # A file without end is refused before it fills the memory.
         with click.open_file(path, "rb") as file:

@@ -108,6 +108,8 @@ def save(
             selection,
             name=name,
             message=message,
+            # Keeping 0 is keeping all: an empty retention would prune the state that was just
+            # saved.
             keep=retention if retention.last else None,
             exclude=exclude,
             progress=progress,
@@ -167,6 +169,7 @@ def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) ->
     with app.open() as lake:
         entry = find_state(lake, "latest", source)
     # For scripts: a name is what they pass on.
+    # Only where a script reads it without a format of its choice.
     if target == OutputTarget("ndjson"):
         click.echo(entry.name)
     else:
@@ -190,6 +193,7 @@ def clean(
     of each. gc then deletes what no other state needs.
     """
     with app.open() as lake:
+        # A dry run first, so that the question names how many.
         names = clean_states(lake, retention, source=source, dry_run=True)
         if not dry_run:
             if not confirm(f"delete {many(len(names), 'state')}?", yes):
@@ -254,6 +258,7 @@ def scripts(
         script = (Path(saved_state.__file__).parent / name).read_text()
         path = os.path.join(directory, name)
         write_new(path, script, "remove it, or name another directory")
+        # Executable, as the scripts that they stand in for were.
         os.chmod(path, 0o755)
         app.say(f"wrote {path}")
 
@@ -268,6 +273,7 @@ def chosen_directories(values: tuple[str, ...]) -> dict[str, str]:
     selection: dict[str, str] = {}
     for word in arguments:
         label, mark, path = word.partition("=")
+        # A path may hold "=", but no label has a slash: `./a=b` is a path.
         if not mark or "/" in label:
             label, path = os.path.basename(os.path.realpath(word)), word
         if label in selection:

@@ -58,6 +58,7 @@ def restore(
     require_enabled()
     if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
+    # A name or an id is one state; only `latest` differs from machine to machine.
     if source and name != "latest":
         raise click.UsageError("--from says whose `latest` is meant: another name is one state")
     # Before anything is opened: what starts a pod with this finds no lake the first time.
@@ -95,6 +96,7 @@ def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], sour
         if not list_states(lake):
             return "no state was saved yet"
         _, targets = check_restore(lake, name, to, labels, source)
+    # An existing directory without a file is where an empty volume is mounted.
     filled = [path for path in targets.values() if os.path.isdir(path) and os.listdir(path)]
     return f"{filled[0]} is not empty" if filled else ""
 

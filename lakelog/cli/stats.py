@@ -64,6 +64,7 @@ def panel(counts: Stats, past: bool) -> Iterator[str]:
         ("source", counts.sources),
         ("level", counts.levels),
     ):
+        # An empty name stands for events that have none: alone it says nothing.
         if values and set(values) != {""}:
             yield ""
             yield from _ranking(title, values)
@@ -138,6 +139,7 @@ def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
 
 
 def _columns_of(paths: Paths, digest: str) -> Iterator[tuple[str, int]]:
+    # Read through VAULT, which deciphers the footers of an encrypted lake.
     meta = pq.read_metadata(VAULT.file(paths.object("segments", digest)))
     for group in range(meta.num_row_groups):
         for place in range(meta.num_columns):

@@ -33,6 +33,7 @@ def stream(
             subject, after=after, limit=count
         )
     records = [
+        # The payload as JSON and not as a string of JSON, as in all other output.
         {**event, "data": parse_value(event["data"].encode()) if event["data"] else None}
         for event in events
     ]

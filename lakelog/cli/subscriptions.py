@@ -72,6 +72,7 @@ def run_subscription(
     what it wrote is published in one move with the position, so exactly once.
     """
     handler = subs.CommandHandler(command, appends=append)
+    # The lake first: a signal ends the run in order, and then the lake is closed.
     with app.open() as lake, stop_at_signals() as stop:
         subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
         with subscription:
@@ -127,5 +128,6 @@ def show_dead(
             emit(of_records(letters, names), target)
             return
         handler = subs.CommandHandler(command)
+        # One by one, so that a letter that fails does not hold up the others.
         handled, remaining = subs.retry(access, name, lambda e: handler([e]), app.say)
     app.say(f"{name}: handled {many(handled, 'dead letter')}, {remaining:,} left")

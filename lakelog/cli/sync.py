@@ -54,6 +54,7 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
 
 def _types(columns: tuple[str, ...]) -> dict[str, str]:
     """The types of columns, by name."""
+    # From the right: a column's name may hold "=", but no type does.
     pairs = [column.rpartition("=") for column in columns]
     for (name, _, type_name), column in zip(pairs, columns, strict=True):
         if not name.strip() or not type_name.strip():
@@ -147,6 +148,7 @@ def sync(
         )
         with contextlib.closing(runner), stop_at_signals() as stop:
             results = [dataclasses.asdict(result) for result in runner.run(stop)]
+    # The one record of one target; with --config there is a row for each, also without --json.
     if target.format == "json" and config is None:
         emit_record(results[0], target, lambda: "")
     elif target.format == "json":
@@ -162,12 +164,14 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
     else:
         plans, options = SyncPlan.read_all(config), ["--config", os.path.abspath(config)]
         variable = ", ".join(sorted({entry.public_target()[1] for entry in plans} - {""}))
+    # With --config the file has the settings, which may change while the unit stays.
     for field in dataclasses.fields(plan) if config is None else ():
         value = getattr(plan, field.name)
         if isinstance(value, dict):
             options += [word for pair in value.items() for word in ("--column", "=".join(pair))]
             continue
         # Only what differs from its default: the unit then keeps to those of later versions.
+        # `every` is kept in seconds, and the option wants a unit.
         if field.name != "target" and value != field.default:
             option_value = f"{value:g}s" if field.name == "every" else str(value)
             options += [f"--{field.name.replace('_', '-')}", option_value]

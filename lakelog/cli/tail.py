@@ -18,7 +18,7 @@ from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, OutputTarget, write_text
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many
 from lakelog.engine import messages
 from lakelog.errors import InvalidEvent, QueryFailed
@@ -78,6 +78,7 @@ def tail(
     condition = where
     if start is not None:
         count = _ALL if count is None else count
+        # The line break ends a comment at the end of the condition, which would hide the bracket.
         (young,) = time_conditions(start)
         condition = young if where is None else f"{young} AND ({where}\n)"
     with app.open() as lake:
@@ -98,6 +99,7 @@ def show(app: App, follower: Follower, count: int, format: str, *, is_following:
     with QueryMonitor(follower.interrupt, app.progress("looking back", "s")):
         events = follower.last(count)
     write = _Writer(format == "ndjson")
+    # Written before the first look for new events: what was there comes before what comes.
     write(events)
     looks = follower.looks(threading.Event(), lambda: _PAUSE, GAP)
     for tables in looks if is_following else ():
@@ -120,20 +122,17 @@ def line(event: dict[str, Any], width: int, colour: bool) -> str:
     message and data."""
     moment, level = event["time"], cell(event["level"] or "")
     clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
-    names = [_cut(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
+    names = [fit(cell(event[n]), _NAME_MAX) for n in ("source", "type") if event[n]]
     columns = [event["message"] or event["subject"], _pairs(event["data"])]
     content = " ".join(cell(t[:_WIDTH_MAX]) for t in columns if t)
-    head = " ".join([clock, f"{_cut(level, 5):5}", *names])
+    head = " ".join([clock, f"{fit(level, 5):5}", *names])
     room = width - rich_cells.cell_len(head) - 2
-    if rich_cells.cell_len(content) > room:
-        content = (
-            rich_cells.set_cell_size(content, max(room - 1, 0)).rstrip() + "…" if room > 0 else ""
-        )
+    content = fit(content, room)
     if not colour:
         return f"{head}  {content}".rstrip()
     shade = _COLOURS.get(level.upper())
     # Painted last: escape sequences would count as columns.
-    painted = click.style(f"{_cut(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
+    painted = click.style(f"{fit(level, 5):5}", fg=shade, bold=True) if shade else f"{level:5.5}"
     names[-1:] = [click.style(name, bold=True) for name in names[-1:]]
     return " ".join([click.style(clock, dim=True), painted, *names]) + f"  {content}".rstrip()
 
@@ -143,6 +142,7 @@ def _pairs(data: str | None) -> str:
     if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
         return data or ""
     try:
+        # A payload of megabytes would be parsed only to be cut again.
         members = parse_value(data.encode())
     except InvalidEvent:
         return data
@@ -163,6 +163,7 @@ class _Writer:
         if not table.num_rows:
             return
         out = sys.stdout.buffer
+        # A day that has no events yet needs no heading.
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
             for chunk in encode(QueryResult(list(COLUMNS), batches, (_DATA,)), "ndjson"):
@@ -187,12 +188,6 @@ class _Writer:
 def _rewind_words(rewound: BranchRewound) -> str:
     place = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
     return f"history was rewound by {rewound.op} to {place}; what follows came after it"
-
-
-def _cut(line: str, width: int) -> str:
-    if rich_cells.cell_len(line) <= width:
-        return line
-    return rich_cells.set_cell_size(line, width - 1).rstrip() + "…"
 
 
 def _check_reader() -> None:

@@ -91,9 +91,11 @@ def _show(
             options = FrameOptions(title=title, mode=f"as of {at}")
             _print(tops.of_state(lake, at), MachineFigures(), options, [])
             return
+        # Keys are read from the terminal, too: with either end piped there is no screen.
         is_screen = terminal.is_terminal(sys.stdout) and terminal.is_terminal(sys.stdin)
         if once or not is_screen or os.environ.get("TERM", "dumb") == "dumb":
             feed, machine = LiveFeed(lake), MachineMeter(lake.path)
+            # A rate needs two looks, so that one frame takes a second.
             feed.look()
             machine.measure()
             time.sleep(every)
@@ -113,6 +115,7 @@ def _print(
     height = size.lines if terminal.is_terminal(sys.stdout) else None
     options = replace(
         options,
+        # One line less than the screen has, or the prompt would scroll the first line away.
         width=max(size.columns, 20),
         height=max(height - 1, 10) if height else None,
         clock=clock(disk.now_us())[11:],
@@ -143,6 +146,7 @@ class LiveScreen:
         watcher.start()
         with _screen() as descriptor:
             figures, measures = feed.look(), machine.measure()
+            # A key does not move the next frame: who types would otherwise see old figures.
             due = time.monotonic() + self.every
             while not stop.is_set():
                 self._draw(figures, measures)
@@ -158,6 +162,7 @@ class LiveScreen:
 
     def _has_key(self, descriptor: int, seconds: float, stop: StopEvent) -> bool:
         try:
+            # Half a second at most: a signal in another thread only sets the event.
             return bool(select.select([descriptor], [], [], min(seconds, 0.5))[0])
         except InterruptedError:
             return False
@@ -204,6 +209,8 @@ class LiveScreen:
             is_unicode=_has_unicode(),
             footer=self._footer(pattern),
         )
+        # Each line ends by erasing what is left of the longer one before: clearing all would
+        # flicker.
         lines = tops.frame(figures, machine, self.lags, options)
         painted = (f"{_painted(line)}{_LINE_END}" for line in lines)
         sys.stdout.write(_HOME + "\r\n".join(painted) + _BELOW)
@@ -218,6 +225,7 @@ class LiveScreen:
 
     def _watch(self, feed: LiveFeed, stop: StopEvent) -> None:
         """Ask who is behind, now and then: a target may take long to answer."""
+        # The first look is at once, and the pause behind it.
         while True:
             with contextlib.suppress(LakelogError, OSError):
                 feed.count()
@@ -258,6 +266,7 @@ def _screen() -> Iterator[int]:
 
     def pause(*_: object) -> None:
         leave()
+        # SIGSTOP and not SIGTSTP, whose handler this is; the shell sees the same stop.
         os.kill(os.getpid(), signal.SIGSTOP)
         enter()
 
@@ -274,6 +283,7 @@ def _painted(line: list[tuple[str, str]]) -> str:
     """A line with the styles that the terminal shows."""
     spans = []
     for content, style in line:
+        # Unknown styles are attributes such as bold or dim.
         look = {"fg": style} if style in _COLOURS else {style: True} if style else {}
         spans.append(terminal.paint(content, sys.stdout, **look) if look else content)
     return "".join(spans).rstrip()

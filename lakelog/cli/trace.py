@@ -9,7 +9,7 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import argument, flag
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OutputTarget, emit_record, write_text
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.trace import TraceEvent, TraceTree
 
@@ -51,6 +51,7 @@ def trace(
 def _lines(found_trace: TraceTree) -> Iterator[str]:
     width = min(terminal.width(), _WIDTH_MAX)
     first = found_trace.events[0].event if found_trace.events else None
+    # The root is the first event, but causes may carry later clocks than their effects.
     begins = f" from {min(e.event.time for e in found_trace.events):%Y-%m-%d %H:%M:%S}"
     yield f"{many(len(found_trace), 'event')}{begins if first else ''}\n"
     for event in found_trace.events:
@@ -64,12 +65,12 @@ def _line(placed: TraceEvent, width: int) -> str:
     indent = "  " * min(placed.depth, _DEPTH_MAX)
     mark = "? " if placed.is_orphan else "∞ " if placed.is_cycle else ""
     words = " ".join(filter(None, (mark + cell(event.type)[:_TYPE], cell(event.message or ""))))
+    # Without a message the source says who it was.
     words = words if event.message else " ".join(filter(None, (words, cell(event.source or ""))))
     level = event.level or ""
     line = f"{'+' + span(placed.offset_ms):>9} {took:>8} {level:<5} {indent}{words}"
-    line = line if len(line) <= width else line[: width - 1] + "…"
     is_failure = level in ("ERROR", "FATAL")
-    return paint(line.rstrip(), sys.stdout, fg="red" if is_failure else None)
+    return paint(fit(line, width).rstrip(), sys.stdout, fg="red" if is_failure else None)
 
 
 def span(milliseconds: float) -> str:

@@ -40,6 +40,7 @@ def init(
     SHAPE is events, text, classification, messages, decision, preference or
     sequence; text by default.
     """
+    # An export is named by its recipe's file: it will be looked for under that name.
     name = os.path.splitext(os.path.basename(out))[0] if out and out != "-" else kind
     recipe_text = sets.Recipe.template(kind, name)
     if out is None or out == "-":
@@ -127,6 +128,7 @@ def check(
     wrong side of the cutoff, columns that reveal the label, and modified files. Exits with
     3 on a leak.
     """
+    # No total is known before the files have been read.
     with app.progress("checking") as progress:
         progress(0)
         certificate = sets.check(path, against)
@@ -141,6 +143,7 @@ def _words_of(certificate: sets.Certificate) -> str:
     for name, description in certificate.checks.items():
         leaked = [leak.words for leak in certificate.leaks if leak.kind == name]
         finding = "; ".join(leaked) or ("none" if not description.startswith("not ") else "")
+        # `not checked` says itself why nothing was found.
         lines.append(f"{name:{width}}  {description}{finding and f': {finding}'}")
     count = len(certificate.leaks) - certificate.file_findings
     total = many(count, "leak") if count else "no leak found"

@@ -127,6 +127,7 @@ def _answer(
 ) -> None:
     start = time.monotonic()
     state = lake.at(window.at) if window.at else lake
+    # The main columns of a view are the last that a narrow terminal leaves out.
     main = user_views.definition(state, name).main
     previous = read(state, name, values, **window.times())
     emit(_result(lake, previous, target, main), target)
@@ -134,6 +135,7 @@ def _answer(
     while watch:
         time.sleep(1)
         # The times are taken again: --since 2h moves along.
+        # At a past state nothing changes, but its window may move along.
         rows = read(state, name, values, **window.times())
         # Nothing is written while nothing changes, so that a pipe gets only news.
         if rows.equals(previous):

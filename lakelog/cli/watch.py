@@ -1,4 +1,4 @@
-"""watch: follow the files of directories, continuously or once."""
+"""watch: follow the files of directories, continuously or once; dump: the same, by older flags."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
 from lakelog.cli.watch_status import show_status
 from lakelog.collect import JournalReporter, Say, WatchTotals, lock_path, raise_descriptor_limit
+from lakelog.compat.dump import BACKUPS, LOGS, PATTERNS
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
@@ -118,6 +119,19 @@ _PLAN = combined(
     recent=REDIS,
 )
 
+_DUMP_PLAN = combined(
+    WatchPlan,
+    patterns=option(
+        "--pattern GLOB",
+        "Names to follow; their rotated and compressed copies, too.",
+        shown=PATTERNS,
+    ),
+    form=PATTERN,
+    once=flag("--once", "Ingest and back up what is there, then exit."),
+    backups=backup_options(BACKUPS),
+    recent=REDIS,
+)
+
 
 @verb()
 def watch(
@@ -136,6 +150,7 @@ def watch(
     """
     if status:
         show_status(app, as_json)
+        # A watcher reads files; the journal has its own cursor and process.
         return
     if journal and roots:
         raise click.UsageError("--journal is followed by itself: watch directories with another")
@@ -148,6 +163,21 @@ def watch(
         follow_journal(app, every=None if plan.once else plan.interval)
     else:
         follow(app, list(roots), plan)
+
+
+@verb()
+def dump(
+    app: App,
+    logs_dir: str = option("--logs-dir DIR", "The directory to watch.", shown=LOGS),
+    plan: WatchPlan = _DUMP_PLAN,
+) -> None:
+    """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.
+
+    Each line becomes an event, once. `lakelog watch` does the same with more options;
+    `lakelog tail`, `sql`, `recent` and `backups` show the result.
+    """
+    disk.make_dirs(os.path.abspath(logs_dir))
+    follow(app, [logs_dir], plan)
 
 
 def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
@@ -183,6 +213,7 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
 
         # Before the files are opened: from here on a signal ends the round in order.
         previous_handlers = {s: signal.signal(s, end) for s in SIGNALS}
+        # From an earlier life of this process, whose id, lock and counters it goes on with.
         renewed, descriptor = _resume(watcher, backups)
         watcher.totals.redis = feeder.figures if feeder else {}
         try:
@@ -198,6 +229,7 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                         watcher, stop, interval=plan.interval, poll=plan.poll, say=tell, renew=True
                     )
         except collect.RestartRequested as rest:
+            # The mask survives the exec, and with it what is pending.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now, comes later
             _close(backups, feeder)
             lake.close()
@@ -206,6 +238,7 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                 _restart_process(rest.memory, backups)
         finally:
             # Once means all of it; else the next watcher continues where this one stopped.
+            # RestartRequested leaves by exec, which never comes back here.
             _close(backups, feeder, math.inf if plan.once and not stop.is_set() else CLOSE_SECONDS)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
@@ -236,6 +269,7 @@ def _exit_code(watcher: collect.Watcher) -> int:
     """The exit code of `--once`: a file that went unread outweighs one that could not be read."""
     if watcher.totals.lost_files:
         return exits.WRONG
+    # A file that went unread is a loss; one that cannot be read can still be mended.
     return exits.FAILED if watcher.has_unreadable else exits.DONE
 
 
@@ -281,6 +315,7 @@ def _once(watcher: collect.Watcher, stop: threading.Event, backups: BackupSchedu
         if watcher.has_arriving_files and not watcher.is_behind:
             stop.wait(collect.STABLE / 4)
         watcher.round(final=True)
+    # Closed before the backups: a file counts as read once its last lines are published.
     watcher.close()
     if backups:
         backups.run(scan(watcher.totals.roots, watcher.selection))
@@ -335,6 +370,7 @@ def _resume(watcher: collect.Watcher, backups: BackupScheduler | None) -> tuple[
 
 
 def _reporter(app: App) -> Say:
+    # systemd's journal adds a time of its own, but a log file or a pipe does not.
     """Return a function that writes messages to stderr, with the time unless it is a terminal."""
 
     def tell(message: str) -> None:

@@ -43,6 +43,7 @@ def _status_of(path: str) -> dict[str, Any]:
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     # By its last round as well, because the process id may belong to another process by now.
+    # Two minutes are many rounds, also of a slow one: no watcher is silent for so long.
     status["running"] = _is_alive(status["pid"]) and time.time() - status["last_round"] < 120
     for name in ("started", "last_round", "last_event"):
         status[name] = micros(int(status[name] * 1e6)) if status[name] else None
@@ -102,6 +103,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    # A process of another user exists, although nobody else may signal it.
     except PermissionError:
         return True
     return True

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
 
 import click
 
@@ -51,6 +56,7 @@ def init(
     if key and not encrypt:
         raise click.UsageError("--key is for --encrypt")
     chosen_settings = parse(dict(pair_of(s) for s in settings))
+    # The key before the lake: without one, no lake stays behind that nobody could open.
     ring = new_ring(app, path or app.path, key) if encrypt else None
     store = bootstrap.create(path or app.path, chosen_settings, ring=ring)
     app.say(f"created a lake at {store.paths.root}")
@@ -83,6 +89,7 @@ def append(
     event = None if pairs in ((), ("-",)) else event_of(pairs)
     if event is not None:
         with_defaults(event, kind, source)
+        # The same check as the append's, which would come too late.
         # Before a lake is created: an event that cannot be stored must not leave an empty one
         # behind.
         encode([event])
@@ -90,6 +97,7 @@ def append(
         app.say("reading JSON lines from the terminal; Ctrl-D ends them", dim=True)
     versions = dict(map(_expected, expect))
     if versions and event is None:
+        # Read whole: with --expect all events are stored together or none is.
         events = _whole_input(kind, source)
     with app.open_or_create() as lake:
         if versions:
@@ -97,6 +105,7 @@ def append(
             return
         if event is not None:
             receipt = lake.append(event, dedupe=dedupe)
+            # One event from the command line reports its id, by which it can be found again.
             app.say(f"stored 1 event, id {receipt.ids[0]}")
             return
         intake = Intake(app, lake, dedupe, kind, source)
@@ -196,7 +205,11 @@ class Intake:
         )
 
     def commit(self) -> None:
-        """Store the batch; lines that are not events go to quarantine."""
+        """Store the batch; lines that are not events go to quarantine. Ctrl-C waits for its end."""
+        with _interrupted_later():
+            self._store()
+
+    def _store(self) -> None:
         accepted, rejected = self._accepted, self._rejected
         self._accepted, self._rejected, self._bytes = [], [], 0
         if accepted:
@@ -231,6 +244,32 @@ class Intake:
             message = terminal.many(self.stored + self.quarantined, "line")
         rate = (self.stored + self.quarantined) / max(seconds, 1e-6)
         self._app.say(f"{message} in {seconds:.1f} s, {rate:,.0f}/s")
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end, but only once: whoever presses it again is obeyed."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            signal.default_int_handler(number, frame)
+        pressed = True
+
+    # Only in place of Python's own handler: where a shell ignores Ctrl-C for a job in the
+    # background, it stays ignored.
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def with_defaults(event: dict[str, object], default_type: str | None, source: str | None) -> None:

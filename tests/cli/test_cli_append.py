@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lakelog
 from lakelog.cli import stdin_lines as cut
+from lakelog.cli.app import App
 from lakelog.cli.arguments import event_of
+from lakelog.cli.write import Intake
 from tests.support.cli import answer, lines, run
 from tests.support.requirements import need
 from tests.support.tree import ROOT
@@ -36,6 +40,27 @@ def quarantined(lake: Path) -> list[dict[str, Any]]:
     """Return the lines set aside, in the order of the input."""
     query = "SELECT origin, position, reason, line FROM quarantine ORDER BY position"
     return answer(lake, "sql", query)
+
+
+def test_interrupting_a_commit_loses_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a batch is stored ends append behind it: its lines are gone from the pipe."""
+    with lakelog.open(str(tmp_path / "lake")) as lake:
+        append = lake.append
+
+        def pressed(*events: Any, **options: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return append(*events, **options)
+
+        monkeypatch.setattr(lake, "append", pressed)
+        intake = Intake(App(lake.path, quiet=True), lake, None, None, None)
+        for number, text in enumerate((b'{"type":"a"}', b"no event"), 1):
+            intake.take(cut.InputLine(number, 20 * number, text))
+        with pytest.raises(KeyboardInterrupt):
+            intake.commit()
+        assert (lake.count(), intake.stored, intake.quarantined) == (1, 1, 1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # --- one event from arguments ---------------------------------------------------------------------

@@ -69,6 +69,7 @@ class QueryMonitor:
 
     def _watch(self) -> None:
         start, cancelled = time.monotonic(), False
+        # poll and not select: select fails for descriptors from 1,024 on.
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
         while True:

@@ -65,6 +65,7 @@ class FormatChoice(click.Choice[str]):
 
 def choose(format: str | None, as_json: bool, output: str | None) -> OutputTarget:
     """Decide how and where to write. Raises UsageError."""
+    # `-o -` is stdout in many tools; no file of that name is meant.
     path = None if output == "-" else output
     if as_json and format not in (None, "json"):
         raise click.UsageError(f"--json and --format {format} do not go together")
@@ -120,6 +121,7 @@ def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = 
     """Write rows; `shown` replaces them in a table."""
     with open_output(target.path) as out:
         if target.format == "table":
+            # A verb's own table has fewer columns, of people's words; without columns it is none.
             _emit_table(table if table and table.columns else result, out, target)
         elif target.format in BINARY:
             ending = os.path.splitext(target.path or "")[1].lower()
@@ -131,6 +133,7 @@ def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = 
             rows = table if table and table.columns and target.format == "html" else result
             for chunk in encode(rows, target.format):
                 out.write(chunk)
+                # A reader such as `head` may wait for the first rows while the query still runs.
                 out.flush()
 
 
@@ -185,6 +188,7 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
     with export.atomic_file(path) as file:
         stream = compressor(file, path)
         yield stream
+        # The compressor's end has to be written before atomic_file publishes the name.
         if stream is not file:
             stream.close()
 
@@ -201,6 +205,7 @@ def write_new(path: str, content: str, advice: str) -> None:
 
 def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> None:
     rows: list[Any] = []
+    # No further: one row more than is shown says that there are others.
     for batch in result.batches:
         rows += batch
         if len(rows) > ROWS_MAX:

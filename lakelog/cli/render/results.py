@@ -50,6 +50,7 @@ def result_of(
     )
     if format in BINARY:
         complete()
+        # A stream of Arrow has no second try: what the tables lack is fetched before it begins.
         return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
     limit = ROWS_MAX if format == "table" else PROBE
     # One more than is shown says whether there are others.

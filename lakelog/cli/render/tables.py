@@ -36,6 +36,7 @@ _BOOKKEEPING = ("ingested_at", "origin", "position", "seq")
 _NUMBERS = (int, float, Decimal)
 
 
+# A name that is cut could not be given to the next command.
 class FullName(str):
     """A name that people pass on to another verb, which a table never cuts."""
 
@@ -151,7 +152,15 @@ def cell(value: object) -> str:
     return visible(line)
 
 
+def fit(line: str, width: int) -> str:
+    """Cut a line to `width` columns of a terminal, of which wide characters take two."""
+    if rich_cells.cell_len(line) <= width:
+        return line
+    return rich_cells.set_cell_size(line, width - 1).rstrip() + "…" if width > 0 else ""
+
+
 def _least(natural: int, values: list[object]) -> int:
+    # All nulls are no numbers: such a column may shrink, or go.
     rigid = all(v is None or isinstance(v, _RIGID) for v in values)
     return natural if rigid and any(v is not None for v in values) else min(natural, _TEXT_MIN)
 

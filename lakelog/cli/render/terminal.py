@@ -25,6 +25,7 @@ _BAR = 24
 
 def is_terminal(stream: Any) -> bool:
     """Whether a stream is a terminal."""
+    # A closed stream raises ValueError, and pythonw or a daemon has None in its place.
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
@@ -43,6 +44,7 @@ def has_colour(stream: object) -> bool:
 
 def width() -> int:
     """Return the terminal's width, at least 20; COLUMNS overrides it, 80 if unknown."""
+    # shutil reads COLUMNS itself, and asks the terminal else.
     return max(shutil.get_terminal_size((80, 24)).columns, 20)
 
 
@@ -72,6 +74,7 @@ def confirm(question: str, yes: bool) -> bool:
         )
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
     answer = sys.stdin.readline()  # without readline, which may lose a Ctrl-C
+    # An end of input, such as Ctrl-D, is no answer: the run counts as interrupted.
     if not answer:
         raise click.Abort
     return answer.strip().lower() in ("y", "yes")
@@ -92,6 +95,7 @@ class ProgressLine:
     def __call__(self, count: int, total: int = 0, note: str = "") -> None:
         """Show the progress, ten times a second at most."""
         time_now = time.monotonic()
+        # The last step is always shown, or a short job would end at what it was before.
         if not self._shown or (time_now < self._next and not 0 < total <= count):
             return
         self._next = time_now + _PAUSE

@@ -57,6 +57,7 @@ class CompletionNames:
 
     def refs(self) -> list[Named]:
         """Tags and branches."""
+        # Completion never complains: a lake may be damaged, or gone, while the shell is open.
         with contextlib.suppress(LakelogError, OSError):
             refs = self._store.refs
             tags = [(tag.name, "tag") for tag in refs.tags()]
@@ -97,6 +98,8 @@ class CompletionNames:
         members: dict[str, str] = {}
         with contextlib.suppress(LakelogError, OSError):
             entries = self._store.manifests.segments(self._store.state(self._branch), "events")
+            # One typed segment for each set of fields: thousands of segments often have the same
+            # few.
             distinct = {entry.fields: entry for entry in entries if entry.fields}.values()
             for schema in (typed.of_entry(self._store.paths, entry) for entry in distinct):
                 inside = schema.members
@@ -115,6 +118,7 @@ class CompletionNames:
         with contextlib.suppress(LakelogError, OSError, duckdb.Error):
             views = self._runner.views
             pinned = views.session.state(None)
+            # The ledger says at once which fields a type has; without it payloads have to be read.
             if views.has_ledger or pinned[0].totals.events <= _READ_MAX:
                 columns = views.type_table(pinned, type_).columns
                 fields = [(_written(c.name), c.value.cast or "text") for c in columns]
@@ -129,6 +133,7 @@ class CompletionNames:
             state = self._store.state(self._branch)
             for entry in manifests.segments(state):
                 counts: Counts = getattr(entry, f"{column}s")
+                # A segment with too many values counts none of them.
                 values |= counts.keys() if isinstance(counts, dict) else set()
         return sorted(values)[:_VALUES_MAX]
 
@@ -151,6 +156,7 @@ class SqlCompleter(Completer):
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
         """Yield what fits the text before the cursor."""
+        # The whole statement and not only what stands before the cursor: FROM comes behind SELECT.
         before, types = document.text_before_cursor, _types_in(document.text)
         if before.lstrip().startswith("."):
             yield from self._command(before.lstrip())
@@ -190,6 +196,8 @@ class SqlCompleter(Completer):
     def _refs(self, prefix: str, quote: str = "") -> Iterator[Completion]:
         """Complete tags and branches as schemas; `quote` where none is typed yet."""
         for name, ref_kind in self._names.refs():
+            # Refs are compared as they were typed: unlike SQL names, they have upper and lower
+            # case.
             if name.startswith(prefix):
                 spelling = identifier(name).removeprefix('"')  # the quote may be typed already
                 yield Completion(
@@ -277,6 +285,7 @@ def open_token(query: str) -> tuple[str, int]:
     """
     for token in _TOKEN.finditer(query):
         token_kind = token.lastgroup or ""
+        # A token that reaches the end and lacks its last character is the one that is open.
         if token.end() == len(query) and not token[token_kind]:
             return token_kind, token.start()
     return "", len(query)

@@ -104,6 +104,7 @@ def history(path: str | None) -> History:
         return InMemoryHistory()
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        # Created before prompt_toolkit opens it, since that would give everybody the right to read.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with contextlib.suppress(OSError):
             os.fchmod(file, 0o600)
@@ -117,6 +118,8 @@ class _DurableHistory(FileHistory):
     """A history whose write errors, such as a full disk, do not end the shell."""
 
     def store_string(self, string: str) -> None:
+        # prompt_toolkit writes within the key binding of Enter: an error there would end the
+        # session.
         with contextlib.suppress(OSError):
             super().store_string(string)
 

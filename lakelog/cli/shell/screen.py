@@ -32,6 +32,7 @@ def draw(result: QueryResult) -> tuple[str, str, str]:
     colour = terminal.has_colour(sys.stdout)
     drawing, left_out = render(result.columns, rows[:ROWS_MAX], terminal.width(), colour)
     is_cut = len(rows) > ROWS_MAX
+    # All rows of a table were fetched already, but only so many are drawn.
     count_words = f"the first {ROWS_MAX} rows" if is_cut else many(len(rows), "row")
     note = ".format csv shows all" if is_cut or left_out else ""
     if left_out:
@@ -57,6 +58,7 @@ def pager(content: str) -> list[str]:
     """
     try:
         command = shlex.split(os.environ.get("PAGER", "less"))
+    # An unclosed quote in PAGER: without a pager is better than without the answer.
     except ValueError:
         return []
     tall = content.count("\n") > shutil.get_terminal_size((80, 24)).lines - _BELOW

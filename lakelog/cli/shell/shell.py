@@ -130,6 +130,8 @@ class Shell:
                 self._obey(command)
                 return
             for statement in self._runner.statements(line):
+                # Kept for the error, which shows the statement that failed and not all that was
+                # typed.
                 running = statement.text
                 self._run(statement)
         # Nothing that goes wrong in a statement ends the shell.
@@ -165,6 +167,7 @@ class Shell:
 
     def _run(self, statement: ShellStatement) -> None:
         start = time.monotonic()
+        # The engine refuses parameters that a statement does not name.
         params = {k: v for k, v in self._params.items() if k in statement.params}
         with QueryMonitor(self._runner.interrupt, self._app.progress("running", "s")) as monitor:
             relation = self._runner.sql(statement.text, params or None, self._digest)
@@ -238,6 +241,7 @@ class Shell:
         tables = {argument: argument} if argument else all_tables
         rows = []
         for table, quoted in tables.items():
+            # The engine binds `SELECT *` without running it: columns and types cost nothing.
             relation = self._runner.sql(f"SELECT * FROM {quoted}", None, self._digest)
             for name, column_type in zip(relation.columns, relation.types, strict=True):
                 rows.append({"table": table, "column": name, "type": str(column_type)})
@@ -269,6 +273,7 @@ class Shell:
 
 def _command_in(line: str) -> str | None:
     """Return a command of the shell without its dot, or None; see SYNONYMS."""
+    # `.tables;` and `\d;` are typed by habit.
     line = line.strip().rstrip("; ")
     if line.startswith("."):
         return line[1:]

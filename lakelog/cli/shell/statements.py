@@ -89,6 +89,7 @@ class StatementRunner:
 
     def _parse(self, script: str) -> list[syntax.ParsedStatement]:
         """Parse statements, with those for tables that the engine cannot parse."""
+        # Parsed as typed first: rewriting is only for names of tables that the engine cannot parse.
         try:
             return syntax.statements(self.cursor(), script)
         except duckdb.Error:
@@ -134,6 +135,8 @@ class StatementRunner:
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
             for name in (*TABLES, payload.WIDE):  # cut to what the statement before needed
+                # The lake's tables are views of this statement alone, cut to the segments that it
+                # needs.
                 cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
             if not params and ref is None and self._has_scan(cursor, query):
                 self._query, self._params, self._asked = query, None, (query, None, None)
@@ -163,6 +166,7 @@ class StatementRunner:
         self._query, self._params = self.session.binder.bind(
             cursor, query, params or None, ref, is_as_asked=is_as_asked
         )
+        # A prepared statement runs later, and would then miss tables that are cut for another one.
         if _PREPARES.search(query):
             self.session.tables.hides_tables = True
         if self._params:
@@ -200,6 +204,7 @@ class StatementRunner:
 
     def again(self) -> duckdb.DuckDBPyConnection:
         """Run the last query once more; its rows can be fetched in pieces."""
+        # What is read in pieces was cut for the first rows: the whole tables come before.
         self.complete()
         return self.cursor().execute(self._query, self._params)
 
@@ -227,6 +232,7 @@ class StatementRunner:
 
     def close(self) -> None:
         """Close the database, with everything that statements created in it."""
+        # DuckDB closes a connection only after its running query has ended.
         self.interrupt()  # who has read enough of an answer does not wait for the next row
         self.session.close()
         self._cursor = None
