@@ -42,7 +42,7 @@ help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(PROGRAM) $(SAMPLE) ## a tour: collect, query, version and prove a sample lake
+demo: $(PROGRAM) $(SAMPLE) ## a tour: collect, ask, search, go back, prove, train, erase
 	@$(BIN)/lakelog demo --sample $(SAMPLE)
 
 test: $(READY) ## run the tests; LANE=newest or oldest with other versions, TESTS=PATHS some of them
@@ -141,7 +141,7 @@ $(PROGRAM): pyproject.toml constraints.txt
 	@echo "==> lakelog in $(VENV) (only when pyproject.toml or constraints.txt changed)"
 	@$(environment)
 	@$(lowest)
-	@$(call install,-e .)
+	@$(call install,-e '.[server]')
 	@touch $@
 
 $(READY): pyproject.toml constraints.txt

@@ -36,14 +36,17 @@ WRITERS = 4
 EVENTS = 60_000
 LATER = 6
 """One event in so many comes after the tag."""
-_SECONDS = 4.0
-_ROUNDS = 16
+_SECONDS = 2.0
+_ROUNDS = 8
 _BY_TYPE = "SELECT type, count(*) AS events FROM events GROUP BY 1 ORDER BY 2 DESC"
 _WORST = (
     "SELECT data->>'error' AS error, count(*) AS failed, max(time) AS last FROM events"
     " WHERE type = 'FAIL' GROUP BY 1 ORDER BY 2 DESC"
 )
-_OF_ONE = "SELECT time, type, data FROM events WHERE subject = 'ep_004215' ORDER BY time"
+_OF_ONE = "SELECT time, type, data FROM events WHERE subject = '{}' ORDER BY time"
+_SOMEBODY = """SELECT subject FROM events WHERE subject IS NOT NULL
+    GROUP BY 1 HAVING count(*) <= 8 ORDER BY count(*) DESC, 1 LIMIT 1"""
+"""A subject whose events fit a screen."""
 
 
 @verb()
@@ -59,7 +62,7 @@ def demo(
     keep: bool = flag("--keep", "Keep the lake, as ./demo-lake."),
     is_served: bool = flag("--serve", "Then show it in a browser, until Ctrl-C."),
 ) -> None:
-    """Take a tour: collect, query, tag, verify, roll back. It takes 15 seconds.
+    """Take a tour: collect, ask, search, go back, train, erase. It takes 20 seconds.
 
     It uses a lake of its own, which is removed at the end unless --keep is given.
     """
@@ -78,7 +81,11 @@ def demo(
         if is_served:
             _serve(app, demo_path)
     if lake_path is not None:
-        _print(f"\nThe lake is kept: lakelog --lake {lake_path} stats")
+        _print(f"The lake is kept: lakelog --lake {lake_path} stats")
+    elif not is_served:
+        _print(
+            "Next: `lakelog demo --serve` shows it in a browser, `lakelog -h` lists all commands."
+        )
 
 
 def _serve(app: App, path: str) -> None:
@@ -107,23 +114,26 @@ class Tour:
         self._title("Query with SQL; the newest events are included")
         self._show("sql", _BY_TYPE)
         self._show("sql", _WORST)
-        self._title("Give this state a name, then go on")
+        self._title("Search for words, and list what was unusual on the last day")
+        self._show("search", "503 level>=ERROR", "-n", "3", format="lines")
+        self._show("anomalies")
+        self._title("Name this state, then load a file: each row once, bad lines apart")
         self._show("tag", "before", "-m", "all is well")
-        self._title("Load a file at bulk speed, each row once; a bad line does not stop it")
         self._ingest(self._lines[split_at:])
         self._show("quarantine", "list")
-        self._show("sql", _OF_ONE)
-        self._show("snapshot", "-m", "the last sixth")
         self._show("diff", "before")
-        self._title("A single flipped bit in a copy of the lake is noticed")
-        self._damage()
         self._title("Go back, and undo it")
         self._show("rollback", "before", "--verify")
         self._show("undo")
-        self._show("log", "-n", "5")
+        self._title("Prove it: each line is stored once, and one flipped bit is noticed")
+        self._show("audit", "later.jsonl.gz")
+        self._damage()
+        self._title("Make a training set, then erase a subject from everything")
+        self._train_and_erase()
         self._title("Look at the result")
+        self._show("log", "-n", "5")
         self._show("stats")
-        _print(f"\n{time.monotonic() - self._start:.0f} seconds. Next: lakelog -h")
+        _print(f"\n{time.monotonic() - self._start:.0f} seconds.")
 
     def _collect(self, lines: list[bytes]) -> None:
         """Feed the writers slice by slice, and count from this process in between."""
@@ -194,8 +204,19 @@ class Tour:
             file.writelines([*lines[:half], b'{"type":"FAIL","time":"yesterday"}\n', *lines[half:]])
         # Twice, for the second run shows that nothing is ingested again.
         for _ in range(2):
-            self._command("ingest later.jsonl.gz")
-            self._run(os.path.abspath(self._path), "ingest", path.name, fine=(0, 1))
+            self._show("ingest", path.name, fine=(0, 1), format=None)
+
+    def _train_and_erase(self) -> None:
+        """Export all events, and take one subject out of the lake and of that export."""
+        self._show("train", "init", "events", "-o", "events.toml", format=None)
+        self._show("train", "export", "events.toml", "-o", "set", format=None)
+        with lakes.open(self._path) as lake:
+            subjects = lake.sql(_SOMEBODY).fetchall()
+        for (subject,) in subjects:
+            self._show("sql", _OF_ONE.format(subject.replace("'", "''")))
+            self._show("erase", "--subject", subject, "--why", "asked on 3 May", "--yes")
+            self._show("train", "rebuild", "--erased", "set")
+            self._show("erase", "status")
 
     def _damage(self) -> None:
         """Flip a bit in the largest segment of a copy, and let verify find it."""
@@ -210,7 +231,6 @@ class Tour:
         segments[-1].write_bytes(data)
         _print(f"    bit 0 of byte {len(data) // 2:,} of {segments[-1].name[:12]}… is flipped")
         self._show("verify", lake=copy, display="copy", fine=(3,))
-        self._show("verify")
 
     def _show(
         self,
@@ -218,29 +238,22 @@ class Tour:
         lake: str | None = None,
         display: str = "",
         fine: tuple[int, ...] = (0,),
+        format: str | None = "table",
     ) -> None:
-        """Show a command, run it, and show its output."""
+        """Show a command, run it, and show its output, in a format if it has any."""
         self._command(" ".join(f'"{w}"' if " " in w else w for w in arguments), display)
-        self._run(lake or self._path, *arguments, "--format", "table", fine=fine)
-
-    def _run(
-        self,
-        lake: str,
-        *arguments: str,
-        stdin: Any = subprocess.DEVNULL,
-        fine: tuple[int, ...] = (0,),
-    ) -> None:
+        formatted = ("--format", format) if format else ()
         completed = subprocess.run(
-            self._program(*arguments, lake=lake),
-            stdin=stdin,
+            self._program(*arguments, *formatted, lake=os.path.abspath(lake or self._path)),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             # In one stream, as a terminal would show them, in the order in which they were written.
             stderr=subprocess.STDOUT,
             env=_environment(),
             text=True,
             errors="replace",
-            # A short name for the file reads better in the output.
-            cwd=self._scratch if arguments[0] == "ingest" else None,
+            # Short names of files read better in the output.
+            cwd=self._scratch,
         )
         for line in completed.stdout.splitlines():
             _print(f"    {line}".rstrip())
