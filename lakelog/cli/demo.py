@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,7 +45,6 @@ _WORST = (
     "SELECT data->>'error' AS error, count(*) AS failed, max(time) AS last FROM events"
     " WHERE type = 'FAIL' GROUP BY 1 ORDER BY 2 DESC"
 )
-_OF_ONE = "SELECT time, type, data FROM events WHERE subject = '{}' ORDER BY time"
 _SOMEBODY = """SELECT subject FROM events WHERE subject IS NOT NULL
     GROUP BY 1 HAVING count(*) <= 8 ORDER BY count(*) DESC, 1 LIMIT 1"""
 """A subject whose events fit a screen."""
@@ -213,7 +214,7 @@ class Tour:
         with lakes.open(self._path) as lake:
             subjects = lake.sql(_SOMEBODY).fetchall()
         for (subject,) in subjects:
-            self._show("sql", _OF_ONE.format(subject.replace("'", "''")))
+            self._show("search", f"subject:{json.dumps(subject)}", format="lines")
             self._show("erase", "--subject", subject, "--why", "asked on 3 May", "--yes")
             self._show("train", "rebuild", "--erased", "set")
             self._show("erase", "status")
@@ -241,7 +242,7 @@ class Tour:
         format: str | None = "table",
     ) -> None:
         """Show a command, run it, and show its output, in a format if it has any."""
-        self._command(" ".join(f'"{w}"' if " " in w else w for w in arguments), display)
+        self._command(" ".join(map(_quoted, arguments)), display)
         formatted = ("--format", format) if format else ()
         completed = subprocess.run(
             self._program(*arguments, *formatted, lake=os.path.abspath(lake or self._path)),
@@ -277,6 +278,11 @@ class Tour:
                     line_part if line_part[:1] == " " else f"  {line_part}", sys.stdout, fg="cyan"
                 )
             )
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for a shell, in double quotes where these do, since SQL has single ones."""
+    return f'"{word}"' if " " in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _feed(writer: Any, lines: list[bytes]) -> None:
