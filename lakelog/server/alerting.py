@@ -28,6 +28,7 @@ class AlertThread:
     def close(self) -> None:
         """End it, and wait until what was begun is recorded."""
         self._stop.set()
+        # Without a bound a receiver that does not answer would keep the server from ending.
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
 

@@ -51,6 +51,7 @@ class RequestJournal:
     """The requests of one lake, in memory and in `server/requests`."""
 
     def __init__(self, root: str, seconds: float) -> None:
+        # In the server's own folder, which copies of the lake leave out.
         self._directory = os.path.join(root, "server", "requests")
         self._lifetime = int(seconds * 1_000_000)
         self._recent: dict[bytes, int] = {}
@@ -62,6 +63,7 @@ class RequestJournal:
         """Read what earlier servers left; `reached` says which position a writer came to with the
         events that it stored since a time in us. Raises OSError, LakelogError."""
         oldest = disk.now_us() - self._lifetime
+        # Oldest first, as their names begin with their times: a cancel comes after what it cancels.
         contents = (disk.read(path, _SIZE_MAX) for path in self._files())
         records = [r for content in contents for r in _records(content) if r.time >= oldest]
         ends = {
@@ -71,15 +73,19 @@ class RequestJournal:
         for record in records:
             position = record.first
             for key, count in record.requests:
+                # Its events only move the positions of those that follow in the same record.
                 if key == NO_REQUEST:
                     position += count
                     continue
                 if record.magic == _CANCELED:
                     self._recent.pop(key, None)
                     continue
+                # A writer that was killed got so far: only its first events of the record are
+                # stored.
                 stored = min(max(ends.get(record.writer, 0) - position, 0), count)
                 position += count
                 if stored or not count:
+                    # An empty request is remembered, too: it was answered, and may be asked again.
                     self.remember(key, stored)
 
     def stored(self, key: bytes) -> int | None:
@@ -90,6 +96,8 @@ class RequestJournal:
     def remember(self, key: bytes, count: int) -> None:
         """So many more events of a request are stored."""
         moment = disk.now_us()
+        # Two generations: forgetting is one assignment, and what is asked again within a lifetime
+        # is known.
         if moment - self._turned > self._lifetime or len(self._recent) >= _REQUESTS_MAX:
             self._older, self._recent, self._turned = self._recent, {}, moment
         self._recent[key] = (self.stored(key) or 0) + count
@@ -107,6 +115,7 @@ class RequestJournal:
         moment = disk.now_us()
         head = _HEAD.pack(magic, len(entries), first, moment, writer.encode())
         record = head + b"".join(entries)
+        # By the minute, so that old records go by removing files, and no file is ever rewritten.
         if moment - self._begun > _FILE_US:
             self._begin(moment)
         disk.append_line(self._path, record + struct.pack("<I", zlib.crc32(record)))
@@ -115,6 +124,8 @@ class RequestJournal:
         disk.make_dirs(self._directory)
         for path in self._files():
             name = os.path.basename(path).partition("-")[0]
+            # A minute more than the lifetime: the newest record of a file is that much younger than
+            # its name.
             if int(name) < moment - self._lifetime - _FILE_US:
                 disk.unlink(path)
         name = f"{moment:020d}-{disk.random_hex(4)}"

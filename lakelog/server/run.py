@@ -71,12 +71,14 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
             _require_closed(plan, tokens)
         gate = Gate(tokens, is_local=is_local, hosts=(url_host(host), *plan.host_names))
         server = LakeServer(lake, gate, plan.limits, plan.version, plan.queries)
+        # Before the port answers: a request that comes again must not be stored twice.
         server.intake.load()
         scheme = "https" if plan.certificate else "http"
         url = f"{scheme}://{url_host(host)}:{port}"
         name = plan.host_names[0] if plan.host_names else url_host(host)
         site = f"{scheme}://{name}:{port}"
 
+        # Only a server that answers evaluates rules, for their notifications have links to it.
         def serving() -> None:
             server.alerts.start(site)
             started(url)
@@ -127,6 +129,7 @@ def _listener(plan: ServerPlan) -> socket.socket:
         raise InvalidSetting(
             f"cannot listen on {plan.host}:{plan.port}: {reason}: choose another --port"
         ) from None
+    # Handed to a child that takes over from this process without closing the port.
     listener.set_inheritable(True)
     return listener
 
@@ -139,8 +142,10 @@ def _run(
         log_config=None,
         access_log=False,
         server_header=False,
+        # uvicorn's lifespan would run in its own task; start and end are in `_serving`.
         date_header=True,
         lifespan="off",
+        # Only the peer's address counts: a header could claim that a stranger is this machine.
         proxy_headers=False,
         ws="wsproto",
         ws_max_size=_MESSAGE_MAX,
@@ -150,6 +155,7 @@ def _run(
         ssl_certfile=plan.certificate,
         ssl_keyfile=plan.key,
     )
+    # asyncio.Runner and not uvicorn's own: syslog and streams share its loop.
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serving(uvicorn.Server(config), server, plan, listener, started))
 
@@ -177,6 +183,7 @@ async def _serving(
 ) -> None:
     task = asyncio.ensure_future(http.serve(sockets=[listener]))
     try:
+        # uvicorn has no event for it, only a flag.
         while not (http.started or task.done()):
             await asyncio.sleep(_LOOK)
         if http.started:
@@ -197,6 +204,7 @@ async def _serving(
         server.dashboard.workers.stop()
         await task
     finally:
+        # Again, where the try was left early; all of them may be called twice.
         server.tails.end()
         if server.syslog is not None:
             await server.syslog.stop()

@@ -63,6 +63,7 @@ class SyslogServer:
                 " --syslog-from, or give --syslog-ca for clients with certificates"
             )
         self._tcp: asyncio.Server | None = None
+        # Refused at the start: whoever may send can fill the lake with forged lines.
         self._udp: asyncio.DatagramTransport | None = None
         self._datagrams: _Datagrams | None = None
 
@@ -75,6 +76,7 @@ class SyslogServer:
         """Begin to listen. Raises InvalidSetting, OSError."""
         context = self._context(certificate, key)
         listener = self._bound(socket.SOCK_STREAM, self._plan.syslog_port or 0)
+        # Without TLS only: DTLS is not spoken, and plain datagrams beside TLS would be a hole.
         self._tcp = await asyncio.start_server(self._connection, sock=listener, ssl=context)
         if context is None:
             receiver = self._bound(socket.SOCK_DGRAM, self.port)
@@ -89,6 +91,7 @@ class SyslogServer:
         bound = socket.socket(family, socket_type)
         try:
             bound.setblocking(False)
+            # For a restart: connections of the server before may still be in TIME_WAIT.
             if socket_type == socket.SOCK_STREAM:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((self._host, port))
@@ -116,6 +119,8 @@ class SyslogServer:
             sender = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
+        # A socket of IPv6 shows IPv4 senders as ::ffff:a.b.c.d, which no network of theirs
+        # contains.
         if isinstance(sender, ipaddress.IPv6Address) and sender.ipv4_mapped is not None:
             sender = sender.ipv4_mapped
         return sender.is_loopback or any(sender in network for network in self._networks)
@@ -136,6 +141,7 @@ class SyslogServer:
             while content := await reader.read(_READ):
                 messages, waiting = split(waiting + content)
                 await self.store(messages)
+            # The last message of a connection may have no newline.
             await self.store([waiting])
         except (LakelogError, OSError, ValueError) as error:
             # The sender connects again, and sends what it has not got rid of.
@@ -168,6 +174,7 @@ class _Datagrams(asyncio.DatagramProtocol):
     @property
     def lost(self) -> int:
         """Datagrams that are gone."""
+        # The kernel's counter ends with the socket; what it said before stays counted.
         self._thrown = max(self._thrown, _kernel_drops(self._inode))
         return self._refused + self._thrown
 
@@ -179,6 +186,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self._refused += 1
             return
         self._waiting.append(data.rstrip(b"\r\n\0"))
+        # One task at a time: what comes meanwhile is stored together by its next turn.
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._store())
 
@@ -204,6 +212,8 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
     """
     messages, place = list[bytes](), 0
     while place < len(content):
+        # RFC 6587 octet counting: a length, a space, the message; else a message starts with its
+        # `<PRI>`.
         if content[place : place + 1].isdigit() and not content.startswith(b"<", place):
             space = content.find(b" ", place, place + 8)
             if space < 0:

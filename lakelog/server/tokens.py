@@ -57,6 +57,7 @@ class TokenFile:
         except FileNotFoundError:
             self._stamp, self._entries = None, ()
             return ()
+        # Looked at with each request: reading and parsing happens only after a change.
         stamp = status.st_mtime_ns, status.st_ino, status.st_size
         if stamp != self._stamp:
             self._entries = self._parsed(disk.read(self._path, _SIZE_MAX))
@@ -69,9 +70,11 @@ class TokenFile:
             raise InvalidSetting("a token has a name: choose one that says who uses it")
         if not scopes:
             raise InvalidSetting("a token has at least one scope: read, ingest or admin")
+        # 256 bits; the prefix lets secret scanners and people tell what it is.
         token = "ll_" + secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
         disk.make_dirs(self._directory)
+        # Read again inside of the lock: two that add at once must not lose one.
         with self._alone():
             present = self.entries()
             if any(entry.name == name for entry in present):

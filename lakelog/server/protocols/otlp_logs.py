@@ -47,6 +47,7 @@ def request_class() -> Any:
     """The class of ExportLogsServiceRequest in which attributes of records are bytes: equal ones,
     as most are, are read once. Raises ImportError."""
     pool = descriptor_pool.DescriptorPool()
+    # A pool of its own: the messages of the package stay as they are for everybody else.
     for module in (common_pb2, resource_pb2, logs_pb2, logs_service_pb2):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
@@ -66,6 +67,7 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
     Raises NotPlain, and DecodeError of protobuf for attributes that are none.
     """
     lines, seconds = list[bytes](), _Seconds()
+    # Records of one sender repeat the same few attributes, so that most look-ups need no decoding.
     pairs = _AttributeTexts(common_pb2.KeyValue.FromString)
     for resource_logs in request.resource_logs:
         resource = otlp.described(
@@ -78,6 +80,8 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
             # Written once for all records.
             described = {"resource": resource, "scope": scope}
             shared = [_pair(name, value) for name, value in described.items() if value]
+            # A null that JSON drops: the way by JSON decides, as it would for a number that is
+            # none.
             if any(b"null" in member for member in shared):  # it may be no number
                 raise NotPlain
             lines += [
@@ -138,6 +142,7 @@ def _line(
     """The line of a record, its payload in the order of the JSON."""
     time, observed = record.time_unix_nano, record.observed_time_unix_nano
     moment = time or observed
+    # Before 1973 a number may as well be of microseconds, which the other way tells apart.
     if not _EARLIEST <= moment < _LATEST:
         raise NotPlain
     whole, micros = divmod(moment // 1_000, 1_000_000)
@@ -191,6 +196,7 @@ def _plain(value: Any) -> Any:
         return value.string_value
     if member == "int_value":
         number = value.int_value
+        # JSON of protobuf writes wide integers as texts, since a double cannot hold them.
         return number if -_WIDE < number < _WIDE else str(number)
     if member == "bool_value":
         return value.bool_value

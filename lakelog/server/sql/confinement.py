@@ -39,6 +39,7 @@ def confine(
     lake those below `of_lake`, and to write to those below `spill`."""
     _die_with_parent()
     os.nice(_NICE)  # who stores events goes first
+    # No core dump: it would hold what the query read, in a file that nobody guards.
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, spill_bytes)
     _lower(resource.RLIMIT_NOFILE, _FILES_MAX)
@@ -61,7 +62,9 @@ def confine(
 def allow_processor(seconds: float) -> None:
     """Bound the processor time from now on, for the case that nobody is left to end a query."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
+    # The processor time that the process has used already is no part of this query's.
     limit = int(usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1)) + 5
+    # The hard limit stays, or the next query could not raise the soft one again.
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
@@ -72,6 +75,7 @@ def _lower(limit: int, value: int) -> None:
     resource.setrlimit(limit, (value, hard))
 
 
+# Libraries are read when they are first used, which may be in the middle of a query.
 def _of_python() -> list[str]:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     return [*prefixes, *(os.path.abspath(path) for path in sys.path if path)]

@@ -80,6 +80,7 @@ class SqlEndpoint:
         """The whole answer if it is short, or else one that goes on."""
         headers = {"X-Lakelog-Snapshot": running.snapshot} if running.snapshot else {}
         media_type, buffer = MEDIA_TYPES[query_format], bytearray()
+        # So much is awaited that most answers have a status that says whether they are whole.
         while len(buffer) < _BUFFER:
             try:
                 buffer += await while_connected(request, anext(running.chunks))
@@ -104,6 +105,7 @@ class StreamedAnswer:
         send: Callable[[AsgiMessage], Awaitable[None]],
     ) -> None:
         """Send it, until the client leaves."""
+        # Two tasks, since a client that leaves is seen only by reading from it.
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(departure(receive))
         try:
@@ -112,6 +114,7 @@ class StreamedAnswer:
             leaving.cancel()
             sending.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+            # Closing the generator gives the process back, and cancels what it still does.
             await self._running.chunks.aclose()
 
     async def _send(self, send: Callable[[AsgiMessage], Awaitable[None]]) -> None:
@@ -195,6 +198,7 @@ def _format(options: dict[str, Any], accept: str) -> QueryFormat:
             ) from None
     for media_type in accept.split(","):
         name = media_type.partition(";")[0].strip().lower()
+        # In the order of the header: its weights are not read, as hardly any client sends them.
         if name in _ACCEPTED:
             return _ACCEPTED[name]
     return QueryFormat.JSON

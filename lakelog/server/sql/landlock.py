@@ -49,11 +49,13 @@ def restrict(rights: Iterable[tuple[str, int]]) -> bool:
     scopes = _SCOPES if number >= 6 else 0
     # Earlier versions know a shorter structure.
     size = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(number, 24)
+    # What no rule allows is refused for all rights that are handled: those the kernel knows.
     attributes = struct.pack("=QQQ", all_files, network, scopes)[:size]
     ruleset = _checked(libc, libc.syscall(_CREATE_RULESET, attributes, size, 0))
     try:
         for path, allowed in rights:
             _allow(libc, ruleset, path, allowed & all_files)
+        # The kernel refuses unprivileged processes that could still gain rights by exec.
         _checked(libc, libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
         _checked(libc, libc.syscall(_RESTRICT_SELF, ruleset, 0))
     finally:
@@ -64,6 +66,7 @@ def restrict(rights: Iterable[tuple[str, int]]) -> bool:
 def _allow(libc: ctypes.CDLL, ruleset: int, path: str, allowed: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    # A path that is missing grants nothing; one that appears later stays closed.
     except OSError:
         return
     try:

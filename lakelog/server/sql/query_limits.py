@@ -100,6 +100,7 @@ class QueryRefused(LakelogError):
     """A query is not answered. `code` is for programs, `status` that of HTTP, `hint` what to do."""
 
     def __init__(self, code: str, message: str, hint: str = "", status: int = 400) -> None:
+        # In one line, as clients show it; engines write carets below a copy of the query.
         super().__init__(" ".join(message.split()))
         self.code, self.hint, self.status = code, " ".join(hint.split()), status
 

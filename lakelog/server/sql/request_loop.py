@@ -63,6 +63,7 @@ class RequestAnswerer(Protocol):
 def begin() -> tuple[JsonObject, FrameOutput]:
     """Return what the server says at first, and where to answer. Keys are learnt from it."""
     # A server leaves its listening socket to children, for whoever takes over from it.
+    # What was inherited by accident must not be readable for a query.
     os.closerange(3, _DESCRIPTORS_MAX)
     plan: JsonObject = orjson.loads(sys.stdin.buffer.readline())
     # Whatever a library prints must not get between the frames.
@@ -82,6 +83,7 @@ def answer_requests(answerer: RequestAnswerer) -> None:
         while True:
             answerer.answer(requests.get())
 
+    # Daemon: it may be inside the engine when the input ends, and nobody waits for that.
     threading.Thread(target=answer, daemon=True).start()
     while header := source.read(wire.HEADER.size):
         frame_type, size = wire.HEADER.unpack(header)
@@ -95,6 +97,7 @@ def answer_requests(answerer: RequestAnswerer) -> None:
 
 def _interrupt(answerer: RequestAnswerer, number: int) -> None:
     """Stop the request of that number; the server ends the process if that takes long."""
+    # Again and again while it is this request: the number is 0 once it has ended.
     while answerer.number == number:
         with contextlib.suppress(Exception):  # it may have ended this moment
             answerer.interrupt()

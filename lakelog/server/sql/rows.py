@@ -69,6 +69,7 @@ class AnswerWriter:
 
     def _reader(self) -> Any:
         row_bound = self._rows_max if self._limit is None else self._limit
+        # One row more than are allowed says that there are others.
         return self._relation.to_arrow_reader(max(min(row_bound + 1, _BATCH), 1))
 
     def _arrow(self) -> Iterator[bytes]:
@@ -77,6 +78,7 @@ class AnswerWriter:
             for batch in self._batches(reader):
                 stream.write_batch(batch)
                 yield sink.getvalue()
+                # The sink is used again: an answer of gigabytes passes through one batch of memory.
                 sink.seek(0)
                 sink.truncate()
         yield sink.getvalue()

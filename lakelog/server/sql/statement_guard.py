@@ -29,6 +29,7 @@ def require_readable(
 ) -> None:
     """Refuse SQL that is no SELECT over `tables`, those of `schemas` and those that it makes
     itself; names are in small letters. Raises QueryRefused."""
+    # Before parsing, whose time grows with the text.
     if len(sql.encode("utf-8", "replace")) > SQL_MAX:
         raise QueryRefused("too_long", f"the query has more than {SQL_MAX:,} bytes", _ONE)
     try:
@@ -40,6 +41,7 @@ def require_readable(
         ) from None
     if len(tree["statements"]) != 1:
         raise QueryRefused("not_a_select", f"there are {len(tree['statements'])} statements", _ONE)
+    # Every node, wherever it stands: a subquery or a macro's argument is no hiding place.
     for node in nodes(tree):
         fault_text = _table(node, tables, schemas) or _cte(node) or _function(node)
         if fault_text:
@@ -69,6 +71,7 @@ def _table(node: Node, tables: Container[str], schemas: Container[str]) -> str:
             return ""
     if name.lower() in tables:
         return ""
+    # An unknown plain name may be a CTE or an alias; the engine complains about others itself.
     return f"{name!r} is no table of the lake" if _is_foreign(name) else ""
 
 

@@ -63,14 +63,17 @@ class QueryProcess:
         except Exception as error:
             # What libraries raise for want of memory has many names.
             ending = {**refusal(error).ending(), "retire": True}
+        # Dropped at once: a relation keeps the rows and the memory of its query.
         self._relation = None
         self.number = 0
+        # What the engine has allocated is hardly ever returned: a new process starts small.
         ending.setdefault("retire", resident_bytes() > self._limits.memory // 2)
         self._output.send(wire.END, orjson.dumps(ending))
 
     def _answered(self, request: QueryRequest) -> dict[str, object]:
         session, started_at = self._session, time.monotonic()
         store = session.store
+        # Resolved once: the guard and the query speak of the same state, though the branch moves.
         digest = request.ref and resolve.resolve(store, session.tables.branch, request.ref)
         query = expanded(request.sql)
         if not request.is_trusted:
@@ -82,6 +85,7 @@ class QueryProcess:
         writer = AnswerWriter(relation, request.format, self._limits.rows, request.limit)
         head = {"columns": writer.columns(), "snapshot": digest}
         self._output.send(wire.HEAD, orjson.dumps(head))
+        # Counted on the way, because nobody knows the size of an answer before its last row.
         size = 0
         for chunk in writer.pieces(nested_columns(session, query, writer)):
             size += len(chunk)
@@ -143,6 +147,8 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
     """Open the lake, bind the process, and return what answers queries, whether the kernel bounds
     it, and where it spills to."""
     store = bootstrap.load(root)
+    # It never seals: it may write nothing of the lake. Half of the memory is left to Arrow and
+    # Python.
     settings = dataclasses.replace(store.settings, seal="never", memory_bytes=limits.memory // 2)
     store.settings = settings
     spill = f"{store.paths.cache}/{SPILL}{os.getpid()}-{disk.random_hex(8)}"
@@ -157,8 +163,10 @@ def main() -> None:
     plan, output = begin()
     limits = QueryLimits(**plan["limits"])
     session, is_confined, spill = _session(plan["root"], plan["branch"], limits)
+    # The engine is started, so that the first query does not wait for it.
     session.connect().cursor().execute("SELECT 1").fetchall()
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))
+    # What is there now lives as long as the process: later collections need not look at it.
     gc.freeze()
     answer_requests(QueryProcess(session, limits, output))
 

@@ -57,6 +57,7 @@ class WorkerProcess:
             raise QueryRefused("unavailable", f"no query process: {error}", status=503) from None
         worker = cls(process)
         plan = {"root": root, "branch": branch, "limits": dataclasses.asdict(limits)}
+        # By its input and not its environment, which other users of the machine may see.
         if VAULT.lakes:  # it has not the environment from which the server has them
             plan["keys"] = VAULT.secrets()
         try:
@@ -102,6 +103,8 @@ class WorkerProcess:
         try:
             await self._write(wire.frame(wire.CANCEL, b"%d" % number))
             async with asyncio.timeout(seconds):
+                # What is left of the old answer must be read, or it would be taken for that of the
+                # next query.
                 while (await self.read())[0] != wire.END:
                     pass
         except (TimeoutError, EOFError, OSError):
@@ -139,6 +142,7 @@ class WorkerProcess:
 
 def _remove(folder: str) -> None:
     with contextlib.suppress(OSError):  # else gc does it, a day later
+        # It holds only files of the engine, which makes no folders in it.
         for name in disk.listing(folder):
             disk.unlink(f"{folder}/{name}")
         disk.remove_dir(folder)

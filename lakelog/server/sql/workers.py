@@ -90,6 +90,7 @@ class QueryWorkers:
             sql, params, at=at, limit=limit, format=QueryFormat.ARROW, is_trusted=is_trusted
         )
         data = b"".join([chunk async for chunk in running.chunks])
+        # A trusted caller gets all rows at once; the limits of the process bound them.
         return pa.ipc.open_stream(data).read_all()
 
     async def start(
@@ -117,12 +118,14 @@ class QueryWorkers:
 
     async def prepare(self) -> None:
         """Have a process ready for the first request. Raises QueryRefused."""
+        # Only where none was started yet: a first request may have come before.
         if not self._processes:
             self._give_back(await self._leased())
 
     def stop(self) -> None:
         """Begin no more queries, and end in a moment those that run."""
         self._is_closed = True
+        # Killed a moment later: queries that are nearly done still answer.
         asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill_all)
 
     def _kill_all(self) -> None:
@@ -140,6 +143,7 @@ class QueryWorkers:
         """Yield the head of an answer, and then its pieces. Raises QueryRefused."""
         worker = await self._leased()
         is_settled = False
+        # From here: waiting for a process is not the query's time.
         deadline = asyncio.get_running_loop().time() + self.limits.seconds
         try:
             await worker.ask(request)
@@ -199,6 +203,7 @@ class QueryWorkers:
         """Wait for a process that is free, or start one. Raises QueryRefused."""
         if self._is_closed:
             raise _stopping()
+        # Refused at once, rather than after a wait that the client may not have.
         if self._free.locked() and self._waiting >= self.limits.waiting:
             raise QueryRefused(
                 "busy", f"{self._waiting} queries wait already", "send it again later", 429
@@ -212,6 +217,7 @@ class QueryWorkers:
         finally:
             self._waiting -= 1
         try:
+            # The place is held while a process starts; it is given back where that fails.
             return await self._started()
         except BaseException:
             self._free.release()
@@ -239,6 +245,7 @@ class QueryWorkers:
         """Let the next query have a process, or its place if it has ended."""
         if worker.is_usable and not self._is_closed:
             self._idle.append(worker)
+        # It may have been ended by `close` meanwhile.
         elif worker in self._processes:
             self._processes.discard(worker)
             self._begin(worker.end())
