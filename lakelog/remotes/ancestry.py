@@ -25,11 +25,13 @@ from lakelog.store.ref import Head, Move
 MAINTENANCE = {"compact", "maintain", "erase"}
 """Moves that change files and no events, or take out what both sides refuse from then on."""
 _REWINDS = {"rollback", "undo", "repair"}
+# So far back logs are read, each move of which is a request at a remote.
 _MOVES_MAX = 1_000
 
 
 def settled(lake: Lake, branch: str) -> Head:
     """Publish what is pending on a branch and return its newest move. Raises UnknownRef."""
+    # Settled already, and this lake's writer has what is pending of it.
     if branch == lake.branch_name:
         return lake.settle()
     if branch not in lake.store.refs.branches():
@@ -66,6 +68,8 @@ def is_contained(
     moves = list(_since_rewind(store, local, over_merges))
     common = branch.common
     if (
+        # All of: we still hold what was common, it is in their log, and since then they only
+        # maintained it.
         common
         and any(move.number <= common.local.number for move in moves)
         and common.local.number <= local.number
@@ -74,6 +78,7 @@ def is_contained(
         and _is_maintained(site, remote, common.remote.number)
     ):
         return True
+    # A remote that stands at a state which we passed has nothing that is new.
     if any(move.snapshot == remote.snapshot for move in moves):
         return True
     return any(
@@ -81,6 +86,7 @@ def is_contained(
         and _is_passed(site, place, remote)
         and _is_maintained(site, remote, place.number)
         for place in _merged_places(moves)
+        # What was merged from there counts as contained, though its events got other numbers here.
     )
 
 
@@ -96,6 +102,7 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
         and _is_unchanged(store, local, common.local.number)
     ):
         return True
+    # An empty branch is behind everything; else the remote has to have passed our very state.
     return _is_empty(store, local) or _is_named(site, local.snapshot, remote)
 
 
@@ -113,6 +120,7 @@ def shared_place(
         passed += [common.remote] if _is_in_log(site, common.remote, remote) else []
     if passed:
         return max(passed, key=lambda place: place.number)
+    # Nothing is remembered of a remote that was just added: the states themselves are compared.
     if common is None:
         place = _named_on_both(store, site, local, remote)
         return place or "no state is known that both had: they have no past in common"
@@ -149,6 +157,7 @@ def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MoveP
     for number in range(remote.number, lowest, -1):
         head = site.move(remote.branch, number)
         if head is None or head.move.generation != remote.generation:
+            # A rewind behind it would make the numbers of later moves mean other events.
             return None
         if head.move.snapshot in named and head.move.op not in _REWINDS:
             return place_of(head.move)
@@ -161,6 +170,7 @@ def _is_in_log(site: Site, place: MovePosition, remote: Move) -> bool:
     if place.number >= remote.number:
         return place.snapshot == remote.snapshot
     head = site.move(remote.branch, place.number)
+    # A move that cannot be read any more was thinned out: what follows it is believed.
     return head is None or head.move.snapshot == place.snapshot
 
 
@@ -194,11 +204,14 @@ def _since_rewind(store: Store, local: Move, over_merges: bool) -> Iterator[Move
     `over_merges` since the last one that may have lost events."""
     generation = local.generation
     for move in store.refs.newest_first(local.branch):
+        # The head may have moved since it was looked at; what came later is judged in the next
+        # look.
         if move.number > local.number:
             continue
         if move.generation != generation:
             return
         yield move
+        # A merge raised the generation by one, and lost nothing: it is counted back.
         generation -= over_merges and move.op == "merge"
 
 

@@ -78,8 +78,10 @@ def missing_at(remote: Remote, objects: Sizes) -> Sizes:
 
 def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
     """Return the lengths that objects have at a remote."""
+    # From _LIST_FROM on, but never where objects have no folders, as in a registry.
     if len(objects) < _LIST_FROM or remote.lists_objects:
         looked_for = list(objects)
+        # In as many shares as there are workers: a kind may ask for many lengths in one round trip.
         share = max(-(-len(objects) // remotes.WORKERS), 1)
         shares = (looked_for[i : i + share] for i in range(0, len(objects), share))
         answers = remotes.in_parallel(lambda part: _lengths_of(remote, part), shares)
@@ -120,6 +122,7 @@ def _read_back(remote: Remote, name: Name, size: int) -> str:
     digest, content = hashlib.sha256(), bytearray()
     try:
         for chunk in _checked(remote, name, size, digest.update):
+            # States are compressed as whoever saved them chose: their digest is of what is inside.
             if name[0] in STATES:
                 content += chunk
         if name[0] in STATES:
@@ -156,6 +159,7 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
 
     def read_chunks() -> Iterator[bytes]:
         if name[0] in STATES:
+            # Read whole: its digest is that of the content, known only after decompression.
             yield _state_file(path, name)
             return
         digest = hashlib.sha256()
@@ -205,6 +209,7 @@ def download(
         carried.objects, carried.bytes = carried.objects + 1, carried.bytes + size
         folders.add(os.path.dirname(path_of(store.paths, name)))
         progress(carried.bytes, total)
+    # Once for each folder, at the end: names are durable before a ref that needs them is made.
     for folder in folders:
         disk.sync_dir(folder)
 
@@ -225,6 +230,7 @@ def gc_held_off(
     for _ in range(_LOOKS):
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock())
+            # Looked at under the lock: what is missing now would be named by the ref.
             missing_objects = missing()
             if not missing_objects:
                 yield
@@ -234,6 +240,7 @@ def gc_held_off(
 
 
 def _refuse_unfit(store: Store, size: int) -> None:
+    # f_bavail: what is free for this user; root's reserve is not.
     status = os.statvfs(store.paths.root)
     free = status.f_bavail * status.f_frsize
     if size and size + _SPARE > free:
@@ -249,6 +256,7 @@ def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
     folder = os.path.dirname(path)
     disk.make_object_dir(folder)
     digest = hashlib.sha256()
+    # Written as a temporary file, hashed on the way: nothing gets a name before it is checked.
     temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
     try:
         if name[0] in STATES:
@@ -259,6 +267,7 @@ def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
         if name[0] == "manifests":
             with believing(remote):
                 untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
+        # Another process may have received it meanwhile; equal names have equal bytes.
         with contextlib.suppress(FileExistsError):
             disk.link(temporary, path)
         return os.path.getsize(temporary)
@@ -275,7 +284,10 @@ def _checked(
     while True:
         try:
             for chunk in pace.over(remote.stream(key_of(name), got)):
+                # Bytes that came reset the count of attempts: a long transfer may break often, and
+                # still advance.
                 got, attempts = got + len(chunk), 0
+                # Before it is written: a server that sends without end must not fill the disk.
                 if got > size:
                     raise _wrong(remote, name)
                 update(chunk)

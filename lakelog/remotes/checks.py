@@ -63,6 +63,7 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
     """Return the objects that are named there; what cannot be read is a fault."""
     objects: Sizes = {}
     named = list(_named(site, result))
+    # All at once: what stands in for erased states is one look at the remote.
     erased = RemoteErasures(store, site, result.remote)
     # Here another manifest may be read in the place of an erased state than there.
     stored = erased.stored_as(state for _, state, _ in named)
@@ -72,6 +73,7 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
         result.refs += 1
         result.snapshots.add(snapshot)
         try:
+            # A page that is not here is needed to know which segments there are.
             if not carried and not store.manifests.is_there(snapshot):
                 carry.receive_manifest(store, site.remote, snapshot)
             objects |= objects_of(
@@ -90,6 +92,7 @@ def _named(site: Site, result: Checked) -> Iterator[tuple[str, str, bytes]]:
     for branch in site.branches():
         try:
             head = site.head(branch)
+            # A deleted branch names nothing that has to be there.
             if head and head.move.op != "delete":
                 yield f"refs/heads/{branch}", head.move.snapshot, head.move.carried
         except TransferRefused as error:
@@ -114,6 +117,7 @@ def _faults(
         elif length != size and name[0] not in STATES:
             yield Fault(key_of(name), f"it has {length:,} bytes instead of {size:,}")
         else:
+            # Of a state's file the length is only an upper bound where it was never here.
             whole[name] = max(size, length) if name[0] in STATES else size
     if read_data:
         for name, reason in carry.damaged_at(site.remote, whole, progress):

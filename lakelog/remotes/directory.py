@@ -55,6 +55,8 @@ class DirectoryRemote(Remote):
         absent = (FileNotFoundError, NotADirectoryError)
         with contextlib.suppress(*absent), os.scandir(self._path(folder)) as entries:
             for entry in entries:
+                # Not the target of a link: an object is a plain file, and a link might lead
+                # anywhere.
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False):
                         yield entry.name, entry.stat(follow_symlinks=False).st_size
@@ -77,6 +79,8 @@ class DirectoryRemote(Remote):
 
     def now(self) -> float:
         """The time by the file system's clock."""
+        # The time is asked of the file system that stamps: over NFS it may be another clock than
+        # ours.
         key = f"cache/clock-{disk.random_hex(8)}"
         self.replace(key, b"")
         try:
@@ -102,6 +106,7 @@ class DirectoryRemote(Remote):
         path = self._path(key)
         folder = self._folder(key)
         # Before, too: a power cut must not take the move before this one (F9.3, step 4).
+        # create_whole links: of two pushes the one that comes second finds the name taken.
         disk.sync_dir(folder)
         try:
             disk.create_whole(path, data)
@@ -132,6 +137,7 @@ class DirectoryRemote(Remote):
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Hold the lock of gc."""
         lock = f"{self._folder('cache/gc.lock')}/gc.lock"
+        # disk.claim would open it, and a pipe there could block for ever.
         if os.path.lexists(lock) and not stat.S_ISREG(os.lstat(lock).st_mode):
             raise TransferRefused(f"{lock} is no file: refused")
         ends = time.monotonic() + _GC_WAIT
@@ -163,6 +169,8 @@ class DirectoryRemote(Remote):
         """Raise TransferRefused where something else is in the place of a file or folder."""
         try:
             yield
+        # A file where a folder was expected is as good as nothing: whoever reads it finds no
+        # object.
         except NotADirectoryError:
             raise FileNotFoundError(f"{self.url}: {key} is not there") from None
         except OSError as error:

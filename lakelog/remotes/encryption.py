@@ -39,6 +39,7 @@ def _member_of(site: Site, name: str, parse: Callable[[Any], _T]) -> _T | None:
 
 def config_members(store: Store) -> dict[str, Any]:
     """Return what the lakelog.json of a new remote of a lake gets besides."""
+    # In this order: protected fields stand beside the ring, whose keys they may be wrapped by.
     members = store.paths.keys.ring.config_members() if store.paths.keys else {}
     protection = store.paths.protection
     return members | (protection.config_members(members) if protection else {})
@@ -66,6 +67,7 @@ def share_with(store: Store, site: Site) -> None:
         # A clone knows of none, and the lake there goes on refusing an older file of keys.
         destroyed = max(protection.destroyed, far_protection.destroyed)
         protection = replace(protection, destroyed=destroyed)
+    # The remote has to say it before the first row is there that needs it.
     if protection is not None and protection != far_protection:
         site.change_config(protection.config_members(site.config()))
     own, far = _rings(store, site)
@@ -78,6 +80,7 @@ def share_with(store: Store, site: Site) -> None:
     if far.master not in (own.master, *own.former) and own.master in far.former:
         return  # the master key was rotated there
     try:
+        # Both have keys that the other lacks after each made a new one: then the remote gets all.
         joined = own if far.keys.keys() <= own.keys.keys() else own.joined(far)
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}") from None
@@ -96,6 +99,7 @@ def adopt_from(store: Store, site: Site) -> None:
     own, far = _rings(store, site)
     if own is None or far is None or far.keys.keys() <= own.keys.keys():
         return
+    # Data keys of the remote encrypt what is about to come: without them it could not be read.
     try:
         store.change_keys(own.joined(far))
     except InvalidKey as error:

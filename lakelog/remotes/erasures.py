@@ -45,6 +45,7 @@ class RemoteErasures:
 
     def keys_there(self) -> set[str]:
         """The keys of the erasures that the remote has, or is about to have."""
+        # Either file counts: one that is half written means that an erasure is about to be there.
         return {match[1] for match in map(_FILE.fullmatch, self._names()) if match}
 
     def _names(self) -> list[str]:
@@ -66,6 +67,8 @@ class RemoteErasures:
         adopted = []
         for key in sorted(self.keys_there() - self._records().keys()):
             record, rows = self._read(key)
+            # An erasure that is not finished there is finished by whoever began it, and then
+            # adopted.
             if record.is_swept:
                 erasures.adopt(lake, record, rows)
                 self._confirm(key)
@@ -92,6 +95,8 @@ class RemoteErasures:
         if digest == snapshot:
             return snapshot
         carry.receive_manifest(self._store, self._site.remote, digest)
+        # The format comes first: an older lakelog must refuse the lake before it reads a wrong
+        # manifest.
         self._store.require("erasure")
         self._store.erased.add({snapshot: digest}, {})
         return digest
@@ -109,7 +114,10 @@ class RemoteErasures:
         Raises TransferRefused, Unreachable, Damaged."""
         self._store.erased.refresh()
         records_here = self._records()
+        # Rows refused, manifests replaced, bytes swept, record written: a kill leaves the remote
+        # refusing.
         names = self._names() if records_here else []
+        # Without its record an erasure is not complete there, and is done again.
         fresh = [key for key in records_here if f"{key}.json" not in names]
         if self._site.remote.lists_objects or not fresh:
             return []
@@ -138,6 +146,7 @@ class RemoteErasures:
     def _states(self) -> dict[str, bytes]:
         """The states that moves and tags there name, with the text that they carry."""
         states: dict[str, bytes] = {}
+        # The last byte of a carried text is the line's end.
         for key in self.erased.refs():
             for snapshot, carried_text in self.erased.named(key):
                 states[snapshot] = carried_text[:-1] or states.get(snapshot, b"")
@@ -157,11 +166,13 @@ class RemoteErasures:
                 carried = carried_text if digest == snapshot else b""
                 self._receive(objects_of(store, snapshot, carried=carried, obtain=self._receive))
                 tags.append(f"erasing-{snapshot[:16]}")
+                # A tag, or gc here would take what was just brought, before it is erased from.
                 track(store, self._name, tags[-1], snapshot, carried)
         unknown = self._unknown_segments()
         self._receive(unknown)
         if tags or unknown:
             erasures.again(lake)
+        # They named what must not be anywhere any more.
         for tag in tags:
             history.remove_tag(store, f"{self._name}/{tag}")
 
@@ -190,6 +201,7 @@ class RemoteErasures:
         objects: Sizes = {}
         for digest in dict.fromkeys(names.values()):
             objects |= objects_of(store, digest)
+        # gc there must not take the manifests before the states are replaced.
         with far.publishing({key_of(name): size for name, size in objects.items()}):
             carry.upload(store, far, carry.missing_at(far, objects), carried)
             body = self._site.config()
@@ -206,6 +218,7 @@ class RemoteErasures:
             rows = ErasedRows.decoded(VAULT.decrypt(self.volume.read(f"{path}.rows")))
             digests = (record.salt, record.subject, record.condition, *record.subjects)
             if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
+                # A name out of a file becomes a path and a pattern: it has to be hex.
                 raise ValueError("a name in it is none")
             return record, rows
         except FileNotFoundError:

@@ -129,6 +129,8 @@ def clone(
         worker.tags()
         for branch, label in list(result.refs.items()):
             if label != "kept" and branch.startswith(f"{known.ORIGIN}/"):
+                # Branches begin after all objects are there: one that is interrupted is no half
+                # clone.
                 worker.start(branch.removeprefix(f"{known.ORIGIN}/"))
         if worker.knows_erasures():
             with Lake(store, "main") as lake:
@@ -141,6 +143,7 @@ def _is_begun(url: str, path: str) -> bool:
     if not bootstrap.is_lake(path):
         return False
     store = bootstrap.load(path)
+    # An empty lake that is there may become the clone, as an interrupted one has begun.
     if known.ORIGIN not in tracking.remote_names(store):
         if not store.state("main").next_seq:
             return False
@@ -221,6 +224,7 @@ class _Fetch:
         """Fetch the tags that are not here; none is replaced."""
         for name in self._site.tags():
             remote_tag = self._site.tag(name)
+            # Tags with a slash are what the remote knows of its own remotes.
             # What is known there of other remotes is theirs, and a name that is a branch here
             # would mean two things.
             if remote_tag is None or "/" in name or name in self._store.refs.all_branches():
@@ -234,9 +238,12 @@ class _Fetch:
                     self._signatures(name, tag.snapshot)
                 continue
             objects = self._receive(tag.snapshot, tag.carried)
+            # The text that the tag carries is of the state before the erasure, and must not come
+            # back.
             if self._store.erased.holds(tag.snapshot):
                 data = document.split(data)[0]  # here another manifest is read in its place
             if not self._result.dry_run:
+                # The tag and its objects in one hold of gc: else it might name what is gone.
                 with self._held(objects):
                     disk.create_whole(path, data)
                     disk.sync_dir(self._store.paths.tags)
@@ -260,6 +267,7 @@ class _Fetch:
         self._only_looks = self._result.dry_run and base is None
         self._branch(branch, there)
         self._only_looks = self._result.dry_run
+        # Our branch may move while objects come: each turn judges it anew.
         for _ in range(_LOOKS):
             head = settled(lake, branch)
             local = head.move
@@ -274,6 +282,7 @@ class _Fetch:
                 if local.snapshot == remote.snapshot:
                     self._note(branch, remote, local)
                 return
+            # Only a forced pull rewinds; another one has all events, which keep their numbers.
             moved = self._move(branch, local, remote.snapshot, rewind=label == "forced")
             if moved is not None:
                 self._note(branch, remote, moved.move)
@@ -330,6 +339,8 @@ class _Fetch:
         local = self._store.refs.head(branch).move
         if local.snapshot != last_seen.snapshot:
             if self._store.manifests.of(local).next_seq:
+                # A later run of an interrupted clone must not take away what was appended
+                # meanwhile.
                 return  # it was continued since an earlier run cloned it
             head = self._move(branch, local, last_seen.snapshot, rewind=False)
             local = head.move if head else local
@@ -360,6 +371,7 @@ class _Fetch:
         message = f"{branch} of {self._known.name}"
 
         def plan(head: Head, _: Manifest) -> Change | None:
+            # Settled and judged for this head only: another move may have events that theirs lacks.
             if head.move.number != local.number:
                 return None
             return Change("pull", message, snapshot=snapshot, rewind=rewind)
@@ -373,6 +385,7 @@ class _Fetch:
         """Receive the state of a branch and make its tag name it."""
         label, before = f"{self._known.name}/{name}", self._known.branch(name)
         place = place_of(head.move)
+        # The tag of the remote's branch keeps its state from gc, even if nothing else names it.
         is_here = label in self._store.refs.tag_names()
         if is_here and self._store.refs.tag(label).snapshot == place.snapshot:
             self._result.refs[label] = "up to date"
@@ -380,6 +393,8 @@ class _Fetch:
             self._result.refs[label] = "updated" if is_here else "new"
             objects = self._receive(place.snapshot, head.move.carried)
             if not self._only_looks:
+                # Before the ref: an older lakelog must refuse the lake before it meets what it does
+                # not know.
                 raise_format(self._store, self._site.lake_format())
                 with self._held(objects):
                     is_erased = self._store.erased.holds(place.snapshot)
@@ -409,6 +424,7 @@ class _Fetch:
             missing = carry.missing_here(self._store, objects)
             carried.objects, carried.bytes = len(missing), sum(missing.values())
         else:
+            # Segments that came just now may have rows that were erased here a moment ago.
             was_erased = self._store.erased.refresh()
             fresh = carry.missing_here(self._store, objects) if was_erased else {}
             carry.download(self._store, far, objects, carried, self._progress)
@@ -453,6 +469,7 @@ class _Fetch:
 
     def _head(self, branch: str) -> Head | None:
         last_seen = self._known.branch(branch).seen
+        # From the number seen last: logs are long, and each look is a request.
         head = self._site.head(branch, last_seen.number if last_seen else 0)
         return None if head is None or head.move.op == "delete" else head
 

@@ -106,6 +106,7 @@ def add(store: Store, name: str, url: str) -> KnownRemote:
         raise InvalidName(f"{name!r} cannot name a remote: letters, digits, `.`, `_` and `-` can")
     url = checked_url(url)
     prefix = f"{name}/"
+    # A tag of that name would be taken for one of the remote's branches.
     if any(n.startswith(prefix) for n in (*store.refs.tag_names(), *store.refs.all_branches())):
         raise AlreadyExists(
             f"tags or branches named {prefix}… exist: choose another name for the remote"
@@ -144,6 +145,7 @@ def load(store: Store, name: str | None) -> KnownRemote:
     try:
         body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
         branches = {n: _known(b) for n, b in body.pop("branches").items()}
+        # Members of a later version are left out, so that an older lakelog can still read it.
         members = {n: v for n, v in body.items() if n in _MEMBERS}
         return KnownRemote(**members, branches=branches)
     except FileNotFoundError:
@@ -170,6 +172,7 @@ def save(store: Store, remote: KnownRemote) -> None:
 
 def _encoded(remote: KnownRemote) -> bytes:
     body = asdict(remote)
+    # Written only where it is known, as before the member existed.
     if not remote.proven:
         del body["proven"]
     return document.encode(body)
@@ -193,6 +196,7 @@ def _try_out(store: Store, remote: KnownRemote) -> str:
                 connection.size("lakelog.json")  # once: whoever is offline does not wait
                 proven(store, remote, connection)
     except TransferRefused:
+        # A remote that would lose pushes must not be known for a moment longer.
         disk.unlink(store.paths.remote(remote.name))
         disk.sync_dir(store.paths.remotes)
         raise
@@ -204,6 +208,7 @@ def _try_out(store: Store, remote: KnownRemote) -> str:
 def remove(store: Store, name: str) -> None:
     """Forget a remote and the tags of its branches. Raises UnknownRef, NotAllowed."""
     policy.require(store.paths, "remove-remote")
+    # Its error says which name was meant; a damaged file is no reason to keep it.
     if not disk.exists(store.paths.remote(name)):
         load(store, name)
     for tag in store.refs.tag_names():
@@ -222,6 +227,7 @@ def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes 
         return
     carried = carried or store.manifests.text_to_carry(snapshot)
     message = f"{branch} of the remote {remote}"
+    # A new commit each time: equal tags made at two times are two documents.
     now_us, commit = disk.now_us(), disk.random_hex()
     store.refs.replace_tag(Tag(name, snapshot, now_us, author(), message, branch, commit, carried))
 
@@ -262,6 +268,7 @@ def checked_url(url: str) -> str:
 
 def _holds_password(url: str) -> bool:
     """Whether an address has a password, or what may be one with a `/`, `?` or `#` in it."""
+    # urlsplit gives up at the first odd character of a password, and would call it a host.
     after_scheme = url.partition("://")[2]
     authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
     userinfo, _, place = authority.rpartition("@")

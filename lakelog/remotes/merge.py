@@ -72,6 +72,7 @@ class Merge:
         self._found, self._next = OwnRows(), base.next_seq
 
     def preview(self, head: Head) -> Merged:
+        # A dry run counts on the state as it is, without writing a row.
         """Count what a merge onto a head would bring. Raises Diverged, TransferRefused."""
         state = self._store.manifests.of(head.move)
         ours, own_rows = live_entries(self._store, state), OwnRows()
@@ -94,6 +95,7 @@ class Merge:
             change, counts = self._change(state)
             return change
 
+        # With the stream's lock, so that no version is given between the look and the move.
         with StreamLock(self._store, self._branch).held():
             if StreamLock(self._store, self._branch).has_pending():
                 return None  # versions were given since it was settled
@@ -101,12 +103,14 @@ class Merge:
                 return None
         # Just written and synced by us: the first query need not hash them.
         paths = self._store.paths
+        # F14.7: a verified segment whose bytes change is damage that queries report at once.
         self._store.verified.add_all(
             [(entry.key, paths.object("segments", entry.key)) for entry in self._found.entries]
         )
         return counts
 
     def _discard(self) -> None:
+        # Rows written for another base have wrong numbers: all of it begins again.
         self._found, self._next = OwnRows(), self._base.next_seq
 
     def _follows(self, head: Head, judged: Head) -> bool:
@@ -119,6 +123,7 @@ class Merge:
         return head.move.generation == judged.move.generation
 
     def _since(self, state: Manifest, entries: LiveEntries, first: int) -> RowSpan:
+        # By their last number: a compacted segment may reach over the base.
         """The rows of a state from a number on."""
         fresh = (entry for entry in entries.events.values() if entry.seq[1] >= first)
         return RowSpan(state, tuple(fresh), first)
@@ -130,6 +135,7 @@ class Merge:
     def _join(self, state: Manifest, ours: LiveEntries) -> _Joined:
         """Return what joins our entries that are no events with theirs. Raises Diverged,
         TransferRefused."""
+        # Both sides are judged alike: an event that one removed would come back by the other.
         for side, present, live in (("here", state, ours), ("there", self._theirs, self._there)):
             reason = removed_since(self._store, self._base, present)
             if reason or not self._grew(live):
@@ -152,6 +158,7 @@ class Merge:
     def _require_counted(self) -> None:
         """Refuse a state that contradicts itself."""
         events = sum(entry.events for entry in self._there.events.values())
+        # A state whose totals lie could make our numbers overlap with theirs.
         if events != self._theirs.totals.events:
             raise TransferRefused(
                 f"{self._url}: its state does not count the events of its segments: refused,"
@@ -166,6 +173,7 @@ class Merge:
         return all(e == self._shared.events.get(e.key) or e.made_from for e in old)
 
     def _write(self, state: Manifest, ours: LiveEntries, commit: str) -> None:
+        # A later head only adds rows: what was written stays, and the rest follows behind it.
         """Write our rows that are not there, but those that were written for an earlier head."""
         store, span = self._store, self._since(state, ours, self._next)
         self._sieve.require_no_fork(span, self._span)
@@ -184,6 +192,7 @@ class Merge:
         counts, place = self._counts(state, self._found), self._place
         first, count = self._base.next_seq, self._span.count
         note = MergeNote(first, count, place.number, place.generation, place.snapshot)
+        # The entries of theirs are the base of the new state, and ours follow as its newest.
         change = Change(
             "merge",
             note.message(self._name, counts.known),
@@ -231,6 +240,7 @@ def removed_since(store: Store, base: Manifest, state: Manifest) -> str:
         return "a retention removed events"
     if dedupes(store, state) != dedupes(store, base):
         return "a dedupe removed events"
+    # Erasures take rows out of both without a trace in the log: then holes say nothing.
     holes = state.next_seq - state.totals.events
     is_short = holes != base.next_seq - base.totals.events and not store.erased.segments()
     if is_short or state.next_seq < base.next_seq:

@@ -57,6 +57,7 @@ def live_entries(store: Store, state: Manifest) -> LiveEntries:
     """Return the live entries of a state; opens every page. Raises DamagedManifest."""
     live: dict[EntryKey, Entry] = {}
     pages = map(store.manifests.page, state.pages)
+    # In order, the last entry of a key wins, and a removal ends it.
     for entry in itertools.chain(*pages, state.recent):
         key = entry.what, entry.key
         live.pop(key, None)
@@ -76,9 +77,11 @@ def join_records(
     """Return the entries that bring our changes since `base` to theirs, removals first; also where
     and when we looked at what neither changed. Raises Conflict."""
     here, there = _changed(base, ours), _changed(base, theirs)
+    # Equal changes on both sides are no conflict, such as one file ingested in two clones.
     for key in here & there:
         if _content(ours.get(key)) != _content(theirs.get(key)):
             raise Conflict(_words(key, theirs.get(key) or ours.get(key)))
+    # A file that both read on would be ingested twice, under two cursors.
     read_here, read_there = _sources(here, base, ours), _sources(there, base, theirs)
     for source, keys in read_there.items():
         if read_here.get(source, keys) != keys:
@@ -95,6 +98,7 @@ def subscription_beyond(entries: Iterable[Record | Removal], seq: int) -> str:
     for entry in entries:
         if isinstance(entry, Record) and entry.what == "subscription":
             places = entry.members["positions"]
+            # `upto` is how far a batch reaches that is being handled now.
             if any(place["seq"] > seq or place.get("upto", 0) > seq for place in places):
                 return entry.key
     return ""
@@ -116,6 +120,7 @@ def _changed(base: dict[EntryKey, Record], records: dict[EntryKey, Record]) -> s
     return {key for key in keys if _content(base.get(key)) != _content(records.get(key))}
 
 
+# The clock and the host of a look are no content: they differ for each machine.
 def _content(record: Record | None) -> dict[str, object] | None:
     """Return what of a record says more than where and when; None where it is not there."""
     if record is None:

@@ -57,6 +57,7 @@ class RowSpan:
     def source(self, store: Store) -> str:
         """SQL for the rows; there have to be some."""
         source = segment_sql.rows_sql(store.paths, self.entries)
+        # A compacted segment may begin before the base, where both have the same rows.
         return f"SELECT * FROM ({source}) WHERE seq >= {self.first}"
 
 
@@ -79,6 +80,7 @@ class RowSieve:
     def require_whole(self, theirs: RowSpan) -> None:
         """Refuse rows that are not one of each number, or lack what every row has. Raises
         TransferRefused."""
+        # Digests first: SQL runs over files that came from elsewhere.
         self._verify(theirs.entries)
         if not theirs.count:
             return
@@ -86,6 +88,7 @@ class RowSieve:
         query = f"SELECT count(*), count(DISTINCT seq), max(seq), {required}"
         with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
             counts = cursor.sql(f"{query} FROM ({theirs.source(self._store)})").fetchall()[0]
+        # One row of each number, and in each all columns that are never null.
         if counts != (theirs.count,) * 2 + (theirs.state.next_seq - 1,) + (theirs.count,) * 3:
             raise TransferRefused(
                 f"{self._url}: the rows there are not those that its state counts: refused, nothing"
@@ -103,6 +106,8 @@ class RowSieve:
             FROM ({ours.source(self._store)}) o JOIN ({theirs.source(self._store)}) t
             ON o.origin = t.origin AND o.position = t.position
             WHERE starts_with(o.origin, '{StreamSubject.ORIGIN}')
+            # A version of a stream is its origin and position: equal places with other content are
+            # a fork.
             AND ({", ".join(f"o.{name}" for name in columns.split(", "))})
             IS DISTINCT FROM ({", ".join(f"t.{name}" for name in columns.split(", "))})
             ORDER BY ALL LIMIT 1"""
@@ -125,6 +130,7 @@ class RowSieve:
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
         if theirs.count:
             places = f"SELECT origin, position FROM ({theirs.source(self._store)})"
+            # By origin and position first, in the engine; ids are looked up in their runs below.
             query += f" ANTI JOIN ({places}) theirs USING (origin, position)"
         with self._refusing(), contextlib.closing(self._connect().cursor()) as cursor:
             for batch in cursor.sql(f"{query} ORDER BY seq").to_arrow_reader(_BATCH):
@@ -133,6 +139,7 @@ class RowSieve:
 
     def _without_ids(self, table: pa.Table, theirs: Manifest, found: OwnRows) -> pa.Table:
         """Leave out rows whose id is there."""
+        # Against ids of both: theirs, and those of our rows that came before in this merge.
         table = drop_duplicates(self._store, table, theirs.ids, found.keys)
         found.events += table.num_rows
         keys = rows.key_arrays(table["key"].drop_null())
@@ -222,10 +229,13 @@ def write_rows(
             continue
         encoder = encoder or segment.SegmentEncoder("events", "arrival", commit)
         if store.paths.protection is not None:
+            # Sealed fields of several segments come in blocks, which move to the new segment with
+            # them.
             table, blocks = sealed_blocks.packed(store.paths, table, source_keys)
             encoder.blocks |= blocks
         encoder.add(table)
         counted.append(table.select(_COUNTED))
+        # By rows, as the sealer cuts them: statistics of smaller segments prune better.
         if sum(len(part) for part in counted) >= target:
             put(encoder)
             encoder, counted = None, []
@@ -241,6 +251,7 @@ def own_keys(store: Store, ours: Manifest, base: Manifest, theirs: Manifest) -> 
     if not fresh:
         return np.zeros(0, "<u8"), np.zeros(0, "<u4")
     high, low = identity_run.sort_keys(*identity_run.merge(fresh))
+    # Run by run: ids of a large lake are never in memory together.
     for run in theirs.ids:
         is_new = ~identity_run.contains(open_run(store, run), high, low)
         high, low = high[is_new], low[is_new]

@@ -57,6 +57,7 @@ def objects_of(
     objects = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(objects)
     # To know all live records every page of the lake is read: only where a push may need them.
+    # Most states touch no saved directory, and their pages need not be read for them.
     if _touches_states(store, state, common) or (
         base_state and _touches_states(store, base_state, common)
     ):
@@ -92,6 +93,7 @@ def _states(store: Store, state: Manifest, base_state: Manifest | None, obtain: 
     obtain(objects)
     files = chunks.StateFiles(paths)
     sizes = {d: size for i in fresh for d, size in files.chunks_of(i).items()}
+    # What the receiver has of an earlier state is not sent again.
     for index in had if sizes else ():
         # One that is damaged here costs a look at each of its chunks there.
         with contextlib.suppress(DamagedState):
@@ -112,6 +114,7 @@ def _length(paths: Paths, name: Name, upper_bound: int) -> int:
 
 
 def _common(pages: tuple[Page, ...], base_pages: tuple[Page, ...]) -> int:
+    # Pages are only ever added at the end, or replaced from one on: equal ones come first.
     """How many of the oldest pages two states share."""
     pairs = zip(pages, base_pages, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
@@ -124,6 +127,7 @@ def _segments(
     fresh = _changes(store, state.pages[common:], state.recent)
     had = _changes(store, base_state.pages[common:], base_state.recent) if base_state else {}
     for key, entry in fresh.items():
+        # Alive now and not before: a removal in `had` means that it came back.
         if isinstance(entry, SegmentEntry) and not isinstance(had.get(key), SegmentEntry):
             yield key, entry.bytes
     # What only `known` removed from the shared pages is alive here, as after a rollback.

@@ -94,6 +94,7 @@ class _Ref:
 class OciRemote(remotes.Remote):
     """The blobs and tags of a repository."""
 
+    # Registries collect by themselves what no tag needs, and the lists here name everything.
     collects = False
     lists_objects = True
 
@@ -178,6 +179,8 @@ class OciRemote(remotes.Remote):
         if match := _OBJECT.match(key):
             self._repository.put_blob(f"sha256:{match[2]}", read_chunks(), size)
             return
+        # The digest of a state's file is of its content, so that of its compressed blob is learnt
+        # here.
         blob = self._manifests.put_blob(b"".join(read_chunks()), "")
         with self._lock:
             self._states[key] = (blob["digest"], blob["size"])
@@ -185,6 +188,7 @@ class OciRemote(remotes.Remote):
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a document that must not exist, with the lists of what it needs."""
         tag = tag_of(key)
+        # A branch and a tag of one name would share a tag of the registry.
         if (match := MOVE.fullmatch(key)) and int(match[2]) == 1:
             self._refuse_tag(match[1])
         body, media_type = self._written(key, data)
@@ -218,6 +222,7 @@ class OciRemote(remotes.Remote):
         self._needed = objects
         try:
             yield
+        # For the next ref only: a list of objects belongs to one state.
         finally:
             self._needed = {}
 
@@ -243,6 +248,7 @@ class OciRemote(remotes.Remote):
     def _config_of_a_ref(self) -> _Ref | None:
         """Return lakelog.json as a move or tag has it, where those were copied alone."""
         names = (tag for tag in self._repository.tags() if PLAIN.fullmatch(tag))
+        # At most so many tags are read: a repository of somebody else may have thousands.
         for tag in itertools.islice(names, _TAGS_READ):
             ref = self._ref_of_tag(tag)
             if ref and ref.config:
@@ -258,6 +264,8 @@ class OciRemote(remotes.Remote):
         lists: list[Descriptor] = []
         if is_index:
             document_manifest, *lists = self._manifests.descriptors(body, "manifests") or _raise(
+                # An image whose config alone says so may be somebody else's: only our types are
+                # believed.
                 self._manifests.malformed()
             )
             body = self._manifests.read(document_manifest)
@@ -275,6 +283,7 @@ class OciRemote(remotes.Remote):
 
     def _document(self, ref: _Ref) -> bytes:
         if ref.document["size"] > DOCUMENT_MAX:
+            # No read before its length is known: a descriptor may claim anything.
             raise TransferRefused(f"{self.url}: {ref.key} is too long: refused")
         data = bytearray()
         for chunk in self._repository.blob(ref.document["digest"]):
@@ -304,6 +313,7 @@ class OciRemote(remotes.Remote):
     def _state(self, key: str) -> tuple[str, int] | None:
         """Return digest and length of the blob of a state's file, from the lists of refs that were
         read, or else of all tags; None where none lists it."""
+        # Once only: it costs a request for each tag.
         with self._lock:
             self._read_lists(key)
             if key not in self._states and not self._has_all:
@@ -340,6 +350,7 @@ class OciRemote(remotes.Remote):
             (REF, "", layers),
             *((OBJECTS, object_type, group) for object_type, group in self._groups()),
         ]
+        # Together: a state of many objects has hundreds of lists.
         with ThreadPoolExecutor(_WORKERS) as pool:
             manifests = list(pool.map(lambda group: self._manifests.put_list(*group), groups))
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -372,6 +383,7 @@ class OciRemote(remotes.Remote):
         before = ""
         for key, size in self._needed.items():
             object_type = key.partition("/")[0]
+            # One kind of objects in each list, so that clients can leave out what they do not need.
             if group and object_type != before:
                 yield before, group
                 group = []
@@ -396,6 +408,7 @@ class OciRemote(remotes.Remote):
     def _point(self, branch: str, number: int) -> None:
         """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""
         name = decode_name(branch)
+        # Another push may have been faster: the tag must not go back to an older move.
         while data := self._repository.manifest(f"{encoded(name)}_m{number}"):
             self._repository.put_manifest(tag_for(name), data, INDEX_TYPE)
             number += 1

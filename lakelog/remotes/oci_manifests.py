@@ -73,6 +73,7 @@ class OciManifests:
         data = self.encoded(artifact, layers)
         digest = digest_of(data)
         tag = f"_l{digest.removeprefix('sha256:')}"
+        # A list that has a tag is kept by the registry: its bytes are there, too.
         if tag not in (self._tagged or ()):
             self._repository.put_manifest(tag, data, MANIFEST_TYPE)
             if self._tagged is not None:
@@ -89,6 +90,7 @@ class OciManifests:
     ) -> bytes:
         """Return the bytes of a manifest of some layers."""
         config = descriptor(_EMPTY_TYPE, digest_of(_EMPTY), len(_EMPTY))
+        # OCI wants a config in every manifest; the empty one is stored once.
         with self._lock:
             if not self._has_empty:
                 self.put_blob(_EMPTY, _EMPTY_TYPE)
@@ -135,6 +137,7 @@ Descriptor = dict[str, Any]
 def descriptor(media_type: str, digest: str, size: int, title: str = "") -> Descriptor:
     """Return the descriptor of a blob or manifest, with its path in a lake as title."""
     members = {"mediaType": media_type, "digest": digest, "size": size}
+    # Registries and clients leave out empty annotations, which would change the digest.
     return {**members, "annotations": {TITLE: title}} if title else members
 
 
@@ -144,6 +147,7 @@ def is_descriptor(value: Any) -> bool:
         isinstance(value, dict)
         and isinstance(value.get("digest"), str)
         and bool(_DIGEST.fullmatch(value["digest"]))
+        # A bool is an int to Python, and no size.
         and type(value.get("size")) is int
         and 0 <= value["size"] < 1 << 44
         and isinstance(value.get("annotations", {}), dict)
@@ -197,12 +201,14 @@ def tag_for(name: str, suffix: str = "") -> str:
 
 def encoded(name: str) -> str:
     """Return a name in the characters that registries take."""
+    # _ followed by hex, where registries allow letters, digits, dots and dashes only.
     encoded_name = re.sub(
         r"[^A-Za-z0-9.-]",
         lambda m: "__" if m[0] == "_" else "".join(f"_{byte:02x}" for byte in m[0].encode()),
         name,
     )
     return (
+        # A tag of a registry may not begin with a dot or a dash.
         f"_{ord(encoded_name[0]):02x}{encoded_name[1:]}"
         if encoded_name[0] in ".-"
         else encoded_name
@@ -211,5 +217,6 @@ def encoded(name: str) -> str:
 
 def decoded(encoded_name: str) -> str:
     """Return the name that `encoded` was given. Raises UnicodeDecodeError."""
+    # As latin-1 byte by byte: the escapes are of UTF-8 bytes, which decode together.
     raw = re.sub(r"__|_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)) if m[1] else "_", encoded_name)
     return raw.encode("latin-1").decode()

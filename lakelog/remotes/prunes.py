@@ -61,14 +61,17 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
         policy.require(lake.store.paths, "remove-remote")
     result = Pruned(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
+        # A directory is pruned by its own gc, which has its locks; a registry collects by itself.
         if not isinstance(connection, S3Remote):
             raise TransferRefused(
                 f"{remote.url}: it is pruned there, with `lakelog gc` or by the registry itself"
             )
         site = Site(connection)
         if not site.lake_id():
+            # Before anything is announced: refusing must leave no file there.
             raise TransferRefused(f"{site.url}: there is no lake: check the address")
         _require_right(lake, site, grace)
+        # Announced first, then looked: a push that comes later sees it and waits.
         with _deleting(connection) as now_s:
             result.waits = _wait(connection, now_s, grace)
             if result.waits and not dry_run:
@@ -81,6 +84,8 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
             }
             # A manifest may have a file there, although here a move carries it.
             live |= {key_of(("manifests", snapshot)) for snapshot in named_there.snapshots}
+            # Nothing is deleted on incomplete knowledge: what is named there but unreadable may
+            # need it.
             if named_there.faults:
                 fault = named_there.faults[0]
                 raise TransferRefused(
@@ -88,6 +93,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
                 )
             digests = _kept_here(lake.store, remote.url)
             for key, size, age in _others(connection, live, now_s):
+                # Age is counted by the clock of the store: ours may be wrong by hours.
                 if age < grace or _digest(key) in digests:
                     result.young += 1
                     continue
@@ -100,6 +106,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
 def _require_right(lake: Lake, site: Site, grace: int) -> None:
     """Refuse a shared lake from elsewhere, or within the time in which machines name what they have
     stored; else bring its moves here. Raises TransferRefused."""
+    # A shared lake says so in its config; others can be pruned from anywhere.
     if AttachmentRegistry.MEMBER not in (site.config().get("requires") or []):
         return
     attachment = lake.store.attachment
@@ -167,6 +174,7 @@ def _refuse_pushes(remote: S3Remote, now_s: float) -> None:
         if started is None:
             continue
         if now_s - started < GRACE_LEAST:
+            # One lease by one: a push may come and go while they are looked at.
             raise TransferRefused(f"{remote.url}: a push runs there: try again when it has ended")
         remote.remove(f"gc/{name}")  # one that was killed, or sleeps: it will notice
 

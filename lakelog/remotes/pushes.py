@@ -78,6 +78,8 @@ class _Push:
     def prepare(self) -> None:
         """Find or make the lake there, and forget what was known of another one."""
         if not self._result.dry_run:
+            # Tried before the first push, not when the remote was named: then it may have been
+            # offline.
             self._known = known.proven(self._store, self._known, self._site.remote)
         if self._result.dry_run:
             id = self._site.lake_id()
@@ -86,6 +88,7 @@ class _Push:
             id = self._site.create(self._store.format_now(), members)
             encryption.share_with(self._store, self._site)
         self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+        # Before anything is sent: a push must not bring back what was erased there.
         self._erasures.refuse_unknown()
         if not self._result.dry_run:
             self._result.erased = self._erasures.push(self._lake, self._result.carried)
@@ -94,10 +97,13 @@ class _Push:
         """Push one branch."""
         head = settled(self._lake, branch)
         last_seen = self._known.branch(branch).seen
+        # Someone else may push at the same time: then it is judged again by what is there now.
         for _ in range(_LOOKS):
             remote_head = self._head(branch, last_seen.number if last_seen else 0)
             if remote_head and remote_head.move.op == "delete":
                 raise TransferRefused(
+                    # A branch that was deleted there must not come back by a push that knows
+                    # nothing of it.
                     f"{self._site.url}: branch {branch!r} was deleted there: create it there again"
                 )
             is_listed = self.is_repair and self._site.remote.lists_objects
@@ -113,6 +119,7 @@ class _Push:
             )
             if not contained and not self._force:
                 raise Diverged(self._refusal(branch))
+            # Events with new numbers are a rewind to those who read there by their numbers.
             word = "new" if remote_head is None else "updated" if contained else "forced"
             is_rewind = remote_head is not None and not self._keeps_numbers(
                 branch, head, remote_head
@@ -130,6 +137,7 @@ class _Push:
     def tag(self, name: str) -> None:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
+        # Its name stands for a state whose rows were erased: the remote has to know it first.
         if self._store.manifests.stored_as(tag.snapshot) != tag.snapshot:
             if self._site.remote.lists_objects:
                 self._result.refs[name] = "erased"  # there nobody would know what to read for it
@@ -149,6 +157,7 @@ class _Push:
                 " `lakelog push --force` replaces it"
             )
         # Whoever pushed the branch has sent most of it.
+        # The state of its branch there is a good base, even if the tag is older.
         base = self._base(tag.branch, self._site.head(tag.branch))
         objects = self._send(objects_of(self._store, tag.snapshot, base))
         if not self._result.dry_run:
@@ -195,6 +204,7 @@ class _Push:
         """Send those of the objects that are missing there; return all."""
         carried = self._result.carried
         missing = carry.missing_at(self._site.remote, objects)
+        # Lengths cannot show a flipped bit; only reading does.
         if self.reads_data:
             present = {name: size for name, size in objects.items() if name not in missing}
             damaged = carry.damaged_at(self._site.remote, present, self._progress)
@@ -232,6 +242,7 @@ class _Push:
         need not be looked for."""
         last_seen = self._known.branch(branch).seen
         if (
+            # A repair believes nothing of what is there, so that it has no base.
             self.is_repair
             or remote_head is None
             or last_seen is None

@@ -41,6 +41,7 @@ class Repository:
         self.url = url
         host, self._name = divide(url)
         self._config_host = host
+        # Docker's registry answers under another host than the one that its images are named by.
         server = "registry-1.docker.io" if host == "docker.io" else host
         scheme = "http" if is_loopback(urlsplit(f"//{server}").hostname or "") else "https"
         self._root = (scheme, server)
@@ -54,6 +55,7 @@ class Repository:
     def manifest(self, reference: str) -> bytes | None:
         """Return the manifest or index of a tag or digest, None where it is not there."""
         accept = {"Accept": f"{INDEX_TYPE}, {MANIFEST_TYPE}"}
+        # Both types: a registry may answer 404 to a client that does not accept what it has.
         answer = self._request("GET", f"manifests/{reference}", headers=accept)
         if answer.status == 404:
             answer.close()
@@ -73,6 +75,7 @@ class Repository:
     ) -> bool:
         """Store a manifest under a tag or digest. With `new` registries that know conditions are
         asked to keep one that is there: then False."""
+        # 409 is what some registries answer in place of 412.
         headers = {"Content-Type": media_type} | ({"If-None-Match": "*"} if new else {})
         answer = self._request("PUT", f"manifests/{reference}", data, headers)
         if new and answer.status in (409, 412):
@@ -102,6 +105,7 @@ class Repository:
             match = re.match(r'\s*<([^<>]+)>\s*;\s*rel="?next"?', link)
             after = match and urlsplit(match[1])
             following = f"{after.path}?{after.query}" if after else None
+            # A link that leads to itself would be followed without end.
             if not following or following == path:
                 return
             path = following
@@ -117,12 +121,14 @@ class Repository:
         """Yield the bytes of a blob from `start` on. Raises FileNotFoundError."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         answer = self._request("GET", f"blobs/{digest}", headers=headers)
+        # The end of an upload that was complete: there is nothing more to come.
         if answer.status == 416:
             answer.close()
             return
         if answer.status == 404:
             answer.close()
             raise FileNotFoundError(f"{self.url}: {digest} is not there")
+        # 200 to a request with a range means that the server ignored it: what we have is skipped.
         skip = start if self._require(answer, 200, 206).status == 200 else 0
         for chunk in answer.pieces():
             yield chunk[skip:]
@@ -140,6 +146,7 @@ class Repository:
         self._require(answer, 201, 204).body()
 
     def _begin(self) -> str:
+        # A location may be at another host, as of a store behind the registry.
         answer = self._require(self._request("POST", "blobs/uploads/", b""), 202)
         place = answer.headers.get("Location", "")
         answer.body()
@@ -157,6 +164,7 @@ class Repository:
         return place, bytes(waiting)
 
     def _put_part(self, place: str, start: int, data: bytes) -> str:
+        # A part that was sent in full, and whose answer was lost, must not be sent again.
         """Send a part; one that was interrupted goes on where the registry says it is."""
         for attempt in (1, 2, 3):
             headers = {"Content-Range": f"{start}-{start + len(data) - 1}", **_OCTETS}
@@ -208,6 +216,7 @@ class Repository:
         url = self._absolute(path if path[:1] in "/h" else f"/v2/{self._name}/{path}")
         own_headers = headers or {}
         answer = self._follow(method, url, body, own_headers)
+        # Only the registry itself may ask who we are.
         if answer.status == 401 and self._of_registry(url):
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.body()
@@ -224,6 +233,8 @@ class Repository:
             answer = self._connections.request(
                 method, url, body, headers | (authorization if self._of_registry(url) else {})
             )
+            # A body that was sent cannot be sent again by following a redirect: the caller begins
+            # anew.
             if answer.status not in _MOVED or method not in ("GET", "HEAD"):
                 return answer
             answer.close()
@@ -252,6 +263,7 @@ class Repository:
     def _authorize(self, challenge: str) -> None:
         """Get the right to push and pull. Raises Unreachable, TransferRefused."""
         with self._lock:
+            # Asked once: a credential helper may open a window.
             login = self._login = self._login or registry_connections.login(self._config_host)
         scheme, _, parameters = challenge.partition(" ")
         if scheme.lower() == "basic":
@@ -264,7 +276,6 @@ class Repository:
 
     def _token(self, demand: dict[str, str], login: registry_connections.Login) -> str:
         realm = self._absolute(demand.get("realm", ""))
-        # A right that is not needed may be refused: to push to what everybody may pull.
         scope = demand.get("scope") or f"repository:{self._name}:pull,push"
         query = {"service": demand.get("service", ""), "scope": scope}
         if login.identity:
@@ -285,6 +296,7 @@ class Repository:
         with self._reading("its token"):
             body_ = json.loads(data)
             token = body_.get("token") or body_["access_token"]
+            # A header must not be continued by what a server sends in a token.
             if not re.fullmatch(r"[\x21-\x7e]+", token):
                 raise ValueError
             return str(token)

@@ -61,6 +61,7 @@ class _PacedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         """Read what is there."""
         started = time.monotonic()
+        # Time in the read alone: what the caller does meanwhile is not the server's slowness.
         count = self._raw.readinto(buffer)
         self._pace.add(time.monotonic() - started, count or 0)
         return count
@@ -123,6 +124,8 @@ class RegistryResponse:
         self._end(False)
 
     def _end(self, whole: bool) -> None:
+        # Read to the end, or the next answer on the connection would begin with the rest of this
+        # one.
         if whole and self._response.isclosed() and not self._response.will_close:
             self._give_back(self._link)
         else:
@@ -166,6 +169,7 @@ class RegistryConnections:
             if isinstance(error, Unreachable):
                 raise
             raise Interrupted(f"{self.url}: {_interrupted(error)}") from None
+        # Busy or broken: both may be over with the next attempt.
         if answer.status == 429 or answer.status >= 500:
             self._wait(answer)
         return answer
@@ -174,12 +178,14 @@ class RegistryConnections:
         """Wait as long as a busy server asks, and have the request made again."""
         seconds = answer.headers.get("Retry-After", "")
         reason = answer.reason()
+        # Some send a date in place of seconds: then the pause of the attempt has to do.
         if seconds.isdecimal():
             time.sleep(min(float(seconds), _WAIT_MAX))
         raise Interrupted(f"{self.url}: {reason}")
 
     def _take(self, root: tuple[str, str]) -> _Link:
         with self._lock:
+            # From the newest on: it is the likeliest to be open still.
             for index in range(len(self._idle) - 1, -1, -1):
                 if self._idle[index].to == root:
                     link = self._idle.pop(index)
@@ -196,6 +202,7 @@ class RegistryConnections:
         return _Link(root, connection)
 
     def _paced(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
+        # http.client has no hook for the stream; its buffered reader is put on a paced one.
         response = http.client.HTTPResponse(sock, *arguments, **options)
         raw: Any = response.fp.detach()
         response.fp = io.BufferedReader(_PacedStream(raw, self.url))
@@ -240,6 +247,7 @@ def login(host: str) -> Login:
         os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json"
     )
     config = _read(path)
+    # Docker Hub has had three names; other registries are stored with or without their scheme.
     names = _HUB if host == "docker.io" else (host, f"https://{host}", f"https://{host}/v1/")
     helpers = config.get("credHelpers") or {}
     store = next((helpers[name] for name in names if name in helpers), config.get("credsStore"))
@@ -255,6 +263,7 @@ def login(host: str) -> Login:
         raise TransferRefused(f"{path}: the credentials of {host} cannot be read") from None
 
 
+# A missing configuration means an anonymous pull, which many registries allow.
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
@@ -286,6 +295,7 @@ def _ask(store: str, names: tuple[str, ...]) -> Login | None:
     program = f"docker-credential-{store}"
     if not _HELPER.fullmatch(store):
         raise TransferRefused(f"{store!r} in the Docker configuration is no credential helper")
+    # Each name that docker may have stored it under.
     for name in names:
         try:
             process = subprocess.run(

@@ -63,6 +63,7 @@ class Pace:
 
     def add(self, seconds: float, count: int) -> None:
         """Note that so many bytes were waited for so long."""
+        # The first bytes wait for the far end's disk; tiny waits are the noise of the scheduler.
         if self._is_first or seconds < _NOTED:
             self._is_first = False
             self._got += count
@@ -165,10 +166,12 @@ def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
 def put_new(remote: Remote, key: str, data: bytes) -> bool:
     """Store a file that must not exist; False if another one has the name."""
     for number in range(1, TRIES + 1):
+        # Each attempt looks at what is there before it says that the name is taken.
         if retrying(lambda: remote.put_new(key, data)):
             return True
         # An attempt whose answer was lost may have succeeded: then the next one loses to it.
         try:
+            # Ours by its bytes: a move has a random commit, so that no two are equal.
             return read(remote, key, max(len(data), DOCUMENT_MAX)) == data
         except FileNotFoundError:
             # S3 answers 409 while another write of the name is under way, which may come to
@@ -202,6 +205,7 @@ def in_parallel(
     waiting = iter(items)
     with futures.ThreadPoolExecutor(workers) as pool:
         running: dict[futures.Future[_R], _T] = {}
+        # Twice as many as workers: results are given out while others are under way.
         try:
             while True:
                 for item in waiting:
@@ -213,5 +217,6 @@ def in_parallel(
                 for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         finally:
+            # What has begun ends by itself; the pool waits for it.
             for future in running:
                 future.cancel()

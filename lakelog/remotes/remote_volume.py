@@ -52,6 +52,7 @@ class RemoteVolume:
 
     def folders(self, folder: str) -> list[str]:
         """Return the names in a folder: a remote does not say which of them are files."""
+        # Readers look at each name anyway, and a folder of a remote costs a request.
         return self.names(folder)
 
     def stamp(self, key: str) -> int:
@@ -77,6 +78,7 @@ class RemoteVolume:
     def put(self, key: str, data: bytes) -> None:
         """Create an object durably; one that is there has the same bytes."""
         if not self.exists(key):
+            # An object may be stored again, whole; asking first spares the bytes.
             remotes.retrying(lambda: self._remote.put(key, lambda: iter((data,)), len(data)))
             remotes.retrying(self._remote.flush)
 
@@ -96,6 +98,7 @@ class RemoteVolume:
 
     def stage(self, key: str, data: bytes) -> Begun:
         """Keep the bytes of a file until `link`: a remote has no names for what is not whole."""
+        # Without a file descriptor: nothing was opened anywhere.
         file = Begun(_NO_FILE, disk.random_hex())
         self._staged[file.temporary] = data
         return file

@@ -93,6 +93,7 @@ class S3Remote(Remote):
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if urlsplit(profile.endpoint).scheme == "http":
             if not is_loopback(urlsplit(profile.endpoint).hostname or ""):
+                # Credentials would travel in the clear.
                 raise TransferRefused(
                     f"{profile.endpoint}: http is for this machine only: use https"
                 )
@@ -102,6 +103,7 @@ class S3Remote(Remote):
         connection_options: dict[str, Any] = (
             {"endpoint": profile.endpoint} if profile.endpoint else {}
         )
+        # obstore renews them itself when they are about to expire.
         if profile.process:
             connection_options["credential_provider"] = lambda: self._ask(profile.process)
         self._refusal: TransferRefused | None = None
@@ -130,6 +132,7 @@ class S3Remote(Remote):
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of an object."""
         with self._translating(key):
+            # A range from the end on is an error (416) to S3, and to us the end.
             if start and start >= (self.size(key) or 0):
                 return
             options: Any = {"range": {"offset": start}} if start else None
@@ -158,6 +161,8 @@ class S3Remote(Remote):
             # What else is below the last name adds none: a branch may have a million moves.
             last_key = page[-1]["path"]
             is_folder = "/" in last_key.removeprefix(prefix)
+            # `~` sorts behind every character of our keys: the next page begins after the whole
+            # folder.
             offset = f"{prefix}{previous}/~" if is_folder else last_key
         raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
 
@@ -185,6 +190,7 @@ class S3Remote(Remote):
             return None
 
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
+        # In one request where that is possible: one part costs as much as a whole object.
         """Store an object; a store of objects shows it only when it is whole."""
         if size <= _WHOLE:
             # Read to its end first: damage raises before anything is sent.
@@ -202,6 +208,7 @@ class S3Remote(Remote):
             except FileExistsError:
                 return False
             # A server that looks and then stores may have given the name to another one, too.
+            # Read back: the condition was accepted, but only the bytes say who won.
             return b"".join(self.stream(key)) == data
         if self.size(key) is not None:
             return False
@@ -223,6 +230,7 @@ class S3Remote(Remote):
         with self._translating(key):
             result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
         # Where a store encrypts, the tag is no MD5; then at least the length is compared.
+        # The MD5 comes for nothing with the answer: no second request where it agrees.
         tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if (result["e_tag"] or "").strip('"') != tag:
             self._require_length(key, len(data))
@@ -236,6 +244,7 @@ class S3Remote(Remote):
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
+        # A lease costs two requests: they are spared where nobody has ever pruned.
         """Have a lease there, while no prune deletes; none where nobody prunes."""
         if not self.collects:
             yield
@@ -243,9 +252,12 @@ class S3Remote(Remote):
         lease = f"gc/{LEASE}{disk.random_hex()}"
         self._put(lease, b"{}")
         try:
+            # After the lease: a prune that begins now finds it.
             if self.size(DELETING) is not None:
                 raise TransferRefused(f"{self.url}: a prune runs there: push when it has ended")
             yield
+            # A prune removed it as one of a push that died, and may have deleted what was just
+            # sent.
             if self.size(lease) is None:
                 raise TransferRefused(
                     f"{self.url}: a prune there took this push for dead: `lakelog push --repair`"
@@ -345,6 +357,7 @@ def load() -> Profile:
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     profile = Profile(endpoint, region or settings.get("region") or _DEFAULT_REGION)
+    # Credentials of the environment win over every profile, as for AWS's own tools.
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return profile
     # In the order of AWS's own tools.
@@ -359,6 +372,7 @@ def load() -> Profile:
 def _configured_endpoint(config: configparser.RawConfigParser, settings: dict[str, str]) -> str:
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return ""
+    # Since 2023 AWS's tools know endpoints for one service.
     # Of one service: indented lines below `s3 =` in a section that the profile names.
     services = _section(config, f"services {settings.get('services', '')}")
     for line in services.get("s3", "").splitlines():

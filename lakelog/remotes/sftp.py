@@ -79,6 +79,7 @@ class SftpClient:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        # Unbuffered: requests are joined here, and leave as whole packets.
         self._process = subprocess.Popen(
             command,
             bufsize=0,
@@ -96,7 +97,9 @@ class SftpClient:
         self.length = _SAFE_LENGTH
         self.is_lost = False
         self._threads = [
-            threading.Thread(target=work, daemon=True) for work in (self._receive, self._listen)
+            # ssh writes to stderr at any time; an unread pipe would stop it.
+            threading.Thread(target=work, daemon=True)
+            for work in (self._receive, self._listen)
         ]
         for thread in self._threads:
             thread.start()
@@ -112,6 +115,7 @@ class SftpClient:
             names.append(fields.string().decode(errors="replace"))
             fields.string()
         self.extensions = frozenset(names)
+        # OpenSSH 8.5 and later say how long reads and writes may be; others get what all accept.
         if "limits@openssh.com" in self.extensions:
             with contextlib.suppress(Failed):
                 limits = _Fields(self.extended("limits@openssh.com"))
@@ -126,6 +130,7 @@ class SftpClient:
 
     def close(self) -> None:
         """End the connection, once the server has done what was asked."""
+        # What was asked without waiting, such as closing files, leaves with this.
         self._send(b"")
         # A server that reads the end of its requests may leave those before it undone.
         wait(list(self._waiting.values()), _GOODBYE)
@@ -165,6 +170,7 @@ class SftpClient:
         offset, requested = start, start + self.length
         under_way = deque([answer])
         while True:
+            # Ahead of what came: one block for each round trip would be slow on a far line.
             while len(under_way) < _AHEAD and requested < size:
                 under_way.append(self._read(handle, requested))
                 requested += self.length
@@ -202,6 +208,8 @@ class SftpClient:
                     block = chunk[begin : begin + self.length]
                     fields = (_string(handle), struct.pack(">Q", offset), _string(block))
                     under_way.append(self._ask(_WRITE, *fields))
+                    # Its own offset for each: the server may answer in any order, and none waits
+                    # for another.
                     offset += len(block)
                     if len(under_way) > _AHEAD:
                         self._done(under_way.popleft())
@@ -216,11 +224,13 @@ class SftpClient:
         """Sync directories, where the server opens one as a file, as that of OpenSSH does."""
         for some in range(0, len(paths), _AHEAD):
             batch = paths[some : some + _AHEAD]
+            # Opened together, then synced together: two round trips for all of them.
             how = struct.pack(">II", READ, 0)
             handles = [self._ask(_OPEN, _string(path), how, send=False) for path in batch]
             self._send(b"")
             syncs = []
             for answer in handles:
+                # Servers that are not OpenSSH's refuse to open a directory: then nobody syncs it.
                 with contextlib.suppress(Failed):
                     handle = _Fields(self._answer(answer, _HANDLE)).string()
                     syncs.append(self._ask_more("fsync@openssh.com", _string(handle)))
@@ -255,6 +265,7 @@ class SftpClient:
                     return
                 fields = _Fields(self._expect(packet_type, body, _NAME))
                 count = fields.u32()
+                # A server that answers without names must not be asked for ever.
                 names += max(count, 1)
                 for _ in range(count):
                     name = fields.string()
@@ -273,6 +284,7 @@ class SftpClient:
 
     def make_dir(self, path: bytes) -> None:
         """Make a directory."""
+        # Nobody waits: a leftover temporary file harms nobody.
         self._done(self._ask(_MKDIR, _string(path), struct.pack(">I", 0)))
 
     def link(self, source: bytes, target: bytes) -> None:
@@ -303,6 +315,7 @@ class SftpClient:
 
     def _forget(self, handle: bytes) -> None:
         # Nobody waits for the answer, as what matters was synced before: it goes out in the same
+        # The number is the server's to give back: it wraps as its field does.
         # packet of the network as the next request.
         self._ask(_CLOSE, _string(handle), send=False)
 
@@ -313,6 +326,7 @@ class SftpClient:
         """Make a request; one that is not sent goes out with the next one that is."""
         body, answer = b"".join(fields), Future[SftpReply]()
         number = next(self._numbers) & 0xFFFFFFFF
+        # Noted before it is sent: the answer may come at once.
         self._waiting[number] = answer
         packet = struct.pack(">IBI", len(body) + 5, packet_type, number) + body
         if send:
@@ -328,6 +342,7 @@ class SftpClient:
             with self._lock:
                 view = memoryview(b"".join((*self._unsent, packet)))
                 self._unsent.clear()
+                # A pipe may take less than was offered.
                 while view:
                     view = view[os.write(self._process.stdin.fileno(), view) :]
         except (OSError, ValueError):
@@ -338,6 +353,7 @@ class SftpClient:
     def _result(self, answer: Future[SftpReply]) -> SftpReply:
         try:
             return answer.result(_ANSWER)
+        # A connection that does not answer is given up whole: later answers would have no order.
         except NoAnswer:
             self._break()
             raise Lost("the server does not answer") from None
@@ -382,6 +398,7 @@ class SftpClient:
                 if packet_type == _VERSION:
                     self._version.set_result((packet_type, body))
                     continue
+                # An answer to nothing that was asked: the stream is not in step any more.
                 waiting = self._waiting.pop(struct.unpack(">I", body[:4])[0], None)
                 if waiting is None:
                     break
@@ -424,6 +441,7 @@ class _Fields:
 
     def attributes(self) -> Attributes:
         flags = self.u32()
+        # Fields that are not flagged are not there at all.
         size = self.u64() if flags & _HAS_SIZE else 0
         if flags & _HAS_OWNER:
             self.u64()

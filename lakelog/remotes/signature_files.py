@@ -33,6 +33,7 @@ def send(store: Store, site: Site, tag: str, snapshot: str) -> int:
         SignatureFile.read(file.path)
         name, data = os.path.basename(file.path), _own(file.path)
         remote_data = site.signature(name)
+        # Newer by the time that it says, so that a renewal replaces what it renews.
         if remote_data is None or (remote_data != data and _time(remote_data) < _time(data)):
             site.put_signature(name, data, replace=remote_data is not None)
             count += 1
@@ -51,6 +52,7 @@ class SignedThere:
         count = 0
         for name in self._names.get(tag or f"@{snapshot}", ()):
             path = f"{store.paths.signatures}/{name}"
+            # What is here and valid is not even asked for.
             if disk.exists(path) and not _has_expired(_own(path)):
                 continue
             data = self._site.signature(name)
@@ -58,6 +60,7 @@ class SignedThere:
                 continue
             with believing(self._site.remote):
                 untrusted.signature(data)
+            # An expired one there is of no use; an older one must not replace a newer.
             if disk.exists(path) and (_has_expired(data) or _time(_own(path)) >= _time(data)):
                 continue
             disk.make_dirs(store.paths.signatures)

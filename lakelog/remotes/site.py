@@ -69,6 +69,7 @@ class Site:
     def change_config(self, members: dict[str, Any]) -> None:
         """Replace members of the lakelog.json there."""
         body = document.decode(self.volume.read(CONFIG))
+        # Read and replaced: only `format`, `requires` and keys change, and all of them only grow.
         self.volume.replace(CONFIG, document.encode({**body, **members}))
 
     def create(self, number: int, members: dict[str, Any] | None = None) -> str:
@@ -78,6 +79,7 @@ class Site:
         if lake_id:
             self._raise_format(number)
             return lake_id
+        # Temporary files are what an interrupted first push left.
         strangers = [name for name in self.volume.names("") if not name.startswith(disk.TEMPORARY)]
         if set(strangers) - {*OBJECTS, "states", "refs", "wal", "gc", "cache", "remotes"}:
             raise TransferRefused(f"{self.url} is not empty and no lake: choose another place")
@@ -102,6 +104,8 @@ class Site:
         may exist. Raises TransferRefused for a damaged one."""
         try:
             with self._refusing():
+                # The hint of the newest number costs one look; without it the log is searched by
+                # doubling.
                 return self.move(branch, self._refs.head_number(branch, start))
         except UnknownRef:
             return None
@@ -173,12 +177,14 @@ class Site:
         except FileExistsError:
             return None
         if new_head is None:
+            # Nobody took the number, but the branch was deleted meanwhile.
             return None
         self._refs.note(new_head)
         return new_head.move
 
     def remove_damaged_head(self, branch: str, start: int = 0) -> bool:
         """Remove the newest move of a branch if its file is damaged; whether it was."""
+        # Only the newest: a damaged move in the middle is no obstacle to the next push.
         number = self._refs.head_number(branch, start)
         try:
             self._refs.read_head(branch, number)

@@ -62,6 +62,7 @@ class SshRemote(Remote):
         self._lease = _NO_LEASE
         self._client: SftpClient | None = None
         self._is_ready = False
+        # The handshake takes a while, in which the caller reads its own manifests.
         self._connect()  # its handshake runs while the caller works
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
@@ -98,6 +99,7 @@ class SshRemote(Remote):
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object; its name is durable after `flush`."""
         with self._translating(key), self._temporary(key, read_chunks) as temporary:
+            # A rename, not a link: what has the name may be short or damaged.
             self._ready().rename(self._path(temporary), self._path(key))
         self._changed.add(os.path.dirname(key))
 
@@ -110,12 +112,15 @@ class SshRemote(Remote):
             client.sync_dirs([folder])
             try:
                 client.link(self._path(source), self._path(key))
+            # SFTP has one code for all refusals: whether the name is taken has to be looked at.
             except Failed:
                 if self.size(key) is None:
                     raise
                 return False
             finally:
                 client.sync_dirs([folder])
+                # The lease itself is now the ref, under a second name: removing it ends the lease
+                # alone.
                 if source != self._lease.key:
                     self._remove(source)
         return True
@@ -183,6 +188,7 @@ class SshRemote(Remote):
 
     def _write(self, name: str, read_chunks: Callable[[], Iterator[bytes]], flags: int) -> None:
         client = self._ready()
+        # Before the first byte: without these extensions nothing can be stored safely.
         self._require_extensions(client)
         try:
             client.write(self._path(name), read_chunks(), flags)
@@ -192,6 +198,7 @@ class SshRemote(Remote):
             try:
                 self._make_dirs(os.path.dirname(name))
                 client.write(self._path(name), read_chunks(), flags)
+            # Its own folder was there a moment ago, or was just made.
             except NotThere:
                 raise Failed from None  # a folder above is a file
 
@@ -215,6 +222,7 @@ class SshRemote(Remote):
     def _written(self, key: str, data: bytes) -> Iterator[str]:
         """Write what becomes a ref or another small file; the first ref of a lease is the lease."""
         lease = self._lease
+        # Each lease makes one ref; what else is written meanwhile has a file of its own.
         if lease.is_used and lease.user != key:
             with self._temporary(key, lambda: iter((data,))) as temporary:
                 yield temporary
@@ -240,6 +248,8 @@ class SshRemote(Remote):
         ends = time.monotonic() + _GC_WAIT
         while (started := self._stamp(_DELETING)) is not None:
             # Both by the clock of the other side.
+            # An interrupted gc left the file: its owner has to look, since it may have deleted
+            # half.
             if (self._stamp(lease.key) or 0) - started > _GC_LONGEST:
                 raise TransferRefused(
                     f"{self.url}: a gc was interrupted there: run `lakelog gc` on that machine,"
@@ -277,6 +287,7 @@ class SshRemote(Remote):
         """Return the client, connected anew if it was lost. Raises Unreachable, Lost."""
         with self._lock:
             client = self._client
+            # Lost during the handshake is explained below; lost later is connected anew.
             if client is None or (client.is_lost and self._is_ready):
                 if client:
                     client.close()
@@ -321,6 +332,7 @@ class SshRemote(Remote):
             ("Could not resolve", f"there is no host {host}: check the address"),
             ("subsystem request failed", f"{host} has no SFTP: ask who runs it to allow it"),
         ):
+            # ssh has one exit code for everything, so that only its words tell.
             if sign in output:
                 return Unreachable(f"{url}: {advice}")
         last_line = (output.strip().splitlines() or ["there is no connection"])[-1]
@@ -377,6 +389,7 @@ def of_short_form(address: str) -> str | None:
     """Return the address for `[USER@]HOST:PATH`, None for a path: one that is there, or that has a
     slash before the first colon."""
     place, _, path = address.partition(":")
+    # scp's form: a colon after a slash belongs to a path.
     if not place or not path or "/" in place or path.startswith("//") or os.path.lexists(address):
         return None
     return f"ssh://{place}{quote(path) if path.startswith('/') else '/~/' + quote(path)}"
@@ -399,6 +412,7 @@ def _parse(url: str) -> tuple[str, str, list[str]]:
     program = shlex.split(os.environ.get(PROGRAM, "")) or ["ssh"]
     # In front of the user's own: ssh takes the first value that it is given.
     command = [program[0], *_OPTIONS, *program[1:]]
+    # ssh asks for passphrases on the terminal, and a job without one would wait for ever.
     if not os.isatty(0):
         command += ["-o", "BatchMode=yes"]
     command += ["-p", str(port)] if port else []

@@ -50,6 +50,7 @@ def lake_id(data: bytes) -> tuple[str, dict[str, Any]]:
     lake, number = body.get("lake"), body.get("format")
     if not (isinstance(lake, str) and _WRITER.fullmatch(lake) and isinstance(number, int)):
         raise NotBelieved("its lakelog.json is malformed")
+    # A newer lake may hold what this lakelog would misread.
     if number > FORMAT:
         raise NotBelieved(f"it has format {number}, this lakelog knows {FORMAT}: upgrade lakelog")
     return lake, body
@@ -62,6 +63,7 @@ def move(data: bytes, branch: str, number: int) -> Move:
     counts = [body.get(name) for name in ("number", "time", "generation")]
     wal = body.get("wal")
     _require(all(_is_count(n) for n in counts) and isinstance(wal, dict), "a move is malformed")
+    # A move copied to another name would be a valid document in a wrong place.
     _require(body["number"] == number and body["branch"] == branch, "a move has a wrong name")
     marks = wal.items() if isinstance(wal, dict) else ()
     _require(all(_WRITER.fullmatch(w) and _is_count(n) for w, n in marks), "a move is malformed")
@@ -80,6 +82,7 @@ def tag(data: bytes, name: str) -> Tag:
 def offer(data: bytes) -> dict[str, Any]:
     """Return the members of an offer in a bucket. Raises NotBelieved."""
     body, malformed = _document(data, "an offer is damaged"), "an offer is malformed"
+    # Exactly these members: what is unknown may mean something to a newer lakelog.
     _require(body.keys() == _OFFER, malformed)
     marks, runs = [body["base"], body["sealed"]], body["ids"]
     _require(_is_count(body["number"]) and _is_count(body["generation"]), malformed)
@@ -104,6 +107,7 @@ def manifest_text(data: bytes, digest: str) -> bytes:
 def _decompressed(data: bytes) -> bytes:
     try:
         size = zstandard.get_frame_parameters(data).content_size
+        # Looked at before decompressing: a bomb says its size in its header, or does not open.
         _require(size <= TEXT_MAX, "a manifest is too long")
         return zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError:
@@ -132,6 +136,7 @@ def _check_members(body: dict[str, Any]) -> None:
     """Refuse a manifest that lacks a member, or has one of another type."""
     try:
         # Its entries were parsed, which takes them apart.
+        # The members are checked as a reader uses them, and one that is missing raises.
         state = of_json({**body, "tail": []}, "")
         strings = [state.parent, state.commit, state.author, state.op, state.message]
         counts = [state.time, state.next_seq, *astuple(state.totals)]
@@ -204,6 +209,7 @@ def _parsed(encoded: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise NotBelieved("a manifest is no JSON") from None
     _require(isinstance(body, dict) and body.get("format") == 1, "a manifest is malformed")
+    # A state that requires more than is known here could be read wrongly.
     _require(not body.get("requires"), "its state requires a newer lakelog: upgrade lakelog")
     return body  # type: ignore[no-any-return]
 
@@ -222,6 +228,7 @@ def _ref(data: bytes) -> tuple[dict[str, Any], bytes]:
         raise NotBelieved(f"a move or tag is damaged: {error}") from None
     snapshot = body.get("snapshot")
     _require(isinstance(snapshot, str) and bool(_DIGEST.fullmatch(snapshot)), "a ref is malformed")
+    # The manifest that a ref carries is parsed by everybody who reads the ref.
     if carried:
         encoded = _decrypted(VAULT.decrypt_line, carried)
         check_manifest(carried if encoded is carried else _decompressed(encoded))
@@ -238,6 +245,7 @@ def _document(data: bytes, reason: str) -> dict[str, Any]:
 def _members(ref_type: type[Move | Tag], body: dict[str, Any]) -> dict[str, Any]:
     """Refuse a document with other members than a move or tag has."""
     required = {field.name for field in fields(ref_type)} - {"carried", "encrypted"}
+    # Exactly: a member more could be what makes the move mean something else.
     _require(body.keys() == required, "a move or tag has other members than this lakelog knows")
     return body
 
@@ -246,6 +254,7 @@ def _opened(body: dict[str, Any]) -> dict[str, Any]:
     """Decrypt the message of a move or tag."""
     message = body["message"]
     plain = _decrypted(VAULT.decrypt_line, message.encode()).decode("utf-8", "replace")
+    # The encrypted form is kept: the document's checksum is over it.
     return body if plain == message else {**body, "message": plain, "encrypted": message}
 
 
