@@ -1,10 +1,11 @@
-"""The Overview left open for hours: python -m tests.support.dashboard_day LAKE [HOURS]
+"""The Overview left open for hours: python -m tests.support.dashboard_day LAKE [HOURS [STEP]]
 
 The hours are short ones: the page's clock is moved on by ten seconds at a time, after which it asks
-again as it does in ten real ones, and meanwhile the server gets the events of ten seconds, 1,000 a
-second, whose times are those of the short hours. Prints the memory of the page, of the server and
-of the processes that answer it, what moved on the page, and its tasks of more than 50 ms: these in
-time of the processor, as a busy machine makes any task long.
+again as it does in ten real ones, and meanwhile the server gets the events of a step, 1,000 for
+each of its seconds, whose times are those of the short hours. A STEP longer than ten seconds has
+the same events in fewer questions: the clock jumps over what is left of it. Prints the memory of
+the page, of the server and of the processes that answer it, what moved on the page, and its tasks
+of more than 50 ms: these in time of the processor, as a busy machine makes any task long.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
+from tests.support.http_lake import JSON_LINES, HttpLake, serving
 from tests.support.requirements import need
 
 STEP = 10
+_BATCH = 10_000
 RATE = 1_000
 LONG_MS = 50
 _WATCH = """
@@ -49,20 +51,22 @@ class PageDay:
     events: int = 0
     requests: int = 0
 
+    def memory(self) -> tuple[list[float], ...]:
+        """Heap of the page, server, answering processes."""
+        return self.heap, self.server, self.answering
 
-def feed(server: HttpLake, moment: datetime, count: int) -> None:
+
+def feed(server: HttpLake, moment: datetime, count: int, seconds: int = STEP) -> None:
     """Send the events of one step."""
-    events = [
-        {
-            "type": "log",
-            "level": _LEVELS[number % len(_LEVELS)],
-            "source": f"web-{number % 7}",
-            "message": f"GET /items/{number} in {number % 90} ms",
-            "time": (moment + timedelta(seconds=STEP * number / count)).isoformat(),
-        }
-        for number in range(count)
-    ]
-    assert server.ask("/ingest", lines(*events), JSON_LINES, timeout=120).status == 200
+    for start in range(0, count, _BATCH):
+        batch = (
+            f'{{"type":"log","level":"{_LEVELS[number % len(_LEVELS)]}",'
+            f'"source":"web-{number % 7}","message":"GET /items/{number} in {number % 90} ms",'
+            f'"time":"{(moment + timedelta(seconds=seconds * number / count)).isoformat()}"}}\n'
+            for number in range(start, min(start + _BATCH, count))
+        )
+        reply = server.ask("/ingest", "".join(batch).encode(), JSON_LINES, timeout=120)
+        assert reply.status == 200
 
 
 def memory(pid: int) -> float:
@@ -93,9 +97,14 @@ def long_tasks(trace: Path) -> list[float]:
 
 
 def watched(
-    browser: Any, server: HttpLake, steps: int, rate: int = RATE, page_name: str = "overview"
+    browser: Any,
+    server: HttpLake,
+    steps: int,
+    rate: int = RATE,
+    page_name: str = "overview",
+    step_seconds: int = STEP,
 ) -> PageDay:
-    """Have a page open for so many steps of ten seconds."""
+    """Have a page open for so many steps of `step_seconds`, of which it asks in the last ten."""
     day = PageDay()
     started = datetime.now(UTC)
     feed(server, started - timedelta(seconds=STEP), rate * STEP)
@@ -110,11 +119,14 @@ def watched(
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         for step in range(steps):
-            feed(server, started + timedelta(seconds=STEP * step), rate * STEP)
-            day.events += rate * STEP
+            moment = started + timedelta(seconds=step_seconds * step)
+            feed(server, moment, rate * step_seconds, step_seconds)
+            day.events += rate * step_seconds
             is_sample = step % max(1, steps // 24) == 0 or step == steps - 1
             if is_sample:
                 browser.start_tracing(page=page, path=trace, categories=["toplevel"])
+            if step_seconds > STEP:
+                page.clock.fast_forward(1000 * (step_seconds - STEP))
             page.clock.run_for(1000 * STEP)
             _settle(page)
             if step == 0:  # from now on it is live, and nothing moves
@@ -126,6 +138,7 @@ def watched(
                 day.heap.append(devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
                 day.server.append(memory(server.process.pid))
                 day.answering.append(sum(map(memory, children(server.process.pid))))
+                print(f"{day.events:,}", *(f"{v[-1]:.1f}" for v in day.memory()), "MB", flush=True)
     day.shift = page.evaluate("shifts")
     context.close()
     return day
@@ -143,13 +156,15 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     hours = float(sys.argv[2]) if len(sys.argv) > 2 else 8.0
+    step_seconds = int(sys.argv[3]) if len(sys.argv) > 3 else STEP
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(sys.argv[1]))) as folder:
         shutil.copytree(sys.argv[1], f"{folder}/lake", copy_function=os.link)
         with serving(f"{folder}/lake") as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=need("chromium"), args=["--no-sandbox"]
             )
-            day = watched(browser, server, int(hours * 3600 / STEP))
+            steps = int(hours * 3600 / step_seconds)
+            day = watched(browser, server, steps, step_seconds=step_seconds)
             browser.close()
     print(f"{day.events:,} events, {day.requests:,} requests; shift {day.shift:.4f}")
     for name in ("heap", "server", "answering"):
