@@ -133,8 +133,8 @@ ORDER = {
     "decisions": """intervals estimate offpolicy challengers decision_rows records comparison
         calibration logged listing report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
-        ingest_endpoint sql logql conditions tail_chunks tail_feed tail_hub tail loki_tail mcp
-        metrics api pages openapi alerting syslog app connections run""",
+        ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail loki_tail
+        mcp metrics api pages openapi alerting syslog app connections run""",
     "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
         worker_process
         workers endpoint""",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from lakelog.libraries import np, pa
 from lakelog.maintain.seal import batches, drop_duplicates
@@ -22,7 +24,18 @@ lower half (`ordinals`) counts the events of the row's writer."""
 _WRITER_BITS = 40
 _RUN = b"lakelog.run"
 """Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
+_PARSED_MAX = 20_000
+"""Events of a tail whose rows are kept for those who read on from where they stand."""
 FrameId = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class TailSlice:
+    """Rows of a tail with `seq`, the positions of writers behind them, and whether none follow."""
+
+    rows: pa.Table
+    ends: dict[str, int]
+    is_end: bool
 
 
 class TailRows:
@@ -39,6 +52,8 @@ class TailRows:
         self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
+        self._parsed: dict[FrameId, pa.Table] = {}
+        self._places: tuple[PendingFrames, dict[FrameId, int]] | None = None
         self._mutex = OrderedLock(Rank.TAIL_ROWS)
 
     def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
@@ -106,6 +121,64 @@ class TailRows:
                 numbered = table.append_column("seq", column)
                 cached = self._numbered = table, state.next_seq, numbered
             return cached[2]
+
+    def behind(
+        self, pending: PendingFrames, state: Manifest, marks: Mapping[str, int], count: int
+    ) -> TailSlice | None:
+        """Return the next rows of the tail, by arrival, of frames that end behind the positions of
+        their writers in `marks`: so many events, or a frame at least. None if there are no rows.
+
+        So a tail of any length costs who stands near its end no more than what is new. Where an
+        event may come twice, the rows are all there are: which one counts, only those before tell.
+        """
+        if pending.has_keys or pending.has_versions:
+            table = self.numbered(pending, state)
+            return None if table is None else TailSlice(table, {}, True)
+        arrivals = [
+            (stamp, frame.writer, frame.sequence, frame)
+            for writer, frames in pending.frames.items()
+            for stamp, frame in _stamped(_behind(frames, marks.get(writer, 0)))
+            if not frame.flags & wal.QUARANTINED
+        ]
+        arrivals.sort(key=lambda arrival: arrival[:3])
+        sums = itertools.accumulate(arrival[3].events for arrival in arrivals)
+        length = next((nth for nth, events in enumerate(sums, 1) if events >= count), None)
+        frames = [frame for *_, frame in arrivals[:length]]
+        if not frames:
+            return None
+        with self._mutex.hold_once():
+            table = self._parsed_rows(pending, state, frames)
+        ends = {frame.writer: frame.end for frame in frames}
+        return TailSlice(table, ends, len(frames) == len(arrivals))
+
+    def _parsed_rows(
+        self, pending: PendingFrames, state: Manifest, frames: list[wal.Frame]
+    ) -> pa.Table:
+        """Rows of frames, of which those that were asked for before are not made again."""
+        missing = [f for f in frames if (f.writer, f.sequence) not in self._parsed]
+        if missing:
+            made, start = rows.events(self._connect(), missing), 0
+            for frame in missing:
+                self._parsed[frame.writer, frame.sequence] = made.slice(start, frame.events)
+                start += frame.events
+        # Of frames of a few events each, every step would take as long as for whole ones.
+        table = pa.concat_tables([self._parsed[f.writer, f.sequence] for f in frames])
+        table = table.combine_chunks() if len(frames) > 1 else table
+        kept = sum(each.num_rows for each in self._parsed.values())
+        while kept > _PARSED_MAX and len(self._parsed) > 1:
+            kept -= self._parsed.pop(next(iter(self._parsed))).num_rows
+        if self._places is None or self._places[0] is not pending:
+            self._places = pending, _frame_places(pending, self._store.settings.segment_rows)
+        ranks = {writer: rank for rank, writer in enumerate(_by_start(pending))}
+        orders, places = [], []
+        for frame in frames:
+            rank = ranks[frame.writer] << _WRITER_BITS
+            orders.append(np.arange(frame.position, frame.end) + rank)
+            place = self._places[1][frame.writer, frame.sequence] + state.next_seq
+            places.append(np.arange(place, place + frame.events))
+        for name, columns in ((ORDER, orders), ("seq", places)):
+            table = table.append_column(name, arrays.integers(np.concatenate(columns)))
+        return table
 
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
@@ -204,6 +277,39 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
     while start and frames[start - 1].sequence > sequence:
         start -= 1
     return frames[start:]
+
+
+def _behind(frames: list[wal.Frame], position: int) -> list[wal.Frame]:
+    """Return the frames that end behind a position; looks at no others but one."""
+    start = len(frames)
+    while start and frames[start - 1].end > position:
+        start -= 1
+    return frames[start:]
+
+
+def _stamped(frames: list[wal.Frame]) -> Iterator[tuple[int, wal.Frame]]:
+    """Frames of a writer by when they arrived: in their order, though a clock was set back."""
+    return zip(itertools.accumulate((f.ingested_at for f in frames), max), frames, strict=True)
+
+
+def _by_start(pending: PendingFrames) -> list[str]:
+    """The writers of a tail in the order in which they are sealed."""
+    return sorted(pending.frames, key=lambda writer: (start_time(pending.files[writer]), writer))
+
+
+def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
+    """The place of the first event of each frame among all, in the order in which they would be
+    sealed if each event is kept."""
+    starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
+    is_of_one = len(starts) == 1  # whose frames keep their order in however many segments
+    segments = iter([pending.frames]) if is_of_one else batches(pending.frames, starts, rows_max)
+    places, count = dict[FrameId, int](), 0
+    for segment in segments:
+        for frame in itertools.chain.from_iterable(segment.values()):
+            if not frame.flags & wal.QUARANTINED:
+                places[frame.writer, frame.sequence] = count
+                count += frame.events
+    return places
 
 
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np.ndarray:

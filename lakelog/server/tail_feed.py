@@ -1,9 +1,12 @@
 """The live tail of one lake: a reader for each condition, and a ring that its clients read from.
 
 All clients with the same condition stand at places of one ring, which is bounded: one that reads
-too slowly for it drops out, alone, and catches up from its own position by pages that the reader
-reads between its own, until it stands where the ring is again. So a client costs a place, not a
-queue.
+too slowly for it drops out, alone, and catches up from its own position by chunks of pages that the
+reader reads between its own, until it stands where the ring is again. So a client costs a place,
+not a queue. What a page has is kept for a moment for those who come to the same position.
+
+The ring is read on for who has come to its end: if all are slower than what arrives, nothing is
+made that nobody can be sent. Who then begins at the end of the lake begins the ring there anew.
 
 A reader is a thread. What it made reaches the loop by calls in order, so that the ring belongs to
 the loop alone and needs no lock.
@@ -12,19 +15,21 @@ the loop alone and needs no lock.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lakelog.errors import LakelogError
 from lakelog.libraries import pa
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, chunks_of, state_chunk
+from lakelog.server.tail_pace import ProcessorUse
 
 if TYPE_CHECKING:
     from lakelog.store.tail import PendingFrames
@@ -33,20 +38,38 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("lakelog.server")
 _PAGE = 2_000
 """Events of a page."""
-_PAGES = 4
-"""Pages that are remembered for other clients at the same place."""
-_GAP, _GAP_CLIENT, _GAP_MAX, _SHARE = 0.01, 0.0001, 0.5, 4
+_KEPT_SECONDS = 30.0
+"""How long a chunk is kept for other clients at the same position."""
+_SEAL_SECONDS, _SEAL_LOOK = 3.0, 0.2
+"""How long events are left until they are sealed, if they come faster than they can be shown."""
+_LOOK_SHARE = 4
+"""A look makes no more than this share of the ring, and ends at a page after
+`_LOOK_SECONDS` of a processor."""
+_GAP, _GAP_CLIENT, _SHARE, _BUSY_SHARE = 0.01, 0.0001, 1, 9
 """Seconds between two looks at a lake in which much happens: more, the more clients there are, and
-at least so many times those that a look takes."""
+at least so many times those of a processor that a look takes, while nothing and all it can is
+stored."""
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """What follows a position, and the place in the ring behind it, None where more follows."""
+    """What follows a position next, and the place in the ring behind it, None where more follows;
+    `expires` in time of the loop."""
 
-    chunks: tuple[TailChunk, ...]
+    chunk: TailChunk | None
     position: str
     place: int | None
+    expires: float = 0.0
+
+
+@dataclass
+class _RingEnd:
+    """Where the reader is with the ring: the position behind it, and the place."""
+
+    position: str
+    place: int
+    is_begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +89,11 @@ class TailFeed:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_noted, self._is_done, self._is_ended = False, False, threading.Event()
-        self._asked: list[_Request] = []
-        self._recent: OrderedDict[tuple[str, int], CaughtUp] = OrderedDict()
+        self._asked: dict[str, list[_Request]] = {}
+        self._kept: OrderedDict[str, CaughtUp] = OrderedDict()
+        self._kept_bytes = 0
+        self._is_stale = False
+        """Whether more has arrived than the ring has; set by the reader."""
         self.clients = 0
         self.position = ""
         """Where the ring ends."""
@@ -79,6 +105,9 @@ class TailFeed:
 
     async def catch_up(self, position: str) -> CaughtUp:
         """Return what follows a position. Raises LakelogError, OSError."""
+        kept = self._kept.get(position)
+        if kept is not None and kept.expires > self._loop.time():
+            return kept
         answer: asyncio.Future[CaughtUp] = self._loop.create_future()
         self._inbox.put(_Request(position, answer))
         if self._is_done:  # it may not have been seen any more
@@ -95,6 +124,8 @@ class TailFeed:
         """Wait until there is something more, and return True, or so many seconds. To settle the
         future ends it, too."""
         self._waiting.add(waiter)
+        if self._is_stale:
+            self.notify()
         timer = self._loop.call_later(seconds, settle, waiter, False)
         try:
             return await waiter
@@ -139,6 +170,30 @@ class TailFeed:
         if chunks:
             self._wake()
 
+    def _begin_anew(self, place: int, position: str) -> None:
+        """Let the ring begin at a place: who stands before it catches up."""
+        self._chunks.clear()
+        self.first, self._bytes, self.position = place, 0, position
+        self._wake()
+
+    def _give(self, position: str, requests: list[_Request], follows: list[CaughtUp]) -> None:
+        """Let clients go on with what a page has behind a position, and keep it for others."""
+        for answer in follows:
+            size = answer.chunk.size if answer.chunk is not None else 0
+            if size and "-" in position:  # and no name of a place that moves
+                replaced = self._kept.pop(position, None)
+                if replaced is not None and replaced.chunk is not None:
+                    self._kept_bytes -= replaced.chunk.size
+                expires = self._loop.time() + _KEPT_SECONDS
+                self._kept[position] = replace(answer, expires=expires)
+                self._kept_bytes += size
+            position = answer.position
+        while self._kept_bytes > self._limits.tail_bytes // 2:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.chunk.size if oldest.chunk is not None else 0
+        for request in requests:
+            _settle_with(request.answer, follows[0])
+
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for waiter in waiting:
@@ -157,33 +212,36 @@ class TailFeed:
         self._is_done = True
         failure = self.failure or LakelogError("the server is stopping")
         waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
-        for request in (*self._asked, *waiting):
+        asked = itertools.chain(*self._asked.values(), waiting)
+        for request in asked:
             if request is not None:
                 self._call(_refuse, request.answer, failure)
 
     def _read(self) -> None:
         pages = self._open_pages()
-        position = "end"
-        end = 0
+        ring, seen, patience, use = _RingEnd("end", 0), None, 0.0, ProcessorUse()
         while not self._is_ended.is_set():
             self._take_requests()
-            clock = time.monotonic()
+            clock, spent = time.monotonic(), time.thread_time()
             pending = pages.pending()
-            began = end
-            while not self._is_ended.is_set():
-                page = pages.page(position, pending, _PAGE)
-                position = page.position
-                chunks = _chunks(page.events, page.positions, page.rewound, position)
-                end += len(chunks)
-                self._call(self._publish, chunks, position)
-                if page.is_end:
-                    break
-            for request in self._asked:
-                self._answer(pages, request, pending, end)
-            if end > began or not self._asked:
-                # Most of the time is left to those who store.
-                pause = max(_GAP + _GAP_CLIENT * self.clients, _SHARE * (time.monotonic() - clock))
-                self._is_ended.wait(min(pause, _GAP_MAX))
+            # Told before it is looked at, so that whoever comes to the end meanwhile notifies.
+            self._is_stale = True
+            is_patient = not self._asked and clock < (patience or clock + 1)
+            if self._waiting or not ring.is_begun:
+                awaits_seal = self._read_on(pages, pending, ring, is_patient=is_patient)
+                patience = (patience or clock + _SEAL_SECONDS) if awaits_seal else 0.0
+                if awaits_seal:
+                    self._is_ended.wait(_SEAL_LOOK)
+            for position, requests in self._asked.items():
+                self._answer(pages, pending, ring, position, requests)
+            if pending is not seen:
+                # Most of the processor is left to those who store.
+                share = _SHARE + (_BUSY_SHARE - _SHARE) * use.share()
+                spent = time.thread_time() - spent
+                self._is_ended.wait(max(_GAP + _GAP_CLIENT * self.clients, share * spent))
+            seen = pending
+            if self._is_stale and self._waiting:
+                self.notify()
 
     def _take_requests(self) -> None:
         """Wait for something to do; one look is enough for all clients that wait for a page."""
@@ -191,27 +249,53 @@ class TailFeed:
         self._is_noted = False
         while not self._inbox.empty():
             inbox.append(self._inbox.get())
-        self._asked = [request for request in inbox if request is not None]
+        self._asked = {}
+        for request in inbox:
+            if request is not None:
+                self._asked.setdefault(request.position, []).append(request)
+
+    def _read_on(
+        self, pages: LivePages, pending: PendingFrames, ring: _RingEnd, *, is_patient: bool
+    ) -> bool:
+        """Read the ring on to the end of what is pending, but no more than clients may be sent in a
+        moment; return whether it waits until events are sealed."""
+        size, until = 0, time.thread_time() + _LOOK_SECONDS
+        while size < self._limits.tail_bytes // _LOOK_SHARE and time.thread_time() < until:
+            page = pages.page(ring.position, pending, _PAGE, is_patient=is_patient)
+            ring.position, ring.is_begun = page.position, True
+            chunks = _chunks(page.events, page.positions, page.rewound, page.position)
+            ring.place += len(chunks)
+            size += sum(chunk.size for chunk in chunks)
+            self._call(self._publish, chunks, page.position)
+            if page.is_end:
+                self._is_stale = False
+            if page.is_end or page.awaits_seal:
+                return page.awaits_seal
+        return False
 
     def _answer(
-        self, pages: LivePages, request: _Request, pending: PendingFrames, end: int
+        self,
+        pages: LivePages,
+        pending: PendingFrames,
+        ring: _RingEnd,
+        position: str,
+        requests: list[_Request],
     ) -> None:
-        """Read a page for a client; the ring stands behind all that is pending."""
-        key = request.position, end
-        answer = self._recent.get(key)
-        if answer is None:
-            try:
-                page = pages.page(request.position, pending, _PAGE)
-            except (LakelogError, OSError) as error:
+        """Read a page for those who ask for it."""
+        try:
+            page = pages.page(position, pending, _PAGE)
+        except (LakelogError, OSError) as error:
+            for request in requests:
                 self._call(_refuse, request.answer, error)
-                return
-            place = end if page.is_end else None
-            chunks = _chunks(page.events, page.positions, page.rewound, page.position)
-            answer = CaughtUp(chunks, page.position, place)
-            self._recent[key] = answer
-            if len(self._recent) > _PAGES:
-                self._recent.popitem(last=False)
-        self._call(_settle_with, request.answer, answer)
+            return
+        if page.is_end and self._is_stale:
+            self._is_stale, ring.place, ring.position = False, ring.place + 1, page.position
+            self._call(self._begin_anew, ring.place, ring.position)
+        chunks = _chunks(page.events, page.positions, page.rewound, page.position)
+        follows = [CaughtUp(chunk, chunk.positions[-1], None) for chunk in chunks[:-1]]
+        place = ring.place if page.is_end else None
+        follows.append(CaughtUp(chunks[-1] if chunks else None, page.position, place))
+        self._call(self._give, position, requests, follows)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:

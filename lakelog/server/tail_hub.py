@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 from lakelog.lake import Lake
 from lakelog.server.arrivals import RequestRefused
@@ -12,44 +12,13 @@ from lakelog.server.conditions import check_condition
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
 from lakelog.server.tail_feed import CaughtUp, TailFeed, settle
+from lakelog.server.tail_pace import TailPace
 from lakelog.subscriptions import LivePages
 
 HEARTBEAT = 15.0
 """Seconds without an event after which a client is told where it stands."""
 _LOOK = 1.0
 _LATER = {"Retry-After": "5"}
-
-_TURN, _BYTE = 200e-6, 8e-9
-"""Seconds of its loop's time that a server plans for a chunk and for a byte of one: several times
-those that it takes to send them, so that most of the time is left to those who store."""
-_AHEAD, _LATE = 0.02, 0.05
-"""Seconds that deliveries may be ahead of their plan before they wait; seconds of lateness by which
-the loop is known to have too much to do."""
-_PRICE_MAX, _PRICE_STEP = 10.0, 1.02
-_NAP = 1.0
-
-
-class TailPace:
-    """Spreads what all clients together are sent over time: with many clients, much of what comes
-    could take all of the loop. Who gets too little is slow, and catches up. Where the loop is late,
-    by other work or on a busy machine, a delivery has a higher price."""
-
-    def __init__(self) -> None:
-        self._free_at, self._price = 0.0, 1.0
-
-    async def turn(self, size: int, is_over: Callable[[], bool]) -> None:
-        """Wait until a chunk of so many bytes may be sent, or there is nothing to wait for."""
-        loop = asyncio.get_running_loop()
-        begins = max(self._free_at, loop.time())
-        self._free_at = begins + (_TURN + size * _BYTE) * self._price
-        if begins - loop.time() < _AHEAD:
-            self._price = max(self._price / _PRICE_STEP, 1.0)
-            return
-        while (pause := begins - loop.time()) > 0 and not is_over():
-            await asyncio.sleep(min(pause, _NAP))
-        is_late = loop.time() - begins > _LATE
-        self._price *= _PRICE_STEP if is_late else 1 / _PRICE_STEP
-        self._price = min(max(self._price, 1.0), _PRICE_MAX)
 
 
 class TailHub:
@@ -141,12 +110,12 @@ class TailClient:
         Raises LakelogError, OSError.
         """
         feed, pace, answer = self._feed, self._hub.pace, self._first
-        if not answer.chunks:
+        if answer.chunk is None:
             yield quiet_chunk(answer.position)
         while True:
-            for chunk in answer.chunks:
-                await pace.turn(chunk.size, self._is_over)
-                yield chunk
+            if answer.chunk is not None:
+                await pace.turn(answer.chunk.size, self._is_over)
+                yield answer.chunk
             position, place = answer.position, answer.place
             while place is not None and not self._is_over():
                 chunk_here = feed.at(place)

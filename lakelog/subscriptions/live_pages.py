@@ -42,6 +42,9 @@ _IDS_MAX = 100_000
 """Ids and versions of the tail that are remembered before those are dropped that are sealed."""
 _STREAMS_MAX = 100
 """So many streams of the tail have a mark in a position, which stands in headers."""
+_TAIL_EVENTS, _SEALED_SOON = 10_000, 5_000
+"""Events of the tail that a page looks at, if it may return fewer; so many more than were given
+that it is cheaper to wait until they are sealed, where their files are finished."""
 TailPlace = tuple[str, int]
 """A writer, and the number of an event among its own."""
 
@@ -58,13 +61,14 @@ class BranchRewound:
 @dataclass(frozen=True)
 class LivePage:
     """Events, the positions behind each of them and behind the page, and whether that is the end of
-    what there is. A page of a rewind has no events."""
+    what there is, or is left until it is sealed. A page of a rewind has no events."""
 
     events: pa.Table
     positions: list[str]
     position: str
     is_end: bool = False
     rewound: BranchRewound | None = None
+    awaits_seal: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class PositionedPage:
     positions: Callable[[], list[str]] = field(default=list)
     is_end: bool = False
     rewound: BranchRewound | None = None
+    awaits_seal: bool = False
 
 
 class LivePages:
@@ -99,15 +104,24 @@ class LivePages:
         """The branch and its tail as they are now. Raises Damaged, UnknownRef."""
         return self._access.tail.collect()
 
-    def page(self, after: str, pending: PendingFrames, limit: int) -> LivePage:
+    def page(
+        self, after: str, pending: PendingFrames, limit: int, *, is_patient: bool = False
+    ) -> LivePage:
         """Return what follows a position, at most `limit` events.
 
-        `after` is `end`, `beginning`, the number of an event, or the position of one. Raises
-        InvalidSetting, QueryFailed, Damaged.
+        `after` is `end`, `beginning`, the number of an event, or the position of one. Who
+        `is_patient` leaves much that is sealed in a moment until it is. Raises InvalidSetting,
+        QueryFailed, Damaged.
         """
-        page = self.behind(self._start(after, pending), pending, limit)
-        position = page.position.text()
-        return LivePage(page.events, page.positions(), position, page.is_end, page.rewound)
+        page = self.behind(self._start(after, pending), pending, limit, is_patient=is_patient)
+        return LivePage(
+            page.events,
+            page.positions(),
+            page.position.text(),
+            page.is_end,
+            page.rewound,
+            page.awaits_seal,
+        )
 
     def _start(self, token: str, pending: PendingFrames) -> LivePosition:
         if token == "end":
@@ -132,7 +146,14 @@ class LivePages:
             )
         return position
 
-    def behind(self, position: LivePosition, pending: PendingFrames, limit: int) -> PositionedPage:
+    def behind(
+        self,
+        position: LivePosition,
+        pending: PendingFrames,
+        limit: int,
+        *,
+        is_patient: bool = False,
+    ) -> PositionedPage:
         """Return what follows a position, at most `limit` events. Raises QueryFailed, Damaged."""
         self._hold(pending)
         head = pending.head
@@ -144,6 +165,8 @@ class LivePages:
             if page.events.num_rows:
                 return page
             position = page.position
+        if is_patient and _awaits_seal(position, pending):
+            return PositionedPage(self._none, position, awaits_seal=True)
         return self._of_tail(position, pending, state, limit)
 
     def interrupt(self) -> None:
@@ -252,12 +275,14 @@ class LivePages:
     ) -> PositionedPage:
         end = self._end(pending)
         position = replace(position, move=pending.head.move.number)
-        table = self._rows.numbered(pending, state) if pending.frames else None
-        if table is None:
+        count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
+        tail_slice = self._rows.behind(pending, state, position.marks, count)
+        if tail_slice is None:
             if not pending.frames:
                 self._tail_ids.clear()
                 self._has_ids = False
             return PositionedPage(self._none, end, is_end=True)
+        table = tail_slice.rows
         fresh = self._fresh(position, table)
         if fields := sealed_blocks.of_lake(self._access.store.paths):
             fresh = fields.events(fresh)
@@ -273,9 +298,12 @@ class LivePages:
             return [stem + marks_text(marks) for marks in _marks_behind(position, events)]
 
         rows = events.select(COLUMNS)
-        if is_whole:
+        if is_whole and tail_slice.is_end:
             self._ended = end, table
             return PositionedPage(rows, end, positions, is_end=True)
+        if is_whole:
+            marks_behind = {**position.marks, **tail_slice.ends}
+            return PositionedPage(rows, replace(position, marks=marks_behind), positions)
         *_, marks = _marks_behind(position, events)
         return PositionedPage(rows, replace(position, marks=dict(marks)), positions)
 
@@ -370,6 +398,20 @@ class LivePages:
             ],
             bool,
         )
+
+
+def _awaits_seal(position: LivePosition, pending: PendingFrames) -> bool:
+    """Whether much of the tail follows a position, and is in files that are sealed next."""
+    is_finished = any(
+        file.ended and file.last > pending.watermark(writer)
+        for writer, files in pending.files.items()
+        for file in files
+    )
+    unread = sum(
+        frames[-1].end - max(position.marks.get(writer, 0), frames[0].position)
+        for writer, frames in pending.frames.items()
+    )
+    return is_finished and unread > _SEALED_SOON
 
 
 def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:

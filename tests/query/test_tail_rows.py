@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+
+import pytest
 
 import lakelog
 from lakelog.query.tail_rows import TailRows
@@ -33,3 +36,32 @@ def test_a_tail_from_before_a_seal_keeps_its_rows(lake: lakelog.Lake) -> None:
     table = lake._session.tables.numbered_tail(before[1], before[0])
     assert table is not None
     assert table["seq"].to_pylist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 7, 30, 1_000])
+def test_slices_of_a_tail_are_its_rows(lake: lakelog.Lake, tmp_path: Path, count: int) -> None:
+    """Of several writers, with lines that are none: the same rows, with the same numbers."""
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"type":"file"}\nno event\n{"type":"file"}\n')
+    with lakelog.open(lake.path) as other:
+        for number in range(12):
+            (other if number % 3 else lake).append([{"type": str(number)}] * (number % 5 + 1))
+            if number == 6:
+                other.ingest(path)
+        pending, state = lake._session.tail("main").collect(), lake._session.state(None)[0]
+        rows = TailRows(lake.store, lake._session.connect)
+        whole = rows.numbered(pending, state)
+        marks, tables, is_end = dict[str, int](), [], False
+        while not is_end:
+            tail_slice = rows.behind(pending, state, marks, count)
+            assert tail_slice is not None
+            marks |= tail_slice.ends
+            is_end = tail_slice.is_end
+            tables.append(tail_slice.rows)
+    assert whole is not None
+    assert len(tables) == 1 if count == 1_000 else len(tables) > 1
+    assert rows.behind(pending, state, marks, count) is None
+    fields = ["type", "seq", "tail_order", "writer", "sequence", "position"]
+    found = [row for table in tables for row in table.select(fields).to_pylist()]
+    expected = whole.select(fields).to_pylist()
+    assert sorted(found, key=lambda row: row["seq"]) == sorted(expected, key=lambda r: r["seq"])

@@ -174,6 +174,20 @@ def test_a_slow_client_is_told_and_loses_nothing(tmp_path: Path) -> None:
         assert "behind" in names
 
 
+def test_who_begins_while_all_others_are_slow_is_not_kept_by_them(tmp_path: Path) -> None:
+    """The ring is not read on for those who do not read; each still gets all that is its own."""
+    need_module("uvicorn")
+    batches, size = 30, 400
+    with serving(tmp_path / "lake") as server, follow(server) as first, follow(server) as second:
+        for batch in range(batches):
+            send(server, *range(batch * size, (batch + 1) * size), message="x" * 900)
+        with follow(server) as newcomer:
+            send(server, -1)
+            assert newcomer.numbers(1) == [-1]
+        for slow in (first, second):
+            assert slow.numbers(batches * size + 1) == [*range(batches * size), -1]
+
+
 def test_a_stop_ends_streams_and_the_next_server_goes_on(tmp_path: Path) -> None:
     need_module("uvicorn")
     path = tmp_path / "lake"

@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.lake import Lake
-from lakelog.subscriptions import LivePages
+from lakelog.subscriptions import LivePages, live_pages
 from tests.conftest import MakeLake
 from tests.support.effort import share
 
@@ -113,9 +113,10 @@ def test_versions_that_are_given_anew_are_other_events(make_lake: MakeLake) -> N
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_no_history_skips_or_repeats_an_event(
-    make_lake: MakeLake, tmp_path: Path, seed: int
+    make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Writers, files, seals and compactions between the pages of clients at all places."""
+    monkeypatch.setattr(live_pages, "_TAIL_EVENTS", 3)  # so that a page ends within a tail
     rng = random.Random(seed)
     lake = make_lake()
     count = 0
@@ -150,6 +151,25 @@ def test_no_history_skips_or_repeats_an_event(
                     if rng.random() < 0.2:
                         places.append((position, seen | set(numbers[: place + 1])))
                 places.append((end, seen | set(numbers)))
+
+
+def test_who_is_patient_gets_much_of_a_tail_once_it_is_sealed(make_lake: MakeLake) -> None:
+    """Rows of a segment cost a fraction of those of a tail; the others are not kept from them."""
+    lake = make_lake(rotate_events=1_000)
+    reader = Reader(lake)
+    _, after = reader.read("end")
+    lake.append(events(0, 8_000))
+    for _ in range(2):
+        pending = reader.pages.pending()
+        page = reader.pages.page(after, pending, 10_000, is_patient=True)
+        assert (page.awaits_seal, page.is_end, page.positions) == (True, False, [])
+    assert len(reader.numbers(after)) == 8_000
+    lake.settle()
+    lake.append(events(8_000, 10))
+    page = reader.pages.page(after, reader.pages.pending(), 10_000, is_patient=True)
+    assert (len(page.positions), page.awaits_seal) == (8_000, False)
+    page = reader.pages.page(page.position, reader.pages.pending(), 10_000, is_patient=True)
+    assert (len(page.positions), page.is_end) == (10, True)
 
 
 def test_the_same_id_from_a_file_is_not_given_again(make_lake: MakeLake, tmp_path: Path) -> None:
