@@ -24,7 +24,7 @@ lower half (`ordinals`) counts the events of the row's writer."""
 _WRITER_BITS = 40
 _RUN = b"lakelog.run"
 """Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
-_PARSED_MAX = 20_000
+_FRAME_ROWS_MAX = 20_000
 """Events of a tail whose rows are kept for those who read on from where they stand."""
 FrameId = tuple[str, int]
 
@@ -52,7 +52,7 @@ class TailRows:
         self._keys: set[str] = set()
         self._numbered: tuple[pa.Table, int, pa.Table] | None = None
         self._writers: list[tuple[int, str]] = []
-        self._parsed: dict[FrameId, pa.Table] = {}
+        self._frame_tables: dict[FrameId, pa.Table] = {}
         self._places: tuple[PendingFrames, dict[FrameId, int]] | None = None
         self._mutex = OrderedLock(Rank.TAIL_ROWS)
 
@@ -147,26 +147,26 @@ class TailRows:
         if not frames:
             return None
         with self._mutex.hold_once():
-            table = self._parsed_rows(pending, state, frames)
+            table = self._frame_rows(pending, state, frames)
         ends = {frame.writer: frame.end for frame in frames}
         return TailSlice(table, ends, len(frames) == len(arrivals))
 
-    def _parsed_rows(
+    def _frame_rows(
         self, pending: PendingFrames, state: Manifest, frames: list[wal.Frame]
     ) -> pa.Table:
         """Rows of frames, of which those that were asked for before are not made again."""
-        missing = [f for f in frames if (f.writer, f.sequence) not in self._parsed]
-        if missing:
-            made, start = rows.events(self._connect(), missing), 0
-            for frame in missing:
-                self._parsed[frame.writer, frame.sequence] = made.slice(start, frame.events)
+        others = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
+        if others:
+            fresh, start = rows.events(self._connect(), others), 0
+            for frame in others:
+                self._frame_tables[frame.writer, frame.sequence] = fresh.slice(start, frame.events)
                 start += frame.events
         # Of frames of a few events each, every step would take as long as for whole ones.
-        table = pa.concat_tables([self._parsed[f.writer, f.sequence] for f in frames])
+        table = pa.concat_tables([self._frame_tables[f.writer, f.sequence] for f in frames])
         table = table.combine_chunks() if len(frames) > 1 else table
-        kept = sum(each.num_rows for each in self._parsed.values())
-        while kept > _PARSED_MAX and len(self._parsed) > 1:
-            kept -= self._parsed.pop(next(iter(self._parsed))).num_rows
+        count = sum(each.num_rows for each in self._frame_tables.values())
+        while count > _FRAME_ROWS_MAX and len(self._frame_tables) > 1:
+            count -= self._frame_tables.pop(next(iter(self._frame_tables))).num_rows
         if self._places is None or self._places[0] is not pending:
             self._places = pending, _frame_places(pending, self._store.settings.segment_rows)
         ranks = {writer: rank for rank, writer in enumerate(_by_start(pending))}

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("lakelog.server")
 _PAGE = 2_000
 """Events of a page."""
-_KEPT_SECONDS = 30.0
+_CACHE_SECONDS = 30.0
 """How long a chunk is kept for other clients at the same position."""
 _SEAL_SECONDS, _SEAL_LOOK = 3.0, 0.2
 """How long events are left until they are sealed, if they come faster than they can be shown."""
@@ -90,8 +90,8 @@ class TailFeed:
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_noted, self._is_done, self._is_ended = False, False, threading.Event()
         self._asked: dict[str, list[_Request]] = {}
-        self._kept: OrderedDict[str, CaughtUp] = OrderedDict()
-        self._kept_bytes = 0
+        self._cache: OrderedDict[str, CaughtUp] = OrderedDict()
+        self._cache_bytes = 0
         self._is_stale = False
         """Whether more has arrived than the ring has; set by the reader."""
         self.clients = 0
@@ -105,9 +105,9 @@ class TailFeed:
 
     async def catch_up(self, position: str) -> CaughtUp:
         """Return what follows a position. Raises LakelogError, OSError."""
-        kept = self._kept.get(position)
-        if kept is not None and kept.expires > self._loop.time():
-            return kept
+        hit = self._cache.get(position)
+        if hit is not None and hit.expires > self._loop.time():
+            return hit
         answer: asyncio.Future[CaughtUp] = self._loop.create_future()
         self._inbox.put(_Request(position, answer))
         if self._is_done:  # it may not have been seen any more
@@ -181,16 +181,16 @@ class TailFeed:
         for answer in follows:
             size = answer.chunk.size if answer.chunk is not None else 0
             if size and "-" in position:  # and no name of a place that moves
-                replaced = self._kept.pop(position, None)
-                if replaced is not None and replaced.chunk is not None:
-                    self._kept_bytes -= replaced.chunk.size
-                expires = self._loop.time() + _KEPT_SECONDS
-                self._kept[position] = replace(answer, expires=expires)
-                self._kept_bytes += size
+                older = self._cache.pop(position, None)
+                if older is not None and older.chunk is not None:
+                    self._cache_bytes -= older.chunk.size
+                expires = self._loop.time() + _CACHE_SECONDS
+                self._cache[position] = replace(answer, expires=expires)
+                self._cache_bytes += size
             position = answer.position
-        while self._kept_bytes > self._limits.tail_bytes // 2:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.chunk.size if oldest.chunk is not None else 0
+        while self._cache_bytes > self._limits.tail_bytes // 2:
+            _, oldest = self._cache.popitem(last=False)
+            self._cache_bytes -= oldest.chunk.size if oldest.chunk is not None else 0
         for request in requests:
             _settle_with(request.answer, follows[0])
 
@@ -219,10 +219,10 @@ class TailFeed:
 
     def _read(self) -> None:
         pages = self._open_pages()
-        ring, seen, patience, use = _RingEnd("end", 0), None, 0.0, ProcessorUse()
+        ring, before, patience, use = _RingEnd("end", 0), None, 0.0, ProcessorUse()
         while not self._is_ended.is_set():
             self._take_requests()
-            clock, spent = time.monotonic(), time.thread_time()
+            clock, cost = time.monotonic(), time.thread_time()
             pending = pages.pending()
             # Told before it is looked at, so that whoever comes to the end meanwhile notifies.
             self._is_stale = True
@@ -234,12 +234,12 @@ class TailFeed:
                     self._is_ended.wait(_SEAL_LOOK)
             for position, requests in self._asked.items():
                 self._answer(pages, pending, ring, position, requests)
-            if pending is not seen:
+            if pending is not before:
                 # Most of the processor is left to those who store.
                 share = _SHARE + (_BUSY_SHARE - _SHARE) * use.share()
-                spent = time.thread_time() - spent
-                self._is_ended.wait(max(_GAP + _GAP_CLIENT * self.clients, share * spent))
-            seen = pending
+                cost = time.thread_time() - cost
+                self._is_ended.wait(max(_GAP + _GAP_CLIENT * self.clients, share * cost))
+            before = pending
             if self._is_stale and self._waiting:
                 self.notify()
 

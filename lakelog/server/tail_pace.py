@@ -25,15 +25,15 @@ class ProcessorUse:
     was in the last `_SAMPLE` seconds."""
 
     def __init__(self) -> None:
-        self._share, self._at, self._taken = 0.0, time.monotonic(), 0.0
+        self._share, self._at, self._cpu = 0.0, time.monotonic(), 0.0
 
     def share(self) -> float:
         """Return it."""
         seconds = time.monotonic() - self._at
         if seconds >= _SAMPLE:
-            taken = time.process_time() - time.thread_time()
-            self._share = min((taken - self._taken) / seconds, 1.0) if self._taken else 0.0
-            self._at, self._taken = self._at + seconds, taken
+            cpu_seconds = time.process_time() - time.thread_time()
+            self._share = min((cpu_seconds - self._cpu) / seconds, 1.0) if self._cpu else 0.0
+            self._at, self._cpu = self._at + seconds, cpu_seconds
         return self._share
 
 

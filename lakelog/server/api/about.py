@@ -74,9 +74,11 @@ def names(question: DashboardQuestion) -> dict[str, object]:
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
     views = [definition.name for definition, _ in user_views.listed(state)]
     rows = CountTable(question, span_of(question), FINE).rows
+    # By number, which tells what segments have them: by time, all would be read.
+    last = question.sql("SELECT max(seq) FROM events").fetchall()[0][0] or 0
     members = question.sql(
         "SELECT DISTINCT unnest(json_keys(data)) AS name FROM (SELECT data FROM events"
-        f" ORDER BY time DESC LIMIT {_NEWEST}) WHERE json_type(data) = 'OBJECT'"
+        f" WHERE seq > {last - _NEWEST}) WHERE json_type(data) = 'OBJECT'"
         f" ORDER BY 1 LIMIT {_NAMES_MAX}"
     ).fetchall()
     return {

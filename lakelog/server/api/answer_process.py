@@ -26,6 +26,7 @@ from lakelog.server.tokens import TokenScope
 from lakelog.store import bootstrap, disk
 
 MODULE = "lakelog.server.api.answer_process"
+_FIRST = ("about", "overview", "counts", "standing", "storage", "events")
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def main() -> None:
         store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""]
     )
     lake = Lake(store, plan["branch"])
-    # The first page finds the engine ready, and the counts that other processes have kept.
-    with contextlib.suppress(LakelogError, OSError):
+    if plan["is_warm"]:
         _warm(lake)
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": ""}))
     gc.freeze()
@@ -107,7 +107,10 @@ def main() -> None:
 
 
 def _warm(lake: Lake) -> None:
-    AnswerRequest(0, "", {}, "", [], "").question(lake).sql("SELECT 1").to_arrow_table()
+    """Answer what the first page asks, so that it finds engine, modules and counts ready."""
+    for name in _FIRST:
+        with contextlib.suppress(Exception):  # who asks for it is told
+            answered(QUESTIONS[name], AnswerRequest(0, name, {}, "", [], "").question(lake))
 
 
 if __name__ == "__main__":

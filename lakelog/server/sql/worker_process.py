@@ -32,8 +32,11 @@ class WorkerProcess:
         """Whether the kernel bounds the files that it may open."""
 
     @classmethod
-    async def start(cls, root: str, branch: str, limits: QueryLimits, module: str) -> WorkerProcess:
-        """Start one that runs a module, and wait until it is ready. Raises QueryRefused."""
+    async def start(
+        cls, root: str, branch: str, limits: QueryLimits, module: str, *, is_warm: bool = False
+    ) -> WorkerProcess:
+        """Start one that runs a module, and wait until it is ready; if `is_warm`, also for what is
+        slow at the first time. Raises QueryRefused."""
         variables = {
             # What is allocated in advance counts against the memory limit, and threads that there
             # are before the process binds itself would stay free.
@@ -56,7 +59,12 @@ class WorkerProcess:
         except OSError as error:
             raise QueryRefused("unavailable", f"no query process: {error}", status=503) from None
         worker = cls(process)
-        plan = {"root": root, "branch": branch, "limits": dataclasses.asdict(limits)}
+        plan = {
+            "root": root,
+            "branch": branch,
+            "limits": dataclasses.asdict(limits),
+            "is_warm": is_warm,
+        }
         # By its input and not its environment, which other users of the machine may see.
         if VAULT.lakes:  # it has not the environment from which the server has them
             plan["keys"] = VAULT.secrets()

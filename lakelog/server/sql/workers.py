@@ -57,6 +57,8 @@ class QueryWorkers:
         self._idle: list[WorkerProcess] = []
         self._processes = set[WorkerProcess]()
         self._free = asyncio.Semaphore(limits.workers)
+        self._starting = set[asyncio.Task[None]]()
+        self._returned = asyncio.Event()
         self._numbers = itertools.count(1)
         self._waiting = 0
         self._tasks = set[asyncio.Task[None]]()
@@ -119,8 +121,8 @@ class QueryWorkers:
     async def prepare(self) -> None:
         """Have a process ready for the first request. Raises QueryRefused."""
         # Only where none was started yet: a first request may have come before.
-        if not self._processes:
-            self._give_back(await self._leased())
+        if not (self._processes or self._starting or self._is_closed):
+            await self._begin_start(is_warm=True)
 
     def stop(self) -> None:
         """Begin no more queries, and end in a moment those that run."""
@@ -135,6 +137,9 @@ class QueryWorkers:
     async def close(self) -> None:
         """End all processes; queries that run are refused."""
         self._is_closed = True
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
         processes, self._idle = list(self._processes), []
         await asyncio.gather(*(worker.end() for worker in processes), return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -224,22 +229,64 @@ class QueryWorkers:
             raise
 
     async def _started(self) -> WorkerProcess:
+        """Wait for a process that is idle, or for a new one, whichever comes first."""
+        while (worker := self._idle_worker()) is None:
+            if self._is_closed:
+                raise _stopping()
+            if len(self._processes) + len(self._starting) < self.limits.workers:
+                self._begin_start()
+            self._returned.clear()
+            waiter = asyncio.ensure_future(self._returned.wait())
+            try:
+                done, _ = await asyncio.wait(
+                    {*self._starting, waiter}, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                waiter.cancel()
+            for task in done - {waiter}:
+                task.result()  # which raises what it could not be started for
+        return worker
+
+    def _idle_worker(self) -> WorkerProcess | None:
         while self._idle:
             worker = self._idle.pop()
             if worker.is_usable:
                 return worker
             self._processes.discard(worker)
             self._begin(worker.end())
-        if self._is_closed:
-            raise _stopping()
-        worker = await WorkerProcess.start(self._root, self._branch, self.limits, self._module)
+        return None
+
+    def _begin_start(self, *, is_warm: bool = False) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self._start(is_warm=is_warm))
+        self._starting.add(task)
+        task.add_done_callback(self._note_start)
+        return task
+
+    def _note_start(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _LOG.warning("%s", error)  # who waits for it has got another one, perhaps
+
+    async def _start(self, *, is_warm: bool = False) -> None:
+        """Start a process, which is idle then. Raises QueryRefused."""
+        worker = await WorkerProcess.start(
+            self._root, self._branch, self.limits, self._module, is_warm=is_warm
+        )
         self._processes.add(worker)
         if self.is_confined is None and not worker.is_confined:
             _LOG.warning(
                 "this kernel has no Landlock: query processes are bound by the engine alone"
             )
         self.is_confined = worker.is_confined
-        return worker
+        self._make_idle(worker)
+
+    def _make_idle(self, worker: WorkerProcess) -> None:
+        if worker.is_usable and not self._is_closed:
+            self._idle.append(worker)
+        elif worker in self._processes:
+            self._processes.discard(worker)
+            self._begin(worker.end())
+        self._returned.set()
 
     def _give_back(self, worker: WorkerProcess) -> None:
         """Let the next query have a process, or its place if it has ended."""
