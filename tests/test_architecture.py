@@ -88,7 +88,8 @@ ORDER = {
         stream_cursor message_events messages preview quarantine audit""",
     "ingest/audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",
-    "open_tables": "field_columns published_state iceberg",
+    "open_tables": """published_state publishing field_columns iceberg struct_columns
+        table_folder delta""",
     "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
     "clients": """connection address download http_client redis_config redis_client
         redis_metrics kafka_config""",

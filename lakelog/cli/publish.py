@@ -23,6 +23,11 @@ def publish() -> None:
     """
 
 
+_TYPE = "The events of a type, with fields as columns."
+_QUERY = "The rows of a query."
+_AT = "Publish a tag, branch, snapshot or time."
+
+
 @publish.verb()
 def iceberg(
     app: App,
@@ -35,9 +40,9 @@ def iceberg(
     properties: tuple[str, ...] = option(
         "--set K=V", "Any other property of the catalog.", multiple=True
     ),
-    type: str | None = option("--type TYPE", "The events of a type, with fields as columns."),
-    query: str | None = option("--query SQL", "The rows of a query."),
-    at: str | None = state_option("Publish a tag, branch, snapshot or time."),
+    type: str | None = option("--type TYPE", _TYPE),
+    query: str | None = option("--query SQL", _QUERY),
+    at: str | None = state_option(_AT),
     target_output: OutputTarget = OUTPUT,
 ) -> None:
     """Bring an Apache Iceberg table to a state of the lake.
@@ -46,16 +51,44 @@ def iceberg(
     stay in the lake and are not copied, and a tag keeps them. Rows of --type and
     --query are copied. Tags of the state become tags of the table.
     """
-    if type and query:
-        raise click.UsageError("--type and --query exclude each other")
     given = {"uri": uri, "warehouse": warehouse}
     options = {name: value for name, value in given.items() if value}
     options |= dict(map(pair_of, properties))
     # Opened read and write: publishing compacts first, since tables take only compacted segments.
-    source = tables.TableSource(at, type, query)
+    source = _source(at, type, query)
     with app.open() as lake:
         result = tables.publish_iceberg(lake, target, source, catalog=catalog, properties=options)
     emit_record(dataclasses.asdict(result), target_output, lambda: _words(result))
+
+
+@publish.verb()
+def delta(
+    app: App,
+    target: str = argument("PATH|URI"),
+    options: tuple[str, ...] = option(
+        "--set K=V", "An option of the storage, such as AWS_REGION=eu-west-1.", multiple=True
+    ),
+    type: str | None = option("--type TYPE", _TYPE),
+    query: str | None = option("--query SQL", _QUERY),
+    at: str | None = state_option(_AT),
+    target_output: OutputTarget = OUTPUT,
+) -> None:
+    """Bring a Delta table to a state of the lake.
+
+    The branch is compacted first. Compacted segments get a second name in the
+    table's directory, which costs no space on the same file system; elsewhere,
+    and in buckets, they are copied. Rows of --type and --query are copied.
+    """
+    source = _source(at, type, query)
+    with app.open() as lake:
+        result = tables.publish_delta(lake, target, source, options=dict(map(pair_of, options)))
+    emit_record(dataclasses.asdict(result), target_output, lambda: _words(result))
+
+
+def _source(at: str | None, type: str | None, query: str | None) -> tables.TableSource:
+    if type and query:
+        raise click.UsageError("--type and --query exclude each other")
+    return tables.TableSource(at, type, query)
 
 
 def _words(result: tables.PublishResult) -> str:

@@ -94,3 +94,8 @@ def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", store_schema=False, version="2.6")
     return sink.getvalue()
+
+
+def rewritten(lake: Lake) -> set[str]:
+    """Return the digests of segments that erasures rewrote."""
+    return {key for key, new in lake.store.erased.segments().items() if new != key}

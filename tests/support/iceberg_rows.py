@@ -26,7 +26,7 @@ def of_lake(lake: lakelog.Lake, ref: str) -> Rows:
     """The rows of a state by SQL."""
     rows = lake.at(ref).sql("FROM events ORDER BY seq").to_arrow_table().to_pylist()
     return [
-        {name: _value(row[name]) for name in COLUMNS} | {"payload": _plain(_parsed(row["data"]))}
+        {name: plain_value(row[name]) for name in COLUMNS} | {"payload": plain(parsed(row["data"]))}
         for row in rows
     ]
 
@@ -36,7 +36,7 @@ def of_table(table: Any, engine: str) -> Rows:
     column = next((f for f in table.schema().fields if f.name == "fields"), None)
     rows = READERS[engine](table).sort_by("seq").to_pylist()
     return [
-        {name: _value(row[name]) for name in COLUMNS} | {"payload": _payload(row, column)}
+        {name: plain_value(row[name]) for name in COLUMNS} | {"payload": _payload(row, column)}
         for row in rows
     ]
 
@@ -130,18 +130,20 @@ READERS: dict[str, Callable[[Any], pa.Table]] = {
 }
 
 
-def _value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """A time as a number."""
     return value.timestamp() if hasattr(value, "timestamp") else value
 
 
-def _parsed(text: str | None) -> Any:
+def parsed(text: str | None) -> Any:
+    """The value of JSON text."""
     return None if text is None else json.loads(text)
 
 
 def _payload(row: dict[str, Any], column: Any) -> Any:
     if row["data"] is not None or column is None or row["fields"] is None:
-        return _plain(_parsed(row["data"]))
-    return _plain(_members(row["fields"], column.field_type, "object"))
+        return plain(parsed(row["data"]))
+    return plain(_members(row["fields"], column.field_type, "object"))
 
 
 def _members(value: Any, type_: Any, kind: str) -> Any:
@@ -159,10 +161,10 @@ def _members(value: Any, type_: Any, kind: str) -> Any:
     return json.loads(value) if kind == "json" else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A payload without members that are null, and without lists that are empty: readers take a
     list of structs that is null for one (apache/arrow#38809)."""
     if isinstance(value, dict):
-        members = {name: _plain(member) for name, member in value.items()}
+        members = {name: plain(member) for name, member in value.items()}
         return {name: member for name, member in members.items() if member not in (None, [])}
-    return [_plain(element) for element in value] if isinstance(value, list) else value
+    return [plain(element) for element in value] if isinstance(value, list) else value

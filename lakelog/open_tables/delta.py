@@ -1,0 +1,214 @@
+"""A Delta table in a directory or a bucket, by deltalake.
+
+Readers look for its files below the table: a path of elsewhere, which the protocol allows, is read
+by deltalake's own scan and by neither Polars nor pyarrow. So a segment gets a second name there, a
+hard link, and where that cannot be, a copy. Commits name the state; no other program is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lakelog.libraries import pa
+from lakelog.open_tables import published_state, publishing, struct_columns
+from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
+from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
+from lakelog.open_tables.struct_columns import UnfitMember
+from lakelog.open_tables.table_folder import TableFolder
+from lakelog.runtime.lazy import Lazy
+from lakelog.segments import typed
+from lakelog.store import disk
+from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    import deltalake
+    from deltalake import exceptions, transaction
+
+    from lakelog.lake import Lake
+    from lakelog.store.manifest import Manifest
+else:
+    deltalake, exceptions = Lazy("deltalake"), Lazy("deltalake.exceptions")
+    transaction = Lazy("deltalake.transaction")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_QUIET = ("VACUUM", "SET TBLPROPERTIES", "CREATE TABLE", "ADD COLUMN")
+"""How operations begin that change no row."""
+
+
+def publish_delta(
+    lake: Lake,
+    target: str,
+    source: TableSource | None = None,
+    *,
+    options: Mapping[str, str] | None = None,
+) -> PublishResult:
+    """Bring the Delta table at a path or an address to a state of the lake.
+
+    `options` are those that deltalake takes for storage. Raises MissingPackage, ExportRefused for a
+    table of something else, Unreachable for storage that does not answer or refuses, UnknownRef,
+    DamagedSegment.
+    """
+    rows = source or TableSource()
+    local = target.removeprefix("file://")
+    uri = target if "://" in local else os.path.abspath(local)
+    with publishing.one_line(f"Delta table {target}", "deltalake", "delta"):
+        storage = dict(options or {}) or None
+        return publishing.publish(
+            lake, uri, rows, uri, lambda: _DeltaTable(lake, uri, rows, storage)
+        )
+
+
+class _DeltaTable:
+    """A table at an address; `uri` is a path where it is on this machine."""
+
+    def __init__(
+        self, lake: Lake, uri: str, source: TableSource, options: dict[str, str] | None
+    ) -> None:
+        self._lake, self._uri, self._options = lake, uri, options
+        self._folder = TableFolder(uri, options or {})
+        try:
+            self._table = deltalake.DeltaTable(uri, storage_options=options)
+        except exceptions.TableNotFoundError:
+            self._table = self._create(source)
+        self._is_query = bool(source.sql)
+        properties = self._table.metadata().configuration
+        publishing.require_ours(lake, source, uri, properties)
+
+    def _create(self, source: TableSource) -> deltalake.DeltaTable:
+        of_rows = publishing.schema_of_rows
+        schema = of_rows(self._lake, source) if source.sql else struct_columns.event_columns()
+        self._folder.make()
+        with _lost():
+            return deltalake.DeltaTable.create(
+                self._uri,
+                deltalake.Schema.from_arrow(schema),
+                mode="ignore",  # who was faster made the same table
+                configuration=publishing.identity(self._lake, source),
+                storage_options=self._options,
+                raise_if_key_not_exists=False,
+            )
+
+    def state(self) -> str | None:
+        table, version = self._table, self._table.version()
+        for limit in (1, None):
+            commits = {commit["version"]: commit for commit in table.history(limit)}
+            while commit := commits.get(version):
+                if STATE in commit:
+                    return str(commit[STATE])
+                operation, to = commit["operation"], commit.get("operationParameters", {})
+                if operation == "RESTORE" and "version" in to:
+                    version = int(to["version"])
+                elif operation.startswith(_QUIET):
+                    version -= 1
+                else:
+                    return None
+        return ""  # so the files tell what it has
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """The paths of its files by the digests of their segments."""
+        paths = pa.table(self._table.get_add_actions())["path"].to_pylist()
+        return {publishing.key_of(path): path for path in paths}
+
+    def keys(self) -> set[str]:
+        return {*self._paths}
+
+    def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
+        before = pa.schema(self._table.schema())
+        schema, unfit = before, set[str]()
+        for key, entry in {e.fields: e for e in entries if e.fields and e.has_numbers}.items():
+            try:
+                payloads = typed.of_entry(self._lake.store.paths, entry)
+                schema = struct_columns.with_members(schema, payloads)
+            except UnfitMember:
+                unfit.add(key)
+        if schema is not before and not schema.equals(before):
+            columns = deltalake.Schema.from_arrow(pa.schema([schema.field(typed.COLUMN)]))
+            with _lost():
+                self._table.alter.add_columns(columns.fields, commit_properties=_properties())
+        return unfit
+
+    def file_of(self, entry: SegmentEntry, copy: bytes | None) -> TableFile:
+        name = f"{COPY if copy else ''}{entry.key}.parquet"
+        segment = self._lake.store.paths.object("segments", entry.key)
+        if copy is None and self._folder.link(segment, name):
+            return TableFile(entry, name, entry.bytes)
+        data = disk.read(segment) if copy is None else copy
+        self._folder.put(name, data)
+        return TableFile(entry, name, len(data), len(data))
+
+    def commit(self, change: TableChange) -> None:
+        now = disk.now_us() // 1000
+        self._folder.sync()
+        removed = (self._paths[key] for key in change.removed)
+        actions: list[transaction.AddAction | transaction.RemoveAction] = [
+            *(_addition(file, now, not change.is_same) for file in change.added),
+            *(transaction.RemoveAction(path, not change.is_same, now) for path in removed),
+        ]
+        with _lost():
+            self._table.create_write_transaction(
+                actions, "append", self._table.schema(), commit_properties=_properties(change.state)
+            )
+
+    def commit_rows(self, state: str, rows: pa.Table) -> None:
+        with _lost():
+            deltalake.write_deltalake(
+                self._table,
+                rows,
+                mode="overwrite",
+                schema_mode="overwrite",
+                commit_properties=_properties(state),
+            )
+
+    def finish(self, state: Manifest) -> None:
+        """Delete files of segments that an erasure rewrote: no version may have them."""
+        rewritten = published_state.rewritten(self._lake)
+        if not rewritten or self._is_query:
+            return
+        table = deltalake.DeltaTable(self._uri, storage_options=self._options)
+        present = {*pa.table(table.get_add_actions())["path"].to_pylist()}
+        names = {f"{begin}{key}.parquet" for key in rewritten for begin in ("", COPY)}
+        for name in names - present:
+            self._folder.delete(name)
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except exceptions.CommitFailedError as error:
+        raise LostCommit from error
+
+
+def _properties(state: str = "") -> deltalake.CommitProperties:
+    # Who lost a race looks at what is there, and does not commit the same files once more.
+    names = {STATE: state} if state else None
+    return deltalake.CommitProperties(custom_metadata=names, max_commit_retries=0)
+
+
+def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddAction:
+    """Return what the table says of a file, from the manifest alone. It names no subject: the log
+    keeps for good what it says."""
+    entry = file.entry
+    bounds: list[tuple[str, Any, Any]] = [
+        ("seq", *entry.seq),
+        ("time", _iso(entry.time[0]), _iso(entry.time[1])),
+    ]
+    if isinstance(entry.types, dict) and entry.types:
+        bounds.append(("type", min(entry.types), max(entry.types)))
+    stats = {
+        "numRecords": entry.events,
+        "minValues": {name: low for name, low, _ in bounds},
+        "maxValues": {name: high for name, _, high in bounds},
+    }
+    return transaction.AddAction(file.path, file.bytes, {}, now, is_change, json.dumps(stats))
+
+
+def _iso(time: int) -> str:
+    return f"{_EPOCH + timedelta(microseconds=time):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -1,0 +1,215 @@
+"""The procedure that brings a table to a state, whatever its format.
+
+Each step may be the last one that a killed publish did:
+
+1. compact the branch; its newest state is what is published
+2. make the table, or refuse one that is not of this lake and branch
+3. tag the state, so that gc keeps its files
+4. add columns of members that the table lacks
+5. give the table the files that it lacks; write copies of what fits it only as text
+6. commit once: files added, files taken out, the state's id as a property of the commit
+7. make tags of the table of the lake's tags of that state, and remove the tag of the state before
+
+A commit that names the state is there or not, so a publish that is repeated commits nothing. Who
+loses a race for the commit, or gets no answer, loads the table again and looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from lakelog.erased.copies import note as note_copy
+from lakelog.errors import ExportRefused, MissingPackage, SnapshotGone, Unreachable
+from lakelog.maintain import compact
+from lakelog.open_tables import published_state
+from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
+from lakelog.store.entry import SegmentEntry
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
+    from lakelog.libraries import pa
+    from lakelog.store.manifest import Manifest
+
+STATE, LAKE, BRANCH, SQL = (f"lakelog.{name}" for name in ("state", "lake", "branch", "query"))
+"""Properties: of a commit the state, of a table whose it is and what it has."""
+_ATTEMPTS = 5
+
+
+class LostCommit(Exception):
+    """Raised where another commit came first, or nobody knows whether this one is there."""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A segment as a file of a table, and the bytes that were copied for it."""
+
+    entry: SegmentEntry
+    path: str
+    bytes: int
+    copied_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """What one commit does: the state that it brings the table to, files to add, and those to take
+    out by the digests of their segments. `is_same` where the rows stay what they are."""
+
+    state: str
+    added: list[TableFile]
+    removed: list[str]
+    is_same: bool
+
+
+class OpenTable(Protocol):
+    """A table as it was when it was loaded. What commits raises LostCommit."""
+
+    def state(self) -> str | None:
+        """The state that its newest commit names, "" where it has no rows yet, None where another
+        program made the commit."""
+
+    def keys(self) -> set[str]:
+        """The digests of the segments that it has."""
+
+    def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
+        """Add what members of segments need; return the schemas of those that do not fit."""
+
+    def file_of(self, entry: SegmentEntry, copy: bytes | None) -> TableFile:
+        """Give the table a segment as it is, or a copy of its rows."""
+
+    def commit(self, change: TableChange) -> None:
+        """Add files and take files out, at once."""
+
+    def commit_rows(self, state: str, rows: pa.Table) -> None:
+        """Put rows in the place of all that it has."""
+
+    def finish(self, state: Manifest) -> None:
+        """Do what belongs to a state that the table has, again where it was done."""
+
+
+def identity(lake: Lake, source: TableSource) -> dict[str, str]:
+    """Return the properties that say whose a table is, and what it has."""
+    return {LAKE: lake.store.lake_id, BRANCH: lake.branch_name, SQL: source.sql}
+
+
+def require_ours(
+    lake: Lake, source: TableSource, target: str, properties: Mapping[str, str]
+) -> None:
+    """Raise ExportRefused for a table with the properties of another one."""
+    if any(properties.get(name) != value for name, value in identity(lake, source).items()):
+        raise ExportRefused(
+            f"{target} is not a table of this lake, branch and query: name another table"
+        )
+
+
+def schema_of_rows(lake: Lake, source: TableSource) -> pa.Schema:
+    """Return the columns of the query of a table."""
+    state = lake.at(source.ref) if source.ref else lake
+    return state.sql(source.sql).limit(0).to_arrow_table().schema
+
+
+def publish(
+    lake: Lake, target: str, source: TableSource, place: str, load: Callable[[], OpenTable]
+) -> PublishResult:
+    """Bring a table to a state of a lake. `load` makes the table or loads it, and may be called
+    again; `place` is where it is, in words. Raises ExportRefused, Unreachable, DamagedSegment."""
+    if lake.store.paths.keys is not None and not source.sql:
+        refusal = f"the lake at {lake.path} is encrypted, and other systems cannot read its files"
+        raise ExportRefused(f"{refusal}: publish rows of it with a query, which copies them")
+    state = published_state.state_of(lake, source.ref)
+    note_copy(lake.store.paths, "table", place)
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(LostCommit):
+            return _publish(lake, load(), target, state, source)
+    raise Unreachable(f"{target}: {_ATTEMPTS} commits to it were refused: publish again")
+
+
+@contextlib.contextmanager
+def one_line(name: str, package: str, extra: str) -> Iterator[None]:
+    """Raise what a catalog, a table or its storage says as one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        install = f"pip install 'lakelog[{extra}]'"
+        hint = install if (error.name or "").startswith(package) else f"it needs {error.name}"
+        raise MissingPackage(f"publish {extra}: {hint}") from None
+    except Exception as error:
+        module = type(error).__module__.partition(".")[0]
+        if module == "lakelog" or isinstance(error, (NameError, TypeError, AttributeError)):
+            raise
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise Unreachable(f"{name}: {line[:300]}") from error
+
+
+def _publish(
+    lake: Lake, table: OpenTable, target: str, state: Manifest, source: TableSource
+) -> PublishResult:
+    """Commit what a table lacks of a state; nothing where it has the state."""
+    before = table.state()
+    if before is None:
+        raise ExportRefused(
+            f"{target}: its newest commit was not made by lakelog: roll it back, or name another"
+            " table"
+        )
+    erased = lake.store.erased  # which leave a state its name, and put other segments into it
+    state_name = erased.of(state.digest)
+    if before == state_name:
+        table.finish(state)
+        return PublishResult(target, state.digest, state.totals.events, is_new=False)
+    tag_name = published_state.keep(lake, target, state.digest)
+    if source.sql:
+        rows = lake.at(state.digest).sql(source.sql).to_arrow_table()
+        table.commit_rows(state_name, rows)
+        result = PublishResult(target, state.digest, rows.num_rows, added=1, copied=1)
+    else:
+        earlier = before if erased.of(before) == before else ""
+        change = _change(lake, table, state, earlier)
+        table.commit(replace(change, state=state_name))
+        sizes = [file.copied_bytes for file in change.added if file.copied_bytes]
+        counts = len(change.added), len(change.removed), len(sizes), sum(sizes)
+        result = PublishResult(target, state.digest, state.totals.events, *counts)
+    table.finish(state)
+    published_state.let_go(lake, target, tag_name)
+    return result
+
+
+def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> TableChange:
+    """Compare a state with what the table has, and give the table the files that it lacks."""
+    entries = {e.key: e for e in lake.store.manifests.segments(state, "events")}
+    earlier = _earlier(lake, before)
+    # By the lake where only segments came, otherwise by the files of the table.
+    present = earlier.keys() if earlier.keys() <= entries.keys() and before else table.keys()
+    added = [entry for key, entry in entries.items() if key not in present]
+    removed = sorted(present - entries.keys())
+    compact.check(lake.store, added)
+    unfit = table.add_columns(added)
+    files = [
+        table.file_of(
+            entry,
+            published_state.copy_of(lake, entry)
+            if not entry.has_numbers or entry.fields in unfit
+            else None,
+        )
+        for entry in added
+    ]
+    sources = {key for entry in added for key in entry.made_from}
+    is_same = bool(removed) and sources == {*removed} <= earlier.keys()
+    if is_same:
+        is_same = sum(e.events for e in added) == sum(earlier[key].events for key in removed)
+    return TableChange(state.digest, files, removed, is_same)
+
+
+def _earlier(lake: Lake, state: str) -> dict[str, SegmentEntry]:
+    """Return the segments of a state by their digests; none where it is unknown or gone."""
+    with contextlib.suppress(SnapshotGone):
+        manifest = lake.store.manifests.load(state) if state else None
+        if manifest:
+            return {e.key: e for e in lake.store.manifests.segments(manifest, "events")}
+    return {}
+
+
+def key_of(path: str) -> str:
+    """Return the digest of the segment that a file is, or is a copy of."""
+    return path.rpartition("/")[2].removesuffix(".parquet").removeprefix(COPY)

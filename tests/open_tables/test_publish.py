@@ -1,0 +1,130 @@
+"""Tables of a lake have its rows, once, whatever happens to the lake, in any format."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import table_shops
+from tests.support.effort import share
+from tests.support.requirements import need
+from tests.support.table_shops import SHOPS, Shop, assert_table_is, follow, orders
+
+
+@pytest.fixture(params=["iceberg", "delta"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A lake with tables of a format."""
+    need(*SHOPS[request.param])
+    made = table_shops.shop_of(request.param, tmp_path)
+    yield made
+    made.lake.close()
+
+
+def test_a_publish_takes_the_segments_as_they_are(shop: Shop) -> None:
+    """Compacted segments are the table's files; what is pending is compacted first."""
+    shop.lake.append(orders(30))
+    result = shop.publish()
+    assert (result.events, result.added, result.copied, result.copied_bytes) == (30, 1, 0, 0)
+    assert_table_is(shop)
+    [name] = shop.keys()
+    assert (shop.folder / "lake" / "segments" / name[:2] / name).exists()
+
+
+def test_an_erasure_reaches_the_table(shop: Shop) -> None:
+    """The table still has what was erased, and is named, until it is published again."""
+    shop.lake.append(orders(30))
+    shop.publish()
+    shop.lake.tag("v1")
+    shop.lake.erase(subject="s1", why="asked")
+    (status,) = shop.lake.erasures()
+    assert not status.is_done
+    assert [copy["place"] for copy in status.copies] == ["table"]
+    shop.publish()
+    assert_table_is(shop)
+    shop.publish(ref="v1")
+    assert_table_is(shop, "v1")
+
+
+def test_a_repeated_publish_commits_nothing(shop: Shop) -> None:
+    """The state that a table has is not committed again."""
+    shop.lake.append(orders(30))
+    shop.publish()
+    before = shop.written()
+    assert not shop.publish().is_new
+    assert shop.written() == before
+    assert len(shop.commits()) == 1
+
+
+def test_rollback_and_retention_reach_the_table(shop: Shop) -> None:
+    """What left the branch leaves the table, and comes back with it."""
+    shop.lake.append(orders(20))
+    shop.publish()
+    shop.lake.tag("v1")
+    shop.lake.append(orders(20, 1, 20))
+    shop.publish()
+    shop.lake.rollback("v1")
+    shop.publish()
+    assert_table_is(shop, "v1")
+    shop.lake.append({"type": "OLD", "time": "2001-01-01T00:00:00Z"})
+    shop.publish()
+    shop.lake.retention("365d", apply=True)
+    shop.publish()
+    assert_table_is(shop)
+    assert shop.arrow().num_rows == 20
+
+
+def test_a_state_of_the_past_is_copied_where_it_has_to_be(shop: Shop) -> None:
+    """Segments that were never compacted have no seq: of a past state they are copied, once."""
+    shop.lake.append(orders(20))
+    shop.lake.settle()
+    shop.lake.tag("raw")
+    result = shop.publish(ref="raw")
+    assert (result.added, result.copied) == (1, 1)
+    assert_table_is(shop, "raw")
+    assert shop.publish().copied == 0
+    assert_table_is(shop)
+
+
+def test_gc_keeps_what_the_table_has(shop: Shop) -> None:
+    """Files of the published state stay when the branch goes on, and go with the next publish."""
+    shop.lake.append(orders(20))
+    shop.publish()
+    shop.lake.append(orders(20, 0, 20))
+    shop.lake.compact()
+    [tag] = [tag for tag in shop.lake.tags() if tag.name.startswith("published-")]
+    assert shop.commits() == [tag.snapshot]
+    shop.publish()
+    [later] = [tag for tag in shop.lake.tags() if tag.name.startswith("published-")]
+    assert later.snapshot != tag.snapshot
+
+
+def test_types_and_queries_are_tables(shop: Shop) -> None:
+    """Rows of a type have its fields as columns; both follow the lake."""
+    shop.lake.append(orders(20))
+    shop.publish("logs.t1", type="T1")
+    shop.publish("logs.counts", query="SELECT type, count(*) AS n FROM events GROUP BY 1")
+    shop.lake.append(orders(10, 0, 20))
+    shop.publish("logs.t1", type="T1")
+    assert not shop.publish("logs.t1", type="T1").is_new
+    shop.publish("logs.counts", query="SELECT type, count(*) AS n FROM events GROUP BY 1")
+    rows = shop.arrow("logs.t1")
+    assert sorted(filter(None, rows["nr"].to_pylist())) == [1, 4, 7, 13, 16, 19, 22, 28]
+    counts = shop.arrow("logs.counts")
+    assert dict(zip(*counts.select(["type", "n"]).to_pydict().values(), strict=True)) == {
+        "T0": 10,
+        "T1": 10,
+        "T2": 10,
+    }
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("name", ["iceberg", "delta"])
+def test_the_table_follows_random_histories(tmp_path: Path, name: str) -> None:
+    """After any appends, compactions, rollbacks and retentions the table has the state's rows."""
+    need(*SHOPS[name])
+    shop = table_shops.shop_of(name, tmp_path, segment_bytes=9_000)
+    follow(shop, random.Random(7), share(50))
+    shop.lake.close()
