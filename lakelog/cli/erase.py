@@ -125,7 +125,10 @@ def _erase(
                 subject=subject, where=predicate, why=why, rows=rows, progress=progress
             )
     record = _record(status)
-    emit_record(record, target, lambda: "".join(f"{line}\n" for line in _lines(status)))
+    if status.earlier:
+        record["earlier"] = [_record(earlier) for earlier in status.earlier]
+    all_of_them = (*status.earlier, status)
+    emit_record(record, target, lambda: "".join(f"{x}\n" for s in all_of_them for x in _lines(s)))
 
 
 def _preview_lines(touched: ErasurePreview) -> Iterator[str]:

@@ -25,6 +25,7 @@ from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
 from lakelog.errors import GcRefused, InvalidEvent, NotAllowed, OutcomeUnknown
 from lakelog.libraries import pa, pc
+from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, policy
@@ -218,7 +219,11 @@ class ErasureRun:
         derived.clean(store)
         chooser = Chooser(store, self._connect, self._selector)
         remnants = leftovers.leftovers(store, chooser, self._selector.subject)
-        self._erasure = self._erasure.swept(leftovers.named(remnants))
+        # Also where the lake has no row of it any more: copies may.
+        self._erasure = dataclasses.replace(
+            self._erasure.swept(leftovers.named(remnants)),
+            outside=self._erasure.outside or outside.places(store, self._erasure.tags),
+        )
         self._erasure.save(store.paths)
         return self._erasure
 
@@ -232,13 +237,10 @@ class ErasureRun:
         store, subjects = self._store, set[str]()
         fresh: Rewritten = {}
         for key, (entry, rows) in findings.rows.items():
-            condition = self._selector.condition(entry.kind)
             # One that no state names was left by a publish that lost its race.
             is_named = key in findings.history.segments()
             fresh[key] = (
-                rewriting.without_rows(store, self._connect, entry, rows, condition)
-                if is_named
-                else None
+                rewriting.without_rows(store, self._connect, entry, rows) if is_named else None
             )
             if entry.kind == "events":
                 subjects.update(filter(None, rows["subject"].to_pylist()))
@@ -254,7 +256,7 @@ class ErasureRun:
         """Remember what is refused from now on, and count what goes, before it goes."""
         store, before = self._store, self._rows.places
         self._rows = self._rows.joined(
-            remembered(self._erasure, findings, by_content=not self._selector.subject)
+            remembered(store, self._erasure, findings, by_content=not self._selector.subject)
         )
         self._rows = self._rows.joined(ErasedRows(leaves=signed_leaves(store, findings)))
         counted = Counter[str]()
@@ -306,8 +308,12 @@ def signed_leaves(store: Store, findings: ChosenRows) -> records.StateLeaves:
     return proofs.erased_leaves(store, rows)
 
 
-def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> ErasedRows:
-    """Return the fingerprints of found rows."""
+def remembered(
+    store: Store, erasure: Erasure, findings: ChosenRows, *, by_content: bool
+) -> ErasedRows:
+    """Return the fingerprints of found rows, of protected fields as they came. Raises
+    InvalidKey."""
+    protected_fields = sealed_blocks.of_lake(store.paths)
     places: set[bytes] = set()
     keys: set[bytes] = set()
     contents: set[bytes] = set()
@@ -320,5 +326,9 @@ def remembered(erasure: Erasure, findings: ChosenRows, *, by_content: bool) -> E
         keys.update(erasure.fingerprint(source, id) for source, id in pairs if id)
         # The subject's time does not tell those with a time to come from what it does later.
         is_later = pc.greater(rows["time"].cast(pa.int64()), erasure.time)
-        contents.update(Refusal.contents(erasure, rows if by_content else rows.filter(is_later)))
+        known_by_content = rows if by_content else rows.filter(is_later)
+        if protected_fields:
+            protected_fields.expect([entry.key])
+            known_by_content = protected_fields.events(known_by_content)
+        contents.update(Refusal.contents(erasure, known_by_content))
     return ErasedRows(frozenset(places), frozenset(keys), frozenset(contents))

@@ -20,6 +20,7 @@ from lakelog.store.bootstrap import Store
 _SEALED_COPIES = ("backup", "remote")
 """Copies that have the fields as the lake has them, sealed."""
 _BEFORE = "plain until they are compacted, and in older states; --rows erases them"
+_LINES = "sealed with a key that stays; --rows erases those that have the subject as a word"
 _OTHERS = "also type, subject, message and all else; --rows erases the events"
 
 
@@ -60,6 +61,9 @@ def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:
     protection.require_ciphers()
     fields = ", ".join(protection.fields)
     stays = [Leftover(f"fields other than {fields}", _OTHERS)]
+    states = map(store.state, store.refs.branches())
+    if any(store.manifests.segments(state, "quarantine") for state in states):
+        stays.append(Leftover("quarantined lines", _LINES))
     if protection.since:
         stays.append(Leftover("events from before the fields were protected", _BEFORE))
     return ErasurePreview(

@@ -15,10 +15,11 @@ from typing import Protocol
 
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erasure import erasing
+from lakelog.erasure import erasing, outside
 from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.selection import Selector, segment_files
 from lakelog.libraries import pa, pc
+from lakelog.protect import sealed_blocks
 from lakelog.segments import segment, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import policy
@@ -78,7 +79,7 @@ def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
             lake._settle_branch(branch)
         selector = _selector(store, record)
         if selector is None:
-            record = record.swept([])
+            record = dataclasses.replace(record.swept([]), outside=outside.places(store, {}))
             record.save(store.paths)
             return record
         return ErasureRun(store, lake.engine, lake._settle_branch, record, selector).run(None)
@@ -91,9 +92,11 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
         return Selector(subject, "", max(record.time, record.arrived)) if subject else None
     # With the time of arrival: positions in a stream are given again after a rollback.
     places: dict[str, set[tuple[int, int]]] = {}
-    refusal = Refusal(store.paths, record.key)
+    refusal, protected_fields = Refusal(store.paths, record.key), sealed_blocks.of_lake(store.paths)
     for table in _tables(store, None):
         if "time" in table.column_names:
+            # By their contents as they came; a table of another lake's blocks stays as it is.
+            table = protected_fields.events(table) if protected_fields else table
             refused = table.filter(pa.array(refusal.mask(table)))
             columns = [refused[n].to_pylist() for n in ("origin", "position")]
             columns.append(refused["ingested_at"].cast(pa.int64()).to_pylist())
@@ -139,4 +142,6 @@ def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             row_kind = segment.metadata(store.paths, digest).get("kind", "events")
             of_kind = columns and [columns[row_kind != "events"]]
+            if columns is None and (protected_fields := sealed_blocks.of_lake(store.paths)):
+                protected_fields.expect([digest])
             yield segment.read(store.paths, digest, of_kind)

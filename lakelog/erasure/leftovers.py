@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -27,10 +28,11 @@ from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record
-from lakelog.store.paths import decode_name
+from lakelog.store.paths import INDEX, decode_name
 
 _PIECE = 1 << 20
 _ZSTD, _LINE = b"\xb5\x2f\xfd", re.compile(rb"lkn1:[0-9A-Za-z+/=]+")
+_ESCAPE = re.compile(r"(\\u)([0-9a-f]{4})")
 _HASHED = ("bloom", "words", "merkle", "verified.jsonl", "streams", "clock")
 """What in cache/ has no text of events but of segments that are there."""
 _MEMBERS = ("author", "message", "name", "branch")
@@ -65,6 +67,7 @@ def leftovers(store: Store, chooser: Chooser, subject: str) -> list[Leftover]:
     needles = _needles(subject)
     findings += _in_definitions(store, needles)
     findings += _in_moves(store, needles)
+    findings += _across_chunks(store, needles)
     places = {leftover.place for leftover in findings}
     for path in _searched(store):
         place = os.path.relpath(path, root)
@@ -89,8 +92,9 @@ def _needles(subject: str) -> list[re.Pattern[bytes]]:
     """A subject as it may be spelled, as it is and in JSON; not as part of a longer word."""
     plain = subject.encode("utf-8", "surrogatepass")
     escaped = orjson.dumps(subject)[1:-1] if subject.isprintable() else plain
-    ascii_only = subject.encode("ascii", "backslashreplace")
-    spelled = dict.fromkeys((plain, escaped, ascii_only))
+    ascii_only = json.dumps(subject)[1:-1]
+    in_capitals = _ESCAPE.sub(lambda match: match[1] + match[2].upper(), ascii_only)
+    spelled = dict.fromkeys((plain, escaped, ascii_only.encode(), in_capitals.encode()))
     return [
         re.compile(rb"(?<![0-9A-Za-z])" + re.escape(needle) + rb"(?![0-9A-Za-z])")
         for needle in spelled
@@ -206,6 +210,21 @@ def _in_moves(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftov
             yield Leftover(f"the moves of {branch}", "run `lakelog verify`: some cannot be read")
 
 
-def states_searched(store: Store) -> int:
-    """How many files of state directories there are, which are searched as they are stored."""
-    return sum(1 for _ in chunks.StateFiles(store.paths).names())
+def _across_chunks(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
+    """Saved directories in whose content one of the needles begins in a chunk and ends in the
+    next."""
+    files = chunks.StateFiles(store.paths)
+    overlap = 2 * max(len(needle.pattern) for needle in needles)
+    for name in files.names():
+        digest = chunks.digest_of_name(name) if name.endswith(INDEX) else None
+        end = b""
+        # Of a damaged one each chunk was searched: `verify` names it.
+        with contextlib.suppress(Damaged):
+            for chunk, _ in files.read_index(digest).chunks if digest else ():
+                data = files.read_chunk(chunk)
+                both = end + data[:overlap]
+                matches = (match for needle in needles for match in needle.finditer(both))
+                if any(match.start() < len(end) < match.end() for match in matches):
+                    yield Leftover(name, _advice(name))
+                    break
+                end = (both + data[overlap:])[-overlap:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -86,16 +87,19 @@ class LakeErasure(LakeUpkeep):
         state of every branch and tag, for good; their bytes leave the disk now.
 
         In a lake with protected fields the key of the subject is destroyed, or those of several;
-        their events are erased with `rows` alone. The result says what is not clean yet. `why` is
-        kept, and must not name the subject. Raises InvalidEvent, QueryFailed, NotAllowed,
+        their events are erased with `rows` alone. The result says what is not clean yet; of several
+        subjects it is of the last, and has those of the others as `earlier`. `why` is kept, and
+        must not name a subject. Raises InvalidEvent, QueryFailed, NotAllowed,
         InvalidKey, GcRefused while gc runs, Damaged, OSError.
         """
         subjects = _names(subject)
-        erasure = None
+        erased.records.Erasure.check_reason(why, subjects)
+        keys = list[str]()
         if where is None and self.store.paths.protection is not None:
             erasure = key_erasure.destroy_keys(self.store, subjects, why)
-        if erasure is not None and not rows:
-            return status.ErasureStatus(erasure, (), tuple(erasure.outside))
+            if not rows:
+                return status.ErasureStatus(erasure, (), tuple(erasure.outside))
+            keys.append(erasure.key)
         for name in subjects or [""]:
             erasure = erasing.erase(
                 self.store,
@@ -106,8 +110,10 @@ class LakeErasure(LakeUpkeep):
                 why=why,
                 progress=progress,
             )
-        assert erasure is not None
-        return next(status_ for status_ in self.erasures() if status_.erasure.key == erasure.key)
+            keys.append(erasure.key)
+        by_key = {status_.erasure.key: status_ for status_ in self.erasures()}
+        *earlier, last = (by_key[key] for key in dict.fromkeys(keys))
+        return dataclasses.replace(last, earlier=tuple(earlier))
 
     def preview_erasure(
         self,

@@ -23,7 +23,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page, Totals
 
-_LEVEL = 3
+_LEVEL, _ERASED = 3, "lakelog_erased"
 Rewritten = dict[str, "SegmentEntry | None"]
 """The entry that stands in the place of each segment, None where no row stayed."""
 
@@ -76,14 +76,16 @@ def manifest_files(store: Store) -> Iterator[str]:
 
 
 def without_rows(
-    store: Store, connect: Connect, entry: SegmentEntry, erased_rows: pa.Table, condition: str
+    store: Store, connect: Connect, entry: SegmentEntry, erased_rows: pa.Table
 ) -> SegmentEntry | None:
     """Write a segment without its chosen rows; None if no row stays. Raises DamagedSegment."""
     compact.check(store, [entry])
     if len(erased_rows) == entry.events:
         return None
     if entry.kind == "events":
-        rewritten = compact.rewrite(store, connect(), [entry], f"NOT {condition}", _LEVEL)
+        erased = {_ERASED: erased_rows.select(["seq"])}
+        stays = f"seq NOT IN (SELECT seq FROM {_ERASED})"
+        rewritten = compact.rewrite(store, connect(), [entry], stays, _LEVEL, erased)
         # Where the entry says from where to where: in an older state it may be of more rows.
         return dataclasses.replace(rewritten, seq=entry.seq, made_from=entry.made_from)
     rows = segment.read(store.paths, entry.key)

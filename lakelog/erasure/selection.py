@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import hex_dirs, parse_object
 from lakelog.store.tail import Tail
 
+_PAYLOAD = re.compile(r"\b(data|fields)\b", re.I)
 EVER = 1 << 62
 """A time after any (us)."""
 
@@ -67,7 +69,11 @@ class Chooser:
         self._filters = bloom.Filters(store.paths)
 
     def check(self) -> None:
-        """Refuse a condition that is none over the columns of an event. Raises QueryFailed."""
+        """Refuse a condition that is none over the columns of an event, and one over payloads where
+        the keys of protected fields are missing. Raises QueryFailed, InvalidKey."""
+        protection = self._store.paths.protection
+        if protection is not None and _PAYLOAD.search(self.selector.predicate):
+            protection.require_ciphers()
         empty = segment.schema("events", "sorted").empty_table()
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
@@ -90,22 +96,28 @@ class Chooser:
         return [e for e in segments if e.kind != "events" or e.key in matching]
 
     def rows_of(self, entry: SegmentEntry) -> pa.Table:
-        """Return the chosen rows of a segment, those of events with seq. Raises DamagedSegment."""
+        """Return the chosen rows of a segment as they are stored, those of events with seq: a
+        predicate is over opened fields. Raises DamagedSegment, InvalidKey."""
+        condition = self.selector.condition(entry.kind)
         if entry.kind == "events":
             source = segment_sql.rows_sql(self._store.paths, [entry])
+            if self.selector.predicate and self._store.paths.protection is not None:
+                opened = sealed_blocks.opened_sql(self._store.paths, source, [entry.key])
+                condition = f"seq IN (SELECT seq FROM ({opened}) WHERE {condition})"
         else:
             path = self._store.paths.object("segments", entry.key)
             source = f"SELECT * FROM {sql.parquet([path])}"
             source = sealed_blocks.opened_lines_sql(self._store.paths, source)
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
-            query = f"SELECT * FROM ({source}) WHERE {self.selector.condition(entry.kind)}"
+            query = f"SELECT * FROM ({source}) WHERE {condition}"
             table: pa.Table = cursor.sql(query).to_arrow_table()
             return table
 
     def in_frames(self, frames: list[wal.Frame]) -> int:
         """Return how many rows of frames are chosen."""
         count, connection = 0, self._connect()
+        protected_fields = sealed_blocks.of_lake(self._store.paths)
         cursor = connection.cursor()
         with contextlib.closing(cursor):
             for row_kind, is_quarantined in (("events", 0), ("quarantine", wal.QUARANTINED)):
@@ -113,7 +125,13 @@ class Chooser:
                 if not condition_sql:
                     continue
                 decode = rows.quarantined if is_quarantined else rows.events
-                cursor.register("frame_rows", decode(connection, condition_sql))
+                table = decode(connection, condition_sql)
+                if protected_fields:
+                    opened = (
+                        protected_fields.quarantined if is_quarantined else protected_fields.events
+                    )
+                    table = opened(table)
+                cursor.register("frame_rows", table)
                 condition = self.selector.condition(row_kind)
                 query = f"SELECT count(*) FROM frame_rows WHERE {condition}"
                 count += cursor.execute(query).fetchall()[0][0]

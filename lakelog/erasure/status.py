@@ -34,11 +34,13 @@ class ErasureStatus:
     erasure: Erasure
     leftovers: tuple[Leftover, ...]
     copies: tuple[JsonObject, ...]
+    earlier: tuple[ErasureStatus, ...] = ()
+    """Of a call that erased several subjects, those of the others."""
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is known to be left anywhere."""
-        return not self.leftovers and not self.copies
+        return not self.leftovers and not self.copies and all(s.is_done for s in self.earlier)
 
 
 def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[ErasureStatus]:

@@ -210,7 +210,7 @@ class _Retry:
         # Against the keys of this replay, too: it may meet one id in two segments.
         stored_keys = [*self._keys, *self._tail_keys()]
         fresh = drop_duplicates(self._store, waiting, self._state.ids, stored_keys)
-        fresh = Refusal(self._store.paths).without(fresh)
+        fresh = Refusal(self._store.paths).without(fresh, self._store.paths.protection)
         self._stored += fresh.num_rows
         high, low = rows.key_arrays(fresh["key"].drop_null())
         order = np.lexsort((low, high))

@@ -34,6 +34,7 @@ from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 
 REWOUND = "the lake was rewound"
+ERASED = "events were erased"
 OTHER_HISTORY = (
     "the lake has another history, as after it was restored from a backup: the state of the last"
     " sync is not in it"
@@ -96,8 +97,10 @@ def delta_between(
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
         return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
-    if old.snapshot == state.digest and old.upto == state.next_seq:
+    if old.snapshot == store.manifests.stored_as(state.digest) and old.upto == state.next_seq:
         return Delta(())
+    if store.erased.holds(old.snapshot):  # nothing says any more which rows these were
+        return everything(entries, state, ERASED)
     try:
         before = store.manifests.segments(store.manifests.load(old.snapshot), "events")
         removed, added = _differences(store, before, entries, old.upto, state)
@@ -307,7 +310,7 @@ def status_of(
             lacking = state.totals.events
         events = lacking + max(0, lake.count() - state.totals.events)
         note = note or change.reason
-        is_same = mark.snapshot == state.digest and not note
+        is_same = mark.snapshot == lake.store.manifests.stored_as(state.digest) and not note
         age = max(0.0, (disk.now_us() - mark.state_time) / 1e6)
         seconds = 0.0 if is_same and not events else age
     return SyncStatus(address, table, mark.mode, rows, mark.synced_at, events, seconds, note)

@@ -165,7 +165,8 @@ class Syncer:
         stop, head = stop or threading.Event(), self._head()
         attempts = Attempts(self._retries, self._say)
         # Of a file nobody else may look for the table meanwhile.
-        is_idle = self._done is not None and self._done.snapshot == head.move.snapshot
+        snapshot = self._store.manifests.stored_as(head.move.snapshot)
+        is_idle = self._done is not None and self._done.snapshot == snapshot
         while not (self._continuous and self._target.is_exclusive and is_idle):
             try:
                 self._done = self._round(head, stop)
@@ -252,7 +253,8 @@ class Syncer:
             mode=self._mode,
             move=head.move.number,
             generation=head.move.generation,
-            snapshot=state.digest,
+            # Of an older state that is read without erased rows, what is read.
+            snapshot=self._store.manifests.stored_as(state.digest),
             state_time=state.time,
         )
         entries = self._store.manifests.segments(state, "events")

@@ -7,9 +7,7 @@ import datetime
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,32 +22,7 @@ from lakelog.protect.protection import PROTECTIONS
 from lakelog.segments import segment
 from tests.support import encrypted, protected
 from tests.support.cli import answer, run
-from tests.support.protected import PLANTED
-
-ROWS = "SELECT subject, data FROM events ORDER BY (data->>'n')::INT"
-
-
-def payloads(lake: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The subjects and payloads of all events that a lake shows."""
-    return [(subject, json.loads(data)) for subject, data in lake.sql(ROWS).fetchall()]
-
-
-def shown(numbers: range, erased: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """What a lake shows of events with these numbers."""
-    rows = []
-    for number in numbers:
-        subject, payload = f"s{number % 5}", protected.payload(number)
-        fields = protected.FIELDS if subject in erased else ()
-        rows.append((subject, {k: v for k, v in payload.items() if k not in fields}))
-    return rows
-
-
-@contextlib.contextmanager
-def without_keys(folder: Path) -> Iterator[None]:
-    """Be as a process that has no keys."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LAKELOG_SUBJECT_KEYS", str(folder / "nowhere"))
-        yield
+from tests.support.protected import PLANTED, ROWS, payloads, shown, without_keys
 
 
 def test_no_word_of_a_protected_field_is_in_any_byte(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.support import encrypted
 
 PLANTED = "zzplanted"
 FIELDS = ("email", "person")
+ROWS = "SELECT subject, data FROM events ORDER BY (data->>'n')::INT"
 
 
 def keys_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -62,3 +66,26 @@ def payload(number: int, subjects: int = 5) -> dict[str, object]:
     data = event(number, subjects)["data"]
     assert isinstance(data, dict)
     return data
+
+
+def payloads(lake: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The subjects and payloads of all events that a lake shows."""
+    return [(subject, json.loads(data)) for subject, data in lake.sql(ROWS).fetchall()]
+
+
+def shown(numbers: range, erased: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """What a lake shows of events with these numbers."""
+    rows = []
+    for number in numbers:
+        subject, members = f"s{number % 5}", payload(number)
+        fields = FIELDS if subject in erased else ()
+        rows.append((subject, {k: v for k, v in members.items() if k not in fields}))
+    return rows
+
+
+@contextlib.contextmanager
+def without_keys(folder: Path) -> Iterator[None]:
+    """Be as a process that has no keys."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LAKELOG_SUBJECT_KEYS", str(folder / "nowhere"))
+        yield

@@ -1,0 +1,136 @@
+"""What of an erased subject is in the lake beside the rows of its states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lakelog
+from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
+from lakelog.lake import Lake
+from lakelog.segments import segment
+from lakelog.state.state import save_state
+from lakelog.store import publish
+from lakelog.views import user_views
+from tests.support import erasure_histories as histories
+
+ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+
+
+def found(path: Path) -> list[str]:
+    """The files of the lake that have a word of ADA's."""
+    return histories.places_with(path / "lake", [ADA, WORD])
+
+
+def opened(path: Path, **settings: int) -> Lake:
+    """A lake that seals when it is told to, and whose gc waits for nothing."""
+    return lakelog.open(
+        path / "lake", settings={"seal": "never", "gc_grace_hours": 0, "history_days": 0} | settings
+    )
+
+
+def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
+    """Their entries have the lowest and the highest subject of each, here ADA both."""
+    with opened(tmp_path) as lake:
+        for subject in (ADA, "zoe"):
+            lake.append([{"type": "A", "subject": subject, "message": "hello"} for _ in range(4)])
+            lake.settle()
+        lake.compact()
+        lake.tag("v1")
+        lake.gc()
+        assert found(tmp_path)
+        assert lake.erase(subject=ADA, why="asked").is_done
+        assert found(tmp_path) == []
+        assert lake.verify().intact
+        assert lake.at("v1").count() == 4
+
+
+def test_a_segment_of_no_state(tmp_path: Path) -> None:
+    """As a publish leaves one that lost its race, or was killed."""
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": "bob"}, {"type": "A", "subject": ADA}])
+        lake.settle()
+        (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
+        rows = segment.read(lake.store.paths, entry.key)
+        stray = segment.write(
+            lake.store.paths, rows, kind="events", layout="arrival", commit="7" * 32
+        )
+        lake.erase(where="subject = 'bob'", why="by mistake")
+        lake.erase(subject=ADA, why="asked")
+        assert not Path(lake.store.paths.object("segments", stray.key)).exists()
+        assert found(tmp_path) == []
+        assert lake.verify().intact
+
+
+def test_rows_are_known_by_their_places(tmp_path: Path) -> None:
+    """Lines without a time get that of their arrival: another one, each time they come."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"type":"A","subject":"{ADA}"}}\n{{"type":"A","subject":"bob"}}\n')
+    with opened(tmp_path) as lake:
+        lake.tag("before")
+        lake.ingest(path)
+        lake.erase(subject=ADA, why="asked")
+        lake.rollback("before")
+        lake.ingest(path)
+        assert lake.sql("SELECT subject FROM events").fetchall() == [("bob",)]
+
+
+def test_a_log_with_lines_is_named(tmp_path: Path) -> None:
+    """Quarantined lines in a write-ahead log that another process holds."""
+    with opened(tmp_path) as lake, lakelog.open(tmp_path / "lake") as writer:
+        writer.quarantine([("file", 7, "no event", f"broken {ADA} {WORD}")])
+        status = lake.erase(subject=ADA, why="asked")
+        assert status.erasure.lines == 1
+        assert [left.place.split("/")[0] for left in lake.erasures()[0].leftovers] == ["wal"]
+        writer.append({"type": "B"})
+        writer.append({"type": "B"})
+        assert lake.erasures()[0].is_done
+        assert found(tmp_path) == []
+
+
+def test_an_unfinished_sweep_is_no_end(tmp_path: Path) -> None:
+    """An old segment that came back, as with files from a backup, is named and cleaned."""
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": ADA}, {"type": "A", "subject": "bob"}])
+        lake.settle()
+        (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
+        path = Path(lake.store.paths.object("segments", entry.key))
+        data = path.read_bytes()
+        lake.erase(subject=ADA, why="asked")
+        path.write_bytes(data)
+        assert [s.place for s in lake.erasures()[0].leftovers] == [
+            str(path.relative_to(tmp_path / "lake"))
+        ]
+        assert lake.erase(subject=ADA, why="asked").is_done
+        assert found(tmp_path) == []
+
+
+def test_what_people_wrote_is_named(tmp_path: Path) -> None:
+    """A view, the messages of moves, and saved files, as they are and in the escapes of JSON."""
+    name, notes = "ada ö 3f9k2m", tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.json").write_text('{"who": "ada \\u00f6 3f9k2m"}')
+    with opened(tmp_path) as lake:
+        lake.append({"type": "A", "subject": name})
+        query = f"SELECT count(*) AS n FROM events WHERE subject = '{name}'"
+        user_views.create(lake, "hers", query)
+        publish.note(lake.store, "main", "later", f"a call of {name}")
+        save_state(lake, {"notes": str(notes)})
+        status = lake.erase(subject=name, why="asked")
+        places = sorted(left.place.split("/")[0].split(" ")[0] for left in status.leftovers)
+        assert places == ["definition:", "move", "states"]
+
+
+def test_a_word_across_two_chunks_of_a_saved_file_is_named(tmp_path: Path) -> None:
+    """The content of a directory is cut anywhere."""
+    with opened(tmp_path) as lake:
+        lake.append({"type": "A", "subject": ADA})
+        content = f"x {ADA} y".encode()
+        with ChunkWriter(lake.store.paths) as writer:
+            pieces = [
+                writer.add(piece).result() for piece in (content[:6], content[6:8], content[8:])
+            ]
+            entry = StateEntry(b"a", "file", size=len(content), extents=((0, len(content)),))
+            index = writer.add_index(StateIndex((StateEntry(b"", "dir"), entry), tuple(pieces)))
+            writer.finish()
+        status = lake.erase(subject=ADA, why="asked")
+        assert [left.place for left in status.leftovers] == [f"states/{index[:2]}/{index}.json.zst"]

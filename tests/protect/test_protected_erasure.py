@@ -1,0 +1,59 @@
+"""Erasures in lakes with protected fields: by conditions over them, and of lines nobody parsed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lakelog
+from lakelog.errors import InvalidKey
+from tests.support import encrypted, protected
+from tests.support.cli import run
+from tests.support.protected import PLANTED, payloads, shown, without_keys
+
+
+def test_a_condition_sees_protected_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it chooses goes, comes back from no file, and everything else stays sealed."""
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(protected.event(n)) + "\n" for n in range(10)))
+    condition = f"data->>'email' = '{PLANTED}1@example.org'"
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.tag("empty")
+        lake.ingest(path)
+        lake.compact()
+        with without_keys(tmp_path), pytest.raises(InvalidKey, match="is missing"):
+            lake.erase(where=condition, why="leak")
+        assert lake.preview_erasure(where=condition).events == 2
+        assert lake.erase(where=condition, why="leak").erasure.events == 2
+        rest = [row for row in shown(range(10)) if row[0] != "s1"]
+        assert payloads(lake) == rest
+        lake.rollback("empty")
+        path.rename(tmp_path / "other.jsonl")  # its rows are known by their contents alone
+        lake.ingest(tmp_path / "other.jsonl")
+        assert payloads(lake) == rest
+        assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
+
+
+def test_a_replayed_line_does_not_bring_fields_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line was set aside before the key was destroyed, and is an event now. The preview says that
+    lines stay."""
+    path = tmp_path / "in.jsonl"
+    events = [protected.event(n) | {"time": "2020-01-01T00:00:00Z"} for n in (1, 2)]
+    for event in events:
+        del event["type"]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        lake.ingest(path)
+        assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(2,)]
+        assert "quarantined lines" in [
+            s.place for s in lake.preview_erasure(subject="s1").leftovers
+        ]
+        lake.erase(subject="s1", why="asked")
+    run(tmp_path / "lake", "quarantine", "replay", "--type", "SIGNUP")
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert payloads(lake) == shown(range(2, 3))
+        assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
