@@ -35,6 +35,7 @@ NEAR = {
     "views": ["tests/views/"],
     "erasure": [
         "tests/erasure/",
+        "tests/protect/",
         "tests/format/test_format_erasure.py",
         "tests/train/test_train_erased.py",
     ],

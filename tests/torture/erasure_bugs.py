@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STORE, MAINTAIN = "lakelog.store", "lakelog.maintain"
 REMOTES, TRAIN = "lakelog.remotes", "lakelog.train"
-ERASED, ERASURE = "lakelog.erased", "lakelog.erasure"
+ERASED, ERASURE, PROTECT = "lakelog.erased", "lakelog.erasure", "lakelog.protect"
 ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("a filter left", f"{ERASURE}.derived:clean", "store.paths.bloom(key), ", ""),
     ("a word index left", f"{ERASURE}.derived:clean", "store.paths.words(key), ", ""),
@@ -180,5 +180,148 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "True",
     ),
     ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries)", "if False)"),
+    ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
+    ("cached folds left", f"{ERASURE}.derived:clean", "in _ANSWERS", 'in ("views",)'),
+    ("trees of proofs left", f"{ERASURE}.derived:clean", ', f"{store.paths.peaks}/{key}"', ""),
+    (
+        "texts in tags left",
+        f"{STORE}.erased_states:ErasedStates.refs",
+        "sorted(self._volume.names(KEYS.tags))",
+        "()",
+    ),
+    (
+        "packs of moves not swept",
+        f"{STORE}.erased_states:ErasedStates.refs",
+        " or parse_packed(file)",
+        "",
+    ),
+    (
+        "a view that says it not named",
+        f"{ERASURE}.leftovers:leftovers",
+        "findings += _in_definitions(store, needles)",
+        "pass",
+    ),
+    (
+        "a message that says it not named",
+        f"{ERASURE}.leftovers:leftovers",
+        "findings += _in_moves(store, needles)",
+        "pass",
+    ),
+    (
+        "a word across two chunks not found",
+        f"{ERASURE}.leftovers:leftovers",
+        "findings += _across_chunks(store, needles)",
+        "pass",
+    ),
+    (
+        "escapes of JSON not searched",
+        f"{ERASURE}.leftovers:_needles",
+        ", ascii_only.encode(), in_capitals.encode()",
+        "",
+    ),
+    ("what people wrote forgotten", f"{ERASURE}.status:_status", "in erasure.leftovers", "in ()"),
+    (
+        "an unfinished sweep taken for done",
+        f"{ERASURE}.status:statuses",
+        "in sweep.unfinished(store)",
+        "in ()",
+    ),
+    (
+        "a backup without the record",
+        f"{MAINTAIN}.hotcopy:_copy",
+        "_copy_erasures(store, copy_paths, result)",
+        "pass",
+    ),
+    (
+        "segments of no state at the remote left",
+        f"{REMOTES}.erasures:RemoteErasures._bring",
+        "self._receive(unknown)",
+        "pass",
+    ),
+    (
+        "other subjects of a call not told of",
+        f"{ERASURE}.on_lake:LakeErasure.erase",
+        "earlier=tuple(earlier)",
+        "earlier=()",
+    ),
+    (
+        "a reason that names the second subject",
+        f"{ERASURE}.on_lake:LakeErasure.erase",
+        "records.Erasure.check_reason(why, subjects)",
+        "pass",
+    ),
+    (
+        "copies of rows that were gone not named",
+        f"{ERASURE}.erasing:ErasureRun.run",
+        " or outside.places(store, self._erasure.tags)",
+        "",
+    ),
+    (
+        "a synced table keeps them",
+        "lakelog.sync.delta:delta_between",
+        "store.erased.holds(old.snapshot)",
+        "False",
+    ),
+    (
+        "replayed lines bring fields back",
+        "lakelog.ingest.quarantine:_Retry.flush",
+        ", self._store.paths.protection)",
+        ")",
+    ),
+    (
+        "a condition over sealed fields",
+        f"{ERASURE}.selection:Chooser.rows_of",
+        "self.selector.predicate and",
+        "False and",
+    ),
+    (
+        "a destroyed key not counted",
+        f"{ERASURE}.key_erasure:destroy_keys",
+        "destroyed=destroyed",
+        "destroyed=protection.destroyed",
+    ),
+    (
+        "a key destroyed before its note",
+        f"{ERASURE}.key_erasure:destroy_keys",
+        "erasure.save(store.paths)\n    destroyed",
+        "destroyed",
+    ),
+    (
+        "a destroyed key used on",
+        f"{PROTECT}.protection:Protection.ciphers",
+        "if file != self._file:",
+        "if self._ciphers is None:",
+    ),
+    (
+        "an old file of keys believed",
+        f"{PROTECT}.protection:Protection._loaded",
+        "keys.destroyed < self.destroyed",
+        "False",
+    ),
+    (
+        "opened blocks kept",
+        f"{PROTECT}.sealed_blocks:SealedFields._open_with",
+        "ciphers is not self._ciphers",
+        "False",
+    ),
+    ("a buffer in plain", "lakelog.loggers.buffer:DiskBuffer.add", "if PROTECTIONS:", "if False:"),
+    (
+        "files in plain",
+        "lakelog.ingest.event_segments:EventSegments._encode",
+        "self._paths.protection is not None",
+        "False",
+    ),
+    (
+        "merged rows without their blocks",
+        f"{REMOTES}.merge_rows:write_rows",
+        "encoder.blocks |= blocks",
+        "pass",
+    ),
+    (
+        "compacted rows without their blocks",
+        f"{MAINTAIN}.payloads:PayloadStorage.protected",
+        "return SegmentRows(table), blocks",
+        "return SegmentRows(table), {}",
+    ),
     ("a record in plain", "lakelog.keys.vault:Vault.guarded", "in _DERIVED", 'in ("cache",)'),
 )
