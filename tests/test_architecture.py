@@ -82,7 +82,8 @@ ORDER = {
         schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql",
     "views": """params definition guard catalog layers partials lineage background_writer
-        finalize engine ledger origin_table pattern_tables tables contract sample user_views""",
+        finalize protected_maps engine ledger origin_table pattern_tables tables contract
+        sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor message_events messages preview quarantine audit""",

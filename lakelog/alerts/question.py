@@ -71,6 +71,8 @@ class RuleQueries:
         limits = dataclasses.replace(settings, memory_bytes=memory, threads=1)
         store = Store(lake.store.paths.root, lake.store.lake_id, limits)
         self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
+        # Labels and samples of what fires become events.
+        self._session.tables.keeps_sealed = True
         self._views = views.ViewTables(self._session)
         # A question that never ends must not fill the disk before its time is over.
         self._session.connect().execute(f"SET max_temp_directory_size = '{_SPILL}'")

@@ -43,11 +43,7 @@ def clean(store: Store) -> None:
                 disk.unlink(path)
     paths = store.paths
     folders = [paths.blooms, paths.word_indexes, paths.rank_indexes, paths.peaks]
-    for name in _ANSWERS:
-        for folder, _, files in os.walk(f"{store.paths.cache}/{name}"):
-            folders.append(folder)
-            for file in files:
-                disk.unlink(f"{folder}/{file}")
+    folders += forget_answers(store)
     for name in disk.listing(store.paths.rank_indexes):
         if name.startswith(disk.TEMPORARY):  # of a ranked search that runs, or was killed
             ranks.drop(store.paths, [name])
@@ -55,3 +51,14 @@ def clean(store: Store) -> None:
         disk.sync_dir(folder)
     store.refs.forget()
     store.manifests.forget()
+
+
+def forget_answers(store: Store) -> list[str]:
+    """Delete all cached answers of views and folds; return the folders in which they were."""
+    folders = []
+    for name in _ANSWERS:
+        for folder, _, files in os.walk(f"{store.paths.cache}/{name}"):
+            folders.append(folder)
+            for file in files:
+                disk.unlink(f"{folder}/{file}")
+    return folders

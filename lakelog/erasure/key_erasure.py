@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from lakelog.erased.records import Erasure
-from lakelog.erasure import outside
+from lakelog.erasure import derived, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.touched import ErasurePreview
 from lakelog.errors import InvalidEvent, InvalidSetting, NotAllowed
@@ -52,6 +52,7 @@ def protect(
     ring = store.paths.keys.ring if store.paths.keys else None
     SubjectKeys.create(protection.id, ring.find_master() if ring else None)
     store.change_protection(protection)
+    derived.forget_answers(store)  # which may have words of the fields
     return protection
 
 

@@ -87,7 +87,9 @@ class Fold(Generic[StateT]):
         saved_states = SavedStates(
             lake.store.paths, self.name, self._code, lake.branch_name, subject
         )
-        checkpoint = saved_states.load() if self._every else None
+        # A saved state would have what its handlers took of protected fields.
+        every = 0 if lake.store.paths.protection else self._every
+        checkpoint = saved_states.load() if every else None
         marks, events, version = _read(lake, subject, checkpoint.events if checkpoint else 0)
         if checkpoint is not None and not checkpoint.fits(marks):
             checkpoint = None
@@ -95,7 +97,7 @@ class Fold(Generic[StateT]):
         state = self._initial() if checkpoint is None else self._load(checkpoint.state)
         for event in events:
             state = self._next(state, self._upcasting.apply(event))
-        if self._every and len(events) >= self._every:
+        if every and len(events) >= every:
             saved_states.save(FoldCheckpoint(len(marks), digest_of(marks), self._dump(state)))
         return FoldResult(subject, state, len(marks), len(events), version)
 

@@ -72,6 +72,8 @@ class LakeTables:
         self._rows: dict[str, TailRows] = {}
         self.choice = SegmentChoice(store, branch, lambda: self.opens_fields)
         self._sealer, self._sealer_start = None, 0.0
+        self.keeps_sealed = False
+        """Whether protected fields stay sealed, as answers are kept."""
         self.hides_tables = False
         """Whether a statement may read any segment without naming a table."""
         self.is_closed = False
@@ -102,7 +104,7 @@ class LakeTables:
         """Whether queries see protected fields: those of SQL of others never do. Raises
         InvalidKey."""
         protection = self.store.paths.protection
-        if protection is None or self.sandbox is not None:
+        if protection is None or self.sandbox is not None or self.keeps_sealed:
             return False
         return protection.ciphers() is not None
 

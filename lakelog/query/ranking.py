@@ -69,11 +69,12 @@ class Ranking:
         state, pending = pinned
         tail = self._tables.numbered_tail(pending, state)
         keys = [entry.key for entry in entries]
+        view = View("events", entries, tail, opens=self._tables.opens_fields)
         try:
             index = RankIndex.of(self._tables.store.paths, keys, self._tail_texts(tail))
             best_rows = self._best(
                 lambda size, offset: index.best(need, scored, size, offset),
-                View("events", entries, tail),
+                view,
                 "" if is_exact else search_condition(node, "e."),
             )
         except SnapshotGone:
@@ -88,8 +89,7 @@ class Ranking:
             f"{f'(VALUES {rows})' if best_rows else none} AS r(seq, score) ON r.seq = e.seq"
             " ORDER BY r.score DESC, e.seq DESC"
         )
-        view = _reading(View("events", entries, tail), best_rows)
-        return cursors.certain(statement, [view])
+        return cursors.certain(statement, [_reading(view, best_rows)])
 
     def _best(
         self, best: Callable[[int, int], list[RankedRow]], view: View, condition: str

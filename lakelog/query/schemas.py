@@ -187,7 +187,8 @@ class RefSchemas:
                 cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
                 source = f"{schema}.lakelog_tail"
             if table == "events":
-                self._events[schema] = View("events", segments, None, source=source)
+                opens = self._tables.opens_fields
+                self._events[schema] = View("events", segments, None, source=source, opens=opens)
             cursor.execute(
                 f"CREATE VIEW {schema}.{table} AS {self._tables.view_sql(table, segments, source)}"
             )
@@ -252,7 +253,8 @@ class TypeTables:
             needs_of_type = [replace(n, types=types & (n.types or types)) for n in needs[name]]
             entries = self._tables.choose(state, Query(parsed=True, needs=needs_of_type))
             tail = self._tables.numbered_tail(pending, state)
-            views.append(View(_view_name(name), entries, tail, table.values, table))
+            view = View(_view_name(name), entries, tail, table.values, table)
+            views.append(view._replace(opens=self._tables.opens_fields))
         return views
 
     def is_named(self, query: Query) -> bool:

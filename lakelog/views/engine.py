@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lakelog.engine import messages
 from lakelog.errors import QueryFailed
@@ -20,19 +20,26 @@ from lakelog.libraries import duckdb, np, pa
 from lakelog.query.sql import payload, table_sql
 from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
+from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments.segment_sql import RowRanges
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.views import finalize
+from lakelog.views import finalize, protected_maps
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, view
 from lakelog.views.lineage import Lineage, SegmentRead, cover_of
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
+
+if TYPE_CHECKING:
+    from lakelog.protect import sealed_blocks
+else:
+    sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 _TIME = "epoch_us(time)::HUGEINT * 9223372036854775808"
 PLACE = f"{_TIME} + seq AS place"
@@ -62,8 +69,16 @@ class Limits:
 class RowsProvider(Protocol):
     """What gives the rows of segments: a session of the lake."""
 
-    def rows_sql(self, entries: list[SegmentEntry], columns: tuple[Extraction, ...] = ()) -> str:
-        """SQL for the rows of verified segments, with seq and more columns."""
+    def rows_sql(
+        self,
+        entries: list[SegmentEntry],
+        extractions: tuple[Extraction, ...] = (),
+        ranges: RowRanges | None = None,
+        *,
+        opens: bool = False,
+    ) -> str:
+        """SQL for the rows of verified segments, with seq and more columns; it may open protected
+        fields."""
         ...
 
 
@@ -118,6 +133,7 @@ class Projector:
         self._tail_overlays: dict[str, _TailOverlay] = {}
         self._new_rows: _NewRows | None = None
         self._shapes: dict[str, StateShape] = {}
+        self._protected_maps = protected_maps.ProtectedMaps(store.paths)
         self._mutex = OrderedLock(Rank.PROJECTOR)
         self.background_writer = BackgroundWriter()
 
@@ -130,15 +146,20 @@ class Projector:
         *,
         moment: int,
         window: tuple[int, int] | None = None,
+        opens: bool = False,
     ) -> pa.Table:
-        """Answer a projection over a state and its tail; `window` cuts it to times in us."""
+        """Answer a projection over a state and its tail; `window` cuts it to times in us, `opens`
+        shows protected fields. Raises QueryFailed, Damaged, InvalidKey."""
         try:
             with self.background_writer.answering():
                 with self._mutex.hold_once():
-                    if window is None:
+                    is_kept = self._protected_maps.may_keep(
+                        self._builder.cursor, definition, values, opens
+                    )
+                    if window is None and is_kept:
                         layer = self._layer(definition, values, state, tail)
                     else:
-                        layer = self._cut(definition, values, state, tail, window)
+                        layer = self._cut(definition, values, state, tail, window, opens)
                 query = finalize.asked(definition, values)
                 return finalize.finish(self._builder, layer, query, moment)
         except duckdb.Error as error:
@@ -293,20 +314,24 @@ class Projector:
         values: Values,
         state: Manifest,
         tail: pa.Table | None,
-        window: tuple[int, int],
+        window: tuple[int, int] | None,
+        opens: bool,
     ) -> Layer:
-        """The state of the events of some times only; not kept."""
-        low, high = window
+        """The state of the events of some times only, or of all; not kept."""
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
-            near = self._store.manifests.segments_between(state, low, high - 1)
+            near, inside = self._store.manifests.segments(state), "true"
+            if window is not None:
+                low, high = window
+                near = self._store.manifests.segments_between(state, low, high - 1)
+                inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
             sources = [SegmentRead(e, {}) for e in near if e.kind == "events"]
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
-            inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
-            return Layer(shape, LayerPart(self._mapped(cursor, shape, sources, tail_rows, inside)))
+            table = self._mapped(cursor, shape, sources, tail_rows, inside, opens=opens)
+            return Layer(shape, LayerPart(table))
         finally:
             cursor.close()
 
@@ -317,6 +342,8 @@ class Projector:
         sources: list[SegmentRead],
         tail: str = "",
         condition: str = "true",
+        *,
+        opens: bool = False,
     ) -> LayerTable:
         """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
         table, extractions = "segment", tuple[Extraction, ...]()
@@ -325,8 +352,9 @@ class Projector:
             if rewriting is not None:
                 shape = dataclasses.replace(shape, map=rewriting.sql)
                 table, extractions = payload.WIDE, rewriting.columns
-        rows = self._rows(sources, extractions)
+        rows = self._rows(sources, extractions, opens=opens)
         if tail:
+            tail = sealed_blocks.opened_sql(self._store.paths, tail, ()) if opens else tail
             columns = (*EVENT_COLUMNS, "seq", *WideColumns(extractions)(segment_sql.TEXT), "place")
             rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
         return self._builder.mapped(
@@ -340,10 +368,18 @@ class Projector:
         rewriting = table_sql.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
         return None if rewriting is None or rewriting.reads_events else rewriting
 
-    def _rows(self, sources: list[SegmentRead], columns: tuple[Extraction, ...] = ()) -> str:
+    def _rows(
+        self,
+        sources: list[SegmentRead],
+        columns: tuple[Extraction, ...] = (),
+        *,
+        opens: bool = False,
+    ) -> str:
         """SQL for the rows of segments, each verified before."""
         whole = [source.entry for source in sources if not source.without]
-        queries = [self._source.rows_sql(whole, columns)] if whole or not sources else []
+        queries = (
+            [self._source.rows_sql(whole, columns, opens=opens)] if whole or not sources else []
+        )
         for source in sources:
             if source.without:
                 covered = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in source.without)

@@ -15,11 +15,12 @@ apart are those members, and kinds that contradict each other make text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lakelog.libraries import pa
+from lakelog.protect.sealed_payload import MEMBER
 from lakelog.query.sql.extractions import Extraction, FieldColumn
 from lakelog.segments.segment import EVENT_COLUMNS
 
@@ -127,13 +128,19 @@ _ESCAPED = re.compile(r"\\(.)", re.S)
 FieldPath = tuple[str, ...]
 
 
-def columns(ledger: Ledger, type_: str) -> tuple[FieldColumn, ...]:
-    """Return the columns of the fields of a type, in order of path."""
+def columns(
+    ledger: Ledger, type_: str, protected_fields: Sequence[str] = ()
+) -> tuple[FieldColumn, ...]:
+    """Return the columns of the fields of a type, in order of path. Protected fields, of which the
+    ledger knows that some are sealed, are text."""
     kinds: dict[FieldPath, frozenset[str]] = {}
     for (owner, spelled), field in ledger.items():
         path = parsed(spelled) if owner == type_ and spelled != PAYLOAD else None
         if path is not None:
             kinds[path] = frozenset(field.kinds.keys() - {"null"} - UNREAD)
+    if protected_fields and (MEMBER,) in kinds:
+        del kinds[MEMBER,]
+        kinds = {(name,): frozenset[str]() for name in protected_fields} | kinds
     inner = {path[:depth] for path in kinds for depth in range(1, len(path))}
     names = {name.lower() for name in (*EVENT_COLUMNS, "seq")}
     result = []

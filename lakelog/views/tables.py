@@ -112,8 +112,12 @@ class ViewTables:
         window = _window(since, until)
         if not definition.is_projection:
             return self._plain(definition, values, source, moment, window)
-        tail = self._tables.tail_rows(pending, state)
-        answer = self.engine.read(definition, values, state, tail, moment=moment, window=window)
+        tail, opens = self._tables.tail_rows(pending, state), self._tables.opens_fields
+        if opens:
+            self._tables.connect()  # knows how, if fields became protected meanwhile
+        answer = self.engine.read(
+            definition, values, state, tail, moment=moment, window=window, opens=opens
+        )
         if not answer.num_rows:
             self._look_for_fields(definition, values, source)
         return answer
@@ -292,7 +296,10 @@ class ViewTables:
         types_in_case = [type_ for type_ in types if type_.lower() == name.lower()]
         if name in types or len(types_in_case) == 1:
             type_name = name if name in types else types_in_case[0]
-            return extractions.TypeTable(type_name, ledger.columns(fields, type_name))
+            protection = self._store.paths.protection
+            protected_fields = protection.fields if protection else ()
+            columns = ledger.columns(fields, type_name, protected_fields)
+            return extractions.TypeTable(type_name, columns)
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 

@@ -21,11 +21,9 @@ def found(path: Path) -> list[str]:
     return histories.places_with(path / "lake", [ADA, WORD])
 
 
-def opened(path: Path, **settings: int) -> Lake:
-    """A lake that seals when it is told to, and whose gc waits for nothing."""
-    return lakelog.open(
-        path / "lake", settings={"seal": "never", "gc_grace_hours": 0, "history_days": 0} | settings
-    )
+def opened(path: Path) -> Lake:
+    """A lake that seals when it is told to."""
+    return lakelog.open(path / "lake", settings={"seal": "never"})
 
 
 def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
@@ -36,7 +34,7 @@ def test_states_whose_segments_are_gone(tmp_path: Path) -> None:
             lake.settle()
         lake.compact()
         lake.tag("v1")
-        lake.gc()
+        lake.expire()
         assert found(tmp_path)
         assert lake.erase(subject=ADA, why="asked").is_done
         assert found(tmp_path) == []
