@@ -80,7 +80,7 @@ ORDER = {
     "search": "language words condition calls answers",
     "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
         schemas top_scans binder histograms ranking session newest""",
-    "query/sql": "tree extractions payload times analysis keys table_sql",
+    "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize protected_maps engine ledger origin_table pattern_tables tables contract
         sample user_views""",

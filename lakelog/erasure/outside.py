@@ -21,7 +21,7 @@ _CLEANED = {
     "export": "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
     "table": "publish it again, then expire its older snapshots: {name}",
-    "sync": "sync to it again, which writes its tables anew, and look at it: {name}",
+    "sync": "sync to it again, which fills its tables again, and look at it: {name}",
 }
 
 

@@ -83,9 +83,9 @@ def without_rows(
     if len(erased_rows) == entry.events:
         return None
     if entry.kind == "events":
-        erased = {_ERASED: erased_rows.select(["seq"])}
-        stays = f"seq NOT IN (SELECT seq FROM {_ERASED})"
-        rewritten = compact.rewrite(store, connect(), [entry], stays, _LEVEL, erased)
+        seqs = {_ERASED: erased_rows.select(["seq"])}
+        condition = f"seq NOT IN (SELECT seq FROM {_ERASED})"
+        rewritten = compact.rewrite(store, connect(), [entry], condition, _LEVEL, seqs)
         # Where the entry says from where to where: in an older state it may be of more rows.
         return dataclasses.replace(rewritten, seq=entry.seq, made_from=entry.made_from)
     rows = segment.read(store.paths, entry.key)

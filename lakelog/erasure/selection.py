@@ -102,8 +102,8 @@ class Chooser:
         if entry.kind == "events":
             source = segment_sql.rows_sql(self._store.paths, [entry])
             if self.selector.predicate and self._store.paths.protection is not None:
-                opened = sealed_blocks.opened_sql(self._store.paths, source, [entry.key])
-                condition = f"seq IN (SELECT seq FROM ({opened}) WHERE {condition})"
+                plain_rows = sealed_blocks.opened_sql(self._store.paths, source, [entry.key])
+                condition = f"seq IN (SELECT seq FROM ({plain_rows}) WHERE {condition})"
         else:
             path = self._store.paths.object("segments", entry.key)
             source = f"SELECT * FROM {sql.parquet([path])}"
@@ -127,10 +127,10 @@ class Chooser:
                 decode = rows.quarantined if is_quarantined else rows.events
                 table = decode(connection, condition_sql)
                 if protected_fields:
-                    opened = (
+                    open_fields = (
                         protected_fields.quarantined if is_quarantined else protected_fields.events
                     )
-                    table = opened(table)
+                    table = open_fields(table)
                 cursor.register("frame_rows", table)
                 condition = self.selector.condition(row_kind)
                 query = f"SELECT count(*) FROM frame_rows WHERE {condition}"

@@ -348,8 +348,10 @@ class Projector:
         """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
         table, extractions = "segment", tuple[Extraction, ...]()
         if any(source.entry.fields for source in sources):
-            rewriting = self._over_typed(cursor, shape.map)
-            if rewriting is not None:
+            # With its extractions from payloads as columns, where it reads no others.
+            tables = {("", "segment"): payload.WIDE}
+            rewriting = table_sql.rewrite(cursor, shape.map, True, tables)
+            if rewriting is not None and not rewriting.reads_events:
                 shape = dataclasses.replace(shape, map=rewriting.sql)
                 table, extractions = payload.WIDE, rewriting.columns
         rows = self._rows(sources, extractions, opens=opens)
@@ -360,13 +362,6 @@ class Projector:
         return self._builder.mapped(
             cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", table
         )
-
-    def _over_typed(
-        self, cursor: duckdb.DuckDBPyConnection, query: str
-    ) -> payload.Rewriting | None:
-        """Return a map with its extractions from payloads as columns, where it reads no others."""
-        rewriting = table_sql.rewrite(cursor, query, True, {("", "segment"): payload.WIDE})
-        return None if rewriting is None or rewriting.reads_events else rewriting
 
     def _rows(
         self,

@@ -12,7 +12,8 @@ import lakelog
 from lakelog import folds
 from lakelog.alerts import AlertRule, RuleBook, evaluating
 from lakelog.libraries import duckdb
-from lakelog.views import catalog, protected_maps, user_views
+from lakelog.query.sql import member_reads
+from lakelog.views import catalog, user_views
 from tests.support import encrypted, protected
 from tests.support.protected import PLANTED, without_keys
 
@@ -131,7 +132,7 @@ def test_tables_of_a_type_have_protected_columns(
 def test_what_a_map_reads(query: str, reads: bool) -> None:
     """Whatever is not clearly something else counts as the fields."""
     with duckdb.connect(":memory:") as cursor:
-        assert protected_maps.reads_fields(cursor, query, protected.FIELDS) is reads
+        assert member_reads.reads_members(cursor, query, protected.FIELDS) is reads
 
 
 def test_few_built_in_views_read_all_of_a_payload() -> None:
@@ -142,7 +143,7 @@ def test_few_built_in_views_read_all_of_a_payload() -> None:
             definition = catalog.built_in()[name]
             if definition.is_projection:
                 query = definition.sections["map"].sql
-                if protected_maps.reads_fields(cursor, query, ("email",)):
+                if member_reads.reads_members(cursor, query, ("email",)):
                     reading.add(name)
     assert reading == {"decisions", "schema", "tool_calls"}
 
