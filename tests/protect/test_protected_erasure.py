@@ -41,19 +41,16 @@ def test_a_replayed_line_does_not_bring_fields_back(
 ) -> None:
     """A line was set aside before the key was destroyed, and is an event now. The preview says that
     lines stay."""
-    path = tmp_path / "in.jsonl"
     events = [protected.event(n) | {"time": "2020-01-01T00:00:00Z"} for n in (1, 2)]
-    for event in events:
-        del event["type"]
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.ingest(path)
+        lake.quarantine([("f", n, "no", json.dumps(event)) for n, event in enumerate(events)])
+        lake.settle()
         assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(2,)]
         assert "quarantined lines" in [
             s.place for s in lake.preview_erasure(subject="s1").leftovers
         ]
         lake.erase(subject="s1", why="asked")
-    run(tmp_path / "lake", "quarantine", "replay", "--type", "SIGNUP")
+    run(tmp_path / "lake", "quarantine", "replay")
     with lakelog.open(tmp_path / "lake") as lake:
         assert payloads(lake) == shown(range(2, 3))
         assert lake.sql("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
