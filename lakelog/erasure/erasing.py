@@ -38,6 +38,7 @@ from lakelog.store.ref import Head
 _ROUNDS = 20
 """How often states are read again because others published meanwhile."""
 SettleBranch = Callable[[str], object]
+check_reason = Erasure.check_reason
 
 
 @dataclass

@@ -93,7 +93,7 @@ class LakeErasure(LakeUpkeep):
         InvalidKey, GcRefused while gc runs, Damaged, OSError.
         """
         subjects = _names(subject)
-        erased.records.Erasure.check_reason(why, subjects)
+        erasing.check_reason(why, subjects)
         keys = list[str]()
         if where is None and self.store.paths.protection is not None:
             erasure = key_erasure.destroy_keys(self.store, subjects, why)

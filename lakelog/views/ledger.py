@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lakelog.libraries import pa
-from lakelog.protect.sealed_payload import MEMBER
+from lakelog.protect import MEMBER
 from lakelog.query.sql.extractions import Extraction, FieldColumn
 from lakelog.segments.segment import EVENT_COLUMNS
 

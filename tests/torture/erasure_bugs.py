@@ -247,7 +247,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "a reason that names the second subject",
         f"{ERASURE}.on_lake:LakeErasure.erase",
-        "records.Erasure.check_reason(why, subjects)",
+        "erasing.check_reason(why, subjects)",
         "pass",
     ),
     (
