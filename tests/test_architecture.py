@@ -116,7 +116,7 @@ ORDER = {
         oci_manifests oci conditions known objects untrusted site encryption ancestry
         carry signature_files erasures pushes merge_records merge_rows merge fetches checks
         prunes shared""",
-    "remotes/shared": "bucket lease mirrored_volume offers segment_cache attached",
+    "remotes/shared": "bucket lease move_spans mirrored_volume offers segment_cache attached",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

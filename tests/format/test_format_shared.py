@@ -12,9 +12,10 @@ import pytest
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.shared import offers
+from lakelog.remotes.shared import move_spans, offers
 from lakelog.store import document
 from lakelog.store.bootstrap import load
+from lakelog.store.move_pack import decode_packed
 from tests.support.attached import SharedMachines, append, numbers
 
 
@@ -47,6 +48,7 @@ def test_both_configurations_keep_other_programs_away(
     assert bucket["requires"] == attached["requires"] == ["bucket"]
     assert bucket["lake"] == attached["lake"]
     assert attached["bucket"].keys() == {"url", "proven", "cache"}
+    assert bucket["proven"] == ""
     with pytest.raises(UnsupportedStore):
         load(str(tmp_path / "bucket"))
     with pytest.raises(FormatTooNew):
@@ -145,6 +147,20 @@ def test_the_first_published_of_equal_ids_stays(machines: SharedMachines) -> Non
     assert line == ('{"n":8}',)
     with pytest.raises(UnsupportedStore):
         machines["a"].append({"type": "T", "subject": "s"}, expect={"s": 0})
+
+
+def test_spans_of_moves_are_packed_moves(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22.11: the name of a span, and that it holds the bytes of its moves."""
+    monkeypatch.setattr(move_spans, "GROWTH", 4)
+    append(machines["a"], 3)
+    machines["a"].exchange()
+    (span,) = (tmp_path / "bucket" / "packs" / "main").iterdir()
+    assert span.name == "packed-000000000001-000000000256.jsonl.zst"
+    moves = decode_packed(span.read_bytes(), "main", 1, 256)
+    folder = tmp_path / "bucket" / "refs" / "heads" / "main"
+    assert moves == {n: (folder / f"{n:012d}.json").read_bytes() for n in range(1, 5)}
 
 
 def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:

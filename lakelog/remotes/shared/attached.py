@@ -43,8 +43,8 @@ _NOT_SHARED = {
 class BucketAttachment:
     """The side of one directory that is turned to its bucket."""
 
-    def __init__(self, paths: Paths, lake_id: str, url: str, proven: str, limit: int) -> None:
-        self.url, self._paths, self._proven = url, paths, proven
+    def __init__(self, paths: Paths, lake_id: str, url: str, limit: int) -> None:
+        self.url, self._paths = url, paths
         self.volume = MirroredVolume(paths.root, url, lake_id)
         self._cache = SegmentCache(paths, self.volume, limit)
         self.fetch = self._cache.fetch
@@ -145,7 +145,7 @@ def open_attachment(paths: Paths, lake_id: str, body: dict[str, Any]) -> BucketA
     url, proven, limit = body.get("url"), body.get("proven"), body.get("cache", BYTES)
     if not isinstance(url, str) or not isinstance(proven, str) or not isinstance(limit, int):
         raise DamagedLake(paths.config, "what it says of the bucket is malformed")
-    return BucketAttachment(paths, lake_id, url, proven, limit)
+    return BucketAttachment(paths, lake_id, url, limit)
 
 
 def attach(url: str, root: str, *, cache: int | None = None) -> Store:
@@ -177,8 +177,7 @@ def _join(url: str, root: str, cache: int) -> None:
     """Write the lakelog.json of an attached directory, after the one in the bucket."""
     remote = bucket.open_bucket(url)
     try:
-        proven = bucket.prove(remote, "")
-        config = bucket.claim(remote)
+        proven, config = bucket.join(remote)
     finally:
         remote.close()
     address = {"url": url, "proven": proven, "cache": cache}

@@ -38,20 +38,27 @@ def open_bucket(url: str) -> Bucket:
     return remote
 
 
-def prove(remote: Remote, proven: str) -> str:
-    """Try a service that is not the `proven` one, and return what to remember of it. Raises
-    TransferRefused for one that gives a name twice, Unreachable."""
-    if remote.deciding not in ("", proven) and not conditions.decides(remote):
+def join(remote: Remote) -> tuple[str, dict[str, Any]]:
+    """Return what to remember of the service of a bucket, and what the lakelog.json there says; a
+    bucket that is no shared lake becomes one. Raises TransferRefused, Unreachable."""
+    config = Site(remote).config()
+    is_shared = AttachmentRegistry.MEMBER in (config.get("requires") or [])
+    is_known = is_shared and config.get("proven") == remote.deciding
+    # Once at least, as an address may be another service here; who made the lake tried it often.
+    if remote.deciding and not (
+        (is_known and conditions.decides(remote, 1, 2)) or conditions.decides(remote)
+    ):
         raise TransferRefused(
             f"{remote.url}: {remote.deciding} does not refuse a name that is taken (If-None-Match):"
             " machines would overwrite what others have published; use a store that does"
         )
-    return remote.deciding
+    is_current = is_shared and config["format"] >= FORMAT
+    return remote.deciding, config if is_current else claim(remote)
 
 
 def claim(remote: Remote) -> dict[str, Any]:
     """Make a bucket a shared lake, which may have states that were pushed there; return what its
-    lakelog.json says. Raises TransferRefused, Unreachable."""
+    lakelog.json says then. Raises TransferRefused, Unreachable."""
     site = Site(remote)
     site.create(FORMAT)
     folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
@@ -65,6 +72,6 @@ def claim(remote: Remote) -> dict[str, Any]:
     if member not in requires:
         # Else a program could open a directory of files as a lake of its own, and drop the
         # watermarks of all machines.
-        body["requires"] = [*requires, member]
+        body |= {"requires": [*requires, member], "proven": remote.deciding}
         site.volume.replace(KEYS.config, document.encode(body))
     return body

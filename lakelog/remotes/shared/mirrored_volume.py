@@ -20,11 +20,13 @@ from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
 from lakelog.remotes.remote_volume import RemoteVolume
+from lakelog.remotes.shared import move_spans
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, document, regular_file
 from lakelog.store.disk import Begun
+from lakelog.store.move_pack import encode_packed
 from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move
 from lakelog.store.ref import digest_of
 from lakelog.store.volume import DirectoryVolume
@@ -156,6 +158,8 @@ class MirroredVolume(DirectoryVolume):
             super().link(file, key)
         self.published += 1
         self._confirm(key)
+        folder, number = _place(key)
+        self._store_spans(folder, number, 1)
 
     @contextlib.contextmanager
     def _holding_off_prunes(self) -> Iterator[None]:
@@ -244,7 +248,8 @@ class MirroredVolume(DirectoryVolume):
         TransferRefused where the bucket does not have the newest one as it is here."""
         # The newest one here is asked for with the first: a machine that has no news makes two
         # requests at once.
-        count, window = 0, 1
+        spanned = self._take_spans(branch, newest)
+        newest, count, window = newest + spanned, 0, 1
         newest_key = KEYS.move(branch, newest)
         while True:
             keys = [KEYS.move(branch, newest + n) for n in range(1, window + 1)]
@@ -255,10 +260,44 @@ class MirroredVolume(DirectoryVolume):
             for key in keys:
                 data = answers[key]
                 if data is None:
-                    return count
+                    if count > 2 * move_spans.GROWTH:
+                        self._store_spans(KEYS.head_dir(branch), newest, count)
+                    return spanned + count
                 self._accept(key, data)
                 count, newest = count + 1, newest + 1
             window = min(2 * window, _WINDOW)
+
+    def _take_spans(self, branch: str, newest: int) -> int:
+        """Bring what spans of moves there are after `newest` here; return how many moves."""
+        if newest % move_spans.SPAN:
+            return 0
+        head = super().read(KEYS.move(branch, newest)) if newest else b""
+        spans = move_spans.spans_after(self.bucket, branch, newest, head)
+        manifests = {KEYS.object("manifests", d) for span in spans for d in span.snapshots}
+        list(remotes.in_parallel(self.read, manifests))
+        for span in spans[:-1]:
+            low, high = min(span.moves), max(span.moves)
+            packed = encode_packed(branch, low, high, span.moves)
+            self._mirror(KEYS.packed(branch, low, high), packed)
+        # The newest ones are files of their own in any lake.
+        for number, data in (spans[-1].moves if spans else {}).items():
+            self._mirror(KEYS.move(branch, number), data)
+            self._confirm(KEYS.move(branch, number))
+        count = sum(len(span.moves) for span in spans)
+        self.arrived += count
+        return count
+
+    def _store_spans(self, folder: str, newest: int, count: int) -> None:
+        """Store the spans that grew by the newest `count` moves."""
+        growth, span = move_spans.GROWTH, move_spans.SPAN
+        last = newest - newest % growth
+        ends = {last, *range(newest - newest % span, newest - count, -span)}
+        for end in sorted(end for end in ends if end > max(newest - count, 0)):
+            numbers = range((end - 1) // span * span + 1, end + 1)
+            with contextlib.suppress(FileNotFoundError):  # packed here by gc
+                read = super().read
+                moves = {n: read(f"{folder}/{n:012d}.json") for n in numbers}
+                move_spans.put_span(self.bucket, decode_name(folder.rpartition("/")[2]), moves)
 
     def _require_same(self, key: str, data: bytes | None) -> None:
         """Refuse a bucket that has another move than this machine has, or lost it: an older copy

@@ -17,7 +17,7 @@ import pytest
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
 from lakelog.remotes import known, prune
 from lakelog.remotes.s3 import S3Remote
-from lakelog.remotes.shared import attach
+from lakelog.remotes.shared import attach, move_spans
 from lakelog.runtime.lazy import Lazy
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
@@ -102,6 +102,27 @@ def test_a_store_that_ignores_conditions_is_refused(
         with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
             attach("s3://lakes/x", str(tmp_path / "a"))
         assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move_spans, "SPAN", 16)
+    monkeypatch.setattr(move_spans, "GROWTH", 4)
+    with unfaithful_store(monkeypatch) as faults:
+        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        for number in range(20):
+            append(machines["a"], number)
+            machines["a"].exchange()
+        faults.seen.clear()
+        assert machines["b"].count() == 20
+        assert len(faults.seen) <= 20
+        assert numbers(machines["b"]) == list(range(20))
+        faults.forgets_conditions = True
+        with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
+            attach("s3://lakes/x", str(tmp_path / "c"))
+        assert not (tmp_path / "c").exists()
+        machines.close()
 
 
 def test_events_wait_while_a_store_is_away(
