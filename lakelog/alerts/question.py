@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from lakelog.alerts.rule import AlertRule
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse, statements
-from lakelog.engine.volatility import Volatility, called
+from lakelog.engine.volatility import foreign
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
@@ -47,8 +47,6 @@ _LABELS = re.compile(r"VARCHAR|ENUM.*|BOOLEAN|UUID|STRING|bool|str", re.I)
 _NUMBERS = re.compile(
     r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM|NUMBER", re.I
 )
-_READERS = frozenset("unnest range generate_series json_each json_tree".split())
-_FILE = re.compile(r"[./\\:*]")
 _LOOK = 0.05
 QuestionTimes = Mapping[str, datetime.datetime]
 """The parameters of a question: `since` and `now`."""
@@ -144,7 +142,7 @@ class RuleQueries:
         except duckdb.Error as error:
             raise QueryFailed(messages.gist(str(error))) from None
         for node in trees.nodes(tree):
-            if reason := _forbidden(node):
+            if reason := foreign(node):
                 raise InvalidSetting(f"{rule.name}: {reason}")
         if unknown := parsed[0].parameters - {"since", "now"}:
             raise InvalidSetting(
@@ -232,20 +230,6 @@ def value_name(rule: AlertRule, columns: Mapping[str, str], labels: Sequence[str
         choice = f"one of {', '.join(numbers)}" if numbers else "a number, and it has none"
         raise InvalidSetting(f"{rule.name}: say which column is compared with --value: {choice}")
     return numbers[0]
-
-
-def _forbidden(node: Node) -> str:
-    """What is wrong with a node of a question: it reads something else, or has an effect."""
-    if node.get("type") == "TABLE_FUNCTION":
-        name = str((node.get("function") or {}).get("function_name", "")).lower()
-        if name not in _READERS:
-            return f"{name}() reads something else than the lake"
-    if node.get("type") == "BASE_TABLE" and _FILE.search(str(node["table_name"])):
-        return f"{node['table_name']!r} is a file: a rule reads the lake"
-    name, volatility = called(node) or ("", Volatility.IMMUTABLE)
-    if volatility in (Volatility.EFFECT, Volatility.SESSION):
-        return f"{name}() says nothing of events: a rule only reads"
-    return ""
 
 
 def _parameters(cursor: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:

@@ -145,6 +145,10 @@ _BARE = frozenset(
 _VALUES = frozenset(("scalar", "macro", "aggregate", "window"))
 """What gives a value; tables are the affair of who says what a query may read."""
 
+_TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
+"""Functions that give rows of their arguments alone."""
+_FILE_NAME = re.compile(r"[./\\:*]")
+
 AGGREGATES = frozenset(_AGGREGATES.split())
 _NAMED = {
     **dict.fromkeys((*_IMMUTABLE.split(), *AGGREGATES), Volatility.IMMUTABLE),
@@ -180,6 +184,26 @@ def called(node: Node) -> tuple[str, Volatility] | None:
         name = str(node["column_names"][0]).lower()
         return (name, _NAMED[name]) if name in _BARE else None
     return None
+
+
+def foreign_table_function(node: Node) -> str:
+    """Return the function by which a node reads rows that are not of its arguments, or nothing."""
+    if node.get("type") != "TABLE_FUNCTION":
+        return ""
+    name = str((node.get("function") or {}).get("function_name", "")).lower()
+    return "" if name in _TABLE_FUNCTIONS else name
+
+
+def foreign(node: Node) -> str:
+    """Say what a node of a query reads besides a lake, or does; nothing if it does not."""
+    if table_function := foreign_table_function(node):
+        return f"{table_function}() reads something else than the lake"
+    if node.get("type") == "BASE_TABLE" and _FILE_NAME.search(str(node["table_name"])):
+        return f"{node['table_name']!r} is a file, and not of the lake"
+    name, volatility_of_call = called(node) or ("", Volatility.IMMUTABLE)
+    if volatility_of_call in (Volatility.EFFECT, Volatility.SESSION):
+        return f"{name}() says nothing of events"
+    return ""
 
 
 def unlisted() -> Iterator[str]:

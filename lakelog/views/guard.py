@@ -12,13 +12,12 @@ from collections.abc import Iterator
 
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse
-from lakelog.engine.volatility import Volatility, called
+from lakelog.engine.volatility import Volatility, called, foreign_table_function
 from lakelog.errors import InvalidView
 from lakelog.libraries import duckdb
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, Section, ViewDefinition
 
-_TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
 _REASONS = {
     Volatility.CLOCK: "{} is another time at each reading: finish knows $now",
     Volatility.SESSION: "{}() says something of this process, not of the events",
@@ -80,10 +79,8 @@ def _table(node: Node, section: Section, relations: frozenset[str]) -> str:
     node_type = node.get("type")
     if node_type == "SHOW_REF":
         return "only SELECT can stand here"
-    if node_type == "TABLE_FUNCTION":
-        name = str((node.get("function") or {}).get("function_name", "")).lower()
-        if name not in _TABLE_FUNCTIONS:
-            return f"{name}() reads something else: a view reads only {section.relation}"
+    if table_function := foreign_table_function(node):
+        return f"{table_function}() reads something else: a view reads only {section.relation}"
     if node_type != "BASE_TABLE":
         return ""
     name, owner = node["table_name"], node["schema_name"] or node["catalog_name"]

@@ -11,12 +11,11 @@ import re
 from collections.abc import Container
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse
-from lakelog.engine.volatility import Volatility, called
+from lakelog.engine.volatility import Volatility, called, foreign_table_function
 from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import TYPES, nodes
 from lakelog.server.sql.query_limits import SQL_MAX, QueryRefused
 
-_TABLE_FUNCTIONS = frozenset("unnest range generate_series json_each json_tree".split())
 _OF_SESSION = frozenset("version typeof pg_typeof stats vector_type".split())
 """Functions that say something of the process which anybody may know."""
 _FILE_NAME = re.compile(r"[./\\:*?~%\[\]]|^$")
@@ -55,9 +54,8 @@ def _table(node: Node, tables: Container[str], schemas: Container[str]) -> str:
     node_type = node.get("type")
     if node_type == "SHOW_REF":
         return "only SELECT can stand here"
-    if node_type == "TABLE_FUNCTION":
-        name = str((node.get("function") or {}).get("function_name", "")).lower()
-        return "" if name in _TABLE_FUNCTIONS else f"{name}() is not allowed as a table"
+    if table_function := foreign_table_function(node):
+        return f"{table_function}() is not allowed as a table"
     if node_type != "BASE_TABLE":
         return ""
     name, schema = str(node["table_name"]), str(node["schema_name"])
