@@ -92,8 +92,7 @@ ORDER = {
     "open_tables": """published_state publishing field_columns iceberg struct_columns
         table_folder delta""",
     "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
-    "clients": """connection address download http_client redis_config redis_client
-        redis_metrics kafka_config""",
+    "clients": "connection address http_client redis_config redis_client kafka_config",
     "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restoration delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
@@ -153,7 +152,7 @@ ORDER = {
         patterns anomalies standing answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
-    "compat": """omega packs lookups event_store persistence sqlite_import
+    "compat": """omega packs download redis_metrics lookups event_store persistence sqlite_import
         oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
         container_snapshots""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines

@@ -16,14 +16,14 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, repeat
-from lakelog.clients.redis_config import SCHEMES
+from lakelog.clients import RedisConfig
 from lakelog.consume import Consumer, ConsumeResult
 from lakelog.render.formats import of_records
 
 
 def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """The word `status`, and the beginnings of sources."""
-    candidates = ["kafka://", *(f"{scheme}://" for scheme in SCHEMES)]
+    candidates = ["kafka://", *(f"{scheme}://" for scheme in RedisConfig.SCHEMES)]
     if not ctx.params.get("arguments"):
         candidates.insert(0, "status")
     return [word for word in candidates if word.startswith(prefix)]

@@ -14,8 +14,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
-from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
 from lakelog.recent import KEEP, RecentEntries, RecentEntry, RecentFeeder, from_lake

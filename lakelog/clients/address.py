@@ -18,9 +18,12 @@ no address and is never decoded.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 from urllib.parse import quote, quote_plus, unquote
 
 from lakelog.errors import InvalidSetting
@@ -31,7 +34,6 @@ _URL = re.compile(
     re.DOTALL,
 )
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]|[\w.-]*)(?::(?P<port>\d{1,5}))?")
-ESCAPES = "in a password / ? # % are written as %2F %3F %23 %25, elsewhere @ as %40"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Address:
     password: str = field(default="", repr=False)
     path: str = ""
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ESCAPES: ClassVar = "in a password / ? # % are written as %2F %3F %23 %25, elsewhere @ as %40"
 
     @classmethod
     def parse(cls, url: str, example: str, options: Iterable[str] | None = None) -> Address:
@@ -54,13 +57,15 @@ class Address:
         """
         match = _URL.fullmatch(url)
         if match is None:
-            raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url or "#" in url else example)
+            raise InvalidSetting(
+                f"{example}; {cls.ESCAPES}" if "@" in url or "#" in url else example
+            )
         userinfo, _, places = match["authority"].rpartition("@")
         user, _, password = userinfo.partition(":")
         hosts = [_HOST.fullmatch(place) for place in places.split(",")]
         ports = [int(host["port"]) if host and host["port"] else None for host in hosts]
         if None in hosts or any(port is not None and not 0 < port < 65536 for port in ports):
-            raise InvalidSetting(f"{example}; {ESCAPES}" if "@" in url else example)
+            raise InvalidSetting(f"{example}; {cls.ESCAPES}" if "@" in url else example)
         pairs = [option.partition("=") for option in (match["query"] or "").split("&") if option]
         values = {_decoded(name): _decoded(value) for name, _, value in pairs}
         if options is not None and values.keys() - set(options):
@@ -91,31 +96,42 @@ class Address:
         """The names in the path, decoded."""
         return [_decoded(name) for name in self.path.removeprefix("/").split("/")]
 
+    @staticmethod
+    def quoted(value: str) -> str:
+        """Return a part of an address with all escaped that needs it."""
+        return quote(value, safe="", errors="surrogateescape")
 
-def quoted(value: str) -> str:
-    """Return a part of an address with all escaped that needs it."""
-    return quote(value, safe="", errors="surrogateescape")
+    @staticmethod
+    def place(host: str, port: int | None = None) -> str:
+        """Return a host and its port as an address has them."""
+        name = f"[{host}]" if ":" in host else host
+        return f"{name}:{port}" if port else name
+
+    @staticmethod
+    def is_loopback(host: str) -> bool:
+        """Whether a host is this machine: what goes to it needs no encryption."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(host).is_loopback
+        return host == "localhost"
+
+    @staticmethod
+    def without_secrets(message: str, secrets: Iterable[str]) -> str:
+        """Return the words of a server or a library without secrets, in whatever spelling."""
+        spelled = {
+            form
+            for secret in secrets
+            for form in (
+                secret,
+                Address.quoted(secret),
+                quote_plus(secret, errors="surrogateescape"),
+            )
+        }
+        # The longest first: one may be a part of another.
+        for form in sorted(filter(None, spelled), key=len, reverse=True):
+            message = message.replace(form, "***")
+        return message
 
 
 def _decoded(value: str) -> str:
     # Bytes that are no text stay what they are, as in what Python reads of the environment.
     return unquote(value, errors="surrogateescape")
-
-
-def shown(host: str, port: int | None = None) -> str:
-    """Return a host and its port as an address has them."""
-    name = f"[{host}]" if ":" in host else host
-    return f"{name}:{port}" if port else name
-
-
-def without_secrets(message: str, secrets: Iterable[str]) -> str:
-    """Return the words of a server or a library without secrets, in whatever spelling."""
-    spelled = {
-        form
-        for secret in secrets
-        for form in (secret, quoted(secret), quote_plus(secret, errors="surrogateescape"))
-    }
-    # The longest first: one may be a part of another.
-    for form in sorted(filter(None, spelled), key=len, reverse=True):
-        message = message.replace(form, "***")
-    return message

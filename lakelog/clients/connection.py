@@ -1,10 +1,8 @@
-"""What all clients of servers share: losing a connection, waiting before the next attempt, and
-whether a server is this machine."""
+"""What all clients of servers share: losing a connection, and waiting before the next attempt."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import random
 import socket
 import threading
@@ -27,13 +25,6 @@ def pause(attempt: int) -> float:
     lost one server do not come back at once.
     """
     return min(_LONGEST, _SHORTEST * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: what goes to it needs no encryption."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 @contextlib.contextmanager

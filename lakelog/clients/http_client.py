@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from lakelog.clients import connection
-from lakelog.clients.address import Address, shown
-from lakelog.clients.connection import ConnectionLost, is_loopback
+from lakelog.clients.address import Address
+from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
 _IDLE = 4.0
@@ -51,10 +51,10 @@ class Endpoint:
         if not host or "/" in path or how not in ("", "http", "https") or len(parsed.hosts) > 1:
             raise InvalidSetting(usage)
         return cls(
-            f"{parsed.scheme}://{shown(host, port)}{'/' * bool(path)}{path}",
+            f"{parsed.scheme}://{Address.place(host, port)}{'/' * bool(path)}{path}",
             host,
             port,
-            how == "https" or (not how and not is_loopback(host)),
+            how == "https" or (not how and not Address.is_loopback(host)),
             path,
             parsed.user,
             parsed.password,

@@ -13,9 +13,9 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lakelog.clients.address import without_secrets
+from lakelog.clients.address import Address
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 kafka = Lazy("confluent_kafka")
 admin = Lazy("confluent_kafka.admin")
-TIMEOUT = 10.0
-"""Seconds that a server may take for an answer."""
 _VARIABLES = """security.protocol sasl.mechanism sasl.username sasl.password ssl.ca.location
     ssl.certificate.location ssl.key.location ssl.key.password""".split()
 _SECRET = re.compile("password|secret|passphrase|key.pem|jaas")
@@ -43,6 +41,8 @@ class KafkaConfig:
     hosts: str
     topic: str
     settings: Mapping[str, str] = field(repr=False)
+    TIMEOUT: ClassVar = 10.0
+    """Seconds that a server may take for an answer."""
 
     @classmethod
     def read(
@@ -82,7 +82,7 @@ class KafkaConfig:
     def hide(self, message: str) -> str:
         """Return words without any secret of the settings, on one line."""
         secrets = [value for name, value in self.settings.items() if _SECRET.search(name)]
-        return " ".join(without_secrets(message, secrets).split())
+        return " ".join(Address.without_secrets(message, secrets).split())
 
 
 class KafkaClient:
@@ -115,7 +115,7 @@ class KafkaClient:
     def metadata(self) -> Any:
         """What the cluster says of the topic. Raises ConnectionLost, Unreachable, SyncRefused."""
         try:
-            return self.raw.list_topics(self._config.topic, timeout=TIMEOUT / 2)
+            return self.raw.list_topics(self._config.topic, timeout=KafkaConfig.TIMEOUT / 2)
         except kafka.KafkaException as error:
             # What its threads reported is delivered here. A message that comes instead is of no
             # matter: this client is given up.

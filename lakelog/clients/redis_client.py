@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lakelog.clients import connection
-from lakelog.clients.address import without_secrets
+from lakelog.clients.address import Address
 from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.errors import LakelogError, MissingPackage, Unreachable
 from lakelog.event.types import JsonObject
@@ -164,6 +164,20 @@ class RedisClient:
             return None
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(peer["notAfter"]), UTC)
 
+    @staticmethod
+    def require_package() -> None:
+        """Import redis-py. Raises MissingPackage."""
+        try:
+            _ = redis.Redis
+        except ModuleNotFoundError:
+            problem = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
+            raise MissingPackage(problem) from None
+
+    @staticmethod
+    def is_of_other_type(error: Exception) -> bool:
+        """Whether the server refused a command as the key holds a value of another type."""
+        return str(error).startswith("WRONGTYPE")
+
     def _note(self, command: str, began: float, error: Exception | None) -> None:
         if self._watch is not None:
             self._watch(command, time.perf_counter() - began, error)
@@ -208,7 +222,9 @@ class RedisClient:
         config = self.config
         secrets = (self._credentials[1], config.password, config.sentinel_password)
         fragments = message.split(self.config.host)
-        return self.config.host.join(without_secrets(fragment, secrets) for fragment in fragments)
+        return self.config.host.join(
+            Address.without_secrets(fragment, secrets) for fragment in fragments
+        )
 
 
 def _answers() -> tuple[type[Exception], ...]:
@@ -235,27 +251,13 @@ def _is_unsent(error: Exception) -> bool:
     return "connecting to" in str(error) or isinstance(error, redis.MaxConnectionsError)
 
 
-def is_of_other_type(error: Exception) -> bool:
-    """Whether the server refused a command because the key holds a value of another type."""
-    return str(error).startswith("WRONGTYPE")
-
-
 NAME = "lakelog"
 ServerAddress = tuple[str, int]
 
 
-def require_package() -> None:
-    """Import redis-py. Raises MissingPackage."""
-    try:
-        _ = redis.Redis
-    except ModuleNotFoundError:
-        problem = "Redis is reached by redis-py: pip install 'lakelog[redis]'"
-        raise MissingPackage(problem) from None
-
-
 def pool_of(config: RedisConfig, credentials: RedisLogin, size: int = 0) -> Any:
     """Return a pool of redis-py, not connected. Raises MissingPackage."""
-    require_package()
+    RedisClient.require_package()
     connection_class, options = redis.Connection, _shared(config)
     if config.socket:
         connection_class = redis.UnixDomainSocketConnection

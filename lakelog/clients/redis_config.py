@@ -31,9 +31,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 from urllib.parse import quote, unquote, urlencode
 
-from lakelog.clients.address import Address, quoted, shown
+from lakelog.clients.address import Address
 from lakelog.errors import InvalidSetting
 from lakelog.event.types import JsonObject
 
@@ -42,10 +43,7 @@ RedisLogin = tuple[str, str]
 _TRUTH = {
     word: word in ("1", "true", "yes", "on") for word in "1 true yes on 0 false no off".split()
 }
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _LOGIN = ("username", "password")
-OPTIONS = (*_LOGIN, "db", "socket_timeout", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""What a URL may have after its `?`."""
 SENTINEL_PORT = 26379
 _EXAMPLE = (
     "a Redis URL looks like redis://HOST:PORT/DB, rediss://HOST:PORT/DB with TLS, unix:///PATH?db=DB"
@@ -79,6 +77,16 @@ class RedisConfig:
     master: str = ""
     sentinel_username: str = ""
     sentinel_password: str = field(default="", repr=False)
+    SCHEMES: ClassVar = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+    OPTIONS: ClassVar = (
+        *_LOGIN,
+        "db",
+        "socket_timeout",
+        "ssl_ca_certs",
+        "ssl_certfile",
+        "ssl_keyfile",
+    )
+    """What a URL may have after its `?`."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("port", 1, 65535), ("db", 0, 2**31), ("pool_size", 1, 100_000)):
@@ -132,7 +140,7 @@ class RedisConfig:
         What it does not say of user, password and certificates comes from the environment. Raises
         InvalidSetting, which does not repeat the URL.
         """
-        config, names = cls.divide(Address.parse(url, _EXAMPLE, OPTIONS), environ)
+        config, names = cls.divide(Address.parse(url, _EXAMPLE, cls.OPTIONS), environ)
         if any(names):
             raise InvalidSetting(_EXAMPLE)
         return config
@@ -143,7 +151,7 @@ class RedisConfig:
     ) -> tuple[RedisConfig, list[str]]:
         """Return the configuration of an address, see `from_url`, and what follows in its path."""
         env, options = os.environ if environ is None else environ, address.options
-        if address.scheme not in SCHEMES:
+        if address.scheme not in cls.SCHEMES:
             raise InvalidSetting(_EXAMPLE)
         places: JsonObject = {}
         names = address.names()
@@ -183,8 +191,8 @@ class RedisConfig:
         """The server without scheme and database: host and port, a socket, or what the Sentinels
         call it."""
         if self.socket or self.sentinels:
-            return self.socket or f"sentinel:{quoted(self.master)}"
-        return shown(self.host, self.port)
+            return self.socket or f"sentinel:{Address.quoted(self.master)}"
+        return Address.place(self.host, self.port)
 
     @property
     def address(self) -> str:
@@ -193,9 +201,9 @@ class RedisConfig:
         if self.socket:
             return f"unix://{quote(self.socket)}?db={self.db}"
         if self.sentinels:
-            hosts = ",".join(shown(*sentinel) for sentinel in self.sentinels)
-            return f"{scheme}+sentinel://{hosts}/{quoted(self.master)}/{self.db}"
-        return f"{scheme}://{shown(self.host, self.port)}/{self.db}"
+            hosts = ",".join(Address.place(*sentinel) for sentinel in self.sentinels)
+            return f"{scheme}+sentinel://{hosts}/{Address.quoted(self.master)}/{self.db}"
+        return f"{scheme}://{Address.place(self.host, self.port)}/{self.db}"
 
     def url(self) -> str:
         """The address with user and options, for a command line: without a password."""
@@ -206,7 +214,7 @@ class RedisConfig:
         if self.timeout != type(self).timeout:
             certificates["socket_timeout"] = f"{self.timeout:g}"
         options = urlencode({k: v for k, v in certificates.items() if v}, quote_via=quote)
-        user = f"{quoted(self.username)}@" if self.username else ""
+        user = f"{Address.quoted(self.username)}@" if self.username else ""
         return f"{scheme}://{user}{location}{'&' if '?' in location else '?'}{options}".rstrip("?&")
 
     def credentials(self) -> RedisLogin:

@@ -19,8 +19,7 @@ import orjson
 
 from lakelog import lake as lakes
 from lakelog.backup import INTERVAL, KEEP, BackupPlan, BackupScheduler
-from lakelog.clients.redis_client import RedisClient, require_package
-from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients import RedisClient, RedisConfig
 from lakelog.collect import Watcher, lock_path, run
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.event.encode import parse_time
@@ -132,7 +131,7 @@ class OMEGALogManager:
         self.redis_url, self.backup_interval = redis_url, float(backup_interval)
         self._config = None if redis_url is None else RedisConfig.from_url(redis_url)
         if self._config is not None:
-            require_package()
+            RedisClient.require_package()
         self._client: RedisClient | None = None
         self._away_until = 0.0
         self._given, self._patterns = lake, tuple(patterns)

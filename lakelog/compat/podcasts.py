@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lakelog import pipeline
-from lakelog.clients import download as http
+from lakelog.compat import download as http
 from lakelog.compat.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
 from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting

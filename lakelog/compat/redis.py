@@ -24,9 +24,8 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.redis_client import RedisClient, is_of_other_type
-from lakelog.clients.redis_config import RedisConfig, RedisLogin
-from lakelog.clients.redis_metrics import RedisMetrics
+from lakelog.clients import RedisClient, RedisConfig
+from lakelog.compat.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.loggers import exits
@@ -58,7 +57,7 @@ class RedisManager:
         self,
         config: RedisConfig | None = None,
         *,
-        credentials: Callable[[], RedisLogin] | None = None,
+        credentials: Callable[[], tuple[str, str]] | None = None,
         lake: LakeOrPath | None = None,
         record_seconds: float = 60.0,
     ) -> None:
@@ -293,7 +292,7 @@ class RedisManager:
         try:
             return self._on(command, key, run)
         except redis.ResponseError as error:
-            if not is_of_other_type(error):
+            if not RedisClient.is_of_other_type(error):
                 raise
             return None
 

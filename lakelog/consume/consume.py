@@ -21,8 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from lakelog.clients.connection import Attempts, ConnectionLost
-from lakelog.clients.redis_config import SCHEMES
+from lakelog.clients import Attempts, ConnectionLost, RedisConfig
 from lakelog.consume.kafka_source import KafkaTopic
 from lakelog.consume.redis_stream import RedisStream
 from lakelog.consume.source import MessageSource, StreamLag, StreamState
@@ -85,13 +84,13 @@ def consume(
 def source_of(url: str, config: str | None = None) -> MessageSource:
     """Return the source of a URL, not connected. Raises InvalidSetting, without the URL."""
     scheme = url.partition(":")[0].lower()
-    if "://" in url and scheme in SCHEMES:
+    if "://" in url and scheme in RedisConfig.SCHEMES:
         if config is not None:
             raise InvalidSetting("settings of Redis are variables such as REDIS_PASSWORD")
         return RedisStream(url)
     if "://" in url and scheme == "kafka":
         return KafkaTopic(url, config)
-    hint = did_you_mean(scheme, ["kafka", *SCHEMES]) if ":" in url else ""
+    hint = did_you_mean(scheme, ["kafka", *RedisConfig.SCHEMES]) if ":" in url else ""
     raise InvalidSetting(f"a source is {SOURCES}{f'; {hint}' if hint else ''}")
 
 

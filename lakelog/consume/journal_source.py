@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import ConnectionLost
 from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import journal

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
+from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
 from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import SyncRefused
 from lakelog.ingest.message_events import Message, text_or_base64
@@ -94,11 +93,11 @@ class KafkaTopic(MessageSource):
         if not unfinished:
             return [], True
         self._assign(places, unfinished)
-        messages, size, until = list[Message](), 0, time.monotonic() + TIMEOUT
+        messages, size, until = list[Message](), 0, time.monotonic() + KafkaConfig.TIMEOUT
         while unfinished and len(messages) < limit and size < _BYTES_MAX:
             records = self._client.raw.consume(min(limit - len(messages), _FETCHED), _WAIT)
             if records:
-                until = time.monotonic() + TIMEOUT
+                until = time.monotonic() + KafkaConfig.TIMEOUT
             for raw in records:
                 partition = raw.partition()
                 if (error := raw.error()) is None:
@@ -116,7 +115,9 @@ class KafkaTopic(MessageSource):
                     raise self._client.failure(error)
             self._client.check()
             if time.monotonic() > until:
-                raise ConnectionLost(f"{self.address} did not answer within {TIMEOUT:g} s")
+                raise ConnectionLost(
+                    f"{self.address} did not answer within {KafkaConfig.TIMEOUT:g} s"
+                )
         return messages, not unfinished
 
     def acknowledge(self, cursors: Sequence[StreamCursor]) -> None:
@@ -144,7 +145,9 @@ class KafkaTopic(MessageSource):
             if self._administrator is None:
                 self._administrator = self._config.administrator()
             names = kafka.TopicCollection([self.name])
-            answers = self._administrator.describe_topics(names, request_timeout=TIMEOUT / 4)
+            answers = self._administrator.describe_topics(
+                names, request_timeout=KafkaConfig.TIMEOUT / 4
+            )
             topic_id = str(answers[self.name].result().topic_id or "")
         except kafka.KafkaException:
             # Not once more on this connection: each attempt may take as long.
@@ -156,7 +159,7 @@ class KafkaTopic(MessageSource):
         assert self._client is not None
         try:
             low, high = self._client.raw.get_watermark_offsets(
-                self._place(partition), timeout=TIMEOUT / 2
+                self._place(partition), timeout=KafkaConfig.TIMEOUT / 2
             )
         except kafka.KafkaException as error:
             raise self._client.failure(error.args[0]) from None

@@ -13,9 +13,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.address import Address
-from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import OPTIONS, RedisConfig
+from lakelog.clients import Address, RedisClient, RedisConfig
 from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest.message_events import Message, text_or_base64, time_or_none
@@ -44,7 +42,7 @@ class RedisStream(MessageSource):
 
     def __init__(self, url: str) -> None:
         """Read the URL; raises InvalidSetting, which does not repeat it."""
-        parsed = Address.parse(url, _EXAMPLE, (*OPTIONS, "stream"))
+        parsed = Address.parse(url, _EXAMPLE, (*RedisConfig.OPTIONS, "stream"))
         try:
             config, names = RedisConfig.divide(parsed)
         except InvalidSetting:

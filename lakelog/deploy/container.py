@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.connection import is_loopback
+from lakelog.clients import Address
 from lakelog.deploy import program
 from lakelog.errors import ContainerFailed, MissingPackage
 from lakelog.event.types import JsonObject
@@ -152,7 +152,9 @@ class Engine:
         """Send an image to the registry in its name, encrypted unless that is on this machine."""
         host = image.partition("/")[0].rpartition(":")[0] or image.partition("/")[0]
         # Docker does without TLS for such a host by itself.
-        plain = ["--tls-verify=false"] if self.name == "podman" and is_loopback(host) else []
+        plain = (
+            ["--tls-verify=false"] if self.name == "podman" and Address.is_loopback(host) else []
+        )
         self._run("push", *plain, image, seconds=_COPY_SECONDS)
 
     def run(self, name: str, image: str, like: Container, options: Sequence[str] = ()) -> None:

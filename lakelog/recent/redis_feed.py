@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lakelog import sync
-from lakelog.clients import connection
-from lakelog.clients.redis_client import RedisClient, require_package
-from lakelog.clients.redis_config import RedisConfig
+from lakelog import clients, sync
+from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
@@ -85,7 +83,7 @@ class RecentFeeder:
             raise InvalidSetting(f"Redis keeps 1 to {KEEP_MAX:,} entries of a source, not {keep}")
         if ttl is not None and ttl <= 0:
             raise InvalidSetting("the time to live of entries in Redis is above 0 s")
-        require_package()
+        RedisClient.require_package()
         self._lake, self._store = lake, lake.store
         # The thread has its own patience: nothing waits for it.
         self._config = dataclasses.replace(config, retries=0, pool_size=2)
@@ -149,7 +147,7 @@ class RecentFeeder:
             except Exception as error:  # a thread that died of it would be missed by nobody
                 attempt += 1
                 self._note_trouble(error)
-                pause = max(connection.pause(attempt), _EVERY)
+                pause = max(clients.pause(attempt), _EVERY)
             if is_last:
                 return
             self._stop.wait(pause)

@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from lakelog.clients.redis_client import RedisClient
-from lakelog.clients.redis_config import RedisConfig
+from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.files import cursors

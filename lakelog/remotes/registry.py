@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from lakelog.clients.connection import is_loopback
+from lakelog.clients import Address
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.remotes import registry_connections
 from lakelog.remotes.registry_connections import RegistryConnections, RegistryResponse, RequestBody
@@ -43,7 +43,7 @@ class Repository:
         self._config_host = host
         # Docker's registry answers under another host than the one that its images are named by.
         server = "registry-1.docker.io" if host == "docker.io" else host
-        scheme = "http" if is_loopback(urlsplit(f"//{server}").hostname or "") else "https"
+        scheme = "http" if Address.is_loopback(urlsplit(f"//{server}").hostname or "") else "https"
         self._root = (scheme, server)
         self._connections = RegistryConnections(url)
         self._lock = threading.Lock()
@@ -249,7 +249,7 @@ class Repository:
             address = urlsplit(url)
         except ValueError:
             raise TransferRefused(f"{self.url}: it leads to no address") from None
-        is_here, of_here = is_loopback(address.hostname or ""), self._root[0] == "http"
+        is_here, of_here = Address.is_loopback(address.hostname or ""), self._root[0] == "http"
         is_safe = address.scheme == "https" or (address.scheme == "http" and is_here)
         if not is_safe or not address.hostname or (is_here and not of_here):
             raise TransferRefused(f"{self.url}: it leads to {address.scheme}://{address.hostname}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-from lakelog.clients import connection
+from lakelog import clients
 from lakelog.errors import TransferRefused, Unreachable
 from lakelog.runtime.lazy import Lazy
 
@@ -194,7 +194,7 @@ def give_up_or_wait(number: int, error: Interrupted) -> None:
     """Wait after the nth attempt that was interrupted. Raises Unreachable after the last one."""
     if number >= TRIES:
         raise Unreachable(f"{error}: run it again, it goes on where it was") from None
-    time.sleep(connection.pause(number))
+    time.sleep(clients.pause(number))
 
 
 def in_parallel(

@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lakelog.clients.connection import is_loopback
+from lakelog.clients import Address
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes.remote import SETTLING, Interrupted, Remote, retrying
 from lakelog.runtime.lazy import Lazy
@@ -92,7 +92,7 @@ class S3Remote(Remote):
         profile = load()
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
         if urlsplit(profile.endpoint).scheme == "http":
-            if not is_loopback(urlsplit(profile.endpoint).hostname or ""):
+            if not Address.is_loopback(urlsplit(profile.endpoint).hostname or ""):
                 # Credentials would travel in the clear.
                 raise TransferRefused(
                     f"{profile.endpoint}: http is for this machine only: use https"

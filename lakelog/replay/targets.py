@@ -7,8 +7,7 @@ import time
 from typing import IO, Protocol
 from urllib.parse import urlsplit
 
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.http_client import Endpoint, HttpConnection
+from lakelog.clients import ConnectionLost, Endpoint, HttpConnection
 from lakelog.errors import InvalidSetting, LakelogError, Unreachable
 
 CONTENT_TYPE = "application/x-ndjson"

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import ConnectionLost
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa

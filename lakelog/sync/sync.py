@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import ConnectionLost
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
 from lakelog.sync.delta import SyncStatus, status_of

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lakelog.clients import connection
-from lakelog.clients.connection import Attempts, ConnectionLost
+from lakelog import clients
+from lakelog.clients import Attempts, ConnectionLost
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
@@ -207,7 +207,7 @@ class Syncer:
         # Once: a server may be away for days.
         if attempt in (1, self._retries):
             self._say(f"{problem}; {'trying again' if attempt == 1 else 'waiting for it'}")
-        return not stop.wait(connection.pause(attempt) if attempt <= self._retries else _WAIT)
+        return not stop.wait(clients.pause(attempt) if attempt <= self._retries else _WAIT)
 
     def _head(self) -> Head:
         """Return the state to go to: the newest published one, with everything else published

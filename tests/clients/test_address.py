@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-from lakelog.clients import download
-from lakelog.clients.address import Address, quoted, without_secrets
+from lakelog.clients.address import Address
 from lakelog.clients.redis_config import RedisConfig
+from lakelog.compat import download
 from lakelog.consume.consume import source_of
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.remotes import known
@@ -40,7 +40,7 @@ ENTRANCES: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("odd", [*ODD, "\udcff"])
 def test_escaped_parts_are_what_was_written(odd: str) -> None:
     part = f"a{odd}b"
-    text = quoted(part)
+    text = Address.quoted(part)
     to = Address.parse(f"x://{text}:{text}@h:7,[::1]:8,i/{text}?n={text}", "like x", ["n"])
     assert (to.user, to.password, to.names(), to.options) == (part, part, [part], {"n": part})
     assert to.hosts == (("h", 7), ("::1", 8), ("i", None))
@@ -109,7 +109,7 @@ def test_keys_that_http_does_not_carry(
 
 def test_secrets_are_taken_out_in_every_spelling() -> None:
     words = f"no {LONG} nor {quote(LONG, safe='')}"
-    assert without_secrets(words, [LONG, "", LONG[:5]]) == "no *** nor ***"
+    assert Address.without_secrets(words, [LONG, "", LONG[:5]]) == "no *** nor ***"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.clients.address import quoted
+from lakelog.clients.address import Address
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
 from lakelog.compat.redis import RedisManager
@@ -169,7 +169,7 @@ def test_no_piece_of_a_password_is_left(home: Path, caplog: pytest.LogCaptureFix
         admin = RedisClient(RedisConfig(port=server.port))
         admin.client.execute_command("ACL", "SETUSER", "odd", "on", f">{LONG}", "~*", "+@all")
         admin.client.xadd("st", {"data": '{"type":"t"}'})
-        right = f"redis://odd:{quoted(LONG)}@127.0.0.1:{server.port}/0"
+        right = f"redis://odd:{Address.quoted(LONG)}@127.0.0.1:{server.port}/0"
         for url, code in ((right, 0), (right.replace("odd:", "odd:x"), 1)):
             done = run(lake, "consume", f"{url}/st", "--once", code=code)
             for words in (["--rebuild"], ["--json"]):

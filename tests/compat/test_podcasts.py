@@ -18,7 +18,7 @@ import pytest
 
 import lakelog
 from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
-from lakelog.clients.download import RequestLimits
+from lakelog.compat.download import RequestLimits
 from lakelog.errors import InvalidSetting
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment

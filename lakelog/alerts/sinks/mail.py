@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from lakelog.alerts.notices import Notice, text_body
 from lakelog.alerts.sinks.sink import SECONDS, DeliveryFailed, divided, secret
 from lakelog.alerts.standing import micros_of
-from lakelog.clients.connection import cut_off, is_loopback
+from lakelog.clients import Address, cut_off
 from lakelog.errors import InvalidSetting
 
 SCHEME = "mailto:"
@@ -44,11 +44,11 @@ class Mail:
         self._sender = self._options.get("from", self._receivers[0])
         if not all(map(_is_address, (*self._receivers, self._sender))):
             raise InvalidSetting(_USAGE)
-        default = "none" if is_loopback(self._host) else "starttls"
+        default = "none" if Address.is_loopback(self._host) else "starttls"
         self._security = self._options.get("tls", default)
         if self._security not in _SECURITY:
             raise InvalidSetting(f"tls is one of {', '.join(_SECURITY)}")
-        if self._security == "none" and not is_loopback(self._host):
+        if self._security == "none" and not Address.is_loopback(self._host):
             raise InvalidSetting("a letter to another machine's server goes by tls or starttls")
         authority = self._options.get("ca_cert")
         if authority and not os.path.isfile(authority):

@@ -16,8 +16,7 @@ import orjson
 from lakelog.alerts import notices
 from lakelog.alerts.notices import Notice
 from lakelog.alerts.sinks.sink import SECONDS, DeliveryFailed, divided, secret
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
+from lakelog.clients import ConnectionLost, Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError
 
 ALERTMANAGER = "alertmanager+"

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import ConnectionLost
 from lakelog.engine import catalog, messages
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import duckdb, pa

@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from lakelog.clients.address import Address, shown
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import Address, ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
@@ -79,7 +78,7 @@ class MysqlTarget(SqlTarget):
         if not parsed.host or not database or surplus or len(parsed.hosts) > 1:
             raise InvalidSetting(_SHAPE)
         user, port = parsed.user or os.environ.get("USER", ""), parsed.port or 3306
-        self.address = f"mysql://{user}@{shown(parsed.host, port)}/{database}"
+        self.address = f"mysql://{user}@{Address.place(parsed.host, port)}/{database}"
         self._options: dict[str, Any] = {
             **parsed.options,
             "host": parsed.host,

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
-from lakelog.clients.address import Address, quoted, shown, without_secrets
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import Address, ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
@@ -98,12 +97,12 @@ class PostgresTarget(SqlTarget):
             parsed.options.get("sslpassword"),
         )
         self._secrets = [secret for secret in (*secrets, os.environ.get("PGPASSWORD")) if secret]
-        hosts = ",".join(shown(*host) for host in parsed.hosts)
+        hosts = ",".join(Address.place(*host) for host in parsed.hosts)
         user = f"{parsed.user}@" if parsed.user else ""
         self.address = f"postgresql://{user}{hosts}/{database}"
         # Each part escaped: libpq lets the first @ end the password, and repeats what it cannot
         # decode, which may be the password.
-        user, password, path = map(quoted, (parsed.user, parsed.password, database))
+        user, password, path = map(Address.quoted, (parsed.user, parsed.password, database))
         login = f"{user}{f':{password}' if password else ''}@" if user or password else ""
         query = urlencode(
             _DEFAULTS | dict(parsed.options), quote_via=quote, safe="", errors="surrogateescape"
@@ -199,7 +198,7 @@ class PostgresTarget(SqlTarget):
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         state = getattr(error, "sqlstate", None) or ""
-        message = without_secrets(str(error), self._secrets)
+        message = Address.without_secrets(str(error), self._secrets)
         fatal = _FATAL.search(message)
         if state[:2] in ("08", "40", "57") or state == "55P03":
             return ConnectionLost(f"{self.address}: {_line(message)}")

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from lakelog.clients.connection import ConnectionLost
+from lakelog.clients import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.libraries import pa, pc
 from lakelog.segments import sql

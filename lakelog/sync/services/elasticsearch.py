@@ -23,9 +23,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from lakelog.clients import connection
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
+from lakelog import clients
+from lakelog.clients import ConnectionLost, Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
 from lakelog.sync.column_types import TypeNames
@@ -283,7 +282,7 @@ class ElasticsearchTarget(IntentTarget):
             if not busy:
                 return changed
             items = busy
-            time.sleep(connection.pause(attempt))
+            time.sleep(clients.pause(attempt))
         raise ConnectionLost(f"{self._where(table)}: the server is too busy")
 
     def _refused(self, table: str, key: str, result: dict[str, Any]) -> RowRefused:

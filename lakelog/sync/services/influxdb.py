@@ -27,8 +27,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.http_client import Endpoint, HttpConnection, Reply
+from lakelog.clients import ConnectionLost, Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
 from lakelog.segments import sql

@@ -22,7 +22,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.clients.http_client import HttpConnection
+from lakelog.clients import HttpConnection
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.segments import sql

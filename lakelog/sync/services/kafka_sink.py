@@ -19,8 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lakelog.clients.connection import ConnectionLost
-from lakelog.clients.kafka_config import TIMEOUT, KafkaClient, KafkaConfig
+from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
@@ -121,7 +120,7 @@ class KafkaTarget(SyncTarget):
                     "compression.type": self._config.settings.get("compression.type", "zstd"),
                 },
             )
-            self._run(lambda raw: raw.init_transactions(TIMEOUT))
+            self._run(lambda raw: raw.init_transactions(KafkaConfig.TIMEOUT))
         mark = self.watermarks().get(table)
         if (mark.version if mark else 0) != version:
             raise WatermarkMoved(f"{self.address}: another sync writes to the topic")
@@ -184,7 +183,7 @@ class KafkaTarget(SyncTarget):
             for key, value in waiting:
                 self._produce(self._config.topic, key, value)
             self._produce(WATERMARKS, *mark)
-            self._run(lambda raw: raw.commit_transaction(6 * TIMEOUT))
+            self._run(lambda raw: raw.commit_transaction(6 * KafkaConfig.TIMEOUT))
         except LakelogError:
             self.rollback()
             raise
@@ -196,7 +195,7 @@ class KafkaTarget(SyncTarget):
         if producer is not None:
             # Also where it succeeds: the next one reads the watermark, and its id fences this one.
             with contextlib.suppress(kafka.KafkaException, RuntimeError):
-                producer.raw.abort_transaction(TIMEOUT)
+                producer.raw.abort_transaction(KafkaConfig.TIMEOUT)
             producer.close()
 
     def close(self) -> None:
@@ -221,7 +220,7 @@ class KafkaTarget(SyncTarget):
             raise producer.failure(error) from None
 
     def _produce(self, topic: str, key: bytes, value: bytes | None) -> None:
-        until = time.monotonic() + 6 * TIMEOUT
+        until = time.monotonic() + 6 * KafkaConfig.TIMEOUT
         while True:
             try:
                 self._run(lambda raw: raw.produce(topic, value, key))
@@ -235,7 +234,9 @@ class KafkaTarget(SyncTarget):
         """The partitions of a topic, none where there is no such topic."""
         reader = self._connected()
         try:
-            topic_metadata = reader.raw.list_topics(topic, timeout=TIMEOUT / 2).topics.get(topic)
+            topic_metadata = reader.raw.list_topics(
+                topic, timeout=KafkaConfig.TIMEOUT / 2
+            ).topics.get(topic)
         except kafka.KafkaException as error:
             raise reader.failure(error.args[0]) from None
         if topic_metadata is None or (
@@ -252,7 +253,7 @@ class KafkaTarget(SyncTarget):
         """The first offset of a partition, and the next."""
         reader = self._connected()
         try:
-            low, high = reader.raw.get_watermark_offsets(place, timeout=TIMEOUT / 2)
+            low, high = reader.raw.get_watermark_offsets(place, timeout=KafkaConfig.TIMEOUT / 2)
         except kafka.KafkaException as error:
             raise reader.failure(error.args[0]) from None
         return low, high
@@ -271,10 +272,10 @@ class KafkaTarget(SyncTarget):
             place.offset = self._places.get(place.partition, kafka.OFFSET_BEGINNING)
         positions = dict(self._places)
         reader.raw.assign(places)
-        until = time.monotonic() + TIMEOUT
+        until = time.monotonic() + KafkaConfig.TIMEOUT
         while unread:
             for raw in reader.raw.consume(1000, 0.05):
-                until = time.monotonic() + TIMEOUT
+                until = time.monotonic() + KafkaConfig.TIMEOUT
                 if (error := raw.error()) is None:
                     records.append((raw.key() or b"", raw.value()))
                     positions[raw.partition()] = raw.offset() + 1
@@ -286,7 +287,9 @@ class KafkaTarget(SyncTarget):
                     raise reader.failure(error)
             reader.check()
             if time.monotonic() > until:
-                raise ConnectionLost(f"{self.address} did not answer within {TIMEOUT:g} s")
+                raise ConnectionLost(
+                    f"{self.address} did not answer within {KafkaConfig.TIMEOUT:g} s"
+                )
         reader.raw.unassign()
         self._places = positions
         return records
@@ -301,7 +304,9 @@ class KafkaTarget(SyncTarget):
         new = admin.NewTopic(topic, num_partitions=1 if policy else -1, config=policy)
         creator = self._config.administrator()
         try:
-            for outcome in creator.create_topics([new], request_timeout=TIMEOUT / 4).values():
+            for outcome in creator.create_topics(
+                [new], request_timeout=KafkaConfig.TIMEOUT / 4
+            ).values():
                 outcome.result()
         except kafka.KafkaException as error:
             is_there = error.args[0].name() == "TOPIC_ALREADY_EXISTS"
@@ -317,7 +322,7 @@ class KafkaTarget(SyncTarget):
         with contextlib.closing(client):
             while time.monotonic() < until:
                 with contextlib.suppress(kafka.KafkaException):
-                    client.raw.list_topics(topic, timeout=TIMEOUT / 2)
+                    client.raw.list_topics(topic, timeout=KafkaConfig.TIMEOUT / 2)
                 if self._partitions(topic):
                     return True
                 time.sleep(0.05)

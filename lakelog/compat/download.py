@@ -26,7 +26,7 @@ from http.client import HTTPMessage
 from typing import IO
 from urllib.parse import unquote_to_bytes
 
-from lakelog.clients.address import ESCAPES
+from lakelog.clients import Address
 from lakelog.errors import DownloadFailed
 from lakelog.store import disk, regular_file
 
@@ -175,7 +175,7 @@ def divide_login(url: str) -> tuple[str, str]:
     # A port with an @ behind it may be the beginning of a password.
     is_doubtful = not separator and ":" in place and "@" in url[match.end() :]
     if not _PLACE.fullmatch(place) or is_doubtful:
-        raise DownloadFailed(f"an address of HTTP looks like https://HOST/PATH; {ESCAPES}")
+        raise DownloadFailed(f"an address of HTTP looks like https://HOST/PATH; {Address.ESCAPES}")
     user, _, password = userinfo.partition(":")
     bytes_ = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     login = f"Basic {base64.b64encode(bytes_).decode()}" if separator else ""
