@@ -29,20 +29,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lakelog import lake as lakes
+from lakelog import views
 from lakelog.engine import messages
 from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 from lakelog.libraries import pa
-from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
-    from lakelog.views import user_views
-else:
-    user_views = Lazy("lakelog.views.user_views")
 
 apilevel = "2.0"
 threadsafety = 1
@@ -198,7 +195,7 @@ class Connection:
         """Return the names of the views of the state: each is a table of queries."""
         self._check()
         with _translate_errors():
-            return [view.name for view, _ in user_views.listed(self._source)]
+            return [view.name for view, _ in views.LakeViews(self._source).listed()]
 
     def _run(self, query: str, parameters: Parameters | None) -> Relation:
         return self._source.sql(query, parameters)

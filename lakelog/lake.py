@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
+from lakelog import views
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
@@ -41,12 +42,9 @@ if TYPE_CHECKING:
     from lakelog.store.ref import Head, Tag
     from lakelog.store.writer import Writer
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
-    from lakelog.views import ledger, tables
 else:
     subscriptions = Lazy("lakelog.subscriptions")
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
-    tables = Lazy("lakelog.views.tables")
-    ledger = Lazy("lakelog.views.ledger")
     behaviour = Lazy("lakelog.query.behaviour")
     session = Lazy("lakelog.query.session")
     history, resolve, trim, wal = (
@@ -90,7 +88,7 @@ class Lake(LakeErasure, LakeState):
     def __init__(self, store: Store, branch: str) -> None:
         self.store, self.branch_name = store, branch
         self._life = life_of(store.refs, branch)
-        self._view_tables: tables.ViewTables | None = None
+        self._view_tables: views.ViewTables | None = None
         self._writer: Writer | None = None
         self._async_appends: async_append.AsyncAppends[None] | None = None
         self._mutex = OrderedLock(Rank.LAKE)
@@ -178,13 +176,13 @@ class Lake(LakeErasure, LakeState):
         return self._writer
 
     @property
-    def _views(self) -> tables.ViewTables:
+    def _views(self) -> views.ViewTables:
         """The tables of this process's views, created with its session by the first query."""
         if self._view_tables is None:
             with self._mutex.hold():
                 if self._view_tables is None:
                     query_session = session.Session(self.store, self.branch_name)
-                    self._view_tables = tables.ViewTables(query_session)
+                    self._view_tables = views.ViewTables(query_session)
             if self._closed:
                 self._view_tables.session.close()
         return self._view_tables

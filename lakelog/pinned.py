@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
     from lakelog.query.session import Session
     from lakelog.store import history, stats
-    from lakelog.views import ledger
-    from lakelog.views.tables import ViewTables
+    from lakelog.views import ViewTables
 else:
     history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
-    ledger = Lazy("lakelog.views.ledger")
 
 
 class LakeState(ABC):
@@ -178,7 +176,7 @@ class LakeState(ABC):
 
     def schema(self, type: str | None = None) -> pa.Table:
         """The fields of payloads, live events included: see docs/schema.md."""
-        return ledger.table(self._views, type, self._digest)
+        return self._views.fields(type, self._digest)
 
 
 class PinnedLake(LakeState):

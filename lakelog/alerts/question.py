@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import views
 from lakelog.alerts.rule import AlertRule
 from lakelog.engine import messages
 from lakelog.engine.syntax import Node, SyntaxFault, parse, statements
@@ -33,9 +34,8 @@ from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     from lakelog.query import session as sessions
-    from lakelog.views import tables as views
 else:
-    sessions, views = Lazy("lakelog.query.session"), Lazy("lakelog.views.tables")
+    sessions = Lazy("lakelog.query.session")
 
 ALERT, DELIVERY = "lakelog.alert", "lakelog.alert.delivery"
 NO_ALERTS = f"NOT (source IS NOT DISTINCT FROM 'lakelog' AND type IN ('{ALERT}', '{DELIVERY}'))"

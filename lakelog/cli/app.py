@@ -6,24 +6,19 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
+from lakelog import views
 from lakelog.cli.options import bind, option
 from lakelog.cli.render import terminal
 from lakelog.errors import LakelogError
-from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.tables import tables_beside
 from lakelog.settings import NAMES
 from lakelog.store import bootstrap
-
-if TYPE_CHECKING:
-    from lakelog.views import catalog
-else:
-    catalog = Lazy("lakelog.views.catalog")
 
 DEFAULT_LAKE = "lake"
 
@@ -195,8 +190,7 @@ def complete_view(ctx: click.Context, _: click.Parameter, prefix: str) -> list[C
     is_first = not arguments
     if not is_first and (len(arguments) > 1 or arguments[0] not in ("drop", "show")):
         return []
-    built_in, own_views = _views(ctx)
-    names = own_views if arguments[:1] == ("drop",) else [*built_in, *own_views]
+    names = _views(ctx, own=arguments[:1] == ("drop",))
     items = [CompletionItem(name, help="view") for name in names]
     items += [CompletionItem(word) for word in ("create", "drop", "show") if is_first]
     return [item for item in items if item.value.startswith(prefix)]
@@ -204,10 +198,7 @@ def complete_view(ctx: click.Context, _: click.Parameter, prefix: str) -> list[C
 
 def complete_table(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
     """Tables and views that begin with what was typed."""
-    built_in, own_views = _views(ctx)
-    return [
-        name for name in ("events", "quarantine", *built_in, *own_views) if name.startswith(prefix)
-    ]
+    return [name for name in ("events", "quarantine", *_views(ctx)) if name.startswith(prefix)]
 
 
 def complete_setting(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
@@ -229,15 +220,15 @@ def _refs(ctx: click.Context) -> list[tuple[str, str]]:
     return []
 
 
-def _views(ctx: click.Context) -> tuple[list[str], list[str]]:
-    """Return the names of the built-in views and of the lake's own."""
+def _views(ctx: click.Context, *, own: bool = False) -> list[str]:
+    """Return the names of the built-in views and of the lake's own, or of its own alone."""
     params = ctx.find_root().params
     own_views: list[str] = []
     with contextlib.suppress(LakelogError, OSError):
         store = bootstrap.load(params.get("lake") or DEFAULT_LAKE)
         head = store.refs.head(params.get("branch") or "main")
-        own_views = sorted(catalog.own(store, store.manifests.of(head.move)))
-    return sorted(catalog.BUILT_IN), own_views
+        own_views = sorted(views.stored_views(store, store.manifests.of(head.move)))
+    return own_views if own else [*views.BUILT_IN, *own_views]
 
 
 def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click.Option:

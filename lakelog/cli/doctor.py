@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from lakelog import views
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
@@ -31,9 +32,8 @@ from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
     from lakelog import lake
-    from lakelog.views import contract
 else:
-    lake, contract = Lazy("lakelog.lake"), Lazy("lakelog.views.contract")
+    lake = Lazy("lakelog.lake")
 
 OK, WARNING, FAILED = "OK", "warning", "failed"
 _COLOURS = {OK: "green", WARNING: "yellow", FAILED: "red"}
@@ -198,7 +198,7 @@ def _clock(store: Store, branch: str) -> Findings:
 
 
 def _schema(store: Store, branch: str) -> Findings:
-    contracts = contract.of_state(store, store.state(branch))
+    contracts = views.Contract.of_state(store, store.state(branch))
     if not contracts:
         return
     # Views need an open lake, which the checks before do without, to hold where it does not open.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakelog import views
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, state_option, verb_group
 from lakelog.cli.options import flag, option
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from rich import cells as rich_cells
 
     from lakelog.lake import Lake
-    from lakelog.views import contract, ledger
-    from lakelog.views.contract import Breach, Contract
+    from lakelog.views import Breach, Contract
 else:
     rich_cells = Lazy("rich.cells")
-    contract, ledger = Lazy("lakelog.views.contract"), Lazy("lakelog.views.ledger")
 
 _CHANGE = ("change", "type", "path", "before", "after")
 _BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach")
@@ -99,15 +98,15 @@ def pin(
     with app.open() as lake:
         if at is None:
             lake.settle()  # the state that has the contract has the events that it was made of
-        fields = ledger.fields_of((lake.at(at) if at else lake).schema(type_))
+        fields = views.Ledger.of_table((lake.at(at) if at else lake).schema(type_))
         types = sorted({name for name, _ in fields if name is not None})
         if not types:
             raise UnknownRef(f"no events of type {type_!r}" if type_ else "no events yet")
         pinned_contracts = [
-            contract.of_ledger(name, fields.values(), is_open=is_open, on_breach=on_breach)
+            views.Contract.of_ledger(name, fields.values(), is_open=is_open, on_breach=on_breach)
             for name in types
         ]
-        contract.pin(lake.store, lake.branch_name, pinned_contracts)
+        views.Contract.pin(lake.store, lake.branch_name, pinned_contracts)
     paths = sum(len(entry.fields) for entry in pinned_contracts)
     pinned = f"{many(paths, 'field')} of {many(len(pinned_contracts), 'type')}"
     app.say(f"pinned {pinned}: {on_breach} on a breach")
@@ -117,7 +116,7 @@ def pin(
 def unpin(app: App, type_: str | None = _TYPE) -> None:
     """Drop the contract of a type, or all; earlier states still have it."""
     with app.open() as lake:
-        types = contract.unpin(lake.store, lake.branch_name, type_)
+        types = views.Contract.unpin(lake.store, lake.branch_name, type_)
     app.say(f"unpinned {', '.join(map(cell, types))}" if types else "there is no contract")
 
 
@@ -144,18 +143,21 @@ def check(
 def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, Contract]:
     """Return the contracts of the branch, or of a state."""
     pinned = lake.at(ref or lake.branch_name)
-    return contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
+    return views.Contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
 
 
 def breaches(lake: Lake, contracts: dict[str, Contract], ref: str | None = None) -> list[Breach]:
     """Return what breaches contracts among the events of the branch, or of a state."""
     # The open lake, and not its last state: breaches of what waits to be published count, too.
     state = lake.at(ref) if ref else lake
-    return contract.breaches(contracts, ledger.fields_of(state.schema()))
+    ledger = views.Ledger.of_table(state.schema())
+    return [breach for name in sorted(contracts) for breach in contracts[name].breaches(ledger)]
 
 
 def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: OutputTarget) -> None:
-    changes = ledger.diff(*(ledger.fields_of(state_of(lake, r).schema(type_)) for r in (a, b)))
+    changes = views.Ledger.changes(
+        *(views.Ledger.of_table(state_of(lake, r).schema(type_)) for r in (a, b))
+    )
     emit(of_records([asdict(change) for change in changes], _CHANGE), target)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lakelog import views as lake_views
 from lakelog.cli.app import App, complete_view, state_option, verb
 from lakelog.cli.arguments import moment, pair_of
 from lakelog.cli.options import argument, flag, option
@@ -18,16 +19,12 @@ from lakelog.cli.render.results import result_of
 from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.lazy import Lazy
 from lakelog.store import disk
 from lakelog.views import read
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.views import user_views
-    from lakelog.views.definition import ViewDefinition
-else:
-    user_views = Lazy("lakelog.views.user_views")
+    from lakelog.views import ViewDefinition
 
 _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
@@ -44,7 +41,7 @@ def views(
     Each is also a table in SQL, its parameters at their defaults.
     """
     with app.open() as lake:
-        definitions = user_views.listed(lake.at(at) if at else lake)
+        definitions = lake_views.LakeViews(lake.at(at) if at else lake).listed()
     records = [_record(definition, is_own) for definition, is_own in definitions]
     table = [{k: r[k] for k in ("view", "about", "params")} for r in records]
     emit(of_records(records, _LISTED), target, of_records(table))
@@ -89,16 +86,16 @@ def view(
         raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
     with app.open() as lake:
         if action == "create":
-            definition = user_views.create(
-                lake, arguments[1], _text(arguments[2]), values, replace=replace
+            definition = lake_views.LakeViews(lake).create(
+                arguments[1], _text(arguments[2]), values, replace=replace
             )
             view_kind = "incremental view" if definition.is_projection else "view"
             app.say(f"created {view_kind} {definition.name}, version {definition.version}")
         elif action == "drop":
-            user_views.drop(lake, arguments[1])
+            lake_views.LakeViews(lake).drop(arguments[1])
             app.say(f"dropped view {arguments[1]}; earlier states still have it")
         else:
-            definition = user_views.definition(lake.at(at) if at else lake, arguments[1])
+            definition = lake_views.LakeViews(lake.at(at) if at else lake).definition(arguments[1])
             # The text as it was stored, whatever the format: it can be given to `view create`
             # again.
             with open_output(target.path) as out:
@@ -128,7 +125,7 @@ def _answer(
     start = time.monotonic()
     state = lake.at(window.at) if window.at else lake
     # The main columns of a view are the last that a narrow terminal leaves out.
-    main = user_views.definition(state, name).main
+    main = lake_views.LakeViews(state).definition(name).main
     previous = read(state, name, values, **window.times())
     emit(_result(lake, previous, target, main), target)
     app.detail(f"{time.monotonic() - start:.2f} s")

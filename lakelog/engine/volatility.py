@@ -202,7 +202,7 @@ def foreign(node: Node) -> str:
         return f"{node['table_name']!r} is a file, and not of the lake"
     name, volatility_of_call = called(node) or ("", Volatility.IMMUTABLE)
     if volatility_of_call in (Volatility.EFFECT, Volatility.SESSION):
-        return f"{name}() says nothing of events"
+        return f"{name}() says nothing of events: a query here only reads"
     return ""
 
 

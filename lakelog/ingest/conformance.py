@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lakelog.libraries import duckdb, np, pa
-from lakelog.views import catalog
-from lakelog.views.contract import MISSING, NEW, QUARANTINE, Contract
-from lakelog.views.ledger import VIEW
+from lakelog.views import Breach, Contract, Ledger
 
 _OUTCOMES_MAX = 10_000
 _READ_MAX = 65_536
@@ -29,7 +27,7 @@ class Conformance:
 
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
         self.contracts = contracts
-        self._contracts = {t: c for t, c in contracts.items() if c.on_breach == QUARANTINE}
+        self._contracts = {t: c for t, c in contracts.items() if c.on_breach == Contract.QUARANTINE}
         self._outcomes: dict[PayloadShape, str] = {}
 
     def __bool__(self) -> bool:
@@ -68,7 +66,7 @@ class Conformance:
         payloads = pa.table({"type": names, "data": [g[2] for g in groups]})
         cursor.register("lakelog_payloads", payloads)
         fields: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
-        mapped = catalog.built_in()[VIEW].sections["map"].sql
+        mapped = Ledger.map_sql()
         segment = "SELECT *, NULL::TIMESTAMPTZ AS time FROM lakelog_payloads"
         query = (
             f"WITH segment AS (SELECT * FROM ({segment})) SELECT type, path, kind FROM ({mapped})"
@@ -86,11 +84,11 @@ def _reason(contract: Contract, fields: list[tuple[str, str]]) -> str:
     present = {path for path, json_type in fields if json_type != "null"}
     for path in contract.required:
         if path not in present:
-            return f"contract of type {contract.type}: {path} is {MISSING}"
+            return f"contract of type {contract.type}: {path} is {Breach.MISSING}"
     for path, json_type in fields:
         if breach := contract.breach(path, json_type):
             allowed = " or ".join(contract.fields.get(path, ()))
-            breach_text = "a new field" if breach == NEW else f"{json_type}, not {allowed}"
+            breach_text = "a new field" if breach == Breach.NEW else f"{json_type}, not {allowed}"
             return f"contract of type {contract.type}: {path} is {breach_text}"
     return ""
 

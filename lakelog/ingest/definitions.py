@@ -25,8 +25,7 @@ from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-from lakelog.views import contract
-from lakelog.views.contract import Contract
+from lakelog.views import Contract
 
 WHAT = "format"
 _PAGES: dict[str, tuple[Entry, ...]] = {}
@@ -84,11 +83,11 @@ def formats_of(store: Store, state: Manifest) -> Formats:
 
 def contracts_of(store: Store, state: Manifest) -> dict[str, Contract]:
     """Return the contracts that a state holds, by type of event. Raises DamagedManifest."""
-    live = _live(store, state, contract.WHAT)
+    live = _live(store, state, Contract.ENTRY)
     # Read again by whoever says what is wrong with an entry.
     with contextlib.suppress(AttributeError, KeyError, TypeError):
         return {name: Contract.from_entry(record) for name, record in live.items()}
-    return contract.of_state(store, state)
+    return Contract.of_state(store, state)
 
 
 def _live(store: Store, state: Manifest, record_kind: str) -> dict[str, Record]:
@@ -109,7 +108,7 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
         # Pages are immutable, so forgetting them all is safe and rare.
         if len(_PAGES) >= _PAGES_MAX:
             _PAGES.clear()
-        kinds = (WHAT, contract.WHAT)
+        kinds = (WHAT, Contract.ENTRY)
         _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what in kinds)
     return _PAGES[page.digest]
 

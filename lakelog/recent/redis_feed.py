@@ -38,7 +38,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
-from lakelog.views.lineage import SegmentRead
+from lakelog.views import SegmentRead
 
 redis = Lazy("redis")
 

@@ -31,7 +31,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, TableShape, Watermark
-from lakelog.views.lineage import Lineage, SegmentRead, cover_of
+from lakelog.views import Lineage, SegmentRead
 
 REWOUND = "the lake was rewound"
 ERASED = "events were erased"
@@ -186,7 +186,7 @@ def _differences(
     state: Manifest,
 ) -> tuple[list[SegmentRead], list[SegmentRead]]:
     """Return what the older state has alone, and what the newer one has alone."""
-    lineage, covers = Lineage(), (cover_of(before), cover_of(entries))
+    lineage, covers = Lineage(), (Lineage.cover_of(before), Lineage.cover_of(entries))
     for cover in covers:
         lineage.note(cover)
     if lineage.unknown(covers[1]):

@@ -14,11 +14,43 @@ from lakelog.libraries import pa
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.views.catalog import BUILT_IN, stored_views
+    from lakelog.views.contract import Breach, Contract
+    from lakelog.views.definition import ViewDefinition
+    from lakelog.views.ledger import Ledger
+    from lakelog.views.lineage import Lineage, SegmentRead
     from lakelog.views.pattern_tables import patterns
+    from lakelog.views.tables import ViewTables
+    from lakelog.views.user_views import LakeViews
 
-__all__ = ["patterns", "read"]
+__all__ = [
+    "BUILT_IN",
+    "Breach",
+    "Contract",
+    "LakeViews",
+    "Ledger",
+    "Lineage",
+    "SegmentRead",
+    "ViewDefinition",
+    "ViewTables",
+    "patterns",
+    "read",
+    "stored_views",
+]
 
-__getattr__ = lazy_face(__name__, {"pattern_tables": "patterns"})
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "catalog": "BUILT_IN stored_views",
+        "contract": "Breach Contract",
+        "definition": "ViewDefinition",
+        "ledger": "Ledger",
+        "lineage": "Lineage SegmentRead",
+        "pattern_tables": "patterns",
+        "tables": "ViewTables",
+        "user_views": "LakeViews",
+    },
+)
 
 
 def read(

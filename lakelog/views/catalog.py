@@ -7,6 +7,7 @@ snapshot after it: an older state has the definition it had, and a rollback take
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,25 +22,26 @@ from lakelog.store.ref import Head
 from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:
-    from importlib import resources
-
     from lakelog.store import publish
 else:
-    resources, publish = Lazy("importlib.resources"), Lazy("lakelog.store.publish")
+    publish = Lazy("lakelog.store.publish")
 
 WHAT = "view"
-BUILT_IN = (
-    "status items throughput errors failures reliability health rates percentiles cardinality"
-    " sessions funnel stuck durations llm_usage llm_errors tool_calls decisions schema"
-).split()
+_FOLDER = os.path.join(os.path.dirname(__file__), "sql")
+BUILT_IN = sorted(name.removesuffix(".sql") for name in os.listdir(_FOLDER))
+"""The views that lakelog brings: the files of a folder."""
 
 
 @functools.cache
 def built_in() -> dict[str, ViewDefinition]:
     """The views that lakelog brings, by name."""
-    folder = resources.files("lakelog.views") / "sql"
-    definitions = {name: (folder / f"{name}.sql").read_text("utf-8") for name in BUILT_IN}
+    definitions = {name: _text(name) for name in BUILT_IN}
     return {name: parse(sql, name) for name, sql in definitions.items()}
+
+
+def _text(name: str) -> str:
+    with open(os.path.join(_FOLDER, f"{name}.sql"), encoding="utf-8") as file:
+        return file.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class StoredView:
         return cls(record.key, members["sql"], members["version"], members["time"])
 
 
-def own(store: Store, state: Manifest) -> dict[str, StoredView]:
+def stored_views(store: Store, state: Manifest) -> dict[str, StoredView]:
     """The views that a state defines, by name. Raises DamagedManifest."""
     views = store.manifests.read_records(state, WHAT, StoredView.from_entry)
     return {view.name: view for view in views}
@@ -90,7 +92,7 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
     if name in built_in():
         raise InvalidView(f"{name!r} is a built-in view: choose another name")
     state = store.state(branch)
-    if name in own(store, state) and not replace:
+    if name in stored_views(store, state) and not replace:
         raise InvalidView(f"view {name!r} exists: `lakelog view drop {name}` first, or --replace")
 
 
@@ -113,10 +115,10 @@ def drop(store: Store, branch: str, name: str) -> Head:
     """Publish that a view is no more. Raises InvalidView where there is none."""
 
     def plan(_: Head, state: Manifest) -> publish.Change:
-        if name not in own(store, state):
+        if name not in stored_views(store, state):
             if name in built_in():
                 raise InvalidView(f"the view {name!r} is built in and cannot be dropped")
-            near = did_you_mean(name, own(store, state))
+            near = did_you_mean(name, stored_views(store, state))
             raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
         return publish.Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
 

@@ -32,7 +32,7 @@ from lakelog.views import finalize, protected_maps
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, view
-from lakelog.views.lineage import Lineage, SegmentRead, cover_of
+from lakelog.views.lineage import Lineage, SegmentRead
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
 
@@ -217,7 +217,7 @@ class Projector:
     ) -> Layer:
         """The layer of a state's segments."""
         entries = self._store.manifests.segments(state, "events")
-        cover = cover_of(entries)
+        cover = Lineage.cover_of(entries)
         self._lineage.note(cover)
         partials = self._pieces.of(name, shape)
         for partial in partials:
@@ -242,7 +242,11 @@ class Projector:
         # Of a segment an unknown part is covered: nothing can be taken from it, so all of
         # it is mapped again.
         if missing is None:
-            layer, deltas, missing = None, [], [SegmentRead(e, cover_of([e])) for e in entries]
+            layer, deltas, missing = (
+                None,
+                [],
+                [SegmentRead(e, Lineage.cover_of([e])) for e in entries],
+            )
         if missing or layer is None:
             fresh = self._mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)

@@ -17,12 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 from lakelog.libraries import pa
 from lakelog.protect import MEMBER
 from lakelog.query.sql.extractions import Extraction, FieldColumn
 from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.views import catalog
 
 VIEW = "schema"
 PAYLOAD = "$"
@@ -32,15 +33,6 @@ REST = "*"
 UNREAD = frozenset(("large", "deep"))
 """Kinds of payloads that are not looked into: over 64 KiB, or nested beyond 128 levels."""
 CHANGES = ("conflict", "widened", "added", "removed", "narrowed")
-
-
-class Views(Protocol):
-    """What answers the views of a lake."""
-
-    def view(
-        self, name: str, arguments: Mapping[str, object] | None = None, digest: str | None = None
-    ) -> pa.Table:
-        """Return the answer of a view with these parameters, of the state of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +51,6 @@ class LedgerField:
     since: Mapping[str, object]
 
 
-Ledger = dict[tuple[str | None, str], LedgerField]
-
-
 @dataclass(frozen=True, slots=True)
 class FieldChange:
     """A field that two states have not alike. `change` is one of CHANGES; `before` and `after` are
@@ -74,38 +63,38 @@ class FieldChange:
     after: str | None
 
 
-def table(views: Views, type: str | None = None, digest: str | None = None) -> pa.Table:
-    """Return the ledger of a state as an Arrow table, of one type if it is given."""
-    return views.view(VIEW, {"type": type} if type is not None else None, digest)
+class Ledger(dict[tuple[str | None, str], LedgerField]):
+    """The fields of a state by type and path."""
 
+    @classmethod
+    def of_table(cls, answer: pa.Table) -> Self:
+        """Return the rows of the answer of VIEW."""
+        names = ("type", "path", "kind", "drift", "events", "first_seen", "kinds")
+        ledger = cls()
+        for row in answer.select(names).to_pylist():
+            kinds = row.pop("kinds")
+            counts = {count["kind"]: count["events"] for count in kinds}
+            since = {count["kind"]: count["first_seen"] for count in kinds}
+            ledger[row["type"], row["path"]] = LedgerField(**row, kinds=counts, since=since)
+        return ledger
 
-def read(views: Views, type: str | None = None, digest: str | None = None) -> Ledger:
-    """Return the ledger of a state by type and path."""
-    return fields_of(table(views, type, digest))
+    def changes(self, later: Ledger) -> list[FieldChange]:
+        """Compare this with a later ledger; return what changed, by type and path."""
+        changes = []
+        for key in self.keys() | later.keys():
+            before, after = self.get(key), later.get(key)
+            change = _change(before, after)
+            if change is not None:
+                kinds = (before.kind if before else None), (after.kind if after else None)
+                changes.append(FieldChange(change, *key, *kinds))
+        return sorted(
+            changes, key=lambda c: (c.type is None, c.type or "", c.path != PAYLOAD, c.path)
+        )
 
-
-def fields_of(answer: pa.Table) -> Ledger:
-    """Return the rows of a ledger by type and path."""
-    names = ("type", "path", "kind", "drift", "events", "first_seen", "kinds")
-    ledger: Ledger = {}
-    for row in answer.select(names).to_pylist():
-        kinds = row.pop("kinds")
-        counts = {count["kind"]: count["events"] for count in kinds}
-        since = {count["kind"]: count["first_seen"] for count in kinds}
-        ledger[row["type"], row["path"]] = LedgerField(**row, kinds=counts, since=since)
-    return ledger
-
-
-def diff(old: Ledger, new: Ledger) -> list[FieldChange]:
-    """Compare two ledgers; return what changed, by type and path."""
-    changes = []
-    for key in old.keys() | new.keys():
-        before, after = old.get(key), new.get(key)
-        change = _change(before, after)
-        if change is not None:
-            kinds = (before.kind if before else None), (after.kind if after else None)
-            changes.append(FieldChange(change, *key, *kinds))
-    return sorted(changes, key=lambda c: (c.type is None, c.type or "", c.path != PAYLOAD, c.path))
+    @staticmethod
+    def map_sql() -> str:
+        """SQL that lists the fields of the payloads of `segment`: type, path, kind."""
+        return catalog.built_in()[VIEW].sections["map"].sql
 
 
 def _change(before: LedgerField | None, after: LedgerField | None) -> str | None:

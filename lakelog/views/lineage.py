@@ -38,6 +38,11 @@ class Lineage:
         self._sought: set[str] = set()
         self._leaves: dict[str, frozenset[str]] = {}
 
+    @staticmethod
+    def cover_of(entries: Iterable[SegmentEntry]) -> Cover:
+        """What pieces and lineage keep of entries."""
+        return {e.key: [e.events, *e.seq, list(e.made_from)] for e in entries}
+
     def note(self, cover: Cover) -> None:
         """Learn of segments."""
         if not cover.keys() <= self._known.keys():
@@ -60,7 +65,7 @@ class Lineage:
                 if page.digest not in manifests_read:
                     manifests_read.add(page.digest)
                     entries += manifests.page(page)
-            cover_found = cover_of(
+            cover_found = self.cover_of(
                 e for e in entries if isinstance(e, SegmentEntry) and e.key in missing
             )
             self.note(cover_found)
@@ -114,8 +119,3 @@ class Lineage:
                 leaves = frozenset().union(*map(self._of, made_from))
             self._leaves[digest] = leaves
         return leaves
-
-
-def cover_of(entries: Iterable[SegmentEntry]) -> Cover:
-    """What pieces and lineage keep of entries."""
-    return {e.key: [e.events, *e.seq, list(e.made_from)] for e in entries}

@@ -78,6 +78,10 @@ class ViewTables:
                 self._engine = engine.Projector(self._store, self._tables.connect(), self._tables)
             return self._engine
 
+    def fields(self, type: str | None, at: str | None) -> pa.Table:
+        """Answer the ledger of a state, of one type if it is given."""
+        return self.view(ledger.VIEW, {"type": type} if type is not None else None, at)
+
     def view(
         self,
         name: str,
@@ -126,7 +130,7 @@ class ViewTables:
         """The views that a state defines, by name."""
         views = self._own.get(state.digest)
         if views is None:
-            views = self._own[state.digest] = catalog.own(self._store, state)
+            views = self._own[state.digest] = catalog.stored_views(self._store, state)
             while len(self._own) > _STATES:
                 self._own.popitem(last=False)
         return views
@@ -318,7 +322,7 @@ class ViewTables:
         tail = self._tables.tail_rows(pending, state)
         cached = self._fields
         if cached is None or cached[0] != state.key or cached[1] is not tail:
-            fields = ledger.fields_of(self._view_of(pinned, ledger.VIEW, None, None))
+            fields = ledger.Ledger.of_table(self._view_of(pinned, ledger.VIEW, None, None))
             cached = self._fields = state.key, tail, fields
         return cached[2]
 

@@ -10,7 +10,7 @@ import pytest
 
 from lakelog.alerts import AlertRule, RuleBook, evaluating, overview
 from lakelog.errors import AlreadyExists, InvalidSetting, LakelogError, QueryFailed, UnknownRef
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.conftest import MakeLake
 from tests.support.alert_lake import MINUTE, SECOND, AlertLake, watched
 
@@ -195,14 +195,14 @@ def test_a_bad_question_is_not_kept(make_lake: MakeLake, query: str) -> None:
 
 def test_a_question_that_fails_later_is_said_and_others_go_on(alerts: AlertLake) -> None:
     """Where it cannot be answered no alert changes; the next answer looks at the gap, too."""
-    user_views.create(
-        alerts.lake, "mine", "SELECT source, 1 AS value FROM events WHERE level = 'ERROR'"
+    LakeViews(alerts.lake).create(
+        "mine", "SELECT source, 1 AS value FROM events WHERE level = 'ERROR'"
     )
     alerts.add("a", view="mine", above=0)
     alerts.add("b")
     alerts.errors(1)
     assert len(alerts.round()) == 2
-    user_views.drop(alerts.lake, "mine")
+    LakeViews(alerts.lake).drop("mine")
     (line,) = alerts.round(MINUTE)
     assert line.startswith("alert a: no view 'mine'")
     assert not alerts.round(MINUTE)

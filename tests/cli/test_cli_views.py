@@ -16,7 +16,7 @@ import pytest
 
 import lakelog
 from lakelog.cli.render import tables
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from lakelog.views.catalog import BUILT_IN
 from tests.support.cli import run
 from tests.support.own_views import BUSIEST
@@ -146,14 +146,14 @@ def test_the_main_columns_of_built_in_views_are_there_and_fit(lake: Path) -> Non
     """Cost and reward are shown at 80 columns."""
     with lakelog.open(str(lake)) as opened:
         for name in BUILT_IN:
-            main = user_views.definition(opened, name).main
+            main = LakeViews(opened).definition(name).main
             table = opened.view(name, {"field": "duration_ms"} if name == "percentiles" else None)
             assert set(main) <= set(table.column_names)
     rows = [(WHEN, *["word" * 20] * 3, 7, 0, 1234, 567, 0, 0, 0.012345, 1.5)]
     columns = ["bucket", "provider", "model", "operation", "calls", "errors", "input_tokens"]
     columns += ["output_tokens", "cached_tokens", "reasoning_tokens", "cost", "mean_seconds"]
     with lakelog.open(str(lake)) as opened:
-        main = user_views.definition(opened, "llm_usage").main
+        main = LakeViews(opened).definition("llm_usage").main
     drawn, left_out = tables.render(columns, rows, 80, colour=False, main=main)
     assert not set(main) & set(left_out)
     assert max(map(len, drawn.splitlines())) <= 80

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lakelog.store.entry import SegmentEntry
-from lakelog.views import catalog, contract, ledger, user_views
+from lakelog.views import Contract, LakeViews, Ledger, catalog
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
 from tests.support.own_views import BUSIEST
@@ -19,8 +19,8 @@ def test_many_views_fill_pages_of_the_manifest(make_lake: MakeLake) -> None:
     lake = make_lake()
     for n in range(20):
         catalog.create(lake.store, "main", parse(BUSIEST, f"v{n}"))
-    user_views.drop(lake, "v3")
-    mine = [d.name for d, is_own in user_views.listed(lake) if is_own]
+    LakeViews(lake).drop("v3")
+    mine = [d.name for d, is_own in LakeViews(lake).listed() if is_own]
     assert sorted(mine) == sorted(f"v{n}" for n in range(20) if n != 3)
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     (entry,) = (e for e in lake.store.manifests.records(state, "view") if e.key == "v7")
@@ -33,9 +33,9 @@ def test_contracts_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
     """F6.18: a contract is found by its type, replaced, removed, and taken back by a rollback."""
     lake = make_lake()
     lake.append([event(0, "PING", data={"n": 1}), event(1, "PONG", data={"n": None})])
-    fields = ledger.fields_of(lake.schema()).values()
-    contracts = [contract.of_ledger(name, fields) for name in ("PING", "PONG")]
-    contract.pin(lake.store, "main", contracts)
+    fields = Ledger.of_table(lake.schema()).values()
+    contracts = [Contract.of_ledger(name, fields) for name in ("PING", "PONG")]
+    Contract.pin(lake.store, "main", contracts)
     lake.tag("v1")
 
     def live() -> dict[str, dict[str, Any]]:
@@ -46,8 +46,8 @@ def test_contracts_are_entries_of_the_manifest(make_lake: MakeLake) -> None:
     assert members["PING"]["fields"] == {"$": ["object"], "n": ["int"]}
     assert (members["PING"]["required"], members["PONG"]["required"]) == (["n"], [])
     assert members["PING"].keys() == {"fields", "required", "open", "on_breach", "time"}
-    contract.pin(lake.store, "main", [replace(contracts[0], on_breach="quarantine")])
-    contract.unpin(lake.store, "main", "PONG")
+    Contract.pin(lake.store, "main", [replace(contracts[0], on_breach="quarantine")])
+    Contract.unpin(lake.store, "main", "PONG")
     assert {name: each["on_breach"] for name, each in live().items()} == {"PING": "quarantine"}
     lake.rollback("v1")
     assert live() == members

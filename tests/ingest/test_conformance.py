@@ -12,16 +12,16 @@ import pytest
 from lakelog.ingest import quarantine
 from lakelog.ingest.audit import audit
 from lakelog.lake import Lake
-from lakelog.views import contract, ledger
+from lakelog.views import Contract, Ledger
 from tests.conftest import MakeLake
 
 
-def pinned(make_lake: MakeLake, *payloads: Any, on_breach: str = contract.QUARANTINE) -> Lake:
+def pinned(make_lake: MakeLake, *payloads: Any, on_breach: str = Contract.QUARANTINE) -> Lake:
     """A lake with events of type a and the contract that they fulfil."""
     lake = make_lake()
     lake.append([{"type": "a", "data": data} for data in payloads])
-    fields = ledger.fields_of(lake.schema()).values()
-    contract.pin(lake.store, "main", [contract.of_ledger("a", fields, on_breach=on_breach)])
+    fields = Ledger.of_table(lake.schema()).values()
+    Contract.pin(lake.store, "main", [Contract.of_ledger("a", fields, on_breach=on_breach)])
     return lake
 
 
@@ -69,7 +69,7 @@ def test_lines_that_breach_a_contract_are_quarantined(
     assert lake.ingest(path).events == 0
     kept = quarantine.replay(lake.store, "main", lake.engine)
     assert (kept.stored, kept.left) == (0, 3 * count)
-    contract.unpin(lake.store, "main")
+    Contract.unpin(lake.store, "main")
     assert quarantine.replay(lake.store, "main", lake.engine).stored == 3 * count
     assert lake.count() == 5 * count + 2
     assert is_sound(lake, path)
@@ -77,7 +77,7 @@ def test_lines_that_breach_a_contract_are_quarantined(
 
 def test_a_contract_that_warns_lets_lines_in(make_lake: MakeLake, home: Path) -> None:
     """Without --on-breach quarantine a breach is only reported."""
-    lake = pinned(make_lake, {"n": 1}, on_breach=contract.WARN)
+    lake = pinned(make_lake, {"n": 1}, on_breach=Contract.WARN)
     path = home / "in.jsonl"
     path.write_bytes(b'{"type":"a","data":{"n":"x"}}\n')
     assert lake.ingest(path).events == 1

@@ -26,7 +26,7 @@ from lakelog.store import bootstrap, disk, document
 from lakelog.store.manifest import Manifests
 from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.support import seam
 from tests.support.cli import answer, run
 from tests.support.lakes import opened
@@ -205,12 +205,12 @@ def test_what_was_removed_is_not_merged(
 def test_a_view_that_both_defined_is_a_conflict(lakes: Lakes) -> None:
     first, second = lakes
     for text in (BUSIEST, BUSIEST.replace("busiest", "mine")):
-        user_views.create(first, text.split()[2], text)
+        LakeViews(first).create(text.split()[2], text)
     sent(first)
-    user_views.create(second, "busiest", BUSIEST.replace("at_least int = 1", "at_least int = 2"))
+    LakeViews(second).create("busiest", BUSIEST.replace("at_least int = 1", "at_least int = 2"))
     with pytest.raises(Diverged, match="the view 'busiest' was defined on both sides"):
         merged(second)
-    user_views.drop(second, "busiest")
+    LakeViews(second).drop("busiest")
     assert merged(second) == Merged(0, 0)
     assert second.view("mine").num_rows == 1
 
@@ -398,7 +398,7 @@ def test_a_kill_at_any_step_leaves_before_or_after(
 def test_views_and_followers_see_what_a_merge_brought(lakes: Lakes) -> None:
     second = lakes[1]
     diverge(lakes)
-    user_views.create(second, "busiest", BUSIEST)
+    LakeViews(second).create("busiest", BUSIEST)
     assert second.view("busiest").to_pylist() == [{"source": None, "events": 5}]
     fetch(second, "origin")
     assert second.sql('SELECT count(*) FROM "origin/main".events').fetchone() == (5,)

@@ -10,7 +10,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.search.language import highlighter, parse
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 
 EVENTS = [
     {
@@ -192,10 +192,10 @@ def test_whatever_takes_a_condition_searches(tmp_path: Path) -> None:
     with lakelog.open(tmp_path / "lake") as lake:
         lake.append(EVENTS)
         assert [e["source"] for e in lake.tail(9, where="search('level>=WARN')")] == ["web", "db"]
-        user_views.create(lake, "refused", "SELECT source FROM events WHERE search('refused')")
+        LakeViews(lake).create("refused", "SELECT source FROM events WHERE search('refused')")
         assert lake.view("refused").to_pylist() == [{"source": "web"}]
         assert lake.sql("SELECT * FROM refused").fetchall() == [("web",)]
-        user_views.create(lake, "loud", LOUD)
+        LakeViews(lake).create("loud", LOUD)
         assert lake.view("loud").to_pylist() == [
             {"source": "db", "n": 1},
             {"source": "web", "n": 1},

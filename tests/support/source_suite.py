@@ -24,7 +24,7 @@ from lakelog.consume.source import MessageSource
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
 from lakelog.ingest import quarantine
 from lakelog.maintain import retention
-from lakelog.views import contract, ledger
+from lakelog.views import Contract, Ledger
 from tests.support.effort import share
 from tests.support.lakes import opened
 from tests.support.sync_places import Faulty, forked, kill
@@ -317,9 +317,9 @@ class SourceSuite:
         place.number(3)
         consumed(path, place.url)
         with lakelog.open(path) as lake:
-            fields = ledger.fields_of(lake.schema()).values()
-            pinned = contract.of_ledger("t", fields, on_breach=contract.QUARANTINE)
-            contract.pin(lake.store, "main", [pinned])
+            fields = Ledger.of_table(lake.schema()).values()
+            pinned = Contract.of_ledger("t", fields, on_breach=Contract.QUARANTINE)
+            Contract.pin(lake.store, "main", [pinned])
         place.send([b'{"type":"t","message":"m","n":"x"}'])
         place.number(2)
         result = consumed(path, place.url)
@@ -334,7 +334,7 @@ class SourceSuite:
         """A replay refuses the message while its contract holds; then it has all its details."""
         with lakelog.open(path) as lake:
             assert quarantine.replay(lake.store, "main", lake.engine).stored == 0
-            contract.unpin(lake.store, "main")
+            Contract.unpin(lake.store, "main")
             assert quarantine.replay(lake.store, "main", lake.engine).stored == 1
             payloads = lake.sql("SELECT data FROM events").fetchall()
         members = [list(json.loads(payload)) for (payload,) in payloads]

@@ -8,8 +8,7 @@ import pytest
 
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.lake import Lake
-from lakelog.views import contract, ledger
-from lakelog.views.contract import Contract
+from lakelog.views import Contract, Ledger
 from tests.conftest import MakeLake
 
 
@@ -18,18 +17,19 @@ def put(lake: Lake, *payloads: Any, type: str = "a") -> None:
 
 
 def pin(lake: Lake, **more: Any) -> Contract:
-    fields = ledger.fields_of(lake.schema("a")).values()
-    made = contract.of_ledger("a", fields, **more)
-    contract.pin(lake.store, lake.branch_name, [made])
+    fields = Ledger.of_table(lake.schema("a")).values()
+    made = Contract.of_ledger("a", fields, **more)
+    Contract.pin(lake.store, lake.branch_name, [made])
     return made
 
 
 def found(lake: Lake, ref: str = "main") -> set[tuple[str, str, str | None, int]]:
     """(path, breach, kind, events) of what breaches the contracts of a state."""
     state = lake.at(ref)
-    contracts = contract.of_state(lake.store, lake.store.manifests.load(state.id))
+    contracts = Contract.of_state(lake.store, lake.store.manifests.load(state.id))
     answer = lake.schema() if ref == "main" else state.schema()
-    listed = contract.breaches(contracts, ledger.fields_of(answer))
+    ledger = Ledger.of_table(answer)
+    listed = [breach for pinned in contracts.values() for breach in pinned.breaches(ledger)]
     return {(b.path, b.breach, b.kind, b.events) for b in listed}
 
 
@@ -89,7 +89,7 @@ def test_a_contract_follows_tags_branches_and_rollbacks(make_lake: MakeLake) -> 
         put(side, {"m": 1})
         side.settle()
     assert {path for path, *_ in found(lake, "side")} == {"m", "n"}
-    assert contract.unpin(lake.store, "main") == ["a"]
+    assert Contract.unpin(lake.store, "main") == ["a"]
     assert found(lake) == set()
     lake.rollback("pinned")
     put(lake, {"n": False})
@@ -107,7 +107,7 @@ def test_mistakes_with_contracts_are_refused(make_lake: MakeLake) -> None:
     put(lake, {"n": 1})
     pin(lake)
     with pytest.raises(UnknownRef, match="did you mean 'a'"):
-        contract.unpin(lake.store, "main", "aa")
+        Contract.unpin(lake.store, "main", "aa")
     put(lake, {"x" * 60_000: 1}, {"y" * 60_000: 1}, type="a")
     with pytest.raises(InvalidSetting, match="too many fields"):
         pin(lake)
@@ -117,7 +117,7 @@ def test_appended_events_are_stored_whatever_a_contract_says(make_lake: MakeLake
     """What was acknowledged is in the lake, and its breach is reported."""
     lake = make_lake()
     put(lake, {"n": 1})
-    pin(lake, on_breach=contract.QUARANTINE)
+    pin(lake, on_breach=Contract.QUARANTINE)
     put(lake, *({"n": "x"} for _ in range(50)))
     lake.settle()
     lake.compact()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import lakelog
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.support import lakes
 from tests.support.cli import run
 
@@ -62,5 +62,5 @@ def test_a_name_of_the_user_hides_the_table(tmp_path: Path) -> None:
         query = "WITH files AS (SELECT 7 AS n) SELECT n FROM files"
         assert lake.sql(query).fetchall() == [(7,)]
         lake.append({"type": "A"})
-        user_views.create(lake, "files", "SELECT 8 AS n FROM events")
+        LakeViews(lake).create("files", "SELECT 8 AS n FROM events")
         assert lake.sql("SELECT n FROM files").fetchall() == [(8,)]

@@ -17,7 +17,7 @@ from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.remotes import known
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.support import lakes
 from tests.support.effort import share
 from tests.support.lakes import on_host
@@ -196,5 +196,5 @@ def test_columns_and_names(tmp_path: Path) -> None:
         assert lake.sql(query.format("origins")).fetchall() == kinds
         assert lake.sql(query.format('"v1".origins')).fetchall() == kinds[2:]
         assert lake.at("v1").sql(query.format("origins")).fetchall() == kinds[2:]
-        user_views.create(lake, "origins", "SELECT 8 AS n FROM events")
+        LakeViews(lake).create("origins", "SELECT 8 AS n FROM events")
         assert lake.sql("SELECT DISTINCT n FROM origins").fetchall() == [(8,)]

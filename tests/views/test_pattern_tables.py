@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog import views
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.conftest import MakeLake
 
 HISTORIES = int(os.environ.get("LAKELOG_PATTERN_HISTORIES", "6"))
@@ -129,7 +129,7 @@ def test_events_without_a_message_and_own_ones_have_no_pattern(make_lake: MakeLa
 def test_a_table_or_view_of_ones_own_stays_what_it_was(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append([{"type": "x", "message": "a 1"}])
-    user_views.create(lake, "patterns", "SELECT 7 AS n FROM events")
+    LakeViews(lake).create("patterns", "SELECT 7 AS n FROM events")
     assert lake.sql("SELECT n FROM patterns").fetchall() == [(7,)]
     assert lake.sql("SELECT count(*) FROM event_patterns").fetchall() == [(1,)]
     lake.sql("CREATE TABLE event_patterns AS SELECT 3 AS m")

@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.event.encode import EncodedBatch, encode
 from lakelog.lake import Lake
-from lakelog.views import ledger
+from lakelog.views import Ledger
 from tests.conftest import MakeLake
 
 
@@ -24,8 +24,8 @@ def fields(lake: Any, **more: Any) -> dict[Any, tuple[str, int]]:
 
 def changes(old: Any, new: Any) -> dict[str, tuple[str, str | None, str | None]]:
     """(change, before, after) by path, of events of one type."""
-    answers = [ledger.fields_of(state.schema()) for state in (old, new)]
-    return {c.path: (c.change, c.before, c.after) for c in ledger.diff(*answers)}
+    answers = [Ledger.of_table(state.schema()) for state in (old, new)]
+    return {c.path: (c.change, c.before, c.after) for c in Ledger.changes(*answers)}
 
 
 def put(lake: Lake, *payloads: Any, type: str = "a") -> None:

@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog import views
 from lakelog.errors import InvalidView, QueryFailed
-from lakelog.views import catalog, sample, user_views
+from lakelog.views import LakeViews, catalog, sample
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
 from tests.support.own_views import BUSIEST
@@ -46,7 +46,7 @@ def test_totals_are_added_and_taken_away(make_lake: MakeLake) -> None:
     lake = make_lake()
     text = totals("SELECT n, count(*) AS c, sum(n) AS events FROM state GROUP BY n")
     lake.append([event(n, "PING", source=f"s{n % 4}") for n in range(8)])
-    user_views.create(lake, "spread", text)
+    LakeViews(lake).create("spread", text)
     lake._views.engine._builder._small = 0  # as if the state were large
     assert rows(lake, "spread") == [(2, 4)]
     for source, expected in (
@@ -69,7 +69,7 @@ def test_a_text_is_answered_and_not_stored(make_lake: MakeLake) -> None:
     assert rows(lake, projection()) == [("a", 3)]
     lake.append(event(4, "PING", source="a"))
     assert rows(lake, projection()) == [("a", 4)]
-    assert not [definition for definition, is_own in user_views.listed(lake) if is_own]
+    assert not [definition for definition, is_own in LakeViews(lake).listed() if is_own]
     with pytest.raises(InvalidView, match="reads only segment"):
         lake.view(projection(map="SELECT source, count(*) AS n FROM quarantine GROUP BY source"))
 
@@ -78,7 +78,7 @@ def test_a_projection_is_kept_and_answers(make_lake: MakeLake) -> None:
     """A view that was made answers live, by parameters, as a table, and from another process."""
     lake = make_lake()
     lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(10)])
-    user_views.create(lake, "busiest", BUSIEST)
+    LakeViews(lake).create("busiest", BUSIEST)
     assert rows(lake, "busiest") == [("a", 6), ("b", 4)]
     lake.append([event(n, "PONG", source="b") for n in range(5)])
     assert rows(lake, "busiest") == [("b", 9), ("a", 6)]
@@ -94,8 +94,8 @@ def test_a_plain_view_is_one_select_over_events(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append([event(0, "PING"), event(1, "PING"), event(2, "PONG")])
     with pytest.raises(InvalidView, match=r"needs the parameter type \(text\)"):
-        user_views.create(lake, "count_of", PLAIN)
-    user_views.create(lake, "count_of", PLAIN, {"type": "x"})
+        LakeViews(lake).create("count_of", PLAIN)
+    LakeViews(lake).create("count_of", PLAIN, {"type": "x"})
     lake.tag("v1")
     lake.append(event(3, "PING"))
     assert rows(lake, "count_of", {"type": "PING"}) == [(3,)]
@@ -111,16 +111,16 @@ def test_definitions_are_versioned_and_roll_back(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append(event(0, "PING", source="a"))
     lake.tag("v0")
-    user_views.create(lake, "busiest", BUSIEST)
+    LakeViews(lake).create("busiest", BUSIEST)
     lake.tag("v1")
     changed = BUSIEST.replace("version: 1", "version: 2").replace(
         "source, events FROM", "events FROM"
     )
     with pytest.raises(InvalidView, match="view 'busiest' exists"):
-        user_views.create(lake, "busiest", changed)
-    user_views.create(lake, "busiest", changed, replace=True)
+        LakeViews(lake).create("busiest", changed)
+    LakeViews(lake).create("busiest", changed, replace=True)
     lake.tag("v2")
-    user_views.drop(lake, "busiest")
+    LakeViews(lake).drop("busiest")
     assert rows(lake.at("v1"), "busiest") == [("a", 1)]
     assert rows(lake.at("v2"), "busiest") == [(1,)]
     for state in (lake, lake.at("v0")):
@@ -128,7 +128,7 @@ def test_definitions_are_versioned_and_roll_back(make_lake: MakeLake) -> None:
             views.read(state, "busiest")
     lake.rollback("v1")
     assert rows(lake, "busiest") == [("a", 1)]
-    assert [(d.name, d.version) for d, mine in user_views.listed(lake) if mine] == [
+    assert [(d.name, d.version) for d, mine in LakeViews(lake).listed() if mine] == [
         ("busiest", "1")
     ]
     assert [entry.move.op for entry in lake.log(4)] == ["rollback", "view", "view", "view"]
@@ -138,7 +138,7 @@ def test_definitions_are_versioned_and_roll_back(make_lake: MakeLake) -> None:
 def test_a_name_that_cannot_be_is_refused(make_lake: MakeLake, name: str) -> None:
     """Names that are taken by lakelog, or are no names, cannot be given."""
     with pytest.raises(InvalidView):
-        user_views.create(make_lake(), name, BUSIEST.replace("busiest", ""))
+        LakeViews(make_lake()).create(name, BUSIEST.replace("busiest", ""))
 
 
 SELECTS_A = "SELECT source, count(*) AS n FROM segment\nWHERE {}\nGROUP BY source"
@@ -290,22 +290,22 @@ def test_a_wrong_definition_names_section_and_line(
     lake = make_lake()
     lake.append(some(80))
     with pytest.raises(InvalidView, match=words):
-        user_views.create(lake, "x", text)
-    assert [d for d, mine in user_views.listed(lake) if mine] == []
+        LakeViews(lake).create("x", text)
+    assert [d for d, mine in LakeViews(lake).listed() if mine] == []
 
 
 def test_a_key_that_merge_does_not_keep_apart_is_found(make_lake: MakeLake) -> None:
     """A key by which merge does not group gives other answers in parts, and so is refused."""
     text = projection(merge="SELECT min(source) AS source, sum(n) AS n FROM partials")
     with pytest.raises(InvalidView, match="must be associative"):
-        user_views.create(make_lake(), "x", text.replace("-- map", "-- key: source\n-- map"))
+        LakeViews(make_lake()).create("x", text.replace("-- map", "-- key: source\n-- map"))
 
 
 def test_merged_that_is_not_true_is_found(make_lake: MakeLake) -> None:
     """`merged: yes` where map gives raw rows is found on the sample."""
     text = projection(map="SELECT source, 1 AS n FROM segment", finish="SELECT count(*) FROM state")
     with pytest.raises(InvalidView, match="merged: yes"):
-        user_views.create(make_lake(), "x", text.replace("-- map", "-- merged: yes\n-- map"))
+        LakeViews(make_lake()).create("x", text.replace("-- map", "-- merged: yes\n-- map"))
 
 
 def test_a_lake_from_elsewhere_is_not_believed(make_lake: MakeLake, home: Path) -> None:
@@ -360,7 +360,7 @@ def test_odd_texts_say_what_the_engine_takes_them_for(
 def test_a_comment_is_no_header(make_lake: MakeLake) -> None:
     """Words that begin a comment are not taken for what they say elsewhere."""
     lake = make_lake()
-    user_views.create(lake, "totals", "-- by hour and type\nSELECT count(*) FROM events")
+    LakeViews(lake).create("totals", "-- by hour and type\nSELECT count(*) FROM events")
     assert rows(lake, "totals") == [(0,)]
 
 
@@ -381,7 +381,7 @@ def test_views_that_fail_leave_few_tables(make_lake: MakeLake) -> None:
     """A view that no longer suits its events fails again and again, without filling the memory."""
     lake = make_lake()
     counted = "SELECT source, sum((data ->> '$.n')::INT) AS n FROM segment GROUP BY source"
-    user_views.create(lake, "x", projection(map=counted))
+    LakeViews(lake).create("x", projection(map=counted))
     for n in range(40):
         lake.append(event(n, "PING", source="a", data={"n": "none"}))
         rows(lake, "status")
@@ -410,8 +410,8 @@ def test_a_view_that_fails_on_real_events_says_which(make_lake: MakeLake) -> Non
     """SQL that meets a value it cannot take names the view."""
     lake = make_lake()
     lake.append(event(0, "PING", source="7"))
-    user_views.create(
-        lake, "x", projection(finish="SELECT TRY_CAST(source AS INT) AS s, n FROM state")
+    LakeViews(lake).create(
+        "x", projection(finish="SELECT TRY_CAST(source AS INT) AS s, n FROM state")
     )
     strict = projection(finish="SELECT source::INT AS s, n FROM state")
     lake.append(event(0, "PING", source="word"))
@@ -424,8 +424,8 @@ def test_views_of_tags_and_branches_are_tables(make_lake: MakeLake) -> None:
     """`"v1".view` answers over that state: built-in views and the lake's own, plain ones too."""
     lake = make_lake()
     lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(60)])
-    user_views.create(lake, "busiest", BUSIEST)
-    user_views.create(lake, "counted", "-- about: All.\nSELECT count(*) AS n FROM events")
+    LakeViews(lake).create("busiest", BUSIEST)
+    LakeViews(lake).create("counted", "-- about: All.\nSELECT count(*) AS n FROM events")
     lake.tag("v1")
     lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(50)])
     side = lake.branch("side", "v1")
@@ -448,7 +448,7 @@ def test_a_ref_without_such_a_view_says_so(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.append([event(n, "PING", source="ab"[n % 3 == 0]) for n in range(10)])
     lake.tag("v1")
-    user_views.create(lake, "busiest", BUSIEST)
+    LakeViews(lake).create("busiest", BUSIEST)
     assert lake.sql('SELECT count(*) FROM "main".busiest').fetchall()[0][0]
     with pytest.raises(QueryFailed, match='"v1" has no table or view busiest: see'):
         lake.sql('FROM "v1".busiest')

@@ -23,7 +23,7 @@ from lakelog.query.sql import analysis, payload
 from lakelog.query.sql.tree import TABLES
 from lakelog.render.formats import QueryResult
 from lakelog.store.bootstrap import Store
-from lakelog.views.tables import ViewTables
+from lakelog.views import ViewTables
 
 if TYPE_CHECKING:
     from lakelog.query.frame_scans import FrameScan

@@ -10,7 +10,7 @@ from lakelog.server.api.question import DashboardQuestion, milliseconds
 from lakelog.server.tokens import TokenFile, TokenScope
 from lakelog.settings import DEFAULTS, NAMES
 from lakelog.store import disk
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 
 _TAGS_MAX = 200
 _MOVES_MAX = 300
@@ -72,7 +72,7 @@ def names(question: DashboardQuestion) -> dict[str, object]:
     the newest events have them."""
     state = question.state
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
-    views = [definition.name for definition, _ in user_views.listed(state)]
+    views = [definition.name for definition, _ in LakeViews(state).listed()]
     rows = CountTable(question, span_of(question), FINE).rows
     # By number, which tells what segments have them: by time, all would be read.
     last = question.sql("SELECT max(seq) FROM events").fetchall()[0][0] or 0

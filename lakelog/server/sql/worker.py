@@ -33,7 +33,7 @@ from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin,
 from lakelog.server.sql.rows import AnswerWriter, nested_columns
 from lakelog.server.sql.statement_guard import require_readable
 from lakelog.store import bootstrap, disk, resolve
-from lakelog.views.tables import ViewTables
+from lakelog.views import ViewTables
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

@@ -15,7 +15,7 @@ import pytest
 import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.maintain import payloads
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.support.effort import IS_WHOLE, share
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -293,7 +293,7 @@ def test_a_query_may_call_something_else_events(typed: lakelog.Lake) -> None:
 
 def test_views_read_typed_payloads_as_text(typed: lakelog.Lake) -> None:
     """The map of a view reads typed columns, and its answer is that over text."""
-    user_views.create(typed, "members", MEMBERS)
+    LakeViews(typed).create("members", MEMBERS)
     over_text = typed.sql("""SELECT data->>'n' AS n, count(*) AS events,
         sum(TRY_CAST(data->'o'->>'n' AS INT))::BIGINT AS total
         FROM events WHERE data->>'b' IS NOT NULL GROUP BY 1""")
