@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog import lake as lakes
 from lakelog import views
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import ParsedStatement, statements
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 from lakelog.libraries import pa
@@ -372,7 +372,7 @@ def _translate_errors() -> Iterator[None]:
     except (LakelogError, OSError) as error:
         raise _class_of(error)(str(error)) from error
     except Exception as error:
-        if not messages.is_engine(error):  # a fault of ours stays what it is
+        if not EngineMessage.is_engine(error):  # a fault of ours stays what it is
             raise
         raise _class_of(error)(str(error)) from error
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import views
 from lakelog.alerts.rule import AlertRule
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse, statements
 from lakelog.engine.volatility import foreign
 from lakelog.errors import InvalidSetting, QueryFailed
@@ -140,7 +140,7 @@ class RuleQueries:
         except SyntaxFault as fault:
             raise InvalidSetting(f"{rule.name}: a rule is one SELECT: {fault}") from None
         except duckdb.Error as error:
-            raise QueryFailed(messages.gist(str(error))) from None
+            raise QueryFailed(EngineMessage(error).gist()) from None
         for node in trees.nodes(tree):
             if reason := foreign(node):
                 raise InvalidSetting(f"{rule.name}: {reason}")
@@ -186,12 +186,12 @@ class RuleQueries:
         try:
             yield
         except (duckdb.Error, RuntimeError, MemoryError) as error:
-            if messages.is_interrupt(error):
+            if EngineMessage.is_interrupt(error):
                 reason = "told to stop" if self._stop.is_set() else f"ran longer than {seconds:g} s"
                 raise QueryFailed(reason) from None
             if isinstance(error, RuntimeError) and not isinstance(error, duckdb.Error):
                 raise
-            raise QueryFailed(messages.gist(str(error))) from None
+            raise QueryFailed(EngineMessage(error).gist()) from None
         finally:
             finished.set()
             watcher.join()

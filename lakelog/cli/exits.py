@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import (
     InvalidEvent,
     InvalidKey,
@@ -144,7 +144,7 @@ def words_of(error: BaseException) -> str:
     """Return one line that says what is wrong, where, and what to do."""
     if isinstance(error, click.UsageError):
         # click's own hint is for options; ours is for verbs and values, which it does not look at.
-        message = messages.gist(error.format_message())
+        message = EngineMessage(error.format_message()).gist()
         # A word of another tool first: `lakelog checkout` wants `rollback`, not what is spelled
         # alike.
         if hint := _other_words(error, message):
@@ -156,19 +156,19 @@ def words_of(error: BaseException) -> str:
         path = error.ctx.command_path if error.ctx else "lakelog"
         return f"{message.rstrip('.')} (see {path} -h)"
     if isinstance(error, click.ClickException):
-        return messages.gist(error.format_message())
+        return EngineMessage(error.format_message()).gist()
     # Before LakelogError, of which the next two are kinds: their words are made differently.
     if isinstance(error, InvalidEvent):
-        return messages.gist(error.reason)
+        return EngineMessage(error.reason).gist()
     if isinstance(error, QueryFailed):
-        return messages.explained(str(error))
+        return EngineMessage(error).explained()
     if isinstance(error, LakelogError):
-        return messages.gist(str(error))
+        return EngineMessage(error).gist()
     if isinstance(error, OSError):
         return _words_of_disk(error)
     if isinstance(error, MemoryError):
         return "not enough memory: take less at once, or lower the setting memory_bytes"
-    message = messages.gist(str(error)) or type(error).__name__
+    message = EngineMessage(error).gist() or type(error).__name__
     # Rows are fetched while they are written, so the engine's error may come without a QueryFailed
     # around it.
     if is_engine(error):
@@ -206,17 +206,17 @@ def is_engine(error: BaseException) -> bool:
     # By sys.modules, so that a verb without a query does not load Arrow to report an error.
     arrow = sys.modules.get("pyarrow")
     is_arrow = arrow is not None and isinstance(error, arrow.ArrowException)
-    return is_arrow or messages.is_engine(error)
+    return is_arrow or EngineMessage.is_engine(error)
 
 
 def _is_interrupted(error: BaseException) -> bool:
     """The engine answers Ctrl-C with an error of its own."""
-    return code_of(error) == INTERRUPTED or messages.is_interrupt(error)
+    return code_of(error) == INTERRUPTED or EngineMessage.is_interrupt(error)
 
 
 def _words_of_disk(error: OSError) -> str:
     path = error.filename2 or error.filename
-    reason = _DISK_WORDS.get(error.errno or 0) or messages.gist(error.strerror or str(error))
+    reason = _DISK_WORDS.get(error.errno or 0) or EngineMessage(error.strerror or str(error)).gist()
     message = f"{os.fsdecode(path)}: {reason}" if isinstance(path, (str, bytes)) else reason
     # What was interrupted by it, and who goes on.
     return "; ".join([message, *getattr(error, "__notes__", [])])

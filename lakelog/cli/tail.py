@@ -20,7 +20,7 @@ from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import FormatChoice, OutputTarget, write_text
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
 from lakelog.libraries import pa
@@ -86,7 +86,7 @@ def tail(
             follower = Follower(lake.subscriptions(), condition)
         # The follower tries the condition at once, so a mistake is one of the option.
         except QueryFailed as error:
-            raise click.BadParameter(messages.gist(str(error)), param_hint="--where") from None
+            raise click.BadParameter(EngineMessage(error).gist(), param_hint="--where") from None
         show(app, follower, _COUNT if count is None else count, format, is_following=follow)
 
 

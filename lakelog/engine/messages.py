@@ -61,161 +61,162 @@ class RefNames(Protocol):
         """The names of branches."""
 
 
-def gist(message: str) -> str:
-    """Return a message in one line, without its lists, hints and picture of the query."""
-    return " ".join(_DETAILS.split(message, 1)[0].replace(_CASTS, "").split())
+class EngineMessage(str):
+    """The words of an error of the engine."""
 
+    __slots__ = ()
 
-def reason(message: str) -> str:
-    """Return a message without the kind of the error before it."""
-    return message.partition(": ")[2]
+    def gist(self) -> str:
+        """Return a message in one line, without its lists, hints and picture of the query."""
+        return " ".join(_DETAILS.split(self, 1)[0].replace(_CASTS, "").split())
 
+    def reason(self) -> str:
+        """Return a message without the kind of the error before it."""
+        return self.partition(": ")[2]
 
-def names_file(message: str, folder: str) -> bool:
-    """Whether a message is of a file below a folder."""
-    return f"{folder}/" in message
+    def names_file(self, folder: str) -> bool:
+        """Whether a message is of a file below a folder."""
+        return f"{folder}/" in self
 
+    def line_of(self) -> int | None:
+        """Return the line of the query that a message points at, from 1, if it does."""
+        match = _PLACE.search(self)
+        return int(match[1]) if match else None
 
-def line_of(message: str) -> int | None:
-    """Return the line of the query that a message points at, from 1, if it does."""
-    match = _PLACE.search(message)
-    return int(match[1]) if match else None
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Whether an error is the engine's answer to an interrupt, by whatever way it came: as an error
-    of its own, as Arrow's, or in the words of one that ran the handler of a signal."""
-    message = str(error)
-    return message in _INTERRUPTED or (is_engine(error) and bool(_IN_HANDLER.match(message)))
-
-
-def is_engine(error: BaseException) -> bool:
-    """Whether the engine raised it, by sys.modules: who has not loaded it need not for this."""
-    engine = sys.modules.get("_duckdb")
-    return engine is not None and isinstance(error, engine.Error)
-
-
-def is_of_value(message: str) -> bool:
-    """Whether a query fails by a value that it meets, and not by what it says."""
-    return message.startswith(_OF_VALUES)
-
-
-def is_locked(message: str) -> bool:
-    """Whether another process or transaction has the file."""
-    return "Could not set lock" in message or "onflict on tuple" in message
-
-
-def is_full(message: str) -> bool:
-    """Whether the disk is full."""
-    return "No space left" in message
-
-
-def is_of_row(message: str) -> bool:
-    """Whether a table refuses a row: for a constraint, or a type that it does not fit."""
-    return "onstraint" in message or "Conversion" in message
-
-
-def is_unfinished(message: str) -> bool:
-    """Whether a text does not parse as a string, comment or quoted name in it has no end yet."""
-    return bool(_UNFINISHED.search(message))
-
-
-def missing_table(message: str) -> str:
-    """Return the name of the table without a schema that there is not, or nothing."""
-    match = _NO_TABLE.search(message)
-    return match[1] if match and re.fullmatch(r"\w+", match[1]) else ""
-
-
-def missing_name(message: str) -> str:
-    """Return the name of the table, column or function that there is not, or nothing."""
-    match = _NO_NAME.search(message)
-    return match[1] if match else ""
-
-
-def with_suggestion(
-    message: str, list_tables: Callable[[], Iterable[str]], ref_names: RefNames
-) -> str:
-    """Return the engine's words with the nearest of the lake's own tables or refs.
-
-    The engine knows only the tables that the query needed, and suggests its catalog instead.
-    """
-    if "does not exist" not in message:
-        return message
-    tables: list[str] = []
-    refs: list[str] = []
-    with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
-        refs = [*ref_names.tag_names(), *ref_names.branches()]
-        tables = [*list_tables()]
-    if match := _NO_TABLE.search(message):
-        name = match[1]
-        scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
-        near = closest(name, [*tables, *scratch])
-        hint = f' Did you mean "{near}"?' if near else ""
-        sentence = f"Table with name {name} does not exist!{hint}"
-        return f"{message[: match.start()]}{sentence}{message[match.end() :]}"
-    if match := _NO_SCHEMA.search(message):
-        near = closest(match[1], [*refs, "omega"])
-        hint = f'Did you mean "{near}"?' if near else "`lakelog tag` and `lakelog branch` list them"
-        sentence = f'because there is no tag or branch "{match[1]}". {hint}'
-        return f"{message[: match.start()]}{sentence}{message[match.end() :]}"
-    return message
-
-
-def clearer(message: str, as_asked: str) -> str:
-    """Return what to say of a query that fails so, and so as it was asked: where it reads `fields`,
-    which only its rewriting has, the first, without its picture of that."""
-    return _OWN_COLUMN.sub("", message.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
-
-
-def explained(message: str) -> str:
-    """Return the gist of the engine's words in one line, with the hint that fits a lake."""
-    message = _CATALOG.sub("", gist(message))
-    if "write data->>'" in message or "payload is data->>'" in message:  # it has the hint already
-        return message
-    if _READ_ONLY.search(message):
-        return "SQL only reads a lake: `append` and `ingest` store events, `retention` removes them"
-    if _NO_FIELDS in message:
-        return (
-            "fields are known where FROM names events, and not beside PIVOT, COLUMNS, NATURAL JOIN"
-            " or an alias `data`: write data->>'name'"
+    @staticmethod
+    def is_interrupt(error: BaseException) -> bool:
+        """Whether an error is the engine's answer to an interrupt, by whatever way it came: as one
+        of its own, as Arrow's, or in the words of one that ran the handler of a signal."""
+        message = str(error)
+        return message in _INTERRUPTED or (
+            EngineMessage.is_engine(error) and bool(_IN_HANDLER.match(message))
         )
-    if match := _FIELD.search(message):
-        return f"{message}: write data->>'{match[1]}'"
-    if (match := _NO_TABLE.search(message)) and match[1] in _OLDER_TABLES:
-        return f"Table with name {match[1]} does not exist! Did you mean omega.{match[1]}?"
-    if _NO_TABLE.search(message) and "Did you mean" not in message:
+
+    @staticmethod
+    def is_engine(error: BaseException) -> bool:
+        """Whether the engine raised it, by sys.modules: who has not loaded it need not for this."""
+        engine = sys.modules.get("_duckdb")
+        return engine is not None and isinstance(error, engine.Error)
+
+    def is_of_value(self) -> bool:
+        """Whether a query fails by a value that it meets, and not by what it says."""
+        return self.startswith(_OF_VALUES)
+
+    def is_locked(self) -> bool:
+        """Whether another process or transaction has the file."""
+        return "Could not set lock" in self or "onflict on tuple" in self
+
+    def is_full(self) -> bool:
+        """Whether the disk is full."""
+        return "No space left" in self
+
+    def is_of_row(self) -> bool:
+        """Whether a table refuses a row: for a constraint, or a type that it does not fit."""
+        return "onstraint" in self or "Conversion" in self
+
+    def is_unfinished(self) -> bool:
+        """Whether a text does not parse as a string, comment or name in it has no end yet."""
+        return bool(_UNFINISHED.search(self))
+
+    def missing_table(self) -> str:
+        """Return the name of the table without a schema that there is not, or nothing."""
+        match = _NO_TABLE.search(self)
+        return match[1] if match and re.fullmatch(r"\w+", match[1]) else ""
+
+    def missing_name(self) -> str:
+        """Return the name of the table, column or function that there is not, or nothing."""
+        match = _NO_NAME.search(self)
+        return match[1] if match else ""
+
+    def with_suggestion(self, list_tables: Callable[[], Iterable[str]], ref_names: RefNames) -> str:
+        """Return the engine's words with the nearest of the lake's own tables or refs.
+
+        The engine knows only the tables that the query needed, and suggests its catalog instead.
+        """
+        if "does not exist" not in self:
+            return str(self)
+        tables: list[str] = []
+        refs: list[str] = []
+        with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
+            refs = [*ref_names.tag_names(), *ref_names.branches()]
+            tables = [*list_tables()]
+        if match := _NO_TABLE.search(self):
+            name = match[1]
+            scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
+            near = closest(name, [*tables, *scratch])
+            hint = f' Did you mean "{near}"?' if near else ""
+            sentence = f"Table with name {name} does not exist!{hint}"
+            return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
+        if match := _NO_SCHEMA.search(self):
+            near = closest(match[1], [*refs, "omega"])
+            hint = (
+                f'Did you mean "{near}"?'
+                if near
+                else "`lakelog tag` and `lakelog branch` list them"
+            )
+            sentence = f'because there is no tag or branch "{match[1]}". {hint}'
+            return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
+        return str(self)
+
+    def clearer(self, as_asked: str) -> str:
+        """Return what to say of a query that fails so, and so as it was asked: where it reads
+        `fields`, which only its rewriting has, the first, without its picture of that."""
         return (
-            f'{message} There are events, quarantine, "REF".events and views: see `lakelog views`'
+            _OWN_COLUMN.sub("", self.split("\n\nLINE")[0]) if _NO_FIELDS in as_asked else as_asked
         )
-    if match := _NO_COLUMN.search(message):
-        if match[1] == "data":
-            return f"{message}; only events have data, tables of types have its fields as columns"
-        hint = f"a field of the payload is data->>'{match[1]}'"
-        if match[1] in _OLDER_COLUMNS:
-            hint += f", the older event store's {match[1]} is in omega.events"
-        return f"{message}; {hint}"
-    return message
 
-
-def renumbered(message: str, query: str) -> str:
-    """Return a message with line numbers of the query as it was typed.
-
-    The engine counts the lines of the query as it was rewritten.
-    """
-    match = _PICTURE.search(message)
-    if match is None:
+    def explained(self) -> str:
+        """Return the gist of the engine's words in one line, with the hint that fits a lake."""
+        message = _CATALOG.sub("", self.gist())
+        # It has the hint already.
+        if "write data->>'" in message or "payload is data->>'" in message:
+            return message
+        if _READ_ONLY.search(message):
+            return (
+                "SQL only reads a lake: `append` and `ingest` store events,"
+                " `retention` removes them"
+            )
+        if _NO_FIELDS in message:
+            return (
+                "fields are known where FROM names events, and not beside PIVOT, COLUMNS,"
+                " NATURAL JOIN or an alias `data`: write data->>'name'"
+            )
+        if match := _FIELD.search(message):
+            return f"{message}: write data->>'{match[1]}'"
+        if (match := _NO_TABLE.search(message)) and match[1] in _OLDER_TABLES:
+            return f"Table with name {match[1]} does not exist! Did you mean omega.{match[1]}?"
+        if _NO_TABLE.search(message) and "Did you mean" not in message:
+            tables = 'events, quarantine, "REF".events and views'
+            return f"{message} There are {tables}: see `lakelog views`"
+        if match := _NO_COLUMN.search(message):
+            if match[1] == "data":
+                return (
+                    f"{message}; only events have data, tables of types have its fields as columns"
+                )
+            hint = f"a field of the payload is data->>'{match[1]}'"
+            if match[1] in _OLDER_COLUMNS:
+                hint += f", the older event store's {match[1]} is in omega.events"
+            return f"{message}; {hint}"
         return message
-    excerpt = match[2].strip().strip(".")
-    # Only where exactly one line of the query fits: a wrong number is worse than the engine's own.
-    numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
-    if len(numbers) != 1:
-        return message
-    start = f"LINE {numbers[0]}: "
-    caret = " " * len(start) + match[3][len(match[1]) :]
-    return f"{message[: match.start()]}{start}{match[2]}\n{caret}{message[match.end() :]}"
 
+    def renumbered(self, query: str) -> str:
+        """Return a message with line numbers of the query as it was typed.
 
-def picture(message: str) -> list[str]:
-    """Return the line of the query that a message shows and the caret below it, if it does."""
-    _, mark, caret_lines = message.partition("\nLINE ")
-    return f"LINE {caret_lines}".splitlines()[:2] if mark else []
+        The engine counts the lines of the query as it was rewritten.
+        """
+        match = _PICTURE.search(self)
+        if match is None:
+            return str(self)
+        excerpt = match[2].strip().strip(".")
+        # Only where exactly one line of the query fits: better the engine's own than a wrong one.
+        numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
+        if len(numbers) != 1:
+            return str(self)
+        start = f"LINE {numbers[0]}: "
+        caret = " " * len(start) + match[3][len(match[1]) :]
+        return f"{self[: match.start()]}{start}{match[2]}\n{caret}{self[match.end() :]}"
+
+    def picture(self) -> list[str]:
+        """Return the line of the query that a message shows and the caret below it, if it does."""
+        _, mark, caret_lines = self.partition("\nLINE ")
+        return f"LINE {caret_lines}".splitlines()[:2] if mark else []

@@ -3,7 +3,7 @@ Python."""
 
 from __future__ import annotations
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidSetting
 from lakelog.formats.grok import shortened
 from lakelog.libraries import duckdb, pa, pc
@@ -21,7 +21,7 @@ def check(regex: str, subject: str, definition: str) -> None:
     except pa.ArrowInvalid as error:
         reason = str(error).removeprefix("Invalid regular expression: ")
     except duckdb.Error as error:
-        reason = messages.reason(str(error))
+        reason = EngineMessage(error).reason()
     if reason:
         short = reason.split(": ")[0].splitlines()[0]
         raise InvalidSetting(

@@ -34,7 +34,7 @@ from IPython.display import HTML
 
 from lakelog import lake as lakes
 from lakelog.cli import cell
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import statements
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
@@ -188,10 +188,10 @@ def _explained(query: str = "") -> Iterator[None]:
 
 def _place(details: str, query: str) -> list[str]:
     """Return the line of a query that the engine complains of, and a caret below the place."""
-    if picture := messages.picture(messages.renumbered(details, query)):
+    if picture := EngineMessage(EngineMessage(details).renumbered(query)).picture():
         return picture
     # While it binds names it does not say where: only a name that is there once is sure.
-    name = re.escape(messages.missing_name(details))
+    name = re.escape(EngineMessage(details).missing_name())
     matches = [*re.finditer(rf"(?<!\w){name}(?!\w)", query, re.I)] if name else []
     if len(matches) != 1:
         return []

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.libraries import duckdb
 
 Scope = Mapping[str, object] | FrameType
@@ -69,7 +69,7 @@ def run(
         try:
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.CatalogException as error:
-            name = messages.missing_table(str(error))
+            name = EngineMessage(error).missing_table()
             if scope is None or name in ("", *tried):
                 raise
             table = _as_table(_variable(scope, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
@@ -82,7 +82,7 @@ def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     try:
         table: pa.Table = cursor.sql(query).to_arrow_table()
     except duckdb.Error as error:
-        raise QueryFailed(messages.gist(str(error))) from None
+        raise QueryFailed(EngineMessage(error).gist()) from None
     return table
 
 

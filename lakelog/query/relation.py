@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query import stream
@@ -47,13 +47,13 @@ Failure = Callable[[str], QueryFailed]
 
 def failed(message: str) -> QueryFailed:
     """Return the error for the engine's words."""
-    return QueryFailed(messages.explained(message), message)
+    return QueryFailed(EngineMessage(message).explained(), message)
 
 
 def translated(error: Exception, failure: Failure) -> BaseException:
     """Return what to raise for what the engine raises: QueryFailed, for its interrupt
     KeyboardInterrupt."""
-    if messages.is_interrupt(error):
+    if EngineMessage.is_interrupt(error):
         return KeyboardInterrupt()
     return failure(str(error)) if isinstance(error, duckdb.Error) else error
 
@@ -312,7 +312,7 @@ class Relation:
         try:
             return self._call(next, reader, None)
         except (OSError, pa.ArrowException) as error:
-            if messages.is_interrupt(error):
+            if EngineMessage.is_interrupt(error):
                 raise KeyboardInterrupt from None
             raise self._failure(str(error)) from None
 

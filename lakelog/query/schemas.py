@@ -18,7 +18,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog.engine import catalog
+from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.query.lake_tables import LakeTables
@@ -263,7 +263,7 @@ class TypeTables:
 
     def _is_taken(self, cursor: duckdb.DuckDBPyConnection) -> bool:
         """Whether `types` means something else: a tag, a branch, or a schema of the user's."""
-        return self._refs.is_ref(TYPES) or catalog.has_schema(cursor, TYPES)
+        return self._refs.is_ref(TYPES) or EngineCatalog(cursor).has_schema(TYPES)
 
 
 def as_written(message: str) -> str:

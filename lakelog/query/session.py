@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from lakelog.engine import messages, session_settings
+from lakelog.engine import session_settings
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query import frames, schemas, top_scans
@@ -92,7 +93,7 @@ class Session:
                 return self.ask(with_conditions, params, digest, scope)
             except QueryFailed as error:
                 # The line that the engine shows is not what was written.
-                raise QueryFailed(str(error), messages.gist(error.details)) from None
+                raise QueryFailed(str(error), EngineMessage(error.details).gist()) from None
         relation = None if params else self._translated(lambda: self._answered(query, digest))
         if relation is not None:
             return relation
@@ -157,7 +158,7 @@ class Session:
             try:
                 return work()
             except (SnapshotGone, duckdb.IOException) as error:
-                is_file = messages.names_file(str(error), self.store.paths.root)
+                is_file = EngineMessage(error).names_file(self.store.paths.root)
                 if not (is_file or isinstance(error, SnapshotGone)):
                     raise
             return work()  # gc was faster: look again, once
@@ -220,7 +221,7 @@ class Session:
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.BinderException as error:
-            raise duckdb.BinderException(messages.clearer(str(original), str(error))) from None
+            raise duckdb.BinderException(EngineMessage(original).clearer(str(error))) from None
 
     def _failed(self, message: str) -> QueryFailed:
         return QueryFailed(self.in_one_line(message), schemas.as_written(message))
@@ -231,7 +232,7 @@ class Session:
         """Return the error of a query that fails while it runs, in the words of what was asked."""
         query, params, digest = source
         # The query itself fails so, and can show where.
-        if rewritten != query and messages.is_of_value(message):
+        if rewritten != query and EngineMessage(message).is_of_value():
             try:
                 cursor = self.connect().cursor()
                 query, params = self.binder.bind_once(
@@ -241,7 +242,7 @@ class Session:
                 while cursor.fetchmany(_FETCH_ROWS):
                     pass
             except (duckdb.Error, LakelogError) as error:
-                message = messages.clearer(message, str(error))
+                message = EngineMessage(message).clearer(str(error))
         return self._failed(message)
 
     def plan(self, query: str, params: object = None, digest: str | None = None) -> tuple[int, int]:
@@ -280,7 +281,9 @@ class Session:
     def in_one_line(self, message: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         message, refs = schemas.as_written(message), self.store.refs
-        line = messages.explained(messages.with_suggestion(message, self.tables.names, refs))
+        line = EngineMessage(
+            EngineMessage(message).with_suggestion(self.tables.names, refs)
+        ).explained()
         for schema, name in self.binder.refs.versions.items():
             line = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', line)  # type: ignore[misc]
         return line

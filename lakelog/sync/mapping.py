@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, replace
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.engine.volatility import Volatility, called
 from lakelog.errors import QueryFailed
@@ -103,7 +103,7 @@ def read_mapping(
                 " otherwise with AS"
             )
     except (duckdb.Error, SyntaxFault) as error:
-        raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
+        raise QueryFailed(f"the mapping: {EngineMessage(error).gist()}") from None
     names = [str(row[0]).lower() for row in described]
     if twice := {name for name in names if names.count(name) > 1}:
         raise QueryFailed(f"the mapping has two columns {min(twice)!r}: rename one with AS")
@@ -152,7 +152,7 @@ def _parsed(cursor: duckdb.DuckDBPyConnection, query_text: str) -> Node:
     try:
         tree = parse(cursor, query_text)
     except SyntaxFault as fault:
-        problem = messages.gist(str(fault))
+        problem = EngineMessage(fault).gist()
         raise QueryFailed(f"the mapping is one SELECT over events: {problem}") from None
     if len(tree["statements"]) != 1:
         raise QueryFailed(f"the mapping is one SELECT over events, not {len(tree['statements'])}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
@@ -137,7 +137,7 @@ class RowReader:
                     yield rows
         # Arrow raises OSError for what the engine says while it reads on.
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryFailed(f"the mapping: {messages.gist(str(error))}") from None
+            raise QueryFailed(f"the mapping: {EngineMessage(error).gist()}") from None
         finally:
             cursor.close()
 

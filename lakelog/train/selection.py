@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of, statements
 from lakelog.engine.volatility import called, is_aggregate
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
@@ -139,7 +139,7 @@ def _require_select(session: Session, query: str, origin: str) -> None:
         # quotes.
         kinds = [s.kind for s in statements(session.connect().cursor(), query)]
     except duckdb.Error as error:
-        raise ExportRefused(f"{origin}: [select] sql: {messages.gist(str(error))}") from None
+        raise ExportRefused(f"{origin}: [select] sql: {EngineMessage(error).gist()}") from None
     if kinds != ["SELECT"]:
         raise ExportRefused(f"{origin}: [select] sql is one SELECT and nothing else")
 

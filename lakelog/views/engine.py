@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query.sql import payload, table_sql
@@ -163,7 +163,7 @@ class Projector:
                 query = finalize.asked(definition, values)
                 return finalize.finish(self._builder, layer, query, moment)
         except duckdb.Error as error:
-            message = messages.gist(str(error))
+            message = EngineMessage(error).gist()
             raise QueryFailed(f"view {definition.name}: {message}") from None
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse
 from lakelog.engine.volatility import Volatility, called, foreign_table_function
 from lakelog.errors import InvalidView
@@ -50,7 +50,7 @@ def wrong(section: Section, fault: str, line: int | None = None) -> InvalidView:
 
 def engine_error(section: Section, message: str) -> InvalidView:
     """The engine's words for a fault that it found in a section's SQL."""
-    return wrong(section, messages.gist(message), messages.line_of(message))
+    return wrong(section, EngineMessage(message).gist(), EngineMessage(message).line_of())
 
 
 def _check_name(section: Section, name: str, definition: ViewDefinition) -> None:

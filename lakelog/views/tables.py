@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog.engine.catalog import has_relation
+from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query import providers
@@ -392,7 +392,7 @@ _FIELDS = """SELECT DISTINCT unnest(json_keys(data)) AS name FROM
 
 def _is_taken(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a user's own table or view has the name."""
-    return has_relation(cursor, name, "lakelog_", _OFFERED)
+    return EngineCatalog(cursor).has_relation(name, "lakelog_", _OFFERED)
 
 
 def _window(since: object, until: object) -> tuple[int, int] | None:

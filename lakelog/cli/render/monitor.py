@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lakelog.cli.render.terminal import ProgressLine
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 
 _PAUSE_MS = 200
 _SILENT_S = 2.0
@@ -88,4 +88,4 @@ class QueryMonitor:
 
 def is_cancelled(error: BaseException) -> bool:
     """Whether an error is Ctrl-C, or the engine's error for it."""
-    return isinstance(error, KeyboardInterrupt) or messages.is_interrupt(error)
+    return isinstance(error, KeyboardInterrupt) or EngineMessage.is_interrupt(error)

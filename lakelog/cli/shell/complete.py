@@ -15,7 +15,7 @@ from prompt_toolkit.document import Document
 
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
-from lakelog.engine import catalog
+from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import TYPE_COLUMNS
@@ -68,7 +68,7 @@ class CompletionNames:
         """Return the columns of each table, the lake's first, then those created in this
         session."""
         columns = {"events": [*EVENT_COLUMNS, "seq"], "quarantine": list(QUARANTINE_COLUMNS)}
-        for table, column in self._ask(catalog.COLUMNS):
+        for table, column in self._ask(EngineCatalog.COLUMNS):
             if table not in ("events", "quarantine"):
                 columns.setdefault(table, []).append(column)
         return columns
@@ -83,7 +83,7 @@ class CompletionNames:
     @LazyProperty
     def functions(self) -> list[Named]:
         """Functions of the engine."""
-        rows = self._ask(catalog.FUNCTIONS)
+        rows = self._ask(EngineCatalog.FUNCTIONS)
         return sorted(
             (name, function_kind) for name, function_kind in rows if _PLAIN.fullmatch(name)
         )
@@ -91,7 +91,7 @@ class CompletionNames:
     @LazyProperty
     def keywords(self) -> list[str]:
         """Keywords of the engine, in capitals."""
-        return sorted({name.upper() for (name,) in self._ask(catalog.KEYWORDS)})
+        return sorted({name.upper() for (name,) in self._ask(EngineCatalog.KEYWORDS)})
 
     def fields(self, path: list[str]) -> list[Named]:
         """Members of payloads in typed segments: those of an object, or of the whole."""

@@ -18,7 +18,7 @@ from lakelog.cli.render.monitor import is_cancelled
 from lakelog.cli.render.output import OutputTarget, write_text
 from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
-from lakelog.engine import messages
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.render.formats import QueryResult
 
@@ -91,7 +91,7 @@ def complain(error: BaseException, query: str = "", as_typed: Callable[[str], st
         traceback.print_exception(error)
     is_query_error = isinstance(error, QueryFailed) or exits.is_engine(error)
     message = (
-        messages.renumbered(as_typed(str(error)), query)
+        EngineMessage(as_typed(str(error))).renumbered(query)
         if is_query_error
         else f"error: {exits.words_of(error)}"
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog.cli.render.results import result_of
-from lakelog.engine import messages, syntax
-from lakelog.engine.messages import clearer, with_suggestion
+from lakelog.engine import syntax
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
 from lakelog.query import schemas
@@ -110,7 +110,7 @@ class StatementRunner:
         except duckdb.Error as error:
             # What can never parse is run at its semicolon, so that the error appears; an open
             # string is not over at one.
-            return script.rstrip().endswith(";") and not messages.is_unfinished(str(error))
+            return script.rstrip().endswith(";") and not EngineMessage(error).is_unfinished()
         if not count:
             return not script.strip() or ";" in _COMMENT.sub("", script)
         try:
@@ -151,12 +151,12 @@ class StatementRunner:
             try:
                 return self._bound(cursor, query, params, ref, is_as_asked=True)
             except duckdb.BinderException as error:
-                raise duckdb.BinderException(clearer(str(original), str(error))) from None
+                raise duckdb.BinderException(EngineMessage(original).clearer(str(error))) from None
         except UnicodeEncodeError as error:
             raise QueryFailed(f"the query is not valid Unicode: {error.reason}") from None
         except duckdb.Error as error:
             session = self.session
-            message = with_suggestion(str(error), session.tables.names, session.store.refs)
+            message = EngineMessage(error).with_suggestion(session.tables.names, session.store.refs)
             raise QueryFailed(self.as_typed(message)) from None
 
     def _bound(

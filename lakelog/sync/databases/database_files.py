@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from lakelog.clients import ConnectionLost
-from lakelog.engine import catalog, messages
+from lakelog.engine.catalog import EngineCatalog
+from lakelog.engine.messages import EngineMessage
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
@@ -268,18 +269,18 @@ class DuckdbTarget(SqlTarget):
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
         name = sql.literal(table)
-        rows = self._fetch(catalog.columns_of(name))
-        keys = self._fetch(catalog.keys_of(name))
+        rows = self._fetch(EngineCatalog.columns_of(name))
+        keys = self._fetch(EngineCatalog.keys_of(name))
         return dict(rows), [KEY] in [list(row[0]) for row in keys]
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
-        reason = messages.gist(str(error))
-        if messages.is_locked(reason):
+        reason = EngineMessage(error).gist()
+        if EngineMessage(reason).is_locked():
             return ConnectionLost(f"{self.address} is open in another process: close it there")
         place = f"{self.address}, table {table}" if table else self.address
         advice = ": change the row or the constraint and run it again; this batch was not written"
-        if messages.is_full(reason):
+        if EngineMessage(reason).is_full():
             advice = ": free space and run it again; nothing of this batch was written"
-        elif not messages.is_of_row(reason):
+        elif not EngineMessage(reason).is_of_row():
             advice = ""
         return SyncRefused(f"{place}: {reason}{advice}")
