@@ -149,7 +149,7 @@ class Successors:
         index: CursorIndex,
     ) -> None:
         """Find what files became: by inode those that were followed until now, and by their
-        content, too, those of the cursors `gone`, which nobody can read any more."""
+        content, too, those of the `old_cursors`, which nobody can read any more."""
         by_inode = {cursor.identity: cursor for cursor in old_cursors}
         identities = {*by_inode, *(followed.file.identity for followed in missing)}
         inodes = {inode for _, inode in identities}

@@ -20,8 +20,8 @@ def run(
     hint: str = "",
     message_of: Callable[[str], str] = str,
 ) -> str:
-    """Return what `command` with `words` printed. Raises `failure` if it fails, with what `said`
-    leaves of its standard error, or does not end in `seconds`, with the `hint`."""
+    """Return what `command` printed with `arguments`. Raises `failure` if it fails, with what
+    `message_of` leaves of its standard error, or does not end in `seconds`, with the `hint`."""
     title = f"{os.path.basename(command[0])} {arguments[0]}"
     try:
         completed = subprocess.run(

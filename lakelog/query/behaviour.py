@@ -145,6 +145,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
         query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         if entries_of_side and common:
             same = (
+                # Compacted and sealed anew, a row has another seq; origin, position and id stay.
                 "(m.origin, m.position, m.id) IS NOT DISTINCT FROM (o.origin, o.position, o.id)"
                 # After a rollback a stream gives its versions again, to other events.
                 " AND (m.ingested_at = o.ingested_at"
@@ -152,6 +153,8 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
             )
             common_rows = segment_sql.rows_sql(store.paths, common)
             query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({common_rows}) o ON {same}"
+        # Of a state that lost nothing all rows are in the other one: then both are compared as a
+        # whole.
         whole = not query or not cursor.execute(f"SELECT 1 FROM ({query}) LIMIT 1").fetchone()
         if whole:
             manifest = store.manifests.load(state.id)
@@ -167,6 +170,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
     """Count types, sources, outcomes and fields of a side."""
     if not side.query:
         return
+    # At most so many groups, the largest first: sources may be ids by mistake.
     rows = cursor.execute(f"""SELECT type, source, count(*), count(*) FILTER ({_FAILED}),
             count(*) FILTER ({_DONE}), min(epoch_us(time)), max(epoch_us(time)), min(seq),
             min(seq) FILTER ({_FAILED})
@@ -181,6 +185,7 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
             # A source is counted over all types; rows come by size, so its first example is of the
             # type that it logs most.
             counted = side.sources.setdefault(source, _Source(example=seq))
+            # Orders come by size, so that the first example of a failure is of the commonest type.
             counted.events += events
             counted.failed += failed
             counted.done += successes
@@ -209,6 +214,7 @@ def _walk(shape: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
             yield path, "list"
         if depth < _DEPTH:
             yield from _walk(shape[0] if shape else "NULL", f"{path}[]", depth + 1)
+    # A scalar at the top has no name to be reported by.
     elif path:
         yield path, _KINDS.get(str(shape), str(shape).lower())
 
@@ -224,6 +230,7 @@ class _Examples:
     def __call__(self, side: int, seq: int) -> JsonObject | None:
         """Return an event's columns; its data as the JSON it is."""
         entries = self._sides[side].entries
+        # Only the segments whose numbers include it are opened.
         near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
         query = f"SELECT {', '.join(_WORDS)} FROM ({segment_sql.rows_sql(self._store.paths, near)})"
         row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
@@ -254,6 +261,8 @@ def _fields(before: _Side, after: _Side, looks: _Examples) -> Iterator[Finding]:
         elif not new:
             share = (before.types[name][0], after.types[name][0])
             if (before.whole and after.whole) or counts[0] * share[1] >= EXPECTED * share[0]:
+                # Rare fields are often missing by chance: it is vanished only if enough of them
+                # were due.
                 example = looks(0, min(seq for _, seq in old.values()))
                 yield Finding("vanished", path, counts[0], 0, name, detail, example)
         elif unusual := [
@@ -298,6 +307,7 @@ def _rate(old: _Source, new: _Source, before: _Side, after: _Side) -> JsonObject
         return {}
     rates = old.events / before.hours, new.events / after.hours
     due = rates[0] * after.hours
+    # The variance of what is due, and of the count that it is due by (Poisson).
     off = abs(new.events - due) / math.sqrt(due + due * due / old.events)
     if off < SIGMAS or 0.5 < rates[1] / rates[0] < 2:
         return {}
@@ -315,6 +325,7 @@ def _outcome(old: _Source, new: _Source) -> JsonObject:
         return {}
     shares = old.failed / totals[0], new.failed / totals[1]
     pooled = (old.failed + new.failed) / sum(totals)
+    # The two-proportion z-test with pooled variance.
     wide = math.sqrt(pooled * (1 - pooled) * (1 / totals[0] + 1 / totals[1]))
     if not wide or abs(shares[1] - shares[0]) / wide < SIGMAS:
         return {}

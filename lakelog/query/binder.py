@@ -75,11 +75,15 @@ class Binder:
         """The same for whoever looks again himself."""
         explain, sql = analysis.without_explain(expanded(sql), self._tables.names)
         if explain:
+            # EXPLAIN itself is no SELECT: what it explains is bound, and gets it back in front.
             sql, params = self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
             return explain + sql, params
+        # Under the lock of the session: views of one state must not mix with those of another.
         with self._tables.mutex.hold():
             query = analyze(self._tables.connect().cursor(), sql, params, cursor)
             if not query.parsed:
+                # The engine may parse what has no tree, such as SET: it is told what holds for the
+                # session.
                 query = Query(session_settings.for_session(cursor, sql))
             query = self.refs.requalified(self.types.replaced(cursor, query))
             answer = self.prepare(cursor, query, digest, params, is_as_asked=is_as_asked)
@@ -111,6 +115,7 @@ class Binder:
             names.update(TABLES)
         extra, provider = providers.named_in(query), tables.provider
         is_over_events = provider is not None and provider.reads_events(query)
+        # Tables of a provider are SQL over `events`, which the query itself need not name.
         if extra or is_over_events:
             names.add("events")
         pinned = provider.offer(cursor, query, digest) if provider else None
@@ -133,6 +138,7 @@ class Binder:
         tables.make(cursor, views)
         if provider is not None and is_over_events:
             provider.attach(cursor)
+        # In one order for all, so that two threads never wait for each other.
         for name in sorted(extra - self._attached):
             providers.REGISTERED[name].attach(cursor)
             self._attached.add(name)

@@ -31,9 +31,9 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.tail import PendingFrames
 
 _TIMES = 3
+"""So many queries together take about as long as making the rows of the tail once."""
 _VECTOR = 1024
 """So many pieces one call writes at most."""
-"""So many queries together take about as long as making the rows of the tail once."""
 _FILE_BYTES, _FILES = 1 << 23, 32
 """JSON of the frames of one file, each of which one thread of the engine reads, as long as there
 are not more than so many files."""
@@ -49,7 +49,9 @@ class FrameFiles:
     def __init__(self, frames: list[wal.Frame]) -> None:
         """Raises OSError, AttributeError where there are no such files."""
         self._fds: list[int] = []
+        # The files are closed by whoever is left, also by a reader that was never read to its end.
         weakref.finalize(self, _close, self._fds).atexit = False
+        # As few files as threads can read: each one costs a descriptor.
         enough = max(_FILE_BYTES, sum(f.raw for f in frames) // _FILES)
         payloads, size = list[bytes | memoryview](), 0
         for nth, frame in enumerate(frames, 1):
@@ -134,6 +136,7 @@ class FrameScans:
     ) -> FrameScan | None:
         """Make `events` on a cursor and prepare the query there; None if it needs more."""
         state, pending = pinned
+        # No sandbox allows /proc: its queries take rows of the tail.
         if self._tables.sandbox:  # files in memory have no name that it may open
             return None
         if not self.left or pending is None or not pending.events or pending.has_keys:
@@ -148,8 +151,10 @@ class FrameScans:
             files = FrameFiles(frames)
         except (OSError, AttributeError):  # too many descriptors, or none of this kind
             return None
+        # count(*) names no column, and a view needs one.
         # Without a column there is no row to count.
         names = sorted(wanted or {"type"})
+        # The longest line of JSON that the reader has to expect.
         longest = max(frame.raw for frame in frames)
         sources = [frame_sql.scan_sql(files.paths, longest, names)]
         if entries := self._tables.choose(state, query):
@@ -172,6 +177,7 @@ class FrameScans:
         cursor: duckdb.DuckDBPyConnection,
     ) -> None:
         """Give a cursor all columns of the rows that it has."""
+        # From now on rows are made: what was asked for more than once pays for that.
         tables, self.left = self._tables, 0
         # A table of Arrow, as a tail without segments is, does not replace a view.
         cursor.execute("DROP VIEW IF EXISTS events")

@@ -46,6 +46,7 @@ def _plain(value: Any) -> Any:
     if type_ is dict:
         return {name: _plain(item) for name, item in value.items()}
     library = type_.__module__.partition(".")[0]
+    # ndarray and its scalars know better than the engine what they hold.
     if library == "numpy" and type_.__name__ in ("datetime64", "timedelta64", "ndarray"):
         # Of nanoseconds, numpy makes integers.
         if value.dtype.kind in "mM" and value.dtype.name.endswith("[ns]"):
@@ -83,6 +84,7 @@ def _variable(scope: Scope, name: str) -> object:
     """Return the caller's variable of a name, or None."""
     if not isinstance(scope, FrameType):
         return scope.get(name)
+    # Locals first, as Python itself looks a name up.
     value = scope.f_locals.get(name)
     return scope.f_globals.get(name) if value is None else value
 

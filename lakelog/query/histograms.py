@@ -7,7 +7,6 @@ the block. Where these are all in one span, the block is not read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
@@ -17,9 +16,6 @@ from lakelog.query.stream import QueryCursors, Stream
 from lakelog.search import WordHistogram
 from lakelog.segments import connection
 from lakelog.segments.word_index import BlockCount
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -58,6 +54,7 @@ class WordHistograms:
         for key, blocks in counted.blocks.items():
             for block in blocks:
                 begin = block.earliest // width * width
+                # Whole inside of the range and of one span: all its rows count, and none is read.
                 is_inside = low <= block.earliest <= block.latest < high
                 if is_inside and block.latest < begin + width and block.count is not None:
                     counted.spans[begin] = counted.spans.get(begin, 0) + block.count
@@ -84,6 +81,7 @@ class WordHistograms:
     ) -> int:
         """Return how long the spans are: read the blocks that may have the first or the last."""
         low, high = histogram.inner
+        # A block whose count is not known is read anyway.
         inside = [
             block
             for blocks in counted.blocks.values()

@@ -65,6 +65,7 @@ class LakeTables:
         self.store, self.branch, self.only = store, branch, only
         self.sandbox = sandbox
         self.provider: TableProvider | None = None
+        # Two locks: a query holds the session's for long, and the database must be got meanwhile.
         self.mutex, self._parts = OrderedLock(Rank.SESSION), OrderedLock(Rank.DATABASE)
         self._database: duckdb.DuckDBPyConnection | None = None
         self._is_protected = False
@@ -94,6 +95,7 @@ class LakeTables:
             paths = self.store.paths
             if self._database is None:
                 self._database = connection.connect_engine(paths, self.store.settings, self.sandbox)
+            # Fields may become protected while the lake is open.
             elif paths.protection is not None and not self._is_protected:
                 sealed_blocks.install(paths, self._database)  # fields became so meanwhile
             self._is_protected = paths.protection is not None
@@ -138,6 +140,7 @@ class LakeTables:
     def state(self, digest: str | None) -> Pinned:
         """Return a state by its digest, or without one the branch as it is now, with its tail."""
         self.require_open()
+        # A past state has no tail: what is in no segment belongs to no state.
         if digest is not None:
             return self.store.manifests.load(digest), None
         pending = self.tail(self.branch).collect()
@@ -149,6 +152,7 @@ class LakeTables:
         is_short = pending.bytes < SEAL_BYTES and pending.finished_files < FILES
         if is_short or self.store.settings.seal != "auto":
             return
+        # At most every half minute: a sealer that cannot start must not be started by each query.
         if time.monotonic() - self._sealer_start > _SEAL_PAUSE:
             self._sealer_start = time.monotonic()
             self._sealer = start_sealer(self.store, self.branch)
@@ -163,6 +167,7 @@ class LakeTables:
         """Return the rows of the tail that a subject has; None where there is no tail, or a segment
         may have some as well."""
         state, pending = pinned
+        # An id may be there twice in the tail alone: then rows have to be looked at.
         query = Query(parsed=True, needs=[Predicate(subjects={subject})])
         if self.only is not None or self.hides_tables or self.choice.segments(state, query):
             return None
@@ -181,6 +186,7 @@ class LakeTables:
         total = state.totals.events
         if pending is None or not pending.frames:
             return total
+        # An id that came twice is one event, which only the rows themselves can tell.
         if not pending.has_keys:
             return total + pending.events
         table = self.tail_rows(pending, state)
@@ -204,6 +210,7 @@ class LakeTables:
 
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
+        # Only a single table: texts of two could not be told apart by one expression.
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].tail is not None:
             return query
@@ -243,6 +250,7 @@ class LakeTables:
         if view.tail is not None:
             connection.load_relations()  # which know how the engine reads Arrow tables
             tail = view.tail.select(table_sql.columns(name))
+            # The engine reads a registered table as fast as it can: no view is put over it.
             # A view over it would take as long again.
             is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)
             is_bare = is_bare and not view.opens
@@ -282,7 +290,13 @@ class LakeTables:
         it is said whether it `opens` protected fields, it does where it can."""
         opens = self.opens_fields if opens is None else opens
         rows = table_sql.rows_sql(
-            self.store.paths, name, entries, tail, extractions, ranges, opens=opens
+            self.store.paths,
+            name,
+            entries,
+            tail,
+            extractions,
+            ranges,
+            opens=opens,
         )
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows
@@ -332,6 +346,7 @@ class SegmentChoice:
         SnapshotGone where a filter has to be made."""
         if not query.parsed or not query.needs:
             return self._store.manifests.segments(state, "events")
+        # By names first where there are any: their answers are remembered.
         nearby = self._by_names(state, query) if query.needles else self._near(state, query.needs)
         ranges = self.row_ranges(nearby, query)
         return [entry for entry in nearby if ranges.get(entry.key) != ()]
@@ -350,6 +365,7 @@ class SegmentChoice:
         """Return the rows of segments that can have the words of a search."""
         if not query.parsed or not query.needs or any(n.words is None for n in query.needs):
             return {}
+        # Words of protected fields are not in the indexes, and rows that open them could match.
         if self._opens_fields():  # before the query's memory, which may be from before
             return {}
         needs, ranges = [need.words for need in query.needs], query.row_ranges
@@ -385,12 +401,15 @@ class SegmentChoice:
     def verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
         store, fresh = self._store, []
+        # Bytes of a shared lake may be in a bucket still: they are fetched together.
         store.verified.obtain([(e.key, store.paths.object("segments", e.key)) for e in entries])
         for entry in entries:
             path = store.paths.object("segments", entry.key)
             try:
                 if store.verified.holds(entry.key, path):
                     continue
+                # Once in the life of a file: what was verified is remembered with its time and
+                # size.
                 if hash_file(path) != entry.key:
                     raise DamagedSegment(path, "the content does not match its name")
             except FileNotFoundError:
@@ -401,6 +420,7 @@ class SegmentChoice:
 
     def _missing(self, entry: SegmentEntry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
+        # What a repair gave up is damage that is known, and not gc.
         if f"segments/{entry.key}" in reachability.lost_names(self._store):
             return DamagedSegment(path, "it was lost, and a repair has given it up")
         state = self._store.state(self._branch)
@@ -443,6 +463,7 @@ def _united(entries: list[SegmentEntry], groups: list[list[SegmentEntry]]) -> li
 
 def _near(entries: list[SegmentEntry], need: Predicate) -> list[SegmentEntry]:
     low, high = need.low, need.high
+    # Relative to the newest event of these very segments: that is what max(time) will be.
     if need.before_newest is not None and entries:
         low = max(low, max(e.time[1] for e in entries) - need.before_newest)
     if need.extremes and entries:

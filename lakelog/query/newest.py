@@ -51,11 +51,14 @@ class NewestEvents:
         entries = matching_segments(self._store, self._connect, state, self._condition)
         entries.sort(key=lambda e: -int(e.seq[1]))
         step, columns = 1, ", ".join(COLUMNS)
+        # One segment, then four times as many: most conditions match soon, and some never.
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0
             rows = segment_sql.rows_sql(self._store.paths, group)
             rows = sealed_blocks.opened_sql(self._store.paths, rows, (e.key for e in group))
+            # Below the floor no row can be among the newest; without a condition it is known at
+            # once.
             source = f"SELECT {NARROW} FROM ({rows}) WHERE seq >= {floor}"
             compact.check(self._store, group)
             source = f"{source} AND seq >= ({self._nth(source, count)})"
@@ -102,6 +105,7 @@ def matching_segments(
 def _floor(group: list[SegmentEntry], missing: int) -> int:
     """A seq below which none of the newest `missing` events of these segments lies."""
     for entry in group:
+        # Seqs without holes: the floor follows from the counts, and no row is looked at.
         missing -= entry.events
         if missing <= 0:
             dense = entry.seq[1] - entry.seq[0] + 1 == entry.events

@@ -62,6 +62,7 @@ REGISTERED: dict[str, ExtraSchema] = {}
 
 def named_in(query: Query) -> set[str]:
     """Return the registered schemas that a query names."""
+    # What was not parsed may name a schema anywhere: better one table too many.
     if not query.parsed:
         return {name for name in REGISTERED if f"{name}." in query.sql.lower()}
     return {schema.lower() for schema, _ in query.tables} & REGISTERED.keys()

@@ -42,6 +42,7 @@ class Ranking:
         """Build the rank indexes that segments of a state lack. Raises MissingPackage, QueryFailed
         for an encrypted lake or too many segments, DamagedSegment, SnapshotGone, OSError."""
         store = self._tables.store
+        # Before anything is built: an index in plain would undo the encryption of its words.
         ranks.require_package()
         if store.paths.keys is not None:
             raise QueryFailed(
@@ -55,6 +56,7 @@ class Ranking:
             )
         for entry in entries:
             if ranks.is_missing(store.paths, entry.key):
+                # Verified first: an index of damaged rows would go on giving wrong answers.
                 self._tables.choice.verify([entry])
                 ranks.build(store.paths, entry, self._cursor())
 
@@ -73,6 +75,7 @@ class Ranking:
         try:
             index = RankIndex.of(self._tables.store.paths, keys, self._tail_texts(tail))
             best_rows = self._best(
+                # Rows are numbered as in the view: by seq, and by their place in the segment.
                 lambda size, offset: index.best(need, scored, size, offset),
                 view,
                 "" if is_exact else search_condition(node, "e."),
@@ -83,12 +86,14 @@ class Ranking:
             ranks.drop(self._tables.store.paths, keys)  # they are made again
             raise
         rows = ", ".join(f"({row.seq}, {row.score!r}::DOUBLE)" for row in best_rows)
+        # A join with nothing, so that the columns are the same.
         none = "(SELECT NULL::BIGINT, NULL::DOUBLE WHERE false)"
         statement = (
             "SELECT e.*, r.score FROM events e JOIN "
             f"{f'(VALUES {rows})' if best_rows else none} AS r(seq, score) ON r.seq = e.seq"
             " ORDER BY r.score DESC, e.seq DESC"
         )
+        # More are looked at than are wanted, since the condition rejects some of them.
         return cursors.certain(statement, [_reading(view, best_rows)])
 
     def _best(
@@ -118,6 +123,7 @@ class Ranking:
         cursor = connection.segment_cursor(self._tables.engine())
         self._tables.make(cursor, [_reading(view, ranked)])
         seqs = ", ".join(str(row.seq) for row in ranked)
+        # By seq and through the very condition of the search: words are only a first choice.
         matches = cursor.execute(
             f"SELECT e.seq FROM events e SEMI JOIN (SELECT unnest([{seqs}]) AS seq) r"
             f" ON r.seq = e.seq WHERE {condition}"

@@ -130,10 +130,12 @@ class Relation:
             self._rows = self.iter_rows()
         return list(islice(self._rows, size))
 
+    # The rows of a stream can be had once; the next call goes on where this one stopped.
     def iter_rows(self, size: int = 1024) -> Iterator[ResultRow]:
         """Each row, made `size` at a time. Of a relation narrowed by `filter` and its like,
         the engine makes all before the first; `to_arrow_reader` streams those too."""
         run = self._call(self._stream.start) if self._is_whole else None
+        # Of a narrowed relation the stream would run the whole query again.
         if run is None:
             rows = self._relation.iter_rows(size)
             while batch := self._call(lambda: list(islice(rows, size))):
@@ -153,6 +155,7 @@ class Relation:
     def to_arrow_reader(self, size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows as a stream of Arrow batches; what goes wrong on the way is raised there."""
         reader = self._run("to_arrow_reader", size)
+        # Errors of a stream come while it is read: they are ours there, too.
         batches = Batches(self._stream, functools.partial(self._next_batch, reader))
         return pa.RecordBatchReader.from_batches(reader.schema, batches)
 
@@ -214,6 +217,7 @@ class Relation:
         return display.to_html(self.head)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        # Jupyter asks for all kinds of output at once.
         # Both at once: each by itself would run the query again.
         plain, markup = display.to_text(self.head), display.to_html(self.head)
         return {"text/plain": plain, "text/html": markup}
@@ -258,6 +262,8 @@ class Relation:
         def __getattr__(self, name: str) -> object:
             """The other methods of DuckDB's relation, such as `join` and `write_csv`."""
             if name.startswith("_"):
+                # Dunder and private names are asked for by libraries that try what an object can
+                # do.
                 raise AttributeError(name)
             attribute = getattr(self._relation, name)
             if not callable(attribute):
@@ -323,6 +329,7 @@ class Relation:
             with stream.interrupting(self._stream.interrupt) as is_heard:
                 if is_heard:
                     return work(*args)
+            # Signals reach the main thread alone: others call the engine directly.
             if threading.current_thread() is not threading.main_thread():
                 return work(*args)
             return self._beside(lambda: work(*args))

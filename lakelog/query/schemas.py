@@ -69,6 +69,7 @@ class RefSchemas:
         tables = {table for _, table in qualified}
         if not query.parsed and "." in query.sql:
             tables = {*self._tables.names()}
+        # Each ref once: two tables of one query must be of the same state.
         states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
         schemas: dict[tuple[str, str], str | None] = {}
         data, output, end = query.sql.encode(), [], 0
@@ -93,6 +94,7 @@ class RefSchemas:
         except InvalidName:
             return None
         if tagged:
+            # By bytes: the engine counts places in UTF-8.
             return store.manifests.of(store.refs.tag(name)), None
         if name in store.refs.branches():
             pending = self._tables.tail(name).collect()
@@ -114,6 +116,7 @@ class RefSchemas:
         needs leaves out some of its segments."""
         schemas = (match[0] for match in _SCHEMA.finditer(query.sql))
         views = {schema: self._events[schema] for schema in schemas if schema in self._events}
+        # Segments that a query cannot need are left out under a name of their own.
         for schema, view in views.items():
             if needed := query.of_refs.get(self.versions[schema]):
                 some = self._tables.choice.among(view.entries, needed)
@@ -150,6 +153,7 @@ class RefSchemas:
         state, pending = pinned
         tail = self._tables.numbered_tail(pending, state)
         schema_of_ref = self._schemas.get(name)
+        # The same state and tail: the schema of the last query serves again.
         if schema_of_ref and schema_of_ref[0] == state.key and schema_of_ref[1] is tail:
             return schema_of_ref[2]
         schema = self.new_schema(name)
@@ -170,6 +174,7 @@ class RefSchemas:
     def drop_old_versions(self) -> None:
         """Drop the schemas of states that were superseded, but for the newest of them."""
         current = {schema for _, _, schema in self._schemas.values()}
+        # Relations that were made before read them still.
         for schema in [v for v in self.versions if v not in current][:-VERSIONS_MAX]:
             del self.versions[schema]
             self._events.pop(schema, None)
@@ -184,6 +189,7 @@ class RefSchemas:
             source = None
             if tail is not None and table == "events":
                 cursor.register("lakelog_tail", tail)
+                # Copied into a table: a view over Arrow would need its Python object for ever.
                 cursor.execute(f"CREATE TABLE {schema}.lakelog_tail AS FROM lakelog_tail")
                 source = f"{schema}.lakelog_tail"
             if table == "events":
@@ -223,6 +229,7 @@ class TypeTables:
         if TYPES not in query.sql.lower() or self._tables.provider is None:
             return query
         types = _found(query)
+        # A tag or branch called `types` was there first.
         if types and self._is_taken(cursor):
             types = []
         names = {}
@@ -276,6 +283,7 @@ def as_written(message: str) -> str:
             name = match[1] if _NAME.fullmatch(match[1]) else f'"{match[1]}"'
             table = f"{TYPES}.{name}"
             lines[number] = line = f"{line[: match.start()]}{table}{line[match.end() :]}"
+            # The engine draws its caret below a line that has the longer name in it.
             caret = lines[number + 1].find("^") if number + 1 < len(lines) else -1
             shift = match.end() - match.start() - len(table)
             if caret >= match.end():
@@ -345,6 +353,7 @@ def _matches(query: str) -> Iterator[_Match]:
         owner, dot, table, after = around[place : place + 4]
         if dot.text != "." or owner.name.lower() != TYPES:
             continue
+        # REF.types.NAME has one name more in front.
         has_ref = around[place - 1].text == "."
         start_place = place - 2 if has_ref else place
         before = around[start_place - 1].text
@@ -386,6 +395,7 @@ def qualifiers(query: str, tables: Container[str]) -> Iterator[tuple[int, int, s
     """Yield (start, stop, name, table) of what stands before a dot and one of `tables`; places are
     those of bytes."""
     token_list = [*tokens(query)]
+    # A name behind a dot is no schema but a column's table.
     before = ""
     for owner, dot, table in zip(token_list, token_list[1:], token_list[2:], strict=False):
         if dot.text == "." and before != "." and table.name.lower() in tables:

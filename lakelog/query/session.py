@@ -99,6 +99,7 @@ class Session:
             return relation
         cursor, source = self.connect().cursor(), (query, params, digest)
         result, query, params = self._bound(cursor, query, params, digest, scope)
+        # SET and the like would work on a cursor that nobody uses again.
         if result is None or result.columns == ["Success"]:
             session_settings.require_effect(cursor, query)
         if result is None:  # a statement without rows: types need not say so of each query
@@ -117,6 +118,7 @@ class Session:
         def answered() -> Stream:
             self.tables.require_open()
             pinned = self.tables.state(digest)
+            # Rank indexes are built once, and other queries must not wait for that.
             ranked_search.complete(pinned)  # not under the lock: it may take minutes
             with self.tables.mutex.hold():
                 return ranked_search.answer(pinned, self.binder.cursors)
@@ -155,6 +157,7 @@ class Session:
         Raises QueryFailed, SnapshotGone, Damaged, LakeClosed.
         """
         try:
+            # gc may remove a segment between choosing and reading it: the newest state has others.
             try:
                 return work()
             except (SnapshotGone, duckdb.IOException) as error:
@@ -186,6 +189,7 @@ class Session:
         tables = self.tables
         tables.require_open()
         with tables.mutex.hold():
+            # Reading the tail's files and making the database take about as long: both at once.
             is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
             # The database takes as long.
             with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
@@ -213,6 +217,7 @@ class Session:
         try:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.Error as error:
+            # An error of reading is no fault of the rewriting.
             if payload.WIDE not in query or isinstance(error, duckdb.IOException):
                 raise
             original = error
@@ -234,6 +239,7 @@ class Session:
         # The query itself fails so, and can show where.
         if rewritten != query and EngineMessage(message).is_of_value():
             try:
+                # Run as it was written, so that the caret points into what the user typed.
                 cursor = self.connect().cursor()
                 query, params = self.binder.bind_once(
                     cursor, query, params, digest, is_as_asked=True
@@ -265,6 +271,7 @@ class Session:
         """Let go of the database; relations already made keep theirs, new ones are refused."""
         tables = self.tables
         tables.is_closed = True
+        # Closing under a query of this very thread would take its tables away.
         if is_past(Rank.SESSION):
             return  # a handler of signals: the query that it interrupts still needs all of it
         if tables.provider is not None:  # not under the lock, which its thread may wait for
@@ -293,6 +300,7 @@ def _after_fork() -> None:
     """A child must not touch its parent's locks, nor its database (which `connection` keeps) or the
     cursors of it, which would be freed."""
     for session in _SESSIONS:
+        # Freed in a child, they would call an engine whose threads are not there.
         forks.never_free(session.binder.cursors, session.binder.tops, session._plans)
         session.close()
         session.tables.is_closed = False
@@ -351,6 +359,7 @@ class CountPlan:
         total, ranges = 0, dict(view.ranges)
         for entry in view.entries:
             count, unknown = self._tables.choice.counted(entry, word)
+            # () are no rows at all: the segment has none with the word, or all are counted.
             total += count
             if unknown is not None:
                 ranges[entry.key] = unknown
@@ -404,6 +413,7 @@ class NeedlePlan:
         """Return the rows, None if more than one table, or many rows for words, are to be read."""
         query, pinned = selection.query, selection.pinned
         views = self._tables.views(selection.names, query, pinned)
+        # Rare words read few rows; many are read faster through a view.
         if not query.needles and views[0].row_count > top_scans.LEAST:
             return None
         if query.has_words:

@@ -53,6 +53,7 @@ class _Run:
 
     def read(self, size: int) -> list[ResultRow]:
         """The next rows, none at the end."""
+        # What was settled waits in one piece.
         if not self._is_open:
             rows_before, self._rest = self._rest, []
             return rows_before
@@ -69,6 +70,7 @@ class _Run:
         """Leave the cursor free; nobody reads the rest."""
         if self._is_open:
             self._is_open = False
+            # Interrupted first: abort waits for the tasks that still run.
             self._cursor.interrupt()
             self._cursor.abort()
 
@@ -77,7 +79,7 @@ class Batches:
     """Batches of Arrow that a cursor is making; what is left unread is given up."""
 
     def __init__(self, stream: Stream, next_batch: Callable[[], pa.RecordBatch | None]) -> None:
-        """`read` returns the next batch, None at the end."""
+        """`next_batch` returns the next batch, None at the end."""
         self._stream, self._read, self._is_open = stream, next_batch, True
         stream.begin()
 
@@ -128,6 +130,7 @@ class Stream:
         self.settle()
         if self.prepared:
             try:
+                # What a frame scan made may lack a column that only this row needs.
                 return list(self._cursor.execute(self.prepared).fetchall())
             except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException):
                 self.prepared = ""  # the query itself fails so, and shows where
@@ -156,6 +159,7 @@ class Stream:
         """Run the query; None where that would run other statements again."""
         self.settle()
         self._keep()
+        # A script's earlier statements would run twice.
         if not self._is_one and len(statements(self._cursor, self.query)) != 1:
             return None
         self.begin()
@@ -181,6 +185,7 @@ class Stream:
         self._cursor.execute("SET enable_progress_bar = true")
         self._cursor.execute("SET enable_progress_bar_print = false")
 
+        # The engine has no figure yet: -1.
         def share() -> float | None:
             percent: float = self._cursor.query_progress()
             return percent / 100 if percent >= 0 else None
@@ -236,6 +241,7 @@ class _Watch:
         before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         try:
             self._call += 1
+            # Numbered, so that an interrupt that comes late does not hit the next call.
             self._interrupt = interrupt
             # An event loop has a descriptor of its own, and gets it back at once.
             yield before == -1
@@ -254,6 +260,7 @@ class _Watch:
         while True:
             os.read(self._reading, 64)
             call = self._call
+            # One that comes between two steps of the engine is lost: until the call has ended.
             while self._interrupted(call):
                 time.sleep(AGAIN)
 
@@ -285,6 +292,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[bool]:
         yield False
         return
     if _watch is None or _watch.pid != os.getpid():
+        # Threads do not survive a fork.
         # A child has no thread that its parent had started.
         if _watch is not None:
             _watch.close()
@@ -347,6 +355,7 @@ class CursorPool:
     ) -> weakref.finalize[..., object]:
         """Take a cursor back when `holder` is freed, unless the result is detached before."""
         back = weakref.finalize(holder, self._returned.append, (_key(views), views, cursor))
+        # It would keep the pool, and run at exit when the engine is gone.
         back.atexit = False  # it would only delay the exit
         return back
 
@@ -374,6 +383,7 @@ class QueryCursors:
             return self.certain(query, views)
         cursor = self._pool.with_views(views)
         try:
+            # Prepared is half the work of running it: wrong queries go another way.
             cursor.execute(f"PREPARE lakelog_query AS {query}")
         except duckdb.Error:
             return None  # whoever asks for a relation is told what is wrong
@@ -396,6 +406,7 @@ def _key(views: list[View]) -> tuple[object, ...]:
     return tuple(
         (
             view.name,
+            # By identity: a tail is a new table whenever a row is added.
             id(view.tail),
             tuple(entry.key for entry in view.entries),
             view.more,

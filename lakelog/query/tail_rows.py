@@ -58,6 +58,7 @@ class TailRows:
 
     def events(self, pending: PendingFrames, runs: tuple[IdRun, ...]) -> pa.Table | None:
         """Return the tail's rows, each identity once, or None if there are none."""
+        # hold_once: a signal handler that asks again in this thread would wait for itself.
         with self._mutex.hold_once():
             if not self._has_passed(pending):
                 return self._events(pending, runs)
@@ -91,12 +92,15 @@ class TailRows:
         self, before: pa.Table | None, table: pa.Table, runs: tuple[IdRun, ...]
     ) -> pa.Table:
         """Drop rows whose identity came before; looks at new rows alone where those before them
+        # Only what is new is looked at, as long as what came before stays as it was.
         are as they were, unless one of theirs comes again: then the order decides."""
         cached = self._deduped
         count = 0 if before is None else before.num_rows
         if cached is not None and cached[0] is before and cached[1] == runs and self._grew:
             fresh = drop_duplicates(self._store, table.slice(count), runs)
             keys = fresh["key"].drop_null().to_pylist()
+            # An id of theirs that comes again among the new rows: the order decides which one
+            # stays.
             if self._keys.isdisjoint(keys):
                 self._keys.update(keys)
                 deduped = _combined(pa.concat_tables([cached[2], fresh]))
@@ -116,6 +120,7 @@ class TailRows:
         with self._mutex.hold_once():
             cached = self._numbered
             if cached is None or cached[0] is not table or cached[1] != state.next_seq:
+                # Sealed now, rows would get these numbers: seq of the tail is provisional.
                 places = _sealed_places(table, pending, self._store.settings.segment_rows)
                 column = arrays.integers(places + state.next_seq)
                 numbered = table.append_column("seq", column)
@@ -188,6 +193,7 @@ class TailRows:
     def _refresh(self, pending: PendingFrames) -> pa.Table | None:
         """Drop rows of sealed frames, add rows of new ones."""
         stands, number = self._rank(pending), pending.head.move.number
+        # Frames only grew: what is there stays, and the new ones are added.
         self._grew = stands and number == self._head and self._upto.keys() <= pending.frames.keys()
         if not self._grew:
             frame_keys = {(w, f.sequence) for w, fs in pending.frames.items() for f in fs}
@@ -215,9 +221,11 @@ class TailRows:
     def _rank(self, pending: PendingFrames) -> bool:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
         writers = {writer for _, writer in self._writers}
+        # Sealing takes writers by the start of their WALs.
         fresh = [(start_time(pending.files[w]), w) for w in pending.frames if w not in writers]
         if not fresh:
             return True
+        # Ranks only ever grow, but the list must not: writers that are gone leave it.
         before = self._writers
         if len(before) > _WRITERS:
             before = [pair for pair in before if pair[1] in pending.frames]
@@ -237,6 +245,7 @@ class TailRows:
         if all(is_kept):
             return
         assert self._table is not None
+        # A new run: tables made from here on do not begin with those before.
         self._run = disk.random_hex()
         mask = np.repeat(np.array(is_kept), [n for _, n in self._frames])
         self._frames = [e for e, keep in zip(self._frames, is_kept, strict=True) if keep]
@@ -275,6 +284,7 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
     """Return the frames above a sequence; looks at no others but one."""
     start = len(frames)
     while start and frames[start - 1].sequence > sequence:
+        # From the end: new frames are few, and the old ones many.
         start -= 1
     return frames[start:]
 
@@ -317,6 +327,7 @@ def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np
     order = arrays.numbers(table[ORDER])
     starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
     batch_list = list(batches(pending.frames, starts, rows_max))
+    # Sealing fills one segment after the other: rows of the first come before those of the next.
     if len(batch_list) > 1:  # more than one segment takes: first what came first, writer by writer
         ends = [{w: fs[-1].sequence for w, fs in batch.items()} for batch in batch_list]
         writers = np.asarray(table["writer"].cast("string").to_pylist())

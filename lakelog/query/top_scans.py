@@ -69,6 +69,7 @@ class TopScans:
         cursor: duckdb.DuckDBPyConnection | None = None,
         params: object = None,
     ) -> list[View]:
+        # One table only: a join may repeat or drop rows, whatever their time.
         """Return the tables of a query without the rows that it sorts out by their time; as they
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
         if len(views) != 1 or query.needles or query.of_refs or not query.parsed:
@@ -111,6 +112,7 @@ class TopScans:
     ) -> View | None:
         total = view.row_count
         top = self._wanted(query, schema, view.name) if total >= LEAST else None
+        # Wanting a large part of all rows, the query reads them anyway.
         if top is None or top.count * _SHARE > total:
             return None
         # The query itself says what is wrong with it, in its own words.
@@ -123,6 +125,7 @@ class TopScans:
             if len(self._asked) >= _KEPT:
                 self._asked.clear()
             tree = tree_of(self._tables.engine().cursor(), query)
+            # Under a schema's name the tree is that of `events`.
             tree = with_events(tree, {schema: "events"}) if schema else tree
             is_one = len(tree.get("statements", ())) == 1
             top = top_rows(tree, table) if is_one else None
@@ -151,12 +154,15 @@ class TopScans:
             share = 1.0
             for nearest in itertools.chain(samples, nearest_views):
                 # As many of its rows pass as of those before; of none nothing is known.
+                # By the share that passed so far this part has too few: looking at it would be for
+                # nothing.
                 if nearest.row_count * share < top.count:
                     continue
                 bounded, count = self._edge(top, descending, nearest, view, pinned, cursor, params)
                 if bounded:
                     return bounded
                 share = max(count, _CHANCE) / max(nearest.row_count, 1)
+        # Ranges read few rows already.
         if view.ranges:  # to look for rare words takes most of the time, in either step
             return None
         # The caller holds a lock, which other threads would wait for.
@@ -190,6 +196,7 @@ class TopScans:
         micros, count = self._first(query, views, cursor, params)
         if count < top.count:
             return None, count
+        # Rows of that very time are all read: the next sort keys decide among them.
         sign, entries = ">=", [entry for entry in view.entries if entry.time[1] >= micros]
         if not descending:
             sign, entries = "<=", [entry for entry in view.entries if entry.time[0] <= micros]

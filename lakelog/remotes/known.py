@@ -220,8 +220,8 @@ def remove(store: Store, name: str) -> None:
 
 
 def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes = b"") -> None:
-    """Make the tag of a remote's branch name a state, whose objects are here; `text` is that of a
-    manifest which no ref carries yet."""
+    """Make the tag of a remote's branch name a state, whose objects are here; `carried` is that of
+    a manifest which no ref carries yet."""
     name = f"{remote}/{branch}"
     if name in store.refs.tag_names() and store.refs.tag(name).snapshot == snapshot:
         return

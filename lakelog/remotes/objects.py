@@ -48,8 +48,8 @@ def objects_of(
     obtain: Obtain = lambda _: None,
 ) -> Sizes:
     """Return the objects of a state, without those that the state `base` has as well; a manifest in
-    a file of its own is one of them. `text` is that of a manifest which no ref of the lake carries
-    yet. Raises Damaged."""
+    a file of its own is one of them. `carried` is the text of a manifest which no ref of the lake
+    has yet. Raises Damaged."""
     manifests = store.manifests
     state = manifests.decode_text(carried, digest) if carried else manifests.load(digest)
     base_state = manifests.load(base) if base else None
@@ -123,14 +123,14 @@ def _common(pages: tuple[Page, ...], base_pages: tuple[Page, ...]) -> int:
 def _segments(
     store: Store, state: Manifest, base_state: Manifest | None, common: int
 ) -> Iterable[tuple[str, int]]:
-    """Yield (digest, bytes) of the segments alive in `state` and not in `known`."""
+    """Yield (digest, bytes) of the segments alive in `state` and not in `base_state`."""
     fresh = _changes(store, state.pages[common:], state.recent)
     had = _changes(store, base_state.pages[common:], base_state.recent) if base_state else {}
     for key, entry in fresh.items():
         # Alive now and not before: a removal in `had` means that it came back.
         if isinstance(entry, SegmentEntry) and not isinstance(had.get(key), SegmentEntry):
             yield key, entry.bytes
-    # What only `known` removed from the shared pages is alive here, as after a rollback.
+    # What only `base_state` removed from the shared pages is alive here, as after a rollback.
     back = [k for k, e in had.items() if isinstance(e, Removal) and k not in fresh]
     shared = _changes(store, state.pages[:common], ()) if back else {}
     for key in back:

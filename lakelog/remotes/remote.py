@@ -122,7 +122,7 @@ class Remote(abc.ABC):
     @abc.abstractmethod
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Store an object, whole or not at all, also in the place of one that is not whole;
-        `pieces` yields its bytes, at each call again."""
+        `read_chunks` yields its bytes, at each call again."""
 
     @abc.abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:

@@ -334,7 +334,7 @@ def _values(rows: Sequence[dict[str, object]]) -> alt.InlineData:
 
 
 def _step(width: float, is_time: bool, count: int) -> float:
-    """Return a round width, of which about `parts` make the whole; of times in milliseconds."""
+    """Return a round width, of which about `count` make the whole; of times in milliseconds."""
     target = width / count
     if is_time:
         interval = next((span for span in _SPANS if span * 1000 >= target), None)

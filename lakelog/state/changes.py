@@ -125,7 +125,7 @@ class _Places:
 
     def are_equal(self, before: StateEntry, entry: StateEntry, offset: int) -> bool:
         """Whether a file is in the same chunks in both; those of the second index are asked for in
-        their order, with the place `at` of each."""
+        their order, with the `offset` of each."""
         if before.extents != entry.extents:
             return False
         if not entry.extents:

@@ -53,13 +53,13 @@ class Stats:
     cut: int
 
 
-def measure(store: Store, branch: str, tail: Tail, time_text: str | None = None) -> Stats:
-    """Measure a branch, or the snapshot `at`. Raises UnknownRef, Damaged."""
+def measure(store: Store, branch: str, tail: Tail, snapshot: str | None = None) -> Stats:
+    """Measure a branch, or one `snapshot` of it by its digest. Raises UnknownRef, Damaged."""
     # A snapshot has no tail: its numbers do not change. Else the head is that of the tail: what is
     # sealed between two looks would be in neither.
-    pending = None if time_text else tail.collect()
+    pending = None if snapshot else tail.collect()
     head = pending.head if pending else store.refs.head(branch)
-    state = store.manifests.load(time_text or head.move.snapshot)
+    state = store.manifests.load(snapshot or head.move.snapshot)
     entries = store.manifests.segments(state)
     wals = tail.scan()
     files = [file for group in wals.values() for file in group]

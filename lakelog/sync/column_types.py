@@ -76,6 +76,7 @@ class ColumnType:
             )
         arguments = tuple(int(digits) for digits in (match[2] or "").split(",") if digits.strip())
         count, usage = _ARGUMENTS.get(name, (0, "nothing in parentheses"))
+        # The defaults let the checks below name what is missing, in place of an IndexError.
         digits, scale = (*arguments, 1, 0)[:2]
         is_fitting = name != "numeric" or (digits <= _DIGITS_MAX and scale <= digits)
         if len(arguments) != count or not digits or not is_fitting:
@@ -152,6 +153,7 @@ class Conversion:
         """Return the conversion of a column that has a type of the engine."""
         source, is_nested = sql.identifier(column), bool(re.search(r"\]$|\)$", sql_type))
         is_nested = is_nested and not sql_type.startswith("DECIMAL")
+        # JSON's null is no list: it stays null, and is not a value that failed.
         if sql_type == "JSON" and column_type.is_array:
             source = f"CASE WHEN {source}::VARCHAR <> 'null' THEN {source} END"
         elif sql_type == "JSON" and not column_type.is_json:
@@ -162,6 +164,7 @@ class Conversion:
             value = _array(items, column_type.engine_type)
         elif column_type.is_json:
             is_text = sql_type in ("VARCHAR", "JSON")
+            # A text that is no JSON fails; any other value has a form in JSON.
             value = f"TRY_CAST({source} AS JSON)" if is_text else f"to_json({source})"
         elif is_nested and column_type.kind == "text":
             value = f"to_json({source})::VARCHAR"
@@ -184,6 +187,7 @@ def read_types(
     own type, and the types of a target. Raises InvalidSetting."""
     column_types = {}
     for column, spelling in columns.items():
+        # A misspelt column would otherwise be without its type, and nobody would notice.
         if column not in names:
             hint = did_you_mean(column, names) or f"it has {', '.join(names)}"
             raise InvalidSetting(f"the mapping has no column {column!r}: {hint}")

@@ -81,6 +81,7 @@ def check(
             if table is not None and table not in marks:
                 raise SyncRefused(f"{sync_target.address}: no sync has written a table {table}")
             names = marks if table is None else (table,)
+            # A target may hold tables of several lakes: only our own can be made again.
             ours = lake.store.lake_id, lake.branch_name
             own_tables = [n for n in names if (marks[n].lake_id, marks[n].branch) == ours]
             if table is not None and not own_tables:
@@ -122,6 +123,7 @@ class _Comparison:
             names = [name for name in schema.names if name not in skipped]
             compared = pa.schema([schema.field(name) for name in names])
             self._digest(_WANTED, self._reader.mapped(events), names)
+            # In the types in which the mapping gives rows, so that both sides are converted alike.
             rows = self._target.read(self._table, compared, shape.types)
             self._digest(_FOUND, rows, names)
             result = self._compare(skipped)
@@ -148,7 +150,9 @@ class _Comparison:
 
     def _digest(self, name: str, batches: Iterable[pa.Table], columns: list[str]) -> None:
         """Make a table of keys and digests of rows, equal ones counted."""
+        # chr(30) for null and chr(31) between: neither stands in ordinary text.
         values = (f"coalesce({sql.identifier(column)}::VARCHAR, chr(30))" for column in columns)
+        # In the mode append a row is known by its content alone.
         key = KEY if self._mapping.is_keyed else "0"
         row = f"{key} AS k, md5(concat_ws(chr(31), {', '.join(values)})) AS d"
         self._cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} (k BIGINT, d VARCHAR)")
@@ -175,6 +179,7 @@ class _Comparison:
             f" FROM ({counted.format(_WANTED)}) w FULL JOIN ({counted.format(_FOUND)}) f"
             " USING (k, d) WHERE w.n IS DISTINCT FROM f.n"
         )
+        # Equal rows may be there several times, so that they are counted and not joined.
         sums = f"SELECT k, sum(missing) AS m, sum(extra) AS e FROM {_DIFFERING} GROUP BY k"
         # A key that lacks a row and has another one is different; without keys nothing is.
         both = "least(m, e)" if self._mapping.is_keyed else "0"
@@ -199,6 +204,7 @@ class _Comparison:
         keyed = self._mark.mode not in ("append", REPLACE)
         keys = self._cursor.sql(f"SELECT DISTINCT k AS {KEY} FROM {_DIFFERING}").to_arrow_table()
         is_keyed = self._mapping.is_keyed and self._mark.mode != REPLACE
+        # A sync that committed meanwhile has raised the version, and then this repair is void.
         self._target.begin(self._table, self._mark.version)
         try:
             if is_keyed and keys.num_rows <= _KEYS_MAX:
@@ -213,6 +219,7 @@ class _Comparison:
             mark = dataclasses.replace(
                 self._mark,
                 rows=int(expected),
+                # A new version: a sync that had planned by the old one finds it moved.
                 version=self._mark.version + 1,
                 synced_at=disk.now_us(),
             )
@@ -246,6 +253,7 @@ def _json(encoded: StoredValue) -> str | None:
     if not isinstance(encoded, str):
         return None
     try:
+        # As numbers that compare exactly: 1 and 1.0 are one number in JSON, 2**53 + 1 is another.
         document = json.loads(encoded, parse_int=_number, parse_float=_number)
         return json.dumps(document, sort_keys=True)
     except (ValueError, RecursionError):

@@ -96,7 +96,9 @@ def delta_between(
     """Return what a table with this watermark lacks of a state. Raises Damaged."""
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
+        # A table that is new has everything to come.
         return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
+    # The usual case of a quiet lake costs no look at a segment.
     if old.snapshot == store.manifests.stored_as(state.digest) and old.upto == state.next_seq:
         return Delta(())
     if store.erased.holds(old.snapshot):  # nothing says any more which rows these were
@@ -105,7 +107,9 @@ def delta_between(
         before = store.manifests.segments(store.manifests.load(old.snapshot), "events")
         removed, added = _differences(store, before, entries, old.upto, state)
         compact.check(store, [removed_part.entry for removed_part in removed])
+    # The old state is gone: rows can still be told by seq, if the branch kept its numbers.
     except Damaged:  # collected meanwhile, or never there
+        # A lake that was restored has the same numbers for other events.
         if not is_in_history(store, cursor, old, entries):
             return everything(entries, state, OTHER_HISTORY)
         if old.generation != generation or old.events != _count(store, cursor, entries, old.upto):
@@ -130,6 +134,7 @@ def is_in_history(
         return False
     except UnknownRef:
         if old.move > store.refs.head_number(old.branch):
+            # The move before is not there: its last event is compared by content.
             return False
     # gc dropped the move. Then the event that was the last one has to be there as it was.
     seq = int(old.tip.partition(":")[0] or -1)
@@ -164,6 +169,7 @@ def joined(steps: list[DeltaStep]) -> list[DeltaStep]:
     if len(whole) < 2:
         return steps
     added = tuple(step_part for step in whole for step_part in step.added)
+    # Removals stay a step of their own: they are one comparison over all segments.
     removing = [step for step in steps if step.removed]
     return [*removing, DeltaStep(added, whole[-1].upto, below=whole[-1].below)]
 
@@ -195,6 +201,7 @@ def _differences(
         lineage.search(store.manifests, state, covers[0])
     common = lineage.leaves(covers[0]) & lineage.leaves(covers[1])
     # Of the older state only what is below `upto` was written.
+    # A leaf that reaches over `upto` was written in part only: it is looked at row by row.
     covered = frozenset(leaf for leaf in common if lineage.last(leaf) < upto)
     older = [e for e in before if e.seq[0] < upto]
     removed, added = lineage.missing(older, covered), lineage.missing(entries, covered)
@@ -217,6 +224,7 @@ def _count(
     store: Store, cursor: duckdb.DuckDBPyConnection, entries: list[SegmentEntry], upto: int
 ) -> int:
     """The number of events of segments below a seq."""
+    # Whole segments are counted by their entries, and only those across are read.
     whole = sum(e.events for e in entries if e.seq[1] < upto)
     across = tuple(SegmentRead(e, {}) for e in entries if e.seq[0] < upto <= e.seq[1])
     if not across:
@@ -234,6 +242,7 @@ def _steps(
         return (DeltaStep((), end, tuple(removed or ()), low),)
     # What is below the watermark belongs with the removals: seq of both may be the same.
     if removed and groups[0][0].entry.seq[0] >= low:
+        # Rows of one seq may be removed and added in the same step, never in two.
         groups.insert(0, [])
     starts = [min(step_part.entry.seq[0] for step_part in group) for group in groups[1:]]
     return tuple(
@@ -257,6 +266,7 @@ def _disjoint(overlapping: list[SegmentRead], low: int) -> Iterator[list[Segment
 
 def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
+    # Each is hashed before it is read for the first time: damage must not reach the target.
     compact.check(store, [segment_part.entry for segment_part in segment_parts])
     whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]
     queries = [segment_sql.rows_sql(store.paths, whole)] if whole else []
@@ -296,6 +306,7 @@ def status_of(
     """Compare a table with the lake as it is now, its unpublished events included."""
     events = seconds = None
     rows, note = mark.rows, ""
+    # A table that lost its rows lacks all of them, whatever its watermark says.
     if is_emptied(mark, shape):
         rows, note = 0, EMPTIED if shape else "the table is gone"
     if (mark.lake_id, mark.branch) != (lake.store.lake_id, lake.branch_name):

@@ -54,11 +54,13 @@ _RowSources = dict[str, "RowSource | None"]
 def row_mapping(tree: Node) -> RowMapping:
     """Return what the rows of a query are. Raises Dependent."""
     node = tree["statements"][0]["node"]
+    # At any depth first, so that what follows may take a SELECT for plain.
     _require_plain(node)
     source = _select(node, {})
     if source is None:
         raise Dependent("rows that come from no event")
     names = {call[0] for child in nodes(node) if (call := called(child))}
+    # A join with values repeats an event; so do functions that give several rows.
     is_joined = any(child.get("type") == "JOIN" for child in nodes(node))
     return RowMapping(source.has_key, is_joined or bool(names & _SEVERAL))
 
@@ -124,9 +126,11 @@ def _select(node: Node, scope: _RowSources) -> RowSource | None:
     if node.get("type") != "SELECT_NODE":
         raise Dependent(str(node.get("type")))
     scope = dict(scope)
+    # A CTE may name those before it, and none that follows.
     for entry in (node.get("cte_map") or {}).get("map", ()):
         value = entry["value"]
         origin = _select(value.get("query_node") or value["query"]["node"], scope)
+        # A list of aliases renames columns by position: KEY may be any of them.
         if origin and value.get("aliases"):
             origin = RowSource(origin.name, False)
         scope[entry["key"].lower()] = origin
@@ -142,6 +146,7 @@ def _table(table: Node, scope: _RowSources) -> RowSource | None:
     table_type, name = table.get("type"), str(table.get("alias") or "").lower()
     if table.get("sample"):
         raise Dependent("a sample")
+    # As with a CTE's aliases: AS e(a, b) may call another column by the name of KEY.
     renames = bool(table.get("column_name_alias"))
     if table_type == "BASE_TABLE":
         plain = table["table_name"].lower()
@@ -177,6 +182,7 @@ def _join(table: Node, scope: _RowSources) -> RowSource | None:
     how = table["join_type"]
     keeps = how in _LEFT if left_source else how in ("INNER", "RIGHT")
     if table["ref_type"] not in _JOINS or not keeps:
+        # A RIGHT or FULL join also gives rows of the other side, which belong to no event.
         raise Dependent(f"a {table['ref_type']} {how} JOIN")
     return left_source or right
 

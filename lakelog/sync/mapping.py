@@ -87,16 +87,20 @@ def read_mapping(
 ) -> Mapping:
     """Check a query, by the engine's own parser. Raises QueryFailed."""
     query_text = ALL_EVENTS if query is None else expanded(query).strip().rstrip(";")
+    # Without rows: DESCRIBE wants a table of that name, and must not read the lake.
     set_events(cursor, NO_ROWS)
     try:
         tree = _parsed(cursor, query_text)
+        # `replace` computes all rows from all events: a row may depend on many.
         rows = None if mode == REPLACE else _row_mapping(tree)
         query_text = _wrappable(cursor, query_text, tree)
         described = cursor.execute(f"DESCRIBE {query_text}").fetchall()
         has_key = KEY in [row[0] for row in described]
+        # The key is added where it is plain where from; else the user has to name it.
         if rows and not has_key and _reads_events_alone(tree):
             query_text = _keyed(cursor, tree)
             described = cursor.execute(f"DESCRIBE {query_text}").fetchall()
+        # A column of that name with other values would make rows replace each other.
         elif rows and has_key and not rows.has_key:
             raise QueryFailed(
                 f"the mapping has a column {KEY} that is not the one of the event: name it"
@@ -116,6 +120,7 @@ def read_mapping(
 
 def set_events(cursor: duckdb.DuckDBPyConnection, rows: str) -> None:
     """Let `events` be these rows, for one cursor."""
+    # Temporary, and of the cursor alone: other threads map other events at the same time.
     cursor.execute(f"CREATE OR REPLACE TEMPORARY VIEW events AS {rows}")
 
 

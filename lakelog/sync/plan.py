@@ -66,6 +66,7 @@ class SyncPlan:
                 document = tomllib.load(file)
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise InvalidSetting(f"{path}: {error}") from None
+        # `every` may stand once for all; what is left over is a spelling mistake.
         every = document.pop("every", "1s")
         tables = document.pop("sync", [])
         if document or not isinstance(tables, list) or not tables:
@@ -95,6 +96,7 @@ def _public(url: str) -> tuple[str, str]:
         path = location[3:] if location.startswith("///") else location
         return f"{scheme}:{os.path.abspath(path)}", ""
     userinfo, separator, hosts = match[2].rpartition("@")
+    # Options stay, but for those that hold secrets: a unit file is readable by everybody.
     options = [o for o in (match[4] or "").split("&") if not _SECRET.fullmatch(o.split("=")[0])]
     suffix = f"?{'&'.join(options)}" if any(options) else ""
     public_url = f"{match[1]}://{userinfo.partition(':')[0]}{separator}{hosts}{match[3]}{suffix}"
@@ -116,7 +118,7 @@ def _plan(place: str, values: dict[str, Any]) -> SyncPlan:
     plan = SyncPlan(**{**values, "every": span_us(values["every"]) / 1e6})
     if plan.every < 0.01:
         raise InvalidSetting(f"{place}: every is 10ms or more, such as 5s")
-    return dataclasses.replace(plan)
+    return plan
 
 
 def _over_http(*names: str) -> list[str]:
@@ -142,6 +144,7 @@ def target_of(url: str) -> SyncTarget:
     scheme = url.partition(":")[0].lower()
     if scheme not in _TARGETS or ":" not in url:
         examples = (
+            # No URL in the message: it may hold a password.
             "postgresql://USER@HOST/DATABASE, mysql://…, sqlite:PATH, duckdb:PATH,"
             " elasticsearch://HOST/INDEX, influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
         )

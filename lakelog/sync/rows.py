@@ -57,6 +57,7 @@ class RowReader:
     ) -> None:
         self._lake, self._mapping, self._target = lake, mapping, target
         self._refuse = refuse
+        # No more than the target writes at once, or batches would be cut twice.
         self._rows = min(batch_rows, target.write_rows)
 
     def mapped(self, events: str) -> Iterator[pa.Table]:
@@ -75,6 +76,7 @@ class RowReader:
         unconverted = rows[_UNCONVERTED]
         if unconverted.null_count < rows.num_rows:
             types = self._mapping.column_types
+            # A few at a time: refused rows become Python objects, of which millions would not fit.
             for batch in rows.filter(unconverted.is_valid()).to_batches(max_chunksize=_FEW):
                 for row in batch.to_pylist():
                     failed = orjson.loads(row.pop(_UNCONVERTED))
@@ -126,6 +128,7 @@ class RowReader:
         # A cursor of its own: one with an unfinished result runs nothing else.
         cursor = self._lake.engine().cursor()
         try:
+            # The engine is asked for small chunks, so that a first batch is there early.
             set_events(cursor, events)
             reader = cursor.sql(query).to_arrow_reader(_CHUNK_ROWS)
             tables = _gathered(reader, self._rows)
@@ -168,6 +171,7 @@ def _gathered(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
             table = pa.Table.from_batches(waiting)
             yield table.slice(0, rows)
             waiting = table.slice(rows).to_batches()
+            # In chunks of the original buffers: nothing is copied.
             count, size = max(0, count - rows), sum(chunk.nbytes for chunk in waiting)
     if waiting:
         yield pa.Table.from_batches(waiting)
@@ -199,6 +203,7 @@ class RowWriter:
         if not self._sets_aside:
             self._target.write(self._table, rows, self._keyed)
             return int(rows.num_rows)
+        # Each half is its own attempt: a database undoes what it was refused for alone.
         try:
             with self._target.attempt():
                 self._target.write(self._table, rows, self._keyed)
@@ -227,6 +232,7 @@ class RowWriter:
     def flush(self) -> int:
         """Put refused rows into the quarantine, once each; return how many. Call it before the
         commit: what happens in between may repeat them, but loses none."""
+        # A batch that is repeated after a cut would quarantine the same rows again.
         fresh = [line for line in self._refused if (line[1], line[3]) not in self._known]
         if fresh:
             self._lake.quarantine(fresh)

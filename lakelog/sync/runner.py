@@ -88,6 +88,7 @@ class Runner:
         if len(self._jobs) == 1:
             results = [self._work(*self._jobs[0], stop)]
         else:
+            # A thread for each: one target that waits must not hold up the others.
             with ThreadPoolExecutor(len(self._jobs), "lakelog-sync") as pool:
                 futures = [pool.submit(self._guarded, *job, stop) for job in self._jobs]
                 results = [future.result() for future in futures]
@@ -120,8 +121,10 @@ class Runner:
                 if len(self._jobs) == 1:
                     raise
                 self._say(str(error))
+                # Not at once: what was refused will mostly be refused again.
                 self.has_failed, pause = True, max(pause, _REST)
             else:
+                # A continuous sync that waits for its server has completed a round without success.
                 self._note(figures, None if syncer.is_away else result)
                 if result.commits or self._once:
                     self._report(result, time.monotonic() - began)
@@ -148,6 +151,7 @@ class Runner:
                 values["rebuilds_total"] += result.is_rebuilt
                 values["last_success_timestamp_seconds"] = disk.now_us() / 1e6
             if self._metrics:
+                # A full disk at the metrics must not stop the rows.
                 # A sync is worth more than its figures.
                 with contextlib.suppress(OSError):
                     path = os.path.abspath(self._metrics)

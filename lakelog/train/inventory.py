@@ -29,7 +29,8 @@ class Inventory:
         return f"{self.root}/{name}"
 
     def read(self, name: str, size_max: int) -> bytes | None:
-        """Return the bytes of a listed file, at most one more than `most`; None if it is not there.
+        """Return the bytes of a listed file, at most one more than `size_max`; None if it is not
+        there.
 
         A file that became a link since it was listed is not opened.
         """

@@ -118,7 +118,7 @@ def emit_plot(path: str | None, chart: Callable[[], alt.Chart | alt.VConcatChart
 
 
 def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = None) -> None:
-    """Write rows; `shown` replaces them in a table."""
+    """Write rows; `table` replaces them in a table."""
     with open_output(target.path) as out:
         if target.format == "table":
             # A verb's own table has fewer columns, of people's words; without columns it is none.

@@ -108,7 +108,7 @@ class Shell:
         return f"{cell(f'lakelog{branch_note}{state}')}> "
 
     def talk(self, read_line: Callable[[str], str]) -> None:
-        """Run what `read` returns, until it raises EOFError or the user leaves."""
+        """Run what `read_line` returns, until it raises EOFError or the user leaves."""
         while not self.is_over:
             try:
                 self.answer(read_line(self.prompt))

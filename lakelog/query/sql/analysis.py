@@ -146,7 +146,7 @@ class Query:
         object.__setattr__(self, "may_extract", may_extract(self.sql))
 
     def own_tables(self, names: Container[str]) -> set[str] | None:
-        """The tables among `own` that a SELECT names, or None if it may read anything else."""
+        """The tables among `names` that a SELECT names, or None if it may read anything else."""
         tables_of_query = {table for schema, table in self.tables if not schema}
         if not self.parsed or self.has_parameters or len(tables_of_query) != len(self.tables):
             return None
@@ -168,6 +168,7 @@ def analyze(
     tree = tree_of(connection, query)
     if len(tree.get("statements", ())) != 1:
         return Query(query)
+    # Names such as current_date are columns to the parser, until no table can have them.
     mentions = trees.mentions(tree["statements"][0]["node"])
     if mentions.has_clock_names:
         tree = times.with_clock_calls(tree)
@@ -197,9 +198,11 @@ def _united(
             needs.append(need)
         elif name == "events":
             # The newest event of `events` is not that of the ref.
+            # What a ref's table needs says nothing of the present events.
             need = dataclasses.replace(need, before_newest=None)
             of_refs.setdefault(table["schema_name"], []).append(need)
     if mentions.runs_text:
+        # query('SELECT …') reads what its text says, which is not in the tree.
         tables |= {("", "events"), ("", "quarantine")}
         needs.append(Predicate())
     return Query(
@@ -219,6 +222,7 @@ def _united(
 def may_extract(query: str) -> bool:
     """Whether the text of a query may have an extraction. That of a search for words has none, and
     a tree so long that to look through it takes longer than to find a word."""
+    # A search's own expression has the payload's text in it, and extracts nothing.
     others = query.replace(payload_text("data"), "").lower()
     return any(sign in others for sign in ("->", "json_", FIELDS))
 
@@ -264,6 +268,7 @@ class _Constants:
             need.extremes = times.extremes(select)
         for comparison in mention.comparisons:
             if comparison.column == "time":
+                # NOT IN and the like leave no bound.
                 for value in comparison.values if comparison.operator != "COMPARE_IN" else ():
                     self._bound(need, comparison.operator, value)
             elif comparison.column in _NAMED_COLUMNS:
@@ -277,6 +282,7 @@ class _Constants:
         if constant is None or not constant.startswith(words.PREFIX):
             return
         row, needed = words.read(self._connection, constant)
+        # A correlated condition says nothing of the rows here.
         # In a query inside of another, it may be of a row of the outer one.
         if row and row.lower() != str(table["alias"] or table["table_name"]).lower():
             return
@@ -294,6 +300,7 @@ class _Constants:
         if operator in LOWER_BOUNDS or operator == "COMPARE_EQUAL":
             need.low = max(need.low, micros)
         if operator in UPPER_BOUNDS or operator == "COMPARE_EQUAL":
+            # now() runs on until the query does: a bound above would miss the newest events.
             late = _SLACK if _NOW & set(trees.mentioned(value, "function_name")) else 0
             need.high = min(need.high, micros + late)
 
@@ -304,6 +311,8 @@ class _Constants:
             return None
         if times.extremes(select) != {times.LAST} or len(select["select_list"]) != 1:
             return None
+        # The span before the newest is measured from a fixed time: months differ, by at most the
+        # margin.
         (statement,) = tree_of(self._connection, times.REFERENCE)["statements"]
         reference = statement["node"]["select_list"][0]
         end = self._micros(reference)
@@ -319,6 +328,7 @@ class _Constants:
         attribute = f"{comparison.column}s"
         before: set[str] | None = getattr(need, attribute)
         texts = {name for name in names if name is not None}
+        # Both conditions hold, so the names of both remain.
         setattr(need, attribute, texts if before is None else before & texts)
 
     def _text(self, value: Node) -> str | None:
@@ -352,6 +362,7 @@ class _Constants:
             return encode.to_micros(constant)
         if (literal := times.micros(value)) is not None or not _is_constant(value):
             return literal
+        # The engine folds constants as the query itself will: no rule is written twice.
         statement = {
             **self._tree,
             "statements": [trees.select_one(value, self._tree["statements"][0])],

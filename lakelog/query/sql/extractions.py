@@ -67,6 +67,7 @@ class Extraction:
     def with_kinds(self, kinds: frozenset[str]) -> Extraction:
         """Return the extraction of a field whose values are of these kinds of the ledger, in the
         type that holds them all: text where they contradict each other."""
+        # Only nested values: they are JSON in any type.
         if kinds and kinds <= _NESTED:
             return replace(self, mode="json")
         cast = _CASTS.get(kinds, "")
@@ -77,6 +78,8 @@ class Extraction:
         if schema is None:
             return self.text_sql()
         value = self._typed_sql(schema)
+        # A segment may have payloads as text beside its columns, which are then read for their
+        # rows.
         return f"coalesce({value}, {self.text_sql()})" if has_texts else value
 
     def text_sql(self) -> str:
@@ -95,6 +98,7 @@ class Extraction:
             column = _guarded(column)
         value = typed.plain_sql(member, column) if member_kind == "text" else column
         if self.mode in ("json", "text") and self.cast in _SAME.get(member_kind, ()):
+            # Straight from the column where its value casts as its text would.
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
         if self.mode == "text" and member_kind == "text":
             return self._cast(value)
@@ -106,6 +110,7 @@ class Extraction:
             and self.cast == "BIGINT"
             and self.is_try
         ):
+            # A double of 1e3 is 1000 to BIGINT, though its text is not.
             return _whole_sql(column)
         # Spelled as the JSON functions do, which is not always as in the payload.
         if self.mode == "text" and member_kind == "number":
@@ -196,6 +201,7 @@ def _find(
     for depth, step in enumerate(path):
         # The engine's names of columns ignore case, those of JSON do not.
         member = next((m for m in members if m.name == step), None)
+        # No member of the schema: every row of these segments lacks it.
         if member is None:
             break
         steps = path[depth + 1 :]
@@ -227,6 +233,7 @@ def _number_sql(column: str) -> str:
 
 
 def _whole_sql(column: str) -> str:
+    # Above 2**53 doubles no longer hold every integer.
     """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
     from_text = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
     return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {from_text} END"
@@ -269,6 +276,7 @@ def path_of(value: Node | None) -> tuple[list[str], tuple[PathStep, ...], str] |
         return chain if chain and not chain[1] else None
     if node_class == "LAMBDA" and value.get("syntax_type") == "SINGLE_ARROW":
         # The engine parses a->'b'->>'c' as a->('b'->>'c').
+        # -> binds weaker than ->> to its right.
         operands = (
             arguments_of(value["expr"])
             if extraction_mode(value["expr"]) == "text"
@@ -309,6 +317,7 @@ def extraction_mode(value: Node) -> str:
     """Whether a function call extracts JSON, text or a value; "" for none of them."""
     if not isinstance(value, dict) or value.get("class") != "FUNCTION" or value["schema"]:
         return ""
+    # DISTINCT or FILTER in a call are of an aggregate of that name.
     plain = not value["distinct"] and not value["filter"] and not value["order_bys"]["orders"]
     has_names = any(argument["name"] for argument in value["arguments"])
     return _MODES.get(value["function_name"], "") if plain and not has_names else ""
@@ -328,6 +337,7 @@ def _steps(value: Node) -> tuple[PathStep, ...]:
         return (int(literal),)
     if (
         literal_kind != "STRING"
+        # A path in JSON's own syntax, a name with quotes or none.
         or not literal
         or ('"' in literal.removeprefix("$") and literal[0] != "$")
     ):

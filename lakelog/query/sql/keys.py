@@ -48,6 +48,7 @@ def key_of(by: str | Sequence[str], nulls: bool = False) -> EventKey:
     for name in [by] if isinstance(by, str) else by:
         for key_name in (key_name.strip() for key_name in str(name).split(",")):
             names += CONTENT if key_name == "content" else [key_name] if key_name else []
+            # content compares columns of which most may be empty: none of them is needed.
             needed += [key_name] if key_name and key_name != "content" and not nulls else []
     if not names:
         raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
@@ -66,4 +67,5 @@ def part_of(name: str) -> str:
         hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
         hint = hint or f"choose from {names}, content or data.FIELD"
         raise InvalidSetting(f"no column {name!r}: {hint}")
+    # A payload that is no JSON has no fields, and must not fail the query.
     return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"

@@ -56,10 +56,11 @@ def rewrite(
 ) -> Rewriting | None:
     """Return a rewriting of a parsed query, or None where it has no extraction to replace.
 
-    Only `fields` are replaced without `typed`. The tree stays as it is.
+    Only `fields` are replaced without `has_types`. The tree stays as it is.
     """
     if len(tree.get("statements", ())) != 1:
         return None
+    # A CTE of that name hides the table.
     if any(("", name) in tables for name in _ctes(tree)):
         return None
     changed = copy.deepcopy(tree)
@@ -67,6 +68,7 @@ def rewrite(
     rewriter.statement(changed["statements"][0])
     if not rewriter.columns:
         return None
+    # What the engine cannot write as SQL stays as it was.
     try:
         rewriter.finish(connection, changed)
     except SyntaxFault:
@@ -142,6 +144,7 @@ class _Rewriter:
                 if any(t.is_used and _covers(star, t) for t in scope.tables):
                     star["exclude_list"] = sorted({*star["exclude_list"], *hidden})
             pairs = zip(node["select_list"], before, strict=True)
+            # Results keep the names that the engine would have given their expressions.
             unnamed += [(new, old) for new, old in pairs if old is not None and new != old]
         statement = tree["statements"][0]
         selects = [select_one(old, statement) for _, old in unnamed]
@@ -157,6 +160,7 @@ class _Rewriter:
         before = [_unaliased(item) for item in node["select_list"]]
         for key in ("select_list", "group_expressions", "modifiers", "having", "qualify"):
             node[key] = self._expression(node[key], inner, scope.is_flat)
+        # A cast in one conjunct may rely on another that comes first: each is looked at alone.
         node["where_clause"] = self._conjuncts(node["where_clause"], inner, scope.is_flat)
         # A query beside another table may be computed for rows that a join leaves out.
         with self._inside_join(len(scope.tables) > 1):
@@ -206,6 +210,7 @@ class _Rewriter:
             value[:] = [self._expression(child, scopes, may_fail) for child in value]
         if not isinstance(value, dict):
             return value
+        # Each SELECT has its own meaning of names.
         if value.get("type") == "SELECT_NODE":
             self._select(value, scopes)
         elif "class" in value and (column := self._column(value, scopes, may_fail)):
@@ -214,6 +219,7 @@ class _Rewriter:
             lazy = value.get("class") in _LAZY or value.get("type") in _LAZY_TYPES
             lazy = lazy or value.get("function_name") in _LAZY_FUNCTIONS
             filtered = value.get("filter") or value.get("filter_expr")
+            # What is evaluated for some rows alone must not fail for the others.
             inside = may_fail and not lazy and not filtered
             with self._inside_join(value.get("class") == "SUBQUERY"):
                 for key, child in value.items():
@@ -225,6 +231,7 @@ class _Rewriter:
         cast, is_try, inner = "", False, value
         if value.get("class") == "CAST":
             is_try = value["try_cast"]
+            # A failing cast around a field stays where it is, and the column is made not to fail.
             if not is_try and (chain := path_of(value["child"])) and chain[2] == FIELDS:
                 field = self._reference(value["child"], scopes, chain, is_guarded=True)
                 return field and {**value, "child": field}
@@ -264,6 +271,7 @@ def _owner(scopes: list[_Scope], owner: list[str]) -> _Table | None:
         table = scope.table(owner)
         if table is not None:
             return table if scope.is_clear and table.node is not None else None
+        # A bare name belongs to the innermost query that could mean it.
         if not owner:
             return None
     return None

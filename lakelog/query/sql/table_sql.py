@@ -68,6 +68,7 @@ class View(NamedTuple):
         """The table of the newest segments, or the oldest ones, that have so many events."""
         place = 1 if descending else 0
         entries, events = list[SegmentEntry](), 0
+        # Segments sorted by their ends: those that reach furthest come first.
         for entry in sorted(self.entries, key=lambda e: e.time[place], reverse=descending):
             if events < count:
                 entries.append(entry)
@@ -78,6 +79,7 @@ class View(NamedTuple):
         """The table of one in so many blocks of rows of the newest segment, or the oldest one."""
         nearest = self.nearest(1, descending)
         (entry,) = nearest.entries
+        # Rows of earlier conditions only: a sample must not read what the query leaves out.
         ranges = self.ranges.get(entry.key, ((0, entry.events - 1),))
         samples = (
             (row, min(row + _VECTOR - 1, stop))
@@ -108,6 +110,7 @@ def rows_sql(
     fields of which this process has the keys. Raises InvalidKey.
     """
     if opens:
+        # Opened by a macro over the text: typed columns have no ciphers to open.
         sealed_rows = rows_sql(paths, name, entries, tail, (), ranges)
         if name == "quarantine":
             return sealed_blocks.opened_lines_sql(paths, sealed_rows)
@@ -144,6 +147,7 @@ def rewrite(
 ) -> payload.Rewriting | None:
     """Return the query with extractions from payloads as columns; see `payload.rewrite`."""
     key = query, has_types, *tables.items()
+    # Long queries seldom come again, and their trees are large.
     if key not in _REWRITTEN:
         rewriting = payload.rewrite(connection, tree_of(connection, query), has_types, tables)
         if len(query) > _SHORT:

@@ -41,6 +41,7 @@ class AdbcConnection:
         with self._statement() as handle:
             handle.set_sql_query(statement)
             stream, _ = handle.execute_query()
+            # Batch by batch: a table that is checked may be larger than memory.
             for batch in pa.RecordBatchReader.from_stream(stream):
                 yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
 

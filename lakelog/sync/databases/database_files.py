@@ -75,6 +75,7 @@ class SqliteTarget(SqlTarget):
         return f"{name}::BIGINT" if column.kind == "boolean" else super().value_sql(column)
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
+        # SQLite stores any value in any column: only the affinity may change it.
         """By SQLite's rules of affinity, from the declared type."""
         expected = self._type(column)
         return "" if _affinity(declared) in (_affinity(expected), "BLOB") else expected
@@ -102,6 +103,7 @@ class SqliteTarget(SqlTarget):
     def _delete(self, table: str, keys: pa.Table) -> int:
         before = self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0]
         self._many(f"DELETE FROM {self._name(table)} WHERE {KEY} = ?", keys)
+        # The driver does not say how many rows a statement with many parameters has changed.
         return int(before - self._fetch(f"SELECT count(*) FROM {self._name(table)}")[0][0])
 
     def _rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
@@ -119,6 +121,7 @@ class SqliteTarget(SqlTarget):
             self._connection.executemany(statement, zip(*columns, strict=True))
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
+        # table_info has a declared key; a unique index of KEY alone serves ON CONFLICT as well.
         rows = self._fetch(f"PRAGMA table_info({sql.identifier(table)})")
         keys = [row[1] for row in rows if row[5]]
         return {row[1]: row[2] for row in rows}, keys == [KEY] or self._is_indexed(table)
@@ -134,6 +137,7 @@ class SqliteTarget(SqlTarget):
 
     def _explained(self, error: Exception, table: str) -> LakelogError:
         reason = str(error).split("\n")[0]
+        # What the driver puts before SQLite's own words says nothing to a user.
         for mark in ("Failed to reset statement: ", "Failed to step query: ", "INTERNAL: ", "IO: "):
             reason = reason.split(mark)[-1]
         if any(phrase in reason for phrase in _LOCKED):
@@ -172,6 +176,7 @@ def _affinity(declared: str) -> str:
 
 
 _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    # Extensions would be fetched from the network.
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -225,6 +230,7 @@ class DuckdbTarget(SqlTarget):
                 with contextlib.suppress(OSError):
                     os.remove(self._path)
             raise
+        # Times without a zone in the mapping are UTC, whatever the machine is set to.
         connection.execute("SET TimeZone = 'UTC'")
         return connection
 

@@ -26,6 +26,7 @@ from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Water
 pymysql = Lazy("pymysql")
 _SHAPE = "a MySQL URL looks like mysql://USER@HOST:PORT/DATABASE"
 _OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key")
+# ANSI_QUOTES for names as other databases have them; STRICT, or values would be cut without a word.
 _SESSION = (
     "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES',"
     " time_zone = '+00:00', innodb_lock_wait_timeout = 30"
@@ -102,6 +103,7 @@ class MysqlTarget(SqlTarget):
     def begin(self, table: str, version: int) -> None:
         """Start a transaction on a table of this version; see SyncTarget."""
         with self._errors(table):
+            # Named locks belong to the connection: they end with it, however it ends.
             # Not a lock of rows: statements such as CREATE TABLE end a transaction.
             if self._fetch(f"SELECT GET_LOCK('{_LOCK}', {_SECONDS})") != [(1,)]:
                 raise ConnectionLost(f"{self.address}: another sync is writing")
@@ -153,6 +155,7 @@ class MysqlTarget(SqlTarget):
             charset="utf8mb4", autocommit=True, connect_timeout=_SECONDS // 3, **options
         )
         self._connection = connection
+        # Of each connection: a server's defaults may differ.
         self._fetch(_SESSION)
         return connection
 
@@ -181,6 +184,7 @@ class MysqlTarget(SqlTarget):
     def _delete(self, table: str, keys: pa.Table) -> int:
         key_texts, count = [str(int(key)) for key in keys[KEY].to_pylist()], 0
         with self._connection.cursor() as cursor:
+            # In parts: a statement must not be longer than max_allowed_packet.
             for start in range(0, len(key_texts), _BATCH_KEYS):
                 some = ", ".join(key_texts[start : start + _BATCH_KEYS])
                 condition = f"WHERE {KEY} IN ({some})"
@@ -215,6 +219,7 @@ class MysqlTarget(SqlTarget):
     def _explained(self, error: Exception, table: str) -> LakelogError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
         reason = " ".join(str(error.args[-1] if error.args else error).split())
+        # A wrong certificate is no lost connection: trying again would never help.
         if number in _LOST or number in _CLIENT or isinstance(error, (OSError, EOFError)):
             if re.search(r"certificate|SSL is required", reason):
                 reason = f"{reason}: check ssl_ca, and that the certificate names this host"
@@ -239,6 +244,7 @@ def _literal(column: pa.ChunkedArray) -> pa.ChunkedArray:
         # A blob has no literal in UTF-8 but its hexadecimal digits.
         literals = [None if value is None else f"x'{value.hex()}'" for value in column.to_pylist()]
         return pc.fill_null(pa.chunked_array([pa.array(literals, pa.string())]), "NULL")
+    # Arrow writes a boolean as true, which MySQL has no literal for in a TINYINT.
     encoded = pc.cast(
         pc.cast(column, pa.int8()) if pa.types.is_boolean(value_type) else column, pa.string()
     )

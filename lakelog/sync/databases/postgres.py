@@ -127,6 +127,7 @@ class PostgresTarget(SqlTarget):
             raise MissingPackage(
                 "PostgreSQL needs a driver: pip install 'lakelog[postgres]'"
             ) from None
+        # By number: the text has the names of distributions in it.
         version = int(self._fetch("SELECT current_setting('server_version_num')")[0][0])
         _require_version(version, self.address)
         settings = (f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
@@ -149,8 +150,10 @@ class PostgresTarget(SqlTarget):
 
     def _insert(self, table: str, rows: pa.Table, ending: str) -> None:
         if self._declared is None:
+            # Looked up once in a transaction, which nobody else can change within.
             self._declared = self._columns(table)[0]
         columns = [_Staged.of(field, self._declared) for field in rows.schema]
+        # COPY straight into the table, where no row of these keys may be there.
         if not ending and not any(column.cast for column in columns):
             *schema, name = table.split(".")
             self._connection.append(name, rows, schema=schema[0] if schema else "")
@@ -158,6 +161,7 @@ class PostgresTarget(SqlTarget):
         # Of our columns alone: others may be NOT NULL with a default, or an identity.
         staged = ", ".join(column.staged for column in columns)
         self._stage(_STAGED, f"AS SELECT {staged} FROM {self._name(table)} WITH NO DATA")
+        # A temporary table is nobody else's, and is dropped with the transaction.
         self._connection.append(_STAGED, rows, temporary=True)
         names = ", ".join(column.name for column in columns)
         values = ", ".join(column.cast or column.name for column in columns)
@@ -176,6 +180,7 @@ class PostgresTarget(SqlTarget):
         self._fetch(f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP {query}")
 
     def _columns(self, table: str) -> tuple[dict[str, str], bool]:
+        # to_regclass is NULL for a table that is not there, where a cast would raise.
         oid = f"to_regclass({sql.literal(self._name(table))})"
         rows = self._fetch(
             "SELECT attname::text, format_type(atttypid, atttypmod), attnum FROM pg_attribute"
@@ -185,6 +190,7 @@ class PostgresTarget(SqlTarget):
         keys = self._fetch(
             f"SELECT indkey::text FROM pg_index WHERE indrelid = {oid} AND indisunique"
             " AND indpred IS NULL"
+            # A partial index is no constraint: ON CONFLICT could not use it.
         )
         is_keyed = str(numbers.get(KEY)) in [row[0] for row in keys]
         return {name: sql_type for name, sql_type, _ in rows}, is_keyed
@@ -200,6 +206,8 @@ class PostgresTarget(SqlTarget):
         state = getattr(error, "sqlstate", None) or ""
         message = Address.without_secrets(str(error), self._secrets)
         fatal = _FATAL.search(message)
+        # Classes of errors that pass: connection, deadlock, shutdown; and a lock that was not given
+        # in time.
         if state[:2] in ("08", "40", "57") or state == "55P03":
             return ConnectionLost(f"{self.address}: {_line(message)}")
         if not state and _PERMANENT.search(message):

@@ -76,6 +76,7 @@ class SqlTarget(SyncTarget):
     """A statement that inserts or replaces a watermark."""
 
     def connect(self) -> None:
+        # A connection of before may be in an aborted transaction.
         """Connect, or connect again; see SyncTarget."""
         self.close()
         try:
@@ -105,6 +106,7 @@ class SqlTarget(SyncTarget):
 
     def value_sql(self, column: TargetColumn) -> str:
         """By default what Arrow carries as it is."""
+        # Asked for at once, since begin has it created where it is missing.
         name = sql.identifier(column.name)
         if column.kind == "numeric":
             return f"{name}::DECIMAL(38, {column.scale})"
@@ -124,6 +126,8 @@ class SqlTarget(SyncTarget):
         """Start a transaction on a table of this version; see SyncTarget."""
         self._free_from = None
         with self._errors(table):
+            # The version is read in the transaction, behind the lock: no other sync can commit in
+            # between.
             self._fetch(self.BEGIN)
             if self.LOCK:
                 self._fetch(self.LOCK)
@@ -136,6 +140,7 @@ class SqlTarget(SyncTarget):
                 )
             versions = self._fetch(
                 f"SELECT version FROM {WATERMARKS} WHERE name = {sql.literal(table)}"
+                # Rolled back, so that the lock is free for whoever is ahead.
             )
         if (int(versions[0][0]) if versions else 0) != version:
             self.rollback()
@@ -167,6 +172,7 @@ class SqlTarget(SyncTarget):
     def write(self, table: str, rows: pa.Table, keyed: bool) -> None:
         """Insert rows; with `keyed` a row replaces one of the same KEY."""
         with self._errors(table):
+            # Only `upsert` can meet its own rows again, after a cut or a rollback.
             ending = self._on_conflict(table, rows) if keyed else ""
             self._insert(table, rows, ending)
 
@@ -178,6 +184,7 @@ class SqlTarget(SyncTarget):
         self._is_attempt = True
         try:
             yield
+        # A savepoint, since the rows before it are good and stay in the transaction.
         except RowRefused:
             with self._errors():
                 self._fetch(f"ROLLBACK TO SAVEPOINT {_POINT}")
@@ -192,6 +199,7 @@ class SqlTarget(SyncTarget):
         """Yield rows with the columns and types of a schema, as `write` was given them; a value of
         another type, which somebody else has written, is null. `types` are the declared ones."""
         names = ", ".join(self._readable(name, types.get(name, "")) for name in schema.names)
+        # Read as text where it was given as text: each database writes such values in its own way.
         with self._errors(table):
             for rows in self._rows(f"SELECT {names} FROM {self._name(table)}"):
                 columns = [
@@ -288,6 +296,8 @@ class SqlTarget(SyncTarget):
             problem = f"{self.address}: the connection is closed"
             explained = ConnectionLost(problem) if is_gone else self._explained(error, table)
             is_undone = self._is_attempt and isinstance(explained, RowRefused)
+            # A transaction that failed refuses all that follows: it is ended before anybody goes
+            # on.
             if not isinstance(explained, ConnectionLost) and not is_undone:
                 self.rollback()
             raise explained from None
@@ -295,6 +305,7 @@ class SqlTarget(SyncTarget):
 
 def _array(values: list[Any], value_type: pa.DataType) -> pa.Array:
     """Values of a column as Arrow of a type; those that cannot be are null."""
+    # Column by column in one call; only where that fails value by value.
     try:
         # As wholly as it may be: a time zone and a smaller integer are others there.
         return (

@@ -107,6 +107,7 @@ class ElasticsearchTarget(IntentTarget):
         version = self._json("GET", "/").get("version", {})
         number = str(version.get("number", "0"))
         major, minor, *_ = (int(digits) for digits in re.findall(r"\d+", number + ".0.0"))
+        # OpenSearch counts its versions anew, and calls the type of objects differently.
         if version.get("distribution") == "opensearch":
             self._object = "flat_object" if (major, minor) >= (2, 7) else "object"
         elif (major, minor) < (7, 3):
@@ -117,6 +118,7 @@ class ElasticsearchTarget(IntentTarget):
 
     def watermarks(self) -> dict[str, Watermark]:
         """The watermarks of all indices, by name."""
+        # A search finds only what was refreshed; a document by its id would be found at once.
         self._link.request("POST", f"/{WATERMARKS}/_refresh", accept=(404,))
         reply = self._json("GET", f"/{WATERMARKS}/_search?size=10000", accept=(404,))
         hits = reply.get("hits", {}).get("hits", [])
@@ -133,6 +135,7 @@ class ElasticsearchTarget(IntentTarget):
         mappings = self._json("GET", f"/{_quoted(table)}/_mapping", accept=(404,))
         if "error" in mappings:
             return None
+        # Writing to an alias of several goes to none of them.
         if len(mappings) != 1:
             raise SyncRefused(f"{self._where(table)}: it is an alias of several: name an index")
         fields = next(iter(mappings.values())).get("mappings", {}).get("properties", {})
@@ -202,6 +205,7 @@ class ElasticsearchTarget(IntentTarget):
 
     def _store(self, table: str, record: IntentRecord) -> IntentRecord:
         if record.token is None:
+            # The record's index first: `_create` would else make it with mapped fields.
             self._create_records()
             path = f"/{WATERMARKS}/_create/{_quoted(table)}"
         else:
@@ -234,6 +238,7 @@ class ElasticsearchTarget(IntentTarget):
         query: dict[str, Any] = {"range": {KEY: {"gte": start}}} if start else {"match_all": {}}
         body = orjson.dumps({"query": query})
         for _ in range(_TRIES):
+            # Deleting by query works on what is searchable.
             if self._refresh(table) == 404:
                 return 0
             if not self._json("POST", f"/{index}/_count", body)["count"]:
@@ -262,6 +267,7 @@ class ElasticsearchTarget(IntentTarget):
                 "application/x-ndjson",
                 accept=(413, 400),
             )
+            # Too large as a whole: by halves, until single documents are too large.
             if reply.status == 413 and len(items) > 1:
                 half = len(items) // 2
                 return changed + self._bulk(table, items[:half]) + self._bulk(table, items[half:])
@@ -272,11 +278,13 @@ class ElasticsearchTarget(IntentTarget):
             if len(results) != len(items):
                 raise ConnectionLost(f"{self._where(table)}: the answer is not complete")
             busy = []
+            # Answers come in the order of the items.
             for item, result in zip(items, results, strict=True):
                 status = result["status"]
                 changed += status < 300
                 if status in (429, 503):
                     busy.append(item)
+                # Deleting what is not there is no fault.
                 elif status >= 300 and not (status == 404 and "error" not in result):
                     raise self._refused(table, item[0], result)
             if not busy:

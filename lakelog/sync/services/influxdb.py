@@ -141,6 +141,7 @@ class InfluxTarget(IntentTarget):
         """Acknowledge the batch with its watermark; see SyncTarget."""
         super().commit(table, watermark)
         # Each step has left a point, of which only the newest is read.
+        # Each version writes three points; they are cleared now and then, and not each time.
         if watermark.version % 64 == 0:
             before, tag = self._batch[1].token - 1, {"table": table}
             self._remove_ranges(WATERMARKS, [(-_TIME_MAX, before, tag)])
@@ -170,6 +171,7 @@ class InfluxTarget(IntentTarget):
         )
 
     def _store(self, table: str, record: IntentRecord) -> IntentRecord:
+        # There is no compare-and-swap: it is looked at as late as can be.
         present = self._load(table)
         if (present.token if present else None) != record.token:
             raise self.moved(table)
@@ -213,6 +215,7 @@ class InfluxTarget(IntentTarget):
             series = series_of_tags.get(tags)
             if series is None:
                 series = series_of_tags[tags] = self._series(table, tags)
+            # In units of the grain, so that seq fills the digits below it.
             timestamp = self._moment(table, micros, seq)
             if (occupant := self._points.setdefault((series, timestamp), seq)) != seq:
                 raise RowRefused(
@@ -258,6 +261,7 @@ class InfluxTarget(IntentTarget):
         if len(lines) > 1:
             # Too large, or one line is at fault: what was written of the others is written again.
             half = len(lines) // 2
+            # By halves, until the line at fault is alone: the server names none.
             self._send(table, lines[:half])
             self._send(table, lines[half:])
             if reply.status != 413:
@@ -277,6 +281,8 @@ class InfluxTarget(IntentTarget):
         if not start:
             self._remove_ranges(table, [(-_TIME_MAX, _TIME_MAX, {})])
             return 0
+        # Seq is a field, which InfluxDB cannot delete by: points are found, then deleted by time
+        # and tags.
         self._remove(table, f'"{KEY}" >= {start}', lambda seq: seq >= start)
         rows = [
             r for _, rows in self._query(f'SELECT count("{KEY}") FROM {_name(table)}') for r in rows
@@ -307,6 +313,7 @@ class InfluxTarget(IntentTarget):
     def _remove_ranges(self, table: str, ranges: list[tuple[int, int, dict[str, str]]]) -> None:
         """Delete the points between two times, both included, of some tags."""
         if self._org:
+            # InfluxDB 2 deletes by an API of its own, one predicate at a time.
             org, bucket = (urllib.parse.quote(x, safe="") for x in (self._org, self._to.path))
             for start, end, tags in ranges:
                 predicate_tags = {"_measurement": table, **{k: v for k, v in tags.items() if v}}

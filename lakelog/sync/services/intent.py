@@ -113,8 +113,11 @@ class IntentTarget(SyncTarget):
         Raises WatermarkMoved where another sync goes on.
         """
         record = self._load(table)
+        # No intent: the last batch is complete, and nobody writes.
         if record is None or record.start is None:
             return
+        # A process that can be seen decides at once; one of another machine gets the time of its
+        # lease.
         until = time.monotonic() + LEASE
         while not _is_gone(record.owner) and time.monotonic() < until:
             time.sleep(_POLL)
@@ -128,6 +131,7 @@ class IntentTarget(SyncTarget):
     def begin(self, table: str, version: int) -> None:
         """Announce a batch; see SyncTarget."""
         record = self._load(table) or IntentRecord()
+        # An intent of somebody else means that the watermark is about to move.
         if record.version != version or record.start is not None:
             raise self.moved(table)
         mark = self._mark(table, record)
@@ -138,6 +142,7 @@ class IntentTarget(SyncTarget):
 
     def clear(self, table: str) -> None:
         """Delete all rows."""
+        # The intent reaches down to 0 before the first row goes.
         self._touch(0)
         self._truncate(table, 0)
 
@@ -186,6 +191,7 @@ class IntentTarget(SyncTarget):
         """Have rows from `seq` on in the intent, before one of them is changed."""
         table, record = self._batch
         assert record.start is not None
+        # Renewed while it works, so that others see its record change and wait.
         if seq < record.start or time.monotonic() - self._renewed > _RENEWAL:
             lowered = dataclasses.replace(record, start=min(seq, record.start))
             self._batch = table, self._store(table, lowered)
@@ -195,6 +201,7 @@ class IntentTarget(SyncTarget):
         """Delete all that the batch may have touched, and lower the watermark to it."""
         table, record = self._batch
         start = record.start or 0
+        # Rows first, then the record: a cut in between finds the intent still there.
         rows, mark = self._truncate(table, start), self._mark(table, record)
         cleared = dataclasses.replace(record, start=None, owner="")
         if mark is not None:
@@ -218,6 +225,7 @@ def _lowered(mark: Watermark, start: int, rows: int) -> Watermark:
     return dataclasses.replace(
         mark,
         upto=min(mark.upto, start),
+        # -1 where rows below the watermark may be gone: the next delta then counts them anew.
         events=mark.events if start >= mark.upto else -1,
         rows=rows,
         version=mark.version + 1,

@@ -43,7 +43,7 @@ def is_chatgpt(payload: Payload) -> bool:
 
 def of_chatgpt(payload: Payload, losses: Counter[str]) -> list[ChatMessage]:
     """Return the messages of the current branch. What its tools did, which OpenAI runs, is counted
-    in `lost`."""
+    in `losses`."""
     turns: list[ChatMessage] = []
     for node in _branch(payload["mapping"], payload.get("current_node")):
         turns += _turn(node.get("message"), losses)

@@ -64,7 +64,7 @@ class Chat:
 def chats(payload: object, losses: Counter[str] | None = None) -> Iterator[Chat]:
     """Yield the chats of a payload; of a document with many spans, one a span.
 
-    Payloads that no chat can be read from are counted in `lost`.
+    Payloads that no chat can be read from are counted in `losses`.
     """
     losses = Counter() if losses is None else losses
     if isinstance(payload, dict) and chat_exports.is_session(payload):
