@@ -75,8 +75,9 @@ def _wording(**options: str | None) -> dict[str, str]:
 
 
 class _WaitParam(SpanParam):
-    # No span of the grammar is 0, but a rule without a wait fires at its first evaluation.
     """The same, and 0 for no time at all."""
+
+    # No span of the grammar is 0, but a rule without a wait fires at its first evaluation.
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None

@@ -378,8 +378,8 @@ def _interval(record: dict[str, Any], name: str) -> str:
 
 
 def _bars(bins: Sequence[dict[str, Any]]) -> str:
-    # Bins without decisions are left out of the record, while a bar stands for each tenth.
     """A bar for each bin of confidences; a space where there is none."""
+    # Bins without decisions are left out of the record, while a bar stands for each tenth.
     shares = [math.nan] * 10
     for entry in bins:
         shares[round(entry["low"] * 10)] = entry["won"]

@@ -141,7 +141,6 @@ class Tour:
         self._command("append < slice-N.jsonl, by each of them")
         shares = [lines[i::WRITERS] for i in range(WRITERS)]
         sizes = [-(-len(share) // _ROUNDS) for share in shares]
-        # Held open while they write, so that each count sees what was acknowledged just before.
         # Opened before the writers start, so that they do not create the lake all at once.
         with lakes.open(self._path) as lake, self._writers() as writers:
             with ProgressLine("collecting", "events", self._app.quiet) as progress:

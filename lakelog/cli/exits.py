@@ -100,8 +100,6 @@ def guard(run: Callable[[], object]) -> int:
     try:
         code = run()
         # Inside the try: a full disk or a closed pipe often shows only now.
-        # Buffered output fails here, where it can still be reported, and not in the interpreter's
-        # exit.
         _flush()
         return code if isinstance(code, int) else DONE
     except (ReaderLeft, BrokenPipeError):

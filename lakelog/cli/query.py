@@ -57,8 +57,6 @@ def sql(
     query_text = _query(query, path)
     with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         # A ref is resolved once, so that all statements see the same state though the branch moves.
-        # By id and not by name: a tag may be deleted, and a time such as 2h means another state
-        # later.
         digest = lake.at(at).id if at else None
         statements = runner.statements(query_text)
         # All of them before the first runs: a mistake in the last must not leave half an output.

@@ -41,9 +41,9 @@ class RedisPlan:
         return RecentFeeder(lake, self.config, keep=self.keep, ttl=self.ttl, say=say)
 
     def arguments(self) -> list[str]:
+        """Return the options that produce it, without a password."""
         # Without the password, for a unit file is readable by everybody; it stays in the
         # environment.
-        """Return the options that produce it, without a password."""
         arguments = ["--redis-url", self.config.url()]
         arguments += ["--redis-keep", str(self.keep)] if self.keep is not None else []
         return arguments + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])

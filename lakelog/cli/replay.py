@@ -94,8 +94,8 @@ def _target(command: str | None, url: str | None) -> ReplayTarget:
 
 @contextlib.contextmanager
 def _pausing(pace: replays.ReplayPace) -> Iterator[None]:
-    # A signal and not a key: standard input may be the command's, or no terminal.
     """Let SIGUSR1 pause a replay and let it go on."""
+    # A signal and not a key: standard input may be the command's, or no terminal.
 
     def toggle(*_: object) -> None:
         pace.toggle()

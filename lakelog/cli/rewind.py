@@ -218,7 +218,6 @@ def _lines(plan: Preflight) -> list[str]:
     copied = [record for record in plan.records if record.label in plan.copied]
     lines += [f"  {cell(record.label)}: writes {cell(record.path)}" for record in copied]
     # The refusal itself names it; with several the refusal only counts them.
-    # A single one is the error itself.
     problems = plan.problems if len(plan.problems) > 1 else []
     return lines + [f"missing: {cell(problem)}" for problem in problems]
 

@@ -158,7 +158,6 @@ def token() -> None:
 
     A token is shown once, when it is made. `read` allows queries, `ingest` storing events,
     `admin` changes of the lake. A server that runs notices a change at once.
-    # sorted, because a set has another order in each process.
     """
 
 

@@ -169,7 +169,6 @@ def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) ->
     with app.open() as lake:
         entry = find_state(lake, "latest", source)
     # For scripts: a name is what they pass on.
-    # Only where a script reads it without a format of its choice.
     if target == OutputTarget("ndjson"):
         click.echo(entry.name)
     else:

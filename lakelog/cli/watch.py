@@ -370,8 +370,8 @@ def _resume(watcher: collect.Watcher, backups: BackupScheduler | None) -> tuple[
 
 
 def _reporter(app: App) -> Say:
-    # systemd's journal adds a time of its own, but a log file or a pipe does not.
     """Return a function that writes messages to stderr, with the time unless it is a terminal."""
+    # systemd's journal adds a time of its own, but a log file or a pipe does not.
 
     def tell(message: str) -> None:
         stamp = "" if is_terminal(sys.stderr) else f"{micros(disk.now_us())} "

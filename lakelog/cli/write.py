@@ -89,7 +89,6 @@ def append(
     event = None if pairs in ((), ("-",)) else event_of(pairs)
     if event is not None:
         with_defaults(event, kind, source)
-        # The same check as the append's, which would come too late.
         # Before a lake is created: an event that cannot be stored must not leave an empty one
         # behind.
         encode([event])

@@ -151,7 +151,6 @@ class FrameScans:
             files = FrameFiles(frames)
         except (OSError, AttributeError):  # too many descriptors, or none of this kind
             return None
-        # count(*) names no column, and a view needs one.
         # Without a column there is no row to count.
         names = sorted(wanted or {"type"})
         # The longest line of JSON that the reader has to expect.

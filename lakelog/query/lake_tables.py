@@ -95,7 +95,6 @@ class LakeTables:
             paths = self.store.paths
             if self._database is None:
                 self._database = connection.connect_engine(paths, self.store.settings, self.sandbox)
-            # Fields may become protected while the lake is open.
             elif paths.protection is not None and not self._is_protected:
                 sealed_blocks.install(paths, self._database)  # fields became so meanwhile
             self._is_protected = paths.protection is not None
@@ -210,7 +209,6 @@ class LakeTables:
 
     def with_short_patterns(self, query: Query, views: list[View]) -> Query:
         """Return a query whose searches are made for the words that there are: where all are of
-        # Only a single table: texts of two could not be told apart by one expression.
         ASCII, shorter regular expressions tell where one begins and ends."""
         if not query.has_words or len(views) != 1 or views[0].tail is not None:
             return query
@@ -250,7 +248,6 @@ class LakeTables:
         if view.tail is not None:
             connection.load_relations()  # which know how the engine reads Arrow tables
             tail = view.tail.select(table_sql.columns(name))
-            # The engine reads a registered table as fast as it can: no view is put over it.
             # A view over it would take as long again.
             is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)
             is_bare = is_bare and not view.opens
@@ -290,13 +287,7 @@ class LakeTables:
         it is said whether it `opens` protected fields, it does where it can."""
         opens = self.opens_fields if opens is None else opens
         rows = table_sql.rows_sql(
-            self.store.paths,
-            name,
-            entries,
-            tail,
-            extractions,
-            ranges,
-            opens=opens,
+            self.store.paths, name, entries, tail, extractions, ranges, opens=opens
         )
         condition = self.only if name != "quarantine" else None
         return f"SELECT * FROM ({rows}) WHERE {condition}" if condition else rows

@@ -217,7 +217,6 @@ class Relation:
         return display.to_html(self.head)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        # Jupyter asks for all kinds of output at once.
         # Both at once: each by itself would run the query again.
         plain, markup = display.to_text(self.head), display.to_html(self.head)
         return {"text/plain": plain, "text/html": markup}

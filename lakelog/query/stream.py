@@ -292,7 +292,6 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[bool]:
         yield False
         return
     if _watch is None or _watch.pid != os.getpid():
-        # Threads do not survive a fork.
         # A child has no thread that its parent had started.
         if _watch is not None:
             _watch.close()

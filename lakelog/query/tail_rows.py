@@ -92,7 +92,6 @@ class TailRows:
         self, before: pa.Table | None, table: pa.Table, runs: tuple[IdRun, ...]
     ) -> pa.Table:
         """Drop rows whose identity came before; looks at new rows alone where those before them
-        # Only what is new is looked at, as long as what came before stays as it was.
         are as they were, unless one of theirs comes again: then the order decides."""
         cached = self._deduped
         count = 0 if before is None else before.num_rows

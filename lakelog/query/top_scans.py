@@ -69,9 +69,9 @@ class TopScans:
         cursor: duckdb.DuckDBPyConnection | None = None,
         params: object = None,
     ) -> list[View]:
-        # One table only: a join may repeat or drop rows, whatever their time.
         """Return the tables of a query without the rows that it sorts out by their time; as they
         are where nothing is gained. A query that is asked on a `cursor` has the settings of it."""
+        # One table only: a join may repeat or drop rows, whatever their time.
         if len(views) != 1 or query.needles or query.of_refs or not query.parsed:
             return views
         is_of_type = views[0].of_type is not None
@@ -154,8 +154,6 @@ class TopScans:
             share = 1.0
             for nearest in itertools.chain(samples, nearest_views):
                 # As many of its rows pass as of those before; of none nothing is known.
-                # By the share that passed so far this part has too few: looking at it would be for
-                # nothing.
                 if nearest.row_count * share < top.count:
                     continue
                 bounded, count = self._edge(top, descending, nearest, view, pinned, cursor, params)

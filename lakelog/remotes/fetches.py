@@ -224,7 +224,6 @@ class _Fetch:
         """Fetch the tags that are not here; none is replaced."""
         for name in self._site.tags():
             remote_tag = self._site.tag(name)
-            # Tags with a slash are what the remote knows of its own remotes.
             # What is known there of other remotes is theirs, and a name that is a branch here
             # would mean two things.
             if remote_tag is None or "/" in name or name in self._store.refs.all_branches():

@@ -72,8 +72,8 @@ class Merge:
         self._found, self._next = OwnRows(), base.next_seq
 
     def preview(self, head: Head) -> Merged:
-        # A dry run counts on the state as it is, without writing a row.
         """Count what a merge onto a head would bring. Raises Diverged, TransferRefused."""
+        # A dry run counts on the state as it is, without writing a row.
         state = self._store.manifests.of(head.move)
         ours, own_rows = live_entries(self._store, state), OwnRows()
         self._join(state, ours)
@@ -123,8 +123,8 @@ class Merge:
         return head.move.generation == judged.move.generation
 
     def _since(self, state: Manifest, entries: LiveEntries, first: int) -> RowSpan:
-        # By their last number: a compacted segment may reach over the base.
         """The rows of a state from a number on."""
+        # By their last number: a compacted segment may reach over the base.
         fresh = (entry for entry in entries.events.values() if entry.seq[1] >= first)
         return RowSpan(state, tuple(fresh), first)
 
@@ -173,8 +173,8 @@ class Merge:
         return all(e == self._shared.events.get(e.key) or e.made_from for e in old)
 
     def _write(self, state: Manifest, ours: LiveEntries, commit: str) -> None:
-        # A later head only adds rows: what was written stays, and the rest follows behind it.
         """Write our rows that are not there, but those that were written for an earlier head."""
+        # A later head only adds rows: what was written stays, and the rest follows behind it.
         store, span = self._store, self._since(state, ours, self._next)
         self._sieve.require_no_fork(span, self._span)
         target = segment.rows_target(store.settings, self._theirs.totals.events)

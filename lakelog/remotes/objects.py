@@ -114,8 +114,8 @@ def _length(paths: Paths, name: Name, upper_bound: int) -> int:
 
 
 def _common(pages: tuple[Page, ...], base_pages: tuple[Page, ...]) -> int:
-    # Pages are only ever added at the end, or replaced from one on: equal ones come first.
     """How many of the oldest pages two states share."""
+    # Pages are only ever added at the end, or replaced from one on: equal ones come first.
     pairs = zip(pages, base_pages, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
 

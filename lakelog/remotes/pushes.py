@@ -157,7 +157,6 @@ class _Push:
                 " `lakelog push --force` replaces it"
             )
         # Whoever pushed the branch has sent most of it.
-        # The state of its branch there is a good base, even if the tag is older.
         base = self._base(tag.branch, self._site.head(tag.branch))
         objects = self._send(objects_of(self._store, tag.snapshot, base))
         if not self._result.dry_run:

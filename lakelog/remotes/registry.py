@@ -164,8 +164,8 @@ class Repository:
         return place, bytes(waiting)
 
     def _put_part(self, place: str, start: int, data: bytes) -> str:
-        # A part that was sent in full, and whose answer was lost, must not be sent again.
         """Send a part; one that was interrupted goes on where the registry says it is."""
+        # A part that was sent in full, and whose answer was lost, must not be sent again.
         for attempt in (1, 2, 3):
             headers = {"Content-Range": f"{start}-{start + len(data) - 1}", **_OCTETS}
             try:

@@ -190,8 +190,8 @@ class S3Remote(Remote):
             return None
 
     def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
-        # In one request where that is possible: one part costs as much as a whole object.
         """Store an object; a store of objects shows it only when it is whole."""
+        # In one request where that is possible: one part costs as much as a whole object.
         if size <= _WHOLE:
             # Read to its end first: damage raises before anything is sent.
             self._put(key, b"".join(read_chunks()))
@@ -244,8 +244,8 @@ class S3Remote(Remote):
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
-        # A lease costs two requests: they are spared where nobody has ever pruned.
         """Have a lease there, while no prune deletes; none where nobody prunes."""
+        # A lease costs two requests: they are spared where nobody has ever pruned.
         if not self.collects:
             yield
             return

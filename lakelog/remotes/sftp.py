@@ -315,7 +315,6 @@ class SftpClient:
 
     def _forget(self, handle: bytes) -> None:
         # Nobody waits for the answer, as what matters was synced before: it goes out in the same
-        # The number is the server's to give back: it wraps as its field does.
         # packet of the network as the next request.
         self._ask(_CLOSE, _string(handle), send=False)
 

@@ -136,7 +136,6 @@ def _check_members(body: dict[str, Any]) -> None:
     """Refuse a manifest that lacks a member, or has one of another type."""
     try:
         # Its entries were parsed, which takes them apart.
-        # The members are checked as a reader uses them, and one that is missing raises.
         state = of_json({**body, "tail": []}, "")
         strings = [state.parent, state.commit, state.author, state.op, state.message]
         counts = [state.time, state.next_seq, *astuple(state.totals)]

@@ -152,7 +152,6 @@ class Runner:
                 values["last_success_timestamp_seconds"] = disk.now_us() / 1e6
             if self._metrics:
                 # A full disk at the metrics must not stop the rows.
-                # A sync is worth more than its figures.
                 with contextlib.suppress(OSError):
                     path = os.path.abspath(self._metrics)
                     disk.replace_whole(path, self._text().encode(), sync=False)

@@ -198,7 +198,6 @@ def _united(
             needs.append(need)
         elif name == "events":
             # The newest event of `events` is not that of the ref.
-            # What a ref's table needs says nothing of the present events.
             need = dataclasses.replace(need, before_newest=None)
             of_refs.setdefault(table["schema_name"], []).append(need)
     if mentions.runs_text:
@@ -282,7 +281,6 @@ class _Constants:
         if constant is None or not constant.startswith(words.PREFIX):
             return
         row, needed = words.read(self._connection, constant)
-        # A correlated condition says nothing of the rows here.
         # In a query inside of another, it may be of a row of the outer one.
         if row and row.lower() != str(table["alias"] or table["table_name"]).lower():
             return

@@ -233,8 +233,8 @@ def _number_sql(column: str) -> str:
 
 
 def _whole_sql(column: str) -> str:
-    # Above 2**53 doubles no longer hold every integer.
     """SQL for the cast of the text of a number to BIGINT, where that does not make a text."""
+    # Above 2**53 doubles no longer hold every integer.
     from_text = f"TRY_CAST(to_json({column})::VARCHAR AS BIGINT)"
     return f"CASE WHEN {_is_whole(column)} THEN TRY_CAST({column} AS BIGINT) ELSE {from_text} END"
 
@@ -276,7 +276,6 @@ def path_of(value: Node | None) -> tuple[list[str], tuple[PathStep, ...], str] |
         return chain if chain and not chain[1] else None
     if node_class == "LAMBDA" and value.get("syntax_type") == "SINGLE_ARROW":
         # The engine parses a->'b'->>'c' as a->('b'->>'c').
-        # -> binds weaker than ->> to its right.
         operands = (
             arguments_of(value["expr"])
             if extraction_mode(value["expr"]) == "text"

@@ -63,7 +63,6 @@ class RequestAnswerer(Protocol):
 def begin() -> tuple[JsonObject, FrameOutput]:
     """Return what the server says at first, and where to answer. Keys are learnt from it."""
     # A server leaves its listening socket to children, for whoever takes over from it.
-    # What was inherited by accident must not be readable for a query.
     os.closerange(3, _DESCRIPTORS_MAX)
     plan: JsonObject = orjson.loads(sys.stdin.buffer.readline())
     # Whatever a library prints must not get between the frames.

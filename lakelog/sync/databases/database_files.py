@@ -75,8 +75,8 @@ class SqliteTarget(SqlTarget):
         return f"{name}::BIGINT" if column.kind == "boolean" else super().value_sql(column)
 
     def mismatch(self, column: TargetColumn, declared: str) -> str:
-        # SQLite stores any value in any column: only the affinity may change it.
         """By SQLite's rules of affinity, from the declared type."""
+        # SQLite stores any value in any column: only the affinity may change it.
         expected = self._type(column)
         return "" if _affinity(declared) in (_affinity(expected), "BLOB") else expected
 

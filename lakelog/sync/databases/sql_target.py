@@ -76,8 +76,8 @@ class SqlTarget(SyncTarget):
     """A statement that inserts or replaces a watermark."""
 
     def connect(self) -> None:
-        # A connection of before may be in an aborted transaction.
         """Connect, or connect again; see SyncTarget."""
+        # A connection of before may be in an aborted transaction.
         self.close()
         try:
             self._connection = self._open()
