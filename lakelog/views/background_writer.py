@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from lakelog.runtime.locks import OrderedLock, Rank
 
 Task = Callable[[], None]
+# Tasks hold tables of the engine, and with them the memory of states.
 _WAITING_MAX = 8
 """More tasks than these do not wait, so that threads which always answer cannot hold up all."""
 
@@ -44,6 +45,7 @@ class BackgroundWriter:
         finally:
             with self._mutex.hold_once():
                 self._answering -= 1
+                # What waited for this answer may begin.
                 self._start()
 
     def drain(self) -> None:
@@ -54,6 +56,7 @@ class BackgroundWriter:
             self._is_draining = True
             self._start()
         while (thread := self._thread) is not None:
+            # Outside of the mutex, which the thread itself needs to end.
             thread.join()
         self._is_draining = False
 
@@ -77,9 +80,12 @@ class BackgroundWriter:
         while True:
             with self._mutex.hold_once():
                 if self._is_waiting():
+                    # Set under the mutex: a task put from now on starts another thread.
                     self._thread = None
                     return
                 task = self._tasks.popleft()
+            # Nobody waits for the cache: a full disk costs the next reader time, and nothing else.
             with contextlib.suppress(Exception):
                 task()
+            # A task holds a layer: a thread that waits for the mutex must not keep it in memory.
             del task

@@ -101,6 +101,8 @@ def create(store: Store, branch: str, definition: ViewDefinition, *, replace: bo
     view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 
     def plan(_: Head, state: Manifest) -> publish.Change:
+        # Again within the turn of the head that takes it: another process may have made one
+        # meanwhile.
         check_free(store, branch, definition.name, replace)
         return publish.Change(
             "view", f"{definition.name} {definition.version}", entries=(view.entry(),)

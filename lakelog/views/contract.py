@@ -91,6 +91,7 @@ class Contract:
             return ""
         kinds = self.fields.get(path)
         if kinds is None:
+            # Keys of a map are data: any name is allowed below it.
             is_free = self.is_open or any(path.startswith(start) for start in self._maps)
             return "" if is_free or path == PAYLOAD else Breach.NEW
         # A field that was only ever null says nothing about its values; whole numbers are floats.
@@ -208,6 +209,7 @@ def _values(field: LedgerField) -> int:
 
 def _split(path: str) -> tuple[str, str, str]:
     """What is before the first star of a path, the star if there is one, and the rest."""
+    # Names with dots or brackets are quoted in a path, so it cannot be split at dots.
     steps = _PART.findall(path)
     for index, step in enumerate(steps):
         if step in ("*", ".*"):

@@ -31,6 +31,7 @@ from lakelog.views.params import Param, Values
 
 SECTIONS = {"map": "segment", "merge": "partials", "finish": "state"}
 PLAIN, TOTALS = "query", "totals"
+# A view of such a name could not be told from the table or the verb.
 RESERVED = frozenset(("create", "drop", "show", "events", "quarantine", *SECTIONS.values()))
 TEXT_MAX = 100_000
 _HEADER = re.compile(
@@ -81,6 +82,7 @@ class ViewDefinition:
 
     def state(self, values: Values, engine: str) -> str:
         """Name the states that this view's map and merge make: equal for views that share them."""
+        # Of map and merge only: views that differ in `finish` alone share what is kept.
         inputs = [
             engine,
             ",".join(self.key),
@@ -92,6 +94,7 @@ class ViewDefinition:
 
 def parse(source: str, name: str | None = None) -> ViewDefinition:
     """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
+    # By bytes, as the manifest stores it.
     if len(source.encode()) > TEXT_MAX:
         raise InvalidView(f"a view has at most {TEXT_MAX:,} bytes of text")
     header, params, sections = _split(source)
@@ -106,6 +109,7 @@ def parse(source: str, name: str | None = None) -> ViewDefinition:
         raise InvalidView(
             "`by` says what totals are grouped by: the view has no section `-- totals`"
         )
+    # SQL could not tell which of the two a name means.
     if len({p.name for p in params}) != len(params):
         raise InvalidView("a parameter is declared twice")
     # A view is either one plain SELECT or has every section: with some of them missing it would be
@@ -143,6 +147,7 @@ def _split(source: str) -> tuple[dict[str, str], list[Param], dict[str, Section]
     starts: list[tuple[str, int]] = []
     lines = source.replace("\r\n", "\n").split("\n")
     has_sql = False
+    # Positions count lines of the file, so that an error points into what the user wrote.
     for number, line in enumerate(lines):
         if match := _SECTION.match(line):
             if match[1] in {name for name, _ in starts}:

@@ -161,6 +161,7 @@ class Projector:
                     else:
                         layer = self._cut(definition, values, state, tail, window, opens)
                 query = finalize.asked(definition, values)
+                # Outside of the mutex: finish may take long, and reads tables that never change.
                 return finalize.finish(self._builder, layer, query, moment)
         except duckdb.Error as error:
             message = EngineMessage(error).gist()
@@ -168,6 +169,7 @@ class Projector:
 
     def close(self) -> None:
         """Write what is waiting; then let go of everything. A forked child only lets go."""
+        # The thread is the parent's: a child that waited for it would never end.
         if not self.background_writer.is_ours:
             return
         self.background_writer.drain()
@@ -181,6 +183,7 @@ class Projector:
         self, definition: ViewDefinition, values: Values, state: Manifest, tail: pa.Table | None
     ) -> Layer:
         name = definition.state(values, _engine())
+        # With the engine's version: functions may give other answers in another one.
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, name, definition, values)
@@ -207,6 +210,7 @@ class Projector:
         if shape is None:
             maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
             shape = shape_of(cursor, definition, maps, merges)
+            # Texts of views with parameters may be ever others.
             if len(self._shapes) > 256:
                 self._shapes.clear()
             self._shapes[name] = shape
@@ -282,6 +286,7 @@ class Projector:
         near = [h for h in layers if h.leaves <= leaves]
         best = max(near, key=lambda h: h.events, default=None)
         for partial in partials:
+            # Sorted by events: what follows holds fewer than the layer in memory.
             if best is not None and best.events >= partial.events:
                 break
             partial_leaves = self._lineage.leaves(partial.cover)
@@ -303,8 +308,10 @@ class Projector:
         over = self._tail_overlays.get(name)
         under, start = layer, 0
         if over is not None and over.under is layer:
+            # The same table, not an equal one: a tail is a new table whenever a row is added.
             if over.tail is tail:
                 return over.layer
+            # A tail that only grew: the rows that it had are merged already.
             if begins_with(tail, over.tail):
                 under, start = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, start, state.next_seq)
@@ -331,6 +338,7 @@ class Projector:
                 near = self._store.manifests.segments_between(state, low, high - 1)
                 inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
             sources = [SegmentRead(e, {}) for e in near if e.kind == "events"]
+            # Without a cover, as a part of a segment's events must not be kept as the whole.
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
@@ -362,6 +370,7 @@ class Projector:
         if tail:
             tail = sealed_blocks.opened_sql(self._store.paths, tail, ()) if opens else tail
             columns = (*EVENT_COLUMNS, "seq", *WideColumns(extractions)(segment_sql.TEXT), "place")
+            # In the same order of columns: UNION ALL goes by position.
             rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
         return self._builder.mapped(
             cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", table
@@ -394,6 +403,7 @@ class Projector:
         if shared and shared.tail is tail and (shared.start, shared.next_seq) == (start, next_seq):
             return f"FROM {shared.table.name}"
         rows = tail.slice(start)
+        # As a sealer would number them, so that the merged state stays right once they are sealed.
         seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         columns = ", ".join((*EVENT_COLUMNS, "seq"))
@@ -409,6 +419,7 @@ class Projector:
     ) -> None:
         """Have a partial written."""
         cover: Cover = {key: info for source in sources for key, info in source.cover.items()}
+        # Nothing was read, as for a lake without events: an empty piece would cover nothing.
         if not cover:
             return
 
@@ -466,7 +477,9 @@ class Projector:
             }
             if sum(tables.values()) <= self._cells:
                 return
+            # The state that was asked for longest ago; the last one always stays.
             (name, _), _ = self._layers_by_state.popitem(last=False)
+            # No state of this view is left, so its layers and its tail go as well.
             if name != newest and all(
                 cached_name != name for cached_name, _ in self._layers_by_state
             ):
@@ -478,6 +491,7 @@ def shape_of(
     cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, maps: str, merges: str
 ) -> StateShape:
     """Ask the engine which columns a map gives; its merge must give the same."""
+    # Over no rows: the engine binds the map, and runs nothing.
     view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
     relation = cursor.sql(maps)
     columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))

@@ -21,8 +21,10 @@ from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, given, named, view
 
+# A larger answer is computed again: it would hold more memory than the state that it is of.
 _KEPT_BYTES = 32 << 20
 _KEPT = 16
+# Old entries are no loss: what they hold is computed again.
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _STATE = re.compile(r"\bstate\b", re.IGNORECASE)
@@ -60,6 +62,7 @@ def asked(definition: ViewDefinition, values: parameters.Values) -> FinalQuery:
 
 def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) -> pa.Table:
     """Answer from a layer."""
+    # Times in parameters are literals by now, so that only $now makes an answer age.
     has_time = parameters.NOW in parameters.used(final.finish)
     result = None if has_time else layer.results.get(final)
     if result is not None:
@@ -75,6 +78,7 @@ def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) 
         del tables, part_tables
     finally:
         cursor.close()
+    # Answers that depend on the time are stale at once.
     if not has_time and result.nbytes <= _KEPT_BYTES:
         _remember(layer.results, final, result)
     return result
@@ -86,6 +90,7 @@ def _given(
     """Return the relations that finish may read, and what to keep meanwhile."""
     relations: dict[str, str] = {}
     tables_in_use: list[object] = []
+    # A finish that reads its totals alone needs no view over the rows.
     if not final.totals or _STATE.search(final.finish):
         relations["state"], tables = builder.pinned(cursor, layer)
         tables_in_use.append(tables)
@@ -102,6 +107,7 @@ def _reading(cursor: duckdb.DuckDBPyConnection, query: str, relations: dict[str,
     if match := _PLAIN.match(query):
         return f"WITH {named(relations)} {query}"
     match = _WITH.match(query)
+    # WITH x AS … in the query itself: a second x of ours would hide it.
     if match and not any(
         re.search(rf"\b{name}\b\W*(\(|\bas\b)", query, re.I) for name in relations
     ):
@@ -123,6 +129,7 @@ def _sums(
         state, tables = builder.pinned(cursor, layer)
         table = builder.table(cursor, given(final.totals, state=state))
         del tables
+        # Types come from the engine, since later totals are added up from rows of these.
         empty = cursor.sql(f"FROM {table.name} LIMIT 0")
         columns = dict(zip(empty.columns, map(str, empty.types), strict=True))
     else:
@@ -153,6 +160,7 @@ def _changed(
     added = ", ".join(
         f"coalesce(sum({identifier(n)}), 0)::{type_} AS {identifier(n)}"
         for n, type_ in columns.items()
+        # Without groups the totals are one row, which is there even when it is zero.
         if n not in final.by
     )
     # A group whose rows are all gone sums up to zero, and has to vanish.
@@ -184,6 +192,7 @@ def _over_tables(
     if split is None:
         split = _split(cursor, final.finish)
         _remember(_SPLIT, final.finish, split, _SPLIT_MAX)
+    # By the whole of the query: a layer answers several views that share its state.
     tables = layer.tables.get(final)
     if tables is None:
         tables = [builder.table(cursor, _reading(cursor, q, relations)) for q in split.parts]
@@ -209,6 +218,8 @@ def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
         for cte in (statement["node"].get("cte_map") or {}).get("map", []):
             node = cte["value"]["query_node"]
             sql = sql_of(cursor, {**tree, "statements": [{**statement, "node": node}]})
+            # A query that reads one that depends on the time does so, too; names are compared in
+            # any case.
             if parameters.NOW not in parameters.used(sql) and not earlier & _tables(node):
                 table = parse(cursor, f"SELECT * FROM {_placeholder(len(constant_queries))}")
                 cte["value"]["query_node"] = table["statements"][0]["node"]
@@ -217,6 +228,7 @@ def _split(cursor: duckdb.DuckDBPyConnection, query: str) -> _SplitQuery:
         return _SplitQuery(
             sql_of(cursor, tree) if constant_queries else query, tuple(constant_queries)
         )
+    # The engine cannot write some trees as SQL: then all of it is run each time.
     except (SyntaxFault, ValueError):
         return _SplitQuery(query)
 

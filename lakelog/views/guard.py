@@ -33,6 +33,7 @@ def check(definition: ViewDefinition, cursor: duckdb.DuckDBPyConnection) -> None
     param_names = {p.name for p in definition.params}
     for section in definition.sections.values():
         tree = _parsed(section, cursor)
+        # Sorted, so that the same definition has the same fault each time.
         for name in sorted(parameters.used(section.sql) - param_names):
             _check_name(section, name, definition)
         totals = section.name == "finish" and TOTALS in definition.sections
@@ -86,6 +87,7 @@ def _table(node: Node, section: Section, relations: frozenset[str]) -> str:
     name, owner = node["table_name"], node["schema_name"] or node["catalog_name"]
     if owner:
         return f"{owner}.{name} is not of this state: a view reads only {section.relation}"
+    # The engine would read it as one, `'x.csv'` as well as `"x.csv"`.
     if re.search(r"[./\\:*]", name):
         return f"{name!r} is a file: a view reads only {section.relation}"
     if name.lower() == section.relation or name.lower() in relations:
@@ -106,6 +108,7 @@ def _nodes(tree: object, names: frozenset[str]) -> Iterator[tuple[Node, frozense
         yield from _nodes(child, names)
     if isinstance(tree, dict):
         for cte in (tree.get("cte_map") or {}).get("map", ()):
+            # A query of WITH sees those before it; only a recursive one sees itself.
             itself = frozenset({cte["key"].lower()})
             node_type = (cte["value"].get("query_node") or {}).get("type")
             recursive = node_type == "RECURSIVE_CTE_NODE"
@@ -119,6 +122,7 @@ def _nodes(tree: object, names: frozenset[str]) -> Iterator[tuple[Node, frozense
 
 def _line(section: Section, location: object) -> int | None:
     """The line of a byte in a section's SQL, from 1."""
+    # The engine counts bytes of UTF-8.
     data = section.sql.encode()
     if not isinstance(location, int) or location > len(data):
         return None

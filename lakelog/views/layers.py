@@ -60,6 +60,7 @@ class StateShape:
         if not self.key:
             return select
         keys = ", ".join(map(identifier, self.key))
+        # 32 bits: with the row's number they are one integer, which sorts as fast as there is.
         return f"SELECT *, (hash({keys}) >> 32)::UINTEGER AS {_HASH} FROM ({select})"
 
 
@@ -72,6 +73,7 @@ class Unused:
 
     def spare(self) -> str | None:
         """Take the name of a table to write over."""
+        # No look at the length before: another thread may take the last one.
         try:
             return self.short.popleft()
         except IndexError:
@@ -92,8 +94,11 @@ class LayerTable:
         self.name, self.rows = name, rows
         self.index: np.ndarray | None = None
         """Sorted numbers: the hash of a key, shifted by 32 bits, and the row that has it."""
+        # Searched once only, a table would need a scan for its index, too: that is made the second
+        # time.
         self.was_scanned = False
         names = unused.short if rows <= _SCANNED else unused.others
+        # Called by whatever thread drops the last reference, so that it may only append.
         weakref.finalize(self, names.append, name)
 
 
@@ -117,6 +122,7 @@ class LayerPart:
         """Rows that are not hidden."""
         return self.table.rows - (len(self.hidden.rows) if self.hidden else 0)
 
+    # A layer never changes, for others may read it: a part of it is made anew.
     def without(self, rows: np.ndarray) -> LayerPart:
         """Return the part with more rows hidden."""
         if not len(rows):
@@ -169,6 +175,7 @@ class LayerBuilder:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own, with the schema there and unused tables gone."""
         with self._mutex.hold_once():
+            # Cursors share the database, and each has its own registered names.
             cursor = self._database.cursor()
             if not self._ready:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
@@ -180,9 +187,11 @@ class LayerBuilder:
     def table(self, cursor: duckdb.DuckDBPyConnection, query: str) -> LayerTable:
         """Keep the rows of a query."""
         name = self._unused.spare() or f"{SCHEMA}.t{next(self._numbers)}"
+        # OR REPLACE: the name may be of a short table that nobody reads any more.
         try:
             counts = cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {query}").fetchall()
         except BaseException:
+            # It may have been made nevertheless.
             self._unused.others.append(name)
             raise
         return LayerTable(name, int(counts[0][0]) if counts else 0, self._unused)
@@ -212,10 +221,12 @@ class LayerBuilder:
 
     def pinned(self, cursor: duckdb.DuckDBPyConnection, layer: Layer) -> tuple[str, object]:
         """SQL that reads a state, and what must be kept while it runs."""
+        # Read once: another thread may put a folded base in the place of the parts meanwhile.
         layer_parts = layer.parts
         selects = (
             f"SELECT {layer.shape.listed} {self._read(cursor, layer_part)}"
             for layer_part in layer_parts
+            # One part at least, even if empty: UNION ALL of nothing is no query.
             if layer_part.rows or layer_part is layer_parts[0]
         )
         return " UNION ALL ".join(selects), layer_parts
@@ -227,6 +238,7 @@ class LayerBuilder:
         partials = [f"FROM {delta.name}" for delta in deltas]
         if self._is_small(layer):
             return self._whole(cursor, layer, partials)
+        # Merged among themselves first: the base is then searched only once.
         partial = self.merged(cursor, layer.shape, partials) if len(deltas) > 1 else deltas[0]
         return self._overlay(cursor, layer, partial)
 
@@ -242,6 +254,7 @@ class LayerBuilder:
         """Make all parts one table, for whoever reads next."""
         rows, layer_parts = self.pinned(cursor, layer)
         base = self.table(cursor, layer.shape.rows(rows))
+        # If the parts are others by now, what was made is of an older state, and is dropped.
         if layer.parts is layer_parts:
             layer.parts = (LayerPart(base),)
 
@@ -251,6 +264,7 @@ class LayerBuilder:
     def _whole(self, cursor: duckdb.DuckDBPyConnection, layer: Layer, partials: list[str]) -> Layer:
         rows, layer_parts = self.pinned(cursor, layer)
         table = self.merged(cursor, layer.shape, [rows, *partials])
+        # Kept until here: the tables must not be written over while the query reads them.
         del layer_parts
         return Layer(layer.shape, LayerPart(table))
 
@@ -259,6 +273,7 @@ class LayerBuilder:
         if not new.rows:
             return layer
         shape, layer_parts = layer.shape, layer.parts
+        # The index is made of the hashes while they are at hand; the part will be searched later.
         column = _column(cursor, f"SELECT {_HASH} FROM {new.name}")
         new.index, hashes = _index(column), np.unique(column)
         # Rows of another key with an equal hash come along: merged alone, they stay what they are.
@@ -307,6 +322,7 @@ class LayerBuilder:
             rows = _indexed(table.index, hashes)
         if layer_part.hidden is None or not len(rows):
             return rows
+        # Hidden rows have been replaced by a later part, where they will be found themselves.
         hidden = layer_part.hidden.rows
         places = np.minimum(np.searchsorted(hidden, rows), len(hidden) - 1)
         unhidden: np.ndarray = rows[hidden[places] != rows]
@@ -323,6 +339,7 @@ class LayerBuilder:
                 if layer_part.rows or layer_part is layer_parts[0]
             ]
         start, rows = len(layer_parts) - 1, layer_parts[-1].rows
+        # Never the base (0): joining it would be a fold, whose time no reader should wait for.
         while start > 1 and layer_parts[start - 1].rows <= max(_SHORT, _TIMES * rows):
             start -= 1
             rows += layer_parts[start].rows
@@ -379,6 +396,7 @@ def _but(table: LayerTable, hidden: str) -> str:
 
 def _index(hashes: np.ndarray) -> np.ndarray:
     """Return an index of a table whose rows have these hashes, in their order."""
+    # The hash above the row number: one sort orders both, and one search finds all rows of a hash.
     numbers = hashes.astype(np.uint64) << np.uint64(32)
     numbers |= np.arange(len(hashes), dtype=np.uint64)
     numbers.sort()
@@ -389,6 +407,7 @@ def _indexed(index: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """The rows that an index has for hashes, sorted."""
     low = hashes.astype(np.uint64) << np.uint64(32)
     starts = np.searchsorted(index, low)
+    # Ranges in place of single places: several rows may have a hash.
     counts = np.searchsorted(index, low | np.uint64(0xFFFFFFFF), "right") - starts
     ends = np.cumsum(counts)
     places = np.repeat(starts + counts - ends, counts) + np.arange(counts.sum())
@@ -402,9 +421,11 @@ def view(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
 
 def given(sql: str, **relations: str) -> str:
     """SQL that reads relations of its own, each of a name and a query; its order is lost."""
+    # In a WITH, as names of a subquery hide those of tables around it.
     return f"(WITH {named(relations)} SELECT * FROM ({sql}\n))"
 
 
 def named(relations: Mapping[str, str]) -> str:
     """SQL for the queries of a WITH, by their names."""
+    # Materialized, a relation of millions of rows would be copied where it is read once.
     return ", ".join(f"{name} AS NOT MATERIALIZED ({q}\n)" for name, q in relations.items())

@@ -102,13 +102,16 @@ def _change(before: LedgerField | None, after: LedgerField | None) -> str | None
         return "added"
     if after is None:
         return "removed"
+    # By kinds and not by counts: more events of the same shape are no change.
     if before.kind == after.kind:
         return None
     # Nulls are left out: a field that is sometimes null has the kind of its values.
     old, new = (field.kinds.keys() - {"null"} for field in (before, after))
+    # Only kinds went: whoever reads the field can still do so.
     if new <= old:
         return "narrowed"
     values = (old | new) - UNREAD
+    # Whole numbers may be read as floats; any other two kinds contradict each other.
     return "widened" if len(values) <= 1 or values <= {"int", "float"} else "conflict"
 
 
@@ -131,6 +134,7 @@ def columns(
         del kinds[MEMBER,]
         kinds = {(name,): frozenset[str]() for name in protected_fields} | kinds
     inner = {path[:depth] for path in kinds for depth in range(1, len(path))}
+    # The engine does not tell names apart by case.
     names = {name.lower() for name in (*EVENT_COLUMNS, "seq")}
     result = []
     for path in sorted(kinds):
@@ -148,6 +152,7 @@ def kinds_of(ledger: Ledger, path: tuple[str | int, ...]) -> frozenset[str]:
     kinds: set[str] = set()
     for (owner, spelled), field in ledger.items():
         if owner is None:
+            # Text is what any value can be read as.
             kinds.add("text")
         elif _is_of(spelled, path):
             kinds |= field.kinds.keys()
@@ -160,6 +165,7 @@ def _is_of(spelled: str, path: tuple[str | int, ...]) -> bool:
         return spelled != PAYLOAD and parsed(spelled) == path
     parent = spelled.removesuffix(REST).removesuffix(".")
     owner = parsed(parent) if parent else ()
+    # `*` stands for names below its owner, and not for the owner itself.
     return owner is not None and len(owner) < len(path) and path[: len(owner)] == owner
 
 
@@ -170,6 +176,7 @@ def parsed(spelled: str) -> FieldPath | None:
     if "[]" in steps or steps[-1] == REST:
         return None
     path = tuple(_ESCAPED.sub(r"\1", p[1:-1]) if p[0] == '"' else p for p in steps)
+    # The engine ends a path at a NUL, and takes `*` for all members.
     return path if all(step not in ("", REST) and "\0" not in step for step in path) else None
 
 

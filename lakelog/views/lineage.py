@@ -52,6 +52,7 @@ class Lineage:
     def unknown(self, cover: Cover) -> set[str]:
         """What segments were made from that was never seen, nor looked for."""
         made_from = {source for info in cover.values() for source in info[3]}
+        # What was looked for in vain is not sought again: that would read old manifests each time.
         return made_from - self._known.keys() - self._sought
 
     def search(self, manifests: Manifests, state: Manifest, cover: Cover) -> None:
@@ -70,6 +71,7 @@ class Lineage:
             )
             self.note(cover_found)
             missing -= cover_found.keys()
+            # The first state has no parent.
             if not missing or not state.parent:
                 return
             try:
@@ -97,9 +99,13 @@ class Lineage:
             leaves = self._of(entry.key)
             covered_leaves = leaves & covered
             if covered_leaves != leaves:
+                # After a repair seq ranges may cross, so that no range tells rows of one leaf from
+                # another's.
                 if covered_leaves and self._overlap(leaves):
                     return None
                 spans = (self._known[leaf][1:3] for leaf in covered_leaves)
+                # As a segment of its own where nothing of it is covered: it is then kept by its own
+                # name.
                 uncovered = leaves - covered_leaves if covered_leaves else (entry.key,)
                 cover = {leaf: self._known[leaf] for leaf in uncovered}
                 sources.append(SegmentRead(entry, cover, tuple((a, b) for a, b in spans)))
@@ -115,6 +121,7 @@ class Lineage:
             leaves = frozenset((digest,))
             rows, _, _, made_from = self._known[digest]
             sources = [self._known.get(source) for source in made_from]
+            # All inputs known and no row less: retention and dedupe write segments with fewer rows.
             if made_from and all(sources) and sum(s[0] for s in sources if s) == rows:
                 leaves = frozenset().union(*map(self._of, made_from))
             self._leaves[digest] = leaves

@@ -63,9 +63,11 @@ def origins_table(
         state, "stream", lambda entry: (entry.key, str(entry.members.get("host", "")))
     )
     writers_hosts = hosts.of_state(store.manifests, state)
+    # What waits is in no segment yet, so that the manifest cannot know its writers.
     if pending is not None:
         headers = (file.header for group in pending.files.values() for file in group if file.header)
         writers_hosts |= hosts.named_in(headers)
+    # Names of this cursor alone: other threads make the table of other states.
     cursor.register("lakelog_present", present)
     cursor.register("lakelog_files", _pairs((file.origin, file.host) for file in files))
     cursor.register("lakelog_streams", _pairs(streams))
@@ -84,6 +86,7 @@ def files_table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
     entries = sorted(cursors.of_state(store, state), key=lambda c: (c.name, c.origin))
     sizes = [_size(c) if is_present else c.size for c in entries]
     lags = [_behind(c, size) for c, size in zip(entries, sizes, strict=True)]
+    # Cursors count in ns, and events in us.
     looked = [c.looked // 1000 if c.looked else None for c in entries]
     columns = {
         "path": pa.array([c.name for c in entries], pa.string()),
@@ -101,9 +104,11 @@ def files_table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
 def _size(cursor: FileCursor) -> int:
     """The size of a file now, where this machine has it under its name, else when it was read."""
     try:
+        # Names of other hosts are there, too, and of files that are gone.
         status = os.stat(path_of(cursor.name))
     except (OSError, ValueError):
         return cursor.size
+    # Another file may have the name here by now: only the inode tells.
     is_it = cursor.host == hosts.host_name() and cursor.identity == (status.st_dev, status.st_ino)
     return status.st_size if is_it else cursor.size
 

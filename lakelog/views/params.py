@@ -58,6 +58,8 @@ def declared(line: str) -> list[Param]:
             raise InvalidView("$now is always there: choose another name for the parameter")
         param = Param(match[1], match[2], match[3])
         if param.default is not None and param.default != "null":
+            # A default that is wrong is the author's mistake, and not that of whoever reads the
+            # view.
             _read(param, param.default)
         declarations.append(param)
     return declarations
@@ -74,6 +76,7 @@ def values(view: str, params: tuple[Param, ...], arguments: Mapping[str, object]
     for param in params:
         raw = arguments.get(param.name, param.default)
         if param.name not in arguments and param.default is None:
+            # null as a default gives a value; without a default one must be given.
             raise InvalidView(
                 f"view {view} needs the parameter {param.name} ({param.kind}): "
                 f"--param {param.name}=..."
@@ -93,9 +96,11 @@ def used(sql: str) -> set[str]:
 def filled(sql: str, params: tuple[Param, ...], values: Values, moment: int | None = None) -> str:
     """Put literals where a text of SQL names parameters; `$now` stays until it is known (us)."""
     kinds = {p.name: p.kind for p in params}
+    # In bytes, as the engine's tokens are placed.
     data, output, end = sql.encode(), [], 0
     for start, stop, name in _places(sql):
         if name == NOW and moment is None:
+            # A state must not depend on the time: it is put in once finish is run.
             continue
         literal = time_sql(moment or 0) if name == NOW else _KINDS[kinds[name]][1](values[name])
         output += [data[end:start], literal.encode()]
@@ -128,6 +133,7 @@ def _places(sql: str) -> tuple[tuple[int, int, str], ...]:
     data, places = sql.encode(), []
     for start, token_type in duckdb.tokenize(sql):
         match = re.match(rb"\$([A-Za-z_]\w*)", data[start:])
+        # In strings and comments the engine has no operator there.
         if match and token_type == duckdb.token_type.operator:
             places.append((start, start + match.end(), match[1].decode().lower()))
     return tuple(places)
@@ -144,29 +150,28 @@ def _read(param: Param, raw: object) -> Any:
 def _text(raw: object) -> str:
     if not isinstance(raw, str) or "\0" in raw:
         raise ValueError(raw)
+    # A lone surrogate has no UTF-8: the encoding raises ValueError.
     raw.encode()
     return raw
 
 
 def _int(raw: object) -> int:
+    # A bool is an int to Python; 18 digits are what BIGINT always holds.
     if isinstance(raw, bool) or not re.fullmatch(r"[+-]?\d{1,18}", str(raw)):
         raise ValueError(raw)
     return int(str(raw))
 
 
 def _float(raw: Any) -> float:
+    # SQL has no literal for infinity that all casts accept.
     if isinstance(raw, bool) or not math.isfinite(number := float(raw)):
         raise ValueError(raw)
     return number
 
 
 def _bool(raw: object) -> bool:
-    return {"true": True, "false": False, "1": True, "0": False}[str(raw).lower()]
-
-
-def _bool_or_fail(raw: object) -> bool:
     try:
-        return _bool(raw)
+        return {"true": True, "false": False, "1": True, "0": False}[str(raw).lower()]
     except KeyError:
         raise ValueError(raw) from None
 
@@ -176,6 +181,7 @@ def _duration(raw: object) -> int:
         micros = raw // datetime.timedelta(microseconds=1)
     else:
         micros = span_us(_text(raw))
+    # Doubles, in which views compute with durations, hold integers up to 2**53.
     if micros <= 0 or micros > 2**53:
         raise ValueError(raw)
     return micros
@@ -193,6 +199,7 @@ def _list(raw: Any) -> list[str]:
 
 
 def _field(raw: object) -> str:
+    # It becomes a path of JSON, where quotes and backslashes would need escapes.
     if not re.fullmatch(r"[^\"\\.\x00-\x1f]+(\.[^\"\\.\x00-\x1f]+)*", _text(raw)):
         raise ValueError(raw)
     return str(raw)
@@ -206,7 +213,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
     "text": (_text, text_sql),
     "int": (_int, _or_null("BIGINT", lambda v: f"({v})::BIGINT")),
     "float": (_float, _or_null("DOUBLE", lambda v: f"({v!r})::DOUBLE")),
-    "bool": (_bool_or_fail, _or_null("BOOLEAN", lambda v: str(v).lower())),
+    "bool": (_bool, _or_null("BOOLEAN", lambda v: str(v).lower())),
     "time": (_time, _or_null("TIMESTAMPTZ", time_sql)),
     "duration": (_duration, _or_null("INTERVAL", lambda v: f"to_microseconds({v}::BIGINT)")),
     "list": (

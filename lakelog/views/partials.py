@@ -35,6 +35,7 @@ from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"LKV1"
 _ENDING = ".piece"
+# Parquet has no such type, or gives back another one.
 _LOSSY = ("UHUGEINT", "VARIANT", "UNION", "MAP", "ENUM", "BIT", "TIME WITH", "INTERVAL", "GEOMETRY")
 Cover = dict[str, list[Any]]
 
@@ -70,8 +71,11 @@ class Partials:
         except OSError:  # something else is in the way: then nothing is kept
             names = []
         for name in names:
+            # A temporary file may be half written.
             if name.endswith(_ENDING) and not name.startswith(disk.TEMPORARY):
                 partial = self._piece(state, f"{self._root}/{state}/{name}")
+                # The state's name has the SQL in it; the columns are compared since the file is not
+                # trusted.
                 if partial is not None and partial.columns == shape.columns:
                     partials.append(partial)
         return sorted(partials, key=lambda piece: piece.events, reverse=True)
@@ -114,11 +118,13 @@ class Partials:
             return
         if any("HUGEINT" in type_ and type_ != "HUGEINT" for _, type_ in shape.columns):
             return
+        # A piece is known by what it covers, so that equal covers are one file.
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"
         # Of readers that saw the same segments appear one keeps what all of them computed.
         if disk.exists(path):
             return
+        # HUGEINT has no type in Parquet; DECIMAL(38, 0) holds all that sums of events reach.
         columns = ", ".join(
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if type_ == "HUGEINT" else f'"{n}"'
             for n, type_ in shape.columns
@@ -143,6 +149,8 @@ class Partials:
         """Remove the pieces that are but a small part of one that was written."""
         events = sum(info[0] for info in cover.values())
         for partial in self.of(state, shape):
+            # A quarter: pieces are replaced where they hardly matter, but never one that is as
+            # good.
             if partial.events * 4 < events and partial.cover.keys() <= cover.keys():
                 self.forget(partial)
 
@@ -178,6 +186,7 @@ class Partials:
             return Partial(
                 path, header_fields["cover"], columns, header_fields["digest"], _HEAD.size + size
             )
+        # Damaged: an encrypted file that does not open with this lake's keys.
         except (OSError, ValueError, KeyError, TypeError, struct.error, Damaged):
             with contextlib.suppress(OSError):
                 disk.unlink(path)
@@ -196,9 +205,11 @@ class Partials:
                     status = os.stat(path)
                     files.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in files)
+        # By the time of writing: what is read is kept in memory, and not touched on disk.
         for _, size, path in sorted(files):
             if total <= self._bytes_max:
                 break
+            # The one that was just written may have the same time as others.
             if path != newest:
                 disk.unlink(path)
                 total -= size

@@ -59,6 +59,7 @@ SELECT source, type, shape, events, first_seen, last_seen, first_place, example 
 
 def counts(shapes: pa.Table) -> dict[str, int]:
     """Return how many messages have each shape, for the answer of the view of shapes."""
+    # Several sources and types have the same shape.
     sums = shapes.select(["shape", "events"]).group_by("shape").aggregate([("events", "sum")])
     return dict(
         zip(sums["shape"].to_pylist(), map(int, sums["events_sum"].to_pylist()), strict=True)
@@ -67,6 +68,7 @@ def counts(shapes: pa.Table) -> dict[str, int]:
 
 def templates(shape_counts: dict[str, int]) -> pa.Table:
     """Return columns `shape`, `pattern_id` and `template`, in the order of the shapes."""
+    # Of all shapes together: a template depends on what else is said.
     template_of = templates_of(shape_counts)
     return pa.table(
         {
@@ -122,6 +124,7 @@ def patterns(
     SnapshotGone, Damaged.
     """
     if absent_since is not None:
+        # All of now, whatever the times asked for: what came later is no longer absent.
         counts_now = counts(_shapes(lake))
         return _table(
             absent_since,
@@ -139,10 +142,12 @@ def _table(
     state: Any, shapes: pa.Table, is_wanted: Callable[[str, int], bool] | None = None
 ) -> pa.Table:
     """The table of counted shapes; only templates of which all shapes of a state are wanted."""
+    # Templates are those of the whole state: a window must not give messages other ones.
     shape_counts = counts(_shapes(state))
     mapping = templates(shape_counts)
     if is_wanted is not None:
         ids = mapping["pattern_id"].to_pylist()
+        # A template is new only if none of its shapes was there.
         refused = {
             pattern
             for pattern, (shape, count) in zip(ids, shape_counts.items(), strict=True)

@@ -22,9 +22,12 @@ from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, Sta
 
 ROWS = 3_000
 _SPLITS = (2, 3, 7)
+# Sums of these do not depend on the order of addition.
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+# A fixed time in 2030: equal answers must not differ by when they were asked for.
 _NOW = 1_900_000_000_000_000
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    # The SQL is somebody's text, which no check of ours may let near a file.
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -52,9 +55,11 @@ def check(
     values = params.values(definition.name, definition.params, given)
     with duckdb.connect(":memory:", config=_LOCKED) as database:
         database.execute("SET TimeZone = 'UTC'")
+        # Before anything of it is run.
         guard.check(definition, database.cursor())
         _fill(database, rows)
         if not definition.is_projection:
+            # `place` belongs to projections alone.
             view(database, "events", "SELECT * EXCLUDE (place) FROM sample")
             return _run(database, definition, PLAIN, definition.filled(PLAIN, values, _NOW))
         return _both_ways(database, definition, values)
@@ -63,6 +68,7 @@ def check(
 def _fill(database: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
     """Make the table `sample`: the rows, and some of them again as others."""
     database.register("given", rows)
+    # A lake without events is tried on made ones: an empty sample proves nothing.
     database.execute(
         f"CREATE TABLE sample AS SELECT *, {PLACE} FROM"
         f" ({'SELECT * FROM given' if rows.num_rows else _MADE})"
@@ -175,6 +181,7 @@ def _ways(builder: LayerBuilder, shape: StateShape) -> Iterator[tuple[str, Layer
                 _mapped(builder, shape, f"coalesce({sources}, 0) % {count} = {n}")
                 for n in range(count)
             ]
+            # Partials come in any order in the engine as well; the seed keeps a failure repeatable.
             random.Random(count).shuffle(partials)
             layer = Layer(shape, LayerPart(partials[0]))
             for partial in partials[1:]:
@@ -206,6 +213,7 @@ def _rows(
 ) -> list[tuple[object, ...]]:
     """An answer as sorted rows that compare: floats and lists as they read."""
     table = finalize.finish(builder, layer, final, _NOW)
+    # Answers without ORDER BY have no order that means something.
     return sorted(
         (tuple(row.values()) for row in table.to_pylist()),
         key=lambda row: list(map(_sortable, row)),
@@ -214,6 +222,7 @@ def _rows(
 
 def _sortable(value: object) -> tuple[str, float | str]:
     if isinstance(value, float):
+        # Six digits for sorting only; values are compared by `_alike`.
         return "float", float(f"{value:.6g}") if math.isfinite(value) else math.inf
     return type(value).__name__, str(value)
 
@@ -249,6 +258,8 @@ def _shown(row: Any) -> str:
 
 def _alike(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, float):
+        # Sums of doubles depend on their order: nobody asks for their last digits. NaN equals NaN
+        # here.
         return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (a != a and b != b)
     return bool(a == b)
 
@@ -269,6 +280,7 @@ def _run(
     try:
         return database.sql(sql).to_arrow_table()
     except duckdb.Error as error:
+        # A relation's error has no line, and EXPLAIN's has.
         message = _placed(database, sql) or str(error)
         raise guard.engine_error(definition.sections[section], message) from None
 

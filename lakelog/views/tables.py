@@ -43,6 +43,7 @@ else:
 
 _STATES, _DEFINITIONS = 16, 256
 _OFFERED = "lakelog_view_"
+# Beyond all times that events can have.
 _HIGHEST = 2**62
 _EVENT_PATTERNS, _TEMPLATES = "event_patterns", "lakelog_view_event_templates"
 _COMPUTED = ("files", "origins", "patterns", _EVENT_PATTERNS)
@@ -61,6 +62,7 @@ class ViewTables:
     def __init__(self, session: Session) -> None:
         self.session, self._store = session, session.store
         self._tables = session.tables
+        # The session's binder asks it for what tables of a query are missing.
         self._tables.provider = self
         self._engine: Projector | None = None
         self._own: collections.OrderedDict[str, dict[str, catalog.StoredView]] = (
@@ -128,6 +130,7 @@ class ViewTables:
 
     def own_views(self, state: Manifest) -> dict[str, catalog.StoredView]:
         """The views that a state defines, by name."""
+        # By digest, which names the content: other branches may be at the same state.
         views = self._own.get(state.digest)
         if views is None:
             views = self._own[state.digest] = catalog.stored_views(self._store, state)
@@ -156,6 +159,7 @@ class ViewTables:
         """Some rows of the branch with seq: of its oldest and newest segments, and of the tail."""
         state, pending = self._tables.state(None)
         entries = self._store.manifests.segments(state, "events")
+        # The newest two and the oldest: forms of events change over time.
         near = entries[:1] + entries[-2:] if len(entries) > 3 else entries
         tail = self._tables.numbered_tail(pending, state)
         rows_sql = self._tables.rows_sql
@@ -177,6 +181,7 @@ class ViewTables:
     def _definition(self, name: str, own_views: dict[str, catalog.StoredView]) -> ViewDefinition:
         definition = catalog.find(name, own_views)
         is_built_in = name not in own_views and name in catalog.BUILT_IN
+        # Checked again when it changes: the lake may come from somebody else.
         if not is_built_in and self._checked.get(name) != definition:
             guard.check(definition, self._tables.connect().cursor())
             # Names are few, texts of definitions may be ever others.
@@ -215,6 +220,7 @@ class ViewTables:
     ) -> str:
         """Let a cursor find the events of a state; return the query that it can run."""
         if isinstance(source, BranchSchema):
+            # Its own tables stand in that schema, as no branch or tag leads to the ref any more.
             cursor.execute(f"SET search_path = '{source.name}'")
             return query
         with self._tables.mutex.hold():
@@ -225,6 +231,7 @@ class ViewTables:
         """Return a schema that holds a view of the state of a ref; see TableProvider."""
         views = self.names(pinned[0])
         if table not in views:
+            # A name that another provider knows is not ours to refuse.
             if name.lower() in providers.REGISTERED:
                 return None
             near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
@@ -232,6 +239,7 @@ class ViewTables:
         answer = self._table_of(pinned, table, BranchSchema(events), is_present=False)
         schema = self.session.binder.refs.new_schema(name)
         cursor = self._tables.connect().cursor()
+        # Copied: a registered table lives as long as its cursor.
         cursor.register("lakelog_answer", answer)
         cursor.execute(f"CREATE TABLE {schema}.{identifier(table)} AS FROM lakelog_answer")
         self.session.binder.refs.drop_old_versions()
@@ -335,6 +343,7 @@ class ViewTables:
             if field is None:
                 continue
             expression = params.field_sql(field)
+            # For each field its own cursor: views of the query before would hide `events`.
             cursor = self._tables.connect().cursor()
             query = f"SELECT 1 FROM events WHERE {expression} IS NOT NULL LIMIT 1"
             try:
@@ -346,6 +355,7 @@ class ViewTables:
                 names = cursor.sql(self._over_events(cursor, _FIELDS, source)).fetchall()
             finally:
                 cursor.close()
+            # Of a thousand payloads: a hint need not be complete.
             field_names = ", ".join(name for (name,) in names) or "none"
             raise InvalidView(
                 f"view {definition.name}: no event has the field {field!r}; data has {field_names}"
@@ -361,10 +371,13 @@ class ViewTables:
             return None
         pinned = self._tables.state(digest)
         own_views = self.own_views(pinned[0])
+        # Sorted, so that all threads take the locks in one order.
         for name in sorted(names & {*catalog.built_in(), *own_views, *_COMPUTED}):
             source = f"{_OFFERED}{name}"
             if _is_taken(cursor, name):
+                # A user's table of that name was there first.
                 continue
+            # It reads `events` again, whose tables are made with those of the query: see attach.
             if name == _EVENT_PATTERNS and name not in own_views:
                 cursor.register(_TEMPLATES, self._templates(pinned)[1])
                 continue
@@ -400,6 +413,7 @@ def _window(since: object, until: object) -> tuple[int, int] | None:
         return None
     low = -_HIGHEST if since is None else _micros("since", since)
     high = _HIGHEST if until is None else _micros("until", until)
+    # Microseconds outside of these overflow in the engine.
     return max(low, _FIRST), min(high, _LAST)
 
 
@@ -419,7 +433,9 @@ def _micros(name: str, value: object) -> int:
 def _names(query: Query) -> set[str]:
     """The names that a query may mean views by."""
     if query.parsed:
+        # CTEs hide tables of their names.
         names = {table.lower() for schema, table in query.tables if not schema}
         return names - query.ctes - {*TABLES}
+    # What was not parsed is searched for names: one view too many is only computed.
     matches = re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query.sql, re.I)
     return {match[1].lower() for match in matches}
