@@ -64,6 +64,7 @@ class Captured:
     changed: list[str] = field(default_factory=list)
 
 
+# What chmod, chown and writing change; what nothing of changed has the same content.
 _IDENTITY = attrgetter("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
 
 
@@ -83,6 +84,7 @@ class _Previous:
     """The index of the save before: which files it has, and which chunks hold them."""
 
     def __init__(self, index: StateIndex | None, began_us: int) -> None:
+        # Less the slack: a file written in the tick in which the save began may change again in it.
         self.before = began_us * 1000 - _SLACK_NS
         self.entries: dict[bytes, tuple[StateEntry, int]] = {}
         self.chunks = index.chunks if index else ()
@@ -134,6 +136,7 @@ class Capture:
     ) -> None:
         self._root, self._writer, self._exclude = os.fsencode(root), writer, exclude
         self._previous, self._progress = _Previous(previous, began_us), progress
+        # By device and inode: the first name seen is the file, and others are links to it.
         self._first: dict[tuple[int, int], bytes] = {}
         self._unreadable: list[str] = []
         # A restore writes them below a longer name beside the directory.
@@ -191,6 +194,7 @@ class Capture:
         waiting = [b""]
         while waiting:
             path = waiting.pop()
+            # Found now, and not when somebody needs the restore.
             if len(path) > self._longest:
                 raise StateRefused(
                     f"{os.fsdecode(self._root)}: nothing was saved, as paths in it are too long to"
@@ -206,6 +210,7 @@ class Capture:
                     raise
                 continue  # removed since it was listed
             yield entry
+            # Reversed, as the last one is taken first.
             children = (path + b"/" + name if path else name for name in reversed(names))
             waiting += [child for child in children if not self._is_excluded(child)]
 
@@ -213,6 +218,7 @@ class Capture:
         """Return the entry of a path, and the names in it."""
         status = os.lstat(self._full(path))
         if stat.S_ISDIR(status.st_mode):
+            # Once for each file system that the directory reaches into.
             if status.st_dev not in self._devices:
                 self._devices.add(status.st_dev)
                 self._sync(self._full(path), status.st_dev)
@@ -257,6 +263,7 @@ class Capture:
             status.st_mtime_ns,
             status.st_size if is_file else 0,
             xattrs=_xattrs(self._full(path)),
+            # Only files are skipped by their times.
             ctime=status.st_ctime_ns if is_file else 0,
             inode=status.st_ino if is_file else 0,
         )
@@ -275,6 +282,8 @@ class Capture:
 
     def _refuse_unreadable(self) -> None:
         if self._unreadable:
+            # All at once, and nothing saved: a state that lacks files would be restored as if
+            # complete.
             count, names = len(self._unreadable), ", ".join(self._unreadable[:_SHOWN])
             suffix = f" and {count - _SHOWN} more" if count > _SHOWN else ""
             raise StateRefused(
@@ -290,6 +299,7 @@ class Capture:
         files = [entry for entry in group if entry.kind == "file" and entry.size]
         if files and all(map(self._previous.has, files)):
             chunks = self._previous.span(files)
+            # A chunk that gc took, or that was damaged, is written again.
             if chunks is not None and all(self._writer.has(digest) for digest, _ in chunks):
                 self._pieces += chunks
                 self._report(sum(entry.size for entry in files))
@@ -324,8 +334,10 @@ class Capture:
     def _read(self, entry: StateEntry, take: Callable[[Iterator[bytes]], None]) -> StateEntry:
         """Give the data of a file to `take`, again while it changes; return its entry as read, of
         kind `gone` if the file is not there any more."""
+        # O_NONBLOCK: a pipe that took the place of the file must not wait for a writer.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
+            # Permission may be missing only for reading: it was listed nevertheless.
             fd = os.open(self._full(entry.path), flags)
         except (FileNotFoundError, PermissionError) as error:
             if isinstance(error, PermissionError):
@@ -342,6 +354,7 @@ class Capture:
                 status = os.fstat(fd)
                 extents = _data_extents(fd, status)
                 take(self._blocks(fd, extents))
+                # Size and times before and after: what was written in between has changed them.
                 if _stamp(os.fstat(fd)) == _stamp(status):
                     break
                 if reading == READINGS - 1:
@@ -375,6 +388,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
 def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
     """Return where a file has data; a file without holes is one extent."""
     size, extents, offset = status.st_size, list[Extent](), 0
+    # 512-byte blocks, whatever the file system's: fewer than the size means holes.
     if status.st_blocks * 512 >= size:
         return ((0, size),) if size else ()
     while offset < size:
@@ -383,6 +397,7 @@ def _data_extents(fd: int, status: os.stat_result) -> tuple[Extent, ...]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 break
+            # The file system knows no SEEK_DATA: then all of it is data.
             return ((0, size),)
         # A file that grows meanwhile is read again, and stored as long as it was here.
         offset = min(os.lseek(fd, start, os.SEEK_HOLE), size)
@@ -400,6 +415,7 @@ def _xattrs(path: bytes) -> dict[bytes, bytes]:
     values: dict[bytes, bytes] = {}
     try:
         for name in os.listxattr(path, follow_symlinks=False):
+            # Of the link itself, as its target is no part of the directory.
             values[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
     except OSError:
         return values

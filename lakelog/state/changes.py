@@ -59,6 +59,7 @@ def compare(
 ) -> Changes:
     """Compare what a directory holds with what it shall hold. Unless the chunks of the first are
     stored, a file counts as another if it is in other chunks. Raises DamagedState."""
+    # By path: an index has each once.
     old, target = ({entry.path: entry for entry in either.entries} for either in (present, saved))
     changes = Changes(saved, target)
     places, contents = _Places(present, saved), _Both(paths, present, saved)
@@ -77,8 +78,10 @@ def compare(
                 changes.equal.add(path)
         else:
             changes.paths.add(path)
+    # What the state lacks goes.
     changes.paths.update(path for path in old if path not in target)
     for index in (present, saved):
+        # Only one side may know them as names of one file.
         _take_names_together(index, changes)
     return changes
 
@@ -114,6 +117,7 @@ class _Places:
     def __init__(self, present: StateIndex, saved: StateIndex) -> None:
         self._indices = present, saved
         self._old = dict(zip((e.path for e in present.entries), _starts(present), strict=False))
+        # Where chunks start: a place in one index is compared with the same place in the other.
         self._chunks: dict[int, tuple[str, int]] = {}
         offset = 0
         for chunk in present.chunks:
@@ -130,9 +134,11 @@ class _Places:
             return False
         if not entry.extents:
             return True
+        # Entries come in order, so that chunks are only ever passed forwards.
         while self._end <= offset:
             self._chunk = next(self._saved)
             self._begin, self._end = self._end, self._end + self._chunk[1]
+        # A file of several chunks is rare: then all places are made, once.
         if offset + entry.stored > self._end:
             return self._are_all_equal(entry.path)
         old_offset = self._old[before.path] - (offset - self._begin)

@@ -17,15 +17,18 @@ AVERAGE = 256 << 10
 """Bytes between two places where a chunk may end, on average."""
 BLOCK = 4 << 20
 """Bytes that are searched at once."""
+# The window ends a chunk by its content alone: an insertion moves no place behind it.
 _WINDOW = 32
 _STRIPE = 1 << 18
 _FIRST_BITS = 9
 _FACTOR = 0x9E3779B1
+# Factors of xxHash64 and of Fibonacci hashing: odd, with their bits well spread.
 _FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
 
 
 def cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the chunks of content that comes in blocks of any length."""
+    # What is left of a block may go on in the next one.
     pending = b""
     for block in _regroup(blocks):
         pending += block
@@ -40,6 +43,7 @@ def cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
             end = min(int(places[index]), limit) if index < len(places) else limit
             yield pending[start:end]
             start = end
+        # Less than MAX is left, unless this was the last block.
         pending = pending[start:]
     if pending:
         yield pending
@@ -60,6 +64,7 @@ def _regroup(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _places(content: bytes) -> Any:
     """The places where a chunk may end, ascending."""
+    # A window must lie within the content.
     end = len(content) - _WINDOW
     candidates = [
         _promising(content, start, min(start + _STRIPE, end + 1))
@@ -75,6 +80,7 @@ def _places(content: bytes) -> Any:
         values = words_at[starts + 8 * number]
         # The high bits are the well mixed ones, so they are brought down before the next word.
         mixed = (mixed ^ values ^ (mixed >> np.uint64(29))) * np.uint64(factor)
+    # Of the promising places one in so many remains: together they are AVERAGE bytes apart.
     limit = np.uint64((1 << 64) // (AVERAGE >> _FIRST_BITS))
     return starts[mixed < limit] + _WINDOW
 

@@ -30,6 +30,7 @@ class Contents:
         """Return the file of a path, None for another or no entry."""
         entry = self.entries.get(path)
         if entry is not None and entry.kind == "hard":
+            # Links lead to files only, never to links.
             entry = self.entries[entry.target]
         return entry if entry is not None and entry.kind == "file" else None
 
@@ -39,6 +40,7 @@ class Contents:
         for offset, length in file.extents:
             at, end = start, start + length
             while at < end:
+                # The chunk in which this byte lies; ends are sorted.
                 number = bisect.bisect_right(self._ends, at)
                 digest, size = self._chunks[number]
                 chunk_start = self._ends[number] - size

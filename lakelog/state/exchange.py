@@ -75,6 +75,8 @@ def recover(store: Store) -> tuple[str, ...]:
     if body and not origin.is_here(store, body):
         return (origin.set_aside(store, _journal(store), "a restore", body),)
     steps = [parse_step(step) for step in body.get("steps", ())]
+    # Durable and complete, or not begun: a note with some inodes missing deletes what was
+    # extracted.
     if all(step.inode for step in steps):
         for step in steps:
             put_in_place(step)
@@ -113,12 +115,14 @@ def put_in_place(step: ExchangeStep) -> None:
             if inode_of(target, folder) == -step.inode:
                 os.rename(target, fresh, src_dir_fd=folder, dst_dir_fd=folder)
         elif inode_of(fresh, folder) == step.inode:
+            # A missing target is one that a restore creates, or that the steps below had renamed.
             if not inode_of(target, folder):
                 os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
             elif not filesystems.exchange(folder, fresh, target):
                 # Not atomic, but the note says how to go on when the target is missing in between.
                 os.rename(target, fresh + _OLD, src_dir_fd=folder, dst_dir_fd=folder)
                 os.rename(fresh, target, src_dir_fd=folder, dst_dir_fd=folder)
+        # Before the note goes: it says what is left to do.
         os.fsync(folder)
 
 
@@ -152,6 +156,7 @@ def _is_changed(step: ExchangeStep, name: bytes, folder: int) -> bool:
     if not step.seen or not step.inode or inode in (0, step.inode):
         return False
     try:
+        # By the descriptor, as the folder may have been renamed meanwhile.
         path = b"/proc/self/fd/%d/%b" % (folder, name)
         return fingerprint.of_tree(path, STAGING.encode()) != step.seen
     except OSError:
@@ -170,6 +175,7 @@ def _set_aside(step: ExchangeStep, name: bytes, folder: int) -> None:
 
 def _kept_path(step: ExchangeStep) -> str:
     suffix = os.fsencode(_KEPT + step.fresh[-8:])
+    # Cut from the end, so that the suffix by which it is found stays whole.
     name = os.fsencode(os.path.basename(step.target))[: _NAME_MAX - len(suffix)] + suffix
     return f"{os.path.dirname(step.target)}/{os.fsdecode(name)}"
 
@@ -180,6 +186,7 @@ def kept_notes(steps: Iterable[ExchangeStep]) -> list[str]:
         f"{step.target} was written to while it was being replaced: what it was then is kept as"
         f" {_kept_path(step)}"
         for step in steps
+        # lexists: a link that leads nowhere was kept as well.
         if os.path.lexists(_kept_path(step))
     ]
 
@@ -259,6 +266,7 @@ def noted_steps(store: Store) -> list[ExchangeStep]:
 
 def _read_journal(store: Store) -> dict[str, Any]:
     try:
+        # Damaged: a restore that died while it wrote the note has exchanged nothing.
         return document.decode(disk.read(_journal(store)))
     except (FileNotFoundError, document.NotIntact):
         return {}

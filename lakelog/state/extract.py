@@ -26,13 +26,16 @@ from lakelog.state import filesystems
 from lakelog.state.changes import Placement, is_inside, located
 from lakelog.store.paths import INDEX, Paths
 
+# O_EXCL and O_NOFOLLOW: nothing that is there is written to, also if somebody puts it there now.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Set-user-id and set-group-id.
 _SPECIAL_BITS = 0o6000
 _NODES = {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}
 _ACL, _ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 _ACL_GROUP = 4
 _FEW = 64
 """So many files are synced one by one: others may have much to write on the file system."""
+# Reading, checking and decompressing run beside the writing; a few chunks are in memory.
 _THREADS, _AHEAD = 3, 6
 _SHOWN = 5
 
@@ -88,6 +91,7 @@ class Extractor:
         placed = []
         link_targets = {entry.target for entry in self._index.entries if entry.kind == "hard"}
         for entry, place in located(self._index):
+            # Its other names may be extracted where it is not itself.
             if entry.path in link_targets:
                 self._targets[entry.path] = entry, place
             if (name := self._placed(entry.path)) is not None:
@@ -96,6 +100,8 @@ class Extractor:
             p for entry, _, p in placed if not self._is_live(entry) and entry.kind == "file"
         ]
         count = sum(entry.kind != "dir" and not self._is_live(entry) for entry, _, _ in placed)
+        # Many files are synced by one call for the file system: an fsync of each would take far
+        # longer.
         self._is_synced = count > _FEW and filesystems.is_synced_whole()
         self._chunks = _Chunks(self._paths, self._index, self._digest, file_paths, self._progress)
         if self._live is not None:
@@ -107,6 +113,8 @@ class Extractor:
             for entry, name, _ in reversed(
                 [placement for placement in placed if placement[0].kind == "dir"]
             ):
+                # A mode without the right to write would hinder creating what is in it: set at the
+                # end.
                 fd = filesystems.open_inside(folder, name)
                 try:
                     self._set_metadata(fd, entry)
@@ -163,6 +171,7 @@ class Extractor:
         parent, _, name = path.rpartition(b"/")
         folder = self._in(self._base, parent)
         if entry.kind == "dir":
+            # Only this user may look in until its mode is set.
             os.mkdir(name, 0o700, dir_fd=folder)
         elif self._is_live(entry) and self._link_live(entry.path, folder, name):
             return
@@ -181,6 +190,7 @@ class Extractor:
         path = b"/proc/self/fd/%d/%s" % (folder, name)
         for attribute in (_ACL, _ACL_DEFAULT):
             if attribute not in entry.xattrs or entry.kind == "dir":
+                # Files inherit the ACL of the directory around them when they are made.
                 with contextlib.suppress(OSError):
                     os.removexattr(path, attribute, follow_symlinks=False)
                     if entry.kind != "dir":
@@ -191,6 +201,7 @@ class Extractor:
         descriptor = self._open.get(root)
         if descriptor is None or descriptor[0] != path:
             fd = filesystems.open_inside(root, path)
+            # One at a time: entries come directory by directory.
             if descriptor is not None:
                 os.close(descriptor[1])
             self._open[root] = path, fd
@@ -205,6 +216,8 @@ class Extractor:
             os.link(original, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False  # gone, of another owner, or has too many names: written again
+        # It was given the name first and is looked at then: between a look and the link it could
+        # change.
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         before = self._live.entries[path]
         if status.st_mtime_ns == before.mtime and before.inode in (0, status.st_ino):
@@ -221,10 +234,12 @@ class Extractor:
                 # Written where the name is to be: it has no name in the fresh trees yet.
                 if target.kind == "file":
                     self._write(target, folder, name, place)
+                # A socket or pipe has several names as well.
                 else:
                     self._make_node(target, folder, name)
             return
         source, _, original = path.rpartition(b"/")
+        # Not the open one: its directory is another.
         source_folder = filesystems.open_inside(self._base, source)
         try:
             os.link(
@@ -260,11 +275,13 @@ class Extractor:
             for offset, length in entry.extents:
                 end = offset + length
                 while offset < end:
+                    # The parts of a chunk follow one another, and may cross the end of an extent.
                     if not ready:
                         ready = self._chunks.part(*next(chunk_spans))
                     count = os.pwrite(fd, ready[: end - offset], offset)
                     ready, offset = ready[count:], offset + count
             if end != entry.size:
+                # A hole at the end has no data that would make the file so long.
                 os.ftruncate(fd, entry.size)
             self._set_metadata(fd, entry)
             self._sync(fd)
@@ -282,7 +299,9 @@ class Extractor:
         for name, value in entry.xattrs.items():
             if not self._set_xattr(fd, name, value) and name == _ACL:
                 mode = _without_acl(mode, value)
+        # After the owner and the ACL, both of which change it.
         os.fchmod(fd, mode)
+        # Last: all else sets times.
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def _set_xattr(self, fd: int, name: bytes, value: bytes) -> bool:
@@ -305,6 +324,7 @@ class Extractor:
                 continue
             self._xattrs += 1
         if entry.kind != "link":
+            # A link has no mode of its own on Linux.
             os.chmod(path, entry.mode & ~_SPECIAL_BITS)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
@@ -313,6 +333,8 @@ class Extractor:
 def _without_acl(mode: int, acl: bytes) -> int:
     """The mode of what cannot have its ACL: the group's bits are those of all whom the ACL names,
     and become the group's own."""
+    # Without the group's entry nobody gets what the mask allowed.
+    # The format of Linux: a version of four bytes, then (tag, bits, id) of each entry.
     for tag, bits, _ in struct.iter_unpack("<HHI", acl[4 : len(acl) // 8 * 8 - 4]):
         if tag == _ACL_GROUP:
             return mode & ~0o070 | int(bits & 7) << 3 & mode
@@ -343,6 +365,7 @@ class _Chunks:
     @staticmethod
     def _in_order(places: list[Placement]) -> Iterator[str]:
         previous = ""
+        # Files beside each other are often in one chunk: it is read once.
         for place in places:
             for digest, _, _ in place:
                 if digest != previous:
@@ -358,6 +381,7 @@ class _Chunks:
     def _next(self, digest: str) -> bytes:
         while len(self._ahead) < _AHEAD and (name := next(self._wanted, None)) is not None:
             self._ahead.append((name, self._threads.submit(self._read, name)))
+        # Names of one file were looked at together, so that the order may differ.
         if not self._ahead or self._ahead[0][0] != digest:
             return self._read(digest)  # of a file that could not be linked
         content = self._ahead.popleft()[1].result()
@@ -368,6 +392,7 @@ class _Chunks:
 
     def _read(self, digest: str) -> bytes:
         content = chunks.StateFiles(self._paths).read_chunk(digest)
+        # Anybody may have written the index: another length would shift all that follows.
         if len(content) != self._sizes[digest]:
             raise DamagedState(self._index, f"chunk {digest[:12]} has another length than it says")
         return content

@@ -19,6 +19,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PATIENCE = 300.0
 """Seconds for which somebody waits who saves or restores a directory that another does."""
 _RENAME_EXCHANGE = 2
+# File systems and kernels say in several ways that they do not have it.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _MEMORY = (b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs")
 
@@ -26,6 +27,7 @@ _MEMORY = (b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs")
 def open_inside(root: int, path: bytes) -> int:
     """Open a directory from an open one on, name by name and never through a link."""
     fd = os.dup(root)
+    # O_NOFOLLOW of each name: a link in the middle would lead elsewhere.
     for name in path.split(b"/") if path else ():
         try:
             inner = os.open(name, FOLDER, dir_fd=fd)
@@ -39,6 +41,7 @@ def sync(fd: int) -> bool:
     """Have all be written that the file system of an open file holds; whether that is durable then,
     and an error since the file was opened would have been raised."""
     if not is_synced_whole():
+        # All file systems: what cannot be told as durable is at least on its way.
         os.sync()
         return False
     if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
@@ -60,6 +63,7 @@ def is_in_memory(device: int) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}".encode()
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
+            # The line's optional fields end with a dash, and the type follows.
             facts, _, source = line.partition(b" - ")
             if facts.split()[2] == number:
                 return source.split()[0] in _MEMORY
@@ -69,6 +73,7 @@ def is_in_memory(device: int) -> bool:
 def exchange(folder: int, path: bytes, other_path: bytes) -> bool:
     """Exchange two names of an open directory in one step; False where the system cannot. Raises
     OSError."""
+    # glibc has it since 2.28; the system may be older.
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -102,6 +107,7 @@ def _lock(path: str, operation: int) -> int:
         except OSError:
             return -1  # it is not there, or whoever reads it next says why that cannot be
         try:
+            # Locks are of the file, and the name may mean another one by now.
             fcntl.flock(fd, operation | fcntl.LOCK_NB)
             # A restore puts another directory in its place, and then lets go of this one.
             if os.path.samestat(os.fstat(fd), os.stat(path)):

@@ -36,6 +36,7 @@ def of_entries(entries: dict[bytes, StateEntry], top: bytes) -> str:
     lines = []
     for path, entry in entries.items():
         if path == top or path.startswith(start):
+            # A hard link is a file to whoever looks at the tree.
             source = entries[entry.target] if entry.kind == "hard" else entry
             facts = b"%d %d %d" % (source.size, source.mtime, source.inode)
             facts = source.target if source.kind == "link" else facts
@@ -58,6 +59,7 @@ def of_tree(root: bytes, ignored: bytes) -> str:
         file_type = kind_of(status.st_mode)
         facts = b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ino)
         if file_type == "dir":
+            # Fresh trees of restores lie beside what they replace, and are no part of it.
             inner = (child for child in os.listdir(path) if not child.startswith(ignored))
             waiting += [name + b"/" + child if name else child for child in inner]
         elif file_type == "link":
@@ -73,6 +75,7 @@ def _line(name: bytes, file_type: str, mode: int, facts: bytes) -> bytes:
 
 
 def _digest(lines: Iterable[bytes]) -> str:
+    # Names come in any order from the system.
     ordered = sorted(lines)
     if not ordered:
         return NOTHING

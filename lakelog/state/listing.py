@@ -63,6 +63,7 @@ def list_states(lake: Lake, op: str = "state") -> list[SavedState]:
     states, store, origins = [], lake.store, Origins(lake.store)
     for name in store.refs.tag_names():
         if is_tracking(store, name):
+            # What is known of a remote's tags is not this lake's.
             continue
         # One that is pruned meanwhile is none any more.
         with contextlib.suppress(Damaged, UnknownRef):
@@ -96,6 +97,7 @@ def saved_state(tag: Tag, records: list[StateRecord], origins: Origins, save: st
         tag.author,
         tag.message,
         own_records,
+        # Of one save all records name the same machine.
         max((record.machine for record in own_records), default=""),
         bool(own_records) and all(map(origins.is_own, own_records)),
         before,
@@ -134,6 +136,7 @@ def states_of(states: list[SavedState], source: str) -> list[SavedState]:
     if not source:
         return [state for state in states if state.is_own]
     id = machine.find(source, {state.machine for state in states})
+    # By the beginning of an id, where it is one of a machine that saved something here.
     return [state for state in states if id in (ANY, state.machine)]
 
 
@@ -146,6 +149,7 @@ def latest_of(lake: Lake, states: list[SavedState]) -> SavedState:
     state_by_key = {_key(r): state for state in by_preference for r in state.directories}
     saves = {r.save: state for state in by_preference for r in state.directories if r.save}
     machines = {state.machine for state in states if not state.is_own}
+    # Own records count only where own states are asked for.
     with_own = any(state.is_own for state in states)
 
     def is_meant(record: StateRecord) -> bool:

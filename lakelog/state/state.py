@@ -368,10 +368,10 @@ def _is_same_content(old: _Located, new: _Located) -> bool:
 def read_file(lake: Lake, name: str, path: str) -> Iterator[bytes]:
     """Yield the content of a file of a state; the path may begin with the directory's label.
     Raises UnknownRef, Damaged."""
-    label, inner_path = locate(lake, find_state(lake, name), path)
-    record = next(
-        directory for directory in find_state(lake, name).directories if directory.label == label
-    )
+    # Found once: `latest` may be another state a moment later.
+    state = find_state(lake, name)
+    label, inner_path = locate(lake, state, path)
+    record = next(directory for directory in state.directories if directory.label == label)
     contents = Contents(
         lake.store.paths, chunks.StateFiles(lake.store.paths).read_index(record.index)
     )

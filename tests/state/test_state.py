@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from lakelog.chunks import state_index
 from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
 from lakelog.maintain import hotcopy
 from lakelog.state import capture
+from lakelog.state import state as states
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.state import (
     clean_states,
@@ -328,3 +330,21 @@ def test_wrong_requests_change_nothing(tmp_path: Path, lake: lakelog.Lake) -> No
     with pytest.raises(UnknownRef):
         undo_restore(lake)
     assert len(list_states(lake)) == 1
+
+
+def test_a_file_of_the_latest_state_is_read_from_one_state(
+    tmp_path: Path, lake: lakelog.Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save of another directory while a file is looked for does not change what is read."""
+    save_state(lake, {"app": str(make(tmp_path, {"a": b"one"}))})
+    other = tmp_path / "other"
+    other.mkdir()
+    locate = states.locate
+
+    def saving(*arguments: Any) -> tuple[str, bytes]:
+        found = locate(*arguments)
+        save_state(lake, {"other": str(other)})
+        return found
+
+    monkeypatch.setattr(states, "locate", saving)
+    assert b"".join(read_file(lake, "latest", "app/a")) == b"one"
