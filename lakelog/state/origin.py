@@ -37,6 +37,7 @@ class Origins:
         """Raise StateRefused for a directory of another machine: its path is anybody's word. Raises
         Damaged for one that could not be restored anywhere."""
         if not self.is_own(record):
+            # Damage is told first: no other target would help against that.
             for digest, _ in chunks.StateFiles(self._paths).read_index(record.index).chunks:
                 chunks.StateFiles(self._paths).read_chunk(digest)
             raise StateRefused(
@@ -53,6 +54,7 @@ def short(id: str) -> str:
 def suffix(store: Store, id: str) -> str:
     """Return what tells the names that this machine gives from those of others with which the lake
     exchanges states: two may save in one second."""
+    # Lakes that never meet another one keep the short names.
     return f"-{short(id)}" if tracking.remote_names(store) else ""
 
 
@@ -61,6 +63,7 @@ def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
     stamp = (
         f"{prefix}-{datetime.datetime.fromtimestamp(time // 1_000_000, datetime.UTC):%Y%m%d-%H%M%S}"
     )
+    # From the second on: a state of the same second has the name already.
     for number in itertools.count(start):
         yield f"{stamp}{end}" if number == 1 else f"{stamp}{end}-{number}"
 
@@ -77,6 +80,7 @@ def place(store: Store) -> dict[str, Any]:
 
 
 def _site(store: Store) -> dict[str, Any]:
+    # A copy has the same content, and perhaps even the same path on another machine: not the inode.
     return {"lake": machine.place(store.paths), "inode": os.stat(store.paths.root).st_ino}
 
 
@@ -91,8 +95,10 @@ def set_aside(store: Store, path: str, file_type: str, note: Mapping[str, Any]) 
     """Move a note of another lake to cache/aside; return what to tell about it."""
     folder = f"{store.paths.cache}/aside"
     disk.make_dirs(folder)
+    # Two notes may have one name.
     target = f"{folder}/{disk.random_hex(4)}-{os.path.basename(path)}"
     disk.rename(path, target)
+    # The name is gone from where it would be carried out before anything else happens.
     disk.sync_dir(os.path.dirname(path))
     whose = f"in {str(note['lake'])!r}" if note.get("lake") else "in a lake that it does not name"
     return f"{file_type} that was interrupted {whose} is not finished here: its note is {target}"

@@ -54,6 +54,7 @@ def lay_out(
     """Decide how a directory is restored to one that holds what the index `present` says, or to
     none. Raises StateRefused where something cannot be made, unless that is skipped; Damaged."""
     index = chunks.StateFiles(store.paths).read_index(record.index)
+    # There is nothing to keep: all of it is one fresh tree.
     if present is None:
         devices = [e.path for e in index.entries if e.kind == "device"]
         _refuse_devices([p for p in devices if _is_chosen(p, only)], skip=skip)
@@ -78,6 +79,7 @@ def lay_out(
             before = (outer.path.hex(), outer.mtime, -1)
             steps[top] = replace(steps[top], root=target, stamps=(before,))
     if stamps and not steps:
+        # Only times differ: a step without a tree, so that they are set as the others are.
         steps[b""] = ExchangeStep(target, exchange.fresh_path(target), 0, target)
     live = LiveDirectory(target, entries, changes.equal)
     return DirectoryRestore(record, index, steps, stamps, live, only, skip, notes)
@@ -112,6 +114,7 @@ def _chosen_tops(
     for top in only:
         if not any(is_inside(path, top) for path in changes.paths):
             continue
+        # A path below a directory that is gone comes with it.
         while (outer := os.path.dirname(top)) not in entries:
             top = outer
         folder = f"{target}/{os.fsdecode(outer)}".rstrip("/")
@@ -121,7 +124,10 @@ def _chosen_tops(
             raise StateRefused(f"{folder}: this user may not write there")
         tops.add(top)
     return sorted(
-        t for t in tops if not any(t != candidate and is_inside(t, candidate) for candidate in tops)
+        # A path within another one comes along with that.
+        t
+        for t in tops
+        if not any(t != candidate and is_inside(t, candidate) for candidate in tops)
     )
 
 
@@ -129,10 +135,12 @@ def _stamps(
     tops: list[bytes], changes: Changes, entries: dict[bytes, StateEntry], *, around: bool
 ) -> tuple[tuple[Stamp, ...], tuple[str, ...]]:
     """Return what is set once everything is in its place, the innermost first, and what cannot."""
+    # What lies within a fresh tree has its times already.
     folders = {path for path in changes.stale if not any(is_inside(path, top) for top in tops)}
     if around:
         folders.update(os.path.dirname(top) for top in tops if top)
     modes, notes = {}, []
+    # It cannot be exchanged, so that its own mode is set where it stands.
     if b"" in changes.paths and tops != [b""]:
         folders.add(b"")
         old, new = entries[b""], changes.saved[b""]
@@ -141,6 +149,7 @@ def _stamps(
             notes.append("the owner and attributes of the directory itself stay as they are")
     ordered = sorted((path for path in folders if path in changes.saved), reverse=True)
     target = changes.saved
+    # Sorted backwards, the innermost come first.
     stamps = [(path.hex(), target[path].mtime, modes.get(path, -1)) for path in ordered]
     return tuple(stamps), tuple(notes)
 
@@ -155,6 +164,7 @@ def is_exchangeable(path: str) -> bool:
     parent = os.path.dirname(path)
     if os.path.ismount(path) or not is_writable(parent):
         return False
+    # With the sticky bit only owners may rename a name, or the owner of the directory.
     around, user = os.stat(parent), os.geteuid()
     if not around.st_mode & stat.S_ISVTX or user in (0, around.st_uid):
         return True
@@ -170,6 +180,7 @@ def extract(
     # First, so that whoever comes after a crash knows what to delete.
     exchange.write_journal(store, steps)
     notes, complete = list[str](), list[ExchangeStep]()
+    # Filled before all are complete: an error may come after the first.
     try:
         for part in parts:
             extraction, step_paths = _extract(store, part, progress)
@@ -197,6 +208,7 @@ def _extract(
     is_time_alone = list(part.steps) == [b""] and bool(part.steps[b""].root)
     folders: dict[str, dict[bytes, ExchangeStep]] = {}
     for top, step in part.steps.items():
+        # Each directory is opened once, and its fresh trees are extracted together.
         folders.setdefault(os.path.dirname(step.target), {})[top] = step
     step_paths = []
     for steps in folders.values():

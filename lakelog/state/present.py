@@ -61,8 +61,10 @@ def capturing(
     """Read directories, and keep gc from their chunks until the body has published them. Raises as
     save_state."""
     check_directories(lake, directories)
+    # Before the first look: what changes from here on is not taken for unchanged the next time.
     store, result = lake.store, Present(disk.now_us())
     revision = running_in(os.environ) if deployment is None else dict(deployment)
+    # A writer of this process may have events in hand: they belong to the state that is saved.
     lake.settle()
     machine.settle(store.paths)
     disk.make_dirs(store.paths.cache)
@@ -70,12 +72,14 @@ def capturing(
         # Under the lock: what the branch holds now, no gc deletes before this is published.
         bases = _bases(lake, directories)
         for label, directory in directories.items():
+            # Through links: a directory is known by where it is.
             path, base = os.path.realpath(directory), bases[label]
             captured = Capture(path, writer, base.index, base.began, exclude, progress).run()
             result.skipped += [f"{label}/{name}" for name in captured.skipped]
             result.changed += [f"{label}/{name}" for name in captured.changed]
             result.indices[label] = captured.index
             digest = base.digest
+            # Equal to what the branch has: the same index, and nothing to write.
             if captured.index != base.index:
                 result.unsaved.add(label)
                 digest = writer.add_index(captured.index)
@@ -100,6 +104,7 @@ class Look:
     @property
     def is_saved(self) -> bool:
         """Whether the branch has just that, so that its chunks are there."""
+        # By content: the order of entries and chunks is the same for equal directories.
         return self.index == self.base
 
 
@@ -159,12 +164,14 @@ def check_directories(lake: Lake, directories: Mapping[str, str]) -> None:
     root = os.path.realpath(lake.path)
     for label, path in directories.items():
         check_label(label)
+        # A save would store what it is storing.
         if contains(os.path.realpath(path), root):
             raise StateRefused(f"{path} holds the lake itself: keep the lake outside of its state")
 
 
 def check_label(label: str) -> None:
     """Raise StateRefused for the label of a directory that is no file name."""
+    # It becomes the first part of paths, and a directory where several are restored together.
     if label in ("", ".", "..") or "/" in label or not label.isprintable():
         raise StateRefused(f"{label!r} cannot label a directory: choose a name without slashes")
 

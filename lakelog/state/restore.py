@@ -72,8 +72,10 @@ def restore_state(
     The log says so, and `why`. Raises UnknownRef, NotAllowed, StateRefused and Damaged before
     anything is overwritten; OSError.
     """
+    # Switches first, then rights: neither needs the lake to be read.
     require_enabled()
     policy.require(lake.store.paths, "restore")
+    # One restore of a lake at a time, and none beside a rollback: both exchange directories.
     store = lake.store
     with exchange.alone(store) as is_alone:
         if not is_alone:
@@ -82,7 +84,9 @@ def restore_state(
         state = find_state(lake, name, source)
         records, only = _chosen(lake, state, labels, paths)
         targets = _targets(lake, records, to)
+        # Against those who save these directories meanwhile, in whatever lake.
         with filesystems.held(targets.values(), shared=False), contextlib.ExitStack() as stack:
+            # What is not there yet has nothing to keep, and to save.
             present_paths = {label: path for label, path in targets.items() if os.path.isdir(path)}
             present = stack.enter_context(capturing(lake, present_paths)) if present_paths else None
             indices = present.indices if present else {}
@@ -107,11 +111,13 @@ def restore_state(
                         lake, present, None, message, before=BEFORE_RESTORE
                     ).name
             except BaseException:
+                # Nothing was exchanged: the fresh trees go, and all is as it was.
                 exchange.discard(store, steps)
                 raise
             # From here on a run that dies is finished, not taken back.
             exchange.write_journal(store, steps)
             exchange.recover(store)
+        # After the exchange: a log that says so of a restore that died would be wrong.
         move_message = with_reason(f"{state.name} to {', '.join(targets.values())}", why)
         note(store, lake.branch_name, "restore", move_message)
         return Restored(state, targets, backup, (*recovery_notes, *notes, *undeleted(steps)))
@@ -136,6 +142,7 @@ def undo_restore(
 
 def overwritten(lake: Lake) -> SavedState:
     """Return what the last restore of this machine overwrote. Raises UnknownRef."""
+    # The newest comes first.
     for state in list_states(lake):
         if state.is_own and state.before == BEFORE_RESTORE:
             return state
@@ -195,6 +202,7 @@ def _targets(
     for record in records:
         check_label(record.label)
         path = record.path
+        # The path in a record of another machine may be anything: it is not written to by itself.
         if to is None or (isinstance(to, Mapping) and record.label not in to):
             origins.require_own(record)
         if isinstance(to, Mapping):
@@ -223,8 +231,10 @@ def check_apart(targets: dict[str, str]) -> None:
 
 def check_target(lake: Lake, path: str, label: str) -> None:
     """Raise StateRefused where a directory cannot be put at a path."""
+    # normpath: `..` and double slashes would compare as other directories.
     if not os.path.isabs(path) or os.path.normpath(path) != path or path == "/":
         raise StateRefused(f"{path!r} is no place for {label!r}: choose one with --to")
+    # A link could be changed between this look and the exchange.
     if os.path.realpath(path) != path:
         raise StateRefused(f"{path} leads through a link: name {os.path.realpath(path)} with --to")
     root = os.path.realpath(lake.path)

@@ -67,6 +67,7 @@ class _Periods:
     def keeps(self, day: datetime.date) -> bool:
         """Count a state of a day, newest first; whether it is the one to keep."""
         period = self._of(day)
+        # The newest of a period comes first, and stays.
         if self._left <= len(self._seen) or period in self._seen:
             return False
         self._seen.add(period)

@@ -103,6 +103,7 @@ def read(store: Store, path: str = "") -> Intent | None:
     """Return the rollback that is being carried out, or that of another document; None where there
     is none. Raises DamagedRef."""
     path = path or store.paths.rollback
+    # Read by its own name, or by that of a finished one.
     try:
         return _intent(document.decode(disk.read(path)))
     except FileNotFoundError:
@@ -145,6 +146,7 @@ def find(store: Store, commit: str) -> Intent | None:
 def begin(store: Store, intent: Intent) -> None:
     """Write the intent durably: from here on it is finished, not forgotten."""
     with _noting_pending(store):
+        # In refs and not in cache, which may be deleted at any time.
         disk.replace_whole(store.paths.rollback, document.encode(_body(intent)))
         # The directories are the intent's now; up to here they would have been deleted.
         exchange.drop_journal(store)
@@ -159,6 +161,7 @@ def recover(store: Store) -> Recovered:
         return Recovered(None, notes + exchange.recover(store))
     if intent is None:
         return Recovered(None, exchange.recover(store))
+    # The steps are in the intent; those of an older restore were its fresh trees.
     exchange.drop_journal(store)
     moved = carry_out(store, intent)
     return Recovered(intent if moved else None, tuple(exchange.kept_notes(intent.steps)))
@@ -183,18 +186,24 @@ def carry_out(store: Store, intent: Intent) -> Head | None:
 
 
 def _carry_out(store: Store, intent: Intent) -> Head | None:
+    # A move with this commit may have been made just before the process died.
     if not _is_moved(store, intent):
         if intent.cluster is not None:
             _set_revision(store, intent, intent.cluster)
 
         def plan(head: Head, now: Manifest) -> Change | None:
+            # Events that came since would be lost without anybody having been asked.
             if intent.only is not None and now.next_seq != intent.only:
                 return None
+            # Only directories or the deployment are rewound: the branch keeps its state, and the
+            # log says so.
             if not intent.target:
                 return Change(intent.op, intent.message, snapshot=head.move.snapshot)
             cursors = "cursors" in intent.parts
             return history.rewind(store, now, intent.target, intent.op, intent.message, cursors)
 
+        # Under the stream's lock: versions that are given meanwhile belong to the state that is
+        # left.
         with StreamLock(store, intent.branch).held():
             _seal_versions(store, intent.branch)
             moved = publish(store, intent.branch, plan, commit=intent.commit)
@@ -208,6 +217,7 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
     # Without its steps: whoever reads it later must find nothing to exchange.
     encoded = document.encode(_body(replace(intent, steps=())))
     disk.replace_whole(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json", encoded)
+    # Last: a process that dies before this does the rest of it again, which changes nothing.
     _drop(store)
     prune(store)
     return store.refs.head(intent.branch)
@@ -243,6 +253,7 @@ def _drop(store: Store) -> None:
 
 
 def _is_moved(store: Store, intent: Intent) -> bool:
+    # Only moves after the one that the intent was made at: a commit is unique anyway.
     newest = store.refs.newest_first(intent.branch)
     later = itertools.takewhile(lambda move: move.number > intent.number, newest)
     return any(move.commit == intent.commit for move in later)
@@ -261,6 +272,7 @@ def _set_revision(store: Store, intent: Intent, step: ClusterStep) -> None:
     except DeploymentFailed as error:
         raise DeploymentFailed(f"{error}; {_PENDING}") from None
     try:
+        # Pods of it are what an undo goes back to.
         if revision is None:
             raise DeploymentFailed(f"deployment {step.name} has no pods of {step.hash} any more")
         if not revision.is_current:
@@ -278,6 +290,7 @@ def _set_revision(store: Store, intent: Intent, step: ClusterStep) -> None:
 
 def safety_names(store: Store, time: int) -> Iterator[str]:
     """Yield names for a safety tag of a time, the second and later ones with a number."""
+    # Two machines that save states of one remote must not give the same name.
     end = origin.suffix(store, machine.settle(store.paths).id)
     stamp = next(origin.stamps(_KIND, time, end))
     # Above all that there are: a name that was pruned would count as the oldest when taken again.
@@ -317,13 +330,16 @@ def prune(store: Store) -> None:
                 and note["tag"] in tag_names
                 and _SAFETY.fullmatch(note["tag"])
             ):
+                # A later line of the same tag counts.
                 dropped.pop(note["tag"], None)
                 dropped[note["tag"]] = None
+    # The newest stay, by the order of the notes and not by the clock.
     for name in list(dropped)[:-KEPT]:
         # Another process may have deleted it, and a damaged one is for verify.
         with contextlib.suppress(UnknownRef, Damaged):
             history.remove_tag(store, name)
         disk.unlink(f"{store.paths.rollbacks}/{encode_name(name)}.json")
+    # Lines of tags that are gone make the file longer for nothing.
     if len(lines) > _LEDGER_LINES:
         notes = [{"machine": machine.read(store.paths).id, "tag": n} for n in list(dropped)[-KEPT:]]
         content = b"".join(orjson.dumps(note) + b"\n" for note in notes)

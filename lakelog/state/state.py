@@ -105,6 +105,7 @@ def save_state(
     for a taken name, OSError.
     """
     check_directories(lake, directories)
+    # Before the directories are read, which may take minutes.
     _refuse_taken(lake, name)
     with (
         _undisturbed(lake, directories) as notes,
@@ -112,6 +113,7 @@ def save_state(
     ):
         state = publish_captured(lake, present, name, message, op)
     pruned: list[str] = []
+    # After it was published: what fails here has not lost the save.
     if keep is not None:
         pruned, refusal = _prune_if_allowed(lake, _retention(keep), state)
         notes += refusal
@@ -131,6 +133,7 @@ def _undisturbed(lake: Lake, directories: Mapping[str, str]) -> Iterator[list[st
     yields what to tell of that."""
     notes = list[str]()
     store, paths = lake.store, [os.path.realpath(path) for path in directories.values()]
+    # Twice: whoever held the directories may have died and left something to finish.
     for is_last in (False, True):
         with exchange.alone(store) as is_alone:
             if is_alone:
@@ -235,6 +238,7 @@ def clean_states(
     if not dry_run:
         policy.require(lake.store.paths, "clean")
     states = states_of(list_states(lake), source)
+    # Each machine's own states are counted for themselves.
     machines = dict.fromkeys(("" if s.is_own else s.machine) for s in states)
     expired = [
         state
@@ -283,6 +287,7 @@ def _expired(lake: Lake, states: list[SavedState], keep: Retention) -> list[Save
     backups = [state for state in automatic if state.before]
     expired = select_expired(saves, keep) + select_expired(backups, Retention(keep.last))
     if keep.is_all or not expired:
+        # Keeping nothing is what was asked for.
         return expired
     # After a rollback it may be an old one.
     latest = latest_of(lake, states).snapshot
@@ -304,6 +309,7 @@ def diff_states(lake: Lake, a: str, b: str) -> list[PathChange]:
     UnknownRef, Damaged."""
     old, new = (_files(lake, find_state(lake, name)) for name in (a, b))
     changes = []
+    # Bytes that are no UTF-8 sort as they are shown.
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path), new.get(path)
         differences = _differences(before, after) if before and after else ()
@@ -322,6 +328,7 @@ def _files(lake: Lake, state: SavedState) -> dict[str, _Located]:
         contents = Contents(
             lake.store.paths, chunks.StateFiles(lake.store.paths).read_index(record.index)
         )
+        # The directory itself is the label alone.
         for path, entry in contents.entries.items():
             files[f"{record.label}/{os.fsdecode(path)}".rstrip("/")] = contents, entry
     return files
@@ -387,6 +394,7 @@ def locate(lake: Lake, state: SavedState, path: str) -> tuple[str, bytes]:
     for record in state.directories:
         index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         entry_paths = {entry.path for entry in index.entries}
+        # A directory may hold a directory of its own label: the path as it is comes first.
         for candidate in (path, path.removeprefix(f"{record.label}/")):
             if (encoded := os.fsencode(candidate.strip("/"))) in entry_paths:
                 return record.label, encoded
