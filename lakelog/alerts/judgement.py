@@ -37,6 +37,7 @@ class AlertChange:
 def window(rule: AlertRule, time_us: int, previous: int) -> int:
     """Return where a question begins: the rule's window before now, or where the question before
     it ended if that is earlier, so that nothing between is left out; at most a day."""
+    # After a gap the question reaches back, or events in it would never be asked for.
     start = time_us - rule.window
     is_gap = 0 < previous < start
     return max(previous, time_us - CATCH_UP, 0) if is_gap else start
@@ -44,6 +45,7 @@ def window(rule: AlertRule, time_us: int, previous: int) -> int:
 
 def is_due(rule: AlertRule, time_us: int, previous: int) -> bool:
     """Whether a rule is asked again: its time has passed, or the clock went back."""
+    # A clock that went back would else keep a rule from being asked for as long.
     return not 0 <= time_us - previous < rule.every
 
 
@@ -55,6 +57,7 @@ def missed(rule: AlertRule, time_us: int, previous: int) -> int:
 def observed(rule: AlertRule, time_us: int, previous: int) -> int:
     """How much of the time since the question before counts as looked at (us)."""
     span = time_us - previous if 0 < previous < time_us else 0
+    # Twice its interval is no gap yet; half of the wait, so that two looks never make it pass.
     return min(span, max(2 * rule.every, rule.wait // 2))
 
 
@@ -73,23 +76,28 @@ def judge(
     brought up to date.
     """
     changes, seen_before = list[AlertChange](), dict(stood)
+    # What is no row any more has to wait from the beginning.
     stood.clear()
     for row in rows:
         key = fingerprint(rule.name, row.labels)
+        # By labels: the value of an alert changes while it stands.
         alert = present.get(key)
         silence = _silence(rule, row.labels, time_us, silences)
         if alert is None or alert.state == PENDING:
             is_new = alert is None
             stood[key] = 0 if is_new else seen_before.get(key, 0) + span
             state = FIRING if stood[key] >= rule.wait else PENDING
+            # It waits on, and nothing changed.
             if not is_new and state == PENDING:
                 continue
             is_told = state == FIRING and not silence
             reason = ""
+        # Nobody was told of it, and now everybody may be: the receivers hear of it late.
         elif alert.silence and not alert.receivers and not silence:
             state, is_told, reason = FIRING, True, "its silence is over"
         else:
             continue
+        # Since it began to fire, and not since its silence ended.
         since = alert.since if alert is not None and alert.state == FIRING else time_us
         changes.append(
             AlertChange(row.labels, state, since, row.value, alert, silence, is_told, reason)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lakelog.alerts.outbox import problem_of, shown
 from lakelog.alerts.question import DELIVERY
 from lakelog.alerts.rounds import RuleStatus, is_evaluated, read_status
@@ -140,7 +138,7 @@ def _alert(alert: Alert) -> JsonObject:
     return {
         "rule": alert.rule,
         "state": alert.state,
-        "labels": _plain(alert.labels),
+        "labels": dict(alert.labels),
         "value": alert.value,
         "since": text_of(alert.since),
         "silenced": alert.silence or None,
@@ -158,7 +156,3 @@ def _silence(silence: Silence, moment: int) -> JsonObject:
         "author": silence.author,
         "active": silence.start <= moment < silence.end,
     }
-
-
-def _plain(labels: Mapping[str, str]) -> dict[str, str]:
-    return dict(labels)

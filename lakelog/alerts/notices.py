@@ -6,6 +6,7 @@ became of the rule.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Notice:
 
     @property
     def body(self) -> JsonObject:
-        """Our own form. JsonObject that only concern the lake are left out."""
+        """Our own form. Members that only concern the lake are left out."""
         document = {n: v for n, v in self.document.items() if n not in ("number", "sinks")}
         labels = {**document.pop("rule_labels"), **document["labels"]}
         return {"version": 1, **document, "id": self.id, "labels": labels}
@@ -68,7 +69,8 @@ def document_of(
         "severity": rule.severity,
         "labels": dict(change.labels),
         "rule_labels": dict(rule.labels),
-        "value": change.value,
+        # JSON has no number for what is infinite; the message says it.
+        "value": change.value if math.isfinite(change.value or 0) else None,
         "threshold": rule.threshold,
         "since": text_of(change.since),
         "time": text_of(time_us),
@@ -88,7 +90,9 @@ def document_of(
 
 def message_of(rule: AlertRule, labels: Mapping[str, str], value: float | None) -> str:
     """Return the rule's message with its `{value}` and `{LABEL}`; without one, its value."""
-    number = "" if value is None else f"{value:g}" if value != int(value) else f"{int(value)}"
+    # A share of nothing is infinite: it has no whole number, and is written as `inf`.
+    is_whole = value is not None and value.is_integer()
+    number = "" if value is None else f"{value:.0f}" if is_whole else f"{value:g}"
     if not rule.message:
         return f"value {number} {rule.threshold}".rstrip() if number else "its query gives this row"
     fields = {**rule.labels, **labels, "value": number, "rule": rule.name}

@@ -57,6 +57,7 @@ class Outbox:
 
     def use(self, rules: Mapping[str, AlertRule]) -> None:
         """Know the sinks of rules; what is for others is given up."""
+        # Read anew with the rules: a password in a file may be another one.
         self._sinks.clear()
         for spelled in {sink for rule in rules.values() for sink in rule.sinks}:
             try:
@@ -69,29 +70,35 @@ class Outbox:
         queues: dict[str, list[PendingDelivery]] = {}
         for delivery in self._log.read().deliveries.values():
             queues.setdefault(delivery.sink, []).append(delivery)
+        # In the order of the changes, which the events have in their numbers.
         due = [sorted(queue, key=lambda d: d.number) for queue in queues.values()]
         moment = self._clock()
         # A clock that went back must not hold up a delivery for as long.
         due = [q for q in due if not 0 < q[0].retry - moment <= _LONGEST_US]
         if not due:
             return 0
+        # All at once: a receiver that takes its ten seconds must not hold up the others.
         with ThreadPoolExecutor(min(_AT_ONCE, len(due)), "lakelog-alerts") as pool:
             counts = list(pool.map(lambda queue: self._work_off(queue, stop), due))
         return sum(counts)
 
     def _work_off(self, queue: list[PendingDelivery], stop: Callable[[], bool]) -> int:
         delivered = 0
+        # A few each time: rules have to be asked in between.
         for delivery in queue[:_TURN]:
             if stop():
                 break
             attempt = self._attempt(delivery)
+            # After each attempt: a process that dies repeats one delivery at most.
             self._record(attempt)
+            # What follows waits for it, or a receiver would hear of the end before the beginning.
             if attempt.outcome == FAILED:
                 break
             delivered += attempt.outcome == DELIVERED
         return delivered
 
     def _attempt(self, delivery: PendingDelivery) -> _DeliveryAttempt:
+        # The addresses as they were when the change was made.
         addresses = {sink["id"]: sink["to"] for sink in delivery.document["sinks"]}
         sink, address = self._sinks.get(delivery.sink), addresses[delivery.sink]
         if sink is None:
@@ -139,6 +146,7 @@ class Outbox:
 
 def pause(attempts: int) -> int:
     """How long (us) a sink is left alone after so many failures with one change."""
+    # Doubled with each failure; the shift is bounded, since Python's integers are not.
     return int(min(_LONGEST_US, _FIRST_US << min(attempts - 1, 20)))
 
 

@@ -42,8 +42,10 @@ NO_ALERTS = f"NOT (source IS NOT DISTINCT FROM 'lakelog' AND type IN ('{ALERT}',
 """SQL for the events that rules see."""
 ROWS_MAX = 1_000
 LABEL_MAX = 500
+# Rules are asked beside whatever else the machine does.
 _MEMORY, _SPILL = 512_000_000, "2GB"
 _LABELS = re.compile(r"VARCHAR|ENUM.*|BOOLEAN|UUID|STRING|bool|str", re.I)
+# Names of types of DuckDB, and of Arrow, in which views answer.
 _NUMBERS = re.compile(
     r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*|BIGNUM|NUMBER", re.I
 )
@@ -66,6 +68,7 @@ class RuleQueries:
     def __init__(self, lake: Lake, stop: threading.Event | None = None) -> None:
         settings = lake.store.settings
         memory = min(settings.memory_bytes or _MEMORY, _MEMORY)
+        # One thread: many rules, one after another, must not slow down those who store.
         limits = dataclasses.replace(settings, memory_bytes=memory, threads=1)
         store = Store(lake.store.paths.root, lake.store.lake_id, limits)
         self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
@@ -94,9 +97,11 @@ class RuleQueries:
         for row in rows:
             cells = dict(zip(columns, row, strict=True))
             value = _number(cells[value_column]) if value_column else None
+            # A threshold without a value is not passed: NULL says nothing.
             if rule.threshold and not rule.exceeds(value):
                 continue
             labels = {n: str(cells[n])[:LABEL_MAX] for n in names if cells[n] is not None}
+            # The first row of equal labels counts, as a fingerprint stands for one alert.
             answers.setdefault(tuple(labels.items()), AlertRow(labels, value))
         return list(answers.values())
 
@@ -105,8 +110,10 @@ class RuleQueries:
         QueryFailed."""
         cursor = self._session.connect().cursor()
         with self._ended(cursor, seconds):
+            # Only those that the query names: the engine refuses others.
             times = {name: values[name] for name in _parameters(cursor, query) if name in values}
             statement, params = self._session.binder.bind(cursor, query, times or None, None)
+            # Its own LIMIT around all of it, as the query may end in one.
             cursor.execute(f"SELECT * FROM (\n{statement}\n) LIMIT {limit}", params or None)
             columns = {name: str(type_) for name, type_, *_ in cursor.description or ()}
             return columns, cursor.fetchall()
@@ -133,6 +140,7 @@ class RuleQueries:
             return ""
         cursor = self.cursor()
         try:
+            # Before it runs: statements that are no SELECT may have effects while they are bound.
             parsed = statements(cursor, rule.sql())
             if len(parsed) != 1 or not parsed[0].is_query:
                 raise InvalidSetting(f"{rule.name}: a rule is one SELECT")
@@ -148,6 +156,7 @@ class RuleQueries:
             raise InvalidSetting(
                 f"{rule.name}: ${min(unknown)} is no parameter: a rule has $since and $now"
             )
+        # Any times: only whether they bound the rows is asked.
         values = values_of(0, 1)
         needs = analyze(cursor, rule.sql(), {n: values[n] for n in parsed[0].parameters}).needs
         bounded = (n.low > LOWEST or n.high < HIGHEST or n.before_newest is not None for n in needs)
@@ -168,6 +177,7 @@ class RuleQueries:
         place = list(columns).index("type") if "type" in columns else None
         # A view counts all events, those of alerts, too.
         others = (r for r in rows if place is None or r[place] not in (ALERT, DELIVERY))
+        # One more than are allowed tells that there are too many.
         return columns, list(itertools.islice(others, ROWS_MAX + 1))
 
     @contextlib.contextmanager
@@ -189,11 +199,13 @@ class RuleQueries:
             if EngineMessage.is_interrupt(error):
                 reason = "told to stop" if self._stop.is_set() else f"ran longer than {seconds:g} s"
                 raise QueryFailed(reason) from None
+            # A RuntimeError that is none of the engine's is a fault of ours.
             if isinstance(error, RuntimeError) and not isinstance(error, duckdb.Error):
                 raise
             raise QueryFailed(EngineMessage(error).gist()) from None
         finally:
             finished.set()
+            # Joined before the cursor goes: an interrupt of a later question would end that.
             watcher.join()
 
 
@@ -210,6 +222,7 @@ def label_columns(rule: AlertRule, columns: Mapping[str, str]) -> list[str]:
     """Return the columns that tell alerts of a rule apart: those that it names, or all texts.
     Raises InvalidSetting."""
     if not rule.labels_by:
+        # Texts only: a number among the labels would make each value an alert of its own.
         return [name for name, type_ in columns.items() if _LABELS.fullmatch(type_)]
     for name in rule.labels_by:
         if name not in columns:
@@ -246,4 +259,5 @@ def _number(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         raise QueryFailed(f"the value {str(value)[:40]!r} is no number") from None
+    # NaN is not comparable: it passes no threshold.
     return number if number == number else None

@@ -108,6 +108,7 @@ class Evaluator:
     def round(self) -> AlertRound:
         """Ask the rules that are due, then deliver what is due. Raises LakelogError, OSError only
         where the lake itself cannot be read or written."""
+        # Another process may evaluate by now: then nothing more is asked or told.
         if not self.is_alone():
             return AlertRound()
         self._look()
@@ -115,9 +116,11 @@ class Evaluator:
         changes, errors = 0, 0
         for rule in due:
             if self._stop.is_set():
+                # Between rules, since each may take seconds.
                 break
             count = self._evaluate(rule)
             changes, errors = changes + max(count, 0), errors + (count < 0)
+        # Once for all of them: it is only a shortcut.
         if due:
             self._keep()
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
@@ -131,6 +134,7 @@ class Evaluator:
                 self.round()
                 problem = ""
             except (LakelogError, OSError) as error:
+                # Said once, and not twice a second.
                 if str(error) != problem:
                     self._say(f"alerts: {error}")
                 problem = str(error)
@@ -150,6 +154,7 @@ class Evaluator:
             self._silences = silences.of_state(store, state)
             self._state = state.digest
             self._outbox.use(self._rules)
+            # A rule of that name that comes back begins anew.
             for name in self._status.keys() - self._rules.keys():
                 del self._status[name]
 
@@ -162,6 +167,7 @@ class Evaluator:
         moment, status = self._clock(), self._status.setdefault(rule.name, RuleStatus())
         if rule.is_removed:
             return self._leave(rule, moment)
+        # Made for the first question: many lakes have no rules.
         if self._queries is None:
             self._queries = RuleQueries(self._lake, self._stop)
         began, previous = time.monotonic(), status.answered
@@ -170,18 +176,22 @@ class Evaluator:
             before = status.log_time if rule.clock == "log" else previous
             since = judgement.window(rule, until, before)
             rows = self._queries.ask(rule, since, until)
+        # What is wrong with one rule stops no other.
         except (LakelogError, OSError) as error:
             if self._stop.is_set():  # it was cut off, and says nothing of the rule
                 return 0
             status.error = " ".join(str(error).split())[:_ERROR_MAX]
             status.failures, status.seconds = status.failures + 1, time.monotonic() - began
+            # Asked again when it is due, and not at once.
             status.time = moment
             if status.failures == 1:
                 self._say(f"alert {rule.name}: {status.error}")
             return -1
+        # After the question, which may have taken long.
         present = self._log.read().of_rule(rule.name)
         span = judgement.observed(rule, moment, previous)
         changes = judgement.judge(rule, present, rows, moment, span, status.stood, self._silences)
+        # Durable before the status says that it was asked: else a change would be lost.
         self._append(rule, changes, moment, since, until)
         status.missed = judgement.missed(rule, moment, previous)
         status.time = status.answered = moment
@@ -195,6 +205,7 @@ class Evaluator:
         if rule.clock != "log":
             return moment
         assert self._queries is not None
+        # Half-open times: the newest event itself is to be seen.
         return min(self._queries.newest() + 1, moment)
 
     def _leave(self, rule: AlertRule, moment: int) -> int:
@@ -203,6 +214,7 @@ class Evaluator:
         present = standing.of_rule(rule.name)
         changes = judgement.judge(rule, present, [], moment, 0, {}, self._silences)
         self._append(rule, changes, moment, moment, moment)
+        # The rule's entry says who is told; it stays until the last one is.
         is_awaited = any(d.document["rule"] == rule.name for d in standing.deliveries.values())
         if not changes and not is_awaited:
             rules.bury(self._lake.store, self._lake.branch_name, rule.name)
@@ -216,6 +228,7 @@ class Evaluator:
         number, events = self._log.read().number, list[Event]()
         until_sampled = time.monotonic() + _SAMPLING_SECONDS
         for place, change in enumerate(changes):
+            # The database is made for questions; removed rules ask none.
             lines: list[str] = []
             is_early = place < SAMPLED_MAX and time.monotonic() < until_sampled
             if change.state == FIRING and is_early and self._queries is not None:
@@ -226,6 +239,7 @@ class Evaluator:
                 id=disk.random_hex(8),
                 number=number + place + 1,
                 time_us=moment,
+                # A silenced change is kept, and names nobody to tell.
                 sinks=sinks if change.is_told else [],
                 samples=lines,
                 link=samples.link(rule, change.labels, since, until, self.site),
@@ -238,6 +252,7 @@ class Evaluator:
 
     def _keep(self) -> None:
         """Write when rules were asked. A full disk costs a round, and no alert."""
+        # Not synced: after a power cut rules are asked once more.
         content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
         with contextlib.suppress(OSError):
             disk.replace_whole(self._path, content, sync=False)
@@ -254,6 +269,7 @@ def evaluating(
 ) -> Iterator[Evaluator | None]:
     """Yield what evaluates the rules of a branch, alone; None while another process does."""
     disk.make_dirs(directory_of(lake.store, lake.branch_name))
+    # The kernel drops the lock of a process that dies.
     with disk.hold(lock_path(lake.store, lake.branch_name), shared=False) as is_held:
         if not is_held:
             yield None
@@ -289,6 +305,7 @@ def lock_path(store: Store, branch: str) -> str:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
+    # By device and inode: a deleted file leaves the lock without a name.
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -306,5 +323,6 @@ def read_status(store: Store, branch: str) -> dict[str, RuleStatus]:
     try:
         content = orjson.loads(disk.read(status_path(store, branch)))
         return {name: RuleStatus(**members) for name, members in content.items()}
+    # Of another version, or torn: all rules are asked at once.
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -31,6 +31,7 @@ SEVERITIES = ("info", "warning", "critical")
 CLOCKS = ("wall", "log")
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _LEAST_US = 1_000_000
+# A year and a day, so that a question about the year before is possible.
 _MOST_US = 366 * 86_400_000_000
 _TEXT_MAX = 100_000
 
@@ -113,6 +114,7 @@ class AlertRule:
             return f"SELECT * FROM {identifier(self.view)}"
         if not self.search:
             return self.query.strip().rstrip(";")
+        # The labels of a search are columns that the user names.
         columns = "".join(f"{identifier(name)}, " for name in self.labels_by)
         grouped = " GROUP BY ALL" if columns else ""
         return (
@@ -126,6 +128,7 @@ class AlertRule:
 
     def entry(self) -> Record:
         """The entry of the manifest: members that are not as by default."""
+        # Defaults are those of the version that reads it: an entry stays short, and follows them.
         usual = AlertRule(self.name).members()
         members = {name: v for name, v in self.members().items() if v != usual[name]}
         return Record(ENTRY, self.name, {**members, "time": self.time})
@@ -146,6 +149,7 @@ class AlertRule:
         """Read members as the entry and the API have them. Raises TypeError, ValueError."""
         values: dict[str, object] = {}
         for column in dataclasses.fields(cls):
+            # Members that are unknown are left out, as a newer version may have more.
             value = members.get(_SPELLED.get(column.name, ""))
             if value is not None:
                 values[column.name] = _READ[str(column.type).partition("[")[0]](value)
@@ -204,6 +208,7 @@ def of_state(store: Store, state: Manifest) -> dict[str, AlertRule]:
 
 def find(store: Store, branch: str, name: str) -> AlertRule:
     """The rule of that name. Raises UnknownRef."""
+    # Removed rules stand until their receivers know, and for everybody else are gone.
     rules = {r.name: r for r in of_state(store, store.state(branch)).values() if not r.is_removed}
     if name not in rules:
         near = did_you_mean(name, rules) or "see `lakelog alerts list`"
@@ -213,6 +218,7 @@ def find(store: Store, branch: str, name: str) -> AlertRule:
 
 def add(store: Store, branch: str, rule: AlertRule, *, replace: bool = False) -> Head:
     """Publish a rule whose question was tried. Raises InvalidSetting, AlreadyExists."""
+    # With the time of this change: a rule that is replaced counts as new.
     dated = dataclasses.replace(rule.checked(), time=disk.now_us())
 
     def plan(_: Head, state: Manifest) -> Change:
@@ -240,6 +246,7 @@ def bury(store: Store, branch: str, name: str) -> None:
 
     def plan(_: Head, state: Manifest) -> Change | None:
         rule = of_state(store, state).get(name)
+        # It was added again meanwhile, or another process was faster.
         if rule is None or not rule.is_removed:
             return None
         return Change(OP, f"remove {name}", entries=(Removal(ENTRY, name),))

@@ -81,10 +81,9 @@ class RuleBook:
     def remove(self, name: str) -> int:
         """Remove a rule; return how many alerts of it fire, whose receivers will hear that it is
         over. Raises UnknownRef."""
-        firing = [a for a in read_standing(self._lake).of_rule(name).values() if a.receivers]
-        is_told = bool(read_standing(self._lake).of_rule(name))
-        rules.remove(self._lake.store, self._lake.branch_name, name, is_told=is_told)
-        return len(firing)
+        alerts = read_standing(self._lake).of_rule(name).values()
+        rules.remove(self._lake.store, self._lake.branch_name, name, is_told=bool(alerts))
+        return sum(bool(alert.receivers) for alert in alerts)
 
     def silence(self, matchers: list[str], span: int, comment: str = "") -> Silence:
         """Tell nobody of alerts whose labels match, for a span (us). Raises InvalidSetting."""

@@ -23,6 +23,7 @@ COUNT = 5
 SECONDS = 5.0
 _LENGTH_MAX = 500
 _LABEL = "lakelog_label_"
+# Labels of other columns have no field in a search.
 _COLUMNS = frozenset("type category source subject level".split())
 _LINE = f"""SELECT time, level, source, coalesce(message, type) AS message,
     left(data, {_LENGTH_MAX}) AS data"""
@@ -37,6 +38,7 @@ def samples(
         source = _source(queries, rule, labels)
         if not source:
             return []
+        # Newest first, as those made it fire.
         query = f"{_LINE} FROM ({source}) ORDER BY time DESC LIMIT {COUNT}"
         _, rows = queries.rows(query, values_of(since, until), SECONDS, COUNT)
     except LakelogError:  # an alert without samples is better than none
@@ -55,6 +57,7 @@ def link(rule: AlertRule, labels: Mapping[str, str], since: int, until: int, sit
 def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) -> str:
     """Return SQL for the events of an alert, or nothing where that is not known."""
     if rule.samples or rule.search:
+        # What its author says of the samples comes first.
         condition = rule.samples or rule.condition()
         equal = (f" AND {identifier(n)} = {literal(v)}" for n, v in labels.items() if n in _COLUMNS)
         # Of labels that are no columns, the rule itself may say what they are of.
@@ -65,6 +68,7 @@ def _source(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) ->
 
 def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str]) -> str:
     try:
+        # The tree is shared with the cache of parsed statements.
         tree = copy.deepcopy(queries.tree(rule.sql()))
         star = queries.tree("SELECT * FROM events")["statements"][0]["node"]["select_list"]
         node = tree["statements"][0]["node"]
@@ -72,11 +76,13 @@ def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str])
             return ""
         names, columns = [], list[Node]()
         for number, (name, value) in enumerate(labels.items()):
+            # A label is an expression of the SELECT, and holds for each of its rows.
             column = next((item for item in node["select_list"] if _name(item) == name), None)
             if column is not None:
                 columns.append({**column, "alias": f"{_LABEL}{number}"})
                 names.append(f"{_LABEL}{number} = {literal(value)}")
         node["select_list"] = [*columns, *star]
+        # Without grouping, the rows that were counted are left.
         node |= {"group_expressions": [], "group_sets": [], "having": None, "modifiers": []}
         node |= {"qualify": None, "aggregate_handling": "STANDARD_HANDLING"}
         rows = sql_of(queries.cursor(), tree)
@@ -92,6 +98,7 @@ def _name(item: Node) -> str:
 def _term(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
+    # The syntax of searches has quotes and backslashes.
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -99,5 +106,6 @@ def _term(value: str) -> str:
 def _line(row: tuple[object, ...]) -> str:
     time, *cells = row
     fields = (" ".join(str(cell).split()) for cell in cells if cell not in (None, ""))
+    # ISO with milliseconds, as the table of events shows times.
     moment = time.isoformat(timespec="milliseconds") if hasattr(time, "isoformat") else str(time)
     return " ".join((moment.replace("+00:00", "Z"), *fields))[:_LENGTH_MAX]

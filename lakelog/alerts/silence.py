@@ -42,6 +42,7 @@ class Matcher:
                 f"{matcher[:80]!r} is no matcher: write rule=NAME, LABEL=VALUE, !=, =~ or !~"
             )
         comparison = cls(match[1], match[2], match[3])
+        # Tried now, and not when an alert fires.
         if comparison.operator.endswith("~"):
             try:
                 re.compile(comparison.value)
@@ -53,6 +54,7 @@ class Matcher:
         """Whether it holds for the labels of an alert; a label that is not there is empty."""
         value = labels.get(self.label, "")
         if self.operator.endswith("~"):
+            # The whole value, as Alertmanager's matchers do.
             return bool(re.fullmatch(self.value, value)) == (self.operator == "=~")
         return (value == self.value) == (self.operator == "=")
 
@@ -73,6 +75,7 @@ class Silence:
 
     def covers(self, labels: Mapping[str, str], time_us: int) -> bool:
         """Whether nobody is told of an alert with these labels at a time."""
+        # Half-open: a silence that begins where another ends leaves no gap.
         return self.start <= time_us < self.end and all(m.holds(labels) for m in self.matchers)
 
     def entry(self) -> Record:
@@ -112,9 +115,11 @@ def add(
     silence = Silence(disk.random_hex(4), parsed, start, start + span, comment, author)
 
     def plan(_: Head, state: Manifest) -> Change:
+        # Ended ones go with a new one: nothing runs only for that.
         old = (s for s in of_state(store, state) if s.end < start - _KEPT_US)
         removals = tuple(Removal(ENTRY, s.id) for s in old)
         message = f"silence {', '.join(map(str, parsed))}"
+        # The log's messages are one line each.
         return Change(OP, message[:200], entries=(*removals, silence.entry()))
 
     publish(store, branch, plan)

@@ -35,6 +35,7 @@ PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")
 OWN = f"source = '{bookkeeping.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}')"
 """SQL for the events of alerts."""
+# More than there can be: all of them.
 _ALL = 2**31
 
 
@@ -106,6 +107,7 @@ class AlertStanding:
 
     def _change(self, document: JsonObject) -> None:
         number, change = int(document["number"]), str(document["id"])
+        # Numbers of forged events only ever make ours larger.
         self.number = max(self.number, number)
         alert = Alert(
             str(document["rule"]),
@@ -117,6 +119,7 @@ class AlertStanding:
             str(document.get("silenced") or ""),
             tuple(sink["id"] for sink in document["sinks"]),
         )
+        # A resolved alert is none any more; its deliveries go on.
         if alert.state == RESOLVED:
             self.alerts.pop(alert.fingerprint, None)
         else:
@@ -132,12 +135,14 @@ class AlertStanding:
         if outcome == FAILED:
             record.failures += 1
             record.error, record.time = str(document["error"]), time_us
+            # One that was given up meanwhile stays so.
             if (waiting := self.deliveries.get(key)) is not None:
                 attempts, retry = int(document["attempt"]), micros_of(str(document["retry"]))
                 self.deliveries[key] = replace(
                     waiting, attempts=attempts, retry=retry, error=record.error
                 )
             return
+        # Delivered or given up: either way it does not wait any more.
         self.deliveries.pop(key, None)
         if outcome == DELIVERED:
             record.delivered += 1
@@ -160,6 +165,7 @@ class AlertLog:
         """Return where all stands; after a rewind of the branch that is what is left of it."""
         lake = self._lake
         generation = lake.store.refs.head(lake.branch_name).move.generation
+        # A rewind takes back what was told: the events that are left say who knows what.
         if generation != self._generation:
             self._standing = read_standing(lake)
             self._generation = generation
@@ -167,6 +173,7 @@ class AlertLog:
 
     def append(self, events: list[Event]) -> None:
         """Store changes or outcomes in one write; durable when this returns."""
+        # Rules are asked by one thread, while others deliver.
         with self._writing:
             self._lake.append(events)
             for event in events:
@@ -185,6 +192,7 @@ def read_standing(lake: Lake) -> AlertStanding:
 
 def documents(lake: Lake, newest: int = _ALL) -> list[tuple[str, JsonObject]]:
     """Return the newest events of alerts, each its type and document, in their order."""
+    # By arrival, as the tail gives them; forged ones may stand anywhere.
     rows = lake.tail(newest, where=OWN)
     entries = [(row["type"], _document(row["type"], row["data"])) for row in rows]
     return sorted(((name, document) for name, document in entries if document), key=_order)
@@ -205,6 +213,7 @@ def delivery_event(document: JsonObject) -> Event:
 
 def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
     """Return 16 hex digits that stand for a rule and labels, in whatever order."""
+    # Sorted, so that the order of columns does not matter.
     content = orjson.dumps([rule, sorted(labels.items())])
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -230,6 +239,7 @@ def _document(event_type: str, data: str | None) -> JsonObject:
 
 
 def _order(entry: tuple[str, JsonObject]) -> tuple[int, int]:
+    # By number and attempt: bulk loading may have mixed up the arrival.
     event_type, document = entry
     return document["number"], document["attempt"] if event_type == DELIVERY else 0
 

@@ -65,7 +65,9 @@ def listed(access: BranchAccess) -> list[SubscriptionStatus]:
     state = access.state(pending.head)
     ages: dict[int, int] = {}
     statuses = []
+    # Counted at the numbers at which partitions stand: on average, as events of all are mixed.
     for record in of_state(access.store, state).values():
+        # Several subscriptions often stand at one place: it is looked up once.
         numbers = record.numbers
         backlog = pending.events + state.next_seq - -(-sum(numbers) // len(numbers))
         if backlog and record.lowest not in ages:
@@ -111,8 +113,10 @@ def reset(access: BranchAccess, name: str, start: str = "beginning") -> Subscrip
 
     Raises SubscriptionGone, InvalidSetting.
     """
+    # The end is a number, which what is pending does not have yet.
     if start == "end":
         access.settle()
+    # Refused before the branch is moved.
     registry.start_position(start, access.state(access.head()))
 
     def plan(_: Head, state: Manifest) -> Change:
@@ -142,6 +146,7 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
     head = access.settle()
     state = access.state(head)
     registry.require(access, state, name)
+    # Segments that count their types say at once that they have no letters.
     entries = [
         entry
         for entry in access.store.manifests.segments(state, "events")
@@ -158,6 +163,7 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
         for seq, event_type, payload in cursor.execute(query).fetchall():
             data = orjson.loads(payload)
             if event_type == SETTLED:
+                # In the order of the log: what was settled came before.
                 letters.pop(data["letter"], None)
             else:
                 letters[seq] = DeadEvent(seq, data["attempts"], data["error"], data["event"])
@@ -172,6 +178,7 @@ def retry(
     What it returns is appended with the note that the letter is settled. Raises SubscriptionGone.
     """
     letters, settled = dead_letters(access, name), 0
+    # A handler may take long, so that others may have handled the letter meanwhile.
     for letter in letters:
         try:
             outputs = as_events(handler(letter.event))
@@ -188,6 +195,7 @@ def _settle(access: BranchAccess, name: str, letter: DeadEvent, outputs: Sequenc
     while True:
         head = access.head()
         record = registry.require(access, access.state(head), name)
+        # Looked up again for each head: of two that retry at a time one finds it settled.
         if letter not in dead_letters(access, name):
             return False
         note = bookkeeping.event(SETTLED, name, data={"letter": letter.seq})

@@ -63,6 +63,7 @@ def read(
                 position = Position(position.seq, upto, *_last(events))
                 yield PositionedTable(events, position)
         position = Position(upto)
+        # The last position is given even without events, so that it is committed.
         yield PositionedTable(pa.table({}), position)
 
 
@@ -91,6 +92,7 @@ def _tables(
     rows = segment_sql.rows_sql(store.paths, entries)
     rows = sealed_blocks.opened_sql(store.paths, rows, (entry.key for entry in entries))
     clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
+    # Within the window by arrival: numbers of one subject may run backwards there.
     place = position.time, position.last_seq
     while True:
         after = f"(ingested_at, seq) > (make_timestamptz({place[0]}), {place[1]})"
@@ -98,6 +100,7 @@ def _tables(
             WHERE seq >= {position.seq} AND seq < {upto} AND {after}"""
         query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
             ORDER BY ingested_at, seq LIMIT {fetched}"""
+        # A cursor for each part: a query that stays open would keep its whole result.
         with closing(connect().cursor()) as cursor:
             table = rows_of(cursor, query)
         yield table

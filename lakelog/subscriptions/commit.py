@@ -57,8 +57,10 @@ class CommitRequest:
 
     def holds(self, head: Head, present: SubscriptionRecord | None) -> bool:
         """Whether the branch is still where the positions were read."""
+        # A rewind changes what numbers mean: what was handled may not be there any more.
         if head.move.generation != self.generation or present is None:
             return False
+        # One of that name that was removed and created again is another one.
         if present.id != self.record.id or (self.is_alone and present != self.record):
             return False
         return present.stands_at(self.before)
@@ -97,11 +99,13 @@ def _with_outputs(access: BranchAccess, request: CommitRequest) -> Head | None:
     """Commit positions and outputs; None where those have to be compared with newer ids first."""
     with closing(Batch(Job(access.store, access.branch, access.connect))) as batch:
         base = _require(access, request, batch.base, batch.state)
+        # Positions of outputs go on from what was appended: they are the identities of its events.
         batch.take(_rows(access, base.origin, base.appended, request.handled.outputs))
         entries, ids = tuple(batch.write()), tuple(batch.id_run())
 
         def plan(head: Head, state: Manifest) -> Change | None:
             present = _require(access, request, head, state)
+            # What others published meanwhile may have an id of ours: rows and ids are made anew.
             if batch.clashes(state) or base.appended != present.appended:
                 return None
             change = Change(OP, present.name, (*entries, request.entry(present)), ids_add=ids)

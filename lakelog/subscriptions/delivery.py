@@ -78,6 +78,7 @@ class Delivery:
 
     def give(self, events: Sequence[ReadEvent]) -> bool:
         """Hand out events in their order; False if it was stopped before all were handled."""
+        # Together first: a handler of batches is called a thousand times less.
         if len(events) > 1 and self._is_handled(events):
             return True
         # Together they failed, perhaps because of one: then each stands for itself.
@@ -86,6 +87,7 @@ class Delivery:
     def _is_handled(self, events: Sequence[ReadEvent]) -> bool:
         try:
             self._take(events)
+        # Which event it was is found out one by one.
         except Exception:
             return False
         return True
@@ -105,6 +107,7 @@ class Delivery:
             # Whatever a handler raises is its own; the event must not stop those behind it.
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"[:_ERROR_MAX]
+            # No pause behind the last one, which is given up.
             if attempt < self._attempts:
                 self._stop.wait(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
         self._say(f"{self._name}: gave up event {event['seq']} ({event['type']}): {problem}")
@@ -116,6 +119,7 @@ class Delivery:
 
 def dead_letter(name: str, event: ReadEvent, problem: str, attempts: int) -> Event:
     """Return the event that says that one was given up."""
+    # Nulls are left out, as the letter is stored in the lake's own rows.
     original = {key: value for key, value in event.items() if value is not None}
     data = {"attempts": attempts, "error": problem, "event": original}
     return bookkeeping.event(DEAD_LETTER, name, level="ERROR", message=problem, data=data)
@@ -127,6 +131,7 @@ def as_events(outputs: Any) -> list[Event]:
         return []
     if isinstance(outputs, Mapping):
         return [cast(Event, dict(outputs))]
+    # A text is an iterable of texts, and no event.
     if isinstance(outputs, Iterable) and not isinstance(outputs, (str, bytes)):
         return [event for output in outputs for event in as_events(output)]
     raise TypeError(f"a handler returns None or events to append, not {type(outputs).__name__}")
@@ -158,6 +163,7 @@ class CommandHandler:
         """Run the command. Raises LakelogError where it fails, or writes what is no event."""
         process = subprocess.run(
             self._command,
+            # The user's own command line, as in crontab.
             shell=True,
             input=b"".join(map(line_of, events)),
             stdout=subprocess.PIPE if self._appends else None,
@@ -165,6 +171,7 @@ class CommandHandler:
         )
         if process.returncode:
             raise LakelogError(f"the command {self._command!r} ended with {process.returncode}")
+        # Read only after it ended with 0: what a failed one wrote is not appended.
         try:
             return [orjson.loads(line) for line in (process.stdout or b"").splitlines() if line]
         except orjson.JSONDecodeError as error:

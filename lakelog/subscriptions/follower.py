@@ -33,6 +33,7 @@ class Follower:
     """
 
     def __init__(self, access: BranchAccess, condition: str | None = None) -> None:
+        # An empty condition would be a syntax error far from where it was given.
         if condition is not None and not condition.strip():
             raise QueryFailed("the condition is empty")
         self._access = access
@@ -47,6 +48,7 @@ class Follower:
         Raises QueryFailed, Damaged, UnknownRef.
         """
         pending = self._pages.pending()
+        # All of the tail: what matches may be anywhere in it.
         page = self._pages.behind(self._pages.end_of(pending.head), pending, 1 << 40)
         fresh = page.events.slice(max(page.events.num_rows - count, 0))
         state = self._access.state(pending.head)
@@ -64,6 +66,7 @@ class Follower:
         Raises QueryFailed, Damaged, UnknownRef.
         """
         pending = self._pages.pending()
+        # The very object: the tail is a new one whenever it has changed.
         if pending is not self._seen:
             yield from self._read(pending)
             self._seen = pending
@@ -75,6 +78,7 @@ class Follower:
         """
         assert self._position is not None
         marks = self._position.marks
+        # An empty tail, so that only what is published is given.
         yield from self._read(PendingFrames(head, {}, {}))
         self._position, self._seen = replace(self._position, marks=marks), None
 
@@ -114,6 +118,7 @@ class Follower:
             return min(pause, max(since + timeout - time.monotonic(), 0.0))
 
         for tables in self.looks(stop, seconds, GAP):
+            # A rewind is no event.
             for table in tables:
                 for event in () if isinstance(table, BranchRewound) else table.to_pylist():
                     if stop.is_set():

@@ -66,11 +66,14 @@ class GroupRunner:
 
         Raises SubscriptionGone, Damaged, OSError.
         """
+        # What was handled without a commit is handled again, and must not be counted twice.
         self._delivery.handled.clear()
+        # Before it says what it holds: two that take the same at once are sorted out by the commit.
         partitions = self._members.free(self._members.wanted())
         self._looked_at = time.monotonic()
         self._members.hold(partitions)
         if not partitions:
+            # Others have all partitions for now; one that dies is noticed in the next look.
             self._stop.wait(min(_STEP, self._members.look_every))
             return once and not self._members.wanted()
         try:
@@ -95,15 +98,18 @@ class GroupRunner:
         self._reached = dict(self._committed)
         return state
 
+    # Partitions of the record as it is read now: others may have moved theirs.
     def _condition(self, partitions: frozenset[int]) -> str:
         assert self._record is not None
         return registry.condition_of(self._record.condition, partitions)
 
     def _catch_up(self, state: Manifest) -> bool:
         """Bring all partitions to the end of a state; False if it was stopped."""
+        # Partitions that stand together are read together: each reading goes over all segments.
         groups: dict[Position, list[int]] = {}
         for number, place in self._committed.items():
             groups.setdefault(place, []).append(number)
+        # From the lowest on, so that they come together on the way.
         for place, numbers in sorted(groups.items(), key=lambda group: group[0].seq):
             batches = catch_up.read(
                 self._access.store,
@@ -114,6 +120,8 @@ class GroupRunner:
                 self._size,
             )
             for batch in batches:
+                # A batch that was handed out in part is committed as far as it was handled, event
+                # by event.
                 if self._stop.is_set() or not self._delivery.give(batch.events.to_pylist()):
                     self._commit()
                     return False
@@ -126,11 +134,13 @@ class GroupRunner:
         """Follow the branch from the end of a state; whether it ended as nothing was left."""
         follower = Follower(self._access, self._condition(frozenset(self._committed)))
         follower.start(head)
+        # The sealer is started while nothing waits for it.
         if not once:
             self._access.prepare()
         for news in follower.looks(self._stop, self._pause):
             if not self._take(news):
                 return False
+            # Also without news: what was passed over counts after a while.
             if once or self._is_due():
                 if not self._commit_live(follower):
                     return False
@@ -147,6 +157,7 @@ class GroupRunner:
         news: list[pa.Table] = []
         for table in tables:
             if isinstance(table, BranchRewound):
+                # What was handled is of the state that was left: it is loaded anew.
                 raise PositionMoved
             news.append(table)
         if not news:
@@ -163,6 +174,7 @@ class GroupRunner:
     def _commit_live(self, follower: Follower) -> bool:
         """Seal what was handed out, hand out what was sealed beside it, and commit the end of that;
         False if it was stopped in between, so that nothing is committed."""
+        # So many events may be passed over by the condition: the position would fall far behind.
         passed = self._access.state(self._access.head()).next_seq
         if not self._delivery.handled.count and passed - self._lowest() < _PENDING_MAX:
             self._committed_at = time.monotonic()
@@ -170,11 +182,13 @@ class GroupRunner:
         try:
             head = self._access.settle()
         except UnknownRef:  # the branch was deleted
+            # Deleted for good, or for a moment: the next round tells.
             raise PositionMoved from None
         if head.move.generation != self._generation:
             raise PositionMoved
         if not self._take(follower.published(head)):
             return False
+        # Behind all of the state: what was sealed beside ours was handed out just now.
         end = Position(self._access.state(head).next_seq)
         self._reached = dict.fromkeys(self._committed, end)
         self._commit()
@@ -201,6 +215,7 @@ class GroupRunner:
         handled = self._delivery.handled
         if max(handled.count, len(handled.outputs)) >= _PENDING_MAX:
             return True
+        # A commit is a move: without handled events it only has to keep up.
         pause = self._commit_every if handled.count else max(self._commit_every, _LOOK_EVERY)
         return time.monotonic() - self._committed_at >= pause
 

@@ -36,6 +36,7 @@ from lakelog.subscriptions.position import (
 )
 from lakelog.subscriptions.registry import start_position
 
+# Without writer and sequence, which events of segments do not have.
 _COLUMNS = ", ".join(COLUMNS)
 _NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence", ORDER))
 _IDS_MAX = 100_000
@@ -90,6 +91,7 @@ class LivePages:
         self._access, self._rows = access, access.rows
         self._digest = branch_digest(access.store.lake_id, access.branch)
         self._where = None if condition is None else expanded(condition)
+        # Its own cursor: an interrupt must not stop anybody else's query.
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
         no_rows = self._matching(rows_of(self._cursor, _NO_ROWS), 0)  # which tries the condition
         self._none = no_rows.select(COLUMNS)
@@ -125,6 +127,7 @@ class LivePages:
 
     def _start(self, token: str, pending: PendingFrames) -> LivePosition:
         if token == "end":
+            # What is in the tail counts as given, so that its ids are known.
             self._hold(pending)
             return self._end(pending)
         if token == "beginning" or token.isdecimal():
@@ -135,6 +138,7 @@ class LivePages:
             raise InvalidSetting(
                 "this position is of another lake or branch: begin with `end` or `beginning`"
             )
+        # Digits of a number that the branch does not have yet would be a valid position later on.
         move = pending.head.move
         is_later = position.generation == move.generation and (
             position.place.seq > self._access.state(pending.head).next_seq
@@ -160,8 +164,10 @@ class LivePages:
         if position.generation != head.move.generation:
             return self._older(position, head, limit)
         state = self._access.state(head)
+        # Published events first; the tail follows behind the last of them.
         if position.is_before(state.next_seq):
             page = self._published(position, state, limit)
+            # An empty page is no end: the tail may have some.
             if page.events.num_rows:
                 return page
             position = page.position
@@ -186,6 +192,7 @@ class LivePages:
 
     def _older(self, position: LivePosition, head: Head, limit: int) -> PositionedPage:
         """What the generation of a position still had, or the rewind that ended it."""
+        # Clients that were away for long may come from several generations before.
         before, rewind = self._rewind_after(position)
         if rewind is None:  # the log does not reach back so far
             rewind = head.move
@@ -193,6 +200,7 @@ class LivePages:
             page = self._published(position, earlier, limit)
             if page.events.num_rows:
                 return page
+            # Nothing more was published in that generation: it ends here.
             position = page.position
         state = self._access.store.manifests.of(rewind)
         place = Position(state.next_seq)
@@ -220,6 +228,7 @@ class LivePages:
                 moves = earlier, later
             if earlier.generation <= position.generation:
                 break
+        # Of the oldest move that is known, where the log was thinned.
         return moves
 
     def _state(self, move: Move | None) -> Manifest | None:
@@ -233,6 +242,7 @@ class LivePages:
 
     def _published(self, position: LivePosition, state: Manifest, limit: int) -> PositionedPage:
         """Events of a state, up to the end of the window where one is set by a merge."""
+        # `beyond` bounds the window of a merge: what is behind it was given before.
         access, place = self._access, position.place
         bound = place.upto if position.beyond else state.next_seq
         condition = _and(self._where, _not_given(position.marks))
@@ -254,9 +264,11 @@ class LivePages:
         """A page of published events, None where all of them were given from the tail by id."""
         if self._tail_ids:
             events = events.filter(arrays.mask(self._is_new(events, position.marks)))
+        # Both only matter to whoever was given events of the tail.
         if position.marks:
             events = events.filter(arrays.mask(self._is_new_version(events, position)))
 
+        # Made only when they are asked for: a page for one client needs the last one alone.
         def positions() -> list[str]:
             times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
             marks = marks_text(position.marks)
@@ -279,6 +291,7 @@ class LivePages:
         tail_slice = self._rows.behind(pending, state, position.marks, count)
         if tail_slice is None:
             if not pending.frames:
+                # Without a tail no id can come twice.
                 self._tail_ids.clear()
                 self._has_ids = False
             return PositionedPage(self._none, end, is_end=True)
@@ -286,10 +299,12 @@ class LivePages:
         fresh = self._fresh(position, table)
         if fields := sealed_blocks.of_lake(self._access.store.paths):
             fresh = fields.events(fresh)
+        # Nothing to sort, and no condition to ask the engine for.
         if self._where is None and _is_in_order(fresh):
             events = fresh  # as the most are, and the engine would take as long as all the others
         else:
             events = self._matching(fresh, limit + 1)
+        # One more than is wanted was asked for: then there is more.
         is_whole = events.num_rows <= limit
         events = events.slice(0, limit)
 
@@ -312,9 +327,11 @@ class LivePages:
         marks = dict(position.marks)
         if self._ended is not None:
             end, before = self._ended
+            # The tail grew, and the client stands where the last look ended.
             if marks == end.marks and begins_with(table, before):
                 return table.slice(before.num_rows)
         numbers, is_given = ordinals(table), np.zeros(table.num_rows, bool)
+        # By writer: numbers of one writer tell which of its events came first.
         for writer, number in marks.items():
             if is_of_stream(writer):
                 continue
@@ -325,6 +342,7 @@ class LivePages:
     def _matching(self, rows: pa.Table, limit: int) -> pa.Table:
         """Rows where the condition holds, in the order of arrival."""
         where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
+        # Registered under a name of its own cursor.
         self._cursor.register("fresh", rows)
         matches = rows_of(
             self._cursor,
@@ -347,6 +365,7 @@ class LivePages:
         if len(self._tail_ids) > _IDS_MAX:
             self._tail_ids.clear()
             self._has_ids = False
+        # Rows that were looked at before stay as they were.
         before = self._ended[1] if self._ended else None
         if self._has_ids and before is not None and begins_with(table, before):
             table = table.slice(before.num_rows)
@@ -377,6 +396,7 @@ class LivePages:
         for row, (origin, version) in enumerate(zip(origins, versions, strict=True)):
             if origin.startswith(StreamSubject.ORIGIN):
                 stream_place = position.generation, origin, version
+                # A version that is not known was not given from this process's tail.
                 writer, number = self._versions.get(stream_place, ("", 0))
                 is_given = number < marks.get(writer, 0)
                 is_new[row] = not is_given and version >= marks.get(stream_mark(origin), 0)
@@ -391,6 +411,7 @@ class LivePages:
             )
         )
         origins = events["origin"].to_pylist()
+        # Given from the tail by another writer, under the same id.
         return np.array(
             [
                 place is None or place[0] == origin or place[1] >= marks.get(place[0], 0)
@@ -416,6 +437,7 @@ def _awaits_seal(position: LivePosition, pending: PendingFrames) -> bool:
 
 def _mark_stream(marks: dict[str, int], origin: str, version: int) -> None:
     """Mark a version of a stream as given, as long as there are not too many streams."""
+    # Streams without a mark are told by the versions that are remembered.
     mark = stream_mark(origin)
     if mark in marks or sum(map(is_of_stream, marks)) < _STREAMS_MAX:
         marks[mark] = version + 1
@@ -442,6 +464,7 @@ def _is_in_order(rows: pa.Table) -> bool:
     if not rows.num_rows:
         return True
     times, writers = arrays.numbers(rows["ingested_at"]), rows["writer"]
+    # Several writers are merged by time, which the order of the tail does not do.
     is_of_one = pc.all(pc.equal(writers, writers[0])).as_py()
     return bool(is_of_one and (times[1:] >= times[:-1]).all())
 
@@ -456,5 +479,6 @@ def _not_given(marks: Mapping[str, int]) -> str | None:
     writers = [mark for mark in marks if not is_of_stream(mark)]
     if not writers:
         return None
+    # Names of writers are hexadecimal, so that they need no quoting.
     cases = " ".join(f"WHEN '{writer}' THEN position < {marks[writer]}" for writer in writers)
     return f"NOT coalesce(CASE origin {cases} END, false)"

@@ -26,6 +26,7 @@ from lakelog.subscriptions.position import PARTITIONS
 
 LEASE = 10.0
 """Seconds for which a member that shows no sign of life keeps its partitions."""
+# Several signs in a lease: one that is late does not count as death.
 _BEATS, _LOOKS = 4, 5
 """Signs of life in one lease, and looks for those of others."""
 
@@ -44,6 +45,7 @@ class Membership:
 
     def __init__(self, store: Store, branch: str, name: str, lease: float) -> None:
         """Join; the lock is held until `close` or the end of the process."""
+        # The branch's name as the file system has it.
         branch_name = os.path.basename(store.paths.head_dir(branch))
         self._directory = f"{store.paths.cache}/subscriptions/{branch_name}/{encode_name(name)}"
         # Ids begin with the time, so that a member that joins does not move those that are there.
@@ -71,8 +73,10 @@ class Membership:
     def wanted(self) -> frozenset[int]:
         """The partitions that this member shall handle: its share of all, among those that live."""
         self._look()
+        # In the order of joining, since ids begin with the time.
         members = sorted([self._id, *self._peers])
         place = members.index(self._id)
+        # Every n-th partition: shares differ by one at most.
         return frozenset(range(place, PARTITIONS, len(members)))
 
     def free(self, partitions: frozenset[int]) -> frozenset[int]:
@@ -88,6 +92,7 @@ class Membership:
     def close(self) -> None:
         """Leave: others take over at once."""
         self._stop.set()
+        # Before its files go: a sign of life would create one again.
         self._thread.join()
         for ending in ("json", "lock"):
             with contextlib.suppress(OSError):
@@ -98,6 +103,7 @@ class Membership:
         while not self._stop.wait(self._lease / _BEATS):
             # A full disk must not end the member: others merely take over its partitions.
             with contextlib.suppress(OSError):
+                # Alone, a process writes nothing.
                 if self._has_company():
                     self._write()
 
@@ -110,6 +116,7 @@ class Membership:
         with self._mutex:
             self._beat += 1
             content = orjson.dumps({"beat": self._beat, "holds": sorted(self.holds)})
+            # Not synced: after a power cut no member is alive.
             disk.replace_whole(f"{self._directory}/{self._id}.json", content, sync=False)
 
     def _look(self) -> None:
@@ -117,9 +124,11 @@ class Membership:
         clock, peers = time.monotonic(), dict[str, _Peer]()
         for entry in disk.listing(self._directory):
             member, ending = os.path.splitext(entry)
+            # Other files are those of members, which are found by their lock.
             if ending != ".lock" or member == self._id:
                 continue
             if disk.is_locked(f"{self._directory}/{entry}"):
+                # One that is seen for the first time counts as alive for a lease.
                 peers[member] = self._read(member, self._seen.get(member, _Peer()), clock)
             else:
                 self._bury(member)
@@ -131,6 +140,7 @@ class Membership:
         try:
             content = orjson.loads(disk.read(f"{self._directory}/{member}.json"))
             beat, holds = int(content["beat"]), frozenset(map(int, content["holds"]))
+        # Half written or gone: what was known of it holds.
         except (OSError, ValueError, KeyError, TypeError):
             beat, holds = before.beat, before.holds
         is_new = before.beat < 0 or beat != before.beat

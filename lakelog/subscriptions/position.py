@@ -41,6 +41,7 @@ class Position:
 
     def members(self) -> JsonObject:
         """The position as a manifest has it; what follows `seq` only within a window."""
+        # Outside of a window `seq` says all.
         if not self.upto:
             return {"seq": self.seq}
         return {"seq": self.seq, "upto": self.upto, "time": self.time, "last_seq": self.last_seq}
@@ -79,6 +80,7 @@ class BranchPosition:
     def parse(cls, token: str) -> BranchPosition:
         """Read such a text. Raises InvalidSetting."""
         try:
+            # Members of a later version are refused, since their meaning is not known.
             return cls(**orjson.loads(token))
         except (orjson.JSONDecodeError, TypeError):
             raise InvalidSetting(
@@ -86,6 +88,7 @@ class BranchPosition:
             ) from None
 
 
+# Headers of common servers and proxies end at eight kilobytes.
 _LENGTH_MAX = 8_192
 _TEXT = re.compile(
     r"([0-9a-f]{8})-(N)-(N)-(N)(?:-(N)-(N)-(-?N))?(?:-b(N))?((?:~[0-9A-Za-z]+\.N)*)".replace(
@@ -128,6 +131,7 @@ class LivePosition:
     @classmethod
     def parse(cls, token: str) -> LivePosition:
         """Read such a text. Raises InvalidSetting."""
+        # Before matching, whose time grows with the text.
         match = _TEXT.fullmatch(token) if len(token) <= _LENGTH_MAX else None
         if match is None:
             raise InvalidSetting(
@@ -143,11 +147,13 @@ class LivePosition:
 
 def marks_text(marks: Mapping[str, int]) -> str:
     """The marks of writers as they stand behind a position."""
+    # Sorted, so that equal places have equal texts.
     return "".join(f"~{writer}.{marks[writer]}" for writer in sorted(marks))
 
 
 def stream_mark(origin: str) -> str:
     """The name of a mark of a stream, which no writer has."""
+    # Hexadecimal digits have no s, with which names of writers could begin.
     return "s" + hashlib.sha256(origin.encode()).hexdigest()[:12]
 
 
@@ -158,4 +164,5 @@ def is_of_stream(mark: str) -> bool:
 
 def branch_digest(lake_id: str, branch: str) -> str:
     """What the positions of a branch begin with."""
+    # Eight digits: it only tells apart what one client mixes up.
     return hashlib.sha256(f"{lake_id}\0{branch}".encode()).hexdigest()[:8]

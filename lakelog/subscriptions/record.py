@@ -48,6 +48,7 @@ class SubscriptionRecord:
     def numbers(self) -> list[int]:
         """The number at which each partition stands, one for all where they stand together."""
         position = self.positions[0]
+        # The usual case, as all begin together and end together.
         if self.positions.count(position) == PARTITIONS:
             return [position.seq]
         return [position.seq for position in self.positions]
@@ -74,6 +75,7 @@ class SubscriptionRecord:
         places = [Position()] * PARTITIONS
         for group in members["positions"]:
             place = Position.of(group)
+            # One position without partitions is that of all.
             for number in group.get("partitions", range(PARTITIONS)):
                 places[number] = place
         counts = {name: int(members.get(name, 0)) for name in _COUNTS}
@@ -98,6 +100,7 @@ class SubscriptionRecord:
         members = {"id": self.id, "created": self.created, "positions": positions}
         if self.condition is not None:
             members["where"] = self.condition
+        # Only what is not zero: a manifest of many subscriptions stays short.
         members |= {name: getattr(self, name) for name in _COUNTS if getattr(self, name)}
         return Record(WHAT, self.name, members)
 

@@ -41,10 +41,12 @@ def register(
     )
     present = find(access.store, access.state(access.head()), name)
     if present is None:
+        # The number of the end is known once all is published.
         if start == "end":
             access.settle()
 
         def plan(_: Head, state: Manifest) -> Change | None:
+            # Another process created it meanwhile: its position counts.
             if find(access.store, state, name) is not None:
                 return None
             places = (start_position(start, state),) * PARTITIONS
@@ -54,6 +56,7 @@ def register(
 
         publish(access.store, access.branch, plan)
         present = require(access, access.state(access.head()), name)
+    # The condition is part of what was handled: changed, the position would mean nothing.
     if condition is not None and present.condition != condition:
         raise InvalidSetting(
             f"the subscription {name!r} is for events where {present.condition or 'true'}: leave"
@@ -69,6 +72,7 @@ def start_position(start: str, state: Manifest) -> Position:
         return Position()
     if start == "end":
         return Position(state.next_seq)
+    # Fewer digits than a 64-bit number has: more are a mistake, and would not fit.
     if start.isdecimal() and len(start) <= _DIGITS and int(start) <= state.next_seq:
         return Position(int(start))
     raise InvalidSetting(
@@ -91,6 +95,7 @@ def require(access: BranchAccess, state: Manifest, name: str) -> SubscriptionRec
 def check_name(name: str) -> None:
     """Raise InvalidSetting for what is no name."""
     is_text = isinstance(name, str) and 0 < len(name) <= _NAME_MAX and name == name.strip()
+    # Control characters and surrogates: names stand in files' names and in terminals.
     if not is_text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
         raise InvalidSetting(
             f"{str(name)[:80]!r} is no name of a subscription: use 1 to {_NAME_MAX} characters"
@@ -102,6 +107,7 @@ def external_start(access: BranchAccess, start: str) -> Position:
     another lake or branch, SubscriptionRewound for one that the branch does not have any more."""
     if not start.startswith("{"):
         if start == "end":
+            # Positions count published events.
             access.settle()
         return start_position(start, access.state(access.head()))
     branch_position = BranchPosition.parse(start)
@@ -117,6 +123,7 @@ def external_start(access: BranchAccess, start: str) -> Position:
     head = access.head()
     if branch_position.generation != head.move.generation:
         raise rewound(access, branch_position.generation, branch_position.position, head)
+    # Numbers of a copy that went on by itself mean other events.
     if branch_position.seq > access.state(head).next_seq:
         raise InvalidSetting(
             f"this position is behind event {branch_position.seq}, which the lake does not have: it"
@@ -143,9 +150,11 @@ def _common(access: BranchAccess, generation: int, head: Head) -> int:
     smallest state that it was rewound to since. Zero where the log does not reach back so far."""
     refs, lowest, is_known = access.store.refs, access.state(head).next_seq, False
     newest = list(refs.newest_first(access.branch))
+    # Each rewind since: the smallest of them bounds what is still as it was.
     for later, earlier in itertools.pairwise(newest):
         if later.generation != earlier.generation and later.generation > generation:
             note = MergeNote.of(later)
+            # A merge keeps all events below its first one.
             lowest = min(lowest, note.first if note else access.store.manifests.of(later).next_seq)
         if earlier.generation <= generation:
             is_known = True

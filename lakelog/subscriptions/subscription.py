@@ -66,6 +66,7 @@ class Subscription:
         self._access, self.name, self._lease, self._begin = access, name, lease, start
         self._say = say or (lambda message: None)
         self._members: Membership | None = None
+        # A condition that is wrong is refused now, and not when events come.
         if condition is not None:
             Follower(access, condition)  # which tries it
         if name is None:
@@ -123,10 +124,12 @@ class Subscription:
             size=size,
         )
         try:
+            # Rounds end when partitions change hands, and begin with new ones.
             while not stop.is_set():
                 if runner.round(once=once) and once:
                     break
         finally:
+            # Others need not wait for the lease.
             membership.hold(frozenset())
         return runner.handled
 
@@ -157,6 +160,7 @@ class Subscription:
                 if seconds() <= 0:
                     return
                 continue
+            # Only published events have positions that can be stored.
             head = access.settle()
             if head.move.generation != generation:
                 raise registry.rewound(access, generation, place, head)
@@ -165,6 +169,7 @@ class Subscription:
             for table in catch_up.read(access.store, access.connect, state, condition, place, size):
                 place = table.position
                 if stop.is_set():
+                    # The position of the last batch is kept: nothing was lost.
                     return
                 if table.events.num_rows:
                     yield self._batch(table.events, place, record, generation, committed)
@@ -195,6 +200,7 @@ class Subscription:
         if self.name is None:
             return None, head
         record = registry.require(self._access, self._access.state(head), self.name)
+        # One position is what a program stores.
         if len(set(record.positions)) > 1:
             raise InvalidSetting(
                 f"{self.name!r} has partitions at different places: `run` brings them together"

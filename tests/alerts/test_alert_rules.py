@@ -47,6 +47,20 @@ def test_labels_tell_alerts_apart(alerts: AlertLake) -> None:
     assert alerts.changes() == [("web", "firing"), ("db", "firing")]
 
 
+def test_a_share_of_nothing_fires_and_stops_no_other_rule(alerts: AlertLake) -> None:
+    """An infinite value is told as such: the rules behind it are asked all the same."""
+    counts = "count(*) FILTER (level = 'ERROR') / count(*) FILTER (type = 'request')"
+    share = f"SELECT {counts} AS value FROM events WHERE time >= $since"
+    alerts.add("a", query=share, above=0.5)
+    alerts.add("b")
+    alerts.errors(1)
+    assert sorted(alerts.round()) == [
+        "alert firing warning a: value inf > 0.5",
+        "alert firing warning b source=web: value 1 > 0",
+    ]
+    assert len(alerts.round(10 * MINUTE)) == 2
+
+
 def test_it_fires_after_it_held_for_long_enough(alerts: AlertLake) -> None:
     """A row that goes away before that tells nobody."""
     alerts.add(wait=2 * MINUTE, window=MINUTE)

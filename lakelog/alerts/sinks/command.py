@@ -24,6 +24,7 @@ class Command:
     def __init__(self, spelled: str) -> None:
         """Read a sink's text. Raises InvalidSetting."""
         try:
+            # As a shell would divide them; none is started.
             self._argv = shlex.split(spelled.removeprefix(SCHEME))
         except ValueError as error:
             raise InvalidSetting(f"the command cannot be read: {error}") from None
@@ -36,7 +37,9 @@ class Command:
 
     def deliver(self, notice: Notice) -> None:
         """Run the program. Raises DeliveryFailed."""
+        # In the environment as well, for scripts that do not read JSON.
         environment = {**os.environ, "LAKELOG_NOTIFICATION": notice.id}
+        # A file and no pipe: a program that writes much would wait for its reader.
         with tempfile.TemporaryFile() as errors:
             try:
                 process = subprocess.Popen(
@@ -45,6 +48,7 @@ class Command:
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     env=environment,
+                    # A group of its own, so that all of it can be ended.
                     start_new_session=True,
                 )
             except OSError as error:
@@ -65,5 +69,6 @@ class Command:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program that runs on, with all that it started."""
     if process.poll() is None:
+        # The whole group: a script's children would go on.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

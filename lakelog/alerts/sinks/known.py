@@ -39,6 +39,7 @@ def parse(spelled: str, say: Callable[[str], None]) -> AlertSink:
 def is_safe(spelled: str) -> bool:
     """Whether a rule that comes over the network may name it: it runs no program, and reads no file
     or variable of this machine."""
+    # Options of secrets and files: they would send what is theirs to an address of the sender.
     names = ("_env=", "_file=", "ca_cert=")
     return not spelled.startswith(command.SCHEME) and not any(
         name in spelled.partition("#")[2] for name in names

@@ -50,6 +50,7 @@ class Mail:
             raise InvalidSetting(f"tls is one of {', '.join(_SECURITY)}")
         if self._security == "none" and not Address.is_loopback(self._host):
             raise InvalidSetting("a letter to another machine's server goes by tls or starttls")
+        # Now, and not with the first letter at night.
         authority = self._options.get("ca_cert")
         if authority and not os.path.isfile(authority):
             raise InvalidSetting(f"ca_cert: there is no file {authority}")
@@ -58,12 +59,15 @@ class Mail:
     def deliver(self, notice: Notice) -> None:
         """Send a letter. Raises DeliveryFailed."""
         password = secret(self._options, "password")
+        # smtplib's timeout is for each read: a server that sends a byte a second would hold it for
+        # ever.
         connections: list[smtplib.SMTP] = []
         try:
             with cut_off(SECONDS, lambda: connections[0].sock if connections else None):
                 refused = self._send(connections, password, self.letter(notice))
         except (smtplib.SMTPException, OSError, ValueError) as error:
             raise self._failed(error) from None
+        # Some have it: another attempt would tell those twice.
         if refused:
             raise DeliveryFailed(
                 f"{self._host}: the others have it, but not {', '.join(refused)}", is_final=True
@@ -76,11 +80,15 @@ class Mail:
         labels = "".join(f" {name}={value}" for name, value in sorted(document["labels"].items()))
         letter["Subject"] = _one_line(f"[{document['state']}] {document['rule']}{labels}")
         letter["From"], letter["To"] = self._sender, ", ".join(self._receivers)
+        # The time of the change, so that a letter is the same at each attempt.
         letter["Date"] = email.utils.formatdate(micros_of(document["time"]) / 1e6)
         letter["Message-ID"] = f"<{notice.id}@{_DOMAIN}>"
         if before := document.get("resolves"):
             sink = notice.id.partition("-")[2]
+            # The letter that it fired, as the same sink got it: mail programs show them as one
+            # thread.
             letter["In-Reply-To"] = letter["References"] = f"<{before}-{sink}@{_DOMAIN}>"
+        # RFC 3834: no answers of people on holiday.
         letter["Auto-Submitted"] = "auto-generated"
         letter["Lakelog-Notification"] = notice.id
         letter.set_content(text_body(notice))
@@ -99,6 +107,7 @@ class Mail:
         return list(refused)
 
     def _connected(self, connections: list[smtplib.SMTP]) -> smtplib.SMTP:
+        # A name that is not ASCII is refused by many servers.
         name = socket.gethostname()
         name = name if name.isascii() else "localhost"
         context = ssl.create_default_context(cafile=self._options.get("ca_cert"))
@@ -116,6 +125,7 @@ class Mail:
     def _failed(self, error: Exception) -> DeliveryFailed:
         """The error of a server, without its own words: it may repeat a letter or a password."""
         place = f"{self._host}:{self._port}"
+        # In the order of the classes: the first ones are special cases of those below.
         if isinstance(error, ssl.SSLCertVerificationError):
             return DeliveryFailed(f"{place}: the certificate is not accepted: {error.reason}")
         if isinstance(error, smtplib.SMTPAuthenticationError):
@@ -124,9 +134,11 @@ class Mail:
             return DeliveryFailed(f"{place}: it has no STARTTLS or no login")
         if isinstance(error, smtplib.SMTPRecipientsRefused):
             codes = {code for code, _ in error.recipients.values()}
+            # 5xx is final in SMTP; 4xx asks for another attempt.
             is_final = all(code >= 500 for code in codes)
             return DeliveryFailed(f"{place}: it refuses all receivers", is_final=is_final)
         if isinstance(error, smtplib.SMTPResponseException):
+            # A server that is busy may refuse a connection by 5xx, too.
             is_final = error.smtp_code >= 500 and not isinstance(error, smtplib.SMTPConnectError)
             return DeliveryFailed(f"{place}: SMTP {error.smtp_code}", is_final=is_final)
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -137,6 +149,7 @@ class _Server(smtplib.SMTP):
     """A connection that is known before it has reached the server."""
 
     def __init__(self, connections: list[smtplib.SMTP], host: str, port: int, name: str) -> None:
+        # Before connecting, which may be what hangs.
         connections.append(self)
         super().__init__(host, port, name, timeout=SECONDS)
 
@@ -158,6 +171,7 @@ class _TlsServer(smtplib.SMTP_SSL):
 
 def _is_address(address: str) -> bool:
     user, mark, host = address.rpartition("@")
+    # No angle brackets or commas: they would make another header of it.
     return bool(user and mark and host) and address.isprintable() and not set(address) & set(" <>,")
 
 

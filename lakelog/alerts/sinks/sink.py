@@ -40,12 +40,14 @@ class AlertSink(Protocol):
 
 def sink_id(spelled: str) -> str:
     """Return what stands for a sink in events."""
+    # Of the whole text: a rule's receivers may differ in their options alone.
     return hashlib.sha256(spelled.encode()).hexdigest()[:12]
 
 
 def divided(spelled: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """Return a sink's text without its options, and these. Raises InvalidSetting."""
     address, _, fragment = spelled.partition("#")
+    # Blank values are kept, so that a missing one is refused where it is read.
     options = dict(parse_qsl(fragment, keep_blank_values=True))
     if options.keys() - set(allowed):
         # Not which: it may be what follows a # in a secret.
@@ -58,6 +60,7 @@ def secret(options: Mapping[str, str], name: str) -> str:
     DeliveryFailed, which names the place and not the secret."""
     variable, path = options.get(f"{name}_env"), options.get(f"{name}_file")
     if variable:
+        # A variable that is empty is a mistake, and no secret.
         value = os.environ.get(variable, "")
         if not value:
             raise DeliveryFailed(f"the variable {variable} is not set")

@@ -42,12 +42,15 @@ class _Url:
         usage = "an address is http://HOST/PATH or https://HOST/PATH, without a user"
         try:
             places = urlsplit(url)
+            # Raises ValueError for what is no number.
             port = places.port
         except ValueError:
             raise InvalidSetting(usage) from None
         host, is_tls = places.hostname, places.scheme == "https"
+        # A user in an address would be shown wherever the address is.
         if places.scheme not in ("http", "https") or not host or "@" in places.netloc:
             raise InvalidSetting(usage)
+        # What is no URL could hold a line break, and with it a header.
         if not url.isascii() or any(c.isspace() for c in url):
             raise InvalidSetting(f"{usage}; what is not ASCII is written as %XX")
         port = port or (443 if is_tls else 80)
@@ -68,6 +71,7 @@ class Webhook:
         self._form = self._options.get("form", "lakelog")
         if self._form not in _FORMS:
             raise InvalidSetting(f"a form is one of {', '.join(_FORMS)}")
+        # Some services have their secret in the address: then all of it is one.
         place = self._options.get("url_env") or self._options.get("url_file")
         self._target = "" if place else address.removeprefix(ALERTMANAGER)
         # Of an address in a variable it is only known when it is needed.
@@ -91,6 +95,7 @@ class Webhook:
         )
         try:
             with contextlib.closing(link):
+                # All answers are read: what they mean is decided below.
                 reply = link.request("POST", url.path, self._body(notice), accept=_ANY)
         except ConnectionLost as error:
             raise DeliveryFailed(str(error)) from None
@@ -103,11 +108,13 @@ class Webhook:
         parsed = _Url.parse(url, self._options.get("ca_cert", ""))
         if not self._is_api:
             return parsed
+        # The address may be that of its page.
         path, _, _ = parsed.path.partition("?")
         return _Url(parsed.endpoint, path.rstrip("/") + API)
 
     def _body(self, notice: Notice) -> bytes:
         if self._is_api:
+            # A list, as Alertmanager takes several.
             return orjson.dumps([notices.alertmanager_alert(notice)])
         if self._form == "alertmanager":
             return orjson.dumps(notices.alertmanager_body(notice))
