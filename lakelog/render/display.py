@@ -24,6 +24,7 @@ ROWS_MAX = 20
 VALUE_MAX = 200
 _COLUMNS_MAX = 50
 _TEXT_MAX = 40
+# Directional marks as well: they can make a text read as another one.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\b.*", re.I)
 # Colours and borders by opacity: they follow the text's colour, in light and dark themes alike.
@@ -87,6 +88,7 @@ def head_of(
 def visible(value: str) -> str:
     """Return text as one line in which characters that act on a terminal are seen."""
     line = value.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
+    # By number, so that what is shown can be looked up.
     return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
 
 

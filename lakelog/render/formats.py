@@ -57,6 +57,7 @@ _LARGE = 4_096
 def ending_of(path: str) -> tuple[str, str]:
     """Return the extension that gives the format, and the compression extension after it."""
     stem, extension = os.path.splitext(path.lower())
+    # `events.csv.gz` is CSV, compressed.
     return (os.path.splitext(stem)[1], extension) if extension in PACKED else (extension, "")
 
 
@@ -87,6 +88,7 @@ class QueryResult:
 
 def of_records(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> QueryResult:
     """Return dicts with equal keys as a result; `columns` names them where there may be none."""
+    # Keys of the first: all have the same.
     names = list(rows[0]) if rows else list(columns)
     return QueryResult(names, [[[record[n] for n in names] for record in rows]])
 
@@ -102,6 +104,7 @@ def encode(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
 def _lines(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
     yield header(format, result.columns)
     lines = TextLineEncoder(format, result.columns, result.nested)
+    # A reader that stops early must not leave rows being encoded.
     try:
         for batch in result.batches:
             yield from lines.add(batch)
@@ -157,6 +160,7 @@ class TextLineEncoder:
 
 def _json(result: QueryResult) -> Iterator[bytes]:
     record = records(result.columns, result.nested)
+    # A comma before each but the first: nobody knows which row is the last.
     mark = b"[\n"
     for batch in result.batches:
         for row in batch:
@@ -167,12 +171,14 @@ def _json(result: QueryResult) -> Iterator[bytes]:
 
 def _csv_line(row: ValueRow) -> bytes:
     """A line of cells: null is empty, an empty text is quoted."""
+    # Written by the rules of RFC 4180, with CRLF.
     cells = ["" if v is None else _csv_cell(text(v)) for v in row]
     line = ",".join(cells) or '""'  # a blank line would be no row
     return f"{line}\r\n".encode("utf-8", "backslashreplace")
 
 
 def _csv_cell(cell: str) -> str:
+    # An empty text is quoted, to tell it from null.
     quoted = not cell or any(mark in cell for mark in ',"\r\n')
     return '"' + cell.replace('"', '""') + '"' if quoted else cell
 
@@ -180,6 +186,7 @@ def _csv_cell(cell: str) -> str:
 def _markdown(result: QueryResult) -> Iterator[bytes]:
     """Columns that are numeric in the first row are aligned right."""
     head: list[str] | None = None
+    # Known from the first row on; without rows the names alone make a table.
     for batch in result.batches:
         if batch and head is None:
             head = _markdown_head(result.columns, batch[0])
@@ -200,6 +207,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _markdown_cell(cell: str) -> str:
+    # A line break would end the row of a table.
     return "<br>".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
 
 

@@ -122,6 +122,7 @@ def choose(
     for name in (x, y, color):
         if name is not None and name not in types:
             raise QueryFailed(f"there is no column {name!r}: there are {', '.join(types)}")
+    # What the user has chosen is left where it is.
     free = [name for name in types if name not in (x, y, color)]
     times = [name for name in free if _TIME.match(types[name])]
     numbers = [name for name in free if is_number(types[name])]
@@ -139,6 +140,7 @@ def choose(
         x = candidates[0]
     if y is None and kind != "histogram":
         y = next((name for name in numbers if name != x), None)
+    # By the types: text against numbers is bars, times are lines.
     if kind is None:
         kind = _kind_of(types[x], y)
     if kind in ("line", "point") and y is None:
@@ -166,6 +168,7 @@ def label(name: str, type_name: str) -> str:
     """Return the title of an axis, with the unit that the column's name or type tells."""
     if _TIME.match(type_name):
         return f"{visible(name)} (UTC)"
+    # The last part of a name is often its unit.
     stem, _, ending = name.rpartition("_")
     unit = _UNITS.get(ending.lower())
     return f"{visible(stem)} ({unit})" if stem and unit else visible(name)
@@ -254,6 +257,7 @@ def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[JsonOb
     points = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
     rows = _fetched(points, axes)
     if len(rows) > POINTS_MAX or len({row.get("c") for row in rows}) > _LINES_MAX:
+        # One more than is shown: then all of it is read in buckets.
         return None
     return sorted(rows, key=lambda row: row["x"]) if axes.kind == "line" else rows
 
@@ -265,6 +269,7 @@ def _bucketed(
     if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
         raise QueryFailed(f"{axes.x} has more values than a line can have: try kind='bar'")
     points = relation.project(_selected(types, axes)).filter("isfinite(x) AND y IS NOT NULL")
+    # The longest lines say most; others would only cover them.
     notes = []
     if axes.color:
         counts = points.aggregate("c, count(*) AS n", "c").order("n DESC, c")
@@ -297,7 +302,9 @@ def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, object]]:
     rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
     for row in rows:
         if axes.color:
+            # NULL is a line of its own.
             row["c"] = _shown(row["c"])
+    # A point without a place cannot be drawn.
     return [row for row in rows if row["x"] is not None]
 
 
@@ -315,6 +322,7 @@ def _number(name: str) -> str:
 
 
 def _text(name: str) -> str:
+    # Cut by the engine: a text of megabytes would go to the notebook.
     return f"left({sql.identifier(name)}::VARCHAR, {_LABEL_MAX})"
 
 
@@ -336,12 +344,14 @@ def _values(rows: Sequence[dict[str, object]]) -> alt.InlineData:
 def _step(width: float, is_time: bool, count: int) -> float:
     """Return a round width, of which about `count` make the whole; of times in milliseconds."""
     target = width / count
+    # Milliseconds, as Vega counts times.
     if is_time:
         interval = next((span for span in _SPANS if span * 1000 >= target), None)
         return 1000.0 * (interval or math.ceil(target / 86_400_000) * 86_400)
     if target <= 0 or not math.isfinite(target):
         return 1.0
     power = 10.0 ** math.floor(math.log10(target))
+    # A little slack: a quotient may be off by its last bit.
     return next(n * power for n in _NICE if n * power >= target * 0.999)
 
 

@@ -63,6 +63,7 @@ def iso(moment: datetime.datetime) -> str:
     """Return a time as ISO 8601; one with a zone in UTC with Z."""
     stamp = moment.isoformat()
     if moment.tzinfo is not None and not stamp.endswith("+00:00"):
+        # Any zone becomes UTC, so that times compare as texts.
         stamp = moment.astimezone(datetime.UTC).isoformat()
     return stamp.removesuffix("+00:00") + ("Z" if moment.tzinfo is not None else "")
 
@@ -84,6 +85,7 @@ def clock(time_us: int) -> str:
 
 def duration(span: datetime.timedelta) -> str:
     """Return an ISO 8601 duration: P1DT2H, PT0.5S, -PT3S."""
+    # timedelta keeps days negative and the rest positive: the sign comes first.
     sign, span = ("-", -span) if span < datetime.timedelta(0) else ("", span)
     hours, seconds = divmod(span.seconds, 3600)
     minutes, seconds = divmod(seconds, 60)
@@ -100,6 +102,7 @@ def payload(value: object) -> Any:
         return value
     try:
         orjson.loads(value)
+    # orjson refuses some JSON that the standard library takes.
     except orjson.JSONDecodeError:
         try:  # half a surrogate pair is JSON all the same, and so are thousands of digits
             json.loads(value, parse_constant=_refuse, parse_int=str)
@@ -136,9 +139,11 @@ def _exact(value: object) -> object:
         return {_key(k): _exact(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_exact(v) for v in value]
+    # orjson knows 64 bits only.
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return orjson.Fragment(str(value))
     if isinstance(value, str):
+        # Half a surrogate pair has no UTF-8: it is shown by its number.
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, datetime.time):
         return value.isoformat()
@@ -150,4 +155,5 @@ def _refuse(constant: str) -> None:
 
 
 def _key(key: object) -> str:
+    # Keys of any type, as maps of the engine have them.
     return text(key).encode("utf-8", "backslashreplace").decode()

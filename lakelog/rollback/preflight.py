@@ -57,6 +57,7 @@ class _Shared:
 
 
 _SHARED: weakref.WeakKeyDictionary[Store, _Shared] = weakref.WeakKeyDictionary()
+# File systems stamp times of folders this coarsely.
 _TICK_NS = 50_000_000
 
 
@@ -124,8 +125,10 @@ def examine(
     if given; the revision is that in which these were saved, or that of `cluster`. Raises Damaged
     only where the present state of the branch is.
     """
+    # Nothing is written: whoever looks may have the right to read only.
     result = Preflight(target, parts)
     present_state = lake.store.state(lake.branch_name)
+    # Of the branch as it is: what is damaged there is damaged before the rollback, too.
     try:
         target_state = history.check(lake.store, target)
         live = _live(lake, present_state, target_state)
@@ -134,6 +137,7 @@ def examine(
             if "cursors" in parts:
                 _examine_cursors(live, result)
         records = _states(lake, target_state, live[2])
+        # An undo goes back to the directories that the rollback overwrote.
         if source:
             source_state = lake.store.manifests.load(source)
             records = chunks.StateRecord.all_of(lake.store.manifests, source_state)
@@ -170,6 +174,7 @@ def _live(
 ) -> tuple[_Shared, _Entries, _Entries]:
     """Return the segments and positions of the pages that two states share, and the live ones of
     each. Pages never change, so what they share is gone through once for several rollbacks."""
+    # Pages are only ever added at the end, so that equal ones come first.
     pairs = zip(present_state.pages, target_state.pages, strict=False)
     common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     pages = lake.store.manifests.page
@@ -181,6 +186,7 @@ def _live(
         )
         for page in target_state.pages[:common]:
             _apply(shared.entries, pages(page))
+        # For this lake alone, as long as it is open.
         _SHARED[lake.store] = shared
     both = []
     for state in (present_state, target_state):
@@ -193,6 +199,7 @@ def _live(
 
 
 def _apply(live: _Entries, entries: Iterable[Entry]) -> None:
+    # Other entries are not looked at: a lake may have many of them.
     for entry in entries:
         if entry.what in live:
             if isinstance(entry, Removal):
@@ -211,6 +218,7 @@ def _examine_data(
     paths, needed = lake.store.paths, live[2]["segment"]
     missing = _gone(lake, live[0], needed)
     problem = f"{paths.object('segments', missing)}: the segment is missing" if missing else ""
+    # What the branch has now, its readers verify all the time.
     for key in needed.keys() - live[1]["segment"].keys():
         problem = problem or _fault(lake, "segments", key, needed[key].bytes)
     runs = {run.digest for run in present_state.ids}
@@ -229,6 +237,7 @@ def _examine_data(
 def _gone(lake: Lake, shared: _Shared, needed: dict[str, Any]) -> str:
     """Return a segment that has no file, "" if all have one."""
     paths, known_segments = lake.store.paths, shared.entries["segment"]
+    # Those that only the target has are few: each is asked for.
     for key in needed.keys() - known_segments.keys():
         if not disk.exists(paths.object("segments", key)):
             return key
@@ -251,6 +260,7 @@ def _gone(lake: Lake, shared: _Shared, needed: dict[str, Any]) -> str:
 
 
 def _stamp(folder: str) -> int:
+    # A folder that is not there has no segment: what is needed of it is missing.
     try:
         return os.stat(folder).st_mtime_ns
     except FileNotFoundError:
@@ -261,6 +271,7 @@ def _fault(lake: Lake, object_type: str, digest: str, size: int) -> str:
     """Say what is wrong with an object, "" if it is intact."""
     path = lake.store.paths.object(object_type, digest)
     try:
+        # The length first, which costs no reading.
         if os.path.getsize(path) != size:
             return f"{path}: it has {os.path.getsize(path):,} bytes instead of {size:,}"
         if not lake.store.verified.is_intact(digest, path):
@@ -275,6 +286,7 @@ def _examine_cursors(live: tuple[_Shared, _Entries, _Entries], plan: Preflight) 
         {(w, k): e for w in _POSITIONS for k, e in entries[w].items()} for entries in live[1:]
     )
     changed = sum(old.get(key) != entry for key, entry in new.items())
+    # Positions that are gone afterwards change as well.
     changed += len(old.keys() - new.keys())
     plan.add("cursors", f"{changed:,} change", _many(len(old), "source"), _many(len(new), "source"))
 
@@ -289,10 +301,12 @@ def _many(count: int, noun: str) -> str:
 def _examine_directory(lake: Lake, record: StateRecord, plan: Preflight) -> None:
     """Look whether a directory can be put where its record says, and its content is there."""
     with _named(record, plan):
+        # Of another machine: its path is anybody's word.
         Origins(lake.store).require_own(record)
         check_target(lake, record.path, record.label)
         index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         for digest, _ in index.chunks:
+            # Read where it seems to be missing, for an error that says where it was looked for.
             if not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
                 chunks.StateFiles(lake.store.paths).read_chunk(digest)
         plan.indices[record.label] = index
@@ -316,6 +330,7 @@ def look_at_directories(lake: Lake, plan: Preflight) -> None:
     """Add to a plan what would be written to its directories as they are now. Whoever carries it
     out looks again, when nobody else saves or restores them."""
     for record in plan.records:
+        # What was found missing is named already.
         if record.label in plan.indices:
             with _named(record, plan):
                 _look_at(lake, record, plan)
@@ -334,12 +349,14 @@ def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
         # Kept, so that whoever rolls back need not read them again.
         plan.seen += [captured.base] if captured.base else []
         present_text = _many(present.count_files(captured.index), "file")
+        # Also those that are saved have to be written back, where they differ.
         changes = compare(lake.store.paths, captured.index, index, is_stored=captured.is_saved)
         needed, is_equal = changes.chunks, not (changes.paths or changes.stale)
     if is_equal:
         after_text = "as it is"
     else:
         plan.copied.add(record.label)
+        # Devices that are there stay, for a restore links them.
         if devices := _devices(index) - _devices(captured.index if captured else None):
             raise StateRefused(
                 f"{unmade([f'{shown(device)}, a device,' for device in sorted(devices)])}; roll"
@@ -361,6 +378,7 @@ def _devices(index: StateIndex | None) -> set[bytes]:
 def _examine_deployment(
     records: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
 ) -> None:
+    # Directories may be of several saves: the newest says which pods ran.
     ran = newest(record for record in records if record.deployment)
     target = ran.deployment if ran else {}
     # An undo goes back to the revision that the rollback left, whatever the states name.
@@ -382,6 +400,7 @@ def _examine_deployment(
         result.add("deployment", name, "unknown", digest, str(error))
         return
     current = next((revision for revision in revisions if revision.is_current), None)
+    # Numbers change with each rollback of a deployment; hashes do not.
     match = next((revision for revision in revisions if revision.hash == digest), None)
     running = f"{current.number} ({current.hash})" if current else "none"
     returned, problem = f"{match.number} ({digest})" if match else digest, ""

@@ -14,6 +14,7 @@ def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
     """Return the newest state that was saved in each revision of a deployment, by the hash of its
     pods, of another machine only where this one saved none. Raises Damaged."""
     live: dict[str, SavedState] = {}
+    # Own states first: setdefault keeps them.
     for state in sorted(list_states(lake), key=lambda state: not state.is_own):
         for record in state.directories:
             ran = record.deployment

@@ -67,6 +67,7 @@ def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
     if not names or ("cursors" in names and "data" not in names):
         # The files would be ingested a second time, next to what they gave the first time.
         raise RollbackRefused("cursors go back with data only: name data as well")
+    # In the order in which they are carried out.
     return tuple(name for name in PARTS if name in names)
 
 
@@ -83,6 +84,7 @@ def preview(
 
 
 def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflight:
+    # Found before pending events are published: a time or @{1} means what it meant to the user.
     target = history.settle_ref(lake.store, lake.branch_name, lake.settle, ref)
     lake.settle()
     return examine(lake, target, parts, context=context)
@@ -92,6 +94,7 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     """Return what an undo would do; None if it only moves the branch, unless `always`. Raises
     NothingToUndo, Damaged."""
     lake.settle()
+    # What a user moved: maintenance in between is not undone.
     undone, previous = history.last_user_move(lake.store, lake.branch_name)
     record = _record_of(lake, undone)
     if record is None:
@@ -104,6 +107,7 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
 def _record_of(lake: Lake, move: Move) -> Intent | None:
     """What a rollback of this machine moved besides the branch, None if nothing."""
     record = rewind.find(lake.store, move.commit)
+    # A rollback of the branch alone is undone by its move.
     if record is None or set(record.parts) <= set(DEFAULT) or not rewind.is_own(lake.store, record):
         return None
     return record
@@ -139,17 +143,21 @@ def rollback(
     _require(lake, "rollback", chosen_parts)
     with exchange.alone(lake.store) as is_alone:
         _refuse_other(is_alone)
+        # What died before would else be finished on top of this one.
         recovered = rewind.recover(lake.store).notes
         plan = _plan(lake, ref, chosen_parts, context)
         plan.require()
+        # Before anything is extracted, as it may take long.
         if verify:
             lake.verify(plan.target).require()
         name = name or (ref if ref != plan.target else ref[:SHORT])
         if set(chosen_parts) <= set(DEFAULT):  # one move, which is atomic by itself
+            # Tagged first: the move may drop events that nothing else names.
             safety, _ = _save_present(lake, None, f"before rollback to {name}")
             store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen_parts
             settle = lake.sealer().settle
             head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
+            # After the rollback, of which the newest safety tag is.
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety, notes=recovered)
         message = with_reason(f"to {name} with {', '.join(chosen_parts)}", why)
@@ -171,9 +179,11 @@ def undo(
     """Undo the last move that a user made, with the directories and the deployment if a rollback
     moved these as well. Raises as `rollback`, NothingToUndo, WouldDropEvents."""
     store, branch = lake.store, lake.branch_name
+    # Nobody may begin another one between the look and the move.
     with exchange.alone(store) as is_alone:
         _refuse_other(is_alone)
         taken_back, all_notes = _take_back(lake)
+        # Taking it back is what was asked for.
         if taken_back:
             return RolledBack(_described(lake, store.refs.head(branch)), taken_back)
         lake.settle()
@@ -187,6 +197,7 @@ def undo(
         performed: list[tuple[Intent, tuple[str, ...]]] = []
 
         def carry_out(undone: Move, before: Move, only: int | None) -> Head | None:
+            # The question of what an undo would drop was asked for this move.
             if undone.number != undone_move.number:
                 raise RollbackRefused(f"branch {branch!r} was moved meanwhile: undo again")
             plan = _examine_undo(lake, record, before.snapshot)
@@ -200,6 +211,7 @@ def undo(
             return head
 
         if "data" in record.parts:
+            # The same check for events that came since as without other parts.
             head = history.undo(store, branch, lake.settle, force, to_branch, why, carry_out)
         else:  # no event leaves the branch, so there is nothing to ask
             moved = carry_out(undone_move, previous, None)
@@ -230,6 +242,7 @@ def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
 def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
     """What a part does by itself has to be allowed as well."""
     policy.require(lake.store.paths, operation)
+    # Each right is asked for by its own name: a policy may give only some.
     for name, needed in (("state", "restore"), ("deployment", "deploy")):
         if name in parts:
             policy.require(lake.store.paths, needed)
@@ -247,6 +260,7 @@ def _take_back(lake: Lake) -> tuple[str, tuple[str, ...]]:
     try:
         return "", rewind.recover(lake.store).notes
     except (DeploymentFailed, MissingPackage):
+        # It has moved the branch: only finishing it makes the parts agree.
         if pending is None or rewind.is_begun(lake.store, pending):
             raise
         rewind.take_back(lake.store, pending)
@@ -281,8 +295,10 @@ def _perform(
 ) -> tuple[Intent, tuple[str, ...], Head | None]:
     """Carry out a rollback while nobody saves or restores its directories; return its intent, what
     could not be done, and as `rewind.carry_out`."""
+    # Held to the end: a save must not take half of a rollback for a state.
     with filesystems.held([record.path for record in plan.records], shared=False):
         intent, notes = _prepare(lake, plan, op, message, target, only, progress)
+        # The intent is durable before the first effect; whoever comes next finishes it.
         rewind.begin(lake.store, intent)
         moved = rewind.carry_out(lake.store, intent)
     return intent, (*notes, *undeleted(intent.steps)), moved
@@ -304,6 +320,7 @@ def _prepare(
     with contextlib.ExitStack() as stack:
         captured = None
         if paths:
+            # The revision that runs now: the safety tag leads back to it.
             running = _running(plan.cluster)
             captured = stack.enter_context(capturing(lake, paths, deployment=running))
         parts = _lay_out(lake, plan, captured)
@@ -313,10 +330,12 @@ def _prepare(
             safety, before = _save_present(lake, captured, f"before {op} {message}")
         except BaseException:
             exchange.discard(store, steps)
+            # Nothing was exchanged yet, and no intent names the fresh trees.
             raise
     intent = Intent(
         commit=disk.random_hex(),
         branch=lake.branch_name,
+        # The number tells later whether the move was made.
         number=store.refs.head(lake.branch_name).move.number,
         op=op,
         message=message,
@@ -339,6 +358,7 @@ def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[Dire
     with _refusing():
         parts = [lay_out(lake.store, r, r.path, indices.get(r.label)) for r in plan.records]
     parts = [part for part in parts if part.steps]
+    # Only where a directory would be written.
     if parts:
         require_enabled()
     return parts
@@ -358,11 +378,13 @@ def _save_present(lake: Lake, captured: Present | None, message: str) -> tuple[s
     snapshot."""
     for name in rewind.safety_names(lake.store, disk.now_us()):
         try:
+            # Everything is saved already, so that a tag is enough.
             if captured is None or not captured.unsaved:
                 snapshot = lake.tag(name, None, message).snapshot
             else:
                 published = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)
                 snapshot = published.snapshot
+        # Another process took the name in the same second.
         except AlreadyExists:
             continue
         rewind.note_safety(lake.store, name)
@@ -382,6 +404,7 @@ def _finished(
 ) -> RolledBack:
     """Wait for the pods, if there are any, and say what was done."""
     if intent.cluster is not None:
+        # After the exchange: pods that start find what belongs to them.
         try:
             Kubectl(intent.cluster.namespace, intent.cluster.context).wait(
                 intent.cluster.name, seconds

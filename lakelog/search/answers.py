@@ -28,6 +28,7 @@ VALUES_MAX = 10
 _BARS = 30
 _SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Round widths, so that spans begin at times that people read.
 _WIDTHS = (
     *(1_000, 10_000, 100_000, _SECOND, 5 * _SECOND, 15 * _SECOND, 60 * _SECOND, 300 * _SECOND),
     *(900 * _SECOND, 3_600 * _SECOND, 4 * 3_600 * _SECOND, 12 * 3_600 * _SECOND),
@@ -42,6 +43,7 @@ _SPANS = f"""),
         FROM ideal, (SELECT unnest([{", ".join(map(str, _WIDTHS))}]) AS w) WHERE w >= ideal.width)
     SELECT time_bucket(chosen.width, time, TIMESTAMPTZ 'epoch') AS time, count(*) AS count
     FROM found, chosen GROUP BY 1 ORDER BY 1"""
+# The very text that `condition` writes for a bound of time: no other query has it.
 _TIME_TEST = re.compile(
     r"coalesce\(time (>=|<) (?:\(now\(\) - to_microseconds\((\d+)\)\)"
     r"|'([-+.:\dT]+)'::TIMESTAMPTZ), false\) AND "
@@ -71,6 +73,7 @@ class WordHistogram:
     @classmethod
     def of(cls, query: str) -> WordHistogram | None:
         """Return what such a query asks for, None for any other."""
+        # Only the very text of `histogram`: whatever differs is answered by the engine.
         if not (query.startswith(_HISTOGRAM) and query.endswith(_SPANS)):
             return None
         condition = query[len(_HISTOGRAM) : -len(_SPANS)]
@@ -83,6 +86,7 @@ class WordHistogram:
 
         def bound(match: re.Match[str]) -> str:
             moment = clock_us - int(match[2]) if match[2] else _micros(match[3])
+            # The engine's now() comes later than this: what lies between may be on either side.
             margin = _CLOCK if match[2] else 0
             if match[1] == "<":
                 inner[1], outer[1] = min(inner[1], moment), min(outer[1], moment + margin)
@@ -94,6 +98,7 @@ class WordHistogram:
         # Around several tests there are parentheses.
         place = whole.index(" AND ") + len(" AND ")
         nested = f"{whole[:place]}({whole[place:-1]}))"
+        # Anything beside the word and its times would count other events.
         if bare != (whole if bare == condition else nested):
             return None
         return cls(word, condition, (inner[0], inner[1]), (outer[0], outer[1]))
@@ -168,6 +173,7 @@ class Search:
 
     def names(self) -> str:
         """The members of the newest payloads, those of most of them first."""
+        # Newest first: names of fields change over time.
         rows = f"SELECT data FROM events WHERE {search_condition(self.node)} ORDER BY {_NEWEST}"
         return (
             "SELECT name FROM (SELECT unnest(json_keys(data)) AS name"
@@ -177,10 +183,12 @@ class Search:
 
     def fields(self, names: Sequence[str] = FACETS) -> str:
         """The most frequent values of fields, as rows of (field, value, count)."""
+        # Columns of our own names, since a field may be called as a column.
         columns = [f"f{n}" for n in range(len(names))]
         field_columns = ", ".join(
             f"{field_text(n)} AS {c}" for n, c in zip(names, columns, strict=True)
         )
+        # One pass for all fields, however many they are.
         sets = ", ".join(f"({column})" for column in columns)
         fields = " ".join(
             f"WHEN grouping({c}) = 0 THEN {sql.literal(n)}"

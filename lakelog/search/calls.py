@@ -17,6 +17,7 @@ else:
     condition = Lazy("lakelog.search.condition")
     word_dictionary = Lazy("lakelog.segments.word_dictionary")
 
+# A cheap look first: nearly no query has one.
 _MAYBE = re.compile(r"\bsearch\s*\(", re.I)
 _CALL = re.compile(r"\bsearch\s*\(\s*(?:(?P<row>\w+)\s*,\s*)?(?P<text>'(?:[^']|'')*')\s*\)", re.I)
 _COUNT = re.compile(
@@ -26,6 +27,7 @@ _COUNT = re.compile(
 _TERM = re.compile(
     r"""\('lakelog\.words: \["",\["([0-9a-z]+)",(true|false),(true|false),false\]\]'"""
 )
+# Where `search(` means nothing: texts, names in quotes, comments and dollar quotes.
 _APART = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$""", re.S
 )
@@ -53,6 +55,7 @@ def expanded(query: str) -> str:
                 " are several: search(e, 'timeout -debug')"
             )
         output += query[place : match.start()], _condition_of(call)
+        # Behind the condition, or a search for `search('x')` would be expanded again.
         place = call.end()
     return "".join(output) + query[place:]
 
@@ -69,7 +72,9 @@ def counted_word(query: str) -> tuple[str, str | WordPiece] | None:
     """Return the name of the column and the word, or the piece of one, of a query that counts the
     events which have a word of ASCII, and does nothing else."""
     match = _COUNT.fullmatch(query)
+    # Without the closing signs that people type behind a query.
     term = first_term(match[2]) if match else None
+    # Its whole text has to be that of the search for this word: nothing else may be asked.
     if match is None or term is None or match[2].rstrip("; \n") != term[1]:
         return None
     return match[1] or "count_star()", term[0]
@@ -92,5 +97,6 @@ def for_ascii(query: str) -> str:
     """Return a query whose searches are the same for texts without words of other letters than
     those of ASCII."""
     for pattern, short_pattern in condition.EDGES.items():
+        # The long patterns are found by their very text, as `condition` made them.
         query = query.replace(pattern, short_pattern)
     return query

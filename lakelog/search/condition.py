@@ -42,6 +42,7 @@ _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
 _SHARED, _TEXT = 16, "lakelog_text"
 """From so many terms on, all are tested over one text, which has this name."""
+# Letters, numbers and marks make words; scripts without spaces have none.
 _ASIDE = rf"[^\pL\pN\pM]|[{UNSPACED}]"
 _BEFORE, _BEHIND = f"(^|{_ASIDE})", f"($|{_ASIDE})"
 EDGES = {_BEFORE: "(^|[^0-9A-Za-z])", _BEHIND: "($|[^0-9A-Za-z])"}
@@ -57,6 +58,7 @@ def search_condition(node: SearchNode, row: str = "") -> str:
 
 def field_text(field: str) -> str:
     """SQL for the value of a field as text: a column of `events`, or a member of the payload."""
+    # No row in front: the SELECT has one table.
     return _Conditions("")._as_text(field)
 
 
@@ -100,6 +102,7 @@ class _Conditions:
         return f"list_transform([{self._joined()}], lambda {_TEXT}: ({condition}))[1]"
 
     def _text(self, node: TextMatch) -> str:
+        # A level has names of its own (`WARNING`, `warn`) and an order.
         if node.field == "level" and not (node.is_open_before or node.is_open_behind):
             return self._compared(FieldComparison("level", Operator.EQUAL, "".join(node.fragments)))
         fragments = [lowered(fragment) for fragment in node.fragments]
@@ -108,6 +111,7 @@ class _Conditions:
 
         def holds(lowercase: str) -> str:
             tests = [f"contains({lowercase}, {fragment})" for fragment in contained]
+            # A pattern of one fragment that is open at both ends finds what `contains` found.
             if len(fragments) > 1 or pattern != sql.literal(re.escape(fragments[0])):
                 tests.append(f"regexp_matches({lowercase}, {pattern})")
             return " AND ".join(tests)
@@ -125,6 +129,7 @@ class _Conditions:
 
     def _any(self, field: str, test: Callable[[str], str]) -> str:
         """A test of a field, or of all columns that are searched."""
+        # NULL is no match: a condition of a search is true or false.
         if field:
             return f"coalesce({test(self._as_text(field))}, false)"
         tests = (f"coalesce({test(column)}, false)" for column in self._searched())
@@ -144,6 +149,7 @@ class _Conditions:
         if node.field == "level":
             return self._of_level(node)
         if NUMBER.fullmatch(node.value):
+            # A text that is no number is no match, and must not fail the query.
             number = f"try_cast({value} AS DOUBLE)"
             return f"coalesce({number} {operator} {node.value}::DOUBLE, false)"
         if node.field in _NUMBERS:
@@ -151,6 +157,7 @@ class _Conditions:
         return f"coalesce({self._as_text(node.field)} {operator} {sql.literal(node.value)}, false)"
 
     def _of_level(self, node: FieldComparison) -> str:
+        # A level that is not among the known ones can be equal, but has no place.
         level, name = f"{self._row}level", level_of(node.value) or node.value
         if node.comparison is Operator.EQUAL:
             return f"coalesce({level} = {sql.literal(name)}, false)"
@@ -183,6 +190,7 @@ class _Conditions:
 
 def whole_words(term: TextMatch, fragments: list[str]) -> str:
     """The regular expression that finds a text whole, over letters without their case."""
+    # What a `*` stands for has no spaces.
     inner = r"[^\s]*?".join(map(re.escape, fragments))
     before_edge, behind_edge = _BEFORE, _BEHIND
     if term.field in COLUMNS and term.field not in SEARCHED:
@@ -232,6 +240,7 @@ def _checked(regex: str) -> str:
 
 
 def _moment(node: FieldComparison) -> str:
+    # Relative to the query's own clock, so that a search can be kept.
     try:
         return f"(now() - to_microseconds({span_us(node.value)}))"
     except InvalidSetting:

@@ -21,14 +21,17 @@ from enum import Enum
 from lakelog.errors import InvalidSearch
 from lakelog.segments.segment import EVENT_COLUMNS
 
+# Bounds of the time that reading and planning one may take; the engine's planner grows with terms.
 LENGTH_MAX, TERMS_MAX, DEPTH_MAX, REGEX_MAX = 65_536, 1_000, 50, 1_000
 COLUMNS = frozenset((*EVENT_COLUMNS, "seq"))
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 """A value that is compared as a number."""
+# A colon before two slashes or a backslash is of an address or a path: `http://`, `C:\\`.
 _FIELD = re.compile(r"([A-Za-z_][\w@-]*(?:\.[\w@-]+)*)(:|>=|<=|>|<)(?![/\\]{2}|\\)")
 _WORD = re.compile(r'[^\s()"]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S)
 _REGEX = re.compile(r"/((?:[^/\\]|\\.)+)/(?=[\s)]|$)", re.S)
+# Only these have a meaning of their own in quotes.
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
@@ -107,6 +110,7 @@ def parse(query: str) -> SearchNode:
     """Return the tree of a search. Raises InvalidSearch, which shows where the mistake is."""
     if len(query) > LENGTH_MAX:
         raise InvalidSearch(f"the search has {len(query):,} characters; at most {LENGTH_MAX:,}")
+    # The engine ends texts at a NUL.
     if "\0" in query:
         raise InvalidSearch("the search has a NUL character")
     return _Parser(query).parse()
@@ -115,11 +119,13 @@ def parse(query: str) -> SearchNode:
 def highlighter(node: SearchNode) -> re.Pattern[str] | None:
     """Return what finds in a message what a search was found by; None if that is no text."""
     regexes = [_as_regex(term) for term in text_terms(node)]
+    # Python's expressions: close enough to show what was found.
     return re.compile("|".join(regexes), re.IGNORECASE) if regexes else None
 
 
 def fields_of(node: SearchNode) -> frozenset[str]:
     """Return the fields that a search looks at; "" stands for all of them."""
+    # Fields of both sides of an OR are looked at.
     match node:
         case Conjunction(nodes) | Disjunction(nodes):
             return frozenset().union(*map(fields_of, nodes))
@@ -161,6 +167,7 @@ class _Parser:
         node = self._either("")
         self._skip_spaces()
         if self._place < len(self._query):
+            # All that is left over is a closing bracket: everything else begins a term.
             raise self._fault("there is no ( to this )")
         return node
 
@@ -182,15 +189,18 @@ class _Parser:
 
     def _term(self, field: str) -> SearchNode:
         self._skip_spaces()
+        # Counted as they are read, so that the tree never gets larger.
         self._count(1)
         if self._is_at_end() or self._sees("OR") or self._sees("AND"):
             raise self._fault("a word is missing")
         following = self._query[self._place + 1 : self._place + 2]
+        # A minus behind a word's beginning is of the word: `a-b`.
         if self._query[self._place] == "-" and following.strip():
             self._place += 1
             return self._nested(lambda: Negation(self._term(field)))
         if self._takes("NOT"):
             return self._nested(lambda: Negation(self._term(field)))
+        # Within the brackets of a field there are values only.
         match = None if field else _FIELD.match(self._query, self._place)
         if match:
             self._place = match.end()
@@ -198,10 +208,12 @@ class _Parser:
         return self._value(field)
 
     def _of_field(self, field: str, operator: str) -> SearchNode:
+        # `field: word` would be two terms, which hardly anybody means.
         if self._place == len(self._query) or self._query[self._place].isspace():
             raise self._fault(f"a value of {field!r} is missing")
         if operator != ":":
             return FieldComparison(field, Operator(operator), self._plain())
+        # `field:=text` and `field:>5`: the second spelling of comparisons.
         for comparison in Operator:
             if self._query.startswith(comparison.value, self._place):
                 self._place += len(comparison.value)
@@ -219,8 +231,10 @@ class _Parser:
             if len(match[1]) > REGEX_MAX:
                 raise self._fault(f"a regular expression has at most {REGEX_MAX:,} characters")
             self._place = match.end()
+            # In a regular expression a slash is written with a backslash.
             return RegexMatch(field, match[1].replace(r"\/", "/"))
         word = self._plain()
+        # Stars alone: any value.
         if not word.strip("*"):
             return FieldPresence(field)
         fragments = tuple(fragment for fragment in word.split("*") if fragment)
@@ -233,6 +247,7 @@ class _Parser:
         node = self._nested(lambda: self._either(field))
         self._skip_spaces()
         if not self._query.startswith(")", self._place):
+            # Shown at the bracket that was left open.
             self._place = start
             raise self._fault("the closing ) is missing")
         self._place += 1
@@ -243,6 +258,7 @@ class _Parser:
         if not phrase.strip():
             raise self._fault("a phrase has no words")
         self._place = match.end()
+        # `"a phrase"*`: more may follow.
         is_open = self._query.startswith("*", self._place)
         self._place += is_open
         return TextMatch(field, (phrase,), is_open_behind=is_open)
@@ -274,6 +290,7 @@ class _Parser:
         self._skip_spaces()
         end = self._place + len(keyword)
         is_there = self._query.startswith(keyword, self._place)
+        # A keyword ends at a space or bracket: `ORDER` is a word.
         return is_there and (end == len(self._query) or self._query[end] in " \t\r\n(")
 
     def _takes(self, keyword: str) -> bool:

@@ -29,6 +29,7 @@ from lakelog.segments.tokens import SEARCHED
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import AllOf, AnyOf, WordNeed
 
+# Whoever plans the query knows it by this beginning; as a text it is never NULL.
 PREFIX = "lakelog.words: "
 _LETTERS = 2
 """Numbers have at most one letter beside another."""
@@ -43,6 +44,7 @@ def marked(condition: str, node: SearchNode, row: str) -> str:
     """Return a condition of a search with the words that rows must have; `row` as there."""
     requirement = _required(node)
     if requirement is None:
+        # It may find rows without any of its words, as with NOT.
         return condition
     constant = PREFIX + orjson.dumps([row.rstrip("."), requirement]).decode()
     return f"({sql.literal(constant)} IS NOT NULL AND {condition})"
@@ -83,6 +85,7 @@ def ranking(
 
 def lowered(string: str) -> str:
     """A text without the case of its letters, as the engine's `lower` makes it."""
+    # The engine's `lower` maps single characters, unlike Python's, which makes two of some.
     return string.lower() if string.isascii() else str(pc.utf8_lower(pa.scalar(string)).as_py())
 
 
@@ -103,6 +106,7 @@ def _required(node: SearchNode) -> Requirement | None:
             return _several("all", [r for inner in nodes if (r := _required(inner)) is not None])
         case Disjunction(nodes):
             requirements = [r for inner in nodes if (r := _required(inner)) is not None]
+            # Where one of them needs nothing certain, a row may have come by that.
             return _several("any", requirements) if len(requirements) == len(nodes) else None
         case TextMatch(field):
             return _several("all", [*_fragments(node)]) if _is_indexed(field) else None
@@ -156,6 +160,7 @@ def _need(connection: duckdb.DuckDBPyConnection, requirement: Any) -> WordNeed |
         return _words(connection, *requirement)
     if "any" in requirement:
         needs = [_need(connection, inner) for inner in requirement["any"]]
+        # One that is not certain may be all that a row has.
         certain = [need for need in needs if need is not None]
         return AnyOf(tuple(certain)) if len(certain) == len(needs) else None
     return _all_of(_need(connection, inner) for inner in requirement["all"])
@@ -171,6 +176,7 @@ def _words(
     certain_words, ending, beginning = tokens.of_fragment(
         connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
     )
+    # Open at both ends and no word of its own: it may be anywhere within a word.
     is_inner = is_open_before and is_open_behind and len(ending) == len(fragment)
     needs: list[str | WordPiece] = [*certain_words, *_pieces(ending, beginning, is_inner=is_inner)]
     if not in_payload:
@@ -195,6 +201,7 @@ def _is_of_number(need: str | WordPiece) -> bool:
     """Whether a word, or a piece of one, may be of a number, as other spellings may not have it."""
     if isinstance(need, str):
         return "0" <= need[0] <= "9"
+    # Digits: 1e3 and 1000 are one number.
     return len(need.characters) < _LETTERS or any(map(str.isdigit, need.characters))
 
 

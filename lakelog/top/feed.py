@@ -28,6 +28,7 @@ DECODED_MAX = 20_000
 _STORAGE_EVERY = 10.0
 _NEWEST = 50
 _DAY_US = 86_400_000_000
+# Other names of these members that `append` takes.
 _TYPES = ("type", "event_type")
 _TIMES = ("time", "timestamp", "ts", "@timestamp")
 _SHOWN = ("time", "type", "source", "level", "message", "data")
@@ -53,6 +54,7 @@ class LiveFeed:
         state = self._lake.store.manifests.of(pending.head.move)
         counts, is_bulk = SecondCounts(moment), False
         before_head = self._head
+        # Figures of before are of events that the branch does not have any more.
         if before_head is not None and before_head.move.generation != pending.head.move.generation:
             self.figures.clear()
             before_head = None
@@ -62,14 +64,17 @@ class LiveFeed:
             self._frames(pending, counts)
             is_bulk = self._bulk(before_head, pending.head, counts)
         self._head, self._state = pending.head, state
+        # By sequence: a frame is counted once, also when its file is sealed and gone.
         self._marks = {w: fs[-1].sequence for w, fs in pending.frames.items() if fs}
         self.figures.look(counts)
         for column, counter in self._totals.items():
             counter.update(counts.counts[column])
         self._sums(state, pending)
+        # A listing of files takes longer than all else.
         if moment - self._measured >= _STORAGE_EVERY:
             self._measured = moment
             self._storage()
+            # What was loaded is in segments, and was not decoded on the way.
             if is_bulk:
                 self._newest()
         return self.figures
@@ -86,6 +91,7 @@ class LiveFeed:
         frames = [
             frame
             for writer, group in pending.frames.items()
+            # Quarantined lines are no events.
             for frame in group
             if frame.sequence > self._marks.get(writer, pending.watermark(writer))
             and not frame.flags & wal.QUARANTINED
@@ -93,12 +99,14 @@ class LiveFeed:
         total = sum(frame.events for frame in frames)
         counts.events += total
         decoded, budget = list[JsonObject](), DECODED_MAX
+        # From the newest on, until enough are read.
         for frame in sorted(frames, key=lambda f: -f.ingested_at):
             if budget <= 0:
                 break
             events = _decoded(frame)[:budget]
             decoded[:0] = events
             budget -= len(events)
+        # What was read stands for the rest.
         scale = total / len(decoded) if decoded else 1.0
         for column in COLUMNS:
             for value, events_of_it in _tally(decoded, column).items():
@@ -108,6 +116,7 @@ class LiveFeed:
 
     def _bulk(self, before_head: Head, head: Head, counts: SecondCounts) -> bool:
         """Count what moves added that did not come through the tail; whether there was any."""
+        # Moves that add nothing, such as tags, change no number.
         if head.move.number == before_head.move.number:
             return False
         store, has_load = self._lake.store, False
@@ -116,9 +125,11 @@ class LiveFeed:
             if not before_head.move.number < number <= head.move.number:
                 continue
             move = store.refs.read(self._lake.branch_name, number)
+            # A seal's events were counted in the tail already.
             state = store.manifests.of(move)
             if move.op != "seal" and before is not None and state.next_seq > before.next_seq:
                 entries = store.manifests.segments(state, "events")
+                # By number: a compaction exchanges older segments.
                 fresh = [e for e in entries if e.seq[0] >= before.next_seq]
                 for entry in fresh:
                     _count(entry, counts)
@@ -140,6 +151,7 @@ class LiveFeed:
         self._totals = {
             column: Counter(values) + live.counts[column]
             for column, values in self.figures.totals.items()
+            # Known counts of segments without those of the tail would be wrong by that much.
             if is_known[column] or self.figures.events == self.figures.pending
         }
         self.figures.totals = dict(self._totals)
@@ -154,6 +166,7 @@ class LiveFeed:
     def _storage(self) -> None:
         """Measure what takes a listing of files."""
         _measure(self.figures, self._lake)
+        # Measuring has replaced them by those of segments alone.
         self.figures.totals = dict(self._totals)
 
 
@@ -172,6 +185,7 @@ def of_state(lake: Lake, ref: str) -> LakeFigures:
 def uncounted(figures: LakeFigures) -> list[str]:
     """The columns of whose values the statistics of segments know no counts: there are many."""
     events = figures.events - figures.pending
+    # Statistics of an empty lake are complete.
     return [c for c in COLUMNS if events and not figures.totals.get(c)]
 
 
@@ -189,6 +203,7 @@ def _measure(figures: LakeFigures, state: Lake | PinnedLake) -> None:
     figures.index_bytes = stats.words_bytes + stats.ids_bytes
     figures.totals = {"type": stats.types, "source": stats.sources, "level": stats.levels}
     if stats.time is not None:
+        # An hour at least: a lake of a minute would show a senseless figure for a day.
         days = max((stats.time[1] - stats.time[0]) / _DAY_US, 1 / 24)
         figures.bytes_a_day = stats.bytes / days
 
@@ -210,6 +225,7 @@ def _decoded(frame: wal.Frame) -> list[JsonObject]:
 
 def _tally(events: list[JsonObject], column: str) -> Counter[str]:
     """Count the values of a column; texts, as nearly all are, at once."""
+    # An unhashable value, as a list, is counted one by one.
     with contextlib.suppress(TypeError):
         values = [event.get(column) for event in events]
         if column == "type":

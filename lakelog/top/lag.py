@@ -44,6 +44,7 @@ def lags(lake: Lake, targets: tuple[str, ...] = ()) -> list[Lag]:
 
 def _watcher(path: str) -> list[Lag]:
     try:
+        # What a watcher wrote last: it is asked nothing, and may not run any more.
         status: JsonObject = orjson.loads(disk.read(path))
         age = time.time() - float(status["last_round"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -62,6 +63,7 @@ def _streams(lake: Lake) -> list[Lag]:
     for entry in lake.store.manifests.records(state, "stream"):
         age = time.time() - entry.members.get("time", 0) / 1e6
         name = str(entry.members.get("name") or entry.key)
+        # The end of a name tells streams of one server apart.
         result.append(Lag("consume", name.rpartition("/")[2][:40], f"{span(age)} ago"))
     return result
 
@@ -81,6 +83,7 @@ def _tables(lake: Lake, target: str) -> list[Lag]:
     try:
         tables = sync_status(lake, target)
     except LakelogError as error:
+        # The scheme alone: the rest may hold a password.
         return [Lag("sync", target.partition(":")[0], str(error)[:80], is_wrong=True)]
     return [
         Lag("sync", t.table, t.note or _behind(t.events_behind, t.seconds_behind), bool(t.note))
@@ -89,6 +92,7 @@ def _tables(lake: Lake, target: str) -> list[Lag]:
 
 
 def _behind(events: int | None, seconds: float | None) -> str:
+    # None: the target's table is of another lake.
     if events is None:
         return "of another lake"
     if not events:

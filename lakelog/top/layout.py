@@ -67,6 +67,7 @@ def frame(
         if len(figures.looks) > 2:
             lines.append(_sparkline(figures, options, width))
     lines += _wrapped([_figure(name, value) for name, value in options.notes], width)
+    # Few lines, so that a lake of many followers leaves room for its events.
     lines += _wrapped([_lag(lag) for lag in lags], width)[:4]
     lines += _wrapped(_storage(figures), width)
     lines += _wrapped(_machine(machine), width)
@@ -81,10 +82,13 @@ def frame(
     if space > 1:
         bottom = _newest(newest[-(space - 1) :], width) if figures.events else [_EMPTY]
         lines += [[], *bottom][: space + 1]
+    # Cut at the end: all parts count in cells, in which wide characters take two.
     lines = [_cut(line, width) for line in lines[: height - bool(options.footer)]]
     if options.footer:
+        # The footer stays at the bottom of the screen.
         lines += [[]] * (height - 1 - len(lines)) if options.height else []
         lines.append(_cut([(options.footer, "dim")], width))
+    # Terminals that know no Unicode show question marks for bars.
     plain = lines if options.is_unicode else [[(_ascii(t), s) for t, s in line] for line in lines]
     return plain
 
@@ -96,6 +100,7 @@ def text_of(line: FrameLine) -> str:
 
 def number(value: float) -> str:
     """A number in at most six characters: 0.3, 12, 1,003, 12.4k, 3.1M."""
+    # Whole numbers below ten have no decimals.
     if value < 10:
         return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
     if value < 10_000:
@@ -162,6 +167,7 @@ def _sparkline(figures: LakeFigures, options: FrameOptions, width: int) -> Frame
     values = figures.seconds(count)
     highest = max(values, default=0.0)
     bars = _BARS if options.is_unicode else _PLAIN_BARS
+    # One step at least: a second with few events is not empty.
     steps = [0 if not v else 1 + round(v / highest * (len(bars) - 2)) for v in values]
     return [
         (f"{count} s ", "dim"),
@@ -171,6 +177,7 @@ def _sparkline(figures: LakeFigures, options: FrameOptions, width: int) -> Frame
 
 
 def _storage(figures: LakeFigures) -> list[FrameLine]:
+    # Bytes are of what is sealed.
     sealed = max(figures.events - figures.pending, 1)
     items = [_figure("storage", size(figures.bytes))]
     if figures.bytes:
@@ -209,6 +216,7 @@ def _tables(figures: LakeFigures, options: FrameOptions, width: int, rows: int) 
         return []
     # A column that is null in all events says nothing.
     columns = [c for c in COLUMNS if any({*figures.totals.get(c, ()), *figures.minute[c]})]
+    # As many tables as fit beside each other, in the order of what is asked most.
     fitting = max(1, min(len(columns), (width + _GAP) // (_TABLE_LEAST + _GAP)))
     columns = columns[:fitting]
     share = (width - _GAP * (len(columns) - 1)) // max(len(columns), 1)
@@ -236,6 +244,7 @@ def _table(
         "name": lambda n: (n,),
     }[options.order]
     names = sorted(values, key=order)[:rows]
+    # 14 cells for the two figures behind a name.
     live, room = figures.is_live, width - 14
     heads = ("/s", "total") if live else ("share", "total")
     figures_head = f"{heads[0]:>7}{heads[1]:>7}"
@@ -251,6 +260,7 @@ def _table(
 
 
 def _newest(events: Sequence[NewestEvent], width: int) -> list[FrameLine]:
+    # As wide as the names are, and a sixth of the screen at most.
     widest = max((cells.cell_len(visible(e.source)) for e in events), default=0)
     source_room = min(widest, max(6, width // 6))
     lines = []

@@ -71,10 +71,12 @@ class LakeFigures:
             for column in COLUMNS:
                 self.minute[column].update(counts.counts[column])
         self.looks.append(counts)
+        # One older look stays: the span of the minute begins at its time.
         while len(self.looks) > 1 and self.looks[1].time <= counts.time - SECONDS:
             self.looks.popleft()
             expired = self.looks[0]
             for column in COLUMNS:
+                # Subtraction drops values that come to nothing.
                 self.minute[column] -= expired.counts[column]
 
     def clear(self) -> None:
@@ -92,7 +94,9 @@ class LakeFigures:
     def rate(self) -> tuple[float, float]:
         """Events a second, of now and of the minute."""
         looks, span = self._recent_looks()
+        # Over several seconds: a look comes now sooner, now later.
         recent = sum(look.events for look in looks)
+        # The first look is of what was there before.
         whole = sum(look.events for look in itertools.islice(self.looks, 1, None))
         return _of(span, recent), _of(self.span, whole)
 
@@ -132,6 +136,7 @@ class LakeFigures:
         if len(looks) < 2:
             return [], 0.0
         start = looks[-1].time - RECENT
+        # The look before these begins the span.
         place = max(1, next(i for i, look in enumerate(looks) if look.time > start))
         return looks[place:], looks[-1].time - looks[place - 1].time
 
