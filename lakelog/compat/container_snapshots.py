@@ -44,6 +44,7 @@ from lakelog.store import disk, policy, tracking
 from lakelog.store.paths import INDEX
 
 OP = "container"
+# As the engines name volumes; what is none of these is a path of this host.
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _PREFIX = "container:"
 _ARCHIVE, _DESCRIPTION = "image.tar", "container.json"
@@ -124,6 +125,7 @@ def snapshot_containers(
         result = save_state(
             lake, labelled, name=id, message=message, keep=None, progress=progress, op=OP
         )
+    # After the save: a snapshot without its second name is still whole.
     if tag is not None:
         tag_snapshot(lake, id, tag)
     return result
@@ -203,8 +205,10 @@ def push_snapshot(
         raise TransferRefused(
             f"no remote has the address {address}: `lakelog remote add NAME {address}` first"
         )
+    # Before the first image leaves: a registry must not get half of a snapshot.
     _refuse_damaged(lake, snapshot)
     pushed = []
+    # First the snapshot itself, by which the images are found again.
     if remote is not None:
         push(lake, remote, tags=[snapshot.id])
         pushed.append(f"{_OCI}{repository} {snapshot.id}")
@@ -291,10 +295,12 @@ def _start(
     progress: ProgressCallback | None,
 ) -> Started:
     name = new_name or saved_container.container.name
+    # Under another name it must not write to the state of the first one.
     like, targets = _placed(saved_container, name, engine)
     targets = targets if with_state else {}
     _refuse_foreign_paths(snapshot, like)
     if targets:
+        # Before the container of that name is stopped.
         check_restore(lake, snapshot.id, targets, tuple(targets))
     backup = ""
     # The old container is stopped first: it would write to its state while that is exchanged.
@@ -322,6 +328,7 @@ def _refuse_foreign_paths(snapshot: ContainerSnapshot, container: Container) -> 
     # A volume is the engine's; with slashes its name would be a path to it.
     paths = [m.source for m in container.mounts if not _VOLUME.fullmatch(m.name)]
     if paths and not snapshot.state.is_own:
+        # A record of another machine could name any directory of this one.
         raise StateRefused(
             f"{snapshot.id} was saved by another machine, and mounts {', '.join(paths)} of this"
             " one: `lakelog state restore NAME --to PATH` brings its state where you say, `lakelog"
@@ -386,11 +393,13 @@ def _staging(lake: Lake) -> Iterator[str]:
         )
     folder = f"{lake.store.paths.cache}/containers"
     disk.make_dirs(lake.store.paths.cache)
+    # The folder is emptied by whoever comes next: two at a time would empty each other's.
     with disk.claim(f"{folder}.lock") as is_alone:
         if not is_alone:
             raise StateRefused("another process saves or restores containers: wait for it")
         # One that died may have left gigabytes.
         shutil.rmtree(folder, ignore_errors=True)
+        # Images hold what programs know, secrets among it.
         os.mkdir(folder, 0o700)
         try:
             yield folder
@@ -432,6 +441,7 @@ def _load(
                     body = orjson.loads(file.read())
                 container = read_container(body["container"])
                 saved_container = _Saved(container, str(body["image"]), dict(body["state"]))
+            # The manifest is signed by nobody: what it says may be anything.
             except (OSError, KeyError, TypeError, ValueError):
                 path = lake.store.paths.state_file(record.index, INDEX)
                 raise Damaged(path, f"it describes no container {record.label}") from None
@@ -444,9 +454,11 @@ def _state_of(container: Container) -> dict[str, str]:
     STATE_DIRECTORY, or without that its volumes, as they are its own."""
     state_paths = [path for path in container.variables.get(_STATE, "").split(":") if path]
     state = {}
+    # What it calls its state, and not volumes that only hold caches or code.
     for mount in container.mounts:
         is_state = any(contains(mount.destination, state_path) for state_path in state_paths)
         if mount.is_writable and (is_state if state_paths else mount.name):
+            # The engine may run elsewhere, as in a virtual machine.
             if not os.path.isdir(mount.source):
                 raise StateRefused(
                     f"the state of {container.name} in {mount.source} cannot be read here: run this"

@@ -44,6 +44,7 @@ _STATS_SQL = f"""
 SELECT time AS computed_at, {", ".join(f"(data->>'{n}')::BIGINT AS {n}" for n in _COUNTS)},
   (data->>'success_rate')::DOUBLE AS success_rate
 FROM events WHERE type = '{_STATS_TYPE}' AND source = '{bookkeeping.SOURCE}'"""
+# A path of Windows has one letter before its colon; a URL has more.
 _URL = re.compile(r"[a-z][a-z0-9+]+:")
 
 
@@ -76,8 +77,10 @@ class BatchDatabaseSync:
         self.db_path = name
         self.target = name if _URL.match(name) else f"sqlite:{name}"
         if self.target != name:
+            # The old sync did so.
             disk.make_dirs(os.path.dirname(os.path.abspath(name)))
         is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
+        # It would rotate and remove files of the lake.
         if is_lake and cleanup != "keep":
             raise InvalidSetting("cleanup is for a log file: a lake has `lakelog retention`")
         lake_source = log if is_lake else lake or os.environ.get("LAKELOG_LAKE") or "lake"
@@ -102,6 +105,7 @@ class BatchDatabaseSync:
         """
         self._ingest()
         stats = self._stats()
+        # By its content: equal figures are equal events, whenever they are computed.
         digest = hashlib.sha256(repr(sorted(stats.items())).encode()).hexdigest()
         # Under an id: after a kill the same figures are the same event, and the same row.
         event = bookkeeping.event(_STATS_TYPE, "oos", data=stats)
@@ -116,8 +120,10 @@ class BatchDatabaseSync:
         or None, 'removed': paths, 'duration_seconds'}. Raises as above, and OSError.
         """
         start = time.monotonic()
+        # Held from before the ingest: nobody else renames the log in between.
         with self._cleaning():
             stats = self.sync_processing_stats()
+            # The statistics were appended before: what came meanwhile is brought in once more.
             self._ingest()
             synced = self._sync(TRANSCRIPTS, _TRANSCRIPTS_SQL, batch_size)
             # If another process has published lines since, the next sync cleans up.
@@ -149,8 +155,10 @@ class BatchDatabaseSync:
         """Bring the log into the lake, with what was appended to it after a rotation."""
         if not self.log:
             return
+        # The rotated ones first, as their lines are older.
         paths = [*self._rotated(), *filter(os.path.exists, [self.log])]
         for report in self.lake.ingest(paths, format="oos").files:
+            # One that was removed by another process meanwhile is no fault.
             if report.error and os.path.exists(report.path):
                 raise SyncRefused(f"{report.path}: {report.error}: make it readable, and try again")
 
@@ -178,12 +186,14 @@ class BatchDatabaseSync:
         """The log's rotated files, the oldest first."""
         stem, ending = os.path.splitext(self.log)
         paths = glob.glob(f"{glob.escape(stem)}_*{glob.escape(ending)}")
+        # Only files that the log's own rotation has named.
         return sorted(p for p in paths if base_name(p) == os.path.basename(self.log))
 
     def _rotate(self) -> str | None:
         """Give the log another name, unless it has lines that are not published; return it."""
         lake = self.lake
         try:
+            # Published and durable, up to its last byte.
             if not os.path.getsize(self.log) or not backup.covering(
                 lake.store, lake.branch_name, self.log, None
             ):
@@ -215,4 +225,5 @@ class BatchDatabaseSync:
         if self.cleanup == "keep":
             return contextlib.nullcontext()
         folder, name = os.path.split(self.log)
+        # Beside the log: all who clean it up see the same file, whatever their lake is.
         return pipeline.locked(os.path.join(folder, f".{name}.cleanup.lock"))

@@ -115,6 +115,7 @@ class OMEGALogManager:
         say: Callable[[str], None] | None = None,
     ) -> None:
         if backup_keep is not None and backup_keep < 1:
+            # Zero backups would remove what a verified backup is wanted for.
             raise InvalidSetting(f"backup_keep is at least 1, or None, not {backup_keep!r}")
         age = None if backup_age is None else span_us(backup_age)
         idle = None if remove_after is None else span_us(remove_after) / 1e6
@@ -144,6 +145,7 @@ class OMEGALogManager:
     @property
     def lake(self) -> lakes.Lake:
         """The lake, opened when first needed."""
+        # A manager that only asks Redis opens no lake.
         if self._lake is None:
             path = self._given if isinstance(self._given, (str, os.PathLike)) else None
             self._lake = lakes.open(str(path or os.environ.get("LAKELOG_LAKE") or LAKE))
@@ -192,6 +194,7 @@ class OMEGALogManager:
 
     def stop(self) -> None:
         """Ingest what is there, then exit."""
+        # Joined: what was read is published when this returns.
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -204,6 +207,7 @@ class OMEGALogManager:
             self._client.close()
             self._client = None
         if self._lake is not None and self._lake is not self._given:
+            # A lake that was given open is the caller's.
             self._lake.close()
             self._lake = None
 
@@ -220,6 +224,7 @@ class OMEGALogManager:
         Times are ISO 8601 text, datetimes or seconds since 1970, the end left out; `source` is what
         the event says, or the name or path of a file. Raises InvalidEvent for a time that is none.
         """
+        # Names once for all rows.
         names = self._names()
         conditions, values = ["true"], list[object]()
         for moment, sign in ((start_time, ">="), (end_time, "<")):
@@ -228,6 +233,7 @@ class OMEGALogManager:
                 conditions.append(f"time {sign} ${len(values)}")
         if level is not None:
             values.append(level.upper())
+            # Levels are stored in upper case, but files may spell them otherwise.
             conditions.append(f"upper(level) = ${len(values)}")
         if source is not None:
             # Rows of a file name no source unless a line does: they are found by the origin of the
@@ -266,6 +272,7 @@ class OMEGALogManager:
         if self._config is not None and time.monotonic() >= self._away_until:
             try:
                 if self._client is None:
+                    # One try of one second: the lake answers as well.
                     hasty = dataclasses.replace(self._config, retries=0, timeout=1.0)
                     self._client = RedisClient(hasty)
                 entries = RecentEntries(self.lake, self._client)
@@ -288,12 +295,14 @@ class OMEGALogManager:
         claim: contextlib.ExitStack,
         feeder: RecentFeeder | None,
     ) -> None:
+        # Whatever ends the thread, others may watch there again.
         with claim:
             try:
                 if feeder is not None:
                     feeder.start()
                 run(watcher, self._stop, interval=SCAN, poll=False, say=self._say)
             finally:
+                # Closed in this order: the last backup is of what the watcher has read.
                 backups.close()
                 if feeder is not None:
                     feeder.close()

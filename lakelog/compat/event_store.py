@@ -42,6 +42,7 @@ RETENTION_DAYS = 30
 EventTime = datetime | str | float | None
 _NAMES = {"timestamp": "time", "event_type": "type"}
 _COLUMNS = frozenset(("timestamp", "event_type", "source"))
+# The first bytes of every SQLite database, by its file format.
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -72,6 +73,7 @@ class EventDatabase:
         """
         batch, rows = encode_events(list(events))
         if rows:
+            # Only what became an event is appended: with none there is no frame to write.
             self.lake.append_encoded(batch)
         return [
             # Of an odd source the column has the text that was written.
@@ -94,6 +96,7 @@ class EventDatabase:
         start, end = (
             None if t is None else parse_time(t).timestamp() for t in (start_time, end_time)
         )
+        # The table's own answer: this and the lake's views must not differ.
         rows = self._table().between(start, end, event_type, limit=limit)
         return [row | {"data": _parsed(row["data_json"])} for row in rows]
 
@@ -112,6 +115,7 @@ class EventDatabase:
 
         That appends a fact, and changes none; marking an event again has no further effect.
         """
+        # Checked before anything is appended: a number that is none would be there for good.
         numbers = [_number(value) for value in ids]
         if numbers:
             self.lake.append({"type": omega.PROCESSED, "data": {"ids": numbers}})
@@ -126,6 +130,7 @@ class EventDatabase:
         reach back to them. With `at_once` it is free now: then no earlier state of the branch can
         be gone back to, but for tags. Raises InvalidSetting for a number of days not above 0.
         """
+        # By the lake's clock, as for every retention.
         removed = self.lake.retention(f"{_days(days_to_keep)}d", apply=True).events
         if at_once:
             self.lake.expire(f"cleanup of events older than {days_to_keep:g} days")
@@ -150,6 +155,7 @@ class EventDatabase:
 
 def open_lake(path: str) -> Lake:
     """Open or create the lake of a path. Raises LakeNotFound for an SQLite database."""
+    # SQLite databases of the older store are one file, where a lake is a directory.
     if os.path.isfile(path) and not bootstrap.is_lake(path):
         with open(path, "rb") as file:
             is_sqlite = file.read(len(_SQLITE)) == _SQLITE
@@ -196,6 +202,7 @@ def identified(event: object) -> EventRow:
     else:
         row = gather({**row, "data": data})
         data = row.pop("data", None)
+    # Null is the same as missing, and has to give the same id.
     row = {name: value for name, value in row.items() if value is not None}
     if "time" in row:
         # One spelling of a moment, so that equal events have equal ids.
@@ -210,6 +217,7 @@ def identified(event: object) -> EventRow:
 
 def content_id(row: EventRow) -> str:
     """Return 32 hex digits of an event's content."""
+    # Sorted keys: the order of members is no part of the content.
     try:
         canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
         # Also what orjson makes of NaN: it must not equal a null.
@@ -242,6 +250,7 @@ def _parsed(payload: str | None) -> object:
 
 
 def _number(value: object) -> int:
+    # bool is an int, and no number of an event.
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise InvalidEvent(f"{value!r} is no number of an event: store_event returns it")
     return value

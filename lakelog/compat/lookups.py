@@ -57,6 +57,7 @@ class Lookups:
         self._entries: list[SegmentEntry] = []
         self._by_key: dict[str, SegmentEntry] = {}
         self._live: tuple[pa.Table | None, Pack | None] = None, None
+        # The digest and the tail's table: together they are what an answer is of.
         self._state: tuple[str, object] = "", None
         self._answers: dict[object, Any] = {}
         # A quarter of the lake's limit: the engine of the same process needs the rest.
@@ -115,6 +116,7 @@ class Lookups:
         """Return the event of an id, or None."""
         with self._mutex:
             self._refresh()
+            # Numbers are hashes: no statistics of segments can tell where one is.
             for key in self._keys():
                 # Sorted ids, so a look-up is a binary search for each segment, without decoding a
                 # row.
@@ -201,6 +203,7 @@ class Lookups:
             if entry is not None:
                 if entry.time[1] < low or entry.time[0] > high:
                     continue
+                # By what a segment says of its types and sources; many say only how many they are.
                 if not _may(entry.types, type) or not _may(entry.sources, source):
                     continue
                 # All that follow are older: the entries are in order of their newest time.

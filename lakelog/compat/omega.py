@@ -50,6 +50,7 @@ COLUMNS = (
     "processed",
     "created_at",
 )
+# The first 63 bits of SHA-256, the same in SQL and in Python.
 NUMBER = (
     "(('0x' || sha256(coalesce(source, '') || chr(0) || CASE WHEN id <> '' THEN id"
     " ELSE coalesce(origin, '') || chr(0) || position::VARCHAR END)[1:16])::UBIGINT >> 1)::BIGINT"
@@ -58,6 +59,7 @@ NUMBER = (
 _HASH = "sha256(concat_ws(chr(0), epoch_us(time)::VARCHAR, type, source, data))"
 _JSON = "CASE WHEN json_valid(data) THEN data END"
 _ACTION = f"coalesce(json_exists({_JSON}, '$.action'), false)"
+# Exactly these two members: that is how an action beside other data is wrapped.
 _WRAPPED = f"list_sort(json_keys({_JSON})) = ['action', 'data']"
 _PAYLOAD = f"""CASE WHEN {_WRAPPED} THEN ({_JSON}->'$.data')::VARCHAR
     ELSE json_merge_patch({_JSON}, '{{"action":null}}')::VARCHAR END"""
@@ -92,6 +94,7 @@ def rows_sql(table: str = "events", where: str = "true", marks: str = "") -> str
 def number_of(source: str | None, id: str | None, origin: str | None, position: int | None) -> int:
     """Return the id that stands for an event, as NUMBER does."""
     name = id or f"{origin or ''}\0{position}"
+    # Shifted by one, as the engine's integers have a sign.
     return int(hashlib.sha256(f"{source or ''}\0{name}".encode()).hexdigest()[:16], 16) >> 1
 
 
@@ -109,6 +112,7 @@ def imported_id(table: str, row: int, created: int | None, content: str) -> str:
 def created_of(id: str | None, ingested: int) -> float:
     """Return created_at of an event in seconds; `ingested` in us."""
     if id is not None and id.startswith(f"{IMPORTED}:"):
+        # In the id, since the row itself has no place for it.
         stamps = id.split(":")[3:4]
         if stamps and re.fullmatch(r"-?[0-9]+", stamps[0]):
             return int(stamps[0]) / 1e6
@@ -121,6 +125,7 @@ def action_and_data(data: str | None, connect: Connect) -> tuple[str | None, str
     `connect` returns the engine, which is asked only where numbers have several spellings.
     """
     encoded = data.encode("utf-8", "surrogatepass") if data else b""
+    # A cheap look: most events have no action, however it may be escaped.
     if b'"action"' not in encoded and b"\\u" not in encoded:
         return None, data
     try:
@@ -154,6 +159,7 @@ def learning_sql() -> tuple[str, str]:
 
 def attach(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make the tables; each reads the temporary view `events` of the cursor that asks."""
+    # A database of its own: a schema of the lake's could be the name of a branch.
     cursor.execute(f"ATTACH ':memory:' AS {SCHEMA}")
     table = "temp.main.events"
     for name, query in (

@@ -87,6 +87,7 @@ def _process(path: str, progress: ProgressCallback | None) -> dict[str, object]:
             raise ValueError("audio cannot be decoded")
         return {"word_count": 1000 + len(url)}
 
+    # Two attempts and a short pause, so that the failing one ends soon.
     processor = PodcastProcessor(path, transcribe, attempts=2, backoff=0.001)
     report = processor.queue.run(processor.process, concurrency=4, progress=progress)
     _expect(report.completed, len(PODCASTS) * EPISODES - 1, "completed episodes")
@@ -139,6 +140,7 @@ def _load(path: str, logs: list[str]) -> dict[str, int]:
     with lakes.open(path) as lake:
         report = lake.ingest(logs)
         _expect(report.quarantined, 0, "quarantined lines")
+        # Ingested again: nothing is read twice.
         _expect(lake.ingest(logs).events, 0, "events of a second ingest")
         standing = get_views(lake).podcast_status_view()
         _expect(standing["completed"], len(PODCASTS) * EPISODES - 1, "completed episodes")

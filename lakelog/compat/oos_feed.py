@@ -102,6 +102,7 @@ class FileFeed:
 
     def state(self) -> Answers:
         """The log as it is now, with what loggers of this process wrote to it."""
+        # Lines that this process has not written yet belong to the answer.
         flush_file(self.path, _FLUSH_SECONDS)
         with self._mutex:
             return self._refresh()
@@ -110,6 +111,7 @@ class FileFeed:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
+            # Inode, size and time: the usual answer costs one look at them.
             signature = (status.st_ino, status.st_size, status.st_mtime_ns)
             if signature == self._signature:
                 return self._answers
@@ -118,13 +120,17 @@ class FileFeed:
                 self._restart()
             self._inode = status.st_ino
             is_large = status.st_size - self._end > _LARGE
+            # Up to the size at the beginning: a log that grows all the time must not hold the
+            # answer.
             last_line = self._read_lines(fd, status.st_size)
         finally:
             os.close(fd)
+        # Millions of events in plain Python would take gigabytes.
         if is_large:
             self._state.move_to_archive()
             _return_memory()
         self._answers = self._state
+        # A copy, as the line may go on: then it is read again, and counted once.
         if last_line and (events := self._events(last_line, is_final=True)):
             self._answers = self._state.copy()
             self._answers.add(events)
@@ -160,6 +166,7 @@ class FileFeed:
             if lines:
                 self._state.add(self._events(lines))
                 self._end += len(lines)
+                # The end of what was read, to know the file by.
                 self._mark = lines[-_MARK:]
         return incomplete
 
@@ -167,6 +174,7 @@ class FileFeed:
         """Parse lines; a final one counts only if its JSON is whole."""
         events: list[LogEvent] = []
         for line in data.decode("utf-8", "replace").split("\n"):
+            # The payload may have bars in it: only the first ones divide.
             fields = line.split("|", _FIELDS - 1)
             try:
                 if len(fields) == _FIELDS and not (is_final and not _is_json(fields[-1])):
@@ -178,6 +186,7 @@ class FileFeed:
                     continue
             except InvalidEvent:
                 pass
+            # A last line that is not whole may still be written.
             if not is_final and line.strip():
                 self.skipped += 1
         return events
@@ -199,6 +208,7 @@ class LakeFeed:
     def standing(self) -> dict[str, int]:
         """Return how many items are in each state."""
         counts = {row["status"]: row["items"] for row in self._rows(_STANDING)}
+        # The four states of the old view; others have no place there.
         return {state: counts.get(name, 0) for name, state in STATES.items()}
 
     def active(self, low: int, high: int) -> int:
@@ -240,6 +250,7 @@ class LakeFeed:
 
     def _counts(self, name: str | None, low: int, high: int) -> dict[int, int]:
         """Return the events of a type, or of all, by hours since 1970."""
+        # Half-open in the views: one more on both ends makes the old view's bounds.
         rows = self._rows("throughput", {"type": name}, since=low + 1, until=high + 1)
         return {row["bucket"] // HOUR: row["events"] for row in rows}
 
@@ -250,6 +261,7 @@ class LakeFeed:
         table = self._lake.view(view, params, **window)
         for place, column in enumerate(table.schema):
             if str(column.type).startswith("timestamp"):
+                # As numbers: Arrow would make objects of pandas of some units.
                 table = table.set_column(place, column.name, table.column(place).cast("int64"))
         rows: list[dict[str, object]] = table.to_pylist()
         return rows

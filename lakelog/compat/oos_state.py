@@ -32,6 +32,7 @@ RECENT = 1 << 15
 """So many events are kept in plain Python at most, some 200 bytes each."""
 UNKNOWN = "unknown"
 """What the error of a payload is called that names none."""
+# In their order, which is that of the old view.
 _CODES = {name: code for code, name in enumerate(STATES)}
 # An item's time in us and the code of its state are one number; all years up to 9999 have room.
 _CODE_BITS = 2
@@ -78,6 +79,7 @@ class Archive:
         size = len(latest)
         keys = np.concatenate([self.items, np.fromiter(latest, np.int64, size)])
         values = np.concatenate([self.latest, np.fromiter(latest.values(), np.int64, size)])
+        # Stable: of one item the later arrival stays behind.
         order = np.argsort(keys, kind="stable")
         keys, values = keys[order], values[order]
         # Of an item that was there already, the earlier arrival stands before the later one.
@@ -122,6 +124,7 @@ class LogState:
 
     def add(self, events: list[LogEvent]) -> None:
         """Add events, in the order in which they stand in the log."""
+        # Only these types count; others are no states of an item.
         for event in events:
             code = _CODES.get(event.type)
             if code is None:
@@ -148,6 +151,7 @@ class LogState:
             self.first = self.times[0] if self.first is None else min(self.first, self.times[0])
         # stable: of equal times what was ingested later is newer
         self.failures = sorted(self.failures, key=lambda failure: failure.time)[-FAILURES:]
+        # Above this, arrays take a tenth of the memory.
         if len(self.times) > RECENT:
             self.move_to_archive()
 
@@ -195,10 +199,12 @@ class LogState:
 def error_of(payload: str) -> str:
     """Return what a payload calls the error, or UNKNOWN."""
     try:
+        # A payload that is no JSON says no error.
         data = orjson.loads(payload) if payload else None
     except orjson.JSONDecodeError:
         data = None
     error = data.get("error") if isinstance(data, dict) else None
     if error is None or error == "":
         return UNKNOWN
+    # As it stands in the payload.
     return error if isinstance(error, str) else orjson.dumps(error).decode()

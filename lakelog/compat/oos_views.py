@@ -41,6 +41,7 @@ def get_views(
     name = os.fspath(path)
     # Before the directory: a lake is one.
     if bootstrap.is_lake(name):
+        # Never created: a misspelt path would give empty answers.
         return OOSViews(LakeFeed(lakes.open(name, create=False, branch=branch)), now)
     if os.path.isdir(name):
         raise LakeNotFound(f"{name} is a directory, but not a lake: name an oos.log or a lake")
@@ -55,6 +56,7 @@ class OOSViews:
     def __init__(self, feed: OosFeed, now: Now = None) -> None:
         self._feed = feed
         fixed = None if now is None else to_micros(parse_time(now))
+        # Fixed once, so that all windows of an answer end at one time.
         self._now: Callable[[], int] = lambda: time.time_ns() // 1000 if fixed is None else fixed
 
     @property
@@ -91,6 +93,7 @@ class OOSViews:
         timestamp, source, item_id and error.
         """
         state = self._feed.state()
+        # The most frequent first, and equal ones by name, so that answers compare.
         ranked = sorted(state.errors.items(), key=lambda error: (-error[1], error[0]))
         return {
             "total_failures": sum(count for _, count in ranked),

@@ -55,6 +55,7 @@ class Pack:
         time = table["time"].cast("int64").to_numpy()
         # By time, and of equal times by the order of arrival.
         time_order = np.lexsort((order, time))
+        # 32 bits: a segment never has more rows.
         self._rows, self._times = time_order.astype(np.int32), time[time_order]
         self._codes = {
             name: _dictionary_codes(table[name], time_order) for name in ("type", "source")
@@ -63,6 +64,7 @@ class Pack:
         # unless their type is asked for.
         self._own = np.isin(self._codes["type"][0], [self._code("type", n) for n in omega.OWN])
         arrays = (self._rows, self._times, *(codes for codes, _ in self._codes.values()))
+        # For the limit of memory; what Python itself takes is not counted.
         self.bytes = buffer.size + sum(array.nbytes for array in arrays)
         self.newest = int(self._times[-1]) if len(time_order) else -(2**63)
 
@@ -113,6 +115,7 @@ class Pack:
                 name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
                 for name, column in zip(COLUMNS, batch.columns, strict=True)
             }
+            # The least recently asked for goes first, as they stand in order.
             self._decoded[number] = columns
             while len(self._decoded) > _DECODED_MAX:
                 self._decoded.popitem(last=False)
@@ -150,10 +153,12 @@ def numbers(
     try:
         cursor.register("identities", table)
         own_types = ", ".join(f"'{name}'" for name in omega.OWN)
+        # Marks are no events of the old table: -1 is no number of one.
         number = f"CASE WHEN type IN ({own_types}) THEN -1 ELSE {omega.NUMBER} END"
         ids = cursor.sql(f"SELECT {number} FROM identities").to_arrow_table()[0].to_numpy()
     finally:
         cursor.close()
+    # Stable, so that the first of equal numbers is found, as in the table.
     id_order = np.argsort(ids, kind="stable")
     return ids[id_order], id_order.astype(np.int32)
 

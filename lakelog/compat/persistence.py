@@ -114,6 +114,7 @@ class EventPersistenceManager:
         if not self.enabled:
             return QueueReply(False)
         try:
+            # Encoded at once: the caller may change its dict afterwards.
             batch, _ = encode_events([event])
         except InvalidEvent as error:
             return QueueReply(self._reject(error.reason, event))
@@ -123,12 +124,14 @@ class EventPersistenceManager:
             self._bytes += len(batch.lines[0])
             self._unstored += 1
             self._calls += 1
+            # The age of the oldest one decides when it is stored.
             if len(self._queue) == 1:
                 self._since = time.monotonic()
             # The thread looks by itself when the oldest event is due; it is woken for no other.
             if len(self._queue) in (1, self.config["batch_size"]) or self._bytes > _TAKEN_BYTES_MAX:
                 self._changed.notify()
         if self._has_room():
+            # Each fiftieth call gives way: a loop that only queues would hold up its program.
             return QueueReply(True, None if self._calls % _TURN else _pause)
         return QueueReply(True, self._wait_for_room())
 
@@ -173,6 +176,7 @@ class EventPersistenceManager:
         database = self._database
         if database is not None:
             return database.get_events(**filters)
+        # After the end the lake was closed: it is opened for this look.
         with EventDatabase(self.config["database_path"]) as closed_database:
             return closed_database.get_events(**filters)
 
@@ -221,6 +225,7 @@ class EventPersistenceManager:
         self._lake = open_lake(self.config["database_path"])
         self._database = EventDatabase(self._lake)
         self._measure()
+        # Only once it can store: else a failed start would leave a manager that takes events.
         self._state, self._is_draining = "running", False
         self._thread = threading.Thread(target=self._run, name="lakelog-persistence", daemon=True)
         self._thread.start()
@@ -231,6 +236,7 @@ class EventPersistenceManager:
         with self._changed:
             self._state = "stopping"
             self._changed.notify_all()
+        # Outside of the lock, which the thread needs to end.
         if self._thread is not None:
             self._thread.join()
         atexit.unregister(self._stop_at_exit)
@@ -244,6 +250,7 @@ class EventPersistenceManager:
             self._measure()
             self._lake.close()
             self._lake = self._database = None
+        # Said loudly: the events are in memory only.
         if unstored:
             raise OSError(f"{unstored} events are not stored yet: {self._last_error}")
 
@@ -261,6 +268,7 @@ class EventPersistenceManager:
                 # Woken early only by a full batch; the queue is asked again each second at most.
                 if not self._is_due() and not failures:
                     self._changed.wait(self._until_due())
+                # With failures everything that waits is tried again, due or not.
                 batch = self._take() if self._is_due() or failures else []
             if self._state == "stopping":
                 give_up = give_up or time.monotonic() + _PATIENCE
@@ -271,6 +279,7 @@ class EventPersistenceManager:
                 self._put_back(batch, error)
                 if give_up and time.monotonic() > give_up:
                     return
+                # In the thread: nobody waits for it but the events.
                 time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
@@ -278,6 +287,7 @@ class EventPersistenceManager:
             if clock - measured > _MEASURED_EVERY and batch:
                 self._measure()
                 measured = clock
+            # Nothing may be left, not even what was refused.
             if self._state == "stopping" and not self._queue and not self._rejected:
                 return
             if self.config["retention_days"] and clock > cleanup:
@@ -313,6 +323,7 @@ class EventPersistenceManager:
         """Store lines, and what was rejected. Raises OSError, LakelogError."""
         lake = self._lake
         assert lake is not None
+        # One by one, removed only once it is stored.
         while self._rejected:
             reason, rejected_line = self._rejected[0]
             lake.quarantine([(_ORIGIN, time.time_ns() // 1000, reason, rejected_line)])
@@ -326,11 +337,13 @@ class EventPersistenceManager:
             self._unstored -= len(batch)
             self._bytes -= sum(len(line) for line, _ in batch)
             self._last_error = ""
+        # Outside of the lock of the queue, which those who wake need.
         if self._has_room():
             self._wake()
 
     def _put_back(self, batch: list[EncodedLine], error: Exception) -> None:
         with self._changed:
+            # In front, in their order: they are the oldest.
             self._queue.extendleft(reversed(batch))
             self._last_error = str(error)
 
@@ -341,6 +354,7 @@ class EventPersistenceManager:
             self._changed.notify_all()
         for loop, future in waiting:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                # The loop's own thread has to wake its tasks.
                 loop.call_soon_threadsafe(_release, future)
 
     def _measure(self) -> None:
@@ -358,6 +372,7 @@ class EventPersistenceManager:
 
     def _clean_up(self) -> None:
         """Remove old events in a process of its own: here the engine would hold up the loop."""
+        # The last one still runs: a second would wait for its lock.
         if self._cleanup is not None and self._cleanup.poll() is None:
             return
         span = f"{self.config['retention_days']:f}d"
@@ -387,6 +402,7 @@ class QueueReply:
 
     def __await__(self) -> Generator[Any, None, Any]:
         if self._wait is not None:
+            # Without a loop there is nothing to wait for.
             yield from self._wait()
         return self._value
 

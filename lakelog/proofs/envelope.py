@@ -67,6 +67,7 @@ def sign_body(body: JsonObject, key: PrivateKey) -> JsonObject:
     """Return the envelope of any in-toto statement."""
     payload = orjson.dumps(body)
     signature = key.sign(authenticated(PAYLOAD_TYPE, payload))
+    # Signed as bytes: whoever checks must not have to make the same JSON.
     return {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
@@ -84,11 +85,13 @@ def open_signed(envelope: object, keys: Sequence[PublicKey]) -> Signed:
 def open_payload(envelope: object, keys: Sequence[PublicKey]) -> tuple[bytes, PublicKey]:
     """Return the payload that one of the keys signed, and the key. Raises NotProven."""
     payload, signatures = _open(envelope)
+    # Other signatures of the envelope say nothing: only accepted keys count.
     accepted = {key.id: key for key in keys}
     matching = [(accepted[name], sig) for name, sig in signatures if name in accepted]
     if not matching:
         names = ", ".join(name[:16] for name, _ in signatures)
         raise NotProven(f"it is signed by the key {names}, which is not accepted")
+    # Over the bytes that came, and not over what was parsed from them.
     data = authenticated(PAYLOAD_TYPE, payload)
     valid = next((key for key, sig in matching if key.verifies(sig, data)), None)
     if valid is None:
@@ -105,6 +108,7 @@ def authenticated(payload_type: str, payload: bytes) -> bytes:
 def _open(envelope: Any) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Return the payload of an envelope, and (key id, signature) pairs. Raises NotProven."""
     try:
+        # Checked before the payload is looked at.
         if envelope["payloadType"] != PAYLOAD_TYPE:
             raise NotProven(f"its payload is of another type than {PAYLOAD_TYPE}")
         signatures = [
@@ -151,6 +155,7 @@ def _from_json(payload: bytes) -> Statement:
     """Return the statement in a payload. Raises NotProven."""
     try:
         body = json.loads(payload)
+        # Exactly these members: what a checker does not know might change the meaning.
         if body.keys() != _STATEMENT or body["_type"] != STATEMENT_TYPE:
             raise NotProven("the signed payload is no in-toto statement")
         if body["predicateType"] != PREDICATE_TYPE:

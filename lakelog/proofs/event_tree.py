@@ -33,6 +33,7 @@ HEIGHT = 62
 """Of the whole tree: every seq is below 2^62."""
 _WHOLE = (0, 1 << HEIGHT)
 EMPTY_ROOT = hashlib.sha256(b"").digest()
+# Its lengths keep texts apart: no two events have the same bytes.
 _MARK, _NULL = b"LKV1", 0xFFFFFFFF
 _HEAD = struct.Struct("<4s16sQqqqI9I")
 _NODE = struct.Struct("<BBQQ")
@@ -82,11 +83,13 @@ def event_bytes(lake: str, event: JsonObject) -> bytes:
 
 def leaf(data: bytes) -> bytes:
     """Return the leaf of an event's bytes."""
+    # A leaf begins with 0 and a node with 1, as in RFC 6962: neither passes for the other.
     return hashlib.sha256(b"\0" + data).digest()
 
 
 def node(height: int, first_child: ProofStep, second_child: ProofStep) -> bytes:
     """Return the node above two neighbours of a height."""
+    # Heights and counts are hashed, too: a proof cannot move an event, or hide others.
     head = _NODE.pack(1, height, first_child.count, second_child.count)
     return hashlib.sha256(head + first_child.hash + second_child.hash).digest()
 
@@ -94,9 +97,11 @@ def node(height: int, first_child: ProofStep, second_child: ProofStep) -> bytes:
 def leaves(lake: str, rows: pa.Table) -> Nodes:
     """Return the leaves of rows with `seq`, in its order. Raises ValueError for a seq that two
     rows have, or that is out of range."""
+    # In parts, since hashes and texts of a part are in memory together.
     slices = [_hash_rows(lake, rows.slice(start, BATCH)) for start in range(0, len(rows), BATCH)]
     hashes = np.frombuffer(b"".join(slices), np.uint8).reshape(-1, 32)
     places = np.asarray(rows["seq"].combine_chunks(), np.int64)
+    # Rows lie in order as a rule, and sorting takes long.
     if len(places) and np.any(places[1:] <= places[:-1]):
         order = np.argsort(places, kind="stable")
         places, hashes = places[order], hashes[order]
@@ -151,6 +156,7 @@ def climb(levels: Levels, low: int, high: int, seq: int = -1) -> tuple[Levels, l
     rising = _none()
     for height in range(HEIGHT + 1):
         nodes = _merge(rising, levels[height]) if height in levels else rising
+        # Nothing stands at this height.
         if not len(nodes.places):
             continue
         # A node without neighbours rises unchanged; forty levels of arrays would take milliseconds.
@@ -185,6 +191,7 @@ def _none() -> Nodes:
 
 def pick(nodes: Nodes, which: np.ndarray) -> Nodes:
     """Return some of the nodes, by an array of booleans."""
+    # As they are: copies of millions of hashes take longer than the look.
     if len(which) and which.all():
         return nodes
     return Nodes(nodes.places[which], nodes.counts[which], nodes.hashes[which])
@@ -205,6 +212,7 @@ def _merge(rising: Nodes, added: Nodes) -> Nodes:
 
 def _neighbour(nodes: Nodes, height: int, seq: int) -> list[ProofStep]:
     """Return the neighbour of the node above a seq, if both have events."""
+    # Its number at this height; the neighbour's differs in the last bit.
     place = seq >> height
     indices = {}
     for sibling in (place, place ^ 1):
@@ -249,9 +257,11 @@ def follow(event: bytes, seq: int, path: list[ProofStep]) -> tuple[bytes, int, i
     many of them come before the event. Raises ValueError for a path that cannot be."""
     current, index, height = ProofStep(-1, 1, leaf(event)), 0, -1
     for step in path:
+        # Rising heights: a step that comes twice could lead anywhere.
         if not height < step.height < HEIGHT or step.count < 1:
             raise ValueError("its path is not in order")
         height = step.height
+        # The seq's bit tells on which side the neighbour stands.
         is_right = seq >> height & 1
         pair = (step, current) if is_right else (current, step)
         index += step.count if is_right else 0

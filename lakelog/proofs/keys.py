@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
+# Group and others.
 _OTHERS = 0o077
 # Of SubjectPublicKeyInfo before the 32 bytes of an Ed25519 key (RFC 8410).
 _SPKI = bytes.fromhex("302a300506032b6570032100")
@@ -71,6 +72,7 @@ class PublicKey:
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
         data = _read(encoded)
+        # The public key is part of the private one.
         if b"PRIVATE KEY" in data:
             return PrivateKey.load(encoded).public
         try:
@@ -102,10 +104,12 @@ class PrivateKey:
         key = _ed25519().Ed25519PrivateKey.generate()
         key_file.refuse_in_lake(path, "private keys")
         public = PublicKey(key.public_key().public_bytes_raw(), " ".join(comment.split()))
+        # Both, before either is written.
         for name in (path, f"{path}.pub"):
             if os.path.lexists(name):
                 raise AlreadyExists(f"{name} exists: choose another file, keys are not overwritten")
         head = f"{_COMMENT}{public.comment}\n" if public.comment else ""
+        # The private key first: a public one alone would be of no use.
         key_file.create(path, head.encode() + _private_pem(key), 0o600)
         key_file.create(f"{path}.pub", public.pem.encode(), 0o644)
         return public
@@ -119,6 +123,7 @@ class PrivateKey:
         data = _read(path)
         if b"PRIVATE KEY" not in data:
             raise InvalidKey(f"{path} is no private key in PEM: see `lakelog key generate`")
+        # As OpenSSH does: a key that others may read proves nothing.
         mode = os.stat(path).st_mode
         if mode & _OTHERS:
             raise InvalidKey(f"{path}: other users may read this private key: run chmod 600 on it")
@@ -156,6 +161,7 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         data = file.read(_PEM_MAX + 1)
+    # A file of another kind may be of any length.
     if len(data) > _PEM_MAX:
         raise InvalidKey(f"{path} is too long for a key")
     return data

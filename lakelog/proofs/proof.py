@@ -48,6 +48,7 @@ def prove(store: Store, target: Target, seq: int, keys: Sequence[PublicKey] = ()
     root, events, index = event_tree.follow(
         event_tree.event_bytes(statement.lake, event), seq, path
     )
+    # The segments may have been damaged since: then nothing is proven.
     if (root.hex(), events) != (statement.root, statement.events):
         raise NotProven(f"{target}: its events are not those of the signed Merkle root")
     return document.encode(
@@ -69,9 +70,11 @@ def check_proof(data: bytes, keys: Sequence[PublicKey]) -> Proven:
         body = document.decode(data)
     except document.NotIntact as error:
         raise NotProven(f"the proof is damaged: {error}") from None
+    # Before anything is believed.
     _require_members(body)
     signed = envelope.open_signed(body["envelope"], keys)
     statement = signed.statement
+    # By the clock of whoever checks.
     if statement.expires is not None and statement.expires <= disk.now_us():
         raise NotProven("the signature has expired")
     event = body["event"]
@@ -81,6 +84,7 @@ def check_proof(data: bytes, keys: Sequence[PublicKey]) -> Proven:
         root, events, index = event_tree.follow(leaf_data, event["seq"], path)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
         raise NotProven(f"the proof is malformed: {error}") from None
+    # Root and count are those of the signed statement: all else follows from them.
     if (root.hex(), events) != (statement.root, statement.events):
         raise NotProven("the event and its path do not lead to the signed root")
     if (body["root"], body["events"], body["index"]) != (statement.root, statement.events, index):
@@ -92,6 +96,7 @@ def _require_members(body: dict[str, object]) -> None:
     """Refuse a proof with other members than this version checks: they would be believed."""
     # `true` equals 1, and so does 1.0.
     version = body.get("lakelog_proof")
+    # Exactly: Python compares True with 1.
     if type(version) is not int or version != VERSION:
         raise NotProven("it is no proof of version 1")
     event, outer = body.get("event"), body.get("envelope")
@@ -121,6 +126,7 @@ def _step(body: Any) -> ProofStep:
     if body.keys() != _STEP or not (_is_count(body["height"]) and _is_count(body["events"])):
         raise ValueError("a step of its path")
     digest = bytes.fromhex(body["hash"])
+    # One spelling only: otherwise a changed file would be as good.
     if len(digest) != 32 or digest.hex() != body["hash"]:
         raise ValueError("a hash of its path")
     return ProofStep(body["height"], body["events"], digest)

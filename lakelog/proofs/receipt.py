@@ -40,6 +40,7 @@ class ErasureReceipt:
     @staticmethod
     def is_one(data: bytes) -> bool:
         """Whether a document is a receipt, and no proof."""
+        # Near the beginning, as document.encode writes it; no proof has it there.
         return _VERSION_MEMBER in data[:64]
 
     @staticmethod
@@ -52,6 +53,7 @@ class ErasureReceipt:
         version, erasure = body.get("lakelog_receipt"), body.get("erasure")
         if type(version) is not int or version != VERSION or body.keys() != _MEMBERS:
             raise NotProven("it is no receipt of version 1")
+        # Unsigned receipts are for the lake's own records.
         if body["envelope"] is None:
             raise NotProven("the receipt is not signed: it says what anybody could have written")
         payload, key = envelope.open_payload(body["envelope"], keys)

@@ -42,6 +42,7 @@ class Target:
             encode_name(ref)
         except ValueError:  # an id, a time or a move: no tag can have such a name
             return Target("", digest)
+        # By its exact name: a branch may be called the same.
         return Target(ref if disk.exists(store.paths.tag(ref)) else "", digest)
 
     @staticmethod
@@ -53,6 +54,7 @@ class Target:
             candidates.append((statement.time, file.path, Target(file.tag, statement.snapshot)))
         if not candidates:
             raise UnknownRef("nothing in this lake is signed: see `lakelog sign --help`")
+        # By time, and of equal times by path, so that the answer is the same each time.
         return max(candidates, key=lambda each: each[:2])[2]
 
 
@@ -66,10 +68,12 @@ def sign(
 ) -> Statement:
     """Sign a tag or a state, for a time in us or for ever; replaces an older signature of the same
     key. Raises Damaged, OSError."""
+    # Hashed now: nobody signs what was not read.
     root, events = snapshot_tree.root(store, subject.snapshot, progress)
     seq = snapshot_tree.seq_range(store, subject.snapshot)
     now_us = disk.now_us()
     expires = None if expires_in is None else now_us + expires_in
+    # A tag knows which branch it was made on.
     branch = store.refs.tag(subject.tag).branch if subject.tag else branch
     statement = Statement(
         store.lake_id, branch, subject.tag, subject.snapshot, seq, events, root, now_us, expires
@@ -108,6 +112,7 @@ class SignatureCheck:
         """Return (path, reason) of what is wrong with that which a ref names, and what no signature
         covers of the WALs of a branch. Raises UnknownRef, InvalidName, Damaged."""
         subject = Target.of(self._store, branch, ref)
+        # A tag counts before a branch of its name.
         faults = self.target(subject)
         if ref in self._store.refs.branches() and not subject.tag:
             faults += self._pending(ref)
@@ -121,6 +126,7 @@ class SignatureCheck:
         """Return the same of a target. Raises Damaged."""
         faults, store = [], self._store
         for file in files(store, subject):
+            # One valid signature is enough; the faults of others are told only without one.
             try:
                 signed = open_file(store, file, subject, self._keys, self._lakes)
             except (Damaged, NotProven) as error:
@@ -128,6 +134,7 @@ class SignatureCheck:
                 faults.append((file.path, f"{subject}: {reason}"))
                 continue
             statement = signed.statement
+            # Of the lake that signed, since a leaf has the lake's id in it.
             if self._root(subject.snapshot, statement.lake) == (statement.root, statement.events):
                 return []
             reason = "its events are not those of the signed Merkle root"
@@ -145,6 +152,7 @@ class SignatureCheck:
         """Return the same of every tag but those of remotes' branches and unsigned ones that were
         made by themselves, and that there is none. A tag that cannot be read is left to verify."""
         faults, store = list[tuple[str, str]](), self._store
+        # Damaged tags are named by verify.
         names = [name for name in store.refs.tag_names() if _wants_signature(store, name)]
         for name in names:
             try:
@@ -178,6 +186,7 @@ class SignatureCheck:
         """What a branch shows of its WALs, which no signature covers."""
         store = self._store
         events = Tail(store.paths, store.refs, branch).collect().events
+        # The tail's events are in no state, so that nobody can have signed them.
         if not events:
             return []
         return [
@@ -201,6 +210,7 @@ class SignatureCheck:
                 statement = open_file(store, file, subject, self._keys, self._lakes).statement
             except (Damaged, NotProven, UnknownRef):
                 continue
+            # Once for each lake that signed: hashing is what takes long.
             if statement.lake not in roots:
                 roots[statement.lake] = self._root(snapshot, statement.lake)
             if roots[statement.lake] == (statement.root, statement.events):
@@ -228,6 +238,7 @@ def open_file(
     """Return what a signature says of a target. Raises DamagedRef, NotProven."""
     signed = envelope.open_signed(SignatureFile.read(file.path), keys)
     lake = signed.statement.lake
+    # Any lake's key could sign its own state of the same number.
     if lake != store.lake_id and lake not in lakes:
         raise NotProven(f"it was signed in another lake: `--signed-in {lake}` accepts that one")
     reason = next(_faults(file, subject, signed.statement), None)
@@ -237,6 +248,7 @@ def open_file(
 
 
 def _faults(file: SignatureFile, subject: Target, statement: Statement) -> Iterator[str]:
+    # A file that was renamed still says what it signs.
     if statement.tag != file.tag:
         yield f"it is the signature of {_name(statement)}, under another name"
     if statement.snapshot != subject.snapshot:
@@ -269,6 +281,7 @@ def newest(
     candidates = []
     for file in files(store, subject):
         body = SignatureFile.read(file.path)
+        # Names of files have the beginning of a key's id.
         ids = {key.id[: len(file.key)] for key in keys}
         if not keys or file.key in ids:
             statement = envelope.Statement.unverified(body)
