@@ -31,6 +31,7 @@ class ChunkWriter:
         self._threads = ThreadPoolExecutor(_THREADS, "chunks")
         self._room = threading.Semaphore(2 * _THREADS)  # bounds what waits in memory
         self._mutex = threading.Lock()
+        # Listed once: to ask for each chunk would take longer than to write many.
         names = map(os.path.basename, state_files.StateFiles(paths).names())
         self._present = {name for name in names if not name.startswith(disk.TEMPORARY)}
         self._claimed: set[str] = set()
@@ -43,6 +44,7 @@ class ChunkWriter:
 
     def add(self, content: bytes) -> PendingChunk:
         """Write a chunk in the background; the result is its digest and length."""
+        # Reading is faster than writing: what waits is bounded.
         self._room.acquire()
         future = self._threads.submit(self._add, content)
         future.add_done_callback(lambda _: self._room.release())
@@ -70,6 +72,7 @@ class ChunkWriter:
         path, name = self._paths.state_file(digest, ending), digest + ending
         folder = os.path.dirname(path)
         with self._mutex:
+            # Equal chunks of one save are written once.
             is_new = name not in self._claimed
             self._claimed.add(name)
             # Even if it was there: whoever linked it may have died before it synced the directory.
@@ -78,6 +81,7 @@ class ChunkWriter:
             return
         disk.make_object_dir(folder)
         data, keys = state_files.seal(content), self._paths.keys
+        # Synced under a temporary name: a file with its name is always whole.
         temporary = disk.write_temporary(folder, keys.encrypt(data) if keys else data)
         size = os.stat(temporary).st_size
         # Replaces a damaged file of that name; an intact one has the same content.
@@ -95,6 +99,7 @@ class ChunkWriter:
 
     def finish(self) -> None:
         """Make everything durable that was added."""
+        # After all writes, each folder once.
         self._threads.shutdown(wait=True)
         for folder in sorted(self._folders):
             disk.sync_dir(folder)

@@ -46,6 +46,7 @@ _READ: weakref.WeakValueDictionary[tuple[str, str], StateIndex] = weakref.WeakVa
 
 _LATER = ("deployment", "machine", "number", "save", "parent", "before", "mac")
 """Members that a record may lack."""
+# Forged numbers must not use up those that are left.
 _NUMBER_MAX = 1 << 62
 
 
@@ -88,9 +89,11 @@ class StateRecord:
 
     def is_of(self, machine: Machine) -> bool:
         """Whether a machine saved it, by what the machine alone can know."""
+        # With the machine's own secret: ids of machines can be copied.
         return machine.owns(self.machine, self.mac, *self._facts())
 
     def _facts(self) -> tuple[str | int, ...]:
+        # In this very order: the proof is over these bytes.
         facts = (self.machine, self.label, self.index, self.path, self.captured_at)
         return *facts, self.number, self.save, self.parent, self.before
 
@@ -98,6 +101,7 @@ class StateRecord:
         """Return the manifest's entry."""
         names = ("index", "path", "bytes", "files", "captured_at")
         members = {name: getattr(self, name) for name in names}
+        # Only what is there: records of earlier versions stay as they were.
         for name in _LATER:
             if value := getattr(self, name):
                 members[name] = value
@@ -108,6 +112,7 @@ class StateRecord:
         """Return the state directory of an entry. Raises KeyError, TypeError, ValueError."""
         body = record.members
         index, path = str(body["index"]), str(body["path"])
+        # It becomes a path.
         if parse_state(index + INDEX) is None:
             raise ValueError(f"the index of state {record.key!r} is no digest")
         size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
@@ -144,6 +149,7 @@ class StateRecord:
 
 def seal(content: bytes) -> bytes:
     """Return the bytes of the file of a chunk or index."""
+    # After compression, so that a flipped bit is found before zstd sees it.
     data: bytes = zstandard.ZstdCompressor(level=LEVEL).compress(content) + _SEAL
     return data + hashlib.sha256(data).digest()
 
@@ -174,12 +180,14 @@ def _length(data: bytes, longest: int) -> int:
 def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
     """Yield the content in parts; it is known to be that of the digest after the last one."""
     hasher, remaining = hashlib.sha256(), length
+    # Headers of forged frames may ask for gigabytes.
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_MAX)
     try:
         with decompressor.stream_reader(memoryview(data)[:-_SEAL_BYTES]) as reader:
             while block := reader.read(PIECE_BYTES):
                 hasher.update(block)
                 remaining -= len(block)
+                # Longer than it says: the rest is not even read.
                 if remaining < 0:
                     break
                 yield block
@@ -202,6 +210,7 @@ def check(data: bytes, name: str) -> None:
 def check_content(data: bytes, name: str) -> None:
     """The same for one whose content is known, and of which only these bytes are in doubt."""
     data, (digest, ending) = _decrypted(data), parse_state(name) or ("", "")
+    # Reading it to the end checks it.
     for _ in _content(data, digest, _length(data, CHUNK_MAX if ending == CHUNK else INDEX_MAX)):
         pass
 
@@ -261,6 +270,7 @@ class StateFiles:
 
     def read_index(self, digest: str) -> StateIndex:
         """Return an index, which is the same object while somebody has it. Raises DamagedState."""
+        # Weakly: it is let go with the last one who uses it.
         cached = _READ.get((self._paths.root, digest))
         if cached is not None:
             return cached

@@ -43,6 +43,7 @@ class StructlogProcessor:
         """Store an event; return it as it came."""
         try:
             event = _structlog_event(logger, method, dict(event_dict))
+        # What goes wrong here is counted: logging must not raise in a program.
         except Exception as error:
             self._recorder.fail(error)
         else:
@@ -97,6 +98,7 @@ def _structlog_event(logger: object, method: str, members: dict[str, object]) ->
         members["exception"] = exception_data(error)
     severity = level_of(level)
     if severity is None:
+        # A level of the program's own stays with its data, as the column has known ones only.
         members["level"] = level
     event = {"time": moment, "type": "log", "source": name or getattr(logger, "name", None)}
     return event | {"level": severity, "message": _text(message), "data": members}
@@ -114,6 +116,7 @@ def _time(members: dict[str, object]) -> datetime:
                 return moment
         except InvalidEvent:
             pass
+    # The program's own clock, which is that of the lake.
     return datetime.now(UTC)
 
 
@@ -129,6 +132,7 @@ def _loguru_event(record: JsonObject) -> dict[str, object]:
         **record["extra"],
     }
     level = level_of(record["level"].name)
+    # loguru gives an exception without a value where there was none.
     if record["exception"] is not None and record["exception"].value is not None:
         error = record["exception"]
         data["exception"] = exception_data(error.value, error.traceback)

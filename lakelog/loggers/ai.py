@@ -26,6 +26,7 @@ from lakelog.loggers.values import encode_members
 DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
 Details = Mapping[str, object]
+# What the functions of the module write to, as the older logger had it.
 _newest: AILogger | None = None
 
 
@@ -51,6 +52,7 @@ class AILogger(LineLogger):
         """Write an event. What cannot be written is counted; a strict logger raises."""
         try:
             members = dict(details)
+            # Ids that the caller gave come first: they are of a span elsewhere.
             if "spanId" not in members and (ids := open_span()) is not None:
                 members["traceId"], members["spanId"] = ids
             SAMPLER.start()  # again, in a forked process
@@ -63,6 +65,7 @@ class AILogger(LineLogger):
             }
             now = datetime.now(UTC)
             recorder = self._log.recorder
+            # Straight into the lake the event needs no line of text.
             if recorder is not None:
                 columns = {"category": category, "source": self.source, "subject": subject}
                 recorder.record({"time": now, "type": event_type, **columns, "data": payload})
@@ -149,6 +152,7 @@ class Decision:
     ) -> None:
         self._logger, self.id, self.point, self.chosen = logger, id, point, chosen
         self.subject = subject or id
+        # A monotonic clock: that of the day may be set in between.
         self._clock = time.monotonic()
 
     def outcome(self, outcome: object, reward: float | None = None, **details: object) -> None:
@@ -181,6 +185,7 @@ class Operation(SpanScope):
         """Write the operation, as failed if there is an error."""
         elapsed_ms = round(self.elapsed_ns() / 1e6, 3)
         if error is not None:
+            # The text of an error may have secrets, which the clients of models replace.
             self.fail(f"{type(error).__name__}: {text_of(error)}")
         members = {"operation": self.name, "duration_ms": elapsed_ms, **self._details}
         members["traceId"], members["spanId"] = self.ids

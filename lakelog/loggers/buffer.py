@@ -25,6 +25,7 @@ from lakelog.keys import VAULT
 from lakelog.protect import PROTECTIONS
 from lakelog.store import disk
 
+# A GiB: a lake that cannot be written for long must not fill its disk.
 BYTES_MAX = 1 << 30
 """A buffer grows no larger; then whoever logs waits."""
 _SUFFIX, _ENCRYPTED = ".jsonl", b"lkn1:"
@@ -57,6 +58,7 @@ class DiskBuffer:
                 self._create()
             lines = [self._identified(line) for line in lines]
             if PROTECTIONS:
+                # Each needs one before it is written: it may be stored twice after a death.
                 lines = self._protected(lines)
             content = b"\n".join(lines) + b"\n"
             plain = self._plain + len(content)
@@ -67,6 +69,7 @@ class DiskBuffer:
                 disk.write_all(self._fd, content)
                 self.size, self.added, self._plain = size, added, plain
             except BaseException:
+                # Whatever interrupted the write: the count tells whether all of it was noted.
                 if self.added != added:
                     self._cut(self.size)  # what was written of it may be half a line
                 raise
@@ -85,6 +88,7 @@ class DiskBuffer:
     def _identified(self, line: bytes) -> bytes:
         """Give a line an id that no other event has, unless it has one."""
         if b'"id":' in line.partition(b',"data":')[0]:
+            # An id of the program stays: it is how it knows the event again.
             return line
         self._count += 1
         return b'{"id":"%s-%d",' % (self._name.encode(), self._count) + line[1:]
@@ -92,15 +96,18 @@ class DiskBuffer:
     def remove(self, lines: list[bytes]) -> None:
         """Remove the only lines of the buffer, which were stored; nothing if there are others."""
         with self._lock:
+            # By its length: other lines are of events that were not stored.
             if self._plain == sum(map(len, lines)) + len(lines):
                 self._empty()
 
     def drain(self, store: StoreLines) -> None:
         """Store all lines in their order and empty the file. Raises what `store` raises; then what
         is left stays."""
+        # New lines may come while older ones are stored.
         while self.size:
             for lines, position in _pieces(self._fd, self._drained, self.size):
                 store(lines)
+                # What was stored is not stored again if the next piece fails.
                 self._drained = position
             with self._lock:
                 # Lines may have been added meanwhile: those are read in the next round.
@@ -117,6 +124,7 @@ class DiskBuffer:
         with self._lock:
             fd, self._fd = self._fd, -1
             if fd >= 0:
+                # Only a file that is still there under its name is ours to remove.
                 if not self.size and disk.is_same(self._path, fd):
                     disk.unlink(self._path)
                 disk.close(fd)
@@ -130,6 +138,7 @@ class DiskBuffer:
 
     def after_fork(self) -> None:
         """In a child: the file is the parent's."""
+        # Without unlocking: the lock is the parent's, through the same open file.
         fd = self._fd
         self._reset()
         if fd >= 0:
@@ -141,6 +150,7 @@ class DiskBuffer:
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
+        # The next write must not leave a hole.
         os.lseek(self._fd, size, os.SEEK_SET)
 
     @property
@@ -169,6 +179,7 @@ def recover(directory: str, store: StoreLines) -> int:
                 for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):
                     store(lines)
                     count += len(lines)
+                # Stored, so that it can go; its writer is dead.
                 disk.unlink(path)
     return count
 
@@ -190,6 +201,7 @@ def _pieces(fd: int, position: int, end: int) -> Iterator[tuple[list[bytes], int
         if not data:
             return
         position += len(data)
+        # A piece ends anywhere: its last line goes on in the next one.
         *lines, incomplete = (incomplete + data).split(b"\n")
         # Blocks that a power failure lost are read as zeros.
         plain = itertools.chain.from_iterable(map(_plain_lines, lines))
@@ -203,6 +215,7 @@ def _plain_lines(line: bytes) -> list[bytes]:
     try:
         return VAULT.decrypt_line(line).split(b"\n")
     except ValueError as error:
+        # InvalidKey is not what a cut line raises: the lines can be read with the right key.
         if isinstance(error, LakelogError):
             raise
         return []

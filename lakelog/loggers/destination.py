@@ -38,6 +38,7 @@ class LakeDestination:
 
     def store(self, lines: list[bytes]) -> None:
         """Store lines as one frame. Raises OSError, LakelogError."""
+        # A cheap look at how each line begins: only what loggers write themselves.
         is_keyed = _WITH_ID in {line[: len(_WITH_ID)] for line in lines}
         batch = EncodedBatch(b"\n".join(lines), [None] * len(lines), is_keyed)
         try:
@@ -45,6 +46,7 @@ class LakeDestination:
         except LakeReplaced:  # a log goes to the lake that is at its path now
             replaced = self._lake
             self._lake = lakes.open(replaced.path, create=False, branch=replaced.branch_name)
+            # The old one has lost its directory: closing it writes nothing.
             replaced.close()
             self._lake.append_encoded(batch)
 
@@ -55,6 +57,7 @@ class LakeDestination:
         """
         if disk_buffer is None or not self._lake.writer().is_opening:
             return lines
+        # The first line has its id now: stored twice, it counts once.
         try:
             return disk_buffer.add(lines[:1])
         except OSError:  # then the disk will refuse the frame as well
@@ -62,6 +65,7 @@ class LakeDestination:
 
     def stored(self, lines: list[bytes], disk_buffer: DiskBuffer | None) -> None:
         """Forget what `prepare` buffered."""
+        # What `prepare` has returned is the only line with an id in front.
         if disk_buffer is not None and disk_buffer.size and lines[0].startswith(_WITH_ID):
             disk_buffer.remove(lines)
 
@@ -75,10 +79,12 @@ class LakeDestination:
     def close(self) -> None:
         """Finish the WAL file; what is stored later begins another."""
         self._lake.close()
+        # A new Lake object costs nothing until it is used.
         self._lake = lakes.Lake(self._lake.store, self._lake.branch_name)
 
     def after_fork(self) -> None:
         """A writer becomes one of its own by itself; the lock may be held by another thread."""
+        # The lock of a thread that is not there any more would never be free.
         global _LOCK
         _LOCK = threading.Lock()
 
@@ -96,11 +102,14 @@ def queue_of(lake: LakeOrPath, full: str = "buffer") -> EventQueue:
 
     A path is created as a lake if it is none. Raises what `lakelog.open` does, ValueError.
     """
+    # Two threads that log first at the same time share one queue.
     with _LOCK:
         lake_object = opened_lake(lake)
+        # By the real path: two ways to one lake share its queue.
         key = os.path.realpath(lake_object.path), lake_object.branch_name, full
         if key not in _QUEUES:
             destination = LakeDestination(lake_object)
+            # Blocking or dropping instead of buffering is the program's choice.
             disk_buffer = DiskBuffer(destination.buffers) if full == "buffer" else None
             _QUEUES[key] = EventQueue(destination, disk_buffer, full)
         return _QUEUES[key]

@@ -26,6 +26,7 @@ def _data(
 ) -> dict[str, object]:
     error_type = type(error)
     name = error_type.__qualname__
+    # As tracebacks name exceptions.
     if error_type.__module__ not in ("builtins", "__main__"):
         name = f"{error_type.__module__}.{name}"
     visited.add(id(error))
@@ -34,6 +35,7 @@ def _data(
         data["notes"] = [str(note) for note in notes]
     inner, role = error.__cause__, "cause"
     if inner is None and not error.__suppress_context__:
+        # `raise … from None` hides the context on purpose.
         inner, role = error.__context__, "context"
     # Chains may be circular, and as long as a retry loop ran.
     if inner is not None and id(inner) not in visited and len(visited) < _CHAIN_MAX:
@@ -47,6 +49,7 @@ def _data(
 
 def _frames(trace: TracebackType | None) -> list[dict[str, object]]:
     return [
+        # Source lines are read from the files, which may be gone: then they are empty.
         {"file": f.filename, "line": f.lineno, "function": f.name, "code": f.line or ""}
         for f in traceback.extract_tb(trace)
     ]
@@ -57,6 +60,7 @@ def exception_in(info: object) -> BaseException | None:
     returns."""
     if isinstance(info, BaseException):
         return info
+    # A tuple of Nones: there is no exception.
     if isinstance(info, tuple):
         return info[1] if len(info) > 1 and isinstance(info[1], BaseException) else None
     return sys.exc_info()[1] if info else None

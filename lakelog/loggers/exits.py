@@ -138,6 +138,7 @@ def _finish() -> None:
 
 def _before_exec(event: str, _: tuple[object, ...]) -> None:
     """Store what waits before another program replaces this one; it goes on where that fails."""
+    # Only exec: other events of the hook come thousands of times.
     if event == "os.exec":
         _flush()
 
@@ -152,6 +153,7 @@ def _before_fork() -> None:
 
 def _unmask() -> None:
     if _masks.before:
+        # Nested forks each have a mask of their own.
         signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before[-1])
         _masks.before.pop()
 
@@ -170,6 +172,7 @@ def _after_fork() -> None:
 
 def _prepare_for_multiprocessing() -> None:
     """If this becomes a process of multiprocessing, `_begin_process` is called when it begins."""
+    # Not imported for it: most programs have no processes of multiprocessing.
     global _is_prepared
     util = sys.modules.get("multiprocessing.util")
     if util is not None and not _is_prepared:
@@ -182,6 +185,7 @@ def _begin_process(_: _Token) -> None:
     is_in_pool = True
     current = signal.getsignal(signal.SIGTERM)
     if isinstance(current, _Handler):
+        # The handler of the parent's program is not the child's.
         signal.signal(signal.SIGTERM, current.previous)
         _is_handled = False
     if _is_armed:  # its main module has logged
@@ -226,6 +230,7 @@ def _is_ours() -> bool:
 def _is_caught() -> bool:
     """Whether C code catches SIGTERM, such as libev for `gevent.signal_handler`: to Python that is
     the default."""
+    # Bits of the kernel's mask are numbered from 1.
     with contextlib.suppress(OSError, IndexError, ValueError), open("/proc/self/status") as status:
         caught = int(status.read().split("SigCgt:")[1].split()[0], 16)
         return bool(caught >> (signal.SIGTERM - 1) & 1)
@@ -245,6 +250,7 @@ def _start_attending() -> None:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)  # the interpreter must never wait for us
         _pipe = reading, writing
+        # A daemon: nobody waits for a thread that waits for signals.
         thread = threading.Thread(
             target=_attend, args=(reading,), name="lakelog-signals", daemon=True
         )
@@ -292,6 +298,7 @@ def _flush() -> None:
 
 def _flush_aside() -> None:
     """The same in another thread, for this one may hold any lock where the signal came."""
+    # A bare lock: those of `threading` may be held where the signal came.
     flushed = _thread.allocate_lock()
     flushed.acquire()
 
@@ -309,6 +316,7 @@ def _flush_aside() -> None:
 
 def _started(work: Callable[[], None]) -> bool:
     """Start a thread, without the locks of `threading`; False where none can run any more."""
+    # A new thread would never run at the end of the interpreter.
     if sys.is_finalizing():
         return False
     try:
@@ -325,6 +333,7 @@ def _comes_again() -> bool:
         return False
     clock = time.monotonic()
     _late_since = _late_since or clock
+    # Bounded: something that holds a lock for ever must not keep the process alive.
     return clock < _late_since + _FLUSH and _started(_send_again)
 
 
@@ -353,6 +362,7 @@ class _Handler:
 
     def __call__(self, number: int, frame: object) -> None:
         global _is_seen, _late_since, _turn
+        # So that whoever sends it again knows that it came.
         _turn += 1
         if _comes_again():
             return
@@ -366,6 +376,7 @@ class _Handler:
         global _is_seen
         if callable(self.previous):
             self.previous(number, frame)
+            # The program goes on: the next signal has to be seen anew.
             _is_seen = False
         else:
             # As without us: the exit status says which signal it was.

@@ -41,6 +41,7 @@ class FileFollower:
     def ensure(self) -> None:
         """Start a follower if there is none; looks once a second."""
         clock = time.monotonic()
+        # A look costs a system call, and logging is called thousands of times a second.
         if clock - self._looked >= _EVERY:
             self._looked = clock
             if not self._is_followed():
@@ -66,6 +67,7 @@ class FileFollower:
 
     def sync(self) -> bool:
         """Ingest what the file has now, and wait for it; whether that was possible."""
+        # A process of its own: loading the engine here would take the program's memory.
         completed = subprocess.run(
             [*_command(self.lake), "--quiet", "ingest", *_files_of(self.file)],
             env=interpreter.environment(),
@@ -80,13 +82,16 @@ class FileFollower:
         return False
 
     def _start(self) -> None:
+        # Within a frozen program there is no interpreter to start.
         if not interpreter.is_startable():
             return
+        # Those that ended are waited for, or they would stay as zombies.
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
                 [*_command(self.lake), "follow-log", self.file],
                 start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
+                # A directory that may be unmounted must not be kept busy.
                 cwd="/",
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -106,6 +111,7 @@ class FollowTurn:
     def take(self, *, wait: bool) -> bool:
         """Begin the turn, once no other process has it if `wait`; whether it began."""
         self._fd = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        # One that waits is the next to follow, without a gap.
         if not disk.lock(self._fd, wait=wait):
             os.close(self._fd)
             return False
@@ -123,6 +129,7 @@ def _files_of(file: str) -> list[str]:
     """Return the backups of a file, the oldest first, and the file."""
     folder, name = os.path.split(file)
     backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
+    # Sorted by name, as rotated logs have their time in it.
     return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [file]
 
 
@@ -138,6 +145,7 @@ def _sizes_of(file: str) -> set[tuple[int, int]]:
 
 def lock_path(lake: str, file: str) -> str:
     """The lock of who follows a file."""
+    # Names of files are longer than a name in the cache may be.
     digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
     return f"{os.path.abspath(lake)}/cache/follow-{digest}.lock"
 

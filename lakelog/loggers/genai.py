@@ -69,6 +69,7 @@ def _instrument(
     content: ContentFilter,
     prices: Prices | None,
 ) -> Instrumentation:
+    # Before anything is replaced.
     _check(prices or {})
     owners = _classes(package) if client is None else [client]
     for owner in owners:
@@ -92,6 +93,7 @@ def _classes(package: str) -> list[type]:
         raise MissingPackage(f"{package} is not installed: pip install {package}") from None
     names = {"openai": ("OpenAI", "AsyncOpenAI"), "anthropic": ("Anthropic", "AsyncAnthropic")}
     clients: list[type] = [getattr(module, name) for name in names[package]]
+    # The class that defines it: patched there, subclasses have it as well.
     return [next(base for base in c.__mro__ if "request" in vars(base)) for c in clients]
 
 
@@ -120,6 +122,7 @@ class Instrumentation:
             if vars(owner).get("request") is not patch:
                 continue
             delattr(owner, "request")
+            # It was the class's own: without ours, that one is found again.
             if previous is not None:
                 owner.request = previous
             elif not isinstance(owner, type):
@@ -161,6 +164,7 @@ class Instrumentation:
         def bound(args: tuple[object, ...]) -> tuple[Any, Any, tuple[object, ...]]:
             if client is not None:
                 return original, client, args
+            # A function of the class has to be bound to the client that calls.
             return original.__get__(args[0]), args[0], args[1:]
 
         # What the client returns or raises passes through; only what is recorded of it is ours.
@@ -202,8 +206,10 @@ class Instrumentation:
         with counted(self._recorder):
             request = kwargs["options"] if "options" in kwargs else args[1]
             operation = OPERATIONS.get(str(request.url).partition("?")[0])
+            # Seen already: a client and its class may both be patched.
             if operation is None or _CURRENT.get() is request:
                 return None
+            # Within a span of lakelog the call belongs to that lake.
             recorder, outer = self._recorder, OPEN_SPAN.get()
             if isinstance(outer, Span) and not self._is_lake_given:
                 recorder = outer.recorder

@@ -54,6 +54,7 @@ _PROVIDERS = {"Azure": "azure.ai.openai", "Bedrock": "aws.bedrock", "Vertex": "g
 _SECRETS = ("api_key", "auth_token", "admin_api_key", "webhook_secret", "_azure_ad_token")
 _SECRET_LENGTH_MIN = 6
 PRICES = ("input", "output", "cache_read", "cache_creation")
+# Providers answer with a dated name of the model that was asked for.
 _DATED = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
 _PER_TOKENS = 1e6
 
@@ -64,6 +65,7 @@ def counted(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # Counting may fail as well, while the interpreter ends.
         with suppress(Exception):
             recorder.fail(error)
 
@@ -85,6 +87,7 @@ class Call:
         name, self._chunk_type = operation
         # An answer or an error may repeat the key that it was asked with.
         secrets = {k: getattr(client, k, None) for k in _SECRETS}.values()
+        # Short values are no keys, and would be replaced everywhere.
         self._secrets = [s for s in secrets if isinstance(s, str) and len(s) >= _SECRET_LENGTH_MIN]
         body = {k: plain(v) for k, v in request.json_data.items() if _is_given(v)}
         model = body.get("model")
@@ -105,6 +108,7 @@ class Call:
     def watch(self, result: object) -> None:
         """Record a result: at once, or as it is read."""
         with counted(self._recorder):
+            # By what the clients' own classes have: their modules change from release to release.
             if hasattr(type(result), "__stream__"):
                 self._watch_stream(result)
             elif hasattr(type(result), "parse") and hasattr(result, "http_response"):
@@ -121,6 +125,7 @@ class Call:
         """Take in a chunk of a stream, or bytes of a response."""
         with counted(self._recorder):
             name = "gen_ai.response.time_to_first_chunk"
+            # The first chunk is what a person waits for.
             if self._is_stream and name not in self._span.attributes:
                 self._span.attributes[name] = round(self._span.elapsed_ns() / 1e9, 6)
             if isinstance(self._chunks, ResponseBody):
@@ -131,6 +136,7 @@ class Call:
     def complete(self) -> None:
         """The stream ended; before the model did, it was cut."""
         if not self._is_recorded:
+            # A connection that ends looks like a stream that ended: only its last chunk tells.
             is_cut = self._chunks is not None and not self._chunks.is_ended
             self._end_stream("cut" if is_cut else "complete")
 
@@ -155,6 +161,7 @@ class Call:
     def fail(self, error: BaseException) -> None:
         """The call or the stream raised an error."""
         with counted(self._recorder):
+            # Other exceptions say that somebody stopped it.
             if isinstance(error, Exception):
                 self._set_error(error)
                 if self._chunks is not None:
@@ -203,6 +210,7 @@ class Call:
         """Store the span, once."""
         if self._is_recorded:
             return
+        # First of all: whatever fails below, it is not recorded twice.
         self._is_recorded = True
         attributes = self._span.attributes
         try:
@@ -214,12 +222,14 @@ class Call:
                 self._span.fail(self._scrubbed(message))
             attributes.update(self._content_of(answer))
         finally:
+            # Answers may repeat a key, too.
             if self._secrets:
                 self._span.attributes = map_texts(attributes, self._without_secrets)
             self._span.end()
 
     def _content_of(self, answer: Fields) -> Fields:
         messages = answer_messages(answer)
+        # Which tools were called is no content; what was said to them is.
         if self._content is False:
             messages = tool_calls_only(messages)
         content = self._said | ({"gen_ai.output.messages": messages} if messages else {})
@@ -232,9 +242,11 @@ class Call:
 
     def _watch_stream(self, stream: Any) -> None:
         self._chunks = self._chunk_type()
+        # The client's iterator is what all of its ways to read go through.
         inner = stream._iterator
         watched = _AsyncReader if hasattr(inner, "__anext__") else _CallReader
         stream._iterator = watched(self, inner)
+        # A stream that nobody reads to its end is recorded when it is let go.
         weakref.finalize(stream, self.abandon)
         self._watch_response(stream.response)
 
@@ -276,6 +288,7 @@ def _watched_response(response_type: Any) -> type:
         await response_type.aclose(self)
         self.lakelog_call.closed()
 
+    # A subclass made once for each class of responses.
     members = {"iter_raw": iter_raw, "aiter_raw": aiter_raw, "close": close, "aclose": aclose}
     return type(response_type.__name__, (response_type,), members)
 
@@ -294,6 +307,7 @@ class _CallReader:
         call.is_reading = True
         try:
             chunk = next(self._inner)
+        # The end of an iterator is an exception as well.
         except BaseException as error:
             call.end_reading(error)
             raise
@@ -337,6 +351,7 @@ class _AsyncReader:
 def _provider(client: object) -> str:
     bases = type(client).__mro__
     for fragment, provider in _PROVIDERS.items():
+        # By the classes above, since programs make their own.
         if any(fragment in base.__name__ for base in bases):
             return provider
     packages = {base.__module__.split(".")[0] for base in bases}
@@ -359,6 +374,7 @@ def _as_dict(value: Any) -> Fields:
 def _cost(attributes: Fields, prices: Prices) -> float | None:
     """What the tokens of a call cost, in the unit of the prices; None for an unknown model."""
     models = [attributes.get(f"gen_ai.{k}.model") for k in ("response", "request")]
+    # With its date first, as prices may be of one version.
     names = [name for m in models if isinstance(m, str) for name in (m, _DATED.sub("", m))]
     price = next((prices[name] for name in names if name in prices), None)
     tokens = {
@@ -367,6 +383,7 @@ def _cost(attributes: Fields, prices: Prices) -> float | None:
     }
     if price is None or not any(tokens.values()):
         return None
+    # Cached tokens are part of the input, and have a price of their own.
     cached, cache_writes = tokens["cache_read.input"], tokens["cache_creation.input"]
     full = price.get("input", 0.0)
     cost = (tokens["input"] - cached - cache_writes) * full

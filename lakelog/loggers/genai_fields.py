@@ -37,6 +37,7 @@ _PARAMETERS = {
 """Members of a request that are stored, and their names behind `gen_ai.request.`; keys and headers
 are in none of them."""
 _LISTS = ("stop_sequences", "encoding_formats")
+# Never redacted: without them a message has no form.
 _STRUCTURE = frozenset(("role", "type", "id", "name", "finish_reason", "mime_type", "modality"))
 _CALLS = ("function_call", "custom_tool_call", "tool_use")
 _FINAL = ("completed", "failed", "incomplete", "cancelled")
@@ -54,6 +55,7 @@ def request_fields(body: Fields) -> Fields:
     fields: Fields = {}
     for member, name in _PARAMETERS.items():
         value = body.get(member)
+        # Other values are objects of the clients, which stand for none.
         if isinstance(value, (str, int, float, list)):
             in_list = name in _LISTS and not isinstance(value, list)
             fields[f"gen_ai.request.{name}"] = [value] if in_list else value
@@ -69,6 +71,7 @@ def request_content(operation: str, body: Fields) -> Fields:
     fields: Fields = {}
     if system := body.get("system", body.get("instructions")):
         fields["gen_ai.system_instructions"] = _parts(system)
+    # The dialects name their messages differently; one of them is there.
     messages: object = next((body[k] for k in ("messages", "input", "prompt") if body.get(k)), [])
     # A text is a message, and so is a list of texts each; a prompt of token ids is one.
     if not isinstance(messages, list) or not all(isinstance(m, (str, dict)) for m in messages):
@@ -133,6 +136,7 @@ def answer_messages(answer: Fields) -> list[Fields]:
             for c in choices
         ]
     elif isinstance(output := answer.get("output"), list):
+        # Parts of Responses are items beside each other; together they are one answer.
         contents = [content for item in output for content in _message(item)["parts"]]
         contents = [p for p in contents if p != {"type": "reasoning", "content": ""}]
         messages = [{"role": "assistant", "parts": contents}]
@@ -159,6 +163,7 @@ def _finish_reasons(answer: Fields) -> list[str]:
     elif answer.get("object") == "response":
         details = answer.get("incomplete_details") or {}
         status = answer.get("status")
+        # Of a response that goes on, the status is no reason to finish.
         reasons = [details.get("reason") or (status if status in _FINAL else None)]
     else:
         reasons = [answer.get("stop_reason")]
@@ -184,6 +189,7 @@ def _message(value: object) -> Fields:
     for member in ("reasoning_content", "refusal"):
         if content := value.get(member):
             message_type = member.removesuffix("_content")
+            # In front of the answer, as it was thought first.
             contents = [{"type": message_type, "content": content}, *contents]
     calls = value.get("tool_calls") or []
     contents += [
@@ -198,6 +204,7 @@ def _message(value: object) -> Fields:
 def _parts(content: object) -> list[object]:
     if content is None:
         return []
+    # A prompt may be token ids.
     if not isinstance(content, list) or (content and isinstance(content[0], int)):
         content = [content]  # a list of numbers is one prompt of token ids
     return [_part(item) for item in content]
@@ -207,6 +214,7 @@ def _part(item: object) -> object:
     if not isinstance(item, dict):
         return {"type": "text", "content": item}
     item_type = str(item.get("type", ""))
+    # What is not known stays with its part.
     attributes = {k: v for k, v in item.items() if k not in _READ and v not in (None, [], {})}
     if item_type in ("text", "input_text", "output_text") and "text" in item:
         return {"type": "text", "content": item["text"], **attributes}
@@ -224,6 +232,7 @@ def _part(item: object) -> object:
         ]
         attributes.pop("summary", None)
         return {"type": item_type, "content": "\n".join(t for t in summaries if t), **attributes}
+    # As it came: dialects grow, and nothing is to be lost.
     return item
 
 
@@ -278,6 +287,7 @@ def _inner(key: str, value: object, function: Callable[[str], object]) -> object
 def tool_calls_only(messages: list[Fields]) -> list[Fields]:
     """Return messages without anything that was said: which tools were called, and their ids."""
     bare = []
+    # Names of tools are the program's own, and nothing that anybody said.
     for message in messages:
         calls = [
             {k: item.get(k) for k in ("type", "id", "name")}

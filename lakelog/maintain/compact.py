@@ -40,6 +40,7 @@ FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
 """This many segments that could be merged start a run in the background."""
+# Copies: as read, sorted, and encoded.
 _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
@@ -62,6 +63,7 @@ def choose(entries: list[SegmentEntry], settings: Settings) -> list[list[Segment
     groups: list[list[SegmentEntry]] = []
     current: list[SegmentEntry] = []
     rows = size = 0
+    # By all events: larger lakes have larger segments, so that their number stays small.
     target = segment.rows_target(settings, sum(e.events for e in entries))
     # Neighbours in seq, so that the seq ranges of live segments never overlap (F10.2).
     ordered = sorted((e for e in entries if e.kind == "events"), key=lambda e: e.seq)
@@ -96,6 +98,7 @@ def is_due(entries: list[SegmentEntry], settings: Settings) -> bool:
 
 
 def _is_worth_it(group: list[SegmentEntry]) -> bool:
+    # One alone is worth it where its rows still lie in the order of arrival.
     return len(group) > 1 or bool(group and group[0].layout == "arrival")
 
 
@@ -124,6 +127,7 @@ def _merge_all(
 ) -> Compaction:
     failures, is_unfinished = list[Damaged](), True
     while is_unfinished:
+        # Read anew in each round: what was published meanwhile may be merged, too.
         head = store.refs.head(branch)
         entries = store.manifests.segments(store.manifests.of(head.move))
         groups = choose(entries, store.settings)
@@ -135,6 +139,7 @@ def _merge_all(
                 merging.add(group)
             except Damaged as error:
                 failures.append(error)
+                # Those before it are published.
                 merging.end()
             # The group is published with the next one; those before it are.
             if progress and index:
@@ -143,6 +148,7 @@ def _merge_all(
         if progress and groups:
             progress(len(groups), len(groups))
     if failures:
+        # All others are merged: the damage is told at the end.
         raise failures[0]
     return merging.total
 
@@ -169,6 +175,7 @@ class _Merging:
     ) -> list[list[SegmentEntry]]:
         """Go on with groups of these segments of the branch; return what else is to be written."""
         self._head, self._useful = head, True
+        # Segments beside each other share the layout of their payloads.
         self._payloads.neighbours = [entry for entry in entries if entry.fields]
         if self._level <= LEVEL:
             return []
@@ -195,10 +202,12 @@ class _Merging:
         shares = portions(group, weights, limit)
         if len(group) == 1 and weights[0] <= limit:
             shares = [group]  # also if it is sorted, where it was chosen to be written anew
+        # Nothing that fits the memory: another round would find the same.
         self._useful = self._useful and bool(shares)
         for share in shares:
             rows = self._payloads.rows(share)
             merged = _sorted_segment(rows, share, self._level, self._payloads, self._encoding)
+            # While this one is encoded, the one before is written.
             self._publish()
             self._pending = merged
 
@@ -212,6 +221,7 @@ class _Merging:
             return
         pending, self._pending = self._pending, None
         group, output = pending.group, pending.put(self._store)
+        # Otherwise the output is garbage, which gc collects.
         if _swap(self._store, self._branch, self._head, group, [output]):
             size = sum(e.bytes for e in group)
             self.total = _sum(self.total, Compaction(len(group), 1, size, output.bytes))
@@ -288,6 +298,7 @@ def _sorted_segment(
         batch, added_bytes = payloads.convert(fields, batch, rows.schema)
         size += added_bytes
         text_count += len(batch) - batch["data"].null_count if fields else 0
+        # One row group in hand at a time bounds the memory.
         if future:
             future.result()
         future, size = encoding.submit(encoder.add, batch, size), 0
@@ -323,6 +334,7 @@ def sort_order(table: pa.Table, step: int) -> pa.Array:
     time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
     group = np.zeros(len(seq), dtype=np.int64)
     if len(seq) > step:
+        # By type and time over all: statistics of row groups prune best by these.
         group[np.lexsort((seq, time, type_rank))] = np.arange(len(seq)) // step
     return arrays.integers(np.lexsort((seq, type_rank, group)))
 
@@ -357,6 +369,7 @@ def write_sorted(
     level: int,
 ) -> SegmentEntry:
     """Write rows of `group` with seq, in any order, as a sorted segment."""
+    # The same thread would do, but `put` waits for a future.
     with ThreadPoolExecutor(1) as encoding:
         payloads = PayloadStorage(store, connection)
         return _sorted_segment(SegmentRows(rows), group, level, payloads, encoding).put(store)
@@ -387,6 +400,7 @@ def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry
     known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}
     numbers, entries = set(known.values()), list[Record]()
     members = (field_ids.members(schema).values() for schema in schemas)
+    # A number that another member has would mean two fields.
     for key, number in itertools.chain.from_iterable(members):
         if key not in known and number not in numbers:
             known[key] = number

@@ -69,6 +69,7 @@ def gc(
 ) -> GcResult:
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
     with _alone(store) as previous:
+        # By the file system's clock, which has stamped the files.
         now_us = history_window.lake_time(store)
         # Before marking: what packing drops is then not looked at.
         packed_files = 0 if dry_run else _pack_all(store, now_us)
@@ -86,6 +87,7 @@ def gc(
             # On a full disk what is due already is deleted all the same: that makes room.
             with _full_disk_suppressed(bool(due)):
                 _write_condemned(store, condemned)
+            # Nothing to delete needs no announcement.
             with _announced(store, now_us) if due else nullcontext(True) as no_push:
                 # A push that names objects just now may name these: they wait for the next run.
                 names = names if no_push else ()
@@ -124,6 +126,7 @@ def expire(
             return GcResult(len(due), sum(_size(store, n) for n in due), 0, 0, tuple(due), True)
         # As if condemned long ago: from the move on nobody goes back to such a state (F9.10).
         condemned = {**previous, **dict.fromkeys(given_up, 0)}
+        # Written before the move: whoever comes next deletes what the move has given up.
         _write_condemned(store, condemned)
         publish(store, branch, lambda now, _: Change("expire", why, snapshot=now.move.snapshot))
         marker = Marker(store, now_us)
@@ -132,6 +135,7 @@ def expire(
         store.manifests.forget()
         _remove_signatures(store)
         deleted = dict.fromkeys(n for n in due if not disk.exists(path_of(store, n)))
+        # What could not be deleted stays condemned.
         _write_condemned(store, {n: t for n, t in condemned.items() if n not in deleted})
         remaining = len(due) - len(deleted)
         return GcResult(len(deleted), freed, remaining, 0, tuple(deleted), False)
@@ -141,6 +145,7 @@ def is_due(store: Store) -> bool:
     """Whether the last run, or else the creation of the lake, was at least an hour ago."""
     for path in (store.paths.condemned, store.paths.config):
         with contextlib.suppress(FileNotFoundError):
+            # The file of condemned names is written by each run.
             return disk.now_us() - os.stat(path).st_mtime_ns // 1000 >= _EVERY
     return False
 
@@ -160,6 +165,7 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
                 store.refs.hint_number(branch),
                 disk.listing(store.paths.head_dir(branch)),
             )
+            # The hint says that a later move was there.
             if hinted > max(filter(None, map(parse_move, moves)), default=0):
                 path = store.paths.move(branch, hinted)
                 raise GcRefused(f"nothing was deleted: {path} is missing: run `lakelog repair`")
@@ -186,6 +192,7 @@ def _refuse_lost_branch(paths: Paths) -> None:
             continue
         if disk.is_file(head):
             raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
+        # WAL files without moves: the branch lost its log.
         if not disk.exists(head) and any(map(parse_wal, disk.listing(folder))):
             raise GcRefused(f"nothing was deleted: {head} is missing, though it was appended to")
 
@@ -198,6 +205,7 @@ def _refuse_lost_moves(store: Store, names: set[str]) -> None:
     for trace in lost_moves.find(
         store, [split_name[1] for split_name in split_names if len(split_name) == 2]
     ):
+        # The first is enough: nothing is deleted.
         path = store.paths.object("segments", trace.key)
         raise GcRefused(
             f"nothing was deleted: {path}: {trace.reason}; `lakelog repair` takes back what it can"
@@ -211,6 +219,7 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
         for folder in hex_dirs(disk.listing(root)):
             for name in disk.listing(f"{root}/{folder}"):
                 digest = parse_object(name)
+                # Temporary names of writers that died; young ones are left by `_least_age`.
                 if digest is None and name.startswith(disk.TEMPORARY):
                     yield f"{object_type}/{folder}/{name}"
                 elif digest is not None and bytes.fromhex(digest) not in live:
@@ -227,6 +236,7 @@ def _unkept_texts(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names of states outside the window that a move still carries: of a deleted branch, or where
     the disk was too full to pack again. Condemned, they soon cannot be gone back to."""
     for branch in store.refs.all_branches():
+        # Moves of deleted branches are kept as well, to bring them back.
         for move in store.refs.newest_first(branch):
             if move.carried and bytes.fromhex(move.snapshot) not in live:
                 yield f"manifests/{move.snapshot}"
@@ -241,6 +251,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
+                # A day, since a segment is written long before the move that names it.
                 if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
                     if folder == paths.rank_indexes:
                         ranks.drop(paths, [name])
@@ -252,6 +263,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
             if name.startswith(SPILL) and now_us - _newest(path) >= _DAY:
                 for file in disk.listing(path):
                     disk.unlink(f"{path}/{file}")
+                # Only empty ones: somebody may write into it at this moment.
                 disk.remove_dir(path)
         for name in disk.listing(paths.buffers):
             path = f"{paths.buffers}/{name}"
@@ -313,6 +325,7 @@ def _sorted(names: Iterable[str]) -> list[str]:
 
 def _delete(store: Store, due: list[str], marker: Marker, progress: ProgressCallback | None) -> int:
     """Delete in batches, each after marking what new refs reach; return the bytes freed."""
+    # States go last: they have a lock of their own.
     objects = [name for name in due if not name.startswith("states/")]
     freed = _delete_batches(store, objects, marker, progress)
     states = due[len(objects) :]
@@ -352,6 +365,7 @@ def _delete_batches(
 ) -> int:
     freed = 0
     for start in range(0, len(due), BATCH):
+        # Refs that were made since may name what is due.
         marker.refresh()
         batch = [n for n in due[start : start + BATCH] if not _is_live(n, marker.live)]
         for name in batch:
@@ -377,6 +391,7 @@ def _is_live(name: str, live: set[bytes]) -> bool:
 def _pack_all(store: Store, now_us: int) -> int:
     """Pack the moves of every branch, as far as the disk has room."""
     count = 0
+    # A full disk is where packing is wanted most, and can do least.
     with _full_disk_suppressed(), refuse_unreadable():
         tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
