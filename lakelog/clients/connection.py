@@ -24,6 +24,7 @@ def pause(attempt: int) -> float:
     They double from 0.05 to 2, each shortened by chance to half of it at most, so that clients that
     lost one server do not come back at once.
     """
+    # By chance, so that clients which lost a server together do not come back together.
     return min(_LONGEST, _SHORTEST * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1)
 
 
@@ -39,12 +40,14 @@ def cut_off(seconds: float, sock_of: Callable[[], socket.socket | None]) -> Iter
         late.set()
         if (sock := sock_of()) is not None:
             with contextlib.suppress(OSError):
+                # Both directions: a thread that waits in a read gets its end.
                 sock.shutdown(socket.SHUT_RDWR)
 
     watcher = threading.Thread(target=watch, name="lakelog-cut-off", daemon=True)
     watcher.start()
     try:
         yield
+    # Whatever the cut connection raised: late, it was the time that ended it.
     except Exception:
         if late.is_set():
             raise TimeoutError("timed out") from None
@@ -64,6 +67,7 @@ class Attempts:
 
     def fail(self, commits: int) -> None:
         """Count a failure after so many commits of the whole job."""
+        # By the whole job: its commits are what got on.
         # Whoever gets on has not failed so many times in a row.
         self.count = 1 if commits > self._commits else self.count + 1
         self._commits = commits

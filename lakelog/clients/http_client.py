@@ -17,6 +17,7 @@ from lakelog.clients.address import Address
 from lakelog.clients.connection import ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 
+# One that was closed meanwhile would fail the first request on it.
 _IDLE = 4.0
 """Servers close connections that are idle for 5 s or longer."""
 _BUSY = (429, 502, 503, 504)
@@ -64,12 +65,14 @@ class Endpoint:
     def login(self, scheme: str, token: str, variables: str) -> dict[str, str]:
         """Return the header that tells who we are: the user of the URL, else a token, else the user
         that the variables `variables`_USERNAME and _PASSWORD name; none for nobody."""
+        # User and password in the address come first: they were given for this server.
         if token and not self.user:
             return {"Authorization": f"{scheme} {token}"}
         user = self.user or os.environ.get(f"{variables}_USERNAME", "")
         password = self.password or os.environ.get(f"{variables}_PASSWORD", "")
         if not user:
             return {}
+        # Bytes of a variable that are no text stay what they are.
         pair = f"{user}:{password}".encode(errors="surrogateescape")
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
@@ -126,11 +129,13 @@ class HttpConnection:
             if reply.status not in _BUSY or reply.status in accept:
                 break
             if attempt < _TRIES:
+                # As long as the server asks for, or growing times.
                 time.sleep(_pause(reply, attempt))
         else:
             raise ConnectionLost(f"{self._to.address}: {_words(reply)}")
         if reply.status < 300 or reply.status in accept:
             return reply
+        # Another attempt would not help, and may lock the account.
         if reply.status in _LOGIN:
             raise SyncRefused(
                 f"{self._to.address}: {_words(reply)}: {_LOGIN[reply.status]}: change it and run"
@@ -141,6 +146,7 @@ class HttpConnection:
     def close(self) -> None:
         """Close the connection; never raises."""
         link, self._link = self._link, None
+        # Closing a broken connection raises all kinds of errors.
         if link is not None:
             with contextlib.suppress(Exception):
                 link.close()
@@ -152,8 +158,11 @@ class HttpConnection:
             # More than a packet; InfluxDB does not unpack forms.
             is_long = len(body) > 1400 and "urlencoded" not in content_type
             if is_long and self._compresses:
+                # Level 1: a little smaller costs much more time. Without a time, equal bodies stay
+                # equal.
                 body = gzip.compress(body, 1, mtime=0)
                 headers["Content-Encoding"] = "gzip"
+        # Whether the server has closed it shows only when it is used.
         if time.monotonic() - self._used > _IDLE:
             self.close()
         try:
@@ -194,6 +203,7 @@ class HttpConnection:
         with connection.cut_off(self._seconds, lambda: link.sock):
             link.request(method, path, body or None, headers)
             response = link.getresponse()
+            # Up to so many bytes: an answer without end must not fill the memory.
             content = response.read(self._answer_max)
         self.close()  # the end of a longer answer would be taken for the next one
         return response, content
@@ -205,6 +215,7 @@ class HttpConnection:
         authority = endpoint.options.get("ca_cert")
         if authority and not os.path.isfile(authority):
             raise InvalidSetting(f"ca_cert: there is no file {authority}")
+        # Of the system, or the one that the address names.
         context = ssl.create_default_context(cafile=authority)
         return http.client.HTTPSConnection(
             endpoint.host, endpoint.port, timeout=seconds, context=context
@@ -214,6 +225,7 @@ class HttpConnection:
 def _pause(reply: Reply, attempt: int) -> float:
     """The seconds that a server asks for, or growing ones."""
     requested = reply.headers.get("Retry-After", "")
+    # A date is not read: then the growing pause has to do.
     return min(float(requested), _WAIT_MAX) if requested.isdecimal() else connection.pause(attempt)
 
 

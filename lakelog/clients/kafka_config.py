@@ -50,6 +50,7 @@ class KafkaConfig:
     ) -> KafkaConfig:
         """Return the configuration. Raises InvalidSetting, which does not repeat the URL."""
         env = os.environ if environ is None else environ
+        # Not by `Address`: several hosts, each with a port, and no user.
         hosts, slash, topic = url.partition("://")[2].partition("/")
         if not slash or not all(map(_HOST.fullmatch, hosts.split(","))):
             raise InvalidSetting(
@@ -61,6 +62,7 @@ class KafkaConfig:
         settings = _properties(file or env.get("KAFKA_CONFIG", ""))
         for name in _VARIABLES:
             if value := env.get("KAFKA_" + name.replace(".", "_").upper()):
+                # The file was named on purpose, so that it comes before the environment.
                 settings.setdefault(name, value)
         return cls(hosts, topic, settings)
 
@@ -98,6 +100,7 @@ class KafkaClient:
             raise MissingPackage(
                 "Kafka is reached by confluent-kafka: pip install 'lakelog[kafka]'"
             ) from None
+        # Its own lines on stderr would say what the error says again.
         properties = {"log_level": 0, "client.id": "lakelog", **config.settings}
         try:
             self.raw: Any = make(
@@ -105,6 +108,7 @@ class KafkaClient:
                     **properties,
                     **settings,
                     "bootstrap.servers": config.hosts,
+                    # Reported by threads: what a call raises is often only that it timed out.
                     "error_cb": self._note,
                 }
             )
@@ -125,6 +129,7 @@ class KafkaClient:
 
     def close(self) -> None:
         """End the client's threads now; never raises."""
+        # Closed or half made, the client raises its own errors.
         raw, self.raw = self.raw, None
         with contextlib.suppress(kafka.KafkaException, RuntimeError, AttributeError):
             raw.close()
@@ -132,6 +137,7 @@ class KafkaClient:
     def check(self) -> None:
         """Raise what a thread of the client has reported since: see `failure`."""
         with self._mutex:
+            # Told once: what comes next may be another fault.
             fault, self._fault = self._fault, None
         if fault is not None:
             raise self.failure(fault)
@@ -163,14 +169,17 @@ class KafkaClient:
 
     def _note(self, error: KafkaError) -> None:
         """Keep what a thread reports; a refusal explains what comes after it."""
+        # Other reports are of single brokers, and pass.
         if _is_refusal(error) or error.name() == "_ALL_BROKERS_DOWN":
             with self._mutex:
+                # A refusal stays, as what follows is only its consequence.
                 if self._fault is None or not _is_refusal(self._fault):
                     self._fault = error
 
 
 def _is_refusal(error: KafkaError) -> bool:
     """Whether another attempt cannot help: user, password or certificate is refused."""
+    # librdkafka has no code of its own for a failed handshake.
     return error.name() in _REFUSED or "SSL handshake" in error.str()
 
 

@@ -55,6 +55,7 @@ class RedisClient:
         """
         self.config = config
         self._source = credentials or config.credentials
+        # What is refused is asked for again: passwords rotate while programs run.
         self._credentials = self._rotated = self._source()
         self._watch = watch
         self._mutex = threading.Lock()
@@ -63,6 +64,7 @@ class RedisClient:
         try:
             self.call("PING", lambda client: client.ping())
         except redis.ResponseError as error:
+            # The server answered, and does not let this user in: no attempt would change that.
             self.close()
             raise Unreachable(self._words(error)) from None
         except BaseException:
@@ -93,9 +95,11 @@ class RedisClient:
                     # Behind Sentinels the next connections lead to another server.
                     disconnect_idle(self.pool)
                 if _is_refusal(error):
+                    # Each pair of credentials is tried once.
                     refused.add(credentials)
                     if self._renew(refused):
                         continue
+                # Only what the network did counts: other credentials are no new attempt.
                 attempt += 1
                 may_repeat = repeatable or _is_unsent(error)
                 if attempt > self.config.retries or _is_final(error) or not may_repeat:
@@ -113,6 +117,7 @@ class RedisClient:
 
         Connections in use finish what they do. Raises Unreachable, and the old ones stay.
         """
+        # One connection, which is closed again: those in use stay until the new ones are accepted.
         pool = pool_of(self.config, (username, password), size=1)
         try:
             redis.Redis(connection_pool=pool).ping()
@@ -120,6 +125,7 @@ class RedisClient:
             raise Unreachable(self._words(error)) from None
         finally:
             pool.disconnect()
+        # Kept: the source may still give the old ones.
         self._rotated = (username, password)
         self._adopt(self._rotated)
 
@@ -140,13 +146,16 @@ class RedisClient:
 
     def _adopt(self, credentials: RedisLogin) -> None:
         with self._mutex:
+            # Under the lock: two threads that renew must not leave a pool open.
             pool, self._credentials = self.pool, credentials
             self.pool = pool_of(self.config, credentials)
             self.client = redis.Redis(connection_pool=self.pool)
+        # Those that run a command end it with the credentials that they have.
         disconnect_idle(pool)
 
     def _renew(self, refused: set[RedisLogin]) -> bool:
         """Ask for credentials again; whether there are others than the refused ones."""
+        # First what is in use now: another thread may have renewed it.
         for fresh in (self._credentials, self._source(), self._rotated):
             if fresh not in refused:
                 if fresh != self._credentials:  # else another thread was first
@@ -156,6 +165,7 @@ class RedisClient:
 
     def _expiry(self) -> datetime | None:
         link = self.pool.get_connection()
+        # A socket without TLS has no certificate.
         try:
             peer: JsonObject = getattr(link._sock, "getpeercert", dict)() or {}
         finally:
@@ -184,6 +194,7 @@ class RedisClient:
 
     def _words(self, error: Exception) -> str:
         """Say in one line what is wrong, without a secret."""
+        # Passwords stand in what servers and libraries say.
         server, reply = self.config.address, self._without_secrets(_text(error))
         fault = _CERTIFICATE.search(reply)
         if fault:
@@ -242,12 +253,14 @@ def _is_refusal(error: Exception) -> bool:
 
 def _is_final(error: Exception) -> bool:
     """Whether another attempt cannot help."""
+    # OpenSSL's own errors, and those that redis-py wraps in text.
     is_trust = isinstance(error, ssl.SSLError | FileNotFoundError) or "SSL" in str(error)
     return _is_refusal(error) or is_trust
 
 
 def _is_unsent(error: Exception) -> bool:
     """Whether a command certainly never arrived: there was no connection to send it on."""
+    # redis-py says it in words only.
     return "connecting to" in str(error) or isinstance(error, redis.MaxConnectionsError)
 
 
@@ -263,6 +276,7 @@ def pool_of(config: RedisConfig, credentials: RedisLogin, size: int = 0) -> Any:
         connection_class = redis.UnixDomainSocketConnection
         options["path"] = config.socket
     else:
+        # Keep-alive: a firewall that drops idle connections is noticed.
         options |= {"host": config.host, "port": config.port, "socket_keepalive": True}
         options["socket_connect_timeout"] = config.timeout
     if config.use_tls and not config.socket:
@@ -276,6 +290,7 @@ def pool_of(config: RedisConfig, credentials: RedisLogin, size: int = 0) -> Any:
         db=config.db,
         username=username or None,
         password=password or None,
+        # A connection that was idle for half a minute is tried before it is used.
         health_check_interval=30,
         decode_responses=True,
         # Bytes that are no text survive a round trip.
@@ -302,8 +317,10 @@ def _shared(config: RedisConfig) -> dict[str, object]:
 def _tls(config: RedisConfig) -> dict[str, object]:
     options: dict[str, object] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
+    # A certificate may be given as text, as secrets of containers are.
     if config.cert:
         is_text = config.cert.lstrip().startswith("-----BEGIN")
+        # As text it needs no file.
         options["ssl_ca_data" if is_text else "ssl_ca_certs"] = config.cert
     if config.client_cert:
         options["ssl_certfile"] = config.client_cert
@@ -323,6 +340,7 @@ def _discovery(config: RedisConfig) -> Callable[[], ServerAddress] | None:
     finder = redis.sentinel.Sentinel(list(config.sentinels), sentinel_kwargs=options)
 
     def discover() -> ServerAddress:
+        # Asked when a connection is made: the primary may be another one by then.
         try:
             place: ServerAddress = finder.discover_master(config.master)
         finally:
@@ -344,6 +362,7 @@ def _connection_class(base_class: Any, discover: Callable[[], ServerAddress] | N
 
         def connect(self) -> None:
             """Connect, if it is not connected."""
+            # A reconnect asks again, since the primary may have changed.
             if discover is not None and self._sock is None:
                 self.host, self.port = discover()
             super().connect()

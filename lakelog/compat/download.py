@@ -91,6 +91,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.count += 1
         if self.count > self.most:
             raise DownloadFailed(f"{req.full_url} redirects more than {self.most} times")
+        # Another scheme could read files of this machine.
         _check(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -101,6 +102,7 @@ def fetch(
     """Fetch a document, if it has changed since `etag` or `modified`. Raises DownloadFailed."""
     limits = limits or RequestLimits()
     url, login = divide_login(url)
+    # Unpacked here, within the limit; http.client knows none of it.
     headers = {"Accept-Encoding": "gzip, deflate"}
     headers |= {"If-None-Match": etag} if etag else {}
     headers |= {"If-Modified-Since": modified} if modified else {}
@@ -108,6 +110,7 @@ def fetch(
     if response is None:
         return Document(url, b"", False, etag, modified)
     with response:
+        # Unpacked as it comes: a bomb is noticed after its first blocks.
         blocks = _unpacked(_pieces(response, url, limits), response, url, limits)
         content = b"".join(blocks)
         received = response.headers
@@ -129,9 +132,11 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
     """
     limits = limits or RequestLimits(bytes=2_000_000_000, seconds=3600.0)
     url, login = divide_login(url)
+    # Beside the file: a rename only works within one file system.
     partial_path, note = f"{path}.part", f"{path}.part.json"
     partial_size = os.path.getsize(partial_path) if os.path.exists(partial_path) else 0
     validator = _validator(note, url) if partial_size else ""
+    # Bytes of an encoding cannot be resumed at an offset.
     headers = {"Accept-Encoding": "identity"}
     if validator:
         headers |= {"Range": f"bytes={partial_size}-", "If-Range": validator}
@@ -140,15 +145,19 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
         raise DownloadFailed(f"{url}: 304 without having been asked")
     with response:
         start = _start_of(response) if validator else 0
+        # A server that ignores the range sends all of it.
         if start != partial_size:
             start = 0  # the file is another one now, or the server does not resume
         digest = hashlib.sha256()
         fd = os.open(partial_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            # What was written behind the last complete part goes.
             os.ftruncate(fd, start)
+            # The digest is that of the whole file, with what an earlier call has written.
             for block in regular_file.pieces(partial_path):
                 digest.update(block)
             os.lseek(fd, start, os.SEEK_SET)
+            # Before the first byte: whoever resumes has to know of which file it is.
             _remember(note, url, response)
             size = start
             for block in _pieces(response, url, limits, start):
@@ -158,6 +167,7 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
             disk.sync_file(fd)
         finally:
             os.close(fd)
+    # Complete, and synced: whoever finds the name finds all of it.
     disk.rename(partial_path, path)
     disk.sync_dir(os.path.dirname(os.path.abspath(path)))
     os.unlink(note)
@@ -190,10 +200,13 @@ def _open(
     opener = urllib.request.build_opener(_Redirects(limits.redirects))
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, **headers})
     if login:
+        # Unredirected: urllib would send the others on to another server.
         request.add_unredirected_header("Authorization", login)
     try:
         response: http.client.HTTPResponse = opener.open(
-            request, timeout=min(_IDLE, limits.seconds)
+            # The time of one step; that of all of it is counted in `_pieces`.
+            request,
+            timeout=min(_IDLE, limits.seconds),
         )
         return response
     except urllib.error.HTTPError as error:
@@ -217,6 +230,7 @@ def _pieces(
     if whole is not None and whole > limits.bytes:
         raise DownloadFailed(f"{url} has {whole:,} bytes; at most {limits.bytes:,} are fetched")
     while True:
+        # Counted from the first byte on, whatever a single step takes.
         if time.monotonic() > until:
             raise DownloadFailed(f"{url} takes longer than {limits.seconds:g} s")
         try:
@@ -230,6 +244,7 @@ def _pieces(
         if size > limits.bytes:
             raise DownloadFailed(f"{url} has more than {limits.bytes:,} bytes")
         yield block
+    # http.client accepts a connection that ends early.
     if whole is not None and size != whole:
         raise DownloadFailed(f"{url} ended after {size:,} of {whole:,} bytes")
 
@@ -242,9 +257,11 @@ def _unpacked(
     if encoding not in ("gzip", "x-gzip", "deflate"):
         yield from blocks
         return
+    # 32: zlib tells by the header whether it is gzip or deflate.
     unpacker, size = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0
     try:
         for block in blocks:
+            # One byte more than is allowed: enough to notice.
             plain = unpacker.decompress(block, limits.bytes + 1)
             size += len(plain)
             if size > limits.bytes:
@@ -259,6 +276,7 @@ def _start_of(response: http.client.HTTPResponse) -> int:
     """Return the first byte that a response holds."""
     content_range = response.headers.get("Content-Range", "")
     offset = content_range.removeprefix("bytes ").partition("-")[0].strip()
+    # Only 206 says that the range was kept.
     return int(offset) if response.status == 206 and offset.isdecimal() else 0
 
 

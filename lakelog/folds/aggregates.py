@@ -46,6 +46,7 @@ def aggregate(
 
     def decorate(cls: ClassT) -> ClassT:
         handlers: dict[str, Callable[[Json, FoldEvent], Json]] = {}
+        # Only of the class itself: methods of a base class belong to its own fold.
         for method in vars(cls).values():
             for type_name in getattr(method, _MARK, ()):
                 if type_name in handlers:
@@ -58,6 +59,7 @@ def aggregate(
             upcasters=upcasters,
             revision=revision,
             every=every,
+            # A copy: the object goes on changing after it was saved.
             dump=lambda instance: copy.deepcopy(vars(instance)),
             load=_loader(cls),
         )
@@ -82,6 +84,7 @@ class _MethodCall:
 
 def _loader(cls: type) -> Callable[[dict[str, Json]], Json]:
     def load(attributes: dict[str, Json]) -> Json:
+        # Made as always, so that attributes that are new have their first values.
         instance = cls()
         for name, value in attributes.items():
             setattr(instance, name, value)

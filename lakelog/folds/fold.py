@@ -72,6 +72,7 @@ class Fold(Generic[StateT]):
         self.name, self._initial, self._handlers = name, initial, dict(handlers)
         self._upcasting, self._every = Upcasting(upcasters), every
         self._dump, self._load = dump, load
+        # Compiled code tells whether a saved state is of these very functions.
         functions: list[Callable[..., object]] = [
             initial,
             *self._handlers.values(),
@@ -79,6 +80,7 @@ class Fold(Generic[StateT]):
             dump,
             load,
         ]
+        # Sorted, as the order in which handlers are given changes nothing.
         names = [*sorted(self._handlers), *(f"{u.type} {u.version}" for u in upcasters)]
         self._code = _fingerprint(functions, f"{revision} {names}")
 
@@ -91,6 +93,7 @@ class Fold(Generic[StateT]):
         every = 0 if lake.store.paths.protection else self._every
         checkpoint = saved_states.load() if every else None
         marks, events, version = _read(lake, subject, checkpoint.events if checkpoint else 0)
+        # The events that it is of are not there, or others: all are applied.
         if checkpoint is not None and not checkpoint.fits(marks):
             checkpoint = None
             marks, events, version = _read(lake, subject, 0)
@@ -117,6 +120,7 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
     """Read a subject's events in one query, so that all are of one state: marks of all, the events
     behind those that a saved state has, and the version of its stream."""
     marks, events, version = [], [], 0
+    # NULL where no event of the subject is of a stream.
     rows = lake.sql(_QUERY, {"subject": subject, "skipped": skipped})
     for seq, arrival, stream_version, content in rows.iter_rows():
         version = stream_version or 0
@@ -138,9 +142,11 @@ def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:
 
 
 def _facts(code: CodeType | None, function: object) -> Iterator[bytes]:
+    # Functions in C have no code that could be compared.
     if code is None:
         yield getattr(function, "__qualname__", type(function).__qualname__).encode()
         return
+    # Names and constants as well: the byte code alone says only which of them.
     yield code.co_code
     yield repr(code.co_names).encode()
     for constant in code.co_consts:

@@ -32,6 +32,7 @@ class FoldCheckpoint:
 
     def fits(self, marks: Sequence[EventMark]) -> bool:
         """Whether these events begin with those that it is of."""
+        # By content: after a rollback other events may have the same numbers.
         return len(marks) >= self.events and digest_of(marks[: self.events]) == self.digest
 
 
@@ -44,6 +45,7 @@ class SavedStates:
     """The saved state of one fold and subject on one branch."""
 
     def __init__(self, paths: Paths, *names: str) -> None:
+        # By their hash: names of subjects are longer than names of files, and have slashes.
         self._folder = f"{paths.cache}/folds"
         self._path = f"{self._folder}/{digest_of_names(names)}.json"
 
@@ -51,6 +53,7 @@ class SavedStates:
         """Return the saved state, None if there is none or it is damaged."""
         try:
             line, _, checksum = disk.read(self._path).partition(b"\n")
+            # A power cut may leave half of a file, since it is not synced.
             if hashlib.sha256(line).hexdigest().encode() != checksum.strip():
                 return None
             return FoldCheckpoint(**orjson.loads(line))
@@ -63,6 +66,7 @@ class SavedStates:
             line = orjson.dumps(asdict(checkpoint))
         except TypeError:
             return
+        # A tuple becomes a list, and a key a text: such a state would be another one.
         if orjson.loads(line)["state"] != checkpoint.state:
             return
         # A fold is a question: that its answer cannot be saved does not make it fail.

@@ -63,8 +63,10 @@ class Upcasting:
         version, payload = event.data.get(VERSION_MEMBER, 1), event.data
         if not isinstance(version, int):
             raise QueryFailed(f"{event.label}: {VERSION_MEMBER} is {version!r}, not a number")
+        # One version after the other, so that each upcaster knows one step only.
         while function := self._functions.get((event.type, version)):
             try:
+                # A copy: the event's own payload stays what was stored.
                 payload = function(dict(payload))
             except Exception as error:
                 raise QueryFailed(
@@ -77,5 +79,6 @@ class Upcasting:
                     f" {type(payload).__name__}, not a dict"
                 )
             version += 1
+            # Set here, so that no upcaster has to think of it.
             payload[VERSION_MEMBER] = version
         return FoldEvent(event.seq, event.id, event.time, event.type, event.subject, payload)

@@ -54,12 +54,15 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
     start, count = rows[0][0], rows[-1][0] - rows[0][0]
     if count > SPANS_MAX:
         raise InvalidSetting(f"{count:,} spans; at most {SPANS_MAX:,}: --every longer ones")
+    # Counts without rows are 0; a mean is unknown there.
     values = np.full(max(count, 1), 0.0 if value == "count(*)" else np.nan)
     for span, number in rows:
+        # The last span is not over, and has no place.
         if span - start < len(values):
             values[span - start] = number
     missing = np.isnan(values)
     if missing.any():
+        # The place of the last value before each gap.
         indexes = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))))
         values = values[indexes]
     return MetricSeries(start * length_us, length_us, values)
@@ -76,6 +79,7 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     if not field:
         return condition, "count(*)"
     value = f"try_cast({part_of(f'data.{field}')} AS DOUBLE)"
+    # NaN and infinities would spoil the mean.
     return f"{condition} AND isfinite({value})", f"avg({value})"
 
 
@@ -86,5 +90,6 @@ def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     literals = ", ".join(map(literal, beginnings))
     rows = state.sql(f"SELECT DISTINCT type FROM events WHERE type IN ({literals})").fetchall()
     types = {type_ for (type_,) in rows}
+    # The longest: TYPE may have dots, and so may FIELD.
     type_ = next((name for name in reversed(beginnings) if name in types), names[0])
     return type_, metric.removeprefix(type_).removeprefix(".")

@@ -57,9 +57,11 @@ def forecast(series: Floats, season: int, horizon: int) -> Forecast:
             f"a forecast of {horizon:,} values needs {_SEASONS_MIN * season + horizon:,} values"
             f" before; there are {len(series):,}"
         )
+    # A series that never changes has no error to scale by.
     scale = float(np.abs(series[season:] - series[:-season]).mean()) or 1.0
     errors: dict[str, list[Floats]] = {}
     for fold in range(1, fold_count + 1):
+        # Each fold ends where the one after it began: the model knows only what was before.
         origin = len(series) - fold * horizon
         actual = series[origin : origin + horizon]
         for name, values in _models(series[:origin], season, horizon).items():
@@ -67,11 +69,14 @@ def forecast(series: Floats, season: int, horizon: int) -> Forecast:
     means = {
         name: float(np.mean(folds[:_FOLDS])) / scale
         for name, folds in errors.items()
+        # A model that needs more days than some folds have cannot be compared.
         if len(folds) >= min(fold_count, _FOLDS)
     }
     best = min(means, key=lambda name: means[name])
+    # A little better may be chance.
     model = best if means[best] < BETTER * means[NAIVE] else NAIVE
     values = _models(series, season, horizon)[model]
+    # From the same folds, as conformal intervals need errors out of sample.
     width = _widths(np.stack(errors[model]))
     folds = min(fold_count, _FOLDS)
     return Forecast(
@@ -95,12 +100,14 @@ def _models(series: Floats, season: int, horizon: int) -> dict[str, Floats]:
             models[f"median of {days} days"] = np.median(by_day, axis=0)[steps % season]
             mean = by_day.mean(axis=0)
             models[f"mean of {days} days"] = mean[steps % season]
+            # 0.8 an hour: what is unusual now has passed within a day.
             offset = (series[-1] - mean[-1]) * 0.8 ** (steps * 24 / season)
             models[f"mean of {days} days, from here"] = mean[steps % season] + offset
     if len(series) >= _WEEK * season:
         week = series[-_WEEK * season :][steps % (_WEEK * season)]
         models["a week before"] = week
         models["a week before, and 7 days"] = (week + models["median of 7 days"]) / 2
+    # A mean of three models is seldom the best, and seldom bad.
     models["blend"] = (models[NAIVE] + models["mean of 3 days"] + models["last value"]) / 3
     return models
 
@@ -113,7 +120,9 @@ def _widths(errors: Floats) -> Floats:
     """A quantile of the errors around each step; `errors` has a row for each fold."""
     widths = np.empty(errors.shape[1])
     for step in range(errors.shape[1]):
+        # Errors of neighbouring steps are alike: together they give a steadier quantile.
         near = np.sort(errors[:, max(0, step - 2) : step + 3].ravel())
+        # The rank of conformal prediction, which holds for finite samples.
         rank = math.ceil((len(near) + 1) * _COVERAGE) - 1
         widths[step] = near[min(rank, len(near) - 1)]
     return widths

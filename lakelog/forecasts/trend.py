@@ -15,6 +15,7 @@ from lakelog.libraries import np
 
 if TYPE_CHECKING:
     from lakelog.forecasts.models import Floats
+# Some hundred points give tens of thousands of pairs.
 _VALUES_MIN, _POINTS = 8, 300
 _SHARES = (1.0, 0.5, 0.25)
 _HELD_OUT = 0.1
@@ -39,14 +40,18 @@ def time_to_limit(series: Floats, limit: float) -> TimeToLimit:
     Raises InvalidSetting for fewer than eight values, or one that is no number."""
     if len(series) < _VALUES_MIN or not np.isfinite(series).all():
         raise InvalidSetting(f"a trend needs at least {_VALUES_MIN} numbers")
+    # The part whose trend would have told the last tenth best.
     count = min((_window(series, share) for share in _SHARES), key=lambda n: _miss(series, n))
     window = series[-count:]
     slopes = _slopes(window)
     slope = float(np.median(slopes))
     level = _level(window, slope)
     spread = np.percentile(_slopes_of_blocks(window), _QUANTILES)
-    ends = sorted(filter(None, (_steps(level, float(edge), limit) for edge in spread)))
+    edges = (_steps(level, float(edge), limit) for edge in spread)
+    # 0 steps are an answer: the limit is reached now.
+    ends = sorted(steps for steps in edges if steps is not None)
     is_open = len(ends) < len(spread)
+    # One edge that never reaches the limit leaves the interval open.
     low, high = (ends[0] if ends else None), (None if is_open else ends[-1])
     return TimeToLimit(_steps(level, slope, limit), low, high, slope)
 
@@ -59,6 +64,7 @@ def _miss(series: Floats, count: int) -> float:
     """How far off the trend of a window is that ends before the last values."""
     held_out = max(1, int(len(series) * _HELD_OUT))
     earlier = series[:-held_out][-count:]
+    # Too few values for a trend: the window is no choice.
     if len(earlier) < _VALUES_MIN // 2:
         return float("inf")
     slope = float(np.median(_slopes(earlier)))
@@ -79,6 +85,7 @@ def _slopes_of_blocks(window: Floats) -> Floats:
     """The trends of eight parts of a window: how much the trend varies."""
     blocks = np.array_split(window, max(2, min(8, len(window) // 4)))
     trends = np.array([float(np.median(_slopes(block))) for block in blocks if len(block) > 1])
+    # The standard error of the trends of the parts.
     spread = trends.std() / np.sqrt(len(trends))
     trend: Floats = np.median(_slopes(window)) + spread * np.linspace(-2, 2, 21)
     return trend
@@ -86,6 +93,7 @@ def _slopes_of_blocks(window: Floats) -> Floats:
 
 def _level(window: Floats, slope: float) -> float:
     """Where the trend is at the last value."""
+    # The median of what is left without the trend.
     return float(np.median(window - slope * np.arange(len(window)))) + slope * (len(window) - 1)
 
 
@@ -93,4 +101,5 @@ def _steps(level: float, slope: float, limit: float) -> float | None:
     distance = limit - level
     if distance == 0:
         return 0.0
+    # It moves away from the limit, or not at all.
     return None if slope * distance <= 0 else distance / slope

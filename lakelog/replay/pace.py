@@ -12,6 +12,7 @@ AT_ONCE = 0.0
 """The speed of a replay without pauses."""
 _SPEED = re.compile(r"(\d+(?:\.\d+)?)x?")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|m|h))?")
+# Short slices, so that Ctrl-C and a pause are noticed.
 _STEP, _SLICE, _STOPPED = 0.02, 0.2, 1.0
 """Seconds: between two looks while paused, of one wait, and that a wait may be late."""
 _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
@@ -58,9 +59,11 @@ class ReplayPace:
     def due(self, recorded: int, number: int) -> float:
         """Return when an event is due, by `time.monotonic`: its recorded time is in microseconds,
         and it is the `number`-th of the replay, the first being 0."""
+        # The first event is due at once, and all others are counted from it.
         if self._started is None:
             self._started, self._origin = time.monotonic(), recorded
         delay = (recorded - self._origin) / 1e6 / self._speed if self._speed else 0.0
+        # The later of both: a rate slows down, and never speeds up.
         return self._started + max(delay, number / self._rate if self._rate else 0.0)
 
     def wait_for(self, recorded: int, number: int) -> bool:
@@ -69,6 +72,7 @@ class ReplayPace:
             began = time.monotonic()
             if self._is_paused.is_set():
                 self._stop.wait(_STEP)
+                # The clock stands still: what was due stays as far away.
                 self._shift(time.monotonic() - began)
                 continue
             pause = min(self.due(recorded, number) - began, _SLICE)
@@ -77,6 +81,7 @@ class ReplayPace:
             self._stop.wait(pause)
             # A process that was stopped, by Ctrl-Z or with its machine, goes on where it stood.
             late = time.monotonic() - began - pause
+            # More than scheduling takes: the process itself was stopped.
             if late > _STOPPED:
                 self._shift(late)
         return False

@@ -55,12 +55,14 @@ class ReplayCursor:
             raise InvalidSetting(
                 f"{path} is not the cursor of a replay: name another file"
             ) from None
+        # States and numbers of another lake mean other events.
         if cursor.lake != lake.store.lake_id:
             raise InvalidSetting(f"{path} is the cursor of a replay of another lake")
         return cursor
 
     def save(self, path: str) -> None:
         """Write the cursor, durably."""
+        # Synced: a cursor that is lost would send everything again.
         disk.replace_whole(os.path.abspath(path), orjson.dumps(asdict(self)) + b"\n")
 
 
@@ -103,8 +105,10 @@ class Replay:
         self._cursor = saved_cursor
 
     def _pin(self, lake: Lake, ref: str, cursor: ReplayCursor | None) -> PinnedLake:
+        # The state that it began with: events that came since are not part of the replay.
         if cursor is not None and not ref:
             return lake.at(cursor.state)
+        # Pending events are published first, so that the state has them.
         return lake.at(ref) if ref else lake.at(lake.settle().move.snapshot)
 
     def run(self) -> Replayed:
@@ -124,17 +128,20 @@ class Replay:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         conditions = [f"(\n{condition}\n)" for condition in self._conditions]
+        # Behind the last one delivered, in the order of the query.
         if self._cursor is not None:
             position = f"make_timestamptz({self._cursor.time}), {self._cursor.seq}"
             conditions.append(f"(time, seq) > ({position})")
         clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         names = ", ".join((*COLUMNS, "seq"))
+        # time and then seq: events of one time in the order of their storage.
         query = f"SELECT {names} FROM events {clause} ORDER BY time, seq"
         yield from self._state.sql(query).to_arrow_reader(_BATCH)
 
     def _due(self, batch: pa.RecordBatch, delivered: int) -> Iterator[Due | None]:
         """Yield the slices of a batch, each once it is due; None where the replay was stopped."""
         if self._pace.is_free:
+            # All at once: nothing has to be waited for but a pause.
             yield (batch, _lines(batch)) if self._pace.wait_for(0, 0) else None
             return
         for start in range(0, batch.num_rows, _CHUNK):
@@ -145,6 +152,7 @@ class Replay:
 
     def _paced(self, chunk: pa.RecordBatch, delivered: int) -> Iterator[Due | None]:
         times, start = arrays.numbers(chunk.column("time")).tolist(), 0
+        # Encoded before they are due, which takes longer than a short pause.
         lines = _lines(chunk).split(b"\n")
         while start < len(times):
             if not self._pace.wait_for(times[start], delivered + start):
@@ -159,6 +167,7 @@ class Replay:
             start = stop
 
     def _deliver(self, batch: pa.RecordBatch, lines: bytes) -> None:
+        # Delivered before the cursor says so: a kill in between sends it twice, and loses nothing.
         self._target.send(lines)
         if self._path is not None:
             final = batch.num_rows - 1

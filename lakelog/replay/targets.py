@@ -11,6 +11,7 @@ from lakelog.clients import ConnectionLost, Endpoint, HttpConnection
 from lakelog.errors import InvalidSetting, LakelogError, Unreachable
 
 CONTENT_TYPE = "application/x-ndjson"
+# A minute in all, in which a server restarts.
 _TRIES, _LONGEST = 10, 10.0
 
 
@@ -33,6 +34,7 @@ class StreamTarget:
     def send(self, lines: bytes) -> None:
         """Write events, and nothing that waits in a buffer."""
         self._stream.write(lines)
+        # Whoever reads along must not wait for a full buffer.
         self._stream.flush()
 
     def close(self) -> None:
@@ -44,6 +46,7 @@ class CommandTarget:
 
     def __init__(self, command: str) -> None:
         self._command = command
+        # The user's own command line.
         self._process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE)
 
     def send(self, lines: bytes) -> None:
@@ -59,6 +62,7 @@ class CommandTarget:
         """End its input and wait for the program. Raises LakelogError if it fails."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+        # Its exit code says whether it took all.
         if self._process.wait():
             raise self._ended()
 
@@ -70,14 +74,17 @@ class HttpTarget:
     """An address that takes JSON lines by POST. A request without an answer is made again."""
 
     def __init__(self, url: str) -> None:
-        url_parts = urlsplit(url)
+        usage = "an address is http://HOST/PATH or https://HOST/PATH, without user"
+        try:
+            url_parts = urlsplit(url)
+            port = url_parts.port
+        except ValueError:  # of a port that is none, or half of an IPv6 address
+            raise InvalidSetting(usage) from None
         host, scheme = url_parts.hostname, url_parts.scheme
         if scheme not in ("http", "https") or not host or url_parts.username:
-            raise InvalidSetting(
-                "an address is http://HOST/PATH or https://HOST/PATH, without user"
-            )
+            raise InvalidSetting(usage)
         is_tls = scheme == "https"
-        port, query = url_parts.port or (443 if is_tls else 80), url_parts.query
+        port, query = port or (443 if is_tls else 80), url_parts.query
         self._path = (url_parts.path or "/") + (f"?{query}" if query else "")
         address = f"{scheme}://{host}:{port}{url_parts.path}"
         endpoint = Endpoint(address, host, port, is_tls, "")
@@ -91,6 +98,7 @@ class HttpTarget:
                 return
             except ConnectionLost as error:
                 if attempt == _TRIES:
+                    # The server may have taken it: events with ids are stored once.
                     raise Unreachable(str(error)) from None
                 time.sleep(min(0.1 * 2**attempt, _LONGEST))
 

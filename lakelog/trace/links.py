@@ -33,12 +33,14 @@ _CAUSATION = "causationId causation_id causationid CausationId".split()
 
 def member(names: list[str]) -> str:
     """SQL of the first of these members of a payload that is there."""
+    # Of the payload, of our loggers' `details`, and of OpenTelemetry's `attributes`.
     holders = ("", "details.", "attributes.")
     paths = ", ".join(f"'$.{holder}\"{name}\"'" for name in names for holder in holders)
     values = f"json_extract_string(data, [{paths}])"
     return f"list_filter({values}, lambda v: v <> '')[1]"
 
 
+# W3C's traceparent: version-trace-span-flags.
 PARENT_LINE = "data ->> '$.traceparent'"
 _LINKED = f"""
 SELECT seq, id, time, type, level, source, message,
@@ -52,6 +54,7 @@ SELECT seq, id, time, type, level, source, message,
         TRY_CAST({member(["duration_ms", "durationMs"])} AS DOUBLE)) AS duration
 FROM events WHERE {{condition}}"""
 _LINKS = f"SELECT seq, id, trace, correlation, causation FROM ({_LINKED})"
+# A cheap look at the text, before anything is parsed of it.
 _IS_LINKED = "regexp_matches(data::VARCHAR, '(?i)trace|correlation|causation')"
 _ALL = f"""
 WITH RECURSIVE links AS MATERIALIZED ({_LINKS.format(condition=_IS_LINKED)}),
@@ -75,6 +78,7 @@ def trace_of(ask: AskState, id: str) -> TraceTree:
     Raises UnknownRef if nothing has it, QueryFailed.
     """
     is_start = f"{literal(id)} IN (id, trace, span, correlation)"
+    # An empty id would be that of all events without one.
     starts = _having(ask, {id}, is_start) if id else []
     if not starts:
         raise UnknownRef(
@@ -83,6 +87,7 @@ def trace_of(ask: AskState, id: str) -> TraceTree:
         )
     traces = {event.trace_id for event in starts if event.trace_id}
     correlations = {event.correlation_id for event in starts if event.correlation_id}
+    # Only where it is an event's own id, and not one of a span.
     ids = {id} & {event.id for event in starts}
     is_member = " OR ".join(
         f"{column} IN ({', '.join(map(literal, sorted(keys)))})"
@@ -90,6 +95,7 @@ def trace_of(ask: AskState, id: str) -> TraceTree:
         if keys
     )
     members = _having(ask, traces | correlations | ids, is_member)
+    # First by the word indexes, which only read what has one of the ids.
     events: Iterable[LinkedEvent] | None = _with_causes(ask, members)
     if events is None:
         events = _events(ask(_ALL.format(members=is_member)))
@@ -104,6 +110,7 @@ def _with_causes(ask: AskState, members: list[LinkedEvent]) -> list[LinkedEvent]
     causes = {event.causation_id for event in members if event.causation_id}
     asked_effects, asked_causes = set[str](), set[str]()
     while effects_of > asked_effects or causes > asked_causes:
+        # A chain that goes through the whole lake is read in one go.
         if len(effects_of | causes) > _IDS_MAX:
             return None
         fresh_effects, fresh_causes = effects_of - asked_effects, causes - asked_causes
@@ -125,6 +132,7 @@ def _with_causes(ask: AskState, members: list[LinkedEvent]) -> list[LinkedEvent]
 def _having(ask: AskState, ids: Collection[str], condition: str) -> list[LinkedEvent]:
     """Return the events for which a condition over their links holds, and which mention one of some
     ids somewhere."""
+    # Each segment's index says whether it has one of the ids.
     linked = _LINKED.format(condition=words.mentioning("true", sorted(ids)))
     return list(_events(ask(f"SELECT * FROM ({linked}) WHERE {condition}")))
 

@@ -13,8 +13,10 @@ from lakelog.trace.links import PARENT, PARENT_LINE, TRACE, member
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
+# Newest first: of a lake of years nobody lists all traces.
 EVENTS_MAX = 20_000
 """So many of the newest events with a trace id are looked at."""
+# As words, so that segments without traces are not read.
 _WORDS = " OR ".join(f'"{name}"' for name in (*TRACE, "traceparent"))
 _USAGE = "data ->> '$.attributes.\"gen_ai.usage.{}\"'"
 _FAILED = (
@@ -83,6 +85,7 @@ def traces(
 ) -> list[TraceSummary]:
     """Return traces, in one of `ORDERS`, of the newest events with a trace id for which a condition
     in SQL holds. Raises QueryFailed."""
+    # Read once, and grouped in a second step: the first may stop early.
     newest = ask(_NEWEST.format(condition=condition)).to_arrow_table()
     rows = ask(
         _LISTED.format(limit=limit, order=ORDERS[order]), variables={"newest": newest}

@@ -73,6 +73,7 @@ class TraceTree:
 
 def tree_of(id: str, events: Iterable[LinkedEvent]) -> TraceTree:
     """Return the tree of events."""
+    # By time, and of equal times by the order of arrival.
     ordered = sorted(events, key=lambda event: (event.time, event.seq))
     parents = _parents(ordered)
     children: dict[int | None, list[int]] = defaultdict(list)
@@ -93,8 +94,10 @@ def tree_of(id: str, events: Iterable[LinkedEvent]) -> TraceTree:
             event = ordered[place]
             offset = (event.time - start).total_seconds() * 1000 if start else 0.0
             is_top = depth == 0
+            # An event that names a parent which is not in the trace.
             is_orphan = is_top and not is_cycle and _names_parent(event)
             placed.append(TraceEvent(depth, offset, event, is_orphan, is_top and is_cycle))
+            # Reversed, as the last one is taken first: siblings stay in order.
             pending += [(child, depth + 1) for child in reversed(children[place])]
 
     for top in children[None]:
@@ -115,7 +118,9 @@ def _parents(events: Sequence[LinkedEvent]) -> list[int | None]:
     by_span: dict[tuple[str | None, str], int] = {}
     for place, event in enumerate(events):
         if event.id is not None:
+            # The first of an id counts.
             by_id.setdefault(event.id, place)
+        # Others were only logged within the span.
         if event.span_id is not None and event.opens_span:
             by_span.setdefault((event.trace_id, event.span_id), place)
     parents: list[int | None] = []
@@ -127,5 +132,6 @@ def _parents(events: Sequence[LinkedEvent]) -> list[int | None]:
             parent = by_id.get(event.parent_id) if parent is None else parent
         elif parent is None and event.span_id is not None:
             parent = by_span.get((event.trace_id, event.span_id))
+        # An event that is its own span hangs on nothing; one that says it caused itself is a cycle.
         parents.append(None if parent == place and event.causation_id is None else parent)
     return parents

@@ -98,6 +98,12 @@ def test_when_disks_are_full_is_told_at_half_the_way() -> None:
     assert hits >= 44
 
 
+def test_a_limit_that_is_reached_now() -> None:
+    """Both ends of the interval say so, too."""
+    reached = time_to_limit(np.arange(20.0), 19.0)
+    assert (reached.steps, reached.low, reached.high) == (0.0, 0.0, 0.0)
+
+
 def test_a_limit_that_is_never_reached() -> None:
     falling = np.linspace(100, 50, 200)
     assert time_to_limit(falling, 120).steps is None

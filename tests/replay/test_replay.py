@@ -22,6 +22,7 @@ from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from lakelog.replay.pace import AT_ONCE, ReplayPace, parse_rate, parse_speed
 from lakelog.replay.replay import Replay, ReplaySelection
+from lakelog.replay.targets import HttpTarget
 
 START = 1_790_000_000
 
@@ -289,3 +290,12 @@ def test_wrong_speeds_and_rates_are_one_line() -> None:
     for setting in ("much", "0/s", "1/week"):
         with pytest.raises(InvalidSetting, match="1000/s"):
             parse_rate(setting)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:99999/x", "http://h:x/", "http://[::1/x", "ftp://h/", "http://u@h/"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    """In one line, whatever is wrong with it."""
+    with pytest.raises(InvalidSetting, match="an address is http"):
+        HttpTarget(url)
