@@ -74,6 +74,7 @@ class Engine:
             choice = name or " or ".join(ENGINES)
             raise MissingPackage(f"{choice} is not installed: install it, or run this where it is")
         reasons = []
+        # The first that answers: both may be installed, and one not running.
         for self.name in names:
             try:
                 self._run("ps", "--quiet")
@@ -88,11 +89,13 @@ class Engine:
         host, state = body.get("HostConfig", {}), body["State"]
         policy = host.get("RestartPolicy") or {}
         restart = policy.get("Name") or "no"
+        # Only this policy has a number of attempts.
         if restart == "on-failure" and policy.get("MaximumRetryCount"):
             restart += f":{policy['MaximumRetryCount']}"
         variables = (assignment.partition("=") for assignment in body["Config"].get("Env") or ())
         return Container(
             body["Name"].removeprefix("/"),
+            # Podman and Docker have the name in different places.
             str(body.get("ImageName") or body["Config"].get("Image") or body["Image"]),
             bool(state.get("Running")),
             tuple(map(_mount, body.get("Mounts") or ())),
@@ -104,6 +107,7 @@ class Engine:
     def exists(self, name: str) -> bool:
         """Whether there is a container of this name, running or not."""
         output = self._run("ps", "--all", "--format", "{{.Names}}")
+        # Podman lists several names in one line.
         return name in output.replace(",", "\n").split()
 
     @contextlib.contextmanager
@@ -116,6 +120,8 @@ class Engine:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # A session of its own: Ctrl-C in the terminal would end it before it lets the container
+            # go on.
             start_new_session=True,
         ) as guard:
             try:
@@ -130,6 +136,7 @@ class Engine:
 
     def commit(self, name: str, image: str) -> None:
         """Make an image of a container as it is, without holding it."""
+        # Held already, where it is to be held.
         self._run("commit", "--pause=false", name, image, seconds=_COPY_SECONDS)
 
     def save(self, image: str, path: str) -> None:
@@ -150,6 +157,7 @@ class Engine:
 
     def push(self, image: str) -> None:
         """Send an image to the registry in its name, encrypted unless that is on this machine."""
+        # A port behind the host, or none; the path begins with a slash.
         host = image.partition("/")[0].rpartition(":")[0] or image.partition("/")[0]
         # Docker does without TLS for such a host by itself.
         plain = (
@@ -164,6 +172,7 @@ class Engine:
             arguments += ["--publish", port]
         for mount in like.mounts:
             mode = "" if mount.is_writable else ":ro"
+            # A volume by its name, as its directory is the engine's own affair.
             arguments += ["--volume", f"{mount.name or mount.source}:{mount.destination}{mode}"]
         self._run("run", *arguments, *options, image)
 

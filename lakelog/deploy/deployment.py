@@ -22,6 +22,7 @@ LAKE, STATE = "/data/lake", "/data/state"
 """Where a container finds its lake, and the state that is saved."""
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 _SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
+# No password: a recipe is read by many.
 _REMOTE = re.compile(r"((s3|oci)://|ssh://([^\s@:/]+@)?)[^\s@]+")
 _SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PROBE = re.compile(r"/[!-~]*")
@@ -81,6 +82,7 @@ class Deployment:
             ("secret", self.secret or "s", _SECRET, "api-remote"),
             ("probe", self.probe or "/", _PROBE, "/healthz"),
         ):
+            # Refused here, since a cluster says it late and in many words.
             if not pattern.fullmatch(value):
                 raise InvalidSetting(f"the {noun} {value!r} is not like {example}")
         # Not repeated: it may hold a password.
@@ -104,6 +106,7 @@ class Deployment:
 def running_in(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what the recipes tell a pod of its deployment: `name`, `namespace`, `hash` (the pods
     of a revision have it as label `pod-template-hash`) and `image`, each if it is set."""
+    # Only what is set: outside of a pod nothing is.
     return {key: environment[name] for key, name in _RUNNING.items() if environment.get(name)}
 
 
@@ -162,6 +165,7 @@ def _probe(deployment: Deployment) -> JsonObject | None:
         return None
     request = {"httpGet": {"path": deployment.probe, "port": deployment.port}}
     return {
+        # A port that takes connections, where the program has no page for it.
         **(request if deployment.probe else {"tcpSocket": {"port": deployment.port}}),
         "periodSeconds": 5,
     }
@@ -178,6 +182,7 @@ def _stop(deployment: Deployment) -> list[str]:
         return save
     # Events travel also where the state could not be saved, which the pod's events then say.
     push = f"lakelog --lake {LAKE} push origin --tags"
+    # The exit code is that of the save, which counts for more.
     return ["sh", "-c", f"{' '.join(save)}; saved=$?; {push} && exit $saved"]
 
 

@@ -23,6 +23,7 @@ _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"
 _SECONDS = 60
 """How long an answer is waited for."""
+# klog's prefix: level, date and time.
 _LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 
 
@@ -57,6 +58,7 @@ class Kubectl:
         """The revisions that a deployment can return to, the newest first."""
         deployment = self._json("get", f"deployment/{name}")
         labels = deployment["spec"]["selector"].get("matchLabels", {})
+        # In one order, so that the command is the same each time.
         selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
         replica_sets = self._json("get", "replicasets", f"--selector={selector}")["items"]
         current = _annotation(deployment, _REVISION)
@@ -69,6 +71,7 @@ class Kubectl:
         revisions = [
             _revision(replica_set, current)
             for replica_set in owned
+            # One without a number was never rolled out.
             if _annotation(replica_set, _REVISION)
         ]
         return sorted(revisions, key=lambda revision: revision.number, reverse=True)
@@ -106,6 +109,7 @@ class Kubectl:
     def wait(self, name: str, seconds: int = 300) -> str:
         """Wait until a rollout is complete; return what is said of it."""
         arguments = ["rollout", "status", f"deployment/{name}", f"--timeout={seconds}s"]
+        # kubectl has its own time for it, and a little more to say so.
         output = self._run(*arguments, seconds=seconds + _SECONDS).strip()
         return output.splitlines()[-1] if output else ""
 
@@ -130,6 +134,7 @@ class Kubectl:
 def _without_log(output: str) -> str:
     """Return a message without the log of the client that stands before it."""
     lines = output.splitlines()
+    # If all of it is log, that has to do.
     return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
 
 
@@ -169,6 +174,7 @@ def return_to(
     is one, says so, and `why`. Raises NotAllowed, DeploymentFailed."""
     if lake is not None:
         policy.require(lake.store.paths, "deploy")
+    # Told first: the log must not say what was refused.
     cluster.begin_undo(name, revision)
     if lake is not None:
         message = f"{name} to revision {revision.number} ({revision.hash})"

@@ -65,10 +65,12 @@ class LakeLog:
     def read(self, queue: str) -> tuple[list[Fact], bool]:
         """Return the new facts. After a rewind of the branch they are all of its facts."""
         rows, is_new = [], self._follower is None
+        # Only what came since: a queue of millions is read once.
         if self._follower is not None:
             for batch in self._follower.more():
                 if isinstance(batch, subscriptions.BranchRewound):
                     self._follower, is_new = None, True
+                    # What was read holds no more: all facts of the state that is there now.
                     break
                 rows += batch.to_pylist()
         if self._follower is None:
@@ -110,6 +112,7 @@ class FileLog:
         is_new = self._end == 0
         try:
             with open(self.path, "rb") as file:
+                # Shorter than it was: another file, or one that was emptied.
                 if os.fstat(file.fileno()).st_size < self._end:
                     self._end, is_new = 0, True
                 file.seek(self._end)
@@ -117,12 +120,14 @@ class FileLog:
         except FileNotFoundError:
             self._end = 0
             return [], True
+        # A line that is being written is read the next time.
         whole = content[: content.rfind(b"\n") + 1]
         self._end += len(whole)
         facts = []
         for line in whole.splitlines():
             with contextlib.suppress(InvalidEvent):
                 fact = oos.FORM.parse(line)
+                # The log may be that of several queues, and have other events.
                 if fact.get("category") == queue and fact["type"] in TYPES:
                     facts.append(fact)
         return facts, is_new
@@ -139,6 +144,7 @@ class FileLog:
             try:
                 disk.write_all(fd, lines)
             except OSError:
+                # Half of a line would join the next one.
                 os.ftruncate(fd, size)
                 raise
             disk.sync_file(fd)
@@ -167,6 +173,8 @@ def open_log(log: Lake | FactLog | str | os.PathLike[str]) -> FactLog:
     """Return the log of an open lake, a lake's directory, or the path of an oos.log."""
     if isinstance(log, (str, os.PathLike)):
         path = os.fspath(log)
+        # A directory that is a lake is one; any other path is an oos.log, also one that is not
+        # there yet.
         return LakeLog(lakes.open(path)) if bootstrap.is_lake(path) else FileLog(path)
     return LakeLog(log) if isinstance(log, Lake) else log
 

@@ -58,6 +58,7 @@ def parse_feed(content: bytes, url: str = "", content_type: str = "") -> Feed:
 
     Raises MissingPackage without feedparser.
     """
+    # By its first character: the media types of feeds are often wrong.
     if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
         return _json_feed(content)
     try:
@@ -85,6 +86,7 @@ def _entry(entry: Any) -> FeedEntry:
     # RDF feeds have a module for enclosures, and podcasts one for transcripts.
     enclosure = entry.get("enc_enclosure")
     if isinstance(enclosure, dict):
+        # Sizes in feeds are often wrong, or no numbers.
         size = _size(enclosure.get("length"))
         links.append(Link(_text(enclosure.get("resource")), _text(enclosure.get("type")), size))
     transcript = entry.get("podcast_transcript")
@@ -125,6 +127,7 @@ def _json_entry(item: dict[str, object]) -> FeedEntry:
         moment = item.get("date_published") or item.get("date_modified")
         published = None if moment is None else parse_time(moment)
     except InvalidEvent:
+        # A date that nobody can read is no reason to lose the entry.
         published = None
     title, link = _text(item.get("title")), _text(item.get("url") or item.get("external_url"))
     return _made(_text(item.get("id")), title, link, published, links, [])
@@ -135,6 +138,7 @@ def _told_apart(entries: Iterable[FeedEntry]) -> tuple[FeedEntry, ...]:
     that somebody copies an entry to write the next one."""
     by_id: dict[str, FeedEntry] = {}
     for entry in entries:
+        # The first of an id stands.
         earlier = by_id.get(entry.id, entry)
         if earlier.enclosures != entry.enclosures or earlier.title != entry.title:
             entry = replace(entry, id=f"{entry.id}#{_digest(entry)[:12]}")
@@ -159,11 +163,13 @@ def _made(
     enclosed = tuple(e for e in enclosures if e.url)
     offered = tuple(t for t in transcripts if t.url)
     entry = FeedEntry(id or link, title, link, published, enclosed, offered)
+    # Known by what it says: else each fetch would find it new.
     return entry if entry.id else replace(entry, id=_digest(entry)[:32])
 
 
 def _moment(parsed: Any) -> datetime | None:
     try:
+        # timegm: the parsed time is in UTC.
         return None if parsed is None else datetime.fromtimestamp(calendar.timegm(parsed), UTC)
     except (ValueError, OverflowError, OSError):
         return None

@@ -46,10 +46,10 @@ class Standing:
             self.attempt = max(self.attempt, attempt)
         elif fact["type"] == PROCESS and attempt >= self.attempt:
             self.attempt, self.worker = attempt, str(data.get("worker") or "")
-            self.until = float(data.get("lease_until") or 0)
-        elif fact["type"] == DISCOVER and "released" in data:
+            self.until = _number(data.get("lease_until"))
+        elif fact["type"] == DISCOVER and isinstance(data.get("released"), int):
             self.released.add(data["released"])
-        elif fact["type"] == DISCOVER and "requeued" in data:
+        elif fact["type"] == DISCOVER and isinstance(data.get("requeued"), int):
             self.reset = max(self.reset, data["requeued"])
         elif fact["type"] == DISCOVER:
             self.data = data
@@ -75,7 +75,7 @@ class Standing:
     def retry_at(self) -> float:
         """When it may be tried again, in seconds since 1970."""
         failure = self.failed.get(self.attempt, {}) if self.attempt > self.reset else {}
-        return float(failure.get("retry_at") or 0)
+        return _number(failure.get("retry_at"))
 
 
 def key_of(fact: Fact) -> ItemKey:
@@ -90,3 +90,9 @@ def state_of(standing: Standing) -> str:
     if standing.is_dead:
         return "dead"
     return "running" if standing.is_claimed else "waiting"
+
+
+def _number(value: object) -> float:
+    # Whoever may append to the log may append what only looks like a fact: it must stop no queue.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else 0.0  # type: ignore[arg-type]

@@ -90,6 +90,7 @@ class WorkQueue:
         backoff: float = 1.0,
         backoff_max: float = 300.0,
     ) -> None:
+        # Not `<= 0`, which NaN would pass.
         numbers = {"attempts": attempts, "timeout": timeout, "backoff_max": backoff_max}
         for label, value in numbers.items():
             if not value > 0:
@@ -112,8 +113,10 @@ class WorkQueue:
             new: dict[ItemKey, Fact] = {}
             for item in items:
                 key = item.source, item.id
+                # Also among those that are being added: a feed may name an item twice.
                 if key not in self._items and key not in new:
                     new[key] = self._fact(DISCOVER, key, dict(item.data), "discover")
+                    # Each by itself, so that the error is of one item; nothing is stored yet.
                     self._log.check(new[key])
             facts += new.values()
             return len(new)
@@ -149,6 +152,7 @@ class WorkQueue:
         with self._exclusive() as facts:
             for key, standing in self._items.items():
                 if standing.is_dead and (keys is None or key in keys):
+                    # Attempts up to this one no longer count.
                     data = {"requeued": standing.attempt}
                     facts.append(self._fact(DISCOVER, key, data, f"requeue/{standing.attempt}"))
             return len(facts)
@@ -183,17 +187,20 @@ class WorkQueue:
     @contextlib.contextmanager
     def _exclusive(self) -> Any:
         """Hold the queue's lock, knowing all facts; what the block leaves in the list is stored."""
+        # The mutex first: an flock does not exclude threads of one process.
         with self._mutex, fact_log.locked(self._log.lock_path(self.name)):
             self._refresh()
             facts: list[Fact] = []
             try:
                 yield facts
+                # With the lock in hand: nobody has claimed in between.
                 if facts:
                     self._log.append(facts)
             except BaseException:
                 # The block may have learned what is not stored now.
                 self._log.restart()
                 raise
+            # Learned only once it is stored.
             self._learn(facts)
 
     def _snapshot(self) -> dict[ItemKey, Standing]:
@@ -212,6 +219,7 @@ class WorkQueue:
         for fact in facts:
             key = key_of(fact)
             standing = self._items.setdefault(key, Standing())
+            # Adding is in any order: what follows from the facts decides.
             standing.add(fact)
             state = state_of(standing)
             for index, holds in (
@@ -240,6 +248,7 @@ class WorkQueue:
         """Return the fact of a failed attempt, which is the last one if there were too many."""
         failures = self._items[item.source, item.id].failures + 1
         dead = dead or failures >= self.attempts
+        # Bounded before it is used: 2**60 seconds are for ever anyway.
         pause = min(self._backoff * 2 ** min(failures - 1, 60), self._backoff_max)
         # Less by chance, so that items that failed together do not come back together.
         pause = 0.0 if at_once else pause * random.uniform(0.5, 1.0)
@@ -271,6 +280,7 @@ class _QueueWorker:
 
     def go(self, stop: threading.Event) -> RunReport:
         """Work until there is nothing left to do."""
+        # Held while the worker lives: the kernel drops it at its death.
         path = self._work._log.lock_path(self._worker_lock(self._name))
         with fact_log.locked(path):
             try:
@@ -278,6 +288,7 @@ class _QueueWorker:
                     self._collect()
                     wake_at = self._step(stop.is_set())
                     self._tell()
+                    # As many as may run at a time; others wait claimed.
                     while self._claimed and len(self._running) < self._concurrency:
                         self._start(self._claimed.popleft())
                     if not self._running and wake_at is None:
@@ -285,6 +296,7 @@ class _QueueWorker:
                     self._wait(wake_at, stop)
             finally:
                 with contextlib.suppress(OSError):
+                    # The name is a worker's own, so that nobody else can hold it.
                     os.unlink(path)
 
     def _tell(self) -> None:
@@ -309,6 +321,7 @@ class _QueueWorker:
             outcome = _Outcome(item, self._process(item))
         except ItemRejected as error:
             outcome = _Outcome(item, error=str(error) or "rejected", is_final=True)
+        # Also SystemExit and the like, which would end this thread alone.
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             outcome = _Outcome(item, error=reason)
@@ -336,6 +349,7 @@ class _QueueWorker:
         if self._running:
             with contextlib.suppress(queue.Empty):
                 outcome = self._finished.get(timeout=pause)
+                # Only looked at: `_collect` takes it.
                 self._finished.put(outcome)
         else:
             stop.wait(pause)
@@ -349,10 +363,12 @@ class _QueueWorker:
                 facts += self._facts_of(outcome, report)
             facts += self._lost()
             if is_stopping:
+                # Others may have them at once, and need not wait for the lease.
                 facts += [self._release(item) for item in self._claimed]
             # As if they were stored: what follows depends on them. An error starts all anew.
             work._learn(facts)
             claims = [] if is_stopping else self._choose()
+            # The last of a batch begins once those before it have had their time.
             until = time.time() + _GRACE + work.timeout * (1 + self._batch // self._concurrency)
             for item in claims:
                 data = {"attempt": item.attempt, "worker": self._name, "lease_until": until}
@@ -381,6 +397,7 @@ class _QueueWorker:
             data = dict(result) if isinstance(result, Mapping) else {"result": result}
             data = {k: v for k, v in data.items() if v is not None} | {"attempt": item.attempt}
             fact = work._fact(COMPLETE, (item.source, item.id), data, "complete")
+            # Now, or all outcomes of this write would fail with it.
             try:
                 work._log.check(fact)
             except InvalidEvent as error:
@@ -388,6 +405,7 @@ class _QueueWorker:
             else:
                 report.completed += 1
                 return [fact]
+        # Its lease was over, and it counts as failed already.
         if item.attempt in standing.failed:
             return []
         fact = work._failure(item, outcome.error, outcome.is_final)
@@ -404,12 +422,14 @@ class _QueueWorker:
                 path = self._work._log.lock_path(self._worker_lock(worker))
                 is_alive[worker] = bool(worker) and disk.exists(path) and disk.is_locked(path)
                 if not is_alive[worker]:
+                    # Nobody needs the lock of a dead worker.
                     with contextlib.suppress(OSError):
                         os.unlink(path)
             is_late = time.time() > standing.until and worker != self._name
             if not is_alive[worker] or is_late:
                 item = Item(source, id, standing.data, standing.attempt)
                 reason = f"worker {worker} {'did not answer' if is_alive[worker] else 'died'}"
+                # At once: the item did nothing wrong.
                 failed.append(self._work._failure(item, reason, dead=False, at_once=True))
         return failed
 
@@ -430,6 +450,7 @@ class _QueueWorker:
         for (source, id), standing in self._candidates():
             if len(selection) >= count:
                 break
+            # Failed a moment ago, it waits.
             if state_of(standing) == "waiting" and standing.retry_at <= clock:
                 selection.append(Item(source, id, standing.data, standing.attempt + 1))
         return selection

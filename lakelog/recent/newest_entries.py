@@ -66,6 +66,7 @@ class NewestEntries:
         """Choose the newest rows of each list; return where to divide them by seq."""
         self._view(cursor, step)
         self._register_names(cursor, state)
+        # By columns that are small: texts are read for what stays alone.
         cursor.execute(_PICKS.format(keep=keep, source=SOURCE))
         # A level that is none has no list; the two sets without it hold the same rows.
         cursor.execute("DELETE FROM recent_picks WHERE level IS NULL AND kind < 2")
@@ -86,10 +87,12 @@ class NewestEntries:
         origins = cursor.execute(
             "SELECT DISTINCT origin::VARCHAR FROM recent_rows WHERE origin <> ''"
         ).fetchall()
+        # Names are read anew only for files that came since.
         if any(origin not in self._names for (origin,) in origins):
             all_cursors = cursors.of_state(self._store, state)
             self._names = {cursor.origin: cursor.name for cursor in all_cursors}
         names = {origin: self._names[origin] for (origin,) in origins if origin in self._names}
+        # Registered for this cursor: rounds of several lakes may run at once.
         cursor.register("recent_names", names_table(names))
 
     def additions(self, cursor: duckdb.DuckDBPyConnection, low: int, high: int) -> list[Addition]:

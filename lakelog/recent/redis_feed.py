@@ -119,6 +119,7 @@ class RecentFeeder:
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Feed what is published, for so long at most if Redis answers; then end the thread."""
+        # The last round has so long.
         self._until = time.monotonic() + seconds
         self._stop.set()
         if self._thread is not None:
@@ -142,6 +143,7 @@ class RecentFeeder:
                     self._trouble = self.figures["trouble"] = ""
                 took = time.monotonic() - began
                 pause = min(max(took * _REST, _EVERY), _EVERY_MAX) if count else _EVERY
+            # Not the server's fault: another feeder was faster, or the end came.
             except (WatermarkMoved, _Stopped):
                 pause = _EVERY
             except Exception as error:  # a thread that died of it would be missed by nobody
@@ -174,6 +176,7 @@ class RecentFeeder:
         Raises Unreachable, SyncRefused, MissingPackage, Damaged.
         """
         for _ in range(_ATTEMPTS):
+            # The number says which move was seen: none, so that Redis is asked.
             self._number = -1
             with contextlib.suppress(WatermarkMoved):
                 try:
@@ -202,6 +205,7 @@ class RecentFeeder:
         head = self._store.refs.head(self._lake.branch_name)
         # A look at the next move is all that an idle lake costs, and seldom one at Redis.
         is_same = head.move.number == self._number
+        # Redis may have lost its data meanwhile: now and then it is asked.
         if is_same and time.monotonic() - self._checked < _CHECK:
             return 0
         began = time.monotonic()
@@ -242,6 +246,7 @@ class RecentFeeder:
 
     def _advance(self, head: Head, state: Manifest, mark: Watermark) -> int:
         """Write what a state has beyond the watermark, or fill all again if it lost something."""
+        # Nothing came: the watermark says all.
         if mark.snapshot == state.digest and mark.upto == state.next_seq:
             self._note_behind(mark)
             return 0
@@ -250,6 +255,7 @@ class RecentFeeder:
         added = tuple(segment_part for step in change.steps for segment_part in step.added)
         removal = change.steps[0] if change.steps else DeltaStep((), state.next_seq)
         step = DeltaStep(added, state.next_seq, removal.removed, removal.below)
+        # What was removed cannot be taken out of a list.
         if change.clear or self._is_rewound(cursor, step, mark.upto):
             return self._rebuild(head, state)
         try:
@@ -263,6 +269,7 @@ class RecentFeeder:
             query = f"SELECT 1 FROM ({step.keys_sql(self._store)}) LIMIT 1"
             if cursor.execute(query).fetchall():
                 return True
+        # All is new: nothing came between what is there.
         if all(added.entry.seq[0] >= upto for added in step.added):
             return False
         query = f"SELECT 1 FROM ({step.rows_sql(self._store)}) WHERE seq < {upto} LIMIT 1"

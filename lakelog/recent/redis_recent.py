@@ -187,6 +187,7 @@ class RecentEntries:
 
         There are at most as many as are kept.
         """
+        # Levels of lists are in capitals.
         return self._read([key_of(source, level and level.upper())], limit)
 
     def search(
@@ -211,6 +212,7 @@ class RecentEntries:
         matches: list[RecentEntry] = []
         # A few at a time: that bounds what is held, and Redis answers others between.
         for start in range(0, len(keys), 16):
+            # With a condition on the text all kept entries have to be looked at.
             count = limit if match is None else KEEP_MAX
             matches += filter(_matcher(match), self._read(keys[start : start + 16], count))
             matches = sorted(matches, key=lambda entry: -(entry.seq or 0))[:limit]
@@ -225,6 +227,7 @@ class RecentEntries:
 
         size, names = self._ask(index)
         self._require_index(size, len(names))
+        # Globs are compared here: those of Redis have another syntax.
         return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
     def status(self) -> RecentStatus:
@@ -246,6 +249,7 @@ class RecentEntries:
                 pipe.lrange(f"{base}:{key}", 0, limit - 1)
 
         lists_of_lines = self._ask(lists)
+        # An empty list may have expired, or been thrown away.
         missing = [key for key, lines in zip(keys, lists_of_lines, strict=True) if not lines]
         if missing:
             self._require_expired(missing)
@@ -290,6 +294,7 @@ class RecentEntries:
                 if current is None:
                     raise self._absence()
                 self._generation, self._ttl = current, int(ttl)
+                # Another generation took its place while we read: it is read again.
                 if current == generation:
                     return list(replies)
 
@@ -351,6 +356,7 @@ def parse_entries(lines: list[str]) -> list[RecentEntry]:
             RecentEntry,
             (
                 record["seq"],
+                # In this order, which is that of the class.
                 moment(record["timestamp"]),
                 record["source"],
                 record["content"],
@@ -381,6 +387,7 @@ def key_of(source: str | None, level: str | None) -> str:
         return "a:" if source is None else f"s:{source}"
     if source is None:
         return f"l:{level}"
+    # Lengths in front: sources and levels may have colons in them.
     return f"p:{len(level.encode('utf-8', 'surrogateescape'))}:{level}:{source}"
 
 
@@ -396,6 +403,7 @@ def drop(call: Callable[..., Any], prefix: str, generation: str) -> None:
         index = f"{base}:index:{letter}"
         is_whole &= call("ZCARD", index) >= int(call("HGET", prefix, size_of(base, letter)) or 0)
         while names := call("ZRANGE", index, 0, _DROPPED - 1):
+            # UNLINK frees the memory beside the server's main thread.
             call("UNLINK", *(f"{base}:{letter}:{name}" for name in names))
             call("ZREM", index, *names)
     cursor: Any = None
@@ -418,6 +426,7 @@ def _matcher(match: str | None) -> Callable[[RecentEntry], bool]:
         return lambda entry: True
     if not _is_glob(match):
         return lambda entry: match in entry.content
+    # Compiled once for all entries.
     matches = re.compile(fnmatch.translate(match)).match
     return lambda entry: matches(entry.content) is not None
 

@@ -252,6 +252,26 @@ def test_the_log_of_an_older_program_is_resumed(home: Path) -> None:
     assert text.startswith("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize(
+    ("fact", "data"),
+    [
+        ("PROCESS", {"attempt": 1, "lease_until": "soon"}),
+        ("DISCOVER", {"released": [1]}),
+        ("DISCOVER", {"requeued": "all"}),
+        ("FAIL", {"attempt": 1, "retry_at": {}}),
+    ],
+)
+def test_what_only_looks_like_a_fact_stops_no_queue(
+    lake: lakelog.Lake, fact: str, data: dict[str, Any]
+) -> None:
+    """Whoever may append to the lake may write members of other kinds."""
+    names = {"category": "thumbnails", "source": "photos", "subject": "p-0"}
+    lake.append({"type": fact, **names, "data": data})
+    queue = WorkQueue(lake, "thumbnails", backoff=0.001)
+    queue.add([Item("photos", "p-0"), Item("photos", "p-1")])
+    assert queue.run(lambda item: {}).completed == 2
+
+
 def test_a_rollback_takes_the_queue_with_it(lake: lakelog.Lake) -> None:
     """After a rollback items are in the state that the branch had."""
     queue = WorkQueue(lake, "thumbnails")
