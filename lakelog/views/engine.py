@@ -183,7 +183,6 @@ class Projector:
         self, definition: ViewDefinition, values: Values, state: Manifest, tail: pa.Table | None
     ) -> Layer:
         name = definition.state(values, _engine())
-        # With the engine's version: functions may give other answers in another one.
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, name, definition, values)
@@ -210,7 +209,6 @@ class Projector:
         if shape is None:
             maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
             shape = shape_of(cursor, definition, maps, merges)
-            # Texts of views with parameters may be ever others.
             if len(self._shapes) > 256:
                 self._shapes.clear()
             self._shapes[name] = shape
@@ -311,7 +309,6 @@ class Projector:
             # The same table, not an equal one: a tail is a new table whenever a row is added.
             if over.tail is tail:
                 return over.layer
-            # A tail that only grew: the rows that it had are merged already.
             if begins_with(tail, over.tail):
                 under, start = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, start, state.next_seq)
@@ -491,7 +488,6 @@ def shape_of(
     cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, maps: str, merges: str
 ) -> StateShape:
     """Ask the engine which columns a map gives; its merge must give the same."""
-    # Over no rows: the engine binds the map, and runs nothing.
     view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
     relation = cursor.sql(maps)
     columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
