@@ -7,6 +7,7 @@ mounted and lakelog is installed.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, segment, typed, typed_rows
 from lakelog.segments.connection import connect
 from lakelog.settings import DEFAULTS
+from lakelog.store import bootstrap
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ else:
     ds = Lazy("pyarrow.dataset")
 
 COLUMNS = (*segment.EVENT_COLUMNS, "seq")
-ENCRYPTED = "the lake at {} is encrypted, and other engines cannot read its files"
 SHARE_ROWS = 262_144
 """Rows of one share: what a task reads at once, unless a single segment has more."""
 
@@ -54,11 +56,15 @@ class SegmentFile:
 @dataclass(frozen=True)
 class EventScan:
     """The events of one state, or a share of them: segments, and an Arrow table of the rows of the
-    tail, None where there are none. `root` is the lake's directory."""
+    tail, None where there are none. `root` is the lake's directory.
+
+    Files of an encrypted lake are opened in memory, by processes that find its key themselves.
+    """
 
     root: str
     files: tuple[SegmentFile, ...]
     tail: pa.Table | None = None
+    is_encrypted: bool = False
 
     @property
     def rows(self) -> int:
@@ -72,11 +78,11 @@ class EventScan:
         rows = 0
         for file in self.files:
             if pending and rows + file.rows > SHARE_ROWS:
-                shares.append(EventScan(self.root, tuple(pending)))
+                shares.append(dataclasses.replace(self, files=tuple(pending), tail=None))
                 pending, rows = [], 0
             pending.append(file)
             rows += file.rows
-        shares.append(EventScan(self.root, tuple(pending), self.tail))
+        shares.append(dataclasses.replace(self, files=tuple(pending)))
         return shares
 
 
@@ -92,19 +98,28 @@ def require(package: str, method: str, install: str) -> None:
         raise QueryFailed(f"{method} needs {package}: {install}")
 
 
+def require_plain(scan: EventScan, method: str, reason: str) -> None:
+    """Raise ExportRefused with one sentence if an engine would have rows of an encrypted lake as
+    plain text on disk, where nobody asked for them."""
+    if scan.is_encrypted:
+        raise ExportRefused(
+            f"{method}: the lake at {scan.root} is encrypted, and {reason}: write files in plain"
+            " text with `lakelog export`, to a place of your choice"
+        )
+
+
 def scan_of(session: Session, digest: str | None = None) -> EventScan:
     """Return the events of a state by its digest, or without one of the branch as it is now, with
     its tail; all in memory where protected fields are opened. Raises DamagedSegment, SnapshotGone,
-    LakeClosed, InvalidKey, ExportRefused if it is encrypted."""
+    LakeClosed, InvalidKey."""
     tables = session.tables
-    if tables.store.paths.keys is not None:
-        raise ExportRefused(f"{ENCRYPTED.format(tables.store.paths.root)}: ask it with sql()")
+    is_encrypted = tables.store.paths.keys is not None
     # An engine that reads the files itself has no keys, and no function that opens blocks.
     if tables.opens_fields:
         names = ", ".join(COLUMNS)
         relation = session.sql(f"SELECT {names} FROM events ORDER BY seq", None, digest)
         table = relation.to_arrow_table().cast(schema()).combine_chunks()
-        return EventScan(tables.store.paths.root, (), table)
+        return EventScan(tables.store.paths.root, (), table, is_encrypted)
     manifest, pending = session.state(digest)
     tail = tables.numbered_tail(pending, manifest)
     entries = tables.store.manifests.segments(manifest, "events")
@@ -120,7 +135,7 @@ def scan_of(session: Session, digest: str | None = None) -> EventScan:
         for entry in entries
     )
     rows = None if tail is None else tail.select(COLUMNS).cast(schema()).combine_chunks()
-    return EventScan(paths.root, files, rows)
+    return EventScan(paths.root, files, rows, is_encrypted)
 
 
 def read_rows(
@@ -129,6 +144,8 @@ def read_rows(
     """Return the rows of a scan for which an Arrow expression holds, with these columns; where
     none is wanted, with one, as a table without columns would have lost how many rows it has."""
     names = list(COLUMNS if columns is None else columns) or ["seq"]
+    if scan.is_encrypted and Paths(scan.root).keys is None:
+        bootstrap.load(scan.root)  # in a process that has opened no lake, which so finds the key
     tables = [_read_file(scan.root, file, names, condition) for file in scan.files]
     if scan.tail is not None:
         tables.append(_filtered(scan.tail, condition).select(names))
@@ -141,13 +158,14 @@ def _read_file(
 ) -> pa.Table:
     """Read a segment; a condition on columns that its file has skips row groups."""
     mentioned = set() if condition is None else _mentioned(condition)
-    is_whole_row = mentioned & {"data"} or (file.first_seq is not None)
+    source = VAULT.file(file.path)
+    is_whole_row = mentioned & {"data"} or file.first_seq is not None or source != file.path
     if condition is not None and not is_whole_row:
         file_columns = _stored_columns(file, names)
         table = ds.dataset(file.path, format="parquet").to_table(file_columns, filter=condition)
         return _as_events(root, file, table, names)
     needed = [*names, *(name for name in COLUMNS if name in mentioned and name not in names)]
-    with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+    with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
         table = parquet.read(_stored_columns(file, needed))
     if file.first_seq is not None and "seq" in needed:
         numbers = arrays.integers(np.arange(file.rows, dtype=np.int64) + file.first_seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lakelog.dataframes import event_scan
@@ -19,11 +20,33 @@ else:
 def to_polars(scan: EventScan) -> polars.LazyFrame:
     """Return the events as a LazyFrame. Raises QueryFailed without Polars."""
     event_scan.require("polars", ".to_polars()", "pip install 'lakelog[polars]'")
+    if scan.is_encrypted:
+        return _opened(scan)
     frames = [_frame(scan.root, *run) for run in event_scan.runs_alike(scan)]
     if scan.tail is not None or not frames:
         rows = event_scan.schema().empty_table() if scan.tail is None else scan.tail
         frames.append(polars.DataFrame(rows).lazy())
     return polars.concat(frames)
+
+
+def _opened(scan: EventScan) -> polars.LazyFrame:
+    """Return the rows of an encrypted lake, which are opened share by share, in memory."""
+    from polars.io.plugins import register_io_source
+
+    def frames(
+        columns: list[str] | None, condition: polars.Expr | None, rows: int | None, _: int | None
+    ) -> Iterator[polars.DataFrame]:
+        for share in scan.shares():
+            frame = polars.DataFrame(event_scan.read_rows(share, columns))
+            if rows is not None:
+                frame = frame.head(rows)
+                rows -= frame.height
+            yield frame if condition is None else frame.filter(condition)
+            if rows == 0:
+                return
+
+    schema = polars.DataFrame(event_scan.schema().empty_table()).schema
+    return register_io_source(frames, schema=schema, is_pure=True)
 
 
 def _frame(root: str, files: list[SegmentFile], first_seq: int | None) -> polars.LazyFrame:

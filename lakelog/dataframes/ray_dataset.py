@@ -19,8 +19,10 @@ _ROW_BYTES = 256
 
 
 def to_ray(scan: EventScan) -> ray.data.Dataset:
-    """Return the events as a Ray Dataset. Raises QueryFailed without Ray."""
+    """Return the events as a Ray Dataset. Raises QueryFailed without Ray,
+    ExportRefused for an encrypted lake."""
     event_scan.require("ray", ".to_ray()", "pip install 'lakelog[ray]'")
+    event_scan.require_plain(scan, ".to_ray()", "Ray writes rows to disk when its memory is full")
     import ray.data
 
     return ray.data.read_datasource(_source(scan))

@@ -18,8 +18,10 @@ _NAME, _FIRST, _ROW = "lakelog_file", "lakelog_first", "lakelog_row"
 
 
 def to_spark(scan: EventScan, spark: SparkSession) -> DataFrame:
-    """Return the events as a DataFrame of a session. Raises QueryFailed without PySpark."""
+    """Return the events as a DataFrame of a session. Raises QueryFailed without PySpark,
+    ExportRefused for an encrypted lake."""
     event_scan.require("pyspark", ".to_spark()", "pip install 'lakelog[spark]'")
+    event_scan.require_plain(scan, ".to_spark()", "Spark reads its files")
     groups: dict[tuple[str, bool], list[SegmentFile]] = {}
     for file in scan.files:
         groups.setdefault((file.schema_json, file.first_seq is None), []).append(file)

@@ -55,6 +55,7 @@ def publish_delta(
     DamagedSegment.
     """
     rows = source or TableSource()
+    publishing.require_plain(lake, rows)
     local = target.removeprefix("file://")
     uri = target if "://" in local else os.path.abspath(local)
     with publishing.one_line(f"Delta table {target}", "deltalake", "delta"):

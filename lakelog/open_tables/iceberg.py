@@ -7,6 +7,7 @@ snapshots with the state as a property.
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,21 +23,19 @@ from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     from pyiceberg import catalog as catalogs
-    from pyiceberg import conversions, exceptions, manifest, typedef, types
+    from pyiceberg import exceptions, manifest, typedef
     from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
     from pyiceberg.table import update as updates
-    from pyiceberg.types import PrimitiveType
 
     from lakelog.lake import Lake
     from lakelog.libraries import pa
     from lakelog.store.manifest import Manifest
 else:
-    catalogs, conversions = Lazy("pyiceberg.catalog"), Lazy("pyiceberg.conversions")
-    exceptions, manifest = Lazy("pyiceberg.exceptions"), Lazy("pyiceberg.manifest")
-    typedef, types = Lazy("pyiceberg.typedef"), Lazy("pyiceberg.types")
+    catalogs, exceptions = Lazy("pyiceberg.catalog"), Lazy("pyiceberg.exceptions")
+    manifest, typedef = Lazy("pyiceberg.manifest"), Lazy("pyiceberg.typedef")
     updates = Lazy("pyiceberg.table.update")
 
 _SETTINGS = {"format-version": "2", "commit.retry.num-retries": "0"}
@@ -59,6 +58,7 @@ def publish_iceberg(
     DamagedSegment.
     """
     rows = source or TableSource()
+    publishing.require_plain(lake, rows)
     with publishing.one_line(f"Iceberg catalog {catalog}", "pyiceberg", "iceberg"):
         client = catalogs.load_catalog(catalog, **(properties or {}))
         place = f"{target} of the catalog {catalog}"
@@ -182,21 +182,20 @@ def _evolve(catalog: Catalog, table: Table, schema: Schema) -> None:
 def _data_files(added: Sequence[TableFile]) -> list[DataFile]:
     """Return what a table says of files, from the manifest alone: to open 100,000 files and read
     what they say of themselves takes a minute."""
-    from_args, to_bytes = manifest.DataFile.from_args, conversions.to_bytes
-    timestamps, numbers, strings = types.TimestamptzType(), types.LongType(), types.StringType()
+    from_args, packed = manifest.DataFile.from_args, struct.Struct("<q").pack
     content, form = manifest.DataFileContent.DATA, manifest.FileFormat.PARQUET
     unpartitioned = typedef.Record()
     files: list[DataFile] = []
     for file in added:
         entry = file.entry
-        bounds: list[tuple[int, PrimitiveType, tuple[int, int] | tuple[str, str]]] = [
-            (1, timestamps, entry.time),
-            (13, numbers, entry.seq),
+        bounds = [
+            (1, packed(entry.time[0]), packed(entry.time[1])),
+            (13, packed(entry.seq[0]), packed(entry.seq[1])),
         ]
         if isinstance(entry.types, dict) and entry.types:
-            bounds.append((2, strings, (min(entry.types), max(entry.types))))
+            bounds.append((2, min(entry.types).encode(), max(entry.types).encode()))
         if entry.subject:
-            bounds.append((5, strings, entry.subject))
+            bounds.append((5, entry.subject[0].encode(), entry.subject[1].encode()))
         data_file = from_args(
             content=content,
             file_path=file.path,
@@ -204,8 +203,8 @@ def _data_files(added: Sequence[TableFile]) -> list[DataFile]:
             partition=unpartitioned,
             record_count=entry.events,
             file_size_in_bytes=file.bytes,
-            lower_bounds={number: to_bytes(t, pair[0]) for number, t, pair in bounds},
-            upper_bounds={number: to_bytes(t, pair[1]) for number, t, pair in bounds},
+            lower_bounds={number: low for number, low, _ in bounds},
+            upper_bounds={number: high for number, _, high in bounds},
         )
         data_file.spec_id = 0
         files.append(data_file)

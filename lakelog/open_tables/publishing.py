@@ -110,14 +110,18 @@ def schema_of_rows(lake: Lake, source: TableSource) -> pa.Schema:
     return state.sql(source.sql).limit(0).to_arrow_table().schema
 
 
+def require_plain(lake: Lake, source: TableSource) -> None:
+    """Raise ExportRefused for an encrypted lake, but for a query whose rows are copied."""
+    if lake.store.paths.keys is not None and not source.sql:
+        refusal = f"the lake at {lake.path} is encrypted, and other systems cannot read its files"
+        raise ExportRefused(f"{refusal}: publish rows of it with a query, which copies them")
+
+
 def publish(
     lake: Lake, target: str, source: TableSource, place: str, load: Callable[[], OpenTable]
 ) -> PublishResult:
     """Bring a table to a state of a lake. `load` makes the table or loads it, and may be called
     again; `place` is where it is, in words. Raises ExportRefused, Unreachable, DamagedSegment."""
-    if lake.store.paths.keys is not None and not source.sql:
-        refusal = f"the lake at {lake.path} is encrypted, and other systems cannot read its files"
-        raise ExportRefused(f"{refusal}: publish rows of it with a query, which copies them")
     state = published_state.state_of(lake, source.ref)
     note_copy(lake.store.paths, "table", place)
     for _ in range(_ATTEMPTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 import lakelog
+from lakelog import dataframes
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.open_tables import publish_iceberg
 from tests.support import encrypted, engine_rows, lakes
@@ -164,12 +166,63 @@ def test_a_missing_engine_is_named(
         getattr(lake, f"to_{module}")()
 
 
-def test_encrypted_lakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other engines cannot read the files of an encrypted lake: one line says so."""
-    need("polars")
+@pytest.mark.parametrize("engine", ["polars", "dask", "daft"])
+def test_encrypted_lakes_are_opened_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The rows are those of SQL, and no file of the lake has a word of them in plain text."""
+    need(*ENGINES[engine])
+    with lakelog.open(encrypted.create(tmp_path / "lake", monkeypatch)) as lake:
+        lake.append(orders(210, 0))
+        lake.compact()
+        lake.append(orders(30, 210))
+        lake.settle()
+        lake.tag("both")
+        lake.append(orders(10, 400))
+        for ref in ("both", ""):
+            table, filtered = engine_rows.READERS[engine](lake.at(ref) if ref else lake)
+            assert_same(table, expected(lake, ref))
+            wanted = expected(lake, ref, engine_rows.WHERE).select(["seq", "subject"])
+            assert_same(filtered, wanted)
+    assert not encrypted.found(tmp_path, ["order 7", "order 215", "order 405"])
+
+
+def test_polars_counts_and_cuts_encrypted_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count needs no column, and a head reads no more than it needs."""
+    polars = need_polars()
+    with lakelog.open(encrypted.create(tmp_path / "lake", monkeypatch)) as lake:
+        lake.append(orders(20, 0))
+        assert lake.to_polars().select(polars.len()).collect().item() == 20
+        head = lake.to_polars().head(3).filter(polars.col("type") == "T1").collect()
+        assert head.get_column("seq").to_list() == [1]
+
+
+def test_another_process_opens_with_its_own_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker gets a share without any key, and finds the key of the lake itself."""
+    with lakelog.open(encrypted.create(tmp_path / "lake", monkeypatch)) as lake:
+        lake.append(orders(20, 0))
+        lake.settle()
+        share = pickle.dumps(dataframes.scan_of(lake._session))
+    program = "import sys, pickle, lakelog.dataframes.event_scan as e;"
+    program += "print(e.read_rows(pickle.load(sys.stdin.buffer)).num_rows)"
+    run = [sys.executable, "-c", program]
+    answer = subprocess.run(run, input=share, capture_output=True, check=True, cwd=ROOT)
+    assert answer.stdout == b"20\n"
+
+
+def test_tables_of_encrypted_lakes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have plain text on disk unasked is refused, in one line that says what to do."""
     with lakelog.open(encrypted.create(tmp_path / "lake", monkeypatch)) as lake:
         lake.append({"type": "secret"})
-        with pytest.raises(ExportRefused, match="is encrypted, and other engines cannot read"):
-            lake.to_polars()
+        for engine, method in (("ray", lake.to_ray), ("spark", lambda: lake.to_spark(None))):
+            monkeypatch.setattr("lakelog.dataframes.event_scan.find_spec", lambda _: True)
+            with pytest.raises(ExportRefused, match=f"to_{engine}.*is encrypted.*lakelog export"):
+                method()
         with pytest.raises(ExportRefused, match="publish rows of it with a query"):
             publish_iceberg(lake, "logs.events", catalog="none")
