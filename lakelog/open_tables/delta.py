@@ -19,7 +19,6 @@ from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
-from lakelog.open_tables.struct_columns import UnfitMember
 from lakelog.open_tables.table_folder import TableFolder
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import typed
@@ -78,6 +77,7 @@ class _DeltaTable:
         except exceptions.TableNotFoundError:
             self._table = self._create(source)
         self._is_query = bool(source.sql)
+        self._renamed: dict[str, pa.DataType] = {}
         properties = self._table.metadata().configuration
         publishing.require_ours(lake, source, uri, properties)
 
@@ -122,20 +122,21 @@ class _DeltaTable:
 
     def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
         before = pa.schema(self._table.schema())
-        schema, unfit = before, set[str]()
+        schema = before
         for key, entry in {e.fields: e for e in entries if e.fields and e.has_numbers}.items():
-            try:
-                payloads = typed.of_entry(self._lake.store.paths, entry)
-                schema = struct_columns.with_members(schema, payloads)
-            except UnfitMember:
-                unfit.add(key)
-        if schema is not before and not schema.equals(before):
+            payloads = typed.of_entry(self._lake.store.paths, entry)
+            schema, renamed = struct_columns.with_members(schema, payloads)
+            if renamed is not None:
+                self._renamed[key] = renamed
+        if not schema.equals(before):
             columns = deltalake.Schema.from_arrow(pa.schema([schema.field(typed.COLUMN)]))
             with _lost():
                 self._table.alter.add_columns(columns.fields, commit_properties=_properties())
-        return unfit
+        return set()
 
     def file_of(self, entry: SegmentEntry, copy: bytes | None) -> TableFile:
+        if copy is None and entry.fields in self._renamed:
+            copy = published_state.renamed(self._lake, entry, self._renamed[entry.fields])
         name = f"{COPY if copy else ''}{entry.key}.parquet"
         segment = self._lake.store.paths.object("segments", entry.key)
         if copy is None and self._folder.link(segment, name):

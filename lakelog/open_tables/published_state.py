@@ -13,8 +13,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.libraries import pq
-from lakelog.segments import segment, segment_sql, sql
+from lakelog.libraries import pa, pq
+from lakelog.segments import segment, segment_sql, sql, typed
 from lakelog.store import history, resolve
 from lakelog.store.entry import SegmentEntry
 
@@ -91,6 +91,21 @@ def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:
     rows = lake.engine().cursor().sql(segment_sql.rows_sql(lake.store.paths, [entry]))
     schema = segment.schema("events", "sorted")
     table = rows.to_arrow_table().select(schema.names).cast(schema)
+    return _encoded(table)
+
+
+def renamed(lake: Lake, entry: SegmentEntry, struct: pa.DataType) -> bytes:
+    """Return the bytes of a copy of a typed segment, the members of its structs under the names of
+    a type."""
+    with pq.ParquetFile(lake.store.paths.object("segments", entry.key)) as file:
+        table = file.read().replace_schema_metadata(None)
+    place = table.column_names.index(typed.COLUMN)
+    chunks = [chunk.view(struct) for chunk in table[typed.COLUMN].chunks]
+    column = pa.chunked_array(chunks, struct)
+    return _encoded(table.set_column(place, typed.COLUMN, column))
+
+
+def _encoded(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", store_schema=False, version="2.6")
     return sink.getvalue()

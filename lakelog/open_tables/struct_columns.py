@@ -1,22 +1,21 @@
 """The columns of a table that knows them by their names, as Delta does: structs of payloads.
 
-A member has one type under one name for good. A segment with a member of that name and another
-kind, or one that other systems cannot name, does not fit, and comes as text.
+A column is of one member and one type for good, and says so in its metadata. A member of that name
+and another kind has another column, such as `n_2`, and so has one that other systems cannot name.
+A segment whose struct has other names than its columns is written again under theirs.
 """
 
 from __future__ import annotations
+
+import re
 
 from lakelog.libraries import pa
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed import Member
 
-_KIND = b"lakelog.kind"
-_UNNAMEABLE = frozenset(" ,;{}()\n\t=")
-"""Characters that Delta refuses in names."""
-
-
-class UnfitMember(ValueError):
-    """Raised where a member cannot be a column."""
+_NAME, _KIND = b"lakelog.name", b"lakelog.kind"
+_UNNAMEABLE = re.compile(r"[ ,;{}()\n\t=]+")
+"""What Delta refuses in names."""
 
 
 def event_columns() -> pa.Schema:
@@ -24,26 +23,43 @@ def event_columns() -> pa.Schema:
     return pa.schema([(f.name, f.type) for f in segment.schema("events", "sorted")])
 
 
-def with_members(table: pa.Schema, payloads: typed.Schema) -> pa.Schema:
-    """Return a schema that also has the members of typed payloads. Raises UnfitMember."""
+def with_members(table: pa.Schema, payloads: typed.Schema) -> tuple[pa.Schema, pa.DataType | None]:
+    """Return a schema that also has the members of typed payloads, and the type of their struct
+    under its names, None where it has these names already."""
     place = table.get_field_index(typed.COLUMN)
     before = table.field(place).type if place >= 0 else None
-    column = pa.field(typed.COLUMN, _struct(payloads.members, before))
-    return table.set(place, column) if place >= 0 else table.append(column)
+    type_, renamed = _struct(payloads.members, before)
+    column = pa.field(typed.COLUMN, type_)
+    schema = table.set(place, column) if place >= 0 else table.append(column)
+    return schema, None if renamed == typed_rows.arrow_type(payloads) else renamed
 
 
-def _struct(members: tuple[Member, ...], before: pa.DataType | None) -> pa.DataType:
-    children = {child.name.casefold(): child for child in before or ()}
+def _struct(
+    members: tuple[Member, ...], before: pa.DataType | None
+) -> tuple[pa.DataType, pa.DataType]:
+    """Return the type of a column with these members among its own, and that of these alone."""
+    children = {(f.metadata[_NAME], f.metadata[_KIND]): f for f in before or ()}
+    names, alone = {field.name.casefold() for field in children.values()}, []
     for member in members:
-        spelling = _spelling(member).encode()
-        child = children.get(member.name.casefold())
-        if not member.name or _UNNAMEABLE & {*member.name}:
-            raise UnfitMember(member.name)
-        if child and (child.name, child.metadata[_KIND]) != (member.name, spelling):
-            raise UnfitMember(member.name)
-        type_ = _type(member, child.type if child else None)
-        children[member.name.casefold()] = pa.field(member.name, type_, metadata={_KIND: spelling})
-    return pa.struct(list(children.values()))
+        key = member.name.encode(), _spelling(member).encode()
+        child = children.get(key)
+        name = child.name if child else _free_name(member.name, names)
+        type_, own_type = _types(member, child.type if child else None)
+        children[key] = pa.field(name, type_, metadata={_NAME: key[0], _KIND: key[1]})
+        names.add(name.casefold())
+        alone.append(pa.field(name, own_type))
+    return pa.struct(list(children.values())), pa.struct(alone)
+
+
+def _types(member: Member, before: pa.DataType | None) -> tuple[pa.DataType, pa.DataType]:
+    if member.kind == "object":
+        return _struct(member.members, before)
+    if member.kind == "list":
+        element = before.value_type if before else None
+        type_, own_type = _types(member.members[0], element)
+        return pa.list_(type_), pa.list_(pa.field("element", own_type))
+    scalar = typed_rows.arrow_type(typed.Schema((member,))).field(0).type
+    return scalar, scalar
 
 
 def _spelling(member: Member) -> str:
@@ -53,9 +69,11 @@ def _spelling(member: Member) -> str:
     return "float" if member.kind == "number" else member.kind
 
 
-def _type(member: Member, before: pa.DataType | None) -> pa.DataType:
-    if member.kind == "object":
-        return _struct(member.members, before)
-    if member.kind == "list":
-        return pa.list_(_type(member.members[0], before.value_type if before else None))
-    return typed_rows.arrow_type(typed.Schema((member,))).field(0).type
+def _free_name(name: str, names: set[str]) -> str:
+    """Return a name that Delta takes, and that differs from its siblings' in more than case."""
+    plain = _UNNAMEABLE.sub("_", name) or "_"
+    number, free = 1, plain
+    while free.casefold() in names:
+        number += 1
+        free = f"{plain}_{number}"
+    return free

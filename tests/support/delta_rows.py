@@ -68,11 +68,12 @@ def _member(value: Any, type_: Any, spelling: str) -> Any:
     if value is None:
         return None
     if spelling == "object":
-        members = ((f.name, value.get(f.name), f) for f in type_)
         return {
-            name: _member(inner, f.type, f.metadata[b"lakelog.kind"].decode())
-            for name, inner, f in members
-            if inner is not None
+            f.metadata[b"lakelog.name"].decode(): _member(
+                value[f.name], f.type, f.metadata[b"lakelog.kind"].decode()
+            )
+            for f in type_
+            if value.get(f.name) is not None
         }
     if spelling.startswith("list "):
         return [_member(v, type_.value_type, spelling.removeprefix("list ")) for v in value]
