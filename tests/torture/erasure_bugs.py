@@ -8,7 +8,7 @@ ERASED, ERASURE, PROTECT = "lakelog.erased", "lakelog.erasure", "lakelog.protect
 ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ("a filter left", f"{ERASURE}.derived:clean", "store.paths.bloom(key), ", ""),
     ("a word index left", f"{ERASURE}.derived:clean", "store.paths.words(key), ", ""),
-    ("cached views left", f"{ERASURE}.derived:clean", "in _ANSWERS", "in ()"),
+    ("cached views left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", "in ()"),
     ("old texts in moves", f"{ERASED}.sweep:sweep", "if stripped is not None", "if False"),
     (
         "old texts in packed moves",
@@ -181,7 +181,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries)", "if False)"),
     ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
-    ("cached folds left", f"{ERASURE}.derived:clean", "in _ANSWERS", 'in ("views",)'),
+    ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
     ("trees of proofs left", f"{ERASURE}.derived:clean", ', f"{store.paths.peaks}/{key}"', ""),
     (
         "texts in tags left",
