@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog import proofs
+from lakelog import proofs, ranks
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
 from lakelog.lake import Lake
+from lakelog.proofs import snapshot_tree
 from lakelog.store import disk, publish
 from tests.support import erasure_histories as histories
 from tests.support.requirements import need
@@ -284,18 +285,23 @@ def test_who_may_erase_and_why(tmp_path: Path) -> None:
 
 
 def test_what_was_derived_is_deleted(tmp_path: Path) -> None:
-    """Filters, word indexes and cached views of old segments go with them."""
+    """Filters, word and rank indexes, trees of proofs, cached views and folds of old segments."""
     cache = tmp_path / "lake/cache"
     with filled(tmp_path) as lake:
         lake.compact()
         lake.schema()
         lake.sql("SELECT * FROM events WHERE subject = ?", [ADA]).fetchall()
+        snapshot_tree.root(lake.store, lake.store.refs.head("main").move.snapshot)
+        if ranks.is_installed():
+            lake.search("number", rank=True).fetchall()
     old = {path.stem for path in (tmp_path / "lake/segments").rglob("*.parquet")}
     derived = {path.parent.name for path in cache.rglob("*") if path.name in old}
-    assert derived >= {"bloom", "words"}
-    (cache / "views/x").mkdir(parents=True)
-    (cache / "views/x/answer.piece").write_bytes(b"an answer with " + ADA.encode())
+    assert derived >= {"bloom", "words", "merkle"} | ({"ranks"} if ranks.is_installed() else set())
+    answers = [cache / "views/x/answer.piece", cache / "folds/x.json"]
+    for answer in answers:
+        answer.parent.mkdir(parents=True)
+        answer.write_bytes(b"an answer with " + ADA.encode())
     with lakelog.open(tmp_path / "lake") as lake:
         assert lake.erase(subject=ADA, why="asked").is_done
     assert [path for path in cache.rglob("*") if path.name in old] == []
-    assert list((cache / "views").rglob("*.piece")) == []
+    assert not [answer for answer in answers if answer.exists()]

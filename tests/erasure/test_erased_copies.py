@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 import lakelog
+from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
 from tests.support.sync_places import synced
 
@@ -27,6 +30,9 @@ def test_several_subjects_are_all_told_of(tmp_path: Path) -> None:
         status = lake.erase(subject=["u0", ADA, "u2"], why="asked")
         assert [s.erasure.events for s in (*status.earlier, status)] == [1, 5, 1]
         assert len({s.erasure.key for s in (*status.earlier, status)}) == 3
+        with pytest.raises(InvalidEvent, match="names the subject"):
+            lake.erase(subject=["u4", "u6"], why="u6 asked")
+        assert lake.count() == 3
         keys = [s.erasure.key for s in status.earlier]
         for key in (*keys[1:], status.erasure.key):
             lakelog.erasure.confirm(lake.store, key, str(tmp_path / "out.csv"))
