@@ -23,6 +23,8 @@ from lakelog.server.limits import ServerLimits
 from lakelog.server.request_journal import NO_REQUEST, RequestJournal
 from lakelog.store.async_append import AsyncAppends
 
+_HTTP = "http"
+"""The origin of lines that requests brought."""
 _INLINE = 1 << 16
 """Bodies of fewer bytes are parsed in the loop: a thread would cost more."""
 _RETRY_SECONDS = "1"
@@ -122,8 +124,8 @@ class EventIntake(Generic[AnswerType]):
             self.repeated += 1
             return arrivals
         if arrivals.rejects and not present:
-            # First, as a second time would do no harm.
-            await loop.run_in_executor(None, self._set_aside, arrivals)
+            # First, as the answer tells of them.
+            await loop.run_in_executor(None, self._set_aside, arrivals, key)
         missing = arrivals.encoded
         if present:  # a kill came between its frames
             lines = missing.lines[present:]
@@ -151,7 +153,13 @@ class EventIntake(Generic[AnswerType]):
         rows = self._lake.sql(query, {"origin": writer, "since": since}).fetchall()
         return int(rows[0][0] or 0)
 
-    def _set_aside(self, arrivals: Arrivals) -> None:
-        self._lake.quarantine(
-            [("http", reject.number, reject.reason, reject.record) for reject in arrivals.rejects]
-        )
+    def _set_aside(self, arrivals: Arrivals, key: bytes = NO_REQUEST) -> None:
+        lines = [(_HTTP, r.number, r.reason, r.record) for r in arrivals.rejects]
+        since = None if key == NO_REQUEST else self._journal.set_aside(key)
+        if since is not None:  # a kill, or a full disk, came between them and the events
+            query = """SELECT origin, position, reason, line FROM quarantine
+                WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""
+            present = set(self._lake.sql(query, {"origin": _HTTP, "since": since}).fetchall())
+            lines = [line for line in lines if line not in present]
+        if lines:
+            self._lake.quarantine(lines)

@@ -470,6 +470,23 @@ def test_the_same_request_after_a_kill_is_not_stored_again(tmp_path: Path) -> No
         assert len(server.events()) == 13
 
 
+def test_a_line_that_was_set_aside_before_a_kill_is_there_once(tmp_path: Path) -> None:
+    """The kill came before it was said whose events come next: the journal ends behind its first
+    record, of 88 bytes."""
+    need_module("uvicorn")
+    path, body = tmp_path / "lake", b'{"n":1}\nnot json\nneither\n'
+    with serving(path) as server:
+        reply = server.ask("/ingest", body).json
+        (record,) = (path / "server" / "requests").iterdir()
+        server.kill()
+    record.write_bytes(record.read_bytes()[:88])
+    with serving(path) as server:
+        assert server.ask("/ingest", body).json == reply
+        assert len(server.events("SELECT * FROM quarantine")) == 2
+        assert server.ask("/ingest", b"not json\n").json["rejected"] == 1
+        assert len(server.events("SELECT * FROM quarantine")) == 3
+
+
 def test_a_request_of_which_a_kill_left_a_part_is_completed(tmp_path: Path) -> None:
     """The record of a request is there, and the first of its events: as between two frames."""
     need_module("uvicorn")
