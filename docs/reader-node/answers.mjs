@@ -33,7 +33,8 @@ function byPlace(a, b) {
 }
 
 /** Whether a manifest is there: an older move may name one that is gone (F10.1). */
-function isThere(lake, digest) {
+function isThere(lake, named) {
+  const digest = lake.standIns[named] ?? named
   const file = join(lake.root, 'manifests', digest.slice(0, 2), `${digest}.json.zst`)
   return lake.carried.has(digest) || existsSync(file)
 }

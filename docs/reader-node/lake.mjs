@@ -36,12 +36,13 @@ const unpacked = data => Buffer.from(decompress(data)) // frames state their siz
 
 export class Lake {
   constructor(root) {
-    this.root = root
-    this.carried = new Map()
+    Object.assign(this, { root, carried: new Map() })
     const { format, settings, requires } = this.document('lakelog.json')
-    this.format = format
-    this.segmentRows = settings.segment_rows ?? 1_000_000
-    if (format > FORMAT || requires) throw new Refused('newer', 'lakelog.json')
+    Object.assign(this, { format, segmentRows: settings.segment_rows ?? 1_000_000 })
+    const isNew = requires?.some(name => !['erasure', 'protect'].includes(name)) // F15.8
+    if (format > FORMAT || isNew) throw new Refused('newer', 'lakelog.json')
+    const isErased = this.names('erasures').includes('states.json') // F23.1
+    this.standIns = isErased ? this.document('erasures/states.json').states : {}
   }
 
   names(folder) { // F1.6, F1.7
@@ -157,7 +158,7 @@ export class Lake {
     return data
   }
 
-  manifest(digest, size) {
+  manifest(named, size, digest = this.standIns[named] ?? named) {
     const body = this.carried.get(digest) ??
       JSON.parse(unpacked(this.object('manifests', digest, '.json.zst', size)))
     if (body.format > FILE_FORMAT || body.requires) throw new Refused('newer', `manifests/${digest}`)
