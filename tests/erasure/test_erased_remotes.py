@@ -3,6 +3,7 @@ anything back."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,18 @@ def test_what_only_the_remote_has_is_erased(pushed: Lake, tmp_path: Path) -> Non
     remotes.clone(str(tmp_path / "far"), str(tmp_path / "again"))
     with lakelog.open(tmp_path / "again", branch="theirs") as again:
         assert again.count() == 26
+
+
+def test_a_segment_of_no_state_at_the_remote(pushed: Lake, tmp_path: Path) -> None:
+    """As a push that was killed leaves one there, of rows that this lake never had."""
+    remotes.clone(str(tmp_path / "far"), str(tmp_path / "clone"))
+    with lakelog.open(tmp_path / "clone", settings=SETTINGS) as clone:
+        add(clone, 60)
+        entry = clone.store.manifests.segments(clone.store.state("main"), "events")[-1]
+        name = f"segments/{entry.key[:2]}/{entry.key}.parquet"
+    (tmp_path / "far" / name).parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "clone" / name, tmp_path / "far" / name)
+    pushed.erase(subject=ADA, why="asked")
+    remotes.push(pushed, "home", branches=["main"])
+    assert found(tmp_path / "far") == found(tmp_path / "lake") == []
+    assert pushed.erasures()[0].is_done

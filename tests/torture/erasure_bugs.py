@@ -295,7 +295,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "an old file of keys believed",
         f"{PROTECT}.protection:Protection._loaded",
-        "keys.destroyed < self.destroyed",
+        "subject_keys.destroyed < self.destroyed",
         "False",
     ),
     (
