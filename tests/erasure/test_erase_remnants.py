@@ -10,7 +10,7 @@ from lakelog.lake import Lake
 from lakelog.segments import segment
 from lakelog.state.state import save_state
 from lakelog.store import publish
-from lakelog.views import user_views
+from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
@@ -110,7 +110,7 @@ def test_what_people_wrote_is_named(tmp_path: Path) -> None:
     with opened(tmp_path) as lake:
         lake.append({"type": "A", "subject": name})
         query = f"SELECT count(*) AS n FROM events WHERE subject = '{name}'"
-        user_views.create(lake, "hers", query)
+        LakeViews(lake).create("hers", query)
         publish.note(lake.store, "main", "later", f"a call of {name}")
         save_state(lake, {"notes": str(notes)})
         status = lake.erase(subject=name, why="asked")

@@ -13,7 +13,7 @@ from lakelog import folds
 from lakelog.alerts import AlertRule, RuleBook, evaluating
 from lakelog.libraries import duckdb
 from lakelog.query.sql import member_reads
-from lakelog.views import catalog, user_views
+from lakelog.views import LakeViews, catalog
 from tests.support import encrypted, protected
 from tests.support.protected import PLANTED, without_keys
 
@@ -43,7 +43,7 @@ def test_a_view_gives_what_a_query_gives(tmp_path: Path, monkeypatch: pytest.Mon
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
         protected.append(lake, range(20))
         lake.settle()
-        user_views.create(lake, "by_email", BY_EMAIL)
+        LakeViews(lake).create("by_email", BY_EMAIL)
         lake.tag("v1")
         protected.append(lake, range(20, 30))
         emails = [f"{PLANTED}{n}@example.org" for n in range(5)]
@@ -72,7 +72,7 @@ def test_what_was_kept_before_fields_were_protected_goes(
     with lakelog.open(tmp_path / "lake") as lake:
         protected.append(lake, range(20))
         lake.settle()
-        user_views.create(lake, "by_email", BY_EMAIL)
+        LakeViews(lake).create("by_email", BY_EMAIL)
         assert len(lake.view("by_email")) == 5
     cache = tmp_path / "lake/cache/views"
     assert list(cache.rglob("*.piece"))
