@@ -37,7 +37,7 @@ from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
-from tests.golden import make
+from tests.golden import erasures, make
 from tests.support import damage, lakes, statements
 
 Answer = dict[str, Any]
@@ -261,41 +261,8 @@ def unknown(path: str) -> None:
     hint.write_bytes(hint.read_bytes().replace(b'"number":', b'"number":9'))
 
 
-@case
-def erased(path: str) -> None:
-    """Erased rows: a tag and moves name states of before, in whose place others are read."""
-    with lakes.opened(path) as lake:
-        lake.append([{"type": "A", "subject": name, "time": make.NEW_YEAR} for name in "abcab"])
-        lake.quarantine([("a.log", 3, "no event", "broken b"), ("a.log", 9, "no event", "whole")])
-        lake.tag("v1")
-        lake.append([{"type": "B", "subject": name, "time": make.NEW_YEAR} for name in "bc"])
-        lake.settle()
-        lake.erase(subject="b", why="asked")
-        lake.append({"type": "C", "subject": "b", "time": "2030-01-01T00:00:00Z"})
-
-
-@case
-def sealed(path: str) -> None:
-    """Protected fields, as a reader without keys has them: in segments, in the tail, and NULL where
-    a key was destroyed; and a quarantined line, which is sealed whole."""
-    fields = {"LAKELOG_KEY": "5a" * 32, "LAKELOG_SUBJECT_KEYS": f"{path}.subjects"}
-
-    def events(count: int, time: str = make.NEW_YEAR) -> list[dict[str, Any]]:
-        data = {"n": 1, "email": "x@example.org"}
-        subjects = ("a", "b", None)
-        return [
-            {"type": "A", "subject": subjects[n % 3], "time": time, "data": data}
-            for n in range(count)
-        ]
-
-    with mock.patch.dict(os.environ, fields), lakes.opened(path) as lake:
-        lake.protect(["email"])
-        lake.append(events(6))
-        lake.quarantine([("a.log", 3, "no event", "broken")])
-        lake.settle()
-        lake.erase(subject="a", why="request 7")
-        lake.compact()
-        lake.append(events(3, "2030-01-01T00:00:00Z"))
+case(erasures.erased)
+case(erasures.sealed)
 
 
 @case
