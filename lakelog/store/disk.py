@@ -57,6 +57,8 @@ def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
     What one call writes Linux may cache as one piece (from 6.16 on for ext4), of which every later
     write and sync checks each block.
     """
+    if len(data) <= _BLOCK and not zeros:
+        return write_all(fd, data)
     padding = min(zeros, -len(data) % _BLOCK)
     data += _ZEROS[:padding]
     for start in range(0, len(data), _BLOCK):

@@ -65,6 +65,8 @@ class Refs:
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
         self._heads: dict[str, Head] = {}
+        # With the key of the newest move that was seen, and the key of the one after it.
+        self._probes: dict[str, tuple[Head, str, str]] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
         self._durable: dict[str, str] = {}
@@ -73,6 +75,10 @@ class Refs:
 
     def head(self, branch: str) -> Head:
         """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
+        known = self._probes.get(branch)
+        exists = self._volume.exists
+        if known is not None and not exists(known[2]) and exists(known[1]):
+            return known[0]
         head = self._heads.get(branch)
         start = head.move.number if head else self._start(branch)
         number = self._newest(branch, start)
@@ -84,6 +90,8 @@ class Refs:
             self._heads[branch] = head
         if head.move.op == "delete":
             raise UnknownRef(f"branch {branch!r} was deleted")
+        keys = (KEYS.move(branch, n) for n in (number, number + 1))
+        self._probes[branch] = (head, *keys)
         return head
 
     def head_number(self, branch: str, start: int = 0) -> int:
@@ -231,6 +239,7 @@ class Refs:
     def forget(self) -> None:
         """Clear the caches (after a fork, or a repair)."""
         self._heads.clear()
+        self._probes.clear()
         self._packed.clear()
         self._texts.clear()
         self._durable.clear()

@@ -25,6 +25,7 @@ _MARK = struct.Struct("<16sQQ")
 _MOVE_AT, _RUNNING_AT, _WHOLE_AT = 48, 56, 64
 _START, _WAYS, _SETS = 128, 4, 1 << 16
 _SET = _WAYS * _MARK.size
+_EPOCH_AT = 24
 _SIZE = _START + _SETS * _SET
 _FIELD = struct.Struct("<Q")
 
@@ -46,7 +47,7 @@ class StreamMarks:
     def __init__(self, folder: str, path: str) -> None:
         self._folder, self._path = folder, path
         self._map: mmap.mmap | None = None
-        self._inode, self._epoch = 0, 0
+        self._inode, self._epoch, self._left = 0, 0, b""
 
     def read(self) -> MarkedState | None:
         """Return what the marks are of, None if they do not count."""
@@ -63,6 +64,14 @@ class StreamMarks:
         epoch, generation, move, running, whole = state
         self._epoch = epoch
         return MarkedState(epoch, generation, move, bool(running), bool(whole))
+
+    def is_as_left(self) -> bool:
+        """Whether `end` was called last, on this object, since anybody began anew or followed."""
+        try:
+            is_there = os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
+        return is_there and self._map is not None and self._map[: _HEAD.size] == self._left
 
     def _open(self) -> None:
         """Map the file, which is created if it is missing. Raises OSError."""
@@ -93,6 +102,7 @@ class StreamMarks:
         """Note that all that was begun is durable and marked."""
         assert self._map is not None
         _FIELD.pack_into(self._map, _RUNNING_AT, 0)
+        self._left = self._map[: _HEAD.size]
 
     def version(self, digest: bytes) -> int | None:
         """Return the version of a stream, by the digest of its subject; None without a mark."""
@@ -109,15 +119,18 @@ class StreamMarks:
         """Mark the version that a stream has now; False if another mark had to give way."""
         assert self._map is not None
         start, name = _set_at(digest), digest[:16]
-        marks = [_MARK.unpack_from(self._map, start + i * _MARK.size) for i in range(_WAYS)]
-        places = [i for i, mark in enumerate(marks) if mark[0] == name]
-        places += [i for i, mark in enumerate(marks) if mark[2] != self._epoch]
-        has_room = bool(places)
-        if not has_room:
-            places = [version % _WAYS]
-            _FIELD.pack_into(self._map, _WHOLE_AT, 0)
-        _MARK.pack_into(self._map, start + places[0] * _MARK.size, name, version, self._epoch)
-        return has_room
+        place = self._map.find(name, start, start + _SET)
+        if place >= 0 and (place - start) % _MARK.size == 0:
+            _MARK.pack_into(self._map, place, name, version, self._epoch)
+            return True
+        for place in range(start, start + _SET, _MARK.size):
+            if _FIELD.unpack_from(self._map, place + _EPOCH_AT)[0] != self._epoch:
+                _MARK.pack_into(self._map, place, name, version, self._epoch)
+                return True
+        _FIELD.pack_into(self._map, _WHOLE_AT, 0)
+        place = start + version % _WAYS * _MARK.size
+        _MARK.pack_into(self._map, place, name, version, self._epoch)
+        return False
 
     def close(self) -> None:
         """Close the file."""

@@ -8,13 +8,14 @@ done under the lock of the branch (`stream_lock`), which is held until the frame
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event.encode import EncodedBatch
 from lakelog.store import disk, regular_file, wal
 from lakelog.store.append_batch import AppendBatch
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import IdRun
 from lakelog.store.known_keys import KnownKeys
 from lakelog.store.ref import Head
 from lakelog.store.stream_lock import StreamLock
@@ -46,7 +47,12 @@ class VersionedBatch(AppendBatch):
             )
         super().__init__(encoded.text, count, wal.KEYED | wal.VERSIONED)
         self.lines = encoded.text.split(b"\n") if encoded.text else []
-        self.expect, self.names = _checked(expect), [subject_of(line) for line in self.lines]
+        self.expect = _checked(expect)
+        first, *others = self.expect
+        if count == 1 and not others and first.is_of(encoded.text):
+            self.names = [first.name]
+        else:
+            self.names = [subject_of(line) for line in self.lines]
         for subject in self.expect:
             if subject.name not in self.names:
                 raise InvalidEvent(f"expect names {subject.label}, but no event has that subject")
@@ -72,19 +78,20 @@ class StreamVersions:
         self._marks = StreamMarks(paths.stream_marks, f"{paths.stream_marks}/{name}")
         self._pending = _PendingVersions(store, branch)
         self._head: Head | None = None
+        self._runs: tuple[Head, tuple[IdRun, ...]] | None = None
         self._has_marks = self._is_whole = False
         self._fresh: dict[bytes, int] = {}
 
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold the lock of the branch, with marks that are right. Raises UnknownRef, Damaged."""
+    def acquire(self) -> None:
+        """Take the lock of the branch, and have marks that are right. Raises UnknownRef, Damaged:
+        it may be held then."""
         self._fresh = {}
-        try:
-            self._lock.acquire()
-            self._settle()
-            yield
-        finally:
-            self._lock.release()
+        self._lock.acquire()
+        self._settle()
+
+    def release(self) -> None:
+        """Let the lock go, if it is held."""
+        self._lock.release()
 
     def begin(self) -> None:
         """Note that a frame with versions is about to be written."""
@@ -106,6 +113,13 @@ class StreamVersions:
             if actual != expected:
                 batch.refusal = WrongVersion(subject.name, expected, actual)
                 return False
+        if len(batch.lines) == 1:
+            ((subject, expected),) = batch.expect.items()
+            version = expected + 1
+            batch.text, batch.versions = subject.line(batch.lines[0], version), [version]
+            batch.upto = {subject.name: version}
+            self._fresh[subject.digest] = version
+            return True
         subjects = {subject.name: subject for subject in batch.expect}
         upto = {subject.name: version for subject, version in batch.expect.items()}
         lines, batch.versions = list[bytes](), []
@@ -138,15 +152,21 @@ class StreamVersions:
             self._pending.refresh()
             pending = self._pending.versions.get(digest, 0)
         assert self._head is not None
-        runs = self._store.manifests.of(self._head.move).ids
+        # What an erasure rewrote has all of its keys.
+        if self._runs is None or self._runs[0] is not self._head:
+            self._runs = self._head, self._store.manifests.of(self._head.move).ids
+        runs = self._runs[1]
         version = max(pending, self._keys.of(runs).last_version(subject, expected))
-        if self._has_marks:
+        if self._has_marks and version != expected:  # else `end` marks the next one
             self._is_whole &= self._marks.put(digest, version)
         return version
 
     def _settle(self) -> None:
         """Bring the marks to the present state, or begin anew where they do not lead to it."""
-        self._head = head = self._store.refs.head(self._branch)
+        head = self._store.refs.head(self._branch)
+        if head is self._head and self._has_marks and self._marks.is_as_left():
+            return
+        self._head = head
         try:
             marked = self._marks.read()
             self._has_marks = True
@@ -236,8 +256,10 @@ def _checked(expect: Mapping[str, int]) -> dict[StreamSubject, int]:
     """Return expected versions by subject. Raises InvalidEvent."""
     if not isinstance(expect, Mapping) or not expect:
         raise InvalidEvent("expect is {subject: version}, with a subject at least")
-    subjects = {StreamSubject.checked(name): version for name, version in expect.items()}
-    for subject, version in subjects.items():
+    subjects = dict[StreamSubject, int]()
+    for name, version in expect.items():
+        subject = StreamSubject.checked(name)
+        subjects[subject] = version
         if type(version) is not int:
             raise InvalidEvent(
                 f"the expected version of {subject.label} is a number, not {version!r:.40}"

@@ -7,6 +7,7 @@ subject, and its `position` the version.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any, ClassVar
 
@@ -22,21 +23,21 @@ _DATA = b',"data":'
 class StreamSubject:
     """The subject of a stream, with what identifies its versions."""
 
-    __slots__ = ("digest", "name")
+    __slots__ = ("_key_start", "_member", "digest", "name")
     ORIGIN: ClassVar[str] = "stream:"
     """What the origin of a versioned event begins with; its subject follows."""
 
     def __init__(self, name: str) -> None:
         self.name, self.digest = name, hashlib.sha256(name.encode()).digest()
+        self._key_start = b"stream:%s:" % self.digest.hex().encode()
+        self._member = b'"subject":' + orjson.dumps(name)
 
     @classmethod
     def checked(cls, name: object) -> StreamSubject:
         """Return the subject of this name. Raises InvalidEvent if no stream can have it."""
         if not isinstance(name, str) or not name:
             raise InvalidEvent(f"the subject of a stream is a text, not {name!r:.40}")
-        if len(name) > _SUBJECT_MAX or "\0" in name or not name.isascii():
-            _require_usual(name)
-        return cls(name)
+        return _usual(name)
 
     @property
     def origin(self) -> str:
@@ -51,13 +52,18 @@ class StreamSubject:
     def key(self, version: int) -> bytes:
         """Return the identity key of a version."""
         # No NUL and no brace: so no given id and no content has the same text.
-        text = b"stream:%s:%d" % (self.digest.hex().encode(), version)
-        return hashlib.sha256(text).digest()[:12]
+        return hashlib.sha256(b"%s%d" % (self._key_start, version)).digest()[:12]
 
     def line(self, line: bytes, version: int) -> bytes:
         """Return the line of an event with the version that it has."""
         key = self.key(version).hex().encode()
         return b'{"version":"%d","key":"%s",' % (version, key) + line[1:]
+
+    def is_of(self, line: bytes) -> bool:
+        """Whether a line is surely of this subject: it may spell it in another way."""
+        # Quotes within texts are escaped, so what stands before the payload is the member itself.
+        place = line.find(self._member)
+        return place > 0 and line.find(_DATA, 0, place) < 0
 
     @classmethod
     def place_of(cls, line: bytes) -> tuple[str, int] | None:
@@ -86,6 +92,13 @@ def _members(line: bytes) -> dict[str, Any]:
 def _subject(members: dict[str, Any]) -> str:
     subject = members.get("subject")
     return (members.get("item_id") if subject is None else subject) or ""
+
+
+@functools.lru_cache(1024)
+def _usual(name: str) -> StreamSubject:
+    if len(name) > _SUBJECT_MAX or "\0" in name or not name.isascii():
+        _require_usual(name)
+    return StreamSubject(name)
 
 
 def _require_usual(name: str) -> None:
