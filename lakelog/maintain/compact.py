@@ -1,4 +1,5 @@
-"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 10.
+"""Compaction: small neighbours become one segment, sorted by type and time, at zstd 10. Where
+subjects have several rows, those of one stand together, so that reading them opens one page.
 
 Reading gets cheaper and the lake smaller; no event changes. The policy is pure (`choose`,
 `portions`). Each group is one publish {remove inputs, add output}; if an input is gone or the
@@ -45,6 +46,9 @@ _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
 _ROW_GROUP_BYTES = 32_000_000
+CLUSTER = 8_192
+"""Rows of a cluster, and of a page then. With half as many, a segment is 6 % larger and its rows of
+one subject are read no faster: what opening the pages of all columns takes is more by then."""
 
 
 @dataclass(frozen=True)
@@ -284,10 +288,13 @@ def _sorted_segment(
     rows, blocks = payloads.protected(rows, group)
     table = rows.table
     step = _row_group(table)
-    order = sort_order(table, step)
+    cluster = CLUSTER if has_common_subjects(table) else None
+    order = sort_order(table, step, cluster)
     fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), segment.text_encodings(table, order)
-    encoder = segment.SegmentEncoder("events", "sorted", commit, level, fields, encodings)
+    encoder = segment.SegmentEncoder(
+        "events", "sorted", commit, level, fields, encodings, page_rows=cluster
+    )
     encoder.blocks |= blocks
     words = word_indexing.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
@@ -319,24 +326,40 @@ def _row_group(table: pa.Table) -> int:
     return max(1, min(segment.ROW_GROUP, fitting))
 
 
-def sort_order(table: pa.Table, step: int) -> pa.Array:
+def has_common_subjects(table: pa.Table) -> bool:
+    """Whether most rows have a subject that several have, so that they gain by clusters."""
+    subjects = table["subject"]
+    count, distinct = len(subjects) - subjects.null_count, pc.count_distinct(subjects).as_py()
+    return bool(count * 2 > len(subjects) and distinct * 2 < count)
+
+
+def sort_order(table: pa.Table, step: int, cluster: int | None = None) -> pa.Array:
     """Return the order of rows by type, time and seq, cut into row groups of `step`, of which each
-    is by type and seq.
+    is by type and seq; or is cut by subject into clusters of so many rows, each by type and seq.
 
     Statistics of row groups so say most about times. Within one, what came together stays together:
     neighbours of one origin compress better than neighbours in time.
     """
-    # Types as ranks: sorting numbers is many times faster than comparing texts.
-    types = pc.unique(table["type"])
-    ranks = np.empty(len(types), dtype=np.int32)
-    ranks[arrays.numbers(pc.sort_indices(types))] = np.arange(len(types), dtype=np.int32)
-    type_rank = ranks[arrays.numbers(pc.index_in(table["type"], value_set=types).cast("int64"))]
+    type_rank, places = _ranks(table["type"]), np.arange(len(table))
     time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
-    group = np.zeros(len(seq), dtype=np.int64)
+    group, cluster_number = np.zeros((2, len(seq)), dtype=np.int64)
     if len(seq) > step:
         # By type and time over all: statistics of row groups prune best by these.
-        group[np.lexsort((seq, time, type_rank))] = np.arange(len(seq)) // step
-    return arrays.integers(np.lexsort((seq, type_rank, group)))
+        group[np.lexsort((seq, time, type_rank))] = places // step
+    if cluster is not None and len(seq) > cluster:
+        subject_rank = _ranks(table["subject"])
+        cluster_number[np.lexsort((seq, subject_rank, group))] = places % step // cluster
+    return arrays.integers(np.lexsort((seq, type_rank, cluster_number, group)))
+
+
+def _ranks(texts: pa.ChunkedArray) -> np.ndarray:
+    """Return the place of each text among the distinct ones, by their bytes; that of null is last.
+    Sorting numbers is many times faster than comparing texts."""
+    distinct = pc.unique(texts)
+    ranks = np.empty(len(distinct), dtype=np.int32)
+    ranks[arrays.numbers(pc.sort_indices(distinct))] = np.arange(len(distinct), dtype=np.int32)
+    numbers: np.ndarray = ranks[arrays.numbers(pc.index_in(texts, distinct).cast("int64"))]
+    return numbers
 
 
 def rewrite(

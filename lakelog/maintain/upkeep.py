@@ -78,7 +78,7 @@ class LakeUpkeep(ABC):
     def compact(
         self, progress: ProgressCallback | None = None, *, smallest: bool = False
     ) -> compact.Compaction:
-        """Settle, then merge small segments and sort by type and time.
+        """Settle, then merge small segments and sort by type and time, and common subjects.
 
         With `smallest`, all segments are compressed as far as zstd can: a tenth smaller, in several
         times the time, for a lake that is kept. What is so compressed is left alone the next time.

@@ -3,12 +3,12 @@
 Parquet 2.6, zstd, page checksums, dictionary pages for the columns of few values and for messages
 that repeat, delta encoding for times and positions; in sorted ones the texts have what compresses
 best (`column_encoding`). Columns are those of `EVENT_COLUMNS`; layout `sorted` (compacted, ordered
-by type, time and seq) adds `seq`, layout `arrival` does not: there seq is the entry's first seq
-plus the row number. A typed one also has `fields`, payloads as structs (`typed`). A quarantine
-segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind, .layout, .wal
-(JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose WALs), .zstd (the
-level, of a sorted one) and .sealed (where blocks of protected fields are). Columns have the numbers
-of `field_ids`.
+by type, time and seq, or also by subject) adds `seq`, layout `arrival` does not: there seq is the
+entry's first seq plus the row number. A typed one also has `fields`, payloads as structs (`typed`).
+A quarantine segment has `QUARANTINE_COLUMNS`. Key-value metadata: lakelog.format, .commit, .kind,
+.layout, .wal (JSON {writer: [first, last sequence]} of what was sealed into it), .branch (whose
+WALs), .zstd (the level, of a sorted one) and .sealed (where blocks of protected fields are).
+Columns have the numbers of `field_ids`.
 
 Neither DuckDB nor pyarrow syncs what it writes, and a flipped bit in Parquet mostly goes
 unnoticed; so a segment is encoded in memory, hashed, written and synced here.
@@ -186,9 +186,10 @@ class SegmentEncoder:
         text_encodings: dict[str, str] | None = None,
         *,
         is_short: bool = False,
+        page_rows: int | None = None,
     ) -> None:
         """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`; `is_short`
-        if no more than a few rows will be added."""
+        if no more than a few rows will be added; `page_rows` how many a page has at most."""
         self._schema, self._layout = schema(kind, layout), layout
         self._text_bytes = 0
         self._notes = {
@@ -206,7 +207,7 @@ class SegmentEncoder:
             self._notes[typed.NOTE] = typed.encode(fields.schema)
             self._dictionary += fields.dictionary
             self._column_encodings |= fields.encodings
-        self._level = level
+        self._level, self._page_rows = level, page_rows
         self.blocks: sealed_blocks.Blocks = {}
         """Those of the protected fields of the rows."""
         self._sink = pa.BufferOutputStream()
@@ -245,6 +246,7 @@ class SegmentEncoder:
             use_dictionary=[*self._dictionary, *dictionary],
             column_encoding={name: chosen for name, chosen in encodings.items() if chosen},
             data_page_size=_PAGE_BYTES[self._layout],
+            **({"max_rows_per_page": self._page_rows} if self._page_rows else {}),
         )
 
     def finish(

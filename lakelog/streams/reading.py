@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Required, cast
 
 from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event.types import Event
-from lakelog.libraries import pa, pc
-from lakelog.segments import sql
+from lakelog.libraries import pa
+from lakelog.segments import arrays, sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.known_keys import KnownKeys
 from lakelog.store.manifest import Manifest
@@ -99,7 +99,7 @@ def _rows(
 ) -> tuple[int, list[StreamEvent]]:
     """Return the highest version that a row has, 0 without rows, and the events asked for."""
     if (table := source.tail(stream.name)) is not None:
-        table = table.filter(pc.equal(table["origin"], stream.origin)).sort_by("position")
+        table = table.filter(arrays.equal(table["origin"], stream.origin)).sort_by("position")
         columns = table.select(["position", *COLUMNS]).rename_columns(_NAMES)
         versions = cast(list[StreamEvent], columns.to_pylist())
         events = [event for event in versions if event["version"] > after][:limit]

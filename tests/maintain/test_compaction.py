@@ -120,6 +120,47 @@ def test_row_groups_are_cut_by_time() -> None:
         assert all(group == sorted(group, key=lambda r: (r[0], r[2])) for group in groups)
 
 
+def test_row_groups_are_cut_by_subject() -> None:
+    """F4.3: a cluster has the next subjects of its row group, by type and seq."""
+    random = Random(4)
+    rows = [(random.choice("ab"), random.choice(["x", "y\u00e9", None]), n) for n in range(200)]
+    columns = dict(zip(("type", "subject", "seq"), map(list, zip(*rows, strict=True)), strict=True))
+    table = pa.table(columns | {"time": columns["seq"]})
+    for step, cluster in ((200, 30), (64, 16), (1_000, 1)):
+        order = compact.sort_order(table, step, cluster).to_pylist()
+        for at in range(0, 200, step):
+            group = [rows[n] for n in order[at : at + step]]
+            by_subject = sorted(group, key=lambda r: (r[1] is None, r[1] or "", r[2]))
+            for first in range(0, len(group), cluster):
+                assert group[first : first + cluster] == sorted(
+                    by_subject[first : first + cluster], key=lambda r: (r[0], r[2])
+                )
+
+
+def test_rows_of_a_subject_stand_together(lake: lakelog.Lake) -> None:
+    """Where subjects are common, their rows are in neighbouring clusters; each is found, in the
+    same order as before."""
+    names = [f"user-{number % 90:05d}" for number in Random(6).sample(range(20_000), 20_000)]
+    for first in range(0, 20_000, 4_000):
+        lake.append(
+            {"type": "ab"[number % 2], "subject": names[number], "data": {"n": number}}
+            for number in range(first, first + 4_000)
+        )
+        lake.settle()
+    query = "SELECT data->>'n' FROM events WHERE subject = 'user-00007' ORDER BY seq"
+    before = lake.sql(query).fetchall()
+    lake.compact()
+    [made] = entries(lake)
+    table = segment.read(lake.store.paths, made.key, ["subject", "seq"])
+    assert sorted(table["seq"].to_pylist()) == list(range(20_000))
+    clusters: dict[str, set[int]] = {}
+    for place, name in enumerate(table["subject"].to_pylist()):
+        clusters.setdefault(name, set()).add(place // compact.CLUSTER)
+    assert set.union(*clusters.values()) == {0, 1, 2}
+    assert all(max(places) - min(places) <= 1 for places in clusters.values())
+    assert lake.sql(query).fetchall() == before
+
+
 def test_the_smallest_form_is_idempotent(lake: lakelog.Lake) -> None:
     """What is merged already is compressed once more when asked, once; no event changes."""
     random = Random(5)
