@@ -102,12 +102,12 @@ class RowSieve:
             return
         compact.check(self._store, list(ours.entries))
         columns = "ingested_at, time, type, id, data"
+        # A version of a stream is its origin and position: equal places with other content are a
+        # fork.
         query = f"""SELECT substr(o.origin, {len(StreamSubject.ORIGIN) + 1}), o.position
             FROM ({ours.source(self._store)}) o JOIN ({theirs.source(self._store)}) t
             ON o.origin = t.origin AND o.position = t.position
             WHERE starts_with(o.origin, '{StreamSubject.ORIGIN}')
-            # A version of a stream is its origin and position: equal places with other content are
-            # a fork.
             AND ({", ".join(f"o.{name}" for name in columns.split(", "))})
             IS DISTINCT FROM ({", ".join(f"t.{name}" for name in columns.split(", "))})
             ORDER BY ALL LIMIT 1"""
