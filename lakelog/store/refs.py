@@ -90,8 +90,7 @@ class Refs:
             self._heads[branch] = head
         if head.move.op == "delete":
             raise UnknownRef(f"branch {branch!r} was deleted")
-        keys = (KEYS.move(branch, n) for n in (number, number + 1))
-        self._probes[branch] = (head, *keys)
+        self._probes[branch] = head, KEYS.move(branch, number), KEYS.move(branch, number + 1)
         return head
 
     def head_number(self, branch: str, start: int = 0) -> int:
