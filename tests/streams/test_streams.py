@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -218,6 +219,45 @@ def test_more_streams_than_marks(lake: lakelog.Lake, monkeypatch: pytest.MonkeyP
         versions[name] += 1
     for name, version in versions.items():
         assert lake.stream(name).version == version
+
+
+def test_the_subject_is_read_where_it_stands(lake: lakelog.Lake) -> None:
+    """A text or a payload that looks like the member of a subject is none."""
+    likeness = '{"subject":"x"}'
+    for columns in ({"message": likeness}, {"data": {"subject": "x"}}, {"id": ',"subject":"x"'}):
+        for name in ("y", None):
+            with pytest.raises(InvalidEvent, match="no event has that subject"):
+                lake.append(event(name, **columns), expect={"x": 0})
+    for version, named in enumerate(
+        ({"subject": "x"}, {"item_id": "x"}, {"subject": "x", "id": "i"})
+    ):
+        lake.append({"type": "A", "message": likeness, **named}, expect={"x": version})
+    assert types(lake) == ["A"] * 3
+
+
+@pytest.mark.parametrize("between", ["nothing", "seal", "cache", "rollback"])
+def test_two_writers_take_turns(lake: lakelog.Lake, tmp_path: Path, between: str) -> None:
+    """What one remembers of the marks and of the head is what the other left, or it looks again."""
+    lake.tag("start")
+    versions = Counter[str]()
+    with opened(str(tmp_path / "lake")) as other:
+        for turn in range(12):
+            writer, reader = (lake, other) if turn % 2 else (other, lake)
+            for name in ("x", f"s{turn % 3}"):
+                with pytest.raises(WrongVersion) as caught:
+                    writer.append(event(name), expect={name: versions[name] + 1})
+                assert caught.value.actual == versions[name]
+                writer.append(event(name), expect={name: versions[name]})
+                versions[name] += 1
+            if turn % 4 == 2 and between == "seal":
+                reader.settle()
+            elif turn % 4 == 2 and between == "cache":
+                shutil.rmtree(tmp_path / "lake/cache/streams")
+            elif turn % 4 == 2 and between == "rollback":
+                reader.rollback("start")
+                versions.clear()
+        for name, version in versions.items():
+            assert lake.stream(name).version == version
 
 
 def test_threads_share_a_lake(lake: lakelog.Lake) -> None:
