@@ -68,7 +68,7 @@ class VersionedBatch(AppendBatch):
 
 
 class StreamVersions:
-    """The versions of the streams of one branch, for one writer."""
+    """The versions of the streams of one branch, for one writer: `with` it, no other gives any."""
 
     def __init__(self, store: Store, branch: str) -> None:
         self._store, self._branch = store, branch
@@ -82,15 +82,17 @@ class StreamVersions:
         self._has_marks = self._is_whole = False
         self._fresh: dict[bytes, int] = {}
 
-    def acquire(self) -> None:
-        """Take the lock of the branch, and have marks that are right. Raises UnknownRef, Damaged:
-        it may be held then."""
+    def __enter__(self) -> None:
+        """Take the lock of the branch, with marks that are right. Raises UnknownRef, Damaged."""
         self._fresh = {}
-        self._lock.acquire()
-        self._settle()
+        try:
+            self._lock.acquire()
+            self._settle()
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def release(self) -> None:
-        """Let the lock go, if it is held."""
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def begin(self) -> None:

@@ -263,11 +263,9 @@ class Writer:
     def _write_versions(self, group: list[AppendBatch]) -> None:
         """Make a group that expects versions durable, under the lock of streams."""
         versions = self._versions
-        try:
-            versions.acquire()
-            if self._queue:
-                with self._mutex.hold():  # those who came while we waited
-                    self._take_group(group)
+        with versions:
+            with self._mutex.hold():  # those who came while we waited
+                self._take_group(group)
             accepted = [b for b in group if isinstance(b, VersionedBatch) and versions.number(b)]
             if accepted:
                 if self._file_format < FORMAT:  # the header of its file does not say so
@@ -275,8 +273,6 @@ class Writer:
                 versions.begin()
                 self._write_group(accepted)
                 versions.end()
-        finally:
-            versions.release()
 
     def _write_group(self, group: Sequence[AppendBatch]) -> None:
         """Make the group durable as one frame, then count it."""
