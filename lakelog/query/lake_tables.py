@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
-from lakelog.libraries import duckdb, pa
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
 from lakelog.query.sql import table_sql, times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
@@ -171,7 +171,8 @@ class LakeTables:
         if self.only is not None or self.hides_tables or self.choice.segments(state, query):
             return None
         table = self.tail_rows(pending, state)
-        return None if table is None else table.filter(arrays.equal(table["subject"], subject))
+        name = arrays.texts((subject,))[0]  # a text of Python would load pandas, if it is there
+        return None if table is None else table.filter(pc.equal(table["subject"], name))
 
     def numbered_tail(self, pending: PendingFrames | None, state: Manifest) -> pa.Table | None:
         """Return the same rows with the seq that sealing now would give each."""

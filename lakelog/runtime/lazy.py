@@ -71,18 +71,18 @@ def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], object]:
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
     homes |= {module: "" for module, names in modules.items() if not names}
-    loaded = dict[str, ModuleType]()
+    module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
         # The name is looked up anew each time: what the module binds to it is what others see.
-        if (whole := loaded.get(name)) is not None:
+        if (whole := module_of.get(name)) is not None:
             return getattr(whole, name)
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(f"{package}.{homes[name] or name}")
         if not homes[name]:
             return module
-        loaded[name] = module
+        module_of[name] = module
         return getattr(module, name)
 
     return load

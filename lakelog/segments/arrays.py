@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakelog.libraries import np, pa, pc
+from lakelog.libraries import np, pa
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,11 +73,6 @@ def texts(values: Sequence[str | None]) -> pa.Array:
         valid = mask(np.frombuffer(present, bool)).buffers()[1]
     buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))]
     return pa.Array.from_buffers(pa.string(), len(raw), buffers)
-
-
-def equal(column: pa.ChunkedArray, value: str) -> pa.ChunkedArray:
-    """Return whether each text is a value, null where it is null."""
-    return pc.equal(column, texts((value,))[0])
 
 
 def ends(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
