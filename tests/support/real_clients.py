@@ -5,7 +5,7 @@
 A client sends messages that hold `mark-000001`, `mark-000002`, … until it is killed, or its input
 ends; then it sends what it still has. After each message it prints the number. Those of Python run
 by LAKELOG_CLIENTS_PYTHON, an environment that has them; those of JavaScript find their packages in
-LAKELOG_CLIENTS_NODE, a folder with `node_modules`.
+LAKELOG_CLIENTS_NODE, a folder with `node_modules`. For daemons see `real_daemons`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.support.real_daemons import DAEMONS, Sender
 
 PAUSE = 0.02
 _JAVASCRIPT = """
@@ -73,7 +75,6 @@ run(async (mark) => logger.info(mark), () => transport.flush());
     "opentelemetry json": _OPENTELEMETRY.replace("ENCODING", "http"),
     "opentelemetry protobuf": _OPENTELEMETRY.replace("ENCODING", "proto"),
 }
-Sender = tuple[Callable[[str], object], Callable[[], object]]
 
 
 def _elasticsearch(url: str) -> Sender:
@@ -162,6 +163,7 @@ PYTHON: dict[str, tuple[str, Callable[[str], Sender]]] = {
 MAY_LOSE = {
     "python-logging-loki": "it sends nothing again",
     "pino-loki": "it sends nothing again",
+    "collectd": "it sends nothing again",
     "winston-loki": "what it keeps is in memory, and it ends a batch that fails",
     "opentelemetry-sdk": "it tries for ten seconds, or what OTEL_EXPORTER_OTLP_TIMEOUT says",
     "opentelemetry json": "it tries for ten seconds",
@@ -173,6 +175,9 @@ MAY_LOSE = {
 def command(name: str, url: str, first: int) -> tuple[list[str], dict[str, str]]:
     """The command line of a client, and its environment."""
     environment = {**os.environ, "URL_OF_SERVER": url}
+    if name in DAEMONS:
+        words = [sys.executable, "-m", "tests.support.real_clients", name, url, str(first)]
+        return words, environment
     if name in PYTHON:
         python = os.environ.get("LAKELOG_CLIENTS_PYTHON", sys.executable)
         return [python, "-m", "tests.support.real_clients", name, url, str(first)], environment
@@ -200,9 +205,9 @@ class Client:
                 stdin=subprocess.PIPE,
                 stdout=sent,
                 stderr=errors,
-                env=environment,
+                env={**environment, "LAKELOG_CLIENTS_STATE": str(self._directory / "state")},
                 # Packages are found from there, also by threads that load modules of their own.
-                cwd=None if self._name in PYTHON else environment["LAKELOG_CLIENTS_NODE"],
+                cwd=environment["LAKELOG_CLIENTS_NODE"] if self._name in JAVASCRIPT else None,
             )
 
     def sent(self) -> list[bytes]:
@@ -239,7 +244,7 @@ def _numbers(first: int) -> Iterator[int]:
 def main() -> None:
     """Send until standard input ends."""
     name, url, first = sys.argv[1:]
-    send, finish = PYTHON[name][1](url)
+    send, finish = DAEMONS[name](url) if name in DAEMONS else PYTHON[name][1](url)
     for number in _numbers(int(first)):
         try:
             send(f"mark-{number:06d}")

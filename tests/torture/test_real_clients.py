@@ -20,10 +20,11 @@ import pytest
 from tests.support.answer_proxy import AnswerProxy
 from tests.support.http_lake import HttpLake, serving
 from tests.support.real_clients import JAVASCRIPT, MAY_LOSE, PYTHON, Client
+from tests.support.real_daemons import DAEMONS
 from tests.support.requirements import give_up, need_module
 
 ASKED = os.environ.get("LAKELOG_CLIENTS", "")
-NAMES = [*PYTHON, *JAVASCRIPT]
+NAMES = [*PYTHON, *JAVASCRIPT, *DAEMONS]
 MARK = re.compile(rb"mark-(\d{6})")
 PATIENCE = 60 * float(os.environ.get("LAKELOG_TEST_PATIENCE", "1"))
 
