@@ -117,9 +117,12 @@ def parse(query: str) -> SearchNode:
 
 
 def highlighter(node: SearchNode) -> re.Pattern[str] | None:
-    """Return what finds in a message what a search was found by; None if that is no text."""
-    regexes = [_as_regex(term) for term in text_terms(node)]
-    # Python's expressions: close enough to show what was found.
+    """Return what finds in a message what a search was found by; None if that is no text. Browsers
+    know its syntax, too, and no search makes it slow."""
+    regexes, groups = list[str](), 0
+    for term in text_terms(node):
+        regexes.append(_as_regex(term, groups))
+        groups += max(len(term.fragments) - 2, 0)
     return re.compile("|".join(regexes), re.IGNORECASE) if regexes else None
 
 
@@ -148,8 +151,12 @@ def text_terms(node: SearchNode) -> list[TextMatch]:
             return []
 
 
-def _as_regex(term: TextMatch) -> str:
-    inner = r"\S*".join(re.escape(fragment) for fragment in term.fragments)
+def _as_regex(term: TextMatch, groups: int) -> str:
+    """The pattern of a term behind so many groups. A fragment in the middle is the first one that
+    there is, and is never looked for again: a group in a lookahead keeps what it has."""
+    beginning, *fragments = map(re.escape, term.fragments)
+    middle = (rf"(?=(\S*?{fragment}))\{groups + n}" for n, fragment in enumerate(fragments[:-1], 1))
+    inner = beginning + "".join(middle) + "".join(rf"\S*{ending}" for ending in fragments[-1:])
     starts, ends = re.match(r"[^\W_]", term.fragments[0]), re.search(r"[^\W_]$", term.fragments[-1])
     prefix = r"(?<![^\W_])" if starts and not term.is_open_before else ""
     suffix = r"(?![^\W_])" if ends and not term.is_open_behind else ""

@@ -2,8 +2,10 @@
 
 Without a token a server answers only on loopback, and only requests that name a host of its own:
 a page elsewhere whose name was made to point to 127.0.0.1 is refused by the Host header, and one
-that sends here from another origin by Origin. A token is 32 random bytes; the lake keeps its
-SHA-256 alone, which is enough for a secret that nobody can guess.
+that sends here from another origin by Origin, or by Sec-Fetch-Site where that is missing.
+
+A token is 32 random bytes; the lake keeps its SHA-256 alone, which is enough for a secret that
+nobody can guess.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Gate:
                 421, "this server does not answer for that host: start it with --host-name"
             )
         origin = headers.get("origin")
-        if origin is not None and not _is_same(origin, scheme, host):
+        if _is_of_another_page(headers) or (
+            origin is not None and not _is_same(origin, scheme, host)
+        ):
             raise RequestRefused(403, "requests from pages of other origins are refused")
         return self._caller(headers.get("authorization", ""))
 
@@ -88,6 +92,13 @@ class Gate:
 
     def _forget(self) -> None:
         self._entries = None
+
+
+def _is_of_another_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page elsewhere has this request sent, as for an image: it has no Origin then. A
+    link that a user follows is let in."""
+    site = headers.get("sec-fetch-site", "none")
+    return site not in ("none", "same-origin") and headers.get("sec-fetch-dest") != "document"
 
 
 def is_loopback(host: str) -> bool:

@@ -216,6 +216,17 @@ def test_what_was_found_is_shown(lake: lakelog.Lake) -> None:
     assert highlighter(parse("level>=WARN -x")) is None
 
 
+def test_no_search_makes_what_marks_it_slow() -> None:
+    """A link may hold any search, and its page looks for it in each row: stars that could each
+    stand for as much as the others must not be tried in all their ways."""
+    many_stars = parse("a*" * 12 + 'z "b*c*d" e*f*g')
+    pattern = highlighter(many_stars)
+    assert pattern is not None
+    assert pattern.search("a" * 3_000) is None
+    found = [match[0] for match in pattern.finditer("a" * 40 + "z no e1f22g but ef")]
+    assert found == ["a" * 40 + "z", "e1f22g"]
+
+
 def test_many_terms_find_what_each_finds(home: Path) -> None:
     """Beyond sixteen terms all are tested over one text; what is found is the same."""
     numbers = range(40)

@@ -243,7 +243,11 @@ def test_statistics_of_a_field(lake: Lake) -> None:
         ("events", {"q": "source:"}),
         ("counts", {"since": "yesterday-ish"}),
         ("events", {"limit": "-1"}),
+        ("counts", {"since": "9" * 5_000}),
+        ("counts", {"since": "\N{SUPERSCRIPT TWO}"}),
         ("events", {"after": "x"}),
+        ("events", {"after": f"{'9' * 20}:1"}),
+        ("events", {"after": f"{-(2**63)}:1"}),
         ("event", {"seq": "1", "time": "soon"}),
         ("events", {"q": "x" * 70_000}),
     ],
@@ -251,6 +255,11 @@ def test_statistics_of_a_field(lake: Lake) -> None:
 def test_what_cannot_be_read_is_refused(lake: Lake, name: str, query: dict[str, str]) -> None:
     with pytest.raises((InvalidSearch, RequestRefused)):
         ask(lake, name, **query)
+
+
+def test_a_question_for_nothing_is_answered(lake: Lake) -> None:
+    assert ask(lake, "events", limit="0")["rows"] == []
+    assert ask(lake, "anomalies", since="0001-01-01")["anomalies"] == []
 
 
 @pytest.fixture(scope="module")

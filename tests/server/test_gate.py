@@ -49,6 +49,27 @@ def test_only_hosts_of_its_own_are_answered(served: HttpLake, host: str, status:
 
 
 @pytest.mark.parametrize(
+    ("site", "destination", "status"),
+    [
+        ("same-origin", "empty", 200),
+        ("none", "document", 200),
+        ("cross-site", "document", 200),
+        ("cross-site", "image", 403),
+        ("cross-site", "iframe", 403),
+        ("same-site", "script", 403),
+        ("", "empty", 403),
+    ],
+)
+def test_no_page_elsewhere_has_a_browser_ask(
+    served: HttpLake, site: str, destination: str, status: int
+) -> None:
+    """An image of another page is asked for without an Origin, and would have a query run."""
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": destination}
+    for path in ("/metrics", "/api/counts", "/loki/api/v1/labels"):
+        assert served.ask(path, headers=headers).status == status
+
+
+@pytest.mark.parametrize(
     ("origin", "status"),
     [
         ("http://127.0.0.1:{port}", 200),

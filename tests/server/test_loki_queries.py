@@ -335,8 +335,11 @@ def test_a_form_is_read(server: HttpLake) -> None:
         ("query_range", {"query": '{a=~"("}'}, "("),
         ("query", {"query": '{a="b"} | line_format "{{ .x | ToUpper }}"'}, "template"),
         ("series", {"match[]": "1+1"}, "selector"),
+        ("labels", {"start": "9" * 5_000}, "start"),
+        ("labels", {"end": "1e400"}, "end"),
+        ("query_range", {"query": '{a="b"}', "limit": "000000001" + "9" * 5_000}, "limit"),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_what_is_wrong_is_400_with_a_reason(
     server: HttpLake, path: str, parameters: dict[str, object], reason: str

@@ -167,6 +167,7 @@ def test_a_long_answer_is_streamed_whole(server: HttpLake) -> None:
         ('{"sql": 1}', "bad_request"),
         ('{"sql": "SELECT 1", "params": "x"}', "bad_request"),
         ('{"sql": "SELECT 1", "limit": -1}', "bad_request"),
+        (f'{{"sql": "SELECT 1", "limit": "{"9" * 5_000}"}}', "bad_request"),
         ('{"sql": "SELECT 1", "format": "xml"}', "bad_request"),
         ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "syntax"),
         ("SELEC 1", "syntax"),
@@ -180,7 +181,7 @@ def test_a_long_answer_is_streamed_whole(server: HttpLake) -> None:
         ("SELECT 1 --" + "x" * 300_000, "too_long"),
         ("SELECT search()", "query_failed"),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_what_is_wrong_is_said(server: HttpLake, body: str, expected: str) -> None:
     reply = ask(server, body)

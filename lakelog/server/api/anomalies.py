@@ -18,10 +18,11 @@ def anomalies(question: DashboardQuestion) -> dict[str, object]:
     (ms), what was unusual, how many standard deviations, seq]."""
     span = range_of(question, span_of(question))
     limit = question.number("limit", _LIMIT)
+    since = max(span.since - _LONGEST, min(span.since, 0))  # there is nothing before the year 1
     rows = question.sql(
         "SELECT time, coalesce(try_cast(data->>'until' AS TIMESTAMPTZ), time) AS until, message,"
         " try_cast(data->>'deviations' AS DOUBLE), seq FROM events WHERE type = 'ANOMALY'"
-        f" AND {between(span.since - _LONGEST, span.until)} ORDER BY time DESC LIMIT {limit}"
+        f" AND {between(since, span.until)} ORDER BY time DESC LIMIT {limit}"
     ).fetchall()
     return {
         "anomalies": [

@@ -54,7 +54,7 @@ def events(question: DashboardQuestion) -> dict[str, object]:
         f" ORDER BY time DESC, seq DESC LIMIT {limit}"
     ).fetchall()
     previews = _previews(question, [row for row in rows if row[2 + _MESSAGE] is None])
-    last_row = rows[-1] if len(rows) == limit else None
+    last_row = rows[-1] if rows and len(rows) == limit else None
     pattern = highlighter(search.node)
     return {
         "rows": [
@@ -92,8 +92,9 @@ def _previews(
 def _place(value: str) -> tuple[int, int]:
     micros, _, seq = value.partition(":")
     try:
+        from_micros(int(micros) + 1)
         return int(micros), int(seq)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise RequestRefused(400, f"'after' is that of an earlier answer, not {value!r}") from None
 
 

@@ -94,7 +94,7 @@ class DashboardQuestion:
         value = self.text(name)
         if not value:
             return default
-        if not (value.isascii() and value.isdigit() and len(value) < 20):
+        if not _is_number(value):
             raise RequestRefused(400, f"{name!r} is a number, not {value[:40]!r}")
         return min(int(value), highest)
 
@@ -108,7 +108,7 @@ class DashboardQuestion:
         except (InvalidSetting, OverflowError):
             pass
         try:
-            return parse_time(int(value) if value.isdigit() else value)
+            return parse_time(int(value) if _is_number(value) else value)
         except InvalidEvent as error:
             raise RequestRefused(400, f"{name!r} is a time or a span such as 2h: {error}") from None
 
@@ -118,6 +118,10 @@ class DashboardQuestion:
         if not isinstance(value, str) or len(value) > TEXT_MAX:
             raise RequestRefused(400, f"{name!r} is a text")
         return value
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < 20
 
 
 def milliseconds(moment: datetime | None) -> float | None:

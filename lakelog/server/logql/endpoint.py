@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time, to_micros
+from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits
@@ -171,7 +171,8 @@ class LokiRequest:
     def limit(self) -> int:
         """How many lines are asked for. Raises LogQLFault."""
         value = self.text("limit", str(_LIMIT))
-        if not value.isascii() or not value.isdigit() or not 0 < int(value[:9]) <= _LIMIT_MAX:
+        is_number = value.isascii() and value.isdigit() and len(value) < 10
+        if not is_number or not 0 < int(value) <= _LIMIT_MAX:
             raise LogQLFault(f"limit is a number from 1 to {_LIMIT_MAX:,}")
         return int(value)
 
@@ -180,13 +181,16 @@ class LokiRequest:
         value = self.text(name, "")
         if not value:
             return default
-        if _NANOSECONDS.fullmatch(value):
-            return int(value) // 1000
-        if _NUMBER.fullmatch(value):
-            return int(float(value) * 1e6)
         try:
-            return to_micros(parse_time(value))
-        except InvalidEvent:
+            if _NANOSECONDS.fullmatch(value):
+                micros = int(value) // 1000
+            elif _NUMBER.fullmatch(value):
+                micros = int(float(value) * 1e6)
+            else:
+                micros = to_micros(parse_time(value))
+            from_micros(micros)  # which raises for what is no time
+            return micros
+        except (InvalidEvent, ValueError, OverflowError):
             reason = "a time is nanoseconds, seconds, or 2026-11-20T08:00:00Z"
             raise LogQLFault(f"{name}: {reason}, not {value[:40]!r}") from None
 

@@ -208,7 +208,7 @@ def _limit(options: dict[str, Any]) -> int | None:
     limit = options.get("limit")
     if limit is None:
         return None
-    if isinstance(limit, str) and limit.isascii() and limit.isdigit():
+    if isinstance(limit, str) and limit.isascii() and limit.isdigit() and len(limit) < 11:
         limit = int(limit)
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31:
         raise QueryRefused("bad_request", "limit is a number of rows", '"limit": 1000')
