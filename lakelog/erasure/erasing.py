@@ -230,8 +230,8 @@ class ErasureRun:
 
     def _has_work(self, findings: ChosenRows) -> bool:
         subjects = {self._selector.subject} - {""}
-        redactor = Redactor(self._store, self._rewritten, subjects)
-        return bool(findings.rows) or redactor.is_needed(findings.history)
+        redactor = Redactor(self._store, findings.history, self._rewritten, subjects)
+        return bool(findings.rows) or redactor.is_needed()
 
     def _replace(self, findings: ChosenRows) -> None:
         """Write the new segments and states, then say durably what they stand for."""
@@ -247,8 +247,9 @@ class ErasureRun:
                 subjects.update(filter(None, rows["subject"].to_pylist()))
         self._rewritten |= fresh
         self._note(findings)
-        redactor = Redactor(store, self._rewritten, subjects | ({self._selector.subject} - {""}))
-        states = redactor.states(findings.history)
+        subjects |= {self._selector.subject} - {""}
+        redactor = Redactor(store, findings.history, self._rewritten, subjects)
+        states = redactor.states()
         segments = {key: new.key if new else "" for key, new in fresh.items()}
         segments |= {key: key for key in redactor.scrubbed}
         store.erased.add(states, segments)

@@ -8,6 +8,7 @@ the disk lose their lowest and highest subject where that was an erased one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,13 +34,16 @@ class History:
     """All states that can be read, by name, and all pages of them."""
 
     states: dict[str, Manifest] = field(default_factory=dict)
+    broken: dict[str, Manifest] = field(default_factory=dict)
+    """Those that lost a page, as gc lets go of old states. Nobody can read them, but the text that
+    a move carries names subjects."""
     pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry of every page and state."""
         for page_entries in self.pages.values():
             yield from page_entries
-        for state in self.states.values():
+        for state in (*self.states.values(), *self.broken.values()):
             yield from state.recent
 
     def segments(self) -> dict[str, SegmentEntry]:
@@ -48,8 +52,8 @@ class History:
 
 
 def history_of(store: Store) -> History:
-    """Read all states that a move, a tag or a file has; those that lost a page or their text are
-    gone already, and left out."""
+    """Read all states that a move, a tag or a file has; those that lost their text are gone, and
+    left out."""
     store.manifests.forget()
     store.refs.forget()
     history = History()
@@ -58,13 +62,15 @@ def history_of(store: Store) -> History:
     stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
     files = (d for d in manifest_files(store) if d not in stand_ins)
     for digest in (*names, *(d for d in files if d not in names)):
-        try:
+        with contextlib.suppress(Damaged, KeyError):
             state = store.manifests.load(digest)
-            pages = {p.digest: store.manifests.peek(p) for p in state.pages}
-        except (Damaged, KeyError):
-            continue
-        history.states[digest] = state
-        history.pages |= pages
+            pages = dict[str, tuple[Entry, ...]]()
+            for page in state.pages:
+                with contextlib.suppress(Damaged):
+                    pages[page.digest] = store.manifests.peek(page)
+            states = history.states if len(pages) == len(state.pages) else history.broken
+            states[digest] = state
+            history.pages |= pages
     return history
 
 
@@ -105,28 +111,46 @@ def places_of(rows: pa.Table) -> Iterator[tuple[object, object]]:
 class Redactor:
     """Writes states again with other segments in the place of some."""
 
-    def __init__(self, store: Store, rewritten: Rewritten, subjects: Iterable[str]) -> None:
-        self._store, self._rewritten = store, rewritten
+    def __init__(
+        self, store: Store, history: History, rewritten: Rewritten, subjects: Iterable[str]
+    ) -> None:
+        self._store, self._history = store, history
+        self._rewritten = dict.fromkeys(self._gone(rewritten)) | rewritten
         self._subjects = set(subjects)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
         """Segments that are gone, whose entries lost their lowest and highest subject."""
 
-    def is_needed(self, history: History) -> bool:
+    def _gone(self, rewritten: Rewritten) -> set[str]:
+        """The segments that an earlier erasure replaced and no state has any more, which states
+        that came back from a remote still name among what was compacted. A sweep deletes every page
+        that names one."""
+        replaced = self._store.erased.segments()
+        named = {entry.key for entry in self._history.entries() if entry.what == "segment"}
+        gone = {
+            key
+            for key in named & replaced.keys() - rewritten.keys()
+            if replaced[key] != key and not disk.exists(self._store.paths.object("segments", key))
+        }
+        for state in self._history.states.values() if gone else ():
+            gone -= {entry.key for entry in self._store.manifests.segments(state)}
+        return gone
+
+    def is_needed(self) -> bool:
         """Whether a state names a segment that was replaced, or an erased subject as the bound of
         one that is gone."""
         return any(
             entry.key in self._rewritten
             or (isinstance(entry, SegmentEntry) and self._names_subject(entry))
-            for entry in history.entries()
+            for entry in self._history.entries()
             if entry.what == "segment"
         )
 
-    def states(self, history: History) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
         """Write the states that name such a segment; return the digest of the new one by each."""
         replaced = {}
-        for digest, state in history.states.items():
-            pages = [self._page(history, page) for page in state.pages]
+        for digest, state in (self._history.states | self._history.broken).items():
+            pages = [self._page(page) for page in state.pages]
             recent = self._entries(state.recent)
             if pages == list(state.pages) and recent == state.recent:
                 continue
@@ -134,15 +158,15 @@ class Redactor:
                 state,
                 pages=tuple(page for page in pages if page is not None),
                 recent=recent,
-                totals=self._totals(history, state),
+                totals=self._totals(state),
             )
             replaced[digest] = self._store.manifests.write(new).digest
         return replaced
 
-    def _page(self, history: History, page: Page) -> Page | None:
+    def _page(self, page: Page) -> Page | None:
         """The page that stands in the place of one, None where nothing is left of it."""
         if page.digest not in self._pages:
-            entries = history.pages[page.digest]
+            entries = self._history.pages.get(page.digest, ())
             new_entries = self._entries(entries)
             new_page: Page | None = page
             if new_entries != entries:
@@ -184,10 +208,11 @@ class Redactor:
             return False
         return not disk.exists(self._store.paths.object("segments", entry.key))
 
-    def _totals(self, history: History, state: Manifest) -> Totals:
+    def _totals(self, state: Manifest) -> Totals:
         """The totals of a state, of whose segments some are others now."""
         live: dict[str, SegmentEntry] = {}
-        for entries in (*(history.pages[page.digest] for page in state.pages), state.recent):
+        pages = (self._history.pages.get(page.digest, ()) for page in state.pages)
+        for entries in (*pages, state.recent):
             for entry in entries:
                 if entry.what == "segment" and entry.key in self._rewritten:
                     live.pop(entry.key, None)

@@ -124,6 +124,7 @@ class RemoteErasures:
         if unfinished := next((key for key in records_here if not records_here[key].is_swept), ""):
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
         self._bring(lake)
+        self._store.erased.refresh()
         states = [d for d in self._states() if self._store.erased.holds(d)]
         for key in fresh:
             self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
@@ -154,9 +155,12 @@ class RemoteErasures:
 
     def _bring(self, lake: Lake) -> None:
         """Erase from the states there that are not known here, by having them here for a while."""
-        store, tags = self._store, list[str]()
+        store = self._store
+        prefix = f"{self._name}/erasing-"
+        # Those of a push that was cut off before it erased from them.
+        tags = [tag.name for tag in store.refs.tags() if tag.name.startswith(prefix)]
         for snapshot, carried_text in self._states().items():
-            if store.erased.holds(snapshot) or store.manifests.is_there(snapshot):
+            if self._is_readable(snapshot):
                 continue
             # One that was given up there can be read by nobody.
             with contextlib.suppress(Damaged, TransferRefused):
@@ -165,16 +169,27 @@ class RemoteErasures:
                     carry.receive_manifest(store, self._site.remote, snapshot)
                 carried = carried_text if digest == snapshot else b""
                 self._receive(objects_of(store, snapshot, carried=carried, obtain=self._receive))
-                tags.append(f"erasing-{snapshot[:16]}")
                 # A tag, or gc here would take what was just brought, before it is erased from.
-                track(store, self._name, tags[-1], snapshot, carried)
+                tags.append(f"{prefix}{snapshot[:16]}")
+                track(store, self._name, f"erasing-{snapshot[:16]}", snapshot, carried)
         unknown = self._unknown_segments()
         self._receive(unknown)
         if tags or unknown:
             erasures.again(lake)
         # They named what must not be anywhere any more.
         for tag in tags:
-            history.remove_tag(store, f"{self._name}/{tag}")
+            history.remove_tag(store, tag)
+
+    def _is_readable(self, snapshot: str) -> bool:
+        """Whether a state is here, as it was or as it is read since an erasure. Where gc deleted
+        what was read in its place, that is forgotten."""
+        store = self._store
+        with contextlib.suppress(Damaged):
+            objects_of(store, store.erased.of(snapshot))
+            return True
+        if store.erased.holds(snapshot):
+            store.erased.forget([snapshot])
+        return False
 
     def _unknown_segments(self) -> Sizes:
         """The segments there that are not here, and were not erased from: what gc deletes some

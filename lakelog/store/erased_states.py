@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -103,8 +103,17 @@ class ErasedStates:
         before = self._read()
         states = {d: states.get(d, n) for d, n in before.states.items()} | states
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
+        self._write(Replacements(states, segments))
+
+    def forget(self, states: Iterable[str]) -> None:
+        """Forget what stands in the place of states that nothing names any more, durably."""
+        before, forgotten = self._read(), set(states)
+        remaining = {d: n for d, n in before.states.items() if d not in forgotten}
+        self._write(Replacements(remaining, before.segments))
+
+    def _write(self, replacements: Replacements) -> None:
         self._volume.make_folder(FOLDER)
-        body = {"states": states, "segments": segments}
+        body = {"states": replacements.states, "segments": replacements.segments}
         self._volume.replace(f"{FOLDER}/{_STATES}", self._encrypt(document.encode(body)))
 
     def refs(self) -> Iterator[str]:

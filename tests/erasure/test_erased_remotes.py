@@ -10,9 +10,9 @@ import pytest
 
 import lakelog
 from lakelog import remotes
-from lakelog.errors import TransferRefused
+from lakelog.errors import DamagedManifest, TransferRefused
 from lakelog.lake import Lake
-from lakelog.store import document
+from lakelog.store import document, manifest
 from tests.support import erasure_histories as histories
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
@@ -170,3 +170,32 @@ def test_a_segment_of_no_state_at_the_remote(pushed: Lake, tmp_path: Path) -> No
     remotes.push(pushed, "home", branches=["main"])
     assert found(tmp_path / "far") == found(tmp_path / "lake") == []
     assert pushed.erasures()[0].is_done
+
+
+def test_what_is_gone_here_is_erased_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state there whose page is gone here names segments, long compacted, that a tag keeps."""
+    monkeypatch.setattr(manifest, "FAN", 4)
+    far = tmp_path / "far"
+    lake = lakelog.open(tmp_path / "lake", settings=SETTINGS)
+    remotes.add_tested(lake.store, "home", str(far))
+    for n in range(5):
+        add(lake, 10 * n)
+    lake.tag("v1")
+    lake.compact()
+    add(lake, 60)
+    remotes.push(lake, "home", branches=["main"])
+    state = lake.store.refs.head("main").move.snapshot
+    for n in range(16):
+        add(lake, 70 + 10 * n)
+    remotes.push(lake, "home", branches=["main"])
+    lake.expire()
+    with pytest.raises(DamagedManifest):
+        lake.store.manifests.segments(lake.store.manifests.load(state))
+    status = lake.erase(subject=ADA, why="asked")
+    assert remotes.push(lake, "home", branches=["main"]).erased == [status.erasure.key]
+    assert found(far) == found(tmp_path / "lake") == []
+    assert remotes.check(lake, "home", read_data=True).faults == []
+    assert [tag.name for tag in lake.tags()] == ["home/main", "v1"]
+    with lakelog.open(far) as there:
+        assert there.verify().intact
+        assert (there.at(state).count(), there.count()) == (12, 44)
