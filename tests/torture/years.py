@@ -3,9 +3,10 @@
 Each day five writers append (with ids, some of them sent again), a watcher follows logs that are
 written and rotated, and what lakelog starts by itself (sealing, merging, compaction, gc) is run in
 its place. Now and then somebody tags, rolls back, undoes, makes a branch and deletes it; retention
-keeps a month. Any of them may be killed at any change of the disk. Every week all that is alive is
-compared with the model, at the end every tag too. Then the lake must cost what a lake of two days
-with the same events costs: in files, and in the time of what is done daily.
+keeps a month. `years_chores.py` has what is done beside it. Any of them may be killed at any change
+of the disk. Every week all that is alive is compared with the model, at the end every tag too. Then
+the lake must cost what a lake of two days with the same events costs: in files, and in the time of
+what is done daily.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import pooled_engine
 from tests.torture.case import Case, Row
+from tests.torture.years_chores import Chores, person, timed_chores
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -114,9 +116,10 @@ class Life:
         self.path, self._logs = str(root / "lake"), root / "logs"
         self._logs.mkdir(parents=True)
         lakelog.open(self.path, settings=SETTINGS).close()
+        self.chores = Chores(self, root)
         self.alive: set[str] = set()
         """The message of each event that the branch holds."""
-        self._times: dict[str, int] = {}
+        self.times: dict[str, int] = {}
         self._written: set[str] = set()
         """Lines of logs that the watcher may not have taken in yet."""
         self._ids: dict[str, str] = {}
@@ -128,6 +131,7 @@ class Life:
 
     def live(self, days: int) -> None:
         """Go through so many days."""
+        self.chores.set_up()
         for day in range(days):
             self._day()
             if day % 7 == 6 or day == days - 1:
@@ -140,18 +144,19 @@ class Life:
             for _ in range(states):
                 self._world.now += DAY // 3 // states
                 self._append()
-                self._verb(lakelog.Lake.settle)
+                self.verb(lakelog.Lake.settle)
             self._world.now += 2 * DAY // 3
-            self._verb(work)
+            self.verb(work)
         self.check()
 
     def take_over(self, other: Life) -> None:
         """Take the events of another lake in at once."""
         with lakelog.open(other.path) as lake, lakelog.open(self.path) as mine:
-            rows = lake.sql("SELECT time, type, message, data, id FROM events").arrow()
+            rows = lake.sql("SELECT time, type, subject, message, data, id FROM events").arrow()
             mine.append(rows)
-        self.alive, self._times = set(other.alive), dict(other._times)
+        self.alive, self.times = set(other.alive), dict(other.times)
         self._serial, self._ids = other._serial, dict(other._ids)
+        self.chores.set_up()
 
     def keep_states(self, count: int) -> None:
         """Make so many moves of a user, whose states stay."""
@@ -166,19 +171,20 @@ class Life:
         for _ in range(8):
             self._world.now += HOUR
             self._append()
-            if self._chance(0.5):
+            if self.chance(0.5):
                 self._write_logs()
                 self._look()
-        if self._chance(0.3):
+        if self.chance(0.3):
             self._rotate()
-        if self._chance(0.1):
+        if self.chance(0.1):
             self.dice.choice([self._tag, self._roll_back, self._branch_off, self._snapshot])()
         self._world.now += 16 * HOUR
         for share, verb in ((0.2, lakelog.Lake.compact), (0.2, lakelog.Lake.gc)):
-            if self._chance(share):
-                self._verb(verb)
-        if self._chance(1 / 7):
+            if self.chance(share):
+                self.verb(verb)
+        if self.chance(1 / 7):
             self._keep_a_month()
+        self.chores.daily()
 
     # --- who writes ---
 
@@ -189,7 +195,7 @@ class Life:
             lake = self._lakes[number] = lakelog.open(self.path, create=False)
         batch = [self._event() for _ in range(self.dice.choice([1, 1, 2, 10]))]
         told = {event["message"] for event in batch}
-        self._times |= dict.fromkeys(told, self._world.now)
+        self.times |= dict.fromkeys(told, self._world.now)
         held = [id for id, message in self._ids.items() if message in self.alive]
         again = self.dice.sample(held, min(len(held), 2))
         resent = [{"type": "T", "id": id, "message": f"again {id}"} for id in again]
@@ -198,7 +204,7 @@ class Life:
             memory.collect()
             stored = self._stored()
             told = {message for message in told if stored[message]}
-        elif self._chance(0.05):  # a short-lived program
+        elif self.chance(0.05):  # a short-lived program
             lake.close()
             self._lakes[number] = None
         self.alive |= told
@@ -209,10 +215,34 @@ class Life:
         event = {
             "type": "T",
             "time": self._world.now / 1e6,
+            "subject": (somebody := person(self._world.now, self._serial)),
             "message": f"event {self._serial}",
             "data": {"n": self._serial, "text": "x" * 40},
         }
-        return event | ({"id": f"id{self._serial}"} if self._chance(0.3) else {})
+        self.chores.people.setdefault(somebody, set()).add(f"event {self._serial}")
+        return event | ({"id": f"id{self._serial}"} if self.chance(0.3) else {})
+
+    @property
+    def now(self) -> int:
+        """The time of this world, in microseconds."""
+        return self._world.now
+
+    def new_message(self, word: str) -> str:
+        """A message that nobody else has, of now."""
+        self._serial += 1
+        told = f"{word} {self._serial}"
+        self.times[told] = self._world.now
+        return told
+
+    def forget(self, messages: set[str]) -> None:
+        """Let go of what was erased, in every state."""
+        self.alive -= messages
+        self.tags = {name: held - messages for name, held in self.tags.items()}
+        self.check_tags()
+
+    def holds_message(self, told: str) -> bool:
+        """Whether the branch has it."""
+        return bool(self._stored()[told])
 
     def _write_logs(self) -> None:
         second = self._world.now // 1_000_000
@@ -224,7 +254,7 @@ class Life:
                     text = f"line {self._serial} of {name}"
                     file.write(f"{stamp} INFO {text}\n")
                     self._written.add(text)
-                    self._times[text] = second * 1_000_000
+                    self.times[text] = second * 1_000_000
 
     def _look(self) -> None:
         """Follow the logs: after it every line of them is stored, or the watcher has died."""
@@ -269,32 +299,32 @@ class Life:
         """Tag what is there; the lake keeps a year's tags."""
         self._catch_up()
         name = f"v{self._serial}"
-        self._verb(lambda lake: lake.tag(name))
+        self.verb(lambda lake: lake.tag(name))
         if len(self.tags) > 12:
             first = min(self.tags, key=lambda name: int(name[1:]))
-            self._verb(lambda lake: delete_tag(lake.store, first))
+            self.verb(lambda lake: delete_tag(lake.store, first))
         self.tags[name] = set(self.alive)
         with lakelog.open(self.path, create=False) as lake:
             there = {tag.name for tag in lake.tags()}
         self.tags = {name: held for name, held in self.tags.items() if name in there}
 
     def _snapshot(self) -> None:
-        self._verb(lambda lake: lake.snapshot("as it is"))
+        self.verb(lambda lake: lake.snapshot("as it is"))
 
     def _keep_a_month(self) -> None:
         self._catch_up()
         line = self._world.now - KEPT * DAY
-        younger = {message for message in self.alive if self._times[message] >= line}
-        self._verb(lambda lake: lake.retention(f"{KEPT}d", apply=True), younger)
+        younger = {message for message in self.alive if self.times[message] >= line}
+        self.verb(lambda lake: lake.retention(f"{KEPT}d", apply=True), younger)
 
     def _roll_back(self) -> None:
         """Go back to a tag, and undo it."""
         self._catch_up()
         if self.tags:
             before, name = set(self.alive), self.dice.choice(sorted(self.tags))
-            self._verb(lambda lake: lake.rollback(name, cursors=False), self.tags[name])
+            self.verb(lambda lake: lake.rollback(name, cursors=False), self.tags[name])
             while self.alive != before:
-                self._verb(lakelog.Lake.undo, before)
+                self.verb(lakelog.Lake.undo, before)
 
     def _branch_off(self) -> None:
         """Make a branch, work on it, and delete it."""
@@ -307,9 +337,9 @@ class Life:
         with lakelog.open(self.path, create=False, branch=name) as other:
             delete_branch(other.store, name, other.settle)
 
-    def _verb(self, play: Callable[[lakelog.Lake], Any], after: set[str] | None = None) -> None:
+    def verb(self, play: Callable[[lakelog.Lake], Any], after: set[str] | None = None) -> bool:
         """Run a command in a process of its own, which makes the branch `after`; if it is killed,
-        the branch is as it was, or so."""
+        the branch is as it was, or so. Return whether it was."""
 
         def run() -> None:
             with lakelog.open(self.path, create=False) as lake:
@@ -318,12 +348,13 @@ class Life:
         died = self._dies(run, 0.1, 60)
         if after is not None and (not died or self._holds(after)):
             self.alive = set(after)
+        return died
 
     def _dies(self, play: Callable[[], Any], chance: float, most: int) -> bool:
-        dies = not self._quietly and self._chance(chance)
+        dies = not self._quietly and self.chance(chance)
         return self._world.may_die(self.dice.randint(1, most) if dies else 0, play)
 
-    def _chance(self, share: float) -> bool:
+    def chance(self, share: float) -> bool:
         return self.dice.random() < share
 
     # --- what must be there ---
@@ -332,6 +363,7 @@ class Life:
         """Compare the branch with the model."""
         self._catch_up()
         self._compare(self._stored(), self.alive, f"day {(self._world.now - START) // DAY}")
+        self.chores.check()
 
     def check_tags(self) -> None:
         """Compare every tag with what was alive when it was made."""
@@ -360,7 +392,7 @@ class Life:
         if self._watcher is not None:
             self._watcher.close()
         self._lakes, self._watcher = [None] * WRITERS, None
-        self._verb(lakelog.Lake.gc)
+        self.verb(lakelog.Lake.gc)
 
 
 # --- what it costs ---
@@ -383,6 +415,7 @@ def costs(path: str, turn: int) -> dict[str, float]:
     lake.append({"type": "T", "message": "to be taken back"})
     timed("rollback", lambda: lake.rollback(f"cost{turn}"))
     timed("gc mark", lambda: reachability.Marker(lake.store, disk.now_us()))
+    taken |= timed_chores(lake, path, turn)
     lake.close()
     return taken
 
