@@ -1,9 +1,10 @@
-"""The README's first two commands on a machine that has Python and little else.
+"""The README's first commands on a machine that has Python and little else.
 
     python -m tests.support.bare_machine [--sample N] [--uv PROGRAM]
 
 They run line by line as printed, in a clone of this project with nothing beside it, an empty HOME
-and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again without a network.
+and a PATH of PROGRAMS: no uv, no server, no compiler. Then they run again without a network. What
+is served is looked at, and ended as by Ctrl-C.
 `--sample N` runs one test of N; `--uv` puts uv there, too.
 """
 
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 from tests.support import pages
@@ -58,9 +62,23 @@ def run(command: str, project: Path, environment: dict[str, str]) -> float:
     """Run one line of the README; return its seconds. Raises CalledProcessError."""
     started = time.monotonic()
     print(f"$ {command}", flush=True)
-    subprocess.run(
-        ["sh", "-c", command], cwd=project, env=environment, check=True, stdin=subprocess.DEVNULL
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {command}"],
+        cwd=project,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    assert process.stderr is not None
+    for text in process.stderr:
+        print(text, end="", flush=True)
+        if served := re.match(r"open (http\S+) in a browser", text):
+            with urllib.request.urlopen(served[1]) as page:
+                assert "lakelog" in page.read().decode()
+            process.send_signal(signal.SIGINT)
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, command)
     seconds = time.monotonic() - started
     print(f"bare machine: {command} took {seconds:.0f} s", flush=True)
     return seconds
@@ -90,7 +108,7 @@ def main() -> None:
             for line in commands():
                 run(line, project, environment | OFFLINE)
         except subprocess.CalledProcessError as error:
-            sys.exit(f"bare machine: {error.cmd[-1]} ended with {error.returncode}")
+            sys.exit(f"bare machine: {error.cmd} ended with {error.returncode}")
 
 
 if __name__ == "__main__":

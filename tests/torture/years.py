@@ -15,6 +15,7 @@ import gc as memory
 import gzip
 import os
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -61,6 +62,7 @@ class World:
     def __init__(self, case: Case) -> None:
         self.now, self.killed = START, 0
         self._fault: Fault | None = None
+        self._thread = threading.get_ident()
         self._is_helping = False
         seam.install(case.patch, self._hook)
         case.patch.setattr(disk, "now_us", self._tick)
@@ -74,7 +76,9 @@ class World:
         return self.now
 
     def _hook(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        done = self._fault(name, real, *args, **kwargs) if self._fault else real(*args, **kwargs)
+        # Who dies is one program; threads of other open lakes go on.
+        fault = self._fault if threading.get_ident() == self._thread else None
+        done = fault(name, real, *args, **kwargs) if fault else real(*args, **kwargs)
         if name == "sync_file":  # files carry the time of this world
             os.utime(args[0], ns=(self.now * 1000, self.now * 1000))
         return done
