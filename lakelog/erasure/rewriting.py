@@ -34,7 +34,7 @@ class History:
     """All states that can be read, by name, and all pages of them."""
 
     states: dict[str, Manifest] = field(default_factory=dict)
-    broken: dict[str, Manifest] = field(default_factory=dict)
+    incomplete: dict[str, Manifest] = field(default_factory=dict)
     """Those that lost a page, as gc lets go of old states. Nobody can read them, but the text that
     a move carries names subjects."""
     pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class History:
         """Yield every entry of every page and state."""
         for page_entries in self.pages.values():
             yield from page_entries
-        for state in (*self.states.values(), *self.broken.values()):
+        for state in (*self.states.values(), *self.incomplete.values()):
             yield from state.recent
 
     def segments(self) -> dict[str, SegmentEntry]:
@@ -68,7 +68,7 @@ def history_of(store: Store) -> History:
             for page in state.pages:
                 with contextlib.suppress(Damaged):
                     pages[page.digest] = store.manifests.peek(page)
-            states = history.states if len(pages) == len(state.pages) else history.broken
+            states = history.states if len(pages) == len(state.pages) else history.incomplete
             states[digest] = state
             history.pages |= pages
     return history
@@ -115,26 +115,26 @@ class Redactor:
         self, store: Store, history: History, rewritten: Rewritten, subjects: Iterable[str]
     ) -> None:
         self._store, self._history = store, history
-        self._rewritten = dict.fromkeys(self._gone(rewritten)) | rewritten
+        self._rewritten = dict.fromkeys(self._absent(rewritten)) | rewritten
         self._subjects = set(subjects)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
         """Segments that are gone, whose entries lost their lowest and highest subject."""
 
-    def _gone(self, rewritten: Rewritten) -> set[str]:
+    def _absent(self, rewritten: Rewritten) -> set[str]:
         """The segments that an earlier erasure replaced and no state has any more, which states
         that came back from a remote still name among what was compacted. A sweep deletes every page
         that names one."""
-        replaced = self._store.erased.segments()
-        named = {entry.key for entry in self._history.entries() if entry.what == "segment"}
-        gone = {
+        stand_ins = self._store.erased.segments()
+        keys = {entry.key for entry in self._history.entries() if entry.what == "segment"}
+        absent = {
             key
-            for key in named & replaced.keys() - rewritten.keys()
-            if replaced[key] != key and not disk.exists(self._store.paths.object("segments", key))
+            for key in keys & stand_ins.keys() - rewritten.keys()
+            if stand_ins[key] != key and not disk.exists(self._store.paths.object("segments", key))
         }
-        for state in self._history.states.values() if gone else ():
-            gone -= {entry.key for entry in self._store.manifests.segments(state)}
-        return gone
+        for state in self._history.states.values() if absent else ():
+            absent -= {entry.key for entry in self._store.manifests.segments(state)}
+        return absent
 
     def is_needed(self) -> bool:
         """Whether a state names a segment that was replaced, or an erased subject as the bound of
@@ -149,7 +149,7 @@ class Redactor:
     def states(self) -> dict[str, str]:
         """Write the states that name such a segment; return the digest of the new one by each."""
         replaced = {}
-        for digest, state in (self._history.states | self._history.broken).items():
+        for digest, state in (self._history.states | self._history.incomplete).items():
             pages = [self._page(page) for page in state.pages]
             recent = self._entries(state.recent)
             if pages == list(state.pages) and recent == state.recent:
