@@ -41,12 +41,15 @@ from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
 
 if TYPE_CHECKING:
-    from lakelog.remotes import oci, registry, s3, ssh
+    from lakelog.remotes import ssh
 else:
-    # A push to a directory is over before the HTTP of the others would be loaded.
-    oci, registry = Lazy("lakelog.remotes.oci"), Lazy("lakelog.remotes.registry")
-    s3, ssh = Lazy("lakelog.remotes.s3"), Lazy("lakelog.remotes.ssh")
+    ssh = Lazy("lakelog.remotes.ssh")
 
+_KINDS = {"ssh": "HOST/PATH", "s3": "BUCKET/PREFIX", "oci": "HOST/REPOSITORY"}
+"""Schemes of addresses with what follows, besides those of directories. Each has a module of its
+name, with `checked`, which returns an address as it is stored, and `opened`, which connects."""
+# A push to a directory is over before the HTTP of the others would be loaded.
+_MODULES = {scheme: Lazy(f"lakelog.remotes.{scheme}") for scheme in _KINDS}
 ORIGIN = "origin"
 """The remote that a clone came from."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
@@ -254,16 +257,14 @@ def checked_url(url: str) -> str:
         raise TransferRefused(f"{url}: this is no address") from None
     if match[1] == "file":
         return os.path.abspath(address.path)
-    if match[1] not in KINDS:
+    if match[1] not in _KINDS:
+        *examples, example = (f"{scheme}://{place}" for scheme, place in _KINDS.items())
         raise TransferRefused(
-            f"no remotes of kind {match[1]}://: choose a directory, ssh://HOST/PATH,"
-            " s3://BUCKET/PREFIX or oci://HOST/REPOSITORY"
+            f"no remotes of kind {match[1]}://: choose a directory, {', '.join(examples)}"
+            f" or {example}"
         )
-    if match[1] == "oci":
-        registry.divide(url)
-    if match[1] == "s3":
-        s3.checked(url)
-    return ssh.checked(url) if match[1] == "ssh" else url
+    stored: str = _MODULES[match[1]].checked(url)
+    return stored
 
 
 def _holds_password(url: str) -> bool:
@@ -274,10 +275,6 @@ def _holds_password(url: str) -> bool:
     userinfo, _, place = authority.rpartition("@")
     has_port = ":" in re.sub(r"^\[.*\]", "", place)
     return ":" in userinfo or (has_port and "@" in after_scheme[len(authority) :])
-
-
-KINDS = ("oci", "s3", "ssh")
-"""Schemes of addresses, besides those of directories."""
 
 
 @contextmanager
@@ -292,8 +289,6 @@ def connected(url: str) -> Iterator[Remote]:
 
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
-    if url.startswith("ssh://"):
-        return ssh.SshRemote(url)
-    if url.startswith("oci://"):
-        return oci.OciRemote(url)
-    return s3.S3Remote(url) if url.startswith("s3://") else DirectoryRemote(url)
+    module = _MODULES.get(url.partition("://")[0])
+    remote: Remote = module.opened(url) if module else DirectoryRemote(url)
+    return remote

@@ -59,7 +59,7 @@ from lakelog.remotes.oci_manifests import (
     tag_for,
     tag_of,
 )
-from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository
+from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository, divide
 from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
@@ -89,6 +89,12 @@ class _Ref:
     document: Descriptor
     config: Descriptor | None
     itself: Descriptor
+
+
+def checked(url: str) -> str:
+    """Return an address that names a repository. Raises TransferRefused."""
+    divide(url)
+    return url
 
 
 class OciRemote(remotes.Remote):
@@ -427,6 +433,9 @@ class OciRemote(remotes.Remote):
             raise TransferRefused(
                 f"{self.url}: {name!r} is the name of a tag there: name the branch differently"
             )
+
+
+opened = OciRemote
 
 
 def _raise(error: Exception) -> Any:

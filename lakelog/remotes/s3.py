@@ -326,6 +326,9 @@ class S3Remote(Remote):
         return Interrupted(f"{self.url}: the store does not answer")
 
 
+opened = S3Remote
+
+
 _PROCESS_SECONDS = 60
 _DEFAULT_REGION = "us-east-1"
 Credentials = dict[str, Any]

@@ -369,6 +369,9 @@ class SshRemote(Remote):
         return "the server refuses it: is it a file system with hard links, and is it writable?"
 
 
+opened = SshRemote
+
+
 class _Lease:
     """A file there, `key`; `user` is the ref that it became, or is about to."""
 
