@@ -68,48 +68,36 @@ __all__ = [
     "views",
 ]
 
-_STORE = {
-    "Diff": "lakelog.store.history",
-    "Event": "lakelog.event.types",
-    "Lake": "lakelog.lake",
-    "PinnedLake": "lakelog.pinned",
-    "Receipt": "lakelog.store.writer",
-    "Relation": "lakelog.query.relation",
-    "Settings": "lakelog.settings",
-    "Snapshot": "lakelog.store.history",
-    "connect": "lakelog.dbapi",
-    "open": "lakelog.lake",
+_NAMES_OF = {
+    # The store itself, which a program that logs to a file never loads.
+    "dbapi": "connect",
+    "event.types": "Event",
+    "lake": "Lake open",
+    "pinned": "PinnedLake",
+    "query.relation": "Relation",
+    "settings": "Settings",
+    "store.history": "Diff Snapshot",
+    "store.writer": "Receipt",
+    # Names of older systems, and where they live now.
+    "clients.redis_config": "RedisConfig",
+    "compat.database_sync": "BatchDatabaseSync",
+    "compat.dump": "LogEntry OMEGALogManager",
+    "compat.event_store": "EventDatabase",
+    "compat.oos_views": "get_views",
+    "compat.persistence": "EventPersistenceManager create_event_persistence",
+    "compat.podcasts": "PodcastProcessor SimpleLogProcessor",
+    "compat.redis": "RedisManager",
+    # What an application logs with.
+    "loggers.adapters": "LoguruSink StructlogProcessor",
+    "loggers.ai": "get_ai_logger log_system_start measure_operation",
+    "loggers.genai": "instrument_anthropic instrument_openai",
+    "loggers.handler": "LakeHandler",
+    "loggers.oos": "get_logger",
+    "loggers.otel": "LakeLogExporter LakeSpanExporter",
+    "loggers.spans": "span",
+    "notebook.live": "live",
 }
-"""The store itself, which a program that logs to a file never loads."""
-_OLD_NAMES = {
-    "BatchDatabaseSync": "lakelog.compat.database_sync",
-    "EventDatabase": "lakelog.compat.event_store",
-    "EventPersistenceManager": "lakelog.compat.persistence",
-    "LogEntry": "lakelog.compat.dump",
-    "OMEGALogManager": "lakelog.compat.dump",
-    "RedisConfig": "lakelog.clients.redis_config",
-    "RedisManager": "lakelog.compat.redis",
-    "PodcastProcessor": "lakelog.compat.podcasts",
-    "SimpleLogProcessor": "lakelog.compat.podcasts",
-    "create_event_persistence": "lakelog.compat.persistence",
-    "get_views": "lakelog.compat.oos_views",
-}
-"""Public names of older systems, and where they live now; they load when asked for."""
-_LOGGERS = {
-    "LakeHandler": "lakelog.loggers.handler",
-    "LakeLogExporter": "lakelog.loggers.otel",
-    "LakeSpanExporter": "lakelog.loggers.otel",
-    "LoguruSink": "lakelog.loggers.adapters",
-    "StructlogProcessor": "lakelog.loggers.adapters",
-    "get_ai_logger": "lakelog.loggers.ai",
-    "get_logger": "lakelog.loggers.oos",
-    "instrument_anthropic": "lakelog.loggers.genai",
-    "instrument_openai": "lakelog.loggers.genai",
-    "log_system_start": "lakelog.loggers.ai",
-    "measure_operation": "lakelog.loggers.ai",
-    "span": "lakelog.loggers.spans",
-}
-"""What an application logs with."""
+"""The public names of each module; it loads when one of them is asked for."""
 sys.meta_path.append(
     FormerModules(
         {
@@ -132,7 +120,7 @@ def load_ipython_extension(shell: object) -> None:
 
 
 _MODULES = {"dedupe": "lakelog.analyze.dedupe", "train": "lakelog.train", "views": "lakelog.views"}
-_NAMES = {**_STORE, **_OLD_NAMES, **_LOGGERS, "live": "lakelog.notebook.live"}
+_NAMES = {name: f"lakelog.{home}" for home, names in _NAMES_OF.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

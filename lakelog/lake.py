@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
-from lakelog import views
+from lakelog import subscriptions, views
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
@@ -31,7 +31,6 @@ from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
-    from lakelog import subscriptions
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from lakelog.store.writer import Writer
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
-    subscriptions = Lazy("lakelog.subscriptions")
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     behaviour = Lazy("lakelog.query.behaviour")
     session = Lazy("lakelog.query.session")

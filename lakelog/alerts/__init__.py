@@ -32,10 +32,8 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "listing": "glance history overview",
-        "rounds": "Evaluator evaluate_when_free evaluating",
-        "rule": "CLOCKS SEVERITIES AlertRule",
-        "rulebook": "RuleBook",
-    },
+    listing="glance history overview",
+    rounds="Evaluator evaluate_when_free evaluating",
+    rule="CLOCKS SEVERITIES AlertRule",
+    rulebook="RuleBook",
 )

@@ -14,7 +14,7 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import orjson
 
@@ -24,12 +24,6 @@ from lakelog.event.encode import to_micros
 from lakelog.event.types import Event, JsonObject
 from lakelog.lake import Lake
 from lakelog.render.values import micros
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from lakelog import subscriptions
-else:
-    subscriptions = Lazy("lakelog.subscriptions")
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")

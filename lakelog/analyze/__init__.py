@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["dedupe", "near_duplicates"]
 
-__getattr__ = lazy_face(__name__, {"dedupe": "", "similar": "near_duplicates"})
+__getattr__ = lazy_face(__name__, dedupe="", similar="near_duplicates")

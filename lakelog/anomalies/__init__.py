@@ -39,9 +39,6 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "findings": "EVERY FALSE_ALARMS AnomalyFinding Incident finding_events finding_records"
-        " incidents",
-        "novelty": "SCORE THRESHOLD NoveltyDetector score_rows",
-    },
+    findings="EVERY FALSE_ALARMS AnomalyFinding Incident finding_events finding_records incidents",
+    novelty="SCORE THRESHOLD NoveltyDetector score_rows",
 )

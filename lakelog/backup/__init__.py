@@ -40,11 +40,9 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "copy": "Backup fault_of",
-        "delete": "covering",
-        "directory": "BackupDirectory DirectoryListing copies_of",
-        "restoration": "restore",
-        "scheduler": "BackupPlan BackupScheduler INTERVAL KEEP backup_directories",
-    },
+    copy="Backup fault_of",
+    delete="covering",
+    directory="BackupDirectory DirectoryListing copies_of",
+    restoration="restore",
+    scheduler="BackupPlan BackupScheduler INTERVAL KEEP backup_directories",
 )

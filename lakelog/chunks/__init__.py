@@ -40,9 +40,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "chunk_writer": "ChunkWriter PendingChunk",
-        "state_files": "StateFiles StateRecord check digest_of_name read_file unseal",
-        "state_index": "ChunkRef Extent StateEntry StateIndex",
-    },
+    chunk_writer="ChunkWriter PendingChunk",
+    state_files="StateFiles StateRecord check digest_of_name read_file unseal",
+    state_index="ChunkRef Extent StateEntry StateIndex",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CompletionNames", "SqlCompleter", "StatementRunner", "cell", "cli", "main"]
 __getattr__ = lazy_face(
     __name__,
-    {
+    **{
         "render.tables": "cell",
         "shell.complete": "CompletionNames SqlCompleter",
         "shell.statements": "StatementRunner",

@@ -31,12 +31,10 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "address": "Address",
-        "connection": "Attempts ConnectionLost cut_off pause",
-        "http_client": "Endpoint HttpConnection Reply",
-        "kafka_config": "KafkaClient KafkaConfig",
-        "redis_client": "RedisClient",
-        "redis_config": "RedisConfig",
-    },
+    address="Address",
+    connection="Attempts ConnectionLost cut_off pause",
+    http_client="Endpoint HttpConnection Reply",
+    kafka_config="KafkaClient KafkaConfig",
+    redis_client="RedisClient",
+    redis_config="RedisConfig",
 )

@@ -39,10 +39,8 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "followed_file": "raise_descriptor_limit",
-        "loop": "RestartRequested run",
-        "status": "JournalReporter Say WatchTotals journal_path lock_path status_path",
-        "watch": "STABLE Watcher",
-    },
+    followed_file="raise_descriptor_limit",
+    loop="RestartRequested run",
+    status="JournalReporter Say WatchTotals journal_path lock_path status_path",
+    watch="STABLE Watcher",
 )

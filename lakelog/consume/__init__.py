@@ -19,5 +19,6 @@ __all__ = ["BATCH", "STARTS", "ConsumeResult", "Consumer", "JournalSource", "sou
 
 __getattr__ = lazy_face(
     __name__,
-    {"consume": "BATCH ConsumeResult Consumer STARTS source_of", "journal_source": "JournalSource"},
+    consume="BATCH ConsumeResult Consumer STARTS source_of",
+    journal_source="JournalSource",
 )

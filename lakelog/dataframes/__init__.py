@@ -23,12 +23,10 @@ __all__ = ["EventScan", "scan_of", "to_daft", "to_dask", "to_polars", "to_ray", 
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "daft_frame": "to_daft",
-        "dask_frame": "to_dask",
-        "event_scan": "EventScan scan_of",
-        "polars_frame": "to_polars",
-        "ray_dataset": "to_ray",
-        "spark_frame": "to_spark",
-    },
+    daft_frame="to_daft",
+    dask_frame="to_dask",
+    event_scan="EventScan scan_of",
+    polars_frame="to_polars",
+    ray_dataset="to_ray",
+    spark_frame="to_spark",
 )

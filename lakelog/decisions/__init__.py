@@ -43,12 +43,10 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "challengers": "CallableChallenger CommandChallenger",
-        "comparison": "DecisionComparison ContextGain Question compare export_pairs",
-        "estimate": "EFFECTIVE_MIN",
-        "history": "DecisionHistory recommendation_event",
-        "intervals": "Interval",
-        "records": "Recorded",
-    },
+    challengers="CallableChallenger CommandChallenger",
+    comparison="DecisionComparison ContextGain Question compare export_pairs",
+    estimate="EFFECTIVE_MIN",
+    history="DecisionHistory recommendation_event",
+    intervals="Interval",
+    records="Recorded",
 )

@@ -31,9 +31,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "container": "Container ENGINES Engine read_container",
-        "deployment": "Deployment KINDS render running_in",
-        "kubectl": "Kubectl Revision return_to",
-    },
+    container="Container ENGINES Engine read_container",
+    deployment="Deployment KINDS render running_in",
+    kubectl="Kubectl Revision return_to",
 )

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "copies", "records", "sweep"]
 
-__getattr__ = lazy_face(__name__, {"copies": "", "records": "", "refusal": "Refusal", "sweep": ""})
+__getattr__ = lazy_face(__name__, copies="", records="", refusal="Refusal", sweep="")

@@ -36,13 +36,11 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "derived": "clean",
-        "erasing": "erase",
-        "known": "adopt again",
-        "on_lake": "LakeErasure",
-        "receipts": "receipt",
-        "touched": "ErasurePreview preview",
-        "status": "ErasureStatus confirm one statuses",
-    },
+    derived="clean",
+    erasing="erase",
+    known="adopt again",
+    on_lake="LakeErasure",
+    receipts="receipt",
+    touched="ErasurePreview preview",
+    status="ErasureStatus confirm one statuses",
 )

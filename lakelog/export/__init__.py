@@ -31,9 +31,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "folder": "atomic_directory atomic_file require_free sizes",
-        "row_files": "FORMATS destination export",
-        "tables": "COMPRESSION ExportResult GROUP_ROWS SHARD_ROWS",
-    },
+    folder="atomic_directory atomic_file require_free sizes",
+    row_files="FORMATS destination export",
+    tables="COMPRESSION ExportResult GROUP_ROWS SHARD_ROWS",
 )

@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 __all__ = ["Fold", "FoldResult", "Upcaster", "aggregate", "on"]
 
 __getattr__ = lazy_face(
-    __name__, {"aggregates": "aggregate on", "fold": "Fold FoldResult", "upcasting": "Upcaster"}
+    __name__, aggregates="aggregate on", fold="Fold FoldResult", upcasting="Upcaster"
 )

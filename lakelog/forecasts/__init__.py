@@ -19,9 +19,7 @@ __all__ = ["Forecast", "MetricSeries", "TimeToLimit", "forecast", "metric_series
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "metrics": "MetricSeries metric_series",
-        "models": "Forecast forecast",
-        "trend": "TimeToLimit time_to_limit",
-    },
+    metrics="MetricSeries metric_series",
+    models="Forecast forecast",
+    trend="TimeToLimit time_to_limit",
 )

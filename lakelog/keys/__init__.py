@@ -16,11 +16,9 @@ __all__ = ["VAULT", "KeyRing", "LakeKeys", "SubjectKeys", "key_file", "master"]
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "key_file": "",
-        "keyring": "KeyRing",
-        "master": "",
-        "subject_keys": "SubjectKeys",
-        "vault": "VAULT LakeKeys",
-    },
+    key_file="",
+    keyring="KeyRing",
+    master="",
+    subject_keys="SubjectKeys",
+    vault="VAULT LakeKeys",
 )

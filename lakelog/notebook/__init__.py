@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["live", "load"]
 
-__getattr__ = lazy_face(__name__, {"live": "", "magics": "load"})
+__getattr__ = lazy_face(__name__, live="", magics="load")

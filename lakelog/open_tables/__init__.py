@@ -19,9 +19,7 @@ __all__ = ["PublishResult", "TableSource", "publish_delta", "publish_iceberg"]
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "delta": "publish_delta",
-        "iceberg": "publish_iceberg",
-        "published_state": "PublishResult TableSource",
-    },
+    delta="publish_delta",
+    iceberg="publish_iceberg",
+    published_state="PublishResult TableSource",
 )

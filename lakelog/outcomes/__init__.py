@@ -31,10 +31,8 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "evaluation": "BaselineGain OutcomeEvaluation",
-        "model": "OutcomeModel find_model models",
-        "prediction": "Predictions predict prediction_events",
-        "training": "train_model",
-    },
+    evaluation="BaselineGain OutcomeEvaluation",
+    model="OutcomeModel find_model models",
+    prediction="Predictions predict prediction_events",
+    training="train_model",
 )

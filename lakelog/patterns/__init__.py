@@ -27,9 +27,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "findings": "pattern_events statistics_event",
-        "masks": "shape_sql",
-        "mining": "SHAPES_MAX Template templates_of",
-    },
+    findings="pattern_events statistics_event",
+    masks="shape_sql",
+    mining="SHAPES_MAX Template templates_of",
 )

@@ -34,8 +34,6 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "charts": "Curve bars_chart curves_chart encode require_drawable since",
-        "lines": "meter sparkline",
-    },
+    charts="Curve bars_chart curves_chart encode require_drawable since",
+    lines="meter sparkline",
 )

@@ -31,10 +31,8 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "fact_log": "FETCH Fact locked open_log",
-        "feeds": "FeedEntry parse_feed",
-        "standing": "Item",
-        "work_queue": "DeadLetter RunReport WorkQueue",
-    },
+    fact_log="FETCH Fact locked open_log",
+    feeds="FeedEntry parse_feed",
+    standing="Item",
+    work_queue="DeadLetter RunReport WorkQueue",
 )

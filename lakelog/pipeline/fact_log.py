@@ -11,23 +11,18 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from lakelog import lake as lakes
+from lakelog import subscriptions
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, payload_of
 from lakelog.formats import oos
 from lakelog.lake import Lake
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import literal
 from lakelog.store import bootstrap, disk
-
-if TYPE_CHECKING:
-    from lakelog import subscriptions
-else:
-    subscriptions = Lazy("lakelog.subscriptions")
 
 Fact = dict[str, Any]
 DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (

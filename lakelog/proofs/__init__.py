@@ -36,12 +36,10 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "envelope": "Statement",
-        "keys": "PrivateKey PublicKey",
-        "proof": "Proven check_proof prove",
-        "receipt": "ErasureReceipt",
-        "signing": "SignatureCheck Target sign",
-        "snapshot_tree": "erased_leaves find_events",
-    },
+    envelope="Statement",
+    keys="PrivateKey PublicKey",
+    proof="Proven check_proof prove",
+    receipt="ErasureReceipt",
+    signing="SignatureCheck Target sign",
+    snapshot_tree="erased_leaves find_events",
 )

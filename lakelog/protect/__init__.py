@@ -14,6 +14,5 @@ if TYPE_CHECKING:
 __all__ = ["MEMBER", "PROTECTIONS", "Protection", "sealed_blocks"]
 
 __getattr__ = lazy_face(
-    __name__,
-    {"protection": "PROTECTIONS Protection", "sealed_blocks": "", "sealed_payload": "MEMBER"},
+    __name__, protection="PROTECTIONS Protection", sealed_blocks="", sealed_payload="MEMBER"
 )

@@ -36,4 +36,4 @@ __all__ = [
     "require_package",
 ]
 
-__getattr__ = lazy_face(__name__, {"rank_index": " ".join(__all__)})
+__getattr__ = lazy_face(__name__, rank_index=" ".join(__all__))

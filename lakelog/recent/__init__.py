@@ -18,8 +18,6 @@ __all__ = ["CLOSE_SECONDS", "KEEP", "RecentEntries", "RecentEntry", "RecentFeede
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "redis_feed": "CLOSE_SECONDS RecentFeeder",
-        "redis_recent": "KEEP RecentEntries RecentEntry from_lake",
-    },
+    redis_feed="CLOSE_SECONDS RecentFeeder",
+    redis_recent="KEEP RecentEntries RecentEntry from_lake",
 )

@@ -37,13 +37,11 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "carry": "Transfer",
-        "checks": "check",
-        "fetches": "clone fetch pull",
-        "known": "add_tested checked_url load remove",
-        "prunes": "prune",
-        "pushes": "push",
-        "shared": "",
-    },
+    carry="Transfer",
+    checks="check",
+    fetches="clone fetch pull",
+    known="add_tested checked_url load remove",
+    prunes="prune",
+    pushes="push",
+    shared="",
 )

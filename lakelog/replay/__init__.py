@@ -29,9 +29,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "pace": "ReplayPace parse_rate parse_speed",
-        "replay": "Replay ReplaySelection",
-        "targets": "CommandTarget HttpTarget ReplayTarget StreamTarget",
-    },
+    pace="ReplayPace parse_rate parse_speed",
+    replay="Replay ReplaySelection",
+    targets="CommandTarget HttpTarget ReplayTarget StreamTarget",
 )

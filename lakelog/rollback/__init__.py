@@ -18,6 +18,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "Preflight", "live_states", "rollback"]
 
-__getattr__ = lazy_face(
-    __name__, {"preflight": "PARTS Preflight", "revisions": "live_states", "rollback": ""}
-)
+__getattr__ = lazy_face(__name__, preflight="PARTS Preflight", revisions="live_states", rollback="")

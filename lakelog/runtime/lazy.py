@@ -63,7 +63,7 @@ class LazyProperty(Generic[LazyValue]):
         return value
 
 
-def lazy_face(package: str, modules: dict[str, str]) -> Callable[[str], object]:
+def lazy_face(package: str, /, **modules: str) -> Callable[[str], object]:
     """Return the `__getattr__` of a package, whose names load their modules when first asked for.
 
     `modules` has for each module of the package the names that others may use; none stands for the

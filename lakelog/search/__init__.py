@@ -32,11 +32,9 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "answers": "FACETS Search WordHistogram",
-        "calls": "counted_word expanded for_ascii",
-        "condition": "search_condition",
-        "language": "highlighter",
-        "words": "",
-    },
+    answers="FACETS Search WordHistogram",
+    calls="counted_word expanded for_ascii",
+    condition="search_condition",
+    language="highlighter",
+    words="",
 )

@@ -33,7 +33,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
+    **{
         "mcp.protocol_server": "serve_stdio",
         "run": "PORT ServerPlan require_packages serve",
         "sql.query_limits": "QueryLimits",

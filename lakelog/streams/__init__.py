@@ -19,9 +19,7 @@ __all__ = ["EventStream", "NumberedStreams", "StreamEvent", "StreamSource", "app
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "appending": "append",
-        "numbered": "NumberedStreams",
-        "reading": "EventStream StreamEvent StreamSource read",
-    },
+    appending="append",
+    numbered="NumberedStreams",
+    reading="EventStream StreamEvent StreamSource read",
 )

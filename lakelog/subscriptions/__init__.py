@@ -38,12 +38,10 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "administration": "dead_letters listed remove reset retry",
-        "branch_access": "BranchAccess",
-        "delivery": "CommandHandler",
-        "follower": "GAP Follower",
-        "live_pages": "BranchRewound LivePages",
-        "subscription": "Subscription",
-    },
+    administration="dead_letters listed remove reset retry",
+    branch_access="BranchAccess",
+    delivery="CommandHandler",
+    follower="GAP Follower",
+    live_pages="BranchRewound LivePages",
+    subscription="Subscription",
 )

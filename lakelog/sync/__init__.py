@@ -37,13 +37,11 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "comparison": "check",
-        "delta": "DeltaStep delta_between tip_of",
-        "plan": "SyncPlan",
-        "runner": "Runner",
-        "sync": "status",
-        "syncer": "RETRIES SyncResult Syncer",
-        "target": "Watermark WatermarkMoved",
-    },
+    comparison="check",
+    delta="DeltaStep delta_between tip_of",
+    plan="SyncPlan",
+    runner="Runner",
+    sync="status",
+    syncer="RETRIES SyncResult Syncer",
+    target="Watermark WatermarkMoved",
 )

@@ -33,11 +33,9 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "feed": "LiveFeed of_state",
-        "layout": "ORDERS FrameOptions frame",
-        "lag": "Lag lags",
-        "machine": "MachineMeter MachineFigures",
-        "rates": "LakeFigures",
-    },
+    feed="LiveFeed of_state",
+    layout="ORDERS FrameOptions frame",
+    lag="Lag lags",
+    machine="MachineMeter MachineFigures",
+    rates="LakeFigures",
 )

@@ -18,6 +18,5 @@ if TYPE_CHECKING:
 __all__ = ["ORDERS", "TraceEvent", "TraceSummary", "TraceTree", "trace_of", "traces"]
 
 __getattr__ = lazy_face(
-    __name__,
-    {"links": "trace_of", "listing": "ORDERS TraceSummary traces", "tree": "TraceEvent TraceTree"},
+    __name__, links="trace_of", listing="ORDERS TraceSummary traces", tree="TraceEvent TraceTree"
 )

@@ -40,16 +40,14 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    {
-        "catalog": "BUILT_IN stored_views",
-        "contract": "Breach Contract",
-        "definition": "ViewDefinition",
-        "ledger": "Ledger",
-        "lineage": "Lineage SegmentRead",
-        "pattern_tables": "patterns",
-        "tables": "ViewTables",
-        "user_views": "LakeViews",
-    },
+    catalog="BUILT_IN stored_views",
+    contract="Breach Contract",
+    definition="ViewDefinition",
+    ledger="Ledger",
+    lineage="Lineage SegmentRead",
+    pattern_tables="patterns",
+    tables="ViewTables",
+    user_views="LakeViews",
 )
 
 

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "open_attachment"]
 
-__getattr__ = lazy_face(__name__, {"attached": "attach open_attachment"})
+__getattr__ = lazy_face(__name__, attached="attach open_attachment")
