@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich import cells as rich_cells
 
     from lakelog.lake import Lake
-    from lakelog.views import Breach, Contract
 else:
     rich_cells = Lazy("rich.cells")
 
@@ -140,13 +139,15 @@ def check(
     exits.exit_if(breaches_now, exits.WRONG)
 
 
-def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, Contract]:
+def contracts_of(lake: Lake, ref: str | None = None) -> dict[str, views.Contract]:
     """Return the contracts of the branch, or of a state."""
     pinned = lake.at(ref or lake.branch_name)
     return views.Contract.of_state(lake.store, lake.store.manifests.load(pinned.id))
 
 
-def breaches(lake: Lake, contracts: dict[str, Contract], ref: str | None = None) -> list[Breach]:
+def breaches(
+    lake: Lake, contracts: dict[str, views.Contract], ref: str | None = None
+) -> list[views.Breach]:
     """Return what breaches contracts among the events of the branch, or of a state."""
     # The open lake, and not its last state: breaches of what waits to be published count, too.
     state = lake.at(ref) if ref else lake

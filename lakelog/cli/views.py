@@ -24,7 +24,6 @@ from lakelog.views import read
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.views import ViewDefinition
 
 _ACTIONS = ("create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
@@ -151,7 +150,7 @@ def _result(lake: Lake, rows: object, target: OutputTarget, main: tuple[str, ...
     return dataclasses.replace(result, main=main)
 
 
-def _record(definition: ViewDefinition, is_own: bool) -> dict[str, object]:
+def _record(definition: lake_views.ViewDefinition, is_own: bool) -> dict[str, object]:
     return {
         "view": definition.name,
         "about": definition.about,

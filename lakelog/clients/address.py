@@ -117,15 +117,9 @@ class Address:
     @staticmethod
     def without_secrets(message: str, secrets: Iterable[str]) -> str:
         """Return the words of a server or a library without secrets, in whatever spelling."""
-        spelled = {
-            form
-            for secret in secrets
-            for form in (
-                secret,
-                Address.quoted(secret),
-                quote_plus(secret, errors="surrogateescape"),
-            )
-        }
+        plain = list(secrets)
+        spelled = {*plain, *map(Address.quoted, plain)}
+        spelled |= {quote_plus(secret, errors="surrogateescape") for secret in plain}
         # The longest first: one may be a part of another.
         for form in sorted(filter(None, spelled), key=len, reverse=True):
             message = message.replace(form, "***")

@@ -37,6 +37,7 @@ _READ_ONLY = re.compile(
     r"(?:events|quarantine) is not an table|Can only (?:delete from|update) base table"
     r'|Existing object "(?:events|quarantine)" is of type'
 )
+_LISTS_OF_REFS = "`lakelog tag` and `lakelog branch` list them"
 _NO_COLUMN = re.compile(r'Referenced column "([^"]*)" not found')
 _OLDER_COLUMNS = frozenset(
     "timestamp event_type action data_json data_compressed hash processed created_at".split()
@@ -149,11 +150,7 @@ class EngineMessage(str):
             return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
         if match := _NO_SCHEMA.search(self):
             near = closest(match[1], [*refs, "omega"])
-            hint = (
-                f'Did you mean "{near}"?'
-                if near
-                else "`lakelog tag` and `lakelog branch` list them"
-            )
+            hint = f'Did you mean "{near}"?' if near else _LISTS_OF_REFS
             sentence = f'because there is no tag or branch "{match[1]}". {hint}'
             return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
         return str(self)

@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lakelog.errors import (
@@ -39,11 +38,6 @@ from lakelog.store import disk, document, policy, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
-
-if TYPE_CHECKING:
-    from lakelog.remotes import ssh
-else:
-    ssh = Lazy("lakelog.remotes.ssh")
 
 _KINDS = {"ssh": "HOST/PATH", "s3": "BUCKET/PREFIX", "oci": "HOST/REPOSITORY"}
 """Schemes of addresses with what follows, besides those of directories. Each has a module of its
@@ -242,7 +236,7 @@ def place_of(move: Move) -> MovePosition:
 
 def checked_url(url: str) -> str:
     """Return an address as it is stored. Raises TransferRefused."""
-    url = ssh.of_short_form(url) or url
+    url = _MODULES["ssh"].of_short_form(url) or url
     match = _SCHEME.match(url)
     if not match:
         return os.path.abspath(url)

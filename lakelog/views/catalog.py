@@ -7,8 +7,8 @@ snapshot after it: an older state has the definition it had, and a rollback take
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidView
@@ -27,21 +27,15 @@ else:
     publish = Lazy("lakelog.store.publish")
 
 WHAT = "view"
-_FOLDER = os.path.join(os.path.dirname(__file__), "sql")
-BUILT_IN = sorted(name.removesuffix(".sql") for name in os.listdir(_FOLDER))
+_FOLDER = Path(__file__).parent / "sql"
+BUILT_IN = sorted(file.stem for file in _FOLDER.glob("*.sql"))
 """The views that lakelog brings: the files of a folder."""
 
 
 @functools.cache
 def built_in() -> dict[str, ViewDefinition]:
     """The views that lakelog brings, by name."""
-    definitions = {name: _text(name) for name in BUILT_IN}
-    return {name: parse(sql, name) for name, sql in definitions.items()}
-
-
-def _text(name: str) -> str:
-    with open(os.path.join(_FOLDER, f"{name}.sql"), encoding="utf-8") as file:
-        return file.read()
+    return {name: parse((_FOLDER / f"{name}.sql").read_text("utf-8"), name) for name in BUILT_IN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Record, Removal
+from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
@@ -160,7 +160,10 @@ class Contract:
     def pin(store: Store, branch: str, contracts: Iterable[Contract]) -> Head:
         """Publish contracts, each in place of the one that its type had."""
         entries = tuple(contract.entry() for contract in contracts)
-        return _publish(store, branch, "pin", entries)
+        message = f"pin {_names([entry.key for entry in entries])}"
+        head = publish(store, branch, lambda _, __: Change("schema", message, entries=entries))
+        assert head is not None
+        return head
 
     @staticmethod
     def unpin(store: Store, branch: str, type: str | None = None) -> list[str]:
@@ -189,13 +192,6 @@ class Contract:
             if star:
                 starts.append(f"{before}." if before else "")
         return starts
-
-
-def _publish(store: Store, branch: str, verb: str, entries: tuple[Entry, ...]) -> Head:
-    message = f"{verb} {_names([entry.key for entry in entries])}"
-    head = publish(store, branch, lambda _, __: Change("schema", message, entries=entries))
-    assert head is not None
-    return head
 
 
 def _names(types: list[str]) -> str:
