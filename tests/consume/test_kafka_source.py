@@ -81,7 +81,7 @@ class TestKafka(SourceSuite):
         return place
 
     def test_server_that_goes_away(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kafka_config, "TIMEOUT", 2.0)
+        monkeypatch.setattr(kafka_config.KafkaConfig, "TIMEOUT", 2.0)
         with kafka_server() as server:
             place = KafkaPlace(server)
             place.number(35)
@@ -301,7 +301,7 @@ def test_refused_credentials(
     monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "app")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
-    monkeypatch.setattr(kafka_config, "TIMEOUT", 4.0)
+    monkeypatch.setattr(kafka_config.KafkaConfig, "TIMEOUT", 4.0)
     config = KafkaConfig.read(place.url)
     assert PASSWORD not in repr(config)
     opened(str(home / "lake")).close()
@@ -312,7 +312,7 @@ def test_refused_credentials(
 
 
 def test_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_config, "TIMEOUT", 1.0)
+    monkeypatch.setattr(kafka_config.KafkaConfig, "TIMEOUT", 1.0)
     opened(str(home / "lake")).close()
     with pytest.raises(Unreachable, match=r"does not answer.*tried 2 times"):
         consumed(str(home / "lake"), f"kafka://127.0.0.1:{free_port()}/t", retries=1)

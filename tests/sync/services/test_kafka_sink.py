@@ -168,7 +168,7 @@ class TestKafkaTarget(TargetSuite):
 
 
 def test_server_that_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_config, "TIMEOUT", 1.0)
+    monkeypatch.setattr(kafka_config.KafkaConfig, "TIMEOUT", 1.0)
     opened(str(home / "lake")).close()
     with pytest.raises(Unreachable, match="is the server running") as caught:
         synced(str(home / "lake"), f"kafka://127.0.0.1:{free_port()}/t", retries=0)
