@@ -41,7 +41,7 @@ from lakelog.store.tracking import remote_names
 
 _KINDS = {"ssh": "HOST/PATH", "s3": "BUCKET/PREFIX", "oci": "HOST/REPOSITORY"}
 """Schemes of addresses with what follows, besides those of directories. Each has a module of its
-name, with `checked`, which returns an address as it is stored, and `opened`, which connects."""
+name, with `checked`, which returns an address as it is stored, and REMOTE_CLASS."""
 # A push to a directory is over before the HTTP of the others would be loaded.
 _MODULES = {scheme: Lazy(f"lakelog.remotes.{scheme}") for scheme in _KINDS}
 ORIGIN = "origin"
@@ -257,8 +257,7 @@ def checked_url(url: str) -> str:
             f"no remotes of kind {match[1]}://: choose a directory, {', '.join(examples)}"
             f" or {example}"
         )
-    stored: str = _MODULES[match[1]].checked(url)
-    return stored
+    return str(_MODULES[match[1]].checked(url))
 
 
 def _holds_password(url: str) -> bool:
@@ -284,5 +283,5 @@ def connected(url: str) -> Iterator[Remote]:
 def open_remote(url: str) -> Remote:
     """Return the remote at an address that `checked_url` gave."""
     module = _MODULES.get(url.partition("://")[0])
-    remote: Remote = module.opened(url) if module else DirectoryRemote(url)
+    remote: Remote = module.REMOTE_CLASS(url) if module else DirectoryRemote(url)
     return remote

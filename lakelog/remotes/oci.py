@@ -435,7 +435,7 @@ class OciRemote(remotes.Remote):
             )
 
 
-opened = OciRemote
+REMOTE_CLASS = OciRemote
 
 
 def _raise(error: Exception) -> Any:

@@ -326,7 +326,7 @@ class S3Remote(Remote):
         return Interrupted(f"{self.url}: the store does not answer")
 
 
-opened = S3Remote
+REMOTE_CLASS = S3Remote
 
 
 _PROCESS_SECONDS = 60

@@ -369,7 +369,7 @@ class SshRemote(Remote):
         return "the server refuses it: is it a file system with hard links, and is it writable?"
 
 
-opened = SshRemote
+REMOTE_CLASS = SshRemote
 
 
 class _Lease:
