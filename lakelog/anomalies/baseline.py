@@ -8,7 +8,7 @@ an incident does not become the norm at once. Nothing looks ahead.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from lakelog.libraries import np
@@ -28,17 +28,19 @@ _DIGITS_MAX = 300.0
 @dataclass(frozen=True)
 class Deviations:
     """Of each value of each series: how many standard deviations it is `off`, what was `expected`,
-    the `deviation` of a value of weight 1, what is `usual` at this time of day, and how far it is
-    off that and the last days, `slow`, which does not follow what goes up by and by."""
+    and the `deviation` of a value of weight 1; and the same of the two models that do not follow
+    what goes up by and by: what is `usual` at this time of day, and what the last days had."""
 
     off: Matrix
     expected: Matrix
     deviation: Matrix
     usual: Matrix
-    slow: Matrix
+    usual_deviation: Matrix
+    lately: Matrix
+    lately_deviation: Matrix
 
 
-ROWS = ("off", "expected", "deviation", "usual", "slow")
+ROWS = tuple(field.name for field in fields(Deviations))
 """The fields of Deviations, each of which has a row for each series."""
 
 
@@ -50,7 +52,7 @@ def deviations(values: Matrix, weights: Matrix, period: int, least_variance: flo
     `period` is the number of spans in a day. Until half a day is known, nothing is off.
     """
     models = _Models(values.shape[0], period, least_variance)
-    steps = np.zeros((5, *values.shape))
+    steps = np.zeros((len(ROWS), *values.shape))
     for column in range(values.shape[1]):
         steps[:, :, column] = models.step(values[:, column], weights[:, column], column % period)
     return Deviations(*steps)
@@ -81,20 +83,13 @@ class _Models:
         # A return to what is usual at this time of day is nothing unusual.
         usual = np.abs(values - means[2]) <= _USUAL * np.sqrt(self._variance[2] / weights)
         off = np.where(present & is_warm & ~usual, (values - expected) / deviation, 0.0)
-        slow = self._slow(values, weights, means, present & is_warm)
+        slow = np.sqrt(np.maximum(self._variance[1:], self._least))
         self._learn_variance(values, weights, means, present, is_warm)
         low, high = expected - _CLIP * deviation, expected + _CLIP * deviation
         self._learn_means(
             values, np.where(is_warm, np.clip(values, low, high), values), present, slot
         )
-        return np.stack([off, expected, np.sqrt(variance), means[2], slow])
-
-    def _slow(self, values: Matrix, weights: Matrix, means: Matrix, is_warm: Mask) -> Matrix:
-        """How far values are off the nearer one of the slow models, to the side of both."""
-        variance = np.maximum(self._variance[1:], self._least)
-        both = (values - means[1:]) / np.sqrt(variance / weights)
-        nearer = np.where(np.abs(both[0]) < np.abs(both[1]), both[0], both[1])
-        return np.where(is_warm & (both[0] * both[1] > 0), nearer, 0.0)
+        return np.stack([off, expected, np.sqrt(variance), means[2], slow[1], means[1], slow[0]])
 
     def _seasonal(self, slot: int) -> Matrix:
         """The mean of this time of day and its neighbours; the long mean where there is none."""

@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog import views
 from lakelog.anomalies import baseline
-from lakelog.anomalies.alarms import (
-    MINUTE_US,
-    Alarm,
-    Budget,
-    SeriesBaseline,
-    alarms_of,
-    counts_of,
-    roots_of,
-)
+from lakelog.anomalies.alarms import alarms_of
+from lakelog.anomalies.limits import MINUTE_US, Alarm, Budget, SeriesBaseline, counts_of, roots_of
 from lakelog.anomalies.sequences import overdue
-from lakelog.anomalies.series import Series, Spans, asked, series_of
+from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np
@@ -154,13 +147,15 @@ def _deviating(
     """Rates and values that are off, a finding for each run of spans."""
     of_series = list(series_of(state, spans))
     minutes = _minutes(state, spans, since_us)
+    gaps = gaps_of(state, spans, since_us)
     budget = Budget.of(false_alarms, len(of_series), spans)
     for is_field in (False, True):
         group = [series for series in of_series if bool(series.field) is is_field]
         for begin in range(0, len(group), _TOGETHER):
             for usual in _baselines(group[begin : begin + _TOGETHER], spans):
                 by_minute = minutes(usual.series)
-                alarms = alarms_of(usual, by_minute, spans, since_us, budget)
+                of_gaps = None if is_field else gaps.get(usual.series.condition)
+                alarms = alarms_of(usual, by_minute, of_gaps, spans, since_us, budget)
                 curve = _curve(usual, spans) if alarms else None
                 yield from (_finding(usual.series, alarm, curve) for alarm in alarms)
 

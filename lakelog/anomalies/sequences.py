@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakelog.anomalies.series import IS_LOOKED_AT, asked, is_source
+from lakelog.anomalies.series import IS_LOOKED_AT, asked, of_type
 from lakelog.libraries import np
-from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -141,7 +140,7 @@ def _late(key: Key, begins: Times, moments: Times, end_us: int, since_us: int) -
 
 def _overdue(key: Key, begin: int, late_us: int, usual_us: int) -> Overdue:
     source, type_, pattern = key
-    condition = f"{is_source(source)} AND type = {literal(type_)}"
+    condition = of_type(source, type_)
     if pattern is not None:
         condition += f" AND seq IN (SELECT seq FROM event_patterns WHERE pattern_id = '{pattern}')"
     name = f"end after {type_} of {source or 'no source'}"

@@ -57,6 +57,24 @@ _COUNTS = f"""
         WHERE errors > 0 GROUP BY ALL"""
 
 
+GAP_US, _GAPS_BEFORE_US = 60_000_000, 345_600_000_000
+"""From how long on a gap is looked at, and how long before a time those are that teach."""
+# A gap of a minute is between two minutes: of each, the first and the last event are enough.
+_GAPS = f"""
+    WITH counted AS MATERIALIZED (
+        SELECT source, type, epoch_us(min(time)) AS first_us, epoch_us(max(time)) AS last_us,
+            count(*) AS n
+        FROM events WHERE time >= $start AND time < $end AND $data GROUP BY source, type, $span
+    ), frequent AS (
+        SELECT source, type FROM counted GROUP BY ALL ORDER BY sum(n) DESC, source, type
+        LIMIT {SERIES_MAX}
+    )
+    SELECT c.source, c.type, last_us, lead(first_us, 1, epoch_us($end)) OVER (
+        PARTITION BY c.source, c.type ORDER BY last_us) AS next_us
+    FROM counted c JOIN frequent f ON c.type = f.type AND c.source IS NOT DISTINCT FROM f.source
+    QUALIFY next_us - last_us >= {GAP_US} ORDER BY last_us"""
+
+
 @dataclass(frozen=True)
 class Spans:
     """Spans of equal length: when the first begins, in microseconds, how long each is, how many."""
@@ -88,6 +106,30 @@ class Series:
     weights: Values
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """Times of a minute and more without an event of a series, from one event to the next."""
+
+    begins_us: npt.NDArray[np.int64]
+    ends_us: npt.NDArray[np.int64]
+
+
+def gaps_of(state: Lake | PinnedLake, spans: Spans, since_us: int) -> dict[str, Gaps]:
+    """Return the gaps of the frequent series of counts by their conditions, of the spans since a
+    time and of some days before it. The last gap of each goes to the end of the spans."""
+    first_us = max(spans.start_us, (since_us - _GAPS_BEFORE_US) // GAP_US * GAP_US)
+    within = Spans(first_us, GAP_US, (spans.end_us - first_us) // GAP_US)
+    found: dict[tuple[str | None, str], tuple[list[int], list[int]]] = {}
+    for source, type_, begin, end in asked(state, within, _GAPS):
+        begins, ends = found.setdefault((source, type_), ([], []))
+        begins.append(begin)
+        ends.append(end)
+    return {
+        of_type(source, type_): Gaps(np.array(begins), np.array(ends))
+        for (source, type_), (begins, ends) in found.items()
+    }
+
+
 def series_of(state: Lake | PinnedLake, spans: Spans, least: int = EVENTS_MIN) -> Iterator[Series]:
     """Yield the series of a state, counts first, those of `least` events."""
     yield from _counts(state, spans, least)
@@ -112,7 +154,7 @@ def _counts(state: Lake | PinnedLake, spans: Spans, least: int) -> Iterator[Seri
             yield Series(name, condition, "", values, ones)
         elif type_ is not None:
             name = f"{type_} of {source or 'no source'}"
-            yield Series(name, f"{is_source(source)} AND type = {literal(type_)}", "", values, ones)
+            yield Series(name, of_type(source, type_), "", values, ones)
 
 
 def _is_of_one_type(
@@ -145,7 +187,7 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
                 by_source[source] = np.full(spans.count, np.nan), np.ones(spans.count)
             by_source[source][0][span], by_source[source][1][span] = mean, number
         for source, (values, weights) in by_source.items():
-            condition = f"{is_source(source)} AND type = {literal(type_)}"
+            condition = of_type(source, type_)
             name = f"{field} of {type_} of {source or 'no source'}"
             yield Series(name, condition, field, values, weights)
 
@@ -158,6 +200,11 @@ def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any,
     for name, moment in (("$start", spans.start_us), ("$end", spans.end_us)):
         query = query.replace(name, f"make_timestamptz({moment})")
     return state.sql(query).fetchall()
+
+
+def of_type(source: str | None, type_: str) -> str:
+    """Return SQL for the events of a source and type."""
+    return f"{is_source(source)} AND type = {literal(type_)}"
 
 
 def is_source(source: str | None) -> str:

@@ -202,6 +202,41 @@ def test_a_source_that_is_silent_each_night_is_known_for_it(make_lake: MakeLake)
     assert 0 <= finding.raised_us / 1e6 - (START + noon * 3_600) <= 600
 
 
+def by_chance(a_minute: float, until: float) -> list[dict[str, Any]]:
+    """Events that come by chance, as many a minute."""
+    dice, events, moment = random.Random(4), [], float(START)
+    while moment < until:
+        events.append({"type": "call", "source": "shop", "time": moment})
+        moment += dice.expovariate(a_minute / 60)
+    return events
+
+
+def test_a_silence_is_known_from_the_last_event_on(make_lake: MakeLake) -> None:
+    """Ten events are missing after as many minutes: no whole span of time has to pass."""
+    lake = make_lake()
+    lake.append([*by_chance(1.0, START + 4.6 * DAY), {"type": "clock", "time": START + 5 * DAY}])
+    last = lake.sql("SELECT epoch_us(max(time)) FROM events WHERE type = 'call'").fetchone()
+    assert last is not None
+    found = [f for i in incidents(lake, since="12h", false_alarms=0.1) for f in i.findings]
+    assert [f.series for f in found] == ["call of shop"]
+    assert found[0].start_us == last[0] + 1
+    assert 540 <= (found[0].raised_us - last[0]) / 1e6 <= 750
+
+
+def test_a_source_that_often_is_silent_may_be_so(make_lake: MakeLake) -> None:
+    """Half an hour without an event, some times a day: not what chance would leave out."""
+    lake, dice = make_lake(), random.Random(5)
+    gaps = [START + dice.uniform(0, 6) * DAY for _ in range(40)]
+    lake.append(
+        [
+            event
+            for event in by_chance(2.0, START + 6 * DAY)
+            if not any(gap <= event["time"] < gap + 1_800 for gap in gaps)
+        ]
+    )
+    assert len(incidents(lake, since="2d")) <= 1
+
+
 def jobs(count: int, lost: range) -> list[dict[str, Any]]:
     """Jobs that take from one to four minutes, but for those that never end."""
     dice, events = random.Random(2), []
@@ -216,7 +251,7 @@ def jobs(count: int, lost: range) -> list[dict[str, Any]]:
 
 def test_a_job_that_does_not_end_is_missed_when_it_is_late(make_lake: MakeLake) -> None:
     lake = make_lake()
-    lake.append([*jobs(300, range(200, 201)), {"type": "clock", "time": START + 2.2 * DAY}])
+    lake.append([*jobs(300, range(200, 201)), {"type": "clock", "time": START + 2.09 * DAY}])
     (finding,) = (f for i in incidents(lake, since="2d") for f in i.findings)
     begin = START + 200 * 600
     assert (finding.aspect, finding.series) == ("sequence", "end after begin of jobs")
@@ -226,7 +261,7 @@ def test_a_job_that_does_not_end_is_missed_when_it_is_late(make_lake: MakeLake) 
 
 def test_what_ends_seldom_is_no_pair(make_lake: MakeLake) -> None:
     lake = make_lake()
-    lake.append([*jobs(300, range(0, 300, 9)), {"type": "clock", "time": START + 2.2 * DAY}])
+    lake.append([*jobs(300, range(0, 300, 9)), {"type": "clock", "time": START + 2.09 * DAY}])
     assert [f for i in incidents(lake, since="2d") for f in i.findings] == []
 
 

@@ -1,0 +1,91 @@
+"""Values that move by and by: the sum of what they are off by more than a slack (CUSUM: Page,
+Biometrika 1954), against the means that do not follow them. Nothing looks ahead.
+
+Spans teach how high such sums are by themselves. Where minutes are looked at, spans that end at
+each minute are summed, so that a drift is known at once, and is of means of as many values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lakelog.anomalies.limits import MINUTE_US, STILL_OFF, THRESHOLD, VALUES_MIN, Alarm, own_limits
+from lakelog.libraries import np
+
+if TYPE_CHECKING:
+    from lakelog.anomalies.baseline import Matrix
+    from lakelog.anomalies.limits import Places, SeriesBaseline
+    from lakelog.anomalies.series import Series, Spans
+_SLACK, _SUM, _BEYOND = 0.75, 4.5, 1.3
+_OFF_MAX, _END = 3.5, 1e4
+
+
+def drifts(
+    usual: SeriesBaseline, minutes: Series | None, spans: Spans, since_us: int
+) -> Iterator[Alarm]:
+    """Values that went up or down by and by: known by the minute, where these are looked at."""
+    series = usual.series
+    off, _ = _off_slowly(usual, series, np.arange(spans.count), 1, spans)
+    step, watched, places = 1, series, np.arange(spans.count)
+    if minutes is not None:
+        step, watched = spans.length_us // MINUTE_US, minutes
+        ends_us = spans.end_us - np.arange(len(minutes.values))[::-1] * MINUTE_US
+        places = (ends_us - 1 - spans.start_us) // spans.length_us
+    by_step, counts = _off_slowly(usual, watched, places, step, spans)
+    first, padding = int(places[0]), -len(places) % step
+    # Spans that end at each minute are as many series, each of spans that follow one another.
+    rows, blocks, weights = (
+        np.concatenate([np.zeros(padding), values]).reshape(-1, step)
+        for values in (places, by_step, counts)
+    )
+    at = rows.astype(np.int64)
+    for sign in (1, -1):
+        sums, _ = _sums(sign * off)
+        limits = np.maximum(own_limits(sums, spans.length_us, _BEYOND), _SUM)
+        before = float(sums[first - 1]) if first else 0.0
+        sums, starts = _sums(sign * blocks, before)
+        is_over = (sums >= limits[at]) & (sign * blocks >= STILL_OFF)
+        for row, phase in np.argwhere(is_over).tolist():
+            index = row * step + phase - padding
+            end_us = spans.end_us - (len(places) - 1 - index) * (spans.length_us // step)
+            known = weights[max(int(starts[row, phase]), 0) : row + 1, phase].sum()
+            if index < 0 or end_us - spans.length_us < since_us or known < VALUES_MIN:
+                continue
+            lately = watched.values[max(index - step + 1, 0) : index + 1]
+            observed = math.exp(float(np.nanmean(lately)))
+            strength = sign * max(THRESHOLD, float(sums[row, phase]) / 2)
+            expected = math.exp(float(usual.expected[at[row, phase]]))
+            yield Alarm(end_us - spans.length_us, end_us, end_us, strength, expected, observed)
+
+
+def _off_slowly(
+    usual: SeriesBaseline, watched: Series, places: Places, step: int, spans: Spans
+) -> tuple[Matrix, Matrix]:
+    """How far means of a span are off what does not follow them, for spans that end at each value
+    of a series, and how many values they are of; `places` are its spans."""
+    present = ~np.isnan(watched.values) & usual.is_warm(spans)[places]
+    counts = np.where(present, watched.weights, 0.0)
+    totals = _last(np.where(present, watched.values, 0.0) * counts, step)
+    counts = _last(counts, step)
+    return usual.off_slowly(totals / np.maximum(counts, 1), counts, places), counts
+
+
+def _last(values: Matrix, count: int) -> Matrix:
+    """Sums of as many values up to each one."""
+    totals = np.cumsum(values)
+    sums: Matrix = totals - np.concatenate([np.zeros(min(count, len(values))), totals[:-count]])
+    return sums
+
+
+def _sums(off: Matrix, before: float = 0.0) -> tuple[Matrix, Matrix]:
+    """Return the sums of what is off by more than the slack, down the rows, never below 0, and the
+    row where each began; `before` is what they were before the first row."""
+    # One value that is far off is no drift, and one to the other side ends it.
+    steps = np.where(off > -_SLACK, np.minimum(off, _OFF_MAX) - _SLACK, -_END)
+    totals = np.cumsum(np.concatenate([np.full((1, *off.shape[1:]), before), steps]), axis=0)
+    lows = np.minimum.accumulate(np.minimum(totals, 0.0), axis=0)
+    rows = np.arange(len(totals)).reshape(-1, *[1] * (off.ndim - 1))
+    starts = np.maximum.accumulate(np.where(totals <= lows, rows, 0), axis=0)
+    return (totals - lows)[1:], starts[1:]

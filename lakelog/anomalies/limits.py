@@ -1,0 +1,135 @@
+"""How far a series is off what was expected of it, and from how far on that is an alarm.
+
+That depends on how often a false alarm may be, on how many series are looked at, and on the series
+itself: of one that often is far off, only more than that is unusual. Nothing looks ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from lakelog.libraries import np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from lakelog.anomalies.baseline import Mask, Matrix
+    from lakelog.anomalies.series import Series, Spans
+
+    Places = npt.NDArray[np.int64]
+THRESHOLD = 4.4
+STILL_OFF = 1.5
+VALUES_MIN, USUAL, BEATS = 5, 2.0, 2.5
+"""Values that a mean is of, deviations from this time of day that are usual, and beats of what
+comes by the clock that are missing."""
+_USUAL_SERIES = 20
+_PEAK, _BEYOND, _VALUES_BEYOND = 3.5, 1.2, 1.45
+_APART, _WEEK_US = 12, 604_800_000_000
+MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far off is an alarm: in standard deviations, and by the improbability of a count."""
+
+    deviations: float
+    digits: float
+
+    @staticmethod
+    def of(false_alarms: float, series: int, spans: Spans) -> Budget:
+        """For so many false alarms a day of so many series."""
+        tests = max(series, 1) * DAY_US / spans.length_us / false_alarms
+        usual = _USUAL_SERIES * DAY_US / spans.length_us
+        quantile = NormalDist().inv_cdf
+        more = quantile(1 - min(0.2 / tests, 0.4)) - quantile(1 - 0.2 / usual)
+        return Budget(THRESHOLD + more, max(math.log10(2.5 * tests), 2.0))
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What is off from `start_us` to `end_us`, known at `raised_us`, by `strength` deviations."""
+
+    start_us: int
+    raised_us: int
+    end_us: int
+    strength: float
+    expected: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class SeriesBaseline:
+    """A series with what was expected of it: rows of baseline.Deviations."""
+
+    series: Series
+    off: Matrix
+    expected: Matrix
+    deviation: Matrix
+    usual: Matrix
+    usual_deviation: Matrix
+    lately: Matrix
+    lately_deviation: Matrix
+
+    def off_slowly(self, values: Matrix, weights: Matrix, places: Places) -> Matrix:
+        """How far values of some spans are off the nearer one of the means that do not follow
+        what goes up by and by, to the side of both; 0 where there is none."""
+        root = np.sqrt(weights)
+        usual = (values - self.usual[places]) / self.usual_deviation[places] * root
+        lately = (values - self.lately[places]) / self.lately_deviation[places] * root
+        nearer = np.where(np.abs(usual) < np.abs(lately), usual, lately)
+        off: Matrix = np.where(usual * lately > 0, nearer, 0.0)
+        return off
+
+    def is_warm(self, spans: Spans) -> Mask:
+        """Before which spans half a day of values was known."""
+        known = np.cumsum(~np.isnan(self.series.values))
+        warm: Mask = np.concatenate([[0], known[:-1]]) >= DAY_US // spans.length_us / 2
+        return warm
+
+    def limits(self, budget: Budget, spans: Spans) -> Matrix:
+        """From how many deviations on a span is an alarm, upwards and downwards."""
+        off, series = self.off, self.series
+        if not series.field:
+            # What is seen in minutes may be of two spans.
+            pairs = [np.convolve(v, (1, 1))[: len(off)] for v in (series.values, self.counts())]
+            two = (roots_of(pairs[0]) - roots_of(pairs[1])) / self.deviation
+            off = np.where(np.abs(two) > np.abs(off), two, off)
+        beyond = _VALUES_BEYOND if series.field else _BEYOND
+        limits = [own_limits(sign * off, spans.length_us, beyond) for sign in (1, -1)]
+        return np.maximum(np.stack(limits), budget.deviations)
+
+    def counts(self) -> Matrix:
+        """How many events were expected in each span."""
+        return counts_of(self.expected)
+
+
+def own_limits(off: Matrix, length_us: int, beyond: float = _BEYOND) -> Matrix:
+    """From how far on a series is off beyond what it often was in the week before: `beyond` times
+    the second highest of what stands an hour apart."""
+    limits = np.zeros(len(off))
+    peaks: list[tuple[int, float]] = []
+    for index in np.flatnonzero(off >= _PEAK).tolist():
+        if peaks and index - peaks[-1][0] <= max(_APART, 1):
+            peaks[-1] = index, max(peaks[-1][1], float(off[index]))
+        else:
+            peaks.append((index, float(off[index])))
+        # What goes on is no peak yet: it must not hide itself.
+        begin = index + _APART + 1
+        recent = sorted(
+            height for place, height in peaks if (index - place) * length_us <= _WEEK_US
+        )
+        limits[begin:] = beyond * recent[-2] if len(recent) > 1 else 0.0
+    return limits
+
+
+def counts_of(roots: Matrix) -> Matrix:
+    """Return counts for what `roots_of` gave."""
+    return np.maximum((roots / 2) ** 2 - 0.375, 0.0)
+
+
+def roots_of(counts: Matrix) -> Matrix:
+    """Return counts on a scale where the variance of chance is 1."""
+    return 2 * np.sqrt(counts + 0.375)
