@@ -101,7 +101,7 @@ ORDER = {
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
     "forecasts": "models trend metrics",
-    "anomalies": "novelty baseline series alarms sequences findings",
+    "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
         dataset staging provenance leaks report documents trainingset rebuild compare agreement

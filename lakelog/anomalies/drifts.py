@@ -28,12 +28,12 @@ def drifts(
     """Values that went up or down by and by: known by the minute, where these are looked at."""
     series = usual.series
     off, _ = _off_slowly(usual, series, np.arange(spans.count), 1, spans)
-    step, watched, places = 1, series, np.arange(spans.count)
+    step, latest, places = 1, series, np.arange(spans.count)
     if minutes is not None:
-        step, watched = spans.length_us // MINUTE_US, minutes
+        step, latest = spans.length_us // MINUTE_US, minutes
         ends_us = spans.end_us - np.arange(len(minutes.values))[::-1] * MINUTE_US
         places = (ends_us - 1 - spans.start_us) // spans.length_us
-    by_step, counts = _off_slowly(usual, watched, places, step, spans)
+    by_step, counts = _off_slowly(usual, latest, places, step, spans)
     first, padding = int(places[0]), -len(places) % step
     # Spans that end at each minute are as many series, each of spans that follow one another.
     rows, blocks, weights = (
@@ -50,10 +50,10 @@ def drifts(
         for row, phase in np.argwhere(is_over).tolist():
             index = row * step + phase - padding
             end_us = spans.end_us - (len(places) - 1 - index) * (spans.length_us // step)
-            known = weights[max(int(starts[row, phase]), 0) : row + 1, phase].sum()
-            if index < 0 or end_us - spans.length_us < since_us or known < VALUES_MIN:
+            number = weights[max(int(starts[row, phase]), 0) : row + 1, phase].sum()
+            if index < 0 or end_us - spans.length_us < since_us or number < VALUES_MIN:
                 continue
-            lately = watched.values[max(index - step + 1, 0) : index + 1]
+            lately = latest.values[max(index - step + 1, 0) : index + 1]
             observed = math.exp(float(np.nanmean(lately)))
             strength = sign * max(THRESHOLD, float(sums[row, phase]) / 2)
             expected = math.exp(float(usual.expected[at[row, phase]]))
@@ -61,13 +61,13 @@ def drifts(
 
 
 def _off_slowly(
-    usual: SeriesBaseline, watched: Series, places: Places, step: int, spans: Spans
+    usual: SeriesBaseline, latest: Series, places: Places, step: int, spans: Spans
 ) -> tuple[Matrix, Matrix]:
     """How far means of a span are off what does not follow them, for spans that end at each value
     of a series, and how many values they are of; `places` are its spans."""
-    present = ~np.isnan(watched.values) & usual.is_warm(spans)[places]
-    counts = np.where(present, watched.weights, 0.0)
-    totals = _last(np.where(present, watched.values, 0.0) * counts, step)
+    present = ~np.isnan(latest.values) & usual.is_warm(spans)[places]
+    counts = np.where(present, latest.weights, 0.0)
+    totals = _last(np.where(present, latest.values, 0.0) * counts, step)
     counts = _last(counts, step)
     return usual.off_slowly(totals / np.maximum(counts, 1), counts, places), counts
 

@@ -85,8 +85,8 @@ class SeriesBaseline:
 
     def is_warm(self, spans: Spans) -> Mask:
         """Before which spans half a day of values was known."""
-        known = np.cumsum(~np.isnan(self.series.values))
-        warm: Mask = np.concatenate([[0], known[:-1]]) >= DAY_US // spans.length_us / 2
+        counts = np.cumsum(~np.isnan(self.series.values))
+        warm: Mask = np.concatenate([[0], counts[:-1]]) >= DAY_US // spans.length_us / 2
         return warm
 
     def limits(self, budget: Budget, spans: Spans) -> Matrix:

@@ -119,14 +119,14 @@ def gaps_of(state: Lake | PinnedLake, spans: Spans, since_us: int) -> dict[str, 
     time and of some days before it. The last gap of each goes to the end of the spans."""
     first_us = max(spans.start_us, (since_us - _GAPS_BEFORE_US) // GAP_US * GAP_US)
     within = Spans(first_us, GAP_US, (spans.end_us - first_us) // GAP_US)
-    found: dict[tuple[str | None, str], tuple[list[int], list[int]]] = {}
+    of_series: dict[tuple[str | None, str], tuple[list[int], list[int]]] = {}
     for source, type_, begin, end in asked(state, within, _GAPS):
-        begins, ends = found.setdefault((source, type_), ([], []))
+        begins, ends = of_series.setdefault((source, type_), ([], []))
         begins.append(begin)
         ends.append(end)
     return {
         of_type(source, type_): Gaps(np.array(begins), np.array(ends))
-        for (source, type_), (begins, ends) in found.items()
+        for (source, type_), (begins, ends) in of_series.items()
     }
 
 

@@ -45,19 +45,19 @@ def silences(
     )
     begins = np.interp(gaps.begins_us, edges, due)
     lengths = np.interp(gaps.ends_us, edges, due) - begins
-    unseen = np.interp(gaps.begins_us + GAP_US, edges, due) - begins
+    floors = np.interp(gaps.begins_us + GAP_US, edges, due) - begins
     places = np.clip((gaps.begins_us - spans.start_us) // spans.length_us, 0, spans.count - 1)
     variance = np.maximum(usual.deviation[places] ** 2, baseline.COUNT_VARIANCE)
-    scale = _scales(lengths, np.maximum(unseen, _TAIL), np.maximum(variance, 1.0))
+    scale = _scales(lengths, np.maximum(floors, _TAIL), np.maximum(variance, 1.0))
     tests = np.maximum(rates[places], 1.0) * 10**budget.digits / _SHARE
     rare = scale * np.log(np.maximum(tests, 1.0))
     # What comes by the clock is no matter of chance.
     least = budget.digits * math.log(10) * np.minimum(variance, 1.0)
-    needed = np.maximum.reduce([rare, least, _BEYOND * _second_longest(lengths)])
-    needed = np.maximum(needed, BEATS)
+    least_due = np.maximum.reduce([rare, least, _BEYOND * _second_longest(lengths)])
+    least_due = np.maximum(least_due, BEATS)
     is_warm = usual.is_warm(spans)
-    for index in np.flatnonzero(lengths >= needed).tolist():
-        begin_us, missing = int(gaps.begins_us[index]), float(needed[index])
+    for index in np.flatnonzero(lengths >= least_due).tolist():
+        begin_us, missing = int(gaps.begins_us[index]), float(least_due[index])
         raised_us = int(np.interp(begins[index] + missing, due, edges)) + 1
         place = min((raised_us - spans.start_us) // spans.length_us, spans.count - 1)
         deviation = float(usual.deviation[place])
