@@ -115,7 +115,8 @@ ORDER = {
         oci_manifests oci conditions known objects untrusted site encryption ancestry
         carry signature_files erasures pushes merge_records merge_rows merge fetches checks
         prunes shared""",
-    "remotes/shared": "bucket lease move_spans mirrored_volume offers segment_cache attached",
+    "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
+        segment_cache versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture
         present contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

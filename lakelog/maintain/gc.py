@@ -247,7 +247,8 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     lines about them, and spill directories and empty buffers of killed processes."""
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
-        for folder in (paths.blooms, paths.word_indexes, paths.peaks, paths.rank_indexes):
+        indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
+        for folder in indexes:
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live

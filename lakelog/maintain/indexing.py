@@ -43,7 +43,9 @@ def _segments(store: Store, branch: str) -> list[SegmentEntry]:
 
 def build_missing(store: Store, branch: str, progress: ProgressCallback | None = None) -> int:
     """Build the indexes that segments of a branch lack, and return how many; segments that cannot
-    be read get none. Raises OSError."""
+    be read get none. Raises OSError; Unreachable and TransferRefused for a shared lake."""
+    if store.attachment is not None:
+        store.attachment.index(store, branch)
     count, lacking, unranked = 0, missing(store, branch), _unranked(store, branch)
     # While one process builds them, another would only do the same.
     with disk.claim(f"{store.paths.cache}/words.lock") as alone:

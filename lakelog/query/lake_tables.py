@@ -421,16 +421,30 @@ class SegmentChoice:
         return SnapshotGone(f"segment {entry.key[:12]} was collected by gc: run the query again")
 
     def _near(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
-        low, high = min(need.low for need in needs), max(need.high for need in needs)
-        entries = self._store.manifests.segments_between(state, low, high)
+        entries = self._store.manifests.segments_between(state, *_times(needs))
         return near([entry for entry in entries if entry.kind == "events"], needs)
 
     def _holding(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
-        entries = self._near(state, needs)
-        if missing := self._filters.missing(entry.key for entry in entries):
+        attachment, manifests = self._store.attachment, self._store.manifests
+        names = attachment.names(needs) if attachment else None
+        if names:
+            entries_of = names.entries_of(manifests, state, *_times(needs))
+            entries = manifests.segments_between(state, *_times(needs), entries_of)
+            entries = near([entry for entry in entries if entry.kind == "events"], needs)
+        else:
+            entries = self._near(state, needs)
+        missing = self._filters.missing(entry.key for entry in entries)
+        if names and missing:
+            lacking = names.lacking(missing)
+            entries, missing = [e for e in entries if e.key not in lacking], missing - lacking
+        if missing:
             # filters to be made of them
             self.verify([entry for entry in entries if entry.key in missing])
         return holding(entries, needs, self._filters)
+
+
+def _times(needs: list[Predicate]) -> tuple[int, int]:
+    return min(need.low for need in needs), max(need.high for need in needs)
 
 
 def near(entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:

@@ -30,12 +30,12 @@ from lakelog.store import policy
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.history_window import lake_time
-from lakelog.store.paths import LEASE, OBJECTS, parse_object
+from lakelog.store.paths import KEYS, LEASE, OBJECTS, parse_object
 
 GRACE_LEAST = 3_600
 """Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
 _SHARED_GRACE = 86_400
-_FOLDERS = (*OBJECTS, "states")
+_FOLDERS = (*OBJECTS, "states", KEYS.names)
 
 
 @dataclass
@@ -131,7 +131,8 @@ def _kept_here(store: Store, url: str) -> set[bytes]:
 
 
 def _digest(key: str) -> bytes | None:
-    digest = parse_object(key.rpartition("/")[2])
+    name = key.rpartition("/")[2]
+    digest = parse_object(name) or parse_object(f"{name}{OBJECTS['segments']}")
     return bytes.fromhex(digest) if digest else None
 
 
@@ -180,8 +181,11 @@ def _refuse_pushes(remote: S3Remote, now_s: float) -> None:
 
 
 def _others(remote: S3Remote, live: set[str], now_s: float) -> Iterator[tuple[str, int, float]]:
-    """Yield (key, bytes, age in seconds) of objects that are not live."""
+    """Yield (key, bytes, age in seconds) of objects that are not live, and of what is derived of
+    such."""
     for folder in _FOLDERS:
         for key, size, stamp in remote.files(folder):
-            if key not in live:
+            name = key.rpartition("/")[2]
+            about = key_of(("segments", name)) if folder == KEYS.names else key
+            if about not in live:
                 yield key, size, now_s - stamp

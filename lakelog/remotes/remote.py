@@ -102,6 +102,16 @@ class Remote(abc.ABC):
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on. Raises FileNotFoundError."""
 
+    def piece(self, key: str, start: int, length: int) -> bytes:
+        """Return so many bytes of a file from `start` on, or as many as there are. Raises
+        FileNotFoundError."""
+        data = bytearray()
+        for chunk in self.stream(key, start):
+            data += chunk
+            if len(data) >= length:
+                break
+        return bytes(data[:length])
+
     @abc.abstractmethod
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of files and folders in a folder; none if it is not there."""

@@ -139,6 +139,12 @@ class S3Remote(Remote):
             for chunk in obstore.get(self._store, key, options=options).stream(_PIECE):
                 yield bytes(chunk)
 
+    def piece(self, key: str, start: int, length: int) -> bytes:
+        """Return so many bytes of an object from `start` on, or as many as there are."""
+        with self._translating(key):
+            options: Any = {"range": (start, start + length)}
+            return bytes(obstore.get(self._store, key, options=options).bytes())
+
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names below a prefix, each once."""
         prefix, previous, offset = f"{folder}/" if folder else "", "", None

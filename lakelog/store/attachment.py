@@ -6,12 +6,23 @@ The package that talks to buckets stands above this one, and is loaded for such 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from lakelog.store.paths import Paths
+
+
+class NameLookup(Protocol):
+    """Where ids and subjects are that a query needs, by what the bucket has of that."""
+
+    def entries_of(self, manifests: Any, state: Any, low: int, high: int) -> Any:
+        """Return what gives the entries of a page of a state that may have one of them between two
+        times (us): all of those pages of which that is not known."""
+
+    def lacking(self, digests: Set[str]) -> set[str]:
+        """Return those of segments that certainly have none of them."""
 
 
 class Attachment(Protocol):
@@ -20,6 +31,14 @@ class Attachment(Protocol):
     @property
     def volume(self) -> Any:
         """A Volume that publishes to the bucket, and reads from the directory."""
+
+    def names(self, needs: list[Any]) -> NameLookup | None:
+        """Return where the names are that predicates of a query need, None where not all need
+        some."""
+
+    def index(self, store: Any, branch: str) -> int:
+        """Put down in the bucket where names are, of pages of the manifest of which it has that
+        not; return of how many."""
 
     def fetch(self, files: list[tuple[str, str]]) -> None:
         """Bring objects of the bucket here, by digest and path, which are about to be read."""
@@ -35,6 +54,12 @@ class Attachment(Protocol):
         """Return a change of a branch with what other machines offer to be published with it; None
         where the branch has moved on. Raises UnsupportedStore for a move that a bucket cannot have
         yet."""
+
+    def append_versions(
+        self, store: Any, branch: str, encoded: Any, expect: Mapping[str, int]
+    ) -> Any:
+        """Publish events as the next versions of the streams in `expect`, all or nothing; return
+        the Receipt. Raises WrongVersion, Unreachable, OutcomeUnknown."""
 
     def offered_keys(self, store: Any) -> list[str]:
         """Return the keys of objects that no move names yet."""

@@ -6,17 +6,14 @@ files of their own. Pages form a log-structured tree of fan-out 16, oldest first
 entries, once there are 16, become a page of level 0; sixteen such pages become one of at most 256
 entries (level 1); sixteen of those one of at most 4096 (level 2), which only maintenance writes.
 Once the pages of levels 0 to 2 hold half as many entries as those of level 3, maintenance writes
-all live entries as pages of level 3: so a manifest never has many more than one and a half times
-as many entries as live ones. Read the pages from oldest to newest, then the recent entries:
+all live entries as pages of level 3. Read the pages from oldest to newest, then the recent ones:
 
     {"add": what, "key": k, ...}   adds k, replacing any older entry of that what and key
     {"del": what, "key": k, ...}   a tombstone: deletes k; dropped once no page is older
 
-`what` is segment, cursor, artifact, view, format or state; a segment's key is its digest. So every
-commit writes one small file, and all statistics of 10,000 segments are about 30 pages away.
-The digest covers the compressed bytes; `commit` makes every attempt's bytes unique. A manifest of
-at most CARRIED_MAX bytes has no file: the move that names it carries its text (refs.py), and the
-digest is that of the text.
+A segment's key is its digest. The digest covers the compressed bytes; `commit` makes the bytes of
+every attempt unique. A manifest of at most CARRIED_MAX bytes has no file: the move that names it
+carries its text (refs.py), and the digest is that of the text.
 """
 
 from __future__ import annotations
@@ -64,6 +61,7 @@ _CACHED = 256
 _ON_DISK = {"recent": "tail"}
 """Keys of a manifest that are not the name of their attribute."""
 _T = TypeVar("_T")
+EntriesOf = Callable[["Page"], Iterable[Entry]]
 
 
 @dataclass(frozen=True)
@@ -348,14 +346,17 @@ class Manifests:
         with self._refusing_malformed(manifest.digest):
             return [decode(record) for record in self.records(manifest, entry_type)]
 
-    def segments_between(self, manifest: Manifest, low: int, high: int) -> list[SegmentEntry]:
-        """Return the live event segments that may hold a time in [low, high] (us)."""
+    def segments_between(
+        self, manifest: Manifest, low: int, high: int, entries_of: EntriesOf | None = None
+    ) -> list[SegmentEntry]:
+        """Return the live event segments that may hold a time in [low, high] (us), by the entries
+        that `page` gives or `entries_of`."""
         live: dict[str, SegmentEntry] = {}
         for page in manifest.pages:
             near = page.time is not None and page.time[0] <= high and low <= page.time[1]
             # A page out of range may still hold the tombstone of a segment that an older page adds.
             if near or page.removals:
-                _apply(live, self.page(page), "segment")
+                _apply(live, (entries_of or self.page)(page), "segment")
         _apply(live, manifest.recent, "segment")
         return [e for e in live.values() if e.time[0] <= high and low <= e.time[1]]
 

@@ -128,6 +128,7 @@ class Keys:
         self.damaged = f"{self.cache}/damaged"
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
+        self.names = f"{self.cache}/names"
         self.word_indexes = f"{self.cache}/words"
         self.rank_indexes = f"{self.cache}/ranks"
         self.peaks = f"{self.cache}/merkle"

@@ -8,7 +8,7 @@ done under the lock of the branch (`stream_lock`), which is held until the frame
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event.encode import EncodedBatch
@@ -58,6 +58,33 @@ class VersionedBatch(AppendBatch):
                 raise InvalidEvent(f"expect names {subject.label}, but no event has that subject")
         # The version of each event, 0 of those whose subject is not in `expect`; the last of each.
         self.versions, self.upto = list[int](), dict[str, int]()
+
+    def number(self, last_version: Callable[[StreamSubject, int], int]) -> bool:
+        """Give the events their versions, unless one is not as expected: then there is a `refusal`.
+        `last_version` returns that of a subject now, and is told the one that is expected."""
+        for subject, expected in self.expect.items():
+            actual = last_version(subject, expected)
+            if actual != expected:
+                self.refusal = WrongVersion(subject.name, expected, actual)
+                return False
+        if len(self.lines) == 1:
+            ((subject, expected),) = self.expect.items()
+            version = expected + 1
+            self.text, self.versions = subject.line(self.lines[0], version), [version]
+            self.upto = {subject.name: version}
+            return True
+        subjects = {subject.name: subject for subject in self.expect}
+        upto = {subject.name: version for subject, version in self.expect.items()}
+        lines, self.versions = list[bytes](), []
+        for name, line in zip(self.names, self.lines, strict=True):
+            version = 0
+            if name in upto:
+                upto[name] = version = upto[name] + 1
+                line = subjects[name].line(line, version)
+            lines.append(line)
+            self.versions.append(version)
+        self.text, self.upto = b"\n".join(lines), upto
+        return True
 
     def ids_with(self, ids: list[str | None]) -> list[str | None]:
         """Return ids that were given, and of other versioned events their origin and version."""
@@ -110,30 +137,10 @@ class StreamVersions:
     def number(self, batch: VersionedBatch) -> bool:
         """Give the events of a batch their versions, unless one is not as expected: then the batch
         has a `refusal`. Raises Damaged."""
-        for subject, expected in batch.expect.items():
-            actual = self._version(subject, expected)
-            if actual != expected:
-                batch.refusal = WrongVersion(subject.name, expected, actual)
-                return False
-        if len(batch.lines) == 1:
-            ((subject, expected),) = batch.expect.items()
-            version = expected + 1
-            batch.text, batch.versions = subject.line(batch.lines[0], version), [version]
-            batch.upto = {subject.name: version}
-            self._fresh[subject.digest] = version
-            return True
-        subjects = {subject.name: subject for subject in batch.expect}
-        upto = {subject.name: version for subject, version in batch.expect.items()}
-        lines, batch.versions = list[bytes](), []
-        for name, line in zip(batch.names, batch.lines, strict=True):
-            version = 0
-            if name in upto:
-                upto[name] = version = upto[name] + 1
-                line = subjects[name].line(line, version)
-            lines.append(line)
-            batch.versions.append(version)
-        batch.text, batch.upto = b"\n".join(lines), upto
-        self._fresh |= {subjects[name].digest: version for name, version in upto.items()}
+        if not batch.number(self._version):
+            return False
+        for subject in batch.expect:
+            self._fresh[subject.digest] = batch.upto[subject.name]
         return True
 
     def close(self) -> None:

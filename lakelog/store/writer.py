@@ -17,7 +17,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.errors import ReentrantAppend, UnknownRef, UnsupportedStore, WriterClosed
+from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -84,11 +84,9 @@ class Writer:
         Raises WrongVersion, InvalidEvent, and what `append` does.
         """
         if self._store.attachment is not None:
-            # Machines do not see each other's WALs, so two could give the same version.
-            raise UnsupportedStore(
-                f"{self._store.paths.root}: expected versions are not given in a shared lake yet:"
-                " append to the stream on one machine, in a lake of its own"
-            )
+            publish = self._store.attachment.append_versions
+            receipt: Receipt = publish(self._store, self._branch, encoded, expect)
+            return receipt
         me, batch = threading.get_ident(), VersionedBatch(encoded, expect)
         if me in self._inside:
             raise ReentrantAppend(_REENTRANT)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore
+from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, WrongVersion
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.shared import move_spans, offers
+from lakelog.remotes.shared import move_spans, name_file, offers
+from lakelog.segments import bloom
 from lakelog.store import document
 from lakelog.store.bootstrap import load
 from lakelog.store.move_pack import decode_packed
@@ -138,15 +142,27 @@ def test_an_offer_is_what_its_seal_would_publish(machines: SharedMachines, tmp_p
 
 
 def test_the_first_published_of_equal_ids_stays(machines: SharedMachines) -> None:
-    """F22.7: of two events with an id one is published; versions are refused."""
+    """F22.7: of two events with an id one is published."""
     machines["b"].append({"type": "T", "id": "x", "data": {"n": 8}})
     machines["a"].append({"type": "T", "id": "x", "data": {"n": 7}})
     machines.exchange("a", "b")
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2, 7]
     (line,) = machines["a"].sql("SELECT line->>'data' FROM quarantine").fetchall()
     assert line == ('{"n":8}',)
-    with pytest.raises(UnsupportedStore):
-        machines["a"].append({"type": "T", "subject": "s"}, expect={"s": 0})
+
+
+def test_a_version_is_given_by_a_move_without_watermarks(machines: SharedMachines) -> None:
+    """F22.13: its operation, watermarks, and the run with its key; nothing is in a WAL."""
+    before = machines["a"].store.refs.head("main").move
+    event = {"type": "T", "subject": "s", "data": {"n": 3}}
+    machines["a"].append(event, expect={"s": 0})
+    head = machines["a"].store.refs.head("main").move
+    assert (head.op, head.number, head.wal) == ("seal", before.number + 1, before.wal)
+    assert len(machines["a"].store.state("main").ids) == 1
+    rows = "SELECT origin, position FROM events WHERE subject = 's'"
+    assert machines["a"].sql(rows).fetchall() == [("stream:s", 1)]
+    with pytest.raises(WrongVersion):
+        machines["b"].append(event, expect={"s": 0})
 
 
 def test_spans_of_moves_are_packed_moves(
@@ -161,6 +177,26 @@ def test_spans_of_moves_are_packed_moves(
     moves = decode_packed(span.read_bytes(), "main", 1, 256)
     folder = tmp_path / "bucket" / "refs" / "heads" / "main"
     assert moves == {n: (folder / f"{n:012d}.json").read_bytes() for n in range(1, 5)}
+
+
+def test_names_of_a_segment_are_sorted_hashes(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22.12: the head of the file about a segment, and the keys of its ids and subjects."""
+    monkeypatch.setattr(name_file, "FILE_LEAST", 0)
+    events = [{"type": "T", "id": f"i{n}", "subject": "s"} for n in range(3)]
+    machines["a"].append(events)
+    machines["a"].exchange()
+    (file,) = (tmp_path / "bucket" / "cache" / "names").iterdir()
+    data = file.read_bytes()
+    magic, crc, ids, subjects, about = struct.unpack_from("<4sIqq32s", data)
+    assert (magic, ids, subjects, about.hex()) == (b"LKN1", 3, 1, file.name)
+    assert crc == zlib.crc32(data[8:88])
+    assert struct.unpack_from("<2I", data, 80) == (zlib.crc32(data[88:112]), zlib.crc32(data[112:]))
+    keys = struct.unpack_from("<4Q", data, 88)
+    assert struct.unpack_from("<2Q", data, 64) == (keys[0], keys[3])
+    hashed = bloom.hashes(pa.array(["i0", "i1", "i2"])).tolist()
+    assert list(keys[:3]) == sorted(value >> 16 << 16 for value in hashed)
 
 
 def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ An exchange takes what other machines have published, and publishes what is ackn
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, UnsupportedStore
+from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, Unreachable, UnsupportedStore
+from lakelog.event.encode import EncodedBatch
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
 from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
+from lakelog.remotes.shared.versions import VersionedAppend
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
@@ -27,8 +30,10 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
 from lakelog.store.publish import Change
+from lakelog.store.receipt import Receipt
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
+from lakelog.store.stream_versions import VersionedBatch
 
 _NOT_SHARED = {
     "state": "saved directories",
@@ -48,6 +53,7 @@ class BucketAttachment:
         self.volume = MirroredVolume(paths.root, url, lake_id)
         self._cache = SegmentCache(paths, self.volume, limit)
         self.fetch = self._cache.fetch
+        self._names = NameIndex(paths, self.volume)
         self._offers = OfferBook(self.volume)
         self._lease: Lease | None = None
 
@@ -62,7 +68,8 @@ class BucketAttachment:
             )
         if change.snapshot not in (None, head.move.snapshot):
             self.volume.required = objects_of(store, str(change.snapshot), head.move.snapshot)
-        if change.op == "seal":
+        # Without watermarks nothing would tell that an offer was published: one is made at once.
+        if change.op == "seal" and change.sealed:
             return self._offers.join(store, head, state, change)
         if self._lease is None or change.op != self._lease.work:
             return change
@@ -78,6 +85,19 @@ class BucketAttachment:
                 yield self._lease is not None
         finally:
             self._lease = None
+
+    def names(self, needs: list[Any]) -> NeededNames | None:
+        """Return where the names are that predicates of a query need."""
+        return NeededNames.of(self._names, needs)
+
+    def index(self, store: Store, branch: str) -> int:
+        """Put down in the bucket where names are, of pages of which it does not have that; return
+        of how many. Raises Unreachable, TransferRefused, Damaged, OSError."""
+        if not (lacking := self._names.without_file(store.state(branch))):
+            return 0
+        # Two machines would make the same files.
+        with self.alone("names") as is_alone:
+            return self._names.build(store, lacking) if is_alone else 0
 
     @LazyProperty
     def _own_writers(self) -> set[str]:
@@ -99,9 +119,31 @@ class BucketAttachment:
         ended = set(absent & self._own_writers)
         return ended & old_writers(store, move) if ended else ended
 
+    def append_versions(
+        self, store: Store, branch: str, encoded: EncodedBatch, expect: Mapping[str, int]
+    ) -> Receipt:
+        """Publish events as the next versions of the streams in `expect`, all or nothing. Raises
+        InvalidEvent, WrongVersion, Unreachable, TransferRefused, Damaged, OutcomeUnknown,
+        OSError."""
+        batch = VersionedBatch(encoded, expect)
+        try:
+            self._refresh_branch(store, branch)
+        except Unreachable as error:
+            raise Unreachable(
+                f"versions of streams are decided in the bucket, and nothing was stored: {error}"
+            ) from None
+        versioned = VersionedAppend(store, branch, batch)
+        versioned.publish()
+        places = [range(batch.events)]
+        return Receipt(batch.ids_with(encoded.ids), versioned.origin, places, batch.upto)
+
     def offered_keys(self, store: Store) -> list[str]:
-        """Return the keys of objects that machines offer to be published."""
-        return [key for branch in store.refs.all_branches() for key in self._offers.keys(branch)]
+        """Return the keys of objects that machines offer to be published, and of files of names of
+        the newest states."""
+        branches = store.refs.all_branches()
+        units = (key for name in store.refs.branches() for key in file_keys(store.state(name)))
+        offered = (key for branch in branches for key in self._offers.keys(branch))
+        return [*offered, *units]
 
     def refresh(self, store: Store) -> int:
         """Take the moves and tags that other machines have published; return how many moves.

@@ -20,14 +20,14 @@ from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
 from lakelog.remotes.remote_volume import RemoteVolume
-from lakelog.remotes.shared import move_spans
+from lakelog.remotes.shared import move_spans, name_file
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, document, regular_file
 from lakelog.store.disk import Begun
 from lakelog.store.move_pack import encode_packed
-from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move
+from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move, parse_object
 from lakelog.store.ref import digest_of
 from lakelog.store.volume import DirectoryVolume
 
@@ -138,6 +138,15 @@ class MirroredVolume(DirectoryVolume):
         path = self.location(key)
         size = os.path.getsize(path)
         remotes.retrying(lambda: self.remote.put(key, lambda: _pieces(path), size))
+        digest = parse_object(os.path.basename(key))
+        if digest and key.startswith("segments/") and size >= name_file.FILE_LEAST:
+            self._upload_names(path, digest)
+
+    def _upload_names(self, path: str, digest: str) -> None:
+        """Put down which ids and subjects a segment has, so that others need not fetch it."""
+        if data := name_file.of_segment(path, digest):
+            key = name_file.key_of(digest)
+            remotes.retrying(lambda: self.remote.put(key, lambda: iter((data,)), len(data)))
 
     def link(self, file: Begun, key: str) -> None:
         """Publish a move: the bucket decides, and the directory follows. FileExistsError if another
@@ -277,8 +286,8 @@ class MirroredVolume(DirectoryVolume):
         list(remotes.in_parallel(self.read, manifests))
         for span in spans[:-1]:
             low, high = min(span.moves), max(span.moves)
-            packed = encode_packed(branch, low, high, span.moves)
-            self._mirror(KEYS.packed(branch, low, high), packed)
+            data = encode_packed(branch, low, high, span.moves)
+            self._mirror(KEYS.packed(branch, low, high), data)
         # The newest ones are files of their own in any lake.
         for number, data in (spans[-1].moves if spans else {}).items():
             self._mirror(KEYS.move(branch, number), data)
@@ -290,13 +299,12 @@ class MirroredVolume(DirectoryVolume):
     def _store_spans(self, folder: str, newest: int, count: int) -> None:
         """Store the spans that grew by the newest `count` moves."""
         growth, span = move_spans.GROWTH, move_spans.SPAN
-        last = newest - newest % growth
-        ends = {last, *range(newest - newest % span, newest - count, -span)}
+        ends = {newest - newest % growth, *range(newest - newest % span, newest - count, -span)}
         for end in sorted(end for end in ends if end > max(newest - count, 0)):
             numbers = range((end - 1) // span * span + 1, end + 1)
             with contextlib.suppress(FileNotFoundError):  # packed here by gc
-                read = super().read
-                moves = {n: read(f"{folder}/{n:012d}.json") for n in numbers}
+                files = ((n, f"{folder}/{n:012d}.json") for n in numbers)
+                moves = {n: DirectoryVolume.read(self, key) for n, key in files}
                 move_spans.put_span(self.bucket, decode_name(folder.rpartition("/")[2]), moves)
 
     def _require_same(self, key: str, data: bytes | None) -> None:

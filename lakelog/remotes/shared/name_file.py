@@ -1,0 +1,142 @@
+"""Which entries have which ids and subjects: sorted hashes, of which a range answers (F22.12).
+
+    64 bytes   "LKN1", crc32 of the rest of the head u32, keys of ids and of subjects i64 (-1: not
+               known), 32 bytes of what it is about
+    head       for each block the first key u64; then for each its crc32 u32
+    blocks     keys u64 in ascending order, BLOCK of them but for the last one of each column
+
+A key is 48 bits of the hash of a name (`bloom.hashes`), then 16 bits for the entry that has it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from lakelog.libraries import np, pq
+from lakelog.segments import bloom
+from lakelog.store.paths import KEYS
+
+BLOCK = 4096
+FILE_LEAST = 64 << 10
+"""Shorter segments have no file: to fetch it would take as long as the segment."""
+COLUMNS = ("id", "subject")
+START = 64
+_HEAD = struct.Struct("<4sIqq32s8x")
+_LOW = 0xFFFF
+
+
+class Malformed(ValueError):
+    """What is no such file, or is damaged."""
+
+
+def key_of(digest: str) -> str:
+    """Return the key of the file about an object."""
+    return f"{KEYS.names}/{digest}"
+
+
+def of_segment(path: str, digest: str) -> bytes:
+    """Return the file about a segment that is here; b"" where it has no names."""
+    segment = pq.ParquetFile(path)
+    if not {*COLUMNS} <= {*segment.schema_arrow.names}:
+        return b""
+    table = segment.read(columns=list(COLUMNS))
+    hashed = (bloom.hashes(table[name].combine_chunks()) for name in COLUMNS)
+    return encode(bytes.fromhex(digest), [np.unique(h & ~np.uint64(_LOW)) for h in hashed])
+
+
+def encode(about: bytes, keys: Sequence[Any]) -> bytes:
+    """Return the bytes of a file about an object, of the sorted keys of each column, None for what
+    is not known."""
+    blocks = [k[n : n + BLOCK].astype("<u8") for k in keys if k is not None for n in _starts(k)]
+    firsts = np.array([block[0] for block in blocks], "<u8").tobytes()
+    bodies = [block.tobytes() for block in blocks]
+    checks = struct.pack(f"<{len(blocks)}I", *map(zlib.crc32, bodies))
+    counts = [-1 if k is None else len(k) for k in keys]
+    head = _HEAD.pack(b"LKN1", 0, *counts, about) + firsts + checks
+    return b"".join((b"LKN1", struct.pack("<I", zlib.crc32(head[8:])), head[8:], *bodies))
+
+
+def _starts(keys: Any) -> range:
+    return range(0, len(keys), BLOCK)
+
+
+def head_size(data: bytes) -> int:
+    """Return the length of the head of a file that begins so. Raises Malformed."""
+    if len(data) < START or data[:4] != b"LKN1":
+        raise Malformed("it is no file of names")
+    counts = _HEAD.unpack_from(data)[2:4]
+    size: int = START + sum(12 * -(-max(count, 0) // BLOCK) for count in counts)
+    if not 0 < size < 1 << 24:
+        raise Malformed("it says that it is longer than any")
+    return size
+
+
+class NameHead:
+    """The head of a file: where in it the entries are that have a name."""
+
+    def __init__(self, data: bytes, about: bytes) -> None:
+        """Raises Malformed, also for a file that is about something else."""
+        size = head_size(data)
+        _, crc, *counts, digest = _HEAD.unpack_from(data)
+        if len(data) < size or zlib.crc32(data[8:size]) != crc or digest != about:
+            raise Malformed("the head is damaged, or of another file")
+        self.size, self.counts = size, counts
+        blocks = [-(-max(count, 0) // BLOCK) for count in counts]
+        self._starts = [0, blocks[0], sum(blocks)]
+        total = sum(blocks)
+        self._firsts = np.frombuffer(data, "<u8", total, START)
+        self._checks = np.frombuffer(data, "<u4", total, START + 8 * total)
+
+    def knows(self, column: str) -> bool:
+        """Whether the names of a column are there."""
+        return bool(self.counts[COLUMNS.index(column)] >= 0)
+
+    def span(self, column: str, hashed: int) -> tuple[int, int, int] | None:
+        """Return the blocks in which keys of a hash are: the first, where it begins in the file,
+        and the bytes of all of them; None where there are none."""
+        number = COLUMNS.index(column)
+        begin, end = self._starts[number : number + 2]
+        firsts = self._firsts[begin:end]
+        low = np.uint64(hashed & ~_LOW)
+        block = max(int(np.searchsorted(firsts, low, "left")) - 1, 0)
+        stop = int(np.searchsorted(firsts, low | np.uint64(_LOW), "right"))
+        if stop <= block:
+            return None
+        # All blocks before it are full, but for the last one of the column before.
+        before = self.counts[0] if number and self.counts[0] > 0 else 0
+        place = before + block * BLOCK
+        count = min(stop * BLOCK, self.counts[number]) - block * BLOCK
+        return begin + block, self.size + 8 * place, 8 * count
+
+    def entries(self, block: int, data: bytes, size: int, hashed: int) -> set[int]:
+        """Return the entries that have a hash by the `size` bytes of its blocks. Raises
+        Malformed."""
+        if len(data) != size:
+            raise Malformed("it is cut")
+        self._check(block, data)
+        keys, low = np.frombuffer(data, "<u8"), np.uint64(hashed & ~_LOW)
+        begin, end = np.searchsorted(keys, [low, low | np.uint64(_LOW)], "left").tolist()
+        end += end < len(keys) and int(keys[end]) == int(low) | _LOW
+        return {int(key) & _LOW for key in keys[begin:end].tolist()}
+
+    def columns(self, data: bytes) -> list[Any]:
+        """Return all keys in the bytes of the file, of each column. Raises Malformed."""
+        begin, arrays = self.size, list[Any]()
+        for column, count in enumerate(self.counts):
+            body = data[begin : begin + 8 * max(count, 0)]
+            self._check(self._starts[column], body)
+            arrays.append(np.frombuffer(body, "<u8"))
+            begin += len(body)
+        if begin != len(data) or any(len(a) < n for a, n in zip(arrays, self.counts, strict=True)):
+            raise Malformed("it is cut")
+        return arrays
+
+    def _check(self, block: int, data: bytes) -> None:
+        size = 8 * BLOCK
+        bodies = [data[n : n + size] for n in range(0, len(data), size)]
+        checks = self._checks[block : block + len(bodies)].tolist()
+        if checks != list(map(zlib.crc32, bodies)):
+            raise Malformed("a block is damaged")

@@ -1,0 +1,248 @@
+"""Where an id or subject is, without opening segments: names that are put down in the bucket.
+
+    cache/names/<digest>   of a segment, put down with it (F22.12)
+    cache/names/<digest>   of pages of the manifest, made by upkeep; the digest is of their digests
+
+Both may be missing, and then segments are opened, as in any lake. What was read of them is kept in
+cache/names/ of the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Any
+
+from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
+from lakelog.libraries import np
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.remote import Interrupted
+from lakelog.remotes.shared import name_file
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
+from lakelog.segments import arrays, bloom
+from lakelog.store import disk
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import Entry, Removal, SegmentEntry
+from lakelog.store.manifest import Manifest, Manifests, Page
+from lakelog.store.paths import Paths
+
+Hashes = list[tuple[str, list[int]]]
+"""For each mention of events a column, and the hashes of the names of which one is needed."""
+READERS = 32
+_GROUPS = {3: 16, 2: 1}
+"""Pages of a unit by their level: those of level 3 are written all at once."""
+_KEYS_MAX = 1 << 26
+_FIRST, _PIECE = 64 << 10, 1 << 20
+_RETRY_SECONDS = 60.0
+_NAMES_MAX, _OPENED = 1000, 4
+"""Longer lists of names are not looked up; so few segments are opened without being asked for."""
+_FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, Malformed)
+
+
+def units(pages: Sequence[Page]) -> list[tuple[Page, ...]]:
+    """Return the pages that have a file of names together: large ones of one level, in order."""
+    groups = list[tuple[Page, ...]]()
+    for level, size in _GROUPS.items():
+        of_level = [page for page in pages if page.level == level]
+        groups += (tuple(of_level[n : n + size]) for n in range(0, len(of_level), size))
+    return groups
+
+
+def unit_digest(unit: tuple[Page, ...]) -> str:
+    """Return what names the file of some pages."""
+    return hashlib.sha256("".join(page.digest for page in unit).encode()).hexdigest()
+
+
+def _key(unit: tuple[Page, ...]) -> str:
+    return key_of(unit_digest(unit))
+
+
+def file_keys(state: Manifest) -> list[str]:
+    """Return the keys of the files of names that a state can have."""
+    return list(map(_key, units(state.pages)))
+
+
+class NeededNames:
+    """Where the names are that a query needs."""
+
+    def __init__(self, index: NameIndex, needs: Hashes) -> None:
+        self._index, self._needs = index, needs
+
+    @classmethod
+    def of(cls, index: NameIndex, predicates: list[Any]) -> NeededNames | None:
+        """Return those of the mentions of events in a query; None where one needs no name, or looks
+        at other rows to know which it wants."""
+        needs = Hashes()
+        for need in predicates:
+            names = need.subjects if need.ids is None else need.ids
+            is_relative = need.before_newest is not None or need.extremes
+            if names is None or len(names) > _NAMES_MAX or is_relative:
+                return None
+            hashed = bloom.hashes(arrays.texts(tuple(names))).tolist() if names else []
+            needs.append(("subject" if need.ids is None else "id", hashed))
+        return cls(index, needs)
+
+    def entries_of(
+        self, manifests: Manifests, state: Manifest, low: int, high: int
+    ) -> Callable[[Page], Iterable[Entry]]:
+        """Return what gives the entries of a page that may have a name between two times: all of a
+        page of which that is not known."""
+        near = {
+            unit_digest(unit): unit
+            for unit in units(state.pages)
+            if any(_near(page, low, high) for page in unit)
+        }
+        numbers_of: dict[str, set[int]] = {}
+        for digest, numbers in self._entries(near):
+            if numbers is not None:
+                numbers_of |= {page.digest: set() for page in near[digest]}
+                for number in numbers:
+                    numbers_of[near[digest][number >> 12].digest].add(number & 0xFFF)
+
+        def entries(page: Page) -> Iterable[Entry]:
+            numbers = numbers_of.get(page.digest)
+            if numbers is None:
+                return manifests.page(page)
+            # Tombstones count whatever is asked for: they may hide what an older page adds.
+            if not numbers and not page.removals:
+                return ()
+            pairs = enumerate(manifests.page(page))
+            return [e for n, e in pairs if n in numbers or isinstance(e, Removal)]
+
+        return entries
+
+    def lacking(self, digests: Set[str]) -> set[str]:
+        """Return those of segments that certainly have none."""
+        if len(digests) <= _OPENED:
+            return set()
+        return {digest for digest, numbers in self._entries(digests) if numbers == set()}
+
+    def _entries(self, digests: Iterable[str]) -> Iterator[tuple[str, set[int] | None]]:
+        work = functools.partial(self._index.entries, needs=self._needs)
+        return remotes.in_parallel(work, digests, READERS)
+
+
+class NameIndex:
+    """The files of names of one bucket. Safe for threads."""
+
+    def __init__(self, paths: Paths, volume: MirroredVolume) -> None:
+        self._paths, self._volume = paths, volume
+        self._heads: dict[str, NameHead] = {}
+        self._absent: dict[str, float] = {}
+
+    def entries(self, digest: str, needs: Hashes) -> set[int] | None:
+        """Return the entries by a file that have a name of any mention, None if that is not
+        known."""
+        if time.monotonic() < self._absent.get(digest, 0.0):
+            return None
+        try:
+            head, entries = self._head(digest), set[int]()
+            for column, hashed in needs:
+                if not head.knows(column):
+                    return None
+                for value in hashed:
+                    if span := head.span(column, value):
+                        block, start, size = span
+                        data = self._piece(digest, start, size)
+                        entries |= head.entries(block, data, size, value)
+        except _FAULTS:
+            self._absent[digest] = time.monotonic() + _RETRY_SECONDS
+            return None
+        return entries
+
+    def _head(self, digest: str) -> NameHead:
+        head = self._heads.get(digest)
+        if head is None:
+            about = bytes.fromhex(digest)
+            try:
+                head = NameHead(disk.read(self._path(digest)), about)
+            except (FileNotFoundError, Malformed):
+                data = self._volume.remote.piece(key_of(digest), 0, _FIRST)
+                if (missing := name_file.head_size(data) - len(data)) > 0:
+                    data += self._volume.remote.piece(key_of(digest), len(data), missing)
+                head = NameHead(data, about)
+                # A whole file stays, and the head of a longer one.
+                self._keep(digest, data if len(data) < _FIRST else data[: head.size])
+            self._heads[digest] = head
+        return head
+
+    def _piece(self, digest: str, start: int, size: int) -> bytes:
+        with contextlib.suppress(FileNotFoundError), open(self._path(digest), "rb") as file:
+            file.seek(start)
+            if len(data := file.read(size)) == size:
+                return data
+        return self._volume.remote.piece(key_of(digest), start, size)
+
+    def _path(self, digest: str) -> str:
+        return f"{self._paths.root}/{key_of(digest)}"
+
+    def _keep(self, digest: str, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full disk only means that it is read again
+            disk.make_dir(os.path.dirname(self._path(digest)))
+            disk.replace_whole(self._path(digest), data, sync=False)
+
+    def without_file(self, state: Manifest) -> list[tuple[Page, ...]]:
+        """Return the units of a state of which the bucket has no file."""
+        return [u for u in units(state.pages) if not self._volume.bucket.exists(_key(u))]
+
+    def build(self, store: Store, lacking: list[tuple[Page, ...]]) -> int:
+        """Put down the files of units; return how many. Raises Unreachable, TransferRefused,
+        Damaged, OSError."""
+        for unit in lacking:
+            digest = unit_digest(unit)
+            data = name_file.encode(bytes.fromhex(digest), self._keys(store, unit))
+            upload = functools.partial(self._volume.remote.put, _key(unit), _once(data), len(data))
+            remotes.retrying(upload)
+            self._absent.pop(digest, None)
+        return len(lacking)
+
+    def _keys(self, store: Store, unit: tuple[Page, ...]) -> list[Any]:
+        """Return the keys of the columns of some pages; None for one that has too many."""
+        columns: list[list[Any] | None] = [[] for _ in COLUMNS]
+        counts = [0 for _ in COLUMNS]
+        work = functools.partial(self._segment_keys, store)
+        for place, page in enumerate(unit):
+            numbered = (
+                pair for pair in enumerate(store.manifests.page(page)) if _has_rows(pair[1])
+            )
+            for (number, _), keys in remotes.in_parallel(work, numbered, READERS):
+                for column, fresh in enumerate(keys):
+                    counts[column] += len(fresh)
+                    arrays_of_keys = columns[column]
+                    if counts[column] > _KEYS_MAX:
+                        columns[column] = None
+                    elif arrays_of_keys is not None:
+                        arrays_of_keys.append(fresh | np.uint64(place << 12 | number))
+        none = np.zeros(0, np.uint64)
+        return [None if p is None else np.sort(np.concatenate([none, *p])) for p in columns]
+
+    def _segment_keys(self, store: Store, pair: tuple[int, Entry]) -> list[Any]:
+        """Return the keys of the columns of a segment."""
+        digest = pair[1].key
+        about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
+        if not disk.exists(path):
+            with contextlib.suppress(FileNotFoundError, Malformed):
+                data = self._volume.bucket.read(key_of(digest))
+                return NameHead(data, about).columns(data)
+            store.verified.obtain([(digest, path)])
+        if not store.verified.is_intact(digest, path):
+            raise DamagedSegment(path, "the content does not match its name")
+        data = name_file.of_segment(path, digest)
+        return NameHead(data, about).columns(data)
+
+
+def _once(data: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: (data[n : n + _PIECE] for n in range(0, len(data), _PIECE))
+
+
+def _near(page: Page, low: int, high: int) -> bool:
+    return page.time is not None and page.time[0] <= high and low <= page.time[1]
+
+
+def _has_rows(entry: Entry) -> bool:
+    return isinstance(entry, SegmentEntry) and entry.kind == "events"

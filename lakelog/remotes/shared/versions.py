@@ -1,0 +1,79 @@
+"""Versions of streams in a shared lake: decided in the bucket, by the move that publishes them.
+
+Machines do not see each other's WALs. So the events of such an append are in no WAL: they are
+written as a segment, and stored when its move is (F22.13). A version that another machine gave
+first is in the state on which the move is made, as the number of a move is given once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import zstandard
+
+from lakelog.maintain.seal import drop_duplicates
+from lakelog.segments import connection, identity_run, rows, segment
+from lakelog.store import disk, wal
+from lakelog.store.bootstrap import Store
+from lakelog.store.clock import following
+from lakelog.store.disk import Begun
+from lakelog.store.entry import IdRun, SegmentEntry
+from lakelog.store.known_keys import KnownKeys
+from lakelog.store.manifest import Manifest
+from lakelog.store.publish import Change, publish
+from lakelog.store.ref import Head
+from lakelog.store.stream_versions import VersionedBatch
+
+
+class VersionedAppend:
+    """One append of a writer to streams of a shared lake."""
+
+    def __init__(self, store: Store, branch: str, batch: VersionedBatch) -> None:
+        self._store, self._branch, self._batch = store, branch, batch
+        self._keys, self.origin = KnownKeys(store), disk.random_hex()
+
+    def publish(self) -> None:
+        """Publish the events, all of them or none. Raises WrongVersion, Unreachable, StaleFiles,
+        Damaged, OutcomeUnknown, OSError."""
+        publish(self._store, self._branch, self._plan, lambda: None)
+
+    def _plan(self, head: Head, state: Manifest) -> Change:
+        batch, keys = self._batch, self._keys.of(state.ids)
+        if not batch.number(keys.last_version):
+            assert batch.refusal is not None
+            raise batch.refusal
+        pending_writes = list[Begun]()
+        try:
+            entry, run = self._written(head, state, pending_writes)
+        except BaseException:
+            disk.abandon(pending_writes)
+            raise
+        return Change("seal", entries=(entry,), ids_add=(run,), begun=pending_writes)
+
+    def _written(
+        self, head: Head, state: Manifest, pending_writes: list[Begun]
+    ) -> tuple[SegmentEntry, IdRun]:
+        """Write the events as a segment, with the run of their keys."""
+        store, batch, commit = self._store, self._batch, disk.random_hex()
+        # Those of a stream come one after the other, whatever the clocks of machines say.
+        moment = following(head.move.time, disk.now_us())
+        data = wal.encode_frame(
+            batch.text, batch.events, 0, batch.flags, 0, moment, zstandard.ZstdCompressor()
+        )
+        decoded = wal.frame_at(data, 0, 0, self.origin)
+        assert decoded is not None
+        with contextlib.closing(connection.connect(store.paths, store.settings)) as engine:
+            table = rows.events(engine, [decoded[0]])
+        table = drop_duplicates(store, table, state.ids)
+        high, low = rows.key_arrays(table["key"].drop_null())
+        run = identity_run.write(store.paths, high, low, commit, pending_writes)
+        entry = segment.write(
+            store.paths,
+            table,
+            kind="events",
+            layout="arrival",
+            commit=commit,
+            lake=store.lake_id,
+            pending_writes=pending_writes,
+        )
+        return entry, run
