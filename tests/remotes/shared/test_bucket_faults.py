@@ -110,7 +110,7 @@ def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
     monkeypatch.setattr(move_spans, "SPAN", 16)
     monkeypatch.setattr(move_spans, "GROWTH", 4)
     with unfaithful_store(monkeypatch) as faults:
-        machines = SharedMachines(tmp_path, "s3://lakes/x")
+        machines = SharedMachines(tmp_path, "s3://lakes/few")
         for number in range(20):
             append(machines["a"], number)
             machines["a"].exchange()
@@ -120,7 +120,7 @@ def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
         assert numbers(machines["b"]) == list(range(20))
         faults.forgets_conditions = True
         with pytest.raises(TransferRefused, match="does not refuse a name that is taken"):
-            attach("s3://lakes/x", str(tmp_path / "c"))
+            attach("s3://lakes/few", str(tmp_path / "c"))
         assert not (tmp_path / "c").exists()
         machines.close()
 
