@@ -78,8 +78,8 @@ ORDER = {
     "render": "values vectors ordered display formats plots",
     "pictures": "lines charts",
     "search": "language words condition calls answers",
-    "query": """sql frames tail_rows behaviour providers lake_tables stream relation frame_scans
-        schemas top_scans binder histograms ranking session newest""",
+    "query": """sql frames tail_rows behaviour providers pruning lake_tables stream relation
+        frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize protected_maps engine ledger origin_table pattern_tables tables contract

@@ -7,7 +7,6 @@ Each segment is hashed before it is first read.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
-from lakelog.query.sql import table_sql, times
-from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
+from lakelog.query.pruning import holding, near
+from lakelog.query.sql import table_sql
+from lakelog.query.sql.analysis import Predicate, Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TABLES
 from lakelog.runtime import forks
@@ -26,12 +26,11 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank, require_before
 from lakelog.search import for_ascii
 from lakelog.segments import arrays, bloom, connection, sql
-from lakelog.segments.bloom import Filters
 from lakelog.segments.segment_sql import RowRanges
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import BlockCount, WordIndexes
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Counts, SegmentEntry
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.tail import PendingFrames, Tail
@@ -319,8 +318,6 @@ class LakeTables:
 
 
 _REMEMBERED = 64
-_NAMES_MAX = 1000
-"""Lists of more ids or subjects are not looked up in filters."""
 
 
 class SegmentChoice:
@@ -445,69 +442,3 @@ class SegmentChoice:
 
 def _times(needs: list[Predicate]) -> tuple[int, int]:
     return min(need.low for need in needs), max(need.high for need in needs)
-
-
-def near(entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
-    """Return the segments of which any mention may match a row by their statistics: of all segments
-    of a state, or of those between its times."""
-    return _united(entries, [_near(entries, need) for need in needs])
-
-
-def holding(
-    entries: list[SegmentEntry], needs: list[Predicate], filters: Filters
-) -> list[SegmentEntry]:
-    """Return those of them of which any mention may match a row by their Bloom filters."""
-    return _united(entries, [_holding(_near(entries, need), need, filters) for need in needs])
-
-
-def _united(entries: list[SegmentEntry], groups: list[list[SegmentEntry]]) -> list[SegmentEntry]:
-    if len(groups) == 1:
-        return groups[0]
-    keys = {entry.key for group in groups for entry in group}
-    return [entry for entry in entries if entry.key in keys]
-
-
-def _near(entries: list[SegmentEntry], need: Predicate) -> list[SegmentEntry]:
-    low, high = need.low, need.high
-    # Relative to the newest event of these very segments: that is what max(time) will be.
-    if need.before_newest is not None and entries:
-        low = max(low, max(e.time[1] for e in entries) - need.before_newest)
-    if need.extremes and entries:
-        begin, end = min(e.time[0] for e in entries), max(e.time[1] for e in entries)
-        has_first, has_last = times.FIRST in need.extremes, times.LAST in need.extremes
-        return [
-            e
-            for e in entries
-            if (has_first and e.time[0] == begin) or (has_last and e.time[1] == end)
-        ]
-    if low > LOWEST or high < HIGHEST:
-        entries = [e for e in entries if e.time[0] <= high and low <= e.time[1]]
-    if need.types is not None:
-        entries = [e for e in entries if _may(need.types, e.types)]
-    if need.sources is not None:
-        entries = [e for e in entries if _may(need.sources, e.sources)]
-    if need.subjects:
-        lowest, highest = min(need.subjects), max(need.subjects)
-        spans = ((e, e.subject) for e in entries)
-        entries = [e for e, s in spans if s is None or (s[0] <= highest and lowest <= s[1])]
-    return [] if need.subjects == set() or need.ids == set() else entries
-
-
-def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> list[SegmentEntry]:
-    for column, names in (("id", need.ids), ("subject", need.subjects)):
-        if entries and names is not None and len(names) <= _NAMES_MAX:
-            keys, hashed = (e.key for e in entries), _hashes(tuple(sorted(names)))
-            matches = filters.containing(keys, column, hashed)
-            entries = [e for e in entries if e.key in matches]
-    return entries
-
-
-@functools.lru_cache(64)
-def _hashes(names: tuple[str, ...]) -> list[int]:
-    # Not by `pa.array`, which loads pandas to see whether it is given anything of it.
-    hashed: list[int] = bloom.hashes(arrays.texts(names)).tolist()
-    return hashed
-
-
-def _may(values: set[str] | None, counts: Counts) -> bool:
-    return values is None or isinstance(counts, str) or not values.isdisjoint(counts)

@@ -7,7 +7,7 @@ from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import compact
 from lakelog.protect import sealed_blocks
-from lakelog.query.lake_tables import near
+from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import analyze
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
