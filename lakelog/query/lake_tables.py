@@ -419,7 +419,9 @@ class SegmentChoice:
 
     def _near(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
         entries = self._store.manifests.segments_between(state, *_times(needs))
-        return near([entry for entry in entries if entry.kind == "events"], needs)
+        events = [entry for entry in entries if entry.kind == "events"]
+        # Most queries need all segments.
+        return near(events, needs) if all(need.narrows for need in needs) else events
 
     def _holding(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
         attachment, manifests = self._store.attachment, self._store.manifests

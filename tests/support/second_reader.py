@@ -2,8 +2,7 @@
 
 `rows(path, branch="main")` gives the rows of a branch, its tail included, `rows(path, tag="v1")`
 those of a tag; `kind="quarantine"` the quarantined lines. A row is a dict of columns; times are
-microseconds. It reads a lake at rest, so it never starts again (F12.3), and raises Damaged where
-the format says damage.
+microseconds. It reads a lake at rest, so it never starts again (F12.3), or raises Damaged.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ def rows(lake: str, branch: str = "main", tag: str = "", kind: str = "events") -
     places = Path(f"{lake}/erasures/states.json")
     read_instead = document(str(places))["states"] if places.exists() else {}  # F23.1
     digest = read_instead.get(ref["snapshot"], ref["snapshot"])
-    is_carried = ref["state"] and digest == ref["snapshot"]
-    state = ref["state"] if is_carried else manifest(lake, digest)
+    state = (digest == ref["snapshot"] and ref["state"]) or manifest(lake, digest)
     rows_max = config["settings"].get("segment_rows", 1_000_000)
     tail = [] if tag else tail_rows(wals, ref["wal"], kind, heads, rows_max)
     known = id_keys(lake, state) if any(row.get("key") for row in tail) else set()

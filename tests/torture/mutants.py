@@ -284,7 +284,7 @@ EDITS = [
     _edited(
         "pruning's filter inverted",
         "sequence",
-        "lakelog.query.lake_tables:_holding",
+        "lakelog.query.pruning:_holding",
         "entries = [e for e in entries if e.key in matches]",
         "entries = [e for e in entries if e.key not in matches]",
     ),
