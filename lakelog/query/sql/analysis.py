@@ -86,13 +86,6 @@ class Predicate:
         spans = self.low, self.high, self.extremes, self.before_newest
         return *spans, self.words, *(n if n is None else frozenset(n) for n in names)
 
-    @property
-    def narrows(self) -> bool:
-        """Whether a manifest or a Bloom filter may say of a segment that nothing matches there."""
-        has_span = self.low > LOWEST or self.high < HIGHEST or self.before_newest is not None
-        names = (self.types, self.sources, self.ids, self.subjects)
-        return has_span or bool(self.extremes) or any(n is not None for n in names)
-
 
 class TypeRef(NamedTuple):
     """A table `types.NAME`, of the state of `ref` if it has one: its part of the query as bytes,
