@@ -125,7 +125,10 @@ class RemoteErasures:
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
         self._bring(lake)
         self._store.erased.refresh()
-        states = [d for d in self._states() if self._store.erased.holds(d)]
+        held = {d: self._store.erased.of(d) for d in self._states() if self._store.erased.holds(d)}
+        there = self.stored_as(held)
+        # What is read there already in the place of a state is there.
+        states = [snapshot for snapshot, digest in held.items() if there[snapshot] != digest]
         for key in fresh:
             self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
         self._replace(states, carried)
@@ -159,6 +162,7 @@ class RemoteErasures:
         prefix = f"{self._name}/erasing-"
         # Those of a push that was cut off before it erased from them.
         tags = [tag.name for tag in store.refs.tags() if tag.name.startswith(prefix)]
+        store.manifests.forget()  # gc may have deleted what was read before
         for snapshot, carried_text in self._states().items():
             if self._is_readable(snapshot):
                 continue
@@ -185,8 +189,10 @@ class RemoteErasures:
         what was read in its place, that is forgotten."""
         store = self._store
         with contextlib.suppress(Damaged):
-            objects_of(store, store.erased.of(snapshot))
-            return True
+            pages = store.manifests.load(snapshot).pages
+            paths = (store.paths.object("manifests", page.digest) for page in pages)
+            if all(map(disk.exists, paths)):
+                return True
         if store.erased.holds(snapshot):
             store.erased.forget([snapshot])
         return False
