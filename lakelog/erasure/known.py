@@ -61,8 +61,13 @@ def again(lake: SettledLake) -> list[Erasure]:
     if store.erased.refresh():
         for branch in store.refs.branches():
             lake._settle_branch(branch)  # which lets go of frames that came back, too
-    for record in records.listing(lake.store.paths):
-        if _selector(lake.store, record):
+    recorded = records.listing(store.paths)
+    of_subjects = [record for record in recorded if record.subject]
+    # All of them by one look at the segments, which are many more than the erasures.
+    subjects = _subjects(store) if of_subjects else ()
+    back = {record.key for name in subjects for record in of_subjects if record.is_of(name)}
+    for record in recorded:
+        if record.key in back if record.subject else _selector(store, record):
             fresh = dataclasses.replace(record, phase="begun")
             result = _erase(lake, fresh, record.rows(lake.store.paths))
             returned += [result] if result.segments > record.segments else []

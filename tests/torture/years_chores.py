@@ -161,6 +161,9 @@ def timed_chores(lake: lakelog.Lake, path: str, turn: int) -> dict[str, float]:
         "push": lambda: push(lake),
         "erase": lambda: lake.erase(subject=f"nobody-{turn}", why="asked"),
     }
+    # What a remote keeps of states that are gone here is erased from with the first push behind an
+    # erasure, however much that is.
+    push(lake)
     taken = {}
     for name, play in chores.items():
         lake.append({"type": "T", "message": f"{name} {turn}", "data": json.dumps({"n": turn})})
