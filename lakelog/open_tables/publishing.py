@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog.erased.copies import note as note_copy
-from lakelog.errors import ExportRefused, MissingPackage, SnapshotGone, Unreachable
+from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
 from lakelog.maintain import compact
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
@@ -184,7 +184,8 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     entries = {e.key: e for e in lake.store.manifests.segments(state, "events")}
     earlier = _earlier(lake, before)
     # By the lake where only segments came, otherwise by the files of the table.
-    present = earlier.keys() if earlier.keys() <= entries.keys() and before else table.keys()
+    is_grown = earlier and earlier.keys() <= entries.keys()
+    present = earlier.keys() if is_grown else table.keys()
     added = [entry for key, entry in entries.items() if key not in present]
     removed = sorted(present - entries.keys())
     compact.check(lake.store, added)
@@ -207,11 +208,13 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
 
 def _earlier(lake: Lake, state: str) -> dict[str, SegmentEntry]:
     """Return the segments of a state by their digests; none where it is unknown or gone."""
-    with contextlib.suppress(SnapshotGone):
-        manifest = lake.store.manifests.load(state) if state else None
-        if manifest:
-            return {e.key: e for e in lake.store.manifests.segments(manifest, "events")}
-    return {}
+    if not state:
+        return {}
+    try:
+        manifest = lake.store.manifests.load(state)
+        return {e.key: e for e in lake.store.manifests.segments(manifest, "events")}
+    except Damaged:  # collected, or never there: the lake came back from a backup
+        return {}
 
 
 def key_of(path: str) -> str:

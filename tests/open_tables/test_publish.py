@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import table_shops
+from tests.support import lakes, table_shops
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_shops import SHOPS, Shop, assert_table_is, follow, orders
@@ -99,6 +100,25 @@ def test_gc_keeps_what_the_table_has(shop: Shop) -> None:
     shop.publish()
     [later] = [tag for tag in shop.lake.tags() if tag.name.startswith("published-")]
     assert later.snapshot != tag.snapshot
+
+
+def test_a_lake_from_a_backup_brings_its_table_back(shop: Shop) -> None:
+    """A table whose state the lake does not have gets the rows of the state that it has."""
+    lake, copy = shop.folder / "lake", shop.folder / "copy"
+    shop.lake.append(orders(20))
+    shop.publish()
+    shop.lake.close()
+    shutil.copytree(lake, copy)
+    shop.lake = lakes.opened(str(lake))
+    shop.lake.append(orders(20, 1, 20))
+    shop.publish()
+    shop.lake.close()
+    shutil.rmtree(lake)
+    copy.rename(lake)
+    shop.lake = lakes.opened(str(lake))
+    shop.lake.append(orders(5, 2, 60))
+    shop.publish()
+    assert_table_is(shop)
 
 
 def test_types_and_queries_are_tables(shop: Shop) -> None:
