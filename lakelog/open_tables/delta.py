@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -120,11 +120,10 @@ class _DeltaTable:
     def keys(self) -> set[str]:
         return {*self._paths}
 
-    def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
+    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
         before = pa.schema(self._table.schema())
         schema = before
-        for key, entry in {e.fields: e for e in entries if e.fields and e.has_numbers}.items():
-            payloads = typed.of_entry(self._lake.store.paths, entry)
+        for key, payloads in schemas.items():
             schema, renamed = struct_columns.with_members(schema, payloads)
             if renamed is not None:
                 self._renamed[key] = renamed
@@ -145,7 +144,7 @@ class _DeltaTable:
         self._folder.put(name, data)
         return TableFile(entry, name, len(data), len(data))
 
-    def commit(self, change: TableChange) -> None:
+    def commit(self, state: str, change: TableChange) -> None:
         now = disk.now_us() // 1000
         self._folder.sync()
         removed = (self._paths[key] for key in change.removed)
@@ -155,7 +154,7 @@ class _DeltaTable:
         ]
         with _lost():
             self._table.create_write_transaction(
-                actions, "append", self._table.schema(), commit_properties=_properties(change.state)
+                actions, "append", self._table.schema(), commit_properties=_properties(state)
             )
 
     def commit_rows(self, state: str, rows: pa.Table) -> None:

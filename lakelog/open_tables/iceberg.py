@@ -93,11 +93,10 @@ class _IcebergTable:
             for entry in manifest_file.fetch_manifest_entry(io, discard_deleted=True)
         }
 
-    def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
+    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
         schema, unfit = self._table.schema(), set[str]()
-        for key, entry in {e.fields: e for e in entries if e.fields and e.has_numbers}.items():
+        for key, payloads in schemas.items():
             try:
-                payloads = typed.of_entry(self._lake.store.paths, entry)
                 schema = field_columns.with_members(schema, payloads)
             except NumberConflict:
                 unfit.add(key)
@@ -117,9 +116,9 @@ class _IcebergTable:
             file.write(copy)
         return TableFile(entry, path, len(copy), len(copy))
 
-    def commit(self, change: TableChange) -> None:
+    def commit(self, state: str, change: TableChange) -> None:
         with _lost(), self._table.transaction() as transaction:
-            update = transaction.update_snapshot(snapshot_properties={STATE: change.state})
+            update = transaction.update_snapshot(snapshot_properties={STATE: state})
             with update.overwrite() if change.removed else update.fast_append() as producer:
                 for data_file in _data_files(change.added):
                     producer.append_data_file(data_file)

@@ -17,8 +17,8 @@ loses a race for the commit, or gets no answer, loads the table again and looks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog.erased.copies import note as note_copy
@@ -26,6 +26,7 @@ from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
 from lakelog.maintain import compact
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
+from lakelog.segments import typed
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
@@ -54,10 +55,9 @@ class TableFile:
 
 @dataclass(frozen=True)
 class TableChange:
-    """What one commit does: the state that it brings the table to, files to add, and those to take
-    out by the digests of their segments. `is_same` where the rows stay what they are."""
+    """What one commit does: files to add, and those to take out by the digests of their segments.
+    `is_same` where the rows stay what they are."""
 
-    state: str
     added: list[TableFile]
     removed: list[str]
     is_same: bool
@@ -73,13 +73,14 @@ class OpenTable(Protocol):
     def keys(self) -> set[str]:
         """The digests of the segments that it has."""
 
-    def add_columns(self, entries: Sequence[SegmentEntry]) -> set[str]:
-        """Add what members of segments need; return the schemas of those that do not fit."""
+    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
+        """Add what members of payloads need, whose schemas come by their keys; return the keys of
+        those that do not fit."""
 
     def file_of(self, entry: SegmentEntry, copy: bytes | None) -> TableFile:
         """Give the table a segment as it is, or a copy of its rows."""
 
-    def commit(self, change: TableChange) -> None:
+    def commit(self, state: str, change: TableChange) -> None:
         """Add files and take files out, at once."""
 
     def commit_rows(self, state: str, rows: pa.Table) -> None:
@@ -170,7 +171,7 @@ def _publish(
     else:
         earlier = before if erased.of(before) == before else ""
         change = _change(lake, table, state, earlier)
-        table.commit(replace(change, state=state_name))
+        table.commit(state_name, change)
         sizes = [file.copied_bytes for file in change.added if file.copied_bytes]
         counts = len(change.added), len(change.removed), len(sizes), sum(sizes)
         result = PublishResult(target, state.digest, state.totals.events, *counts)
@@ -189,7 +190,9 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     added = [entry for key, entry in entries.items() if key not in present]
     removed = sorted(present - entries.keys())
     compact.check(lake.store, added)
-    unfit = table.add_columns(added)
+    typed_entries = {e.fields: e for e in added if e.fields and e.has_numbers}
+    paths = lake.store.paths
+    unfit = table.add_columns({key: typed.of_entry(paths, e) for key, e in typed_entries.items()})
     files = [
         table.file_of(
             entry,
@@ -203,7 +206,7 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     is_same = bool(removed) and sources == {*removed} <= earlier.keys()
     if is_same:
         is_same = sum(e.events for e in added) == sum(earlier[key].events for key in removed)
-    return TableChange(state.digest, files, removed, is_same)
+    return TableChange(files, removed, is_same)
 
 
 def _earlier(lake: Lake, state: str) -> dict[str, SegmentEntry]:
