@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lakelog.runtime.lazy import Lazy
@@ -84,7 +84,8 @@ class _MemberMerge:
             before = child.field_type if child else None
             type_ = self._type(member, path, before)
             if child is None:
-                name = _free_name(member.name, by_number.values())
+                names = {sibling.name.casefold() for sibling in by_number.values()}
+                name = free_name(_PLAIN.sub("_", member.name), names)
                 by_number[number] = types.NestedField(number, name, type_, doc=json.dumps(key))
             elif type_ != before:
                 by_number[number] = types.NestedField(number, child.name, type_, doc=child.doc)
@@ -133,10 +134,9 @@ def _keys(type_: IcebergType, member_kind: str, path: tuple[str, ...]) -> Iterat
         yield from _keys(type_.element_type, element_kind, inside)
 
 
-def _free_name(name: str, siblings: Iterable[NestedField]) -> str:
-    """Return a name for a member that is plain and differs from its siblings' in more than case."""
-    plain = _PLAIN.sub("_", name) or "_"
-    names = {sibling.name.casefold() for sibling in siblings}
+def free_name(name: str, names: set[str]) -> str:
+    """Return a name for a member that differs from its siblings' in more than case."""
+    plain = name or "_"
     number, free = 1, plain
     while free.casefold() in names:
         number += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from lakelog.libraries import pa
+from lakelog.open_tables.field_columns import free_name
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.segments.typed import Member
 
@@ -43,7 +44,7 @@ def _struct(
     for member in members:
         key = member.name.encode(), _spelling(member).encode()
         child = children.get(key)
-        name = child.name if child else _free_name(member.name, names)
+        name = child.name if child else free_name(_UNNAMEABLE.sub("_", member.name), names)
         type_, own_type = _types(member, child.type if child else None)
         children[key] = pa.field(name, type_, metadata={_NAME: key[0], _KIND: key[1]})
         names.add(name.casefold())
@@ -58,7 +59,7 @@ def _types(member: Member, before: pa.DataType | None) -> tuple[pa.DataType, pa.
         element = before.value_type if before else None
         type_, own_type = _types(member.members[0], element)
         return pa.list_(type_), pa.list_(pa.field("element", own_type))
-    scalar = typed_rows.arrow_type(typed.Schema((member,))).field(0).type
+    scalar = typed_rows.arrow_member(member)
     return scalar, scalar
 
 
@@ -67,13 +68,3 @@ def _spelling(member: Member) -> str:
     if member.kind == "list":
         return f"list {_spelling(member.members[0])}"
     return "float" if member.kind == "number" else member.kind
-
-
-def _free_name(name: str, names: set[str]) -> str:
-    """Return a name that Delta takes, and that differs from its siblings' in more than case."""
-    plain = _UNNAMEABLE.sub("_", name) or "_"
-    number, free = 1, plain
-    while free.casefold() in names:
-        number += 1
-        free = f"{plain}_{number}"
-    return free
