@@ -114,8 +114,7 @@ class _DeltaTable:
     @cached_property
     def _paths(self) -> dict[str, str]:
         """The paths of its files by the digests of their segments."""
-        paths = pa.table(self._table.get_add_actions())["path"].to_pylist()
-        return {publishing.key_of(path): path for path in paths}
+        return {publishing.key_of(path): path for path in _paths(self._table)}
 
     def keys(self) -> set[str]:
         return {*self._paths}
@@ -173,9 +172,8 @@ class _DeltaTable:
         if not rewritten or self._is_query:
             return
         table = deltalake.DeltaTable(self._uri, storage_options=self._options)
-        present = {*pa.table(table.get_add_actions())["path"].to_pylist()}
         names = {f"{begin}{key}.parquet" for key in rewritten for begin in ("", COPY)}
-        for name in names - present:
+        for name in names.difference(_paths(table)):
             self._folder.delete(name)
 
 
@@ -185,6 +183,11 @@ def _lost() -> Iterator[None]:
         yield
     except exceptions.CommitFailedError as error:
         raise LostCommit from error
+
+
+def _paths(table: deltalake.DeltaTable) -> list[str]:
+    paths: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
+    return paths
 
 
 def _properties(state: str = "") -> deltalake.CommitProperties:

@@ -39,15 +39,16 @@ class TableFolder:
 
     def link(self, path: str, name: str) -> bool:
         """Give a file of this machine a second name here; return False where that cannot be."""
+        if not self._is_local:
+            return False
         target = f"{self.uri}/{name}"
         try:
-            if self._is_local:
-                disk.link(path, target)
+            disk.link(path, target)
         except FileExistsError:
             return os.path.samefile(path, target)
         except OSError:
             return False  # another file system, or one without links
-        return self._is_local
+        return True
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file, in the place of one of its name."""
