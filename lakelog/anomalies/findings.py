@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from lakelog import views
 from lakelog.anomalies import baseline
 from lakelog.anomalies.alarms import alarms_of
-from lakelog.anomalies.limits import MINUTE_US, Alarm, Budget, SeriesBaseline, counts_of, roots_of
+from lakelog.anomalies.limits import (
+    DAY_US,
+    MINUTE_US,
+    Alarm,
+    Budget,
+    SeriesBaseline,
+    counts_of,
+    roots_of,
+)
 from lakelog.anomalies.sequences import overdue
 from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
@@ -33,8 +41,7 @@ FALSE_ALARMS = 1.0
 """So many a day may be by chance."""
 THRESHOLD_DEVIATIONS = 4.5
 """What stands for the deviations of what is no number."""
-_DAY_US = 86_400_000_000
-_HISTORY_US = 14 * _DAY_US
+_HISTORY_US = 14 * DAY_US
 _SPANS_MAX = 20_000
 _TOGETHER = 256
 """Series whose spans are in memory at once."""
@@ -112,7 +119,7 @@ def _spans(
     state: Lake | PinnedLake, since: str | None, until: str | None, every: str
 ) -> tuple[Spans | None, int]:
     length = span_us(every)
-    if not 1_000_000 <= length <= _DAY_US // 4:
+    if not 1_000_000 <= length <= DAY_US // 4:
         raise InvalidSetting(f"every: from 1s to 6h, not {every!r}")
     # A clock that was ahead once must not make all else the past.
     oldest, latest, due = state.sql(
@@ -123,7 +130,7 @@ def _spans(
         return None, 0
     newest = latest if due is None else due
     end = newest if until is None else _moment(until, newest)
-    since_us = end - _DAY_US if since is None else _moment(since, newest)
+    since_us = end - DAY_US if since is None else _moment(since, newest)
     start = max(oldest, since_us - _HISTORY_US) // length * length
     # The last span is not over yet.
     count = (min(end, newest) - start) // length
@@ -167,12 +174,12 @@ def _baselines(group: list[Series], spans: Spans) -> Iterator[SeriesBaseline]:
     deviations = baseline.deviations(
         values if is_field else roots_of(values),
         np.stack([series.weights for series in group]),
-        max(_DAY_US // spans.length_us, 1),
+        max(DAY_US // spans.length_us, 1),
         baseline.VALUE_VARIANCE if is_field else baseline.COUNT_VARIANCE,
     )
-    rows = zip(*(getattr(deviations, name) for name in baseline.ROWS), strict=True)
-    for series, row in zip(group, rows, strict=True):
-        yield SeriesBaseline(series, *row)
+    for row, series in enumerate(group):
+        of_series = {name: getattr(deviations, name)[row] for name in baseline.ROWS}
+        yield SeriesBaseline(series=series, **of_series)
 
 
 def _minutes(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from lakelog.anomalies.baseline import Deviations
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Budget:
         tests = max(series, 1) * DAY_US / spans.length_us / false_alarms
         usual = _USUAL_SERIES * DAY_US / spans.length_us
         quantile = NormalDist().inv_cdf
-        more = quantile(1 - min(0.2 / tests, 0.4)) - quantile(1 - 0.2 / usual)
-        return Budget(THRESHOLD + more, max(math.log10(2.5 * tests), 2.0))
+        stricter = quantile(1 - min(0.2 / tests, 0.4)) - quantile(1 - 0.2 / usual)
+        return Budget(THRESHOLD + stricter, max(math.log10(2.5 * tests), 2.0))
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,10 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class SeriesBaseline:
-    """A series with what was expected of it: rows of baseline.Deviations."""
+class SeriesBaseline(Deviations):
+    """A series with what was expected of it: its row of each matrix."""
 
     series: Series
-    off: Matrix
-    expected: Matrix
-    deviation: Matrix
-    usual: Matrix
-    usual_deviation: Matrix
-    lately: Matrix
-    lately_deviation: Matrix
 
     def off_slowly(self, values: Matrix, weights: Matrix, places: Places) -> Matrix:
         """How far values of some spans are off the nearer one of the means that do not follow
@@ -112,7 +106,7 @@ def own_limits(off: Matrix, length_us: int, beyond: float = _BEYOND) -> Matrix:
     limits = np.zeros(len(off))
     peaks: list[tuple[int, float]] = []
     for index in np.flatnonzero(off >= _PEAK).tolist():
-        if peaks and index - peaks[-1][0] <= max(_APART, 1):
+        if peaks and index - peaks[-1][0] <= _APART:
             peaks[-1] = index, max(peaks[-1][1], float(off[index]))
         else:
             peaks.append((index, float(off[index])))
