@@ -147,17 +147,17 @@ def _of_minutes(
             mean = _sums(residuals, window) / np.maximum(weight, 1)
             z = mean * np.sqrt(weight) / deviation[window - 1 :]
             z = np.where(weight >= VALUES_MIN, z, 0.0)
-            aside = (mean + (expected - usual.usual[places])[window - 1 :]) * np.sqrt(weight)
+            off_usual = (mean + (expected - usual.usual[places])[window - 1 :]) * np.sqrt(weight)
         else:
             mean = _sums(counts_of(expected) * share, window)
             weight = _sums(minutes.values, window)
             z = (roots_of(weight) - roots_of(mean)) / deviation[window - 1 :]
             seasonal = _sums(counts_of(usual.usual[places]) * share, window)
-            aside = roots_of(weight) - roots_of(seasonal)
+            off_usual = roots_of(weight) - roots_of(seasonal)
         ends_in = places[window - 1 :]
         far = np.where(z > 0, limits[0][ends_in], limits[1][ends_in])
-        is_aside = np.abs(aside) > USUAL * deviation[window - 1 :]
-        is_far = (np.abs(z) >= far) & is_aside & is_warm[window - 1 :]
+        is_unusual = np.abs(off_usual) > USUAL * deviation[window - 1 :]
+        is_far = (np.abs(z) >= far) & is_unusual & is_warm[window - 1 :]
         for row in np.flatnonzero(is_far).tolist():
             if usual.series.field:
                 centre = float(expected[row + window - 1])

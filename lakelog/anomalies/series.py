@@ -157,9 +157,7 @@ def _counts(state: Lake | PinnedLake, spans: Spans, least: int) -> Iterator[Seri
             yield Series(name, of_type(source, type_), "", values, ones)
 
 
-def _is_of_one_type(
-    counts: dict[tuple[str | None, str | None], Values], source: str | None
-) -> bool:
+def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
     """Whether the errors of a source are the events of one type, which are a series already."""
     return any(
         np.array_equal(values, counts[source, None])

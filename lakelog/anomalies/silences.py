@@ -64,8 +64,8 @@ def silences(
         seasonal = np.diff(np.interp([begin_us, raised_us], edges, due_usually))[0]
         none, expected, usually = roots_of(np.array([0.0, missing, seasonal])).tolist()
         strength = (none - expected) / deviation
-        is_aside = usually - none > USUAL * deviation
-        if raised_us >= since_us and is_warm[place] and -strength >= limits[place] and is_aside:
+        is_unusual = usually - none > USUAL * deviation
+        if raised_us >= since_us and is_warm[place] and -strength >= limits[place] and is_unusual:
             yield Alarm(begin_us + 1, raised_us, raised_us, strength, missing, 0.0)
 
 
