@@ -23,6 +23,7 @@ from lakelog.anomalies.limits import (
     SeriesBaseline,
     counts_of,
     roots_of,
+    sums_of,
 )
 from lakelog.anomalies.silences import silences
 from lakelog.libraries import np
@@ -76,9 +77,8 @@ def _of_spans(
 ) -> Iterator[Alarm]:
     """Spans that are off, alone or together with those before them."""
     off, series = usual.off, usual.series
-    sums = np.concatenate([[0.0], np.cumsum(off)])
     for run in _RUNS:
-        together = (sums[run:] - sums[:-run]) / np.sqrt(run)
+        together = sums_of(off, run) / np.sqrt(run)
         far = np.where(together > 0, limits[0][run - 1 :], limits[1][run - 1 :])
         for index in np.flatnonzero(np.abs(together) >= far).tolist():
             end, strength = index + run, float(together[index])
@@ -143,16 +143,16 @@ def _of_minutes(
         if window > len(places):
             return
         if usual.series.field:
-            weight = _sums(weights, window)
-            mean = _sums(residuals, window) / np.maximum(weight, 1)
+            weight = sums_of(weights, window)
+            mean = sums_of(residuals, window) / np.maximum(weight, 1)
             z = mean * np.sqrt(weight) / deviation[window - 1 :]
             z = np.where(weight >= VALUES_MIN, z, 0.0)
             off_usual = (mean + (expected - usual.usual[places])[window - 1 :]) * np.sqrt(weight)
         else:
-            mean = _sums(counts_of(expected) * share, window)
-            weight = _sums(minutes.values, window)
+            mean = sums_of(counts_of(expected) * share, window)
+            weight = sums_of(minutes.values, window)
             z = (roots_of(weight) - roots_of(mean)) / deviation[window - 1 :]
-            seasonal = _sums(counts_of(usual.usual[places]) * share, window)
+            seasonal = sums_of(counts_of(usual.usual[places]) * share, window)
             off_usual = roots_of(weight) - roots_of(seasonal)
         ends_in = places[window - 1 :]
         far = np.where(z > 0, limits[0][ends_in], limits[1][ends_in])
@@ -176,10 +176,3 @@ def _of_minutes(
             start = first_us + (row + window - 1 - int(ends.argmax())) * MINUTE_US
             end = first_us + (row + window) * MINUTE_US
             yield Alarm(start, end, end, float(z[row]), *pair)
-
-
-def _sums(values: Matrix, window: int) -> Matrix:
-    """Sums of as many values that follow one another."""
-    totals = np.concatenate([[0.0], np.cumsum(values)])
-    sums: Matrix = totals[window:] - totals[:-window]
-    return sums

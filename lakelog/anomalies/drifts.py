@@ -11,7 +11,15 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lakelog.anomalies.limits import MINUTE_US, STILL_OFF, THRESHOLD, VALUES_MIN, Alarm, own_limits
+from lakelog.anomalies.limits import (
+    MINUTE_US,
+    STILL_OFF,
+    THRESHOLD,
+    VALUES_MIN,
+    Alarm,
+    own_limits,
+    sums_of,
+)
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -73,10 +81,8 @@ def _off_slowly(
 
 
 def _last(values: Matrix, count: int) -> Matrix:
-    """Sums of as many values up to each one."""
-    totals = np.cumsum(values)
-    sums: Matrix = totals - np.concatenate([np.zeros(min(count, len(values))), totals[:-count]])
-    return sums
+    """Sums of as many values up to each one; of fewer at the beginning."""
+    return sums_of(np.concatenate([np.zeros(count - 1), values]), count)
 
 
 def _sums(off: Matrix, before: float = 0.0) -> tuple[Matrix, Matrix]:

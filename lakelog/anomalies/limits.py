@@ -127,3 +127,10 @@ def counts_of(roots: Matrix) -> Matrix:
 def roots_of(counts: Matrix) -> Matrix:
     """Return counts on a scale where the variance of chance is 1."""
     return 2 * np.sqrt(counts + 0.375)
+
+
+def sums_of(values: Matrix, window: int) -> Matrix:
+    """Return the sums of as many values that follow one another."""
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    sums: Matrix = totals[window:] - totals[:-window]
+    return sums
