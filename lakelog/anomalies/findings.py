@@ -112,6 +112,7 @@ def incidents(
         *_unfinished(state, spans, since_us),
         *_new_patterns(state, spans, since_us),
     ]
+    # Of those that begin together the one that is off most comes first: it may be the cause.
     return list(_grouped(sorted(findings, key=lambda f: (f.start_us, -abs(f.deviations)))))
 
 
@@ -240,6 +241,7 @@ def _new_patterns(
     state: Lake | PinnedLake, spans: Spans, since_us: int
 ) -> Iterator[AnomalyFinding]:
     """Templates of messages that came for the first time, and often, or as errors."""
+    # Of a lake that has just begun, every template is new.
     if since_us - spans.start_us < _PATTERN_AGE_US:
         return
     rows = views.patterns(state).to_pylist()
@@ -247,6 +249,7 @@ def _new_patterns(
     for row in [row for row in new if row["count"] >= _ERROR_COUNT][:_PATTERNS_MAX]:
         start_us = to_micros(row["first_seen"])
         condition = f"message LIKE {literal(_like(row['template']))} ESCAPE '\\'"
+        # Known when the third error or the tenth message came: later looks must say the same.
         errors, messages = asked(
             state,
             spans,

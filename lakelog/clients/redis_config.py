@@ -106,6 +106,7 @@ class RedisConfig:
         env = os.environ if environ is None else environ
         host = env.get("REDIS_HOST") or cls.host
         secure = env.get("REDIS_USE_TLS", "").strip().lower()
+        # A misspelt word must not mean without TLS.
         if secure and secure not in _TRUTH:
             raise InvalidSetting("REDIS_USE_TLS has to be true or false")
         sentinels: tuple[tuple[str, int], ...] = ()
@@ -114,6 +115,7 @@ class RedisConfig:
                 f"x://{sentinel_list}/", "REDIS_SENTINELS: HOST:PORT,HOST:PORT"
             ).hosts
             sentinels = tuple((name, port or SENTINEL_PORT) for name, port in hosts)
+            # Nobody names the server: whether it needs TLS is seen by where its Sentinels are.
             host = env.get("REDIS_HOST") or sentinels[0][0]
         return cls(
             host=host,

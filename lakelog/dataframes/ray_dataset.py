@@ -38,7 +38,7 @@ def _source(scan: EventScan) -> Datasource:
 
         def __init__(self) -> None:
             super().__init__()
-            self._projection_map = None
+            self._projection_map = None  # which Ray's base class reads, and leaves to its sources
 
         def supports_projection_pushdown(self) -> bool:
             return True
@@ -58,6 +58,7 @@ def _source(scan: EventScan) -> Datasource:
             schema = event_scan.schema()
             tasks = []
             for share in scan.shares():
+                # Ray counts by it without reading, and nobody knows how many a condition leaves.
                 rows = share.rows if condition is None else None
                 metadata = BlockMetadata(rows, share.rows * _ROW_BYTES, None, None)
                 reader = functools.partial(_read, share, columns, condition)
