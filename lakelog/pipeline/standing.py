@@ -94,5 +94,4 @@ def state_of(standing: Standing) -> str:
 
 def _number(value: object) -> float:
     # Whoever may append to the log may append what only looks like a fact: it must stop no queue.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else 0.0  # type: ignore[arg-type]
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
