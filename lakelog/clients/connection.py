@@ -24,7 +24,6 @@ def pause(attempt: int) -> float:
     They double from 0.05 to 2, each shortened by chance to half of it at most, so that clients that
     lost one server do not come back at once.
     """
-    # By chance, so that clients which lost a server together do not come back together.
     return min(_LONGEST, _SHORTEST * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1)
 
 
@@ -67,7 +66,6 @@ class Attempts:
 
     def fail(self, commits: int) -> None:
         """Count a failure after so many commits of the whole job."""
-        # By the whole job: its commits are what got on.
         # Whoever gets on has not failed so many times in a row.
         self.count = 1 if commits > self._commits else self.count + 1
         self._commits = commits

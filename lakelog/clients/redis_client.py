@@ -155,7 +155,6 @@ class RedisClient:
 
     def _renew(self, refused: set[RedisLogin]) -> bool:
         """Ask for credentials again; whether there are others than the refused ones."""
-        # First what is in use now: another thread may have renewed it.
         for fresh in (self._credentials, self._source(), self._rotated):
             if fresh not in refused:
                 if fresh != self._credentials:  # else another thread was first
@@ -317,10 +316,9 @@ def _shared(config: RedisConfig) -> dict[str, object]:
 def _tls(config: RedisConfig) -> dict[str, object]:
     options: dict[str, object] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
-    # A certificate may be given as text, as secrets of containers are.
     if config.cert:
+        # Given as text, as secrets of containers are, it needs no file.
         is_text = config.cert.lstrip().startswith("-----BEGIN")
-        # As text it needs no file.
         options["ssl_ca_data" if is_text else "ssl_ca_certs"] = config.cert
     if config.client_cert:
         options["ssl_certfile"] = config.client_cert

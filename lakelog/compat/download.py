@@ -145,7 +145,6 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
         raise DownloadFailed(f"{url}: 304 without having been asked")
     with response:
         start = _start_of(response) if validator else 0
-        # A server that ignores the range sends all of it.
         if start != partial_size:
             start = 0  # the file is another one now, or the server does not resume
         digest = hashlib.sha256()
@@ -203,10 +202,9 @@ def _open(
         # Unredirected: urllib would send the others on to another server.
         request.add_unredirected_header("Authorization", login)
     try:
+        # The time of one step; that of all of it is counted in `_pieces`.
         response: http.client.HTTPResponse = opener.open(
-            # The time of one step; that of all of it is counted in `_pieces`.
-            request,
-            timeout=min(_IDLE, limits.seconds),
+            request, timeout=min(_IDLE, limits.seconds)
         )
         return response
     except urllib.error.HTTPError as error:

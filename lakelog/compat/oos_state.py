@@ -124,7 +124,6 @@ class LogState:
 
     def add(self, events: list[LogEvent]) -> None:
         """Add events, in the order in which they stand in the log."""
-        # Only these types count; others are no states of an item.
         for event in events:
             code = _CODES.get(event.type)
             if code is None:
@@ -199,12 +198,10 @@ class LogState:
 def error_of(payload: str) -> str:
     """Return what a payload calls the error, or UNKNOWN."""
     try:
-        # A payload that is no JSON says no error.
         data = orjson.loads(payload) if payload else None
     except orjson.JSONDecodeError:
         data = None
     error = data.get("error") if isinstance(data, dict) else None
     if error is None or error == "":
         return UNKNOWN
-    # As it stands in the payload.
     return error if isinstance(error, str) else orjson.dumps(error).decode()

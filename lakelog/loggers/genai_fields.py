@@ -204,7 +204,6 @@ def _message(value: object) -> Fields:
 def _parts(content: object) -> list[object]:
     if content is None:
         return []
-    # A prompt may be token ids.
     if not isinstance(content, list) or (content and isinstance(content[0], int)):
         content = [content]  # a list of numbers is one prompt of token ids
     return [_part(item) for item in content]

@@ -138,7 +138,6 @@ def _told_apart(entries: Iterable[FeedEntry]) -> tuple[FeedEntry, ...]:
     that somebody copies an entry to write the next one."""
     by_id: dict[str, FeedEntry] = {}
     for entry in entries:
-        # The first of an id stands.
         earlier = by_id.get(entry.id, entry)
         if earlier.enclosures != entry.enclosures or earlier.title != entry.title:
             entry = replace(entry, id=f"{entry.id}#{_digest(entry)[:12]}")

@@ -96,7 +96,6 @@ def delta_between(
     """Return what a table with this watermark lacks of a state. Raises Damaged."""
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
-        # A table that is new has everything to come.
         return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
     # The usual case of a quiet lake costs no look at a segment.
     if old.snapshot == store.manifests.stored_as(state.digest) and old.upto == state.next_seq:
@@ -134,7 +133,7 @@ def is_in_history(
         return False
     except UnknownRef:
         if old.move > store.refs.head_number(old.branch):
-            # The move before is not there: its last event is compared by content.
+            # The branch has not come that far: what the table has is of another lake.
             return False
     # gc dropped the move. Then the event that was the last one has to be there as it was.
     seq = int(old.tip.partition(":")[0] or -1)

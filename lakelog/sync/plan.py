@@ -143,8 +143,8 @@ def target_of(url: str) -> SyncTarget:
     """Return the target of a URL, not connected. Raises InvalidSetting, without the URL."""
     scheme = url.partition(":")[0].lower()
     if scheme not in _TARGETS or ":" not in url:
+        # Not the URL: it may hold a password.
         examples = (
-            # No URL in the message: it may hold a password.
             "postgresql://USER@HOST/DATABASE, mysql://…, sqlite:PATH, duckdb:PATH,"
             " elasticsearch://HOST/INDEX, influxdb://HOST/BUCKET?org=ORG or kafka://HOST/TOPIC"
         )

@@ -128,8 +128,8 @@ class RowReader:
         # A cursor of its own: one with an unfinished result runs nothing else.
         cursor = self._lake.engine().cursor()
         try:
-            # The engine is asked for small chunks, so that a first batch is there early.
             set_events(cursor, events)
+            # In small chunks, so that a first batch is there early.
             reader = cursor.sql(query).to_arrow_reader(_CHUNK_ROWS)
             tables = _gathered(reader, self._rows)
             # The next rows are read and mapped while the target writes these.

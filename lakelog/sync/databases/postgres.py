@@ -187,10 +187,10 @@ class PostgresTarget(SqlTarget):
             f" WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         )
         numbers = {name: number for name, _, number in rows}
+        # A partial index is no constraint: ON CONFLICT could not use it.
         keys = self._fetch(
             f"SELECT indkey::text FROM pg_index WHERE indrelid = {oid} AND indisunique"
             " AND indpred IS NULL"
-            # A partial index is no constraint: ON CONFLICT could not use it.
         )
         is_keyed = str(numbers.get(KEY)) in [row[0] for row in keys]
         return {name: sql_type for name, sql_type, _ in rows}, is_keyed

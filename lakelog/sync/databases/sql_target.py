@@ -140,9 +140,9 @@ class SqlTarget(SyncTarget):
                 )
             versions = self._fetch(
                 f"SELECT version FROM {WATERMARKS} WHERE name = {sql.literal(table)}"
-                # Rolled back, so that the lock is free for whoever is ahead.
             )
         if (int(versions[0][0]) if versions else 0) != version:
+            # At once, so that the lock is free for whoever is ahead.
             self.rollback()
             raise self.moved(table)
 

@@ -140,8 +140,8 @@ class InfluxTarget(IntentTarget):
     def commit(self, table: str, watermark: Watermark) -> None:
         """Acknowledge the batch with its watermark; see SyncTarget."""
         super().commit(table, watermark)
-        # Each step has left a point, of which only the newest is read.
-        # Each version writes three points; they are cleared now and then, and not each time.
+        # Each version writes three points, of which only the newest is read: those before are
+        # cleared now and then, and not each time.
         if watermark.version % 64 == 0:
             before, tag = self._batch[1].token - 1, {"table": table}
             self._remove_ranges(WATERMARKS, [(-_TIME_MAX, before, tag)])
@@ -259,9 +259,9 @@ class InfluxTarget(IntentTarget):
         if reply.status == 404:
             raise SyncRefused(f"{self.address}: {_reason(reply)}: create it, and run it again")
         if len(lines) > 1:
-            # Too large, or one line is at fault: what was written of the others is written again.
+            # Too large, or one line is at fault, which the server does not name: by halves, until
+            # it is alone. What was written of the others is written again.
             half = len(lines) // 2
-            # By halves, until the line at fault is alone: the server names none.
             self._send(table, lines[:half])
             self._send(table, lines[half:])
             if reply.status != 413:
