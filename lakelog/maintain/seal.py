@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import zstandard
-
 from lakelog.erased import Refusal
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
@@ -94,14 +92,9 @@ class Sealer:
         """Run once, in memory, what seals a tail of some size: the first time takes ten times as
         long as the next, which whoever waits for an event would notice."""
         events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
-        data = wal.encode_frame(
-            encode.encode(events).text,
-            *(len(events), 0, 0, 0, disk.now_us()),
-            zstandard.ZstdCompressor(),
-        )
-        decoded = wal.frame_at(data, 0, 0, disk.random_hex())
-        assert decoded is not None
-        table = rows.events(self._connect(), [decoded[0]])
+        place = len(events), 0, 0, disk.now_us()
+        frame = wal.Frame.unwritten(disk.random_hex(), encode.encode(events).text, *place)
+        table = rows.events(self._connect(), [frame])
         segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
 
     def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:

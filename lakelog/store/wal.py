@@ -95,6 +95,16 @@ class Frame:
     offset: int = 0
     cursor: dict[str, Any] | None = None
 
+    @classmethod
+    def unwritten(
+        cls, origin: str, lines: bytes, events: int, flags: int, position: int, ingested_at: int
+    ) -> Frame:
+        """Return a frame that is in no WAL, of lines with newlines between them: what makes rows of
+        those that are makes the same rows of it."""
+        content = lines + b"\n"
+        payload = _payload(content, zstandard.ZstdCompressor())
+        return cls(origin, 0, events, flags, position, ingested_at, len(content), payload)
+
     @property
     def end(self) -> int:
         """The position after its last event; lines that are no events have none of their own."""
@@ -232,7 +242,7 @@ def encode_frame(
     """Return one frame, its header and its zstd frame, of lines with newlines between them; with
     `keys` the zstd frame is in an envelope."""
     content = lines + b"\n"
-    payload = compressor.compress(content) if len(content) >= _COMPRESSED_MIN else _stored(content)
+    payload = _payload(content, compressor)
     if keys is not None:
         flags |= ENCRYPTED
         place = sequence, len(content), events, flags, position, ingested_at
@@ -266,6 +276,10 @@ def encode_frame(
 def _context(*place: int) -> bytes:
     """Where an encrypted frame belongs, by numbers of its head: it opens in no other place."""
     return b"frame" + _PLACE.pack(*place)
+
+
+def _payload(content: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
+    return compressor.compress(content) if len(content) >= _COMPRESSED_MIN else _stored(content)
 
 
 def _stored(content: bytes) -> bytes:

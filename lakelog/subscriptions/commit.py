@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import zstandard
-
 from lakelog.errors import StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event
@@ -131,12 +129,7 @@ def _rows(access: BranchAccess, origin: str, position: int, events: list[Event])
     """Return events as rows of an origin of their own."""
     encoded = encode.encode(events)
     flags = wal.KEYED if encoded.keyed else 0
-    # As a frame that is in no WAL: what makes rows of those makes the same rows of these.
-    data = wal.encode_frame(
-        encoded.text, *(len(events), 0, flags, position, disk.now_us()), zstandard.ZstdCompressor()
-    )
-    decoded = wal.frame_at(data, 0, 0, origin)
-    assert decoded is not None
-    frame, _ = decoded
+    place = len(events), flags, position, disk.now_us()
+    frame = wal.Frame.unwritten(origin, encoded.text, *place)
     table = rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
     return ChunkResult(table=table, lines=len(events))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 
-import zstandard
-
 from lakelog.maintain.seal import drop_duplicates
 from lakelog.segments import connection, identity_run, rows, segment
 from lakelog.store import disk, wal
@@ -57,13 +55,10 @@ class VersionedAppend:
         store, batch, commit = self._store, self._batch, disk.random_hex()
         # Those of a stream come one after the other, whatever the clocks of machines say.
         moment = following(head.move.time, disk.now_us())
-        data = wal.encode_frame(
-            batch.text, batch.events, 0, batch.flags, 0, moment, zstandard.ZstdCompressor()
-        )
-        decoded = wal.frame_at(data, 0, 0, self.origin)
-        assert decoded is not None
+        place = batch.events, batch.flags, 0, moment
+        frame = wal.Frame.unwritten(self.origin, batch.text, *place)
         with contextlib.closing(connection.connect(store.paths, store.settings)) as engine:
-            table = rows.events(engine, [decoded[0]])
+            table = rows.events(engine, [frame])
         table = drop_duplicates(store, table, state.ids)
         high, low = rows.key_arrays(table["key"].drop_null())
         run = identity_run.write(store.paths, high, low, commit, pending_writes)
