@@ -78,6 +78,10 @@ class Page:
     time: list[int] | None
     what: list[str] | None = None
 
+    def is_near(self, low: int, high: int) -> bool:
+        """Whether it may add an event of a time in [low, high] (us)."""
+        return self.time is not None and self.time[0] <= high and low <= self.time[1]
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -180,10 +184,8 @@ class Manifests:
     def load(self, digest: str) -> Manifest:
         """Return a manifest. Raises DamagedManifest when missing or not intact."""
         self._forget_erased()
-        manifest: Manifest | None = self._manifests.get(digest)
-        if manifest is None:
-            manifest = _cache(self._manifests, digest, self.decode(self._state(digest), digest))
-        return manifest
+        cached = self._manifests.get(digest)
+        return cached or _cache(self._manifests, digest, self.decode(self._state(digest), digest))
 
     def of(self, ref: Ref) -> Manifest:
         """Return the state that a ref names. Raises DamagedManifest when missing or not intact."""
@@ -230,10 +232,8 @@ class Manifests:
 
     def page(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries. Raises DamagedManifest when missing or not intact."""
-        entries = self._pages.get(page.digest)
-        if entries is None:
-            entries = _cache(self._pages, page.digest, self.peek(page))
-        return entries
+        cached = self._pages.get(page.digest)
+        return _cache(self._pages, page.digest, self.peek(page)) if cached is None else cached
 
     def peek(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries as `page` does, but do not cache what was not cached yet."""
@@ -353,9 +353,8 @@ class Manifests:
         that `page` gives or `entries_of`."""
         live: dict[str, SegmentEntry] = {}
         for page in manifest.pages:
-            near = page.time is not None and page.time[0] <= high and low <= page.time[1]
             # A page out of range may still hold the tombstone of a segment that an older page adds.
-            if near or page.removals:
+            if page.is_near(low, high) or page.removals:
                 _apply(live, (entries_of or self.page)(page), "segment")
         _apply(live, manifest.recent, "segment")
         return [e for e in live.values() if e.time[0] <= high and low <= e.time[1]]

@@ -95,7 +95,7 @@ class NeededNames:
         near = {
             unit_digest(unit): unit
             for unit in units(state.pages)
-            if any(_near(page, low, high) for page in unit)
+            if any(page.is_near(low, high) for page in unit)
         }
         numbers_of: dict[str, set[int]] = {}
         for digest, numbers in self._entries(near):
@@ -238,10 +238,6 @@ class NameIndex:
 
 def _once(data: bytes) -> Callable[[], Iterator[bytes]]:
     return lambda: (data[n : n + _PIECE] for n in range(0, len(data), _PIECE))
-
-
-def _near(page: Page, low: int, high: int) -> bool:
-    return page.time is not None and page.time[0] <= high and low <= page.time[1]
 
 
 def _has_rows(entry: Entry) -> bool:
