@@ -458,9 +458,7 @@ def commit(
         return Change("ingest", name, (*tombstones, *entries, *steps))
 
     head_now = batch.publish(change, stand)
-    paths = [(e.key, store.paths.object("segments", e.key)) for e in entries]
-    # Just written and synced by us: the first query need not hash them.
-    store.verified.add_all(paths)
+    store.verified.add_written("segments", (e.key for e in entries))
     apply_steps(index, steps)
     # With a move of another writer in between, the index lacks what that one changed.
     if head_now.move.prev == batch.base.digest:

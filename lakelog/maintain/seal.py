@@ -61,7 +61,6 @@ class Sealer:
 
     def __init__(self, store: Store, branch: str, tail: Tail, connect: Any) -> None:
         self._store, self._branch, self._tail, self._connect = store, branch, tail, connect
-        self._helper: Any = None
 
     def settle(self, *, hint: bool = True, follow: Follow | None = None) -> Head:
         """Publish everything pending now; return the head that holds it, or that of `follow`.
@@ -121,8 +120,9 @@ class Sealer:
 
         head = publish(self._store, self._branch, plan, attempts.clear, hint=hint, follow=follow)
         if head is not None:
-            self._remember("segments", [e.key for e in attempts[-1].entries])
-            self._remember("ids", [run.digest for run in attempts[-1].ids])
+            verified = self._store.verified
+            verified.add_written("segments", (e.key for e in attempts[-1].entries))
+            verified.add_written("ids", (run.digest for run in attempts[-1].ids))
         return head
 
     def maintain(self) -> None:
@@ -134,7 +134,7 @@ class Sealer:
         elif identity_run.runs_to_merge(self._head_state().ids) and not disk.is_locked(
             sealer_process.maintenance_path(self._store)
         ):
-            self._helper = sealer_process.start_sealer(self._store, self._branch)
+            sealer_process.start_sealer(self._store, self._branch)
 
     def merge_ids(self) -> None:
         """Merge id runs that have become many, each merge as a move of its own."""
@@ -237,12 +237,6 @@ class Sealer:
                 )
             )
 
-    def _remember(self, object_type: str, digests: list[str]) -> None:
-        """Note what was just written as verified, so that the next query does not hash it."""
-        paths = [(digest, self._store.paths.object(object_type, digest)) for digest in digests]
-        if paths:
-            self._store.verified.add_all(paths)
-
     def _head_state(self) -> Manifest:
         return self._store.state(self._branch)
 
@@ -255,7 +249,7 @@ class Sealer:
         joined = identity_run.join(
             paths, [open_run(self._store, run) for run in runs], disk.random_hex()
         )
-        self._remember("ids", [joined.digest])
+        self._store.verified.add_written("ids", [joined.digest])
         names = tuple(run.digest for run in runs)
 
         def plan(_: Head, present_state: Manifest) -> Change | None:

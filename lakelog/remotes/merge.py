@@ -101,12 +101,7 @@ class Merge:
                 return None  # versions were given since it was settled
             if publish(self._store, self._branch, plan, discard=self._discard) is None:
                 return None
-        # Just written and synced by us: the first query need not hash them.
-        paths = self._store.paths
-        # F14.7: a verified segment whose bytes change is damage that queries report at once.
-        self._store.verified.add_all(
-            [(entry.key, paths.object("segments", entry.key)) for entry in self._found.entries]
-        )
+        self._store.verified.add_written("segments", (e.key for e in self._found.entries))
         return counts
 
     def _discard(self) -> None:

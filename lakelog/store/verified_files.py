@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths
@@ -66,6 +66,12 @@ class VerifiedFiles:
             disk.append_line(self._paths.verified, "".join(lines).encode())
         except OSError:
             return  # a read-only or full lake is verified again by the next process
+
+    def add_written(self, object_type: str, digests: Iterable[str]) -> None:
+        """Remember objects that were just written and synced by us, so that the first query need
+        not hash them."""
+        if files := [(digest, self._paths.object(object_type, digest)) for digest in digests]:
+            self.add_all(files)
 
     def keep(self, is_wanted: Callable[[str], bool]) -> None:
         """Remove the lines of other digests, once most lines are of those.
