@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 
-from lakelog.maintain.seal import drop_duplicates
+from lakelog.errors import LakelogError
+from lakelog.maintain.seal import Sealer, drop_duplicates
 from lakelog.segments import connection, identity_run, rows, segment
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
@@ -21,6 +22,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.stream_versions import VersionedBatch
+from lakelog.store.tail import Tail
 
 
 class VersionedAppend:
@@ -33,7 +35,13 @@ class VersionedAppend:
     def publish(self) -> None:
         """Publish the events, all of them or none. Raises WrongVersion, Unreachable, StaleFiles,
         Damaged, OutcomeUnknown, OSError."""
-        publish(self._store, self._branch, self._plan, lambda: None)
+        store = self._store
+        publish(store, self._branch, self._plan, lambda: None)
+        # Each append adds an id run, and perhaps nothing else here is ever sealed. It is stored
+        # already: what fails now is done after a later one.
+        with contextlib.suppress(LakelogError, OSError):
+            tail = Tail(store.paths, store.refs, self._branch)
+            Sealer(store, self._branch, tail, connect=None).maintain()
 
     def _plan(self, head: Head, state: Manifest) -> Change:
         batch, keys = self._batch, self._keys.of(state.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -130,6 +131,19 @@ def test_events_beside_a_stream_are_stored_with_it_once(machines: SharedMachines
     machines["b"].append(both, expect={"s": 0})
     machines.exchange("a", "b")
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2]
+
+
+def test_runs_of_versions_are_merged_though_nothing_else_is_appended(
+    machines: SharedMachines,
+) -> None:
+    store = machines["a"].store
+    store.settings = dataclasses.replace(store.settings, seal="never")  # no process beside it
+    for number in range(20):
+        give(machines["a"], number, number)
+    assert len(store.state("main").ids) < 8
+    with pytest.raises(WrongVersion):
+        give(machines["b"], 7)
+    assert [version for version, _ in versions(machines["b"])] == list(range(1, 21))
 
 
 def test_machines_that_fight_leave_no_gap(machines: SharedMachines) -> None:
