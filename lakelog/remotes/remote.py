@@ -36,6 +36,7 @@ has no way to take it: longer than between the look of another push and its writ
 SLOW_SECONDS, SLOWEST = 45.0, 100
 """Who sends fewer bytes a second than that, over so many seconds of waiting, is given up."""
 _NOTED = 0.001
+_PIECE = 1 << 20
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -171,6 +172,12 @@ def _read(remote: Remote, key: str, limit: int, pace: Pace) -> bytes:
         if len(data) > limit:
             raise TransferRefused(f"{remote.url}: {key} is longer than {limit:,} bytes: refused")
     return bytes(data)
+
+
+def put(remote: Remote, key: str, data: bytes) -> None:
+    """Store an object of these bytes, as `Remote.put` does."""
+    starts = range(0, len(data), _PIECE)
+    retrying(lambda: remote.put(key, lambda: (data[n : n + _PIECE] for n in starts), len(data)))
 
 
 def put_new(remote: Remote, key: str, data: bytes) -> bool:

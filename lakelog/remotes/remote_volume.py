@@ -79,7 +79,7 @@ class RemoteVolume:
         """Create an object durably; one that is there has the same bytes."""
         if not self.exists(key):
             # An object may be stored again, whole; asking first spares the bytes.
-            remotes.retrying(lambda: self._remote.put(key, lambda: iter((data,)), len(data)))
+            remotes.put(self._remote, key, data)
             remotes.retrying(self._remote.flush)
 
     def replace(self, key: str, data: bytes, *, sync: bool = True) -> None:

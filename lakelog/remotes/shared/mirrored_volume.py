@@ -145,8 +145,7 @@ class MirroredVolume(DirectoryVolume):
     def _upload_names(self, path: str, digest: str) -> None:
         """Put down which ids and subjects a segment has, so that others need not fetch it."""
         if data := name_file.of_segment(path, digest):
-            key = name_file.key_of(digest)
-            remotes.retrying(lambda: self.remote.put(key, lambda: iter((data,)), len(data)))
+            remotes.put(self.remote, name_file.key_of(digest), data)
 
     def link(self, file: Begun, key: str) -> None:
         """Publish a move: the bucket decides, and the directory follows. FileExistsError if another

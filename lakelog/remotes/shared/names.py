@@ -37,7 +37,7 @@ READERS = 32
 _GROUPS = {3: 16, 2: 1}
 """Pages of a unit by their level: those of level 3 are written all at once."""
 _KEYS_MAX = 1 << 26
-_FIRST, _PIECE = 64 << 10, 1 << 20
+_FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
 _NAMES_MAX, _OPENED = 1000, 4
 """Longer lists of names are not looked up; so few segments are opened without being asked for."""
@@ -196,8 +196,7 @@ class NameIndex:
         for unit in lacking:
             digest = unit_digest(unit)
             data = name_file.encode(bytes.fromhex(digest), self._keys(store, unit))
-            upload = functools.partial(self._volume.remote.put, _key(unit), _once(data), len(data))
-            remotes.retrying(upload)
+            remotes.put(self._volume.remote, key_of(digest), data)
             self._absent.pop(digest, None)
         return len(lacking)
 
@@ -234,10 +233,6 @@ class NameIndex:
             raise DamagedSegment(path, "the content does not match its name")
         data = name_file.of_segment(path, digest)
         return NameHead(data, about).columns(data)
-
-
-def _once(data: bytes) -> Callable[[], Iterator[bytes]]:
-    return lambda: (data[n : n + _PIECE] for n in range(0, len(data), _PIECE))
 
 
 def _has_rows(entry: Entry) -> bool:

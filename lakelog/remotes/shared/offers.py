@@ -153,9 +153,8 @@ class OfferBook:
         offer = Offer.of(head, state, change)
         data = offer.encode()
         key = f"{_folder(head.move.branch)}/{number:012d}-{document.digest(data)}.json"
-        remote = self._volume.remote
-        remotes.retrying(lambda: remote.put(key, lambda: iter((data,)), len(data)))
-        remotes.retrying(remote.flush)
+        remotes.put(self._volume.remote, key, data)
+        remotes.retrying(self._volume.remote.flush)
         self._own_offers[key] = offer
 
     def _listed(self, branch: str, number: int, most: int | None) -> list[Offer]:
