@@ -41,7 +41,6 @@ FILES_MAX = 256
 """Segments that one step merges at most, so that a step ends whatever it meets."""
 DUE = 64
 """This many segments that could be merged start a run in the background."""
-# Copies: as read, sorted, and encoded.
 _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
@@ -344,7 +343,6 @@ def sort_order(table: pa.Table, step: int, cluster: int | None = None) -> pa.Arr
     time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
     group, cluster_number = np.zeros((2, len(seq)), dtype=np.int64)
     if len(seq) > step:
-        # By type and time over all: statistics of row groups prune best by these.
         group[np.lexsort((seq, time, type_rank))] = places // step
     if cluster is not None and len(seq) > cluster:
         subject_rank = _ranks(table["subject"])

@@ -252,7 +252,6 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
-                # A day, since a segment is written long before the move that names it.
                 if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
                     if folder == paths.rank_indexes:
                         ranks.drop(paths, [name])

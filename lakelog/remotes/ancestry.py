@@ -67,9 +67,8 @@ def is_contained(
     `over_merges` with their numbers, too."""
     moves = list(_since_rewind(store, local, over_merges))
     common = branch.common
+    # We still hold what was common, it is in their log, and since then they only maintained it.
     if (
-        # All of: we still hold what was common, it is in their log, and since then they only
-        # maintained it.
         common
         and any(move.number <= common.local.number for move in moves)
         and common.local.number <= local.number
@@ -81,12 +80,12 @@ def is_contained(
     # A remote that stands at a state which we passed has nothing that is new.
     if any(move.snapshot == remote.snapshot for move in moves):
         return True
+    # What was merged from there counts as contained, though its events got other numbers here.
     return any(
         _is_since(place, remote)
         and _is_passed(site, place, remote)
         and _is_maintained(site, remote, place.number)
         for place in _merged_places(moves)
-        # What was merged from there counts as contained, though its events got other numbers here.
     )
 
 

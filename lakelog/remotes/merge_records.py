@@ -120,9 +120,9 @@ def _changed(base: dict[EntryKey, Record], records: dict[EntryKey, Record]) -> s
     return {key for key in keys if _content(base.get(key)) != _content(records.get(key))}
 
 
-# The clock and the host of a look are no content: they differ for each machine.
 def _content(record: Record | None) -> dict[str, object] | None:
     """Return what of a record says more than where and when; None where it is not there."""
+    # The clock and the host of a look are no content: they differ for each machine.
     if record is None:
         return None
     status = _STATUS.get(record.what, _CLOCK)

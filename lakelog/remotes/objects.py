@@ -56,8 +56,8 @@ def objects_of(
     common = _common(state.pages, base_state.pages if base_state else ())
     objects = {("manifests", page.digest): page.bytes for page in state.pages[common:]}
     obtain(objects)
-    # To know all live records every page of the lake is read: only where a push may need them.
-    # Most states touch no saved directory, and their pages need not be read for them.
+    # To know all live records every page of the lake is read: only where a push may need them, as
+    # most states touch no saved directory.
     if _touches_states(store, state, common) or (
         base_state and _touches_states(store, base_state, common)
     ):

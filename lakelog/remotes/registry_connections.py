@@ -263,13 +263,12 @@ def login(host: str) -> Login:
         raise TransferRefused(f"{path}: the credentials of {host} cannot be read") from None
 
 
-# A missing configuration means an anonymous pull, which many registries allow.
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
     except FileNotFoundError:
-        return {}
+        return {}  # an anonymous pull, which many registries allow
     except (OSError, ValueError):
         # The parser's own words would repeat a part of the file.
         raise TransferRefused(f"{path}: cannot be read as Docker configuration") from None

@@ -213,8 +213,8 @@ class S3Remote(Remote):
                 self._put(key, data, mode="create")
             except FileExistsError:
                 return False
-            # A server that looks and then stores may have given the name to another one, too.
-            # Read back: the condition was accepted, but only the bytes say who won.
+            # A server that looks and then stores may have given the name to another one, too: only
+            # the bytes say who won.
             return b"".join(self.stream(key)) == data
         if self.size(key) is not None:
             return False
@@ -381,8 +381,8 @@ def load() -> Profile:
 def _configured_endpoint(config: configparser.RawConfigParser, settings: dict[str, str]) -> str:
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return ""
-    # Since 2023 AWS's tools know endpoints for one service.
-    # Of one service: indented lines below `s3 =` in a section that the profile names.
+    # Of one service, as AWS's tools have it since 2023: indented lines below `s3 =` in a section
+    # that the profile names.
     services = _section(config, f"services {settings.get('services', '')}")
     for line in services.get("s3", "").splitlines():
         name, _, value = line.partition("=")

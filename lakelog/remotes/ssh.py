@@ -62,7 +62,6 @@ class SshRemote(Remote):
         self._lease = _NO_LEASE
         self._client: SftpClient | None = None
         self._is_ready = False
-        # The handshake takes a while, in which the caller reads its own manifests.
         self._connect()  # its handshake runs while the caller works
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
@@ -247,9 +246,8 @@ class SshRemote(Remote):
     def _await_gc(self, lease: _Lease) -> None:
         ends = time.monotonic() + _GC_WAIT
         while (started := self._stamp(_DELETING)) is not None:
-            # Both by the clock of the other side.
-            # An interrupted gc left the file: its owner has to look, since it may have deleted
-            # half.
+            # Both by the clock of the other side. An interrupted gc left the file: its owner has to
+            # look, since it may have deleted half.
             if (self._stamp(lease.key) or 0) - started > _GC_LONGEST:
                 raise TransferRefused(
                     f"{self.url}: a gc was interrupted there: run `lakelog gc` on that machine,"

@@ -64,7 +64,7 @@ class Captured:
     changed: list[str] = field(default_factory=list)
 
 
-# What chmod, chown and writing change; what nothing of changed has the same content.
+# What chmod, chown and writing change: a file with the same of all of it has the same content.
 _IDENTITY = attrgetter("size", "mtime", "ctime", "inode", "mode", "uid", "gid")
 
 
