@@ -10,6 +10,7 @@ A key is 48 bits of the hash of a name (`bloom.hashes`), then 16 bits for the en
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ def of_segment(path: str, digest: str) -> bytes:
 def encode(about: bytes, keys: Sequence[Any]) -> bytes:
     """Return the bytes of a file about an object, of the sorted keys of each column, None for what
     is not known."""
-    blocks = [k[n : n + BLOCK].astype("<u8") for k in keys if k is not None for n in _starts(k)]
+    starts = [(k, n) for k in keys if k is not None for n in range(0, len(k), BLOCK)]
+    blocks = [k[n : n + BLOCK].astype("<u8") for k, n in starts]
     firsts = np.array([block[0] for block in blocks], "<u8").tobytes()
     bodies = [block.tobytes() for block in blocks]
     checks = struct.pack(f"<{len(blocks)}I", *map(zlib.crc32, bodies))
@@ -59,8 +61,9 @@ def encode(about: bytes, keys: Sequence[Any]) -> bytes:
     return b"".join((b"LKN1", struct.pack("<I", zlib.crc32(head[8:])), head[8:], *bodies))
 
 
-def _starts(keys: Any) -> range:
-    return range(0, len(keys), BLOCK)
+def _blocks(count: int) -> int:
+    """Return how many blocks so many keys have, none of those that are not known."""
+    return -(-max(count, 0) // BLOCK)
 
 
 def head_size(data: bytes) -> int:
@@ -68,8 +71,8 @@ def head_size(data: bytes) -> int:
     if len(data) < START or data[:4] != b"LKN1":
         raise Malformed("it is no file of names")
     counts = _HEAD.unpack_from(data)[2:4]
-    size: int = START + sum(12 * -(-max(count, 0) // BLOCK) for count in counts)
-    if not 0 < size < 1 << 24:
+    size = START + 12 * sum(map(_blocks, counts))
+    if size >= 1 << 24:
         raise Malformed("it says that it is longer than any")
     return size
 
@@ -84,11 +87,10 @@ class NameHead:
         if len(data) < size or zlib.crc32(data[8:size]) != crc or digest != about:
             raise Malformed("the head is damaged, or of another file")
         self.size, self.counts = size, counts
-        blocks = [-(-max(count, 0) // BLOCK) for count in counts]
-        self._starts = [0, blocks[0], sum(blocks)]
-        total = sum(blocks)
-        self._firsts = np.frombuffer(data, "<u8", total, START)
-        self._checks = np.frombuffer(data, "<u4", total, START + 8 * total)
+        self._starts = [0, *itertools.accumulate(map(_blocks, counts))]
+        total, head = self._starts[-1], data[:size]  # a head stays in memory, and no block
+        self._firsts = np.frombuffer(head, "<u8", total, START)
+        self._checks = np.frombuffer(head, "<u4", total, START + 8 * total)
 
     def knows(self, column: str) -> bool:
         """Whether the names of a column are there."""
@@ -118,9 +120,9 @@ class NameHead:
             raise Malformed("it is cut")
         self._check(block, data)
         keys, low = np.frombuffer(data, "<u8"), np.uint64(hashed & ~_LOW)
-        begin, end = np.searchsorted(keys, [low, low | np.uint64(_LOW)], "left").tolist()
-        end += end < len(keys) and int(keys[end]) == int(low) | _LOW
-        return {int(key) & _LOW for key in keys[begin:end].tolist()}
+        begin = np.searchsorted(keys, low, "left")
+        end = np.searchsorted(keys, low | np.uint64(_LOW), "right")
+        return {key & _LOW for key in keys[begin:end].tolist()}
 
     def columns(self, data: bytes) -> list[Any]:
         """Return all keys in the bytes of the file, of each column. Raises Malformed."""

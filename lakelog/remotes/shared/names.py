@@ -36,6 +36,8 @@ Hashes = list[tuple[str, list[int]]]
 READERS = 32
 _GROUPS = {3: 16, 2: 1}
 """Pages of a unit by their level: those of level 3 are written all at once."""
+_PAGE = 1 << 12
+"""Entries of a page at most, by which the entries of all pages of a unit are numbered."""
 _KEYS_MAX = 1 << 26
 _FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
@@ -102,7 +104,8 @@ class NeededNames:
             if numbers is not None:
                 numbers_of |= {page.digest: set() for page in near[digest]}
                 for number in numbers:
-                    numbers_of[near[digest][number >> 12].digest].add(number & 0xFFF)
+                    place, entry_number = divmod(number, _PAGE)
+                    numbers_of[near[digest][place].digest].add(entry_number)
 
         def entries(page: Page) -> Iterable[Entry]:
             numbers = numbers_of.get(page.digest)
@@ -202,27 +205,27 @@ class NameIndex:
 
     def _keys(self, store: Store, unit: tuple[Page, ...]) -> list[Any]:
         """Return the keys of the columns of some pages; None for one that has too many."""
-        columns: list[list[Any] | None] = [[] for _ in COLUMNS]
-        counts = [0 for _ in COLUMNS]
+        segments = (
+            (place * _PAGE + number, entry)
+            for place, page in enumerate(unit)
+            for number, entry in enumerate(store.manifests.page(page))
+            if isinstance(entry, SegmentEntry) and entry.kind == "events"
+        )
+        columns, counts = [[np.zeros(0, np.uint64)] for _ in COLUMNS], [0 for _ in COLUMNS]
         work = functools.partial(self._segment_keys, store)
-        for place, page in enumerate(unit):
-            numbered = (
-                pair for pair in enumerate(store.manifests.page(page)) if _has_rows(pair[1])
-            )
-            for (number, _), keys in remotes.in_parallel(work, numbered, READERS):
-                for column, fresh in enumerate(keys):
-                    counts[column] += len(fresh)
-                    arrays_of_keys = columns[column]
-                    if counts[column] > _KEYS_MAX:
-                        columns[column] = None
-                    elif arrays_of_keys is not None:
-                        arrays_of_keys.append(fresh | np.uint64(place << 12 | number))
-        none = np.zeros(0, np.uint64)
-        return [None if p is None else np.sort(np.concatenate([none, *p])) for p in columns]
+        for (number, _), keys in remotes.in_parallel(work, segments, READERS):
+            for column, fresh in enumerate(keys):
+                counts[column] += len(fresh)
+                if counts[column] > _KEYS_MAX:
+                    columns[column].clear()  # so many would not fit in memory
+                else:
+                    columns[column].append(fresh | np.uint64(number))
+        return [np.sort(np.concatenate(parts)) if parts else None for parts in columns]
 
-    def _segment_keys(self, store: Store, pair: tuple[int, Entry]) -> list[Any]:
+    def _segment_keys(self, store: Store, numbered: tuple[int, SegmentEntry]) -> list[Any]:
         """Return the keys of the columns of a segment."""
-        digest = pair[1].key
+        _, entry = numbered
+        digest = entry.key
         about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
         if not disk.exists(path):
             with contextlib.suppress(FileNotFoundError, Malformed):
@@ -233,7 +236,3 @@ class NameIndex:
             raise DamagedSegment(path, "the content does not match its name")
         data = name_file.of_segment(path, digest)
         return NameHead(data, about).columns(data)
-
-
-def _has_rows(entry: Entry) -> bool:
-    return isinstance(entry, SegmentEntry) and entry.kind == "events"
