@@ -61,6 +61,11 @@ def encode(about: bytes, keys: Sequence[Any]) -> bytes:
     return b"".join((b"LKN1", struct.pack("<I", zlib.crc32(head[8:])), head[8:], *bodies))
 
 
+def longest(rows: int) -> int:
+    """Return the bytes of a file about so many rows at most."""
+    return START + len(COLUMNS) * (8 * rows + 12 * _blocks(rows))
+
+
 def _blocks(count: int) -> int:
     """Return how many blocks so many keys have, none of those that are not known."""
     return -(-max(count, 0) // BLOCK)

@@ -229,7 +229,8 @@ class NameIndex:
         about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
         if not disk.exists(path):
             with contextlib.suppress(FileNotFoundError, Malformed):
-                data = self._volume.bucket.read(key_of(digest))
+                longest = name_file.longest(entry.events)
+                data = remotes.read(self._volume.remote, key_of(digest), longest)
                 return NameHead(data, about).columns(data)
             store.verified.obtain([(digest, path)])
         if not store.verified.is_intact(digest, path):

@@ -112,6 +112,20 @@ def test_every_state_gives_what_reading_all_of_it_gives(machines: SharedMachines
             assert of_subject(machines["b"].at(digest), subject) == expected[subject]
 
 
+def test_names_of_a_large_segment_are_read_without_it(machines: SharedMachines) -> None:
+    large, store = 270_000, machines["b"].store
+    machines["a"].append(
+        {"type": "T", "id": f"large-{number}", "subject": f"l{number}"} for number in range(large)
+    )
+    machines["a"].exchange()
+    publish(machines["a"], range(20, 30))
+    run_maintenance(machines["a"].store, "main")
+    machines["b"].exchange()
+    assert store.attachment.index(store, "main") > 0
+    assert not segments_of(machines["b"])
+    assert of_subject(machines["b"], "l7") == 1
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "swapped", "missing"])
 def test_damaged_files_of_names_take_nothing_away(
     machines: SharedMachines, tmp_path: Path, damage: str
