@@ -18,7 +18,7 @@ from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
 from lakelog.query.pruning import holding, near
 from lakelog.query.sql import table_sql
-from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate, Query
+from lakelog.query.sql.analysis import Predicate, Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TABLES
 from lakelog.runtime import forks
@@ -420,8 +420,9 @@ class SegmentChoice:
     def _near(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
         entries = self._store.manifests.segments_between(state, *_times(needs))
         events = [entry for entry in entries if entry.kind == "events"]
-        # Most queries need all segments.
-        return near(events, needs) if all(map(_narrows, needs)) else events
+        # Most queries need all segments: the manifest knows nothing of words.
+        needs_all = any(need == Predicate(words=need.words) for need in needs)
+        return events if needs_all else near(events, needs)
 
     def _holding(self, state: Manifest, needs: list[Predicate]) -> list[SegmentEntry]:
         attachment, manifests = self._store.attachment, self._store.manifests
@@ -440,13 +441,6 @@ class SegmentChoice:
             # filters to be made of them
             self.verify([entry for entry in entries if entry.key in missing])
         return holding(entries, needs, self._filters)
-
-
-def _narrows(need: Predicate) -> bool:
-    """Whether a manifest may say of a segment that nothing there matches."""
-    has_span = need.low > LOWEST or need.high < HIGHEST or need.before_newest is not None
-    names = (need.types, need.sources, need.ids, need.subjects)
-    return has_span or bool(need.extremes) or any(n is not None for n in names)
 
 
 def _times(needs: list[Predicate]) -> tuple[int, int]:
