@@ -168,21 +168,19 @@ class TailRows:
         # Of frames of a few events each, every step would take as long as for whole ones.
         table = pa.concat_tables([self._frame_tables[f.writer, f.sequence] for f in frames])
         table = table.combine_chunks() if len(frames) > 1 else table
-        count = sum(each.num_rows for each in self._frame_tables.values())
+        count = sum(frame_table.num_rows for frame_table in self._frame_tables.values())
         while count > _FRAME_ROWS_MAX and len(self._frame_tables) > 1:
             count -= self._frame_tables.pop(next(iter(self._frame_tables))).num_rows
         if self._places is None or self._places[0] is not pending:
             self._places = pending, _frame_places(pending, self._store.settings.segment_rows)
-        ranks = {writer: rank for rank, writer in enumerate(_by_start(pending))}
-        orders, places = [], []
-        for frame in frames:
-            rank = ranks[frame.writer] << _WRITER_BITS
-            orders.append(np.arange(frame.position, frame.end) + rank)
-            place = self._places[1][frame.writer, frame.sequence] + state.next_seq
-            places.append(np.arange(place, place + frame.events))
-        for name, columns in ((ORDER, orders), ("seq", places)):
-            table = table.append_column(name, arrays.integers(np.concatenate(columns)))
-        return table
+        starts = _starts(pending)
+        writers = sorted(starts, key=lambda writer: (starts[writer], writer))
+        places = [
+            np.arange(frame.events) + self._places[1][frame.writer, frame.sequence]
+            for frame in frames
+        ]
+        seqs = arrays.integers(np.concatenate(places) + state.next_seq)
+        return _ordered(table, frames, writers).append_column("seq", seqs)
 
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
@@ -209,7 +207,8 @@ class TailRows:
         self._head = number
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
-            fresh_rows = self._ordered(rows.events(self._connect(), fresh), fresh)
+            writers = [writer for _, writer in self._writers]
+            fresh_rows = _ordered(rows.events(self._connect(), fresh), fresh, writers)
             table = (
                 fresh_rows if self._table is None else pa.concat_tables([self._table, fresh_rows])
             )
@@ -233,12 +232,6 @@ class TailRows:
         self._writers = after
         return stands
 
-    def _ordered(self, table: pa.Table, frames: list[wal.Frame]) -> pa.Table:
-        """Add the order in which rows will be sealed: by writer, then as they were written."""
-        ranks = {writer: rank << _WRITER_BITS for rank, (_, writer) in enumerate(self._writers)}
-        orders = [np.arange(frame.position, frame.end) + ranks[frame.writer] for frame in frames]
-        return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
-
     def _forget_all_but(self, frames: Collection[FrameId]) -> None:
         is_kept = [entry[0] in frames for entry in self._frames]
         if all(is_kept):
@@ -261,6 +254,14 @@ def begins_with(table: pa.Table, start: pa.Table) -> bool:
     """Whether a table of the tail begins with another's very rows, wherever those lie in memory."""
     runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
     return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
+
+
+def _ordered(table: pa.Table, frames: list[wal.Frame], writers: list[str]) -> pa.Table:
+    """Add the order in which rows of frames will be sealed: by writer, then as they were written.
+    `writers` are in the order in which they are sealed."""
+    ranks = {writer: rank << _WRITER_BITS for rank, writer in enumerate(writers)}
+    orders = [np.arange(frame.position, frame.end) + ranks[frame.writer] for frame in frames]
+    return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
 
 
 def _combined(table: pa.Table) -> pa.Table:
@@ -301,15 +302,15 @@ def _stamped(frames: list[wal.Frame]) -> Iterator[tuple[int, wal.Frame]]:
     return zip(itertools.accumulate((f.ingested_at for f in frames), max), frames, strict=True)
 
 
-def _by_start(pending: PendingFrames) -> list[str]:
-    """The writers of a tail in the order in which they are sealed."""
-    return sorted(pending.frames, key=lambda writer: (start_time(pending.files[writer]), writer))
+def _starts(pending: PendingFrames) -> dict[str, int]:
+    """When each writer of a tail began (us)."""
+    return {writer: start_time(pending.files[writer]) for writer in pending.frames}
 
 
 def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
     """The place of the first event of each frame among all, in the order in which they would be
     sealed if each event is kept."""
-    starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
+    starts = _starts(pending)
     is_of_one = len(starts) == 1  # whose frames keep their order in however many segments
     segments = iter([pending.frames]) if is_of_one else batches(pending.frames, starts, rows_max)
     places, count = dict[FrameId, int](), 0
@@ -324,7 +325,7 @@ def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np.ndarray:
     """Return the place of each row among all, in the order in which they would be sealed."""
     order = arrays.numbers(table[ORDER])
-    starts = {writer: start_time(pending.files[writer]) for writer in pending.frames}
+    starts = _starts(pending)
     batch_list = list(batches(pending.frames, starts, rows_max))
     # Sealing fills one segment after the other: rows of the first come before those of the next.
     if len(batch_list) > 1:  # more than one segment takes: first what came first, writer by writer
