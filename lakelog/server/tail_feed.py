@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -42,14 +43,13 @@ _CACHE_SECONDS = 30.0
 """How long a chunk is kept for other clients at the same position."""
 _SEAL_SECONDS, _SEAL_LOOK = 3.0, 0.2
 """How long events are left until they are sealed, if they come faster than they can be shown."""
-_LOOK_SHARE = 4
-"""A look makes no more than this share of the ring, and ends at a page after
-`_LOOK_SECONDS` of a processor."""
+_LOOK_SHARE, _LOOK_SECONDS = 4, 0.05
+"""A look makes no more than this share of the ring, and ends at a page after so many seconds of a
+processor."""
 _GAP, _GAP_CLIENT, _SHARE, _BUSY_SHARE = 0.01, 0.0001, 1, 9
 """Seconds between two looks at a lake in which much happens: more, the more clients there are, and
 at least so many times those of a processor that a look takes, while nothing and all it can is
 stored."""
-_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,19 @@ class CaughtUp:
     place: int | None
     expires: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """Bytes of its chunk."""
+        return 0 if self.chunk is None else self.chunk.size
+
 
 @dataclass
 class _RingEnd:
-    """Where the reader is with the ring: the position behind it, and the place."""
+    """Where the reader is with the ring: the position behind it, `end` before the first look, and
+    the place."""
 
-    position: str
-    place: int
-    is_begun: bool = False
+    position: str = "end"
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,18 +184,16 @@ class TailFeed:
     def _give(self, position: str, requests: list[_Request], follows: list[CaughtUp]) -> None:
         """Let clients go on with what a page has behind a position, and keep it for others."""
         for answer in follows:
-            size = answer.chunk.size if answer.chunk is not None else 0
-            if size and "-" in position:  # and no name of a place that moves
-                older = self._cache.pop(position, None)
-                if older is not None and older.chunk is not None:
-                    self._cache_bytes -= older.chunk.size
+            if answer.size and "-" in position:  # and no name of a place that moves
+                if (older := self._cache.pop(position, None)) is not None:
+                    self._cache_bytes -= older.size
                 expires = self._loop.time() + _CACHE_SECONDS
                 self._cache[position] = replace(answer, expires=expires)
-                self._cache_bytes += size
+                self._cache_bytes += answer.size
             position = answer.position
         while self._cache_bytes > self._limits.tail_bytes // 2:
             _, oldest = self._cache.popitem(last=False)
-            self._cache_bytes -= oldest.chunk.size if oldest.chunk is not None else 0
+            self._cache_bytes -= oldest.size
         for request in requests:
             _settle_with(request.answer, follows[0])
 
@@ -219,26 +222,28 @@ class TailFeed:
 
     def _read(self) -> None:
         pages = self._open_pages()
-        ring, before, patience, use = _RingEnd("end", 0), None, 0.0, ProcessorUse()
+        ring, before, use = _RingEnd(), None, ProcessorUse()
+        patient_until = math.inf
         while not self._is_ended.is_set():
             self._take_requests()
-            clock, cost = time.monotonic(), time.thread_time()
+            clock, began = time.monotonic(), time.thread_time()
             pending = pages.pending()
             # Told before it is looked at, so that whoever comes to the end meanwhile notifies.
             self._is_stale = True
-            is_patient = not self._asked and clock < (patience or clock + 1)
-            if self._waiting or not ring.is_begun:
-                awaits_seal = self._read_on(pages, pending, ring, is_patient=is_patient)
-                patience = (patience or clock + _SEAL_SECONDS) if awaits_seal else 0.0
-                if awaits_seal:
+            is_patient = not self._asked and clock < patient_until
+            if self._waiting or ring.position == "end":
+                if self._read_on(pages, pending, ring, is_patient=is_patient):
+                    patient_until = min(patient_until, clock + _SEAL_SECONDS)
                     self._is_ended.wait(_SEAL_LOOK)
+                else:
+                    patient_until = math.inf
             for position, requests in self._asked.items():
                 self._answer(pages, pending, ring, position, requests)
             if pending is not before:
                 # Most of the processor is left to those who store.
                 share = _SHARE + (_BUSY_SHARE - _SHARE) * use.share()
-                cost = time.thread_time() - cost
-                self._is_ended.wait(max(_GAP + _GAP_CLIENT * self.clients, share * cost))
+                pause = share * (time.thread_time() - began)
+                self._is_ended.wait(max(_GAP + _GAP_CLIENT * self.clients, pause))
             before = pending
             if self._is_stale and self._waiting:
                 self.notify()
@@ -262,7 +267,7 @@ class TailFeed:
         size, until = 0, time.thread_time() + _LOOK_SECONDS
         while size < self._limits.tail_bytes // _LOOK_SHARE and time.thread_time() < until:
             page = pages.page(ring.position, pending, _PAGE, is_patient=is_patient)
-            ring.position, ring.is_begun = page.position, True
+            ring.position = page.position
             chunks = _chunks(page.events, page.positions, page.rewound, page.position)
             ring.place += len(chunks)
             size += sum(chunk.size for chunk in chunks)
