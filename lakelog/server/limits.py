@@ -33,3 +33,9 @@ class ServerLimits:
     """Different conditions of live tails at once; one more is answered with 503."""
     tail_bytes: int = 4 << 20
     """What is kept of each condition for clients that read slowly; then they catch up."""
+
+
+def is_number(value: str, digits: int) -> bool:
+    """Whether a text of a request is a number of so many digits at most. Python reads more of them
+    slowly, or not at all."""
+    return value.isascii() and value.isdigit() and len(value) <= digits

@@ -15,6 +15,7 @@ from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
+from lakelog.server.limits import is_number
 from lakelog.settings import span_us
 from lakelog.store import disk
 
@@ -25,6 +26,8 @@ VALUE_MAX = 300
 """Characters of a value in a list; the whole is fetched when a row is opened."""
 TEXT_MAX = 65_536
 LIMIT_MAX = 1_000
+_DIGITS = 19
+"""Of a 64-bit number."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class DashboardQuestion:
         value = self.text(name)
         if not value:
             return default
-        if not _is_number(value):
+        if not is_number(value, _DIGITS):
             raise RequestRefused(400, f"{name!r} is a number, not {value[:40]!r}")
         return min(int(value), highest)
 
@@ -108,7 +111,7 @@ class DashboardQuestion:
         except (InvalidSetting, OverflowError):
             pass
         try:
-            return parse_time(int(value) if _is_number(value) else value)
+            return parse_time(int(value) if is_number(value, _DIGITS) else value)
         except InvalidEvent as error:
             raise RequestRefused(400, f"{name!r} is a time or a span such as 2h: {error}") from None
 
@@ -118,10 +121,6 @@ class DashboardQuestion:
         if not isinstance(value, str) or len(value) > TEXT_MAX:
             raise RequestRefused(400, f"{name!r} is a text")
         return value
-
-
-def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit() and len(value) < 20
 
 
 def milliseconds(moment: datetime | None) -> float | None:

@@ -16,7 +16,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller
-from lakelog.server.limits import ServerLimits
+from lakelog.server.limits import ServerLimits, is_number
 from lakelog.server.logql import statements
 from lakelog.server.logql.evaluation import Evaluation
 from lakelog.server.logql.parser import parse, parse_selection
@@ -171,8 +171,7 @@ class LokiRequest:
     def limit(self) -> int:
         """How many lines are asked for. Raises LogQLFault."""
         value = self.text("limit", str(_LIMIT))
-        is_number = value.isascii() and value.isdigit() and len(value) < 10
-        if not is_number or not 0 < int(value) <= _LIMIT_MAX:
+        if not is_number(value, 9) or not 0 < int(value) <= _LIMIT_MAX:
             raise LogQLFault(f"limit is a number from 1 to {_LIMIT_MAX:,}")
         return int(value)
 

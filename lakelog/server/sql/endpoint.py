@@ -16,7 +16,7 @@ import orjson
 
 from lakelog.server.bodies import departure, read_body
 from lakelog.server.gate import Caller
-from lakelog.server.limits import ServerLimits
+from lakelog.server.limits import ServerLimits, is_number
 from lakelog.server.protocols.protocol import Answer
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers, RunningQuery
@@ -208,7 +208,7 @@ def _limit(options: dict[str, Any]) -> int | None:
     limit = options.get("limit")
     if limit is None:
         return None
-    if isinstance(limit, str) and limit.isascii() and limit.isdigit() and len(limit) < 11:
+    if isinstance(limit, str) and is_number(limit, 10):
         limit = int(limit)
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**31:
         raise QueryRefused("bad_request", "limit is a number of rows", '"limit": 1000')
