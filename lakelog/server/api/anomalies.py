@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 from lakelog.event.encode import to_micros
 from lakelog.server.api.counts import between, range_of, span_of
@@ -11,6 +11,7 @@ from lakelog.server.api.question import DashboardQuestion, cut, milliseconds
 _LIMIT = 200
 _LONGEST = 86_400_000_000
 """A finding that began as long (us) before a range may reach into it."""
+_EARLIEST = to_micros(datetime.min.replace(tzinfo=UTC))
 
 
 def anomalies(question: DashboardQuestion) -> dict[str, object]:
@@ -18,7 +19,7 @@ def anomalies(question: DashboardQuestion) -> dict[str, object]:
     (ms), what was unusual, how many standard deviations, seq]."""
     span = range_of(question, span_of(question))
     limit = question.number("limit", _LIMIT)
-    since = max(span.since - _LONGEST, min(span.since, 0))  # there is nothing before the year 1
+    since = max(span.since - _LONGEST, _EARLIEST)
     rows = question.sql(
         "SELECT time, coalesce(try_cast(data->>'until' AS TIMESTAMPTZ), time) AS until, message,"
         " try_cast(data->>'deviations' AS DOUBLE), seq FROM events WHERE type = 'ANOMALY'"
