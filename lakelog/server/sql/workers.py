@@ -283,6 +283,7 @@ class QueryWorkers:
     def _make_idle(self, worker: WorkerProcess) -> None:
         if worker.is_usable and not self._is_closed:
             self._idle.append(worker)
+        # It may have been ended by `close` meanwhile.
         elif worker in self._processes:
             self._processes.discard(worker)
             self._begin(worker.end())
@@ -290,12 +291,7 @@ class QueryWorkers:
 
     def _give_back(self, worker: WorkerProcess) -> None:
         """Let the next query have a process, or its place if it has ended."""
-        if worker.is_usable and not self._is_closed:
-            self._idle.append(worker)
-        # It may have been ended by `close` meanwhile.
-        elif worker in self._processes:
-            self._processes.discard(worker)
-            self._begin(worker.end())
+        self._make_idle(worker)
         self._free.release()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
