@@ -173,6 +173,19 @@ def test_queries_beyond_the_queue_are_refused(path: Path) -> None:
     on(path, work, limits)
 
 
+def test_who_waits_for_a_process_is_refused_when_the_server_stops(path: Path) -> None:
+    """A client is told so; its task is not cancelled with the start of the process."""
+
+    async def work(workers: QueryWorkers) -> None:
+        query = asyncio.ensure_future(workers.query("SELECT 1"))
+        await asyncio.sleep(0)
+        await workers.close()
+        with pytest.raises(QueryRefused):
+            await query
+
+    on(path, work)
+
+
 def test_too_many_rows_are_never_cut_without_a_word(path: Path) -> None:
     """JSON says that there are more; of the others only who gave a limit knows it."""
     limits = QueryLimits(workers=1, seconds=20, memory=700 << 20, rows=10)

@@ -244,7 +244,8 @@ class QueryWorkers:
             finally:
                 waiter.cancel()
             for task in done - {waiter}:
-                task.result()  # which raises what it could not be started for
+                if not task.cancelled():  # as `close` does
+                    task.result()  # which raises what it could not be started for
         return worker
 
     def _idle_worker(self) -> WorkerProcess | None:
