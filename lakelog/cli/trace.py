@@ -64,9 +64,9 @@ def _line(placed: TraceEvent, width: int) -> str:
     # What is deeper than the line is wide is indented no further.
     indent = "  " * min(placed.depth, _DEPTH_MAX)
     mark = "? " if placed.is_orphan else "∞ " if placed.is_cycle else ""
-    words = " ".join(filter(None, (mark + cell(event.type)[:_TYPE], cell(event.message or ""))))
     # Without a message the source says who it was.
-    words = words if event.message else " ".join(filter(None, (words, cell(event.source or ""))))
+    message = cell(event.message or event.source or "")
+    words = " ".join(filter(None, (mark + cell(event.type)[:_TYPE], message)))
     level = event.level or ""
     line = f"{'+' + span(placed.offset_ms):>9} {took:>8} {level:<5} {indent}{words}"
     is_failure = level in ("ERROR", "FATAL")
