@@ -51,10 +51,8 @@ def iceberg(
     stay in the lake and are not copied, and a tag keeps them. Rows of --type and
     --query are copied. Tags of the state become tags of the table.
     """
-    given = {"uri": uri, "warehouse": warehouse}
-    options = {name: value for name, value in given.items() if value}
+    options = {name: value for name, value in (("uri", uri), ("warehouse", warehouse)) if value}
     options |= dict(map(pair_of, properties))
-    # Opened read and write: publishing compacts first, since tables take only compacted segments.
     source = _source(at, type, query)
     with app.open() as lake:
         result = tables.publish_iceberg(lake, target, source, catalog=catalog, properties=options)
