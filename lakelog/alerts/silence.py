@@ -119,7 +119,7 @@ def add(
         old = (s for s in of_state(store, state) if s.end < start - _KEPT_US)
         removals = tuple(Removal(ENTRY, s.id) for s in old)
         message = f"silence {', '.join(map(str, parsed))}"
-        # The log's messages are one line each.
+        # For the log, which shows a line of it, however many matchers there are.
         return Change(OP, message[:200], entries=(*removals, silence.entry()))
 
     publish(store, branch, plan)

@@ -52,7 +52,6 @@ def _rule(
     labels_by: tuple[str, ...],
     sinks: tuple[str, ...],
 ) -> AlertRule:
-    # A log line is a receiver that always works: a rule without one would fire unseen.
     return AlertRule(
         name=name,
         query=query or "",
@@ -60,6 +59,7 @@ def _rule(
         below=below,
         labels_by=labels_by,
         labels=dict(pair_of(label) for label in labels),
+        # A log line is a receiver that always works: a rule without one would fire unseen.
         sinks=sinks or ("log",),
         **spans,  # type: ignore[arg-type]
         **wording,  # type: ignore[arg-type]
@@ -254,7 +254,6 @@ def try_rule(
         rule = book.rule(name)
         if send:
             failures = _send(app, book, rule)
-        # Nothing is sent and nothing is recorded by a trial; the rule stands as it stood.
         else:
             trial = book.trial(rule)
     if send:

@@ -158,7 +158,7 @@ def add_format(
     # What cannot be a format is refused first, and no empty lake stays behind.
     definition = definition_of(form, **rules) or FormatDefinition()
     lake_format = LakeFormat(replace(definition, name=name), globs, sources)
-    definitions.check_new(lake_format)  # before a lake is made for it
+    definitions.check_new(lake_format)
     with app.open_or_create() as lake:
         definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
     if definition.pattern and not custom.form(lake_format.definition.spelled()).has_time:

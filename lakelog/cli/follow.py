@@ -55,13 +55,12 @@ def _follow(lake: Lake, file: str, stop: threading.Event, *, wait: bool) -> bool
             lake, [os.path.dirname(file)], patterns=(os.path.basename(file),), form=None
         )
         collect.run(
-            # Renewed after idle time, because what DuckDB and Arrow have allocated is never
-            # returned.
             watcher,
             stop,
             interval=_INTERVAL,
             poll=False,
             say=lambda text: None,
+            # What DuckDB and Arrow have allocated is never returned.
             renew=True,
         )
     finally:

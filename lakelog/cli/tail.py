@@ -78,8 +78,8 @@ def tail(
     condition = where
     if start is not None:
         count = _ALL if count is None else count
-        # The line break ends a comment at the end of the condition, which would hide the bracket.
         (young,) = time_conditions(start)
+        # The line break ends a comment at the end of the condition, which would hide the bracket.
         condition = young if where is None else f"{young} AND ({where}\n)"
     with app.open() as lake:
         try:
@@ -139,10 +139,10 @@ def line(event: dict[str, Any], width: int, colour: bool) -> str:
 
 def _pairs(data: str | None) -> str:
     """Return the members of an object as name=value, without those that are null."""
+    # A payload of megabytes would be parsed only to be cut again.
     if not data or not data.startswith("{") or len(data) > _WIDTH_MAX:
         return data or ""
     try:
-        # A payload of megabytes would be parsed only to be cut again.
         members = parse_value(data.encode())
     except InvalidEvent:
         return data
@@ -163,7 +163,6 @@ class _Writer:
         if not table.num_rows:
             return
         out = sys.stdout.buffer
-        # A day that has no events yet needs no heading.
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
             for chunk in encode(QueryResult(list(COLUMNS), batches, (_DATA,)), "ndjson"):

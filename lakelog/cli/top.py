@@ -115,8 +115,8 @@ def _print(
     height = size.lines if terminal.is_terminal(sys.stdout) else None
     options = replace(
         options,
-        # One line less than the screen has, or the prompt would scroll the first line away.
         width=max(size.columns, 20),
+        # One line less than the screen has, or the prompt would scroll the first line away.
         height=max(height - 1, 10) if height else None,
         clock=clock(disk.now_us())[11:],
         is_unicode=_has_unicode(),

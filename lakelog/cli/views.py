@@ -130,8 +130,7 @@ def _answer(
     app.detail(f"{time.monotonic() - start:.2f} s")
     while watch:
         time.sleep(1)
-        # The times are taken again: --since 2h moves along.
-        # At a past state nothing changes, but its window may move along.
+        # The times are taken again: --since 2h moves along, at a past state, too.
         rows = read(state, name, values, **window.times())
         # Nothing is written while nothing changes, so that a pipe gets only news.
         if rows.equals(previous):

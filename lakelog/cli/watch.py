@@ -150,8 +150,8 @@ def watch(
     """
     if status:
         show_status(app, as_json)
-        # A watcher reads files; the journal has its own cursor and process.
         return
+    # A watcher reads files; the journal has its own cursor and process.
     if journal and roots:
         raise click.UsageError("--journal is followed by itself: watch directories with another")
     if not (roots or journal):

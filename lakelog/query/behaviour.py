@@ -182,10 +182,9 @@ def _count(cursor: duckdb.DuckDBPyConnection, side: _Side) -> None:
         kind = side.types.setdefault(name, [0, seq])
         kind[0], kind[1] = kind[0] + events, min(kind[1], seq)
         if source is not None:
-            # A source is counted over all types; rows come by size, so its first example is of the
-            # type that it logs most.
+            # A source is counted over all types; rows come by size, so its first examples are of
+            # the type that it logs most.
             counted = side.sources.setdefault(source, _Source(example=seq))
-            # Orders come by size, so that the first example of a failure is of the commonest type.
             counted.events += events
             counted.failed += failed
             counted.done += successes

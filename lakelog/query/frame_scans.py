@@ -136,8 +136,8 @@ class FrameScans:
     ) -> FrameScan | None:
         """Make `events` on a cursor and prepare the query there; None if it needs more."""
         state, pending = pinned
-        # No sandbox allows /proc: its queries take rows of the tail.
-        if self._tables.sandbox:  # files in memory have no name that it may open
+        # No sandbox allows /proc, where files in memory have their names.
+        if self._tables.sandbox:
             return None
         if not self.left or pending is None or not pending.events or pending.has_keys:
             return None

@@ -130,12 +130,11 @@ class Relation:
             self._rows = self.iter_rows()
         return list(islice(self._rows, size))
 
-    # The rows of a stream can be had once; the next call goes on where this one stopped.
     def iter_rows(self, size: int = 1024) -> Iterator[ResultRow]:
         """Each row, made `size` at a time. Of a relation narrowed by `filter` and its like,
         the engine makes all before the first; `to_arrow_reader` streams those too."""
+        # The stream knows nothing of what a relation was narrowed by.
         run = self._call(self._stream.start) if self._is_whole else None
-        # Of a narrowed relation the stream would run the whole query again.
         if run is None:
             rows = self._relation.iter_rows(size)
             while batch := self._call(lambda: list(islice(rows, size))):

@@ -70,8 +70,9 @@ class RefSchemas:
         if not query.parsed and "." in query.sql:
             tables = {*self._tables.names()}
         # Each ref once: two tables of one query must be of the same state.
-        states: dict[str, Pinned | None] = {}  # one of each ref, whatever is read of it
+        states: dict[str, Pinned | None] = {}
         schemas: dict[tuple[str, str], str | None] = {}
+        # By bytes: the engine counts places in UTF-8.
         data, output, end = query.sql.encode(), [], 0
         for start, stop, name, table in qualifiers(query.sql, tables):
             pair = name, table
@@ -94,7 +95,6 @@ class RefSchemas:
         except InvalidName:
             return None
         if tagged:
-            # By bytes: the engine counts places in UTF-8.
             return store.manifests.of(store.refs.tag(name)), None
         if name in store.refs.branches():
             pending = self._tables.tail(name).collect()

@@ -118,8 +118,8 @@ class Session:
         def answered() -> Stream:
             self.tables.require_open()
             pinned = self.tables.state(digest)
-            # Rank indexes are built once, and other queries must not wait for that.
-            ranked_search.complete(pinned)  # not under the lock: it may take minutes
+            # Not under the lock: to build indexes, which happens once, may take minutes.
+            ranked_search.complete(pinned)
             with self.tables.mutex.hold():
                 return ranked_search.answer(pinned, self.binder.cursors)
 
@@ -191,7 +191,6 @@ class Session:
         with tables.mutex.hold():
             # Reading the tail's files and making the database take about as long: both at once.
             is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
-            # The database takes as long.
             with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
                 query = analyze(tables.engine().cursor(), sql)
             names = query.own_tables(TABLES)
@@ -359,10 +358,10 @@ class CountPlan:
         total, ranges = 0, dict(view.ranges)
         for entry in view.entries:
             count, unknown = self._tables.choice.counted(entry, word)
-            # () are no rows at all: the segment has none with the word, or all are counted.
             total += count
             if unknown is not None:
                 ranges[entry.key] = unknown
+        # () are no rows at all: the segment has none with the word, or all are counted.
         entries = [entry for entry in view.entries if ranges.get(entry.key) != ()]
         view = view._replace(entries=entries, ranges=ranges)
         name = identifier(column)

@@ -185,9 +185,9 @@ class Stream:
         self._cursor.execute("SET enable_progress_bar = true")
         self._cursor.execute("SET enable_progress_bar_print = false")
 
-        # The engine has no figure yet: -1.
         def share() -> float | None:
             percent: float = self._cursor.query_progress()
+            # -1 as long as the engine has no figure.
             return percent / 100 if percent >= 0 else None
 
         return share
@@ -354,7 +354,6 @@ class CursorPool:
     ) -> weakref.finalize[..., object]:
         """Take a cursor back when `holder` is freed, unless the result is detached before."""
         back = weakref.finalize(holder, self._returned.append, (_key(views), views, cursor))
-        # It would keep the pool, and run at exit when the engine is gone.
         back.atexit = False  # it would only delay the exit
         return back
 

@@ -72,9 +72,9 @@ def counted_word(query: str) -> tuple[str, str | WordPiece] | None:
     """Return the name of the column and the word, or the piece of one, of a query that counts the
     events which have a word of ASCII, and does nothing else."""
     match = _COUNT.fullmatch(query)
-    # Without the closing signs that people type behind a query.
     term = first_term(match[2]) if match else None
-    # Its whole text has to be that of the search for this word: nothing else may be asked.
+    # Its whole text has to be that of the search for this word, but for the semicolon that people
+    # type behind a query: nothing else may be asked.
     if match is None or term is None or match[2].rstrip("; \n") != term[1]:
         return None
     return match[1] or "count_star()", term[0]

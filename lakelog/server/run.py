@@ -142,8 +142,8 @@ def _run(
         log_config=None,
         access_log=False,
         server_header=False,
-        # uvicorn's lifespan would run in its own task; start and end are in `_serving`.
         date_header=True,
+        # uvicorn's lifespan would run in its own task; start and end are in `_serving`.
         lifespan="off",
         # Only the peer's address counts: a header could claim that a stranger is this machine.
         proxy_headers=False,

@@ -57,13 +57,13 @@ class SyslogServer:
         """Raises InvalidSetting where anybody could send."""
         self._plan, self._host, self._intake = plan, host, intake
         self._networks = _networks(plan.networks)
+        # Refused at the start: whoever may send can fill the lake with forged lines.
         if not (is_loopback(host) or plan.networks or plan.authority):
             raise InvalidSetting(
                 f"{host} is reached by other machines: say from which addresses syslog comes with"
                 " --syslog-from, or give --syslog-ca for clients with certificates"
             )
         self._tcp: asyncio.Server | None = None
-        # Refused at the start: whoever may send can fill the lake with forged lines.
         self._udp: asyncio.DatagramTransport | None = None
         self._datagrams: _Datagrams | None = None
 

@@ -65,11 +65,11 @@ def listed(access: BranchAccess) -> list[SubscriptionStatus]:
     state = access.state(pending.head)
     ages: dict[int, int] = {}
     statuses = []
-    # Counted at the numbers at which partitions stand: on average, as events of all are mixed.
     for record in of_state(access.store, state).values():
-        # Several subscriptions often stand at one place: it is looked up once.
         numbers = record.numbers
+        # From where partitions stand on average, as events of all are mixed.
         backlog = pending.events + state.next_seq - -(-sum(numbers) // len(numbers))
+        # Several subscriptions often stand at one place: it is looked up once.
         if backlog and record.lowest not in ages:
             arrivals = [f.ingested_at for fs in pending.frames.values() for f in fs]
             ages[record.lowest] = _oldest(access, state, record.lowest, arrivals)

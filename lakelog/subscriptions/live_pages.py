@@ -299,7 +299,6 @@ class LivePages:
         fresh = self._fresh(position, table)
         if fields := sealed_blocks.of_lake(self._access.store.paths):
             fresh = fields.events(fresh)
-        # Nothing to sort, and no condition to ask the engine for.
         if self._where is None and _is_in_order(fresh):
             events = fresh  # as the most are, and the engine would take as long as all the others
         else:

@@ -91,9 +91,9 @@ class LiveFeed:
         frames = [
             frame
             for writer, group in pending.frames.items()
-            # Quarantined lines are no events.
             for frame in group
             if frame.sequence > self._marks.get(writer, pending.watermark(writer))
+            # Quarantined lines are no events.
             and not frame.flags & wal.QUARANTINED
         ]
         total = sum(frame.events for frame in frames)

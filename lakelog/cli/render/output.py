@@ -205,9 +205,9 @@ def write_new(path: str, content: str, advice: str) -> None:
 
 def _emit_table(result: QueryResult, out: BinaryIO, target: OutputTarget) -> None:
     rows: list[Any] = []
-    # No further: one row more than is shown says that there are others.
     for batch in result.batches:
         rows += batch
+        # No further: one row more than is shown says that there are others.
         if len(rows) > ROWS_MAX:
             break
     colour = target.path is None and terminal.has_colour(sys.stdout)

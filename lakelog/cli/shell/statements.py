@@ -134,9 +134,8 @@ class StatementRunner:
             # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
-            for name in (*TABLES, payload.WIDE):  # cut to what the statement before needed
-                # The lake's tables are views of this statement alone, cut to the segments that it
-                # needs.
+            # Those of the statement before are cut to the segments that it needed.
+            for name in (*TABLES, payload.WIDE):
                 cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
             if not params and ref is None and self._has_scan(cursor, query):
                 self._query, self._params, self._asked = query, None, (query, None, None)

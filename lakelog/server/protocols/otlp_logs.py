@@ -46,8 +46,8 @@ class NotPlain(Exception):
 def request_class() -> Any:
     """The class of ExportLogsServiceRequest in which attributes of records are bytes: equal ones,
     as most are, are read once. Raises ImportError."""
-    pool = descriptor_pool.DescriptorPool()
     # A pool of its own: the messages of the package stay as they are for everybody else.
+    pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, logs_pb2, logs_service_pb2):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
@@ -80,9 +80,8 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
             # Written once for all records.
             described = {"resource": resource, "scope": scope}
             shared = [_pair(name, value) for name, value in described.items() if value]
-            # A null that JSON drops: the way by JSON decides, as it would for a number that is
-            # none.
-            if any(b"null" in member for member in shared):  # it may be no number
+            # Of NaN, perhaps, which would be null here: the way by JSON decides.
+            if any(b"null" in member for member in shared):
                 raise NotPlain
             lines += [
                 _line(record, pairs, seconds, severities, shared)
