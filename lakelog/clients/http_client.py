@@ -10,7 +10,7 @@ import os
 import ssl
 import time
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from lakelog.clients import connection
 from lakelog.clients.address import Address
@@ -60,6 +60,33 @@ class Endpoint:
             parsed.user,
             parsed.password,
             dict(parsed.options),
+        )
+
+    @classmethod
+    def of_request(cls, url: str, authority: str = "") -> Endpoint:
+        """Divide the address of a request; its `path` is what is asked for, with the query, and
+        `authority` a file of certificates. Raises InvalidSetting, which does not repeat it."""
+        usage = "an address is http://HOST/PATH or https://HOST/PATH, without a user"
+        try:
+            places = urlsplit(url)
+            port = places.port
+        except ValueError:  # of a port that is none, or half of an IPv6 address
+            raise InvalidSetting(usage) from None
+        host, is_tls = places.hostname, places.scheme == "https"
+        # A user in an address would be shown wherever the address is.
+        if places.scheme not in ("http", "https") or not host or "@" in places.netloc:
+            raise InvalidSetting(usage)
+        # What is no URL could hold a line break, and with it a header.
+        if not url.isascii() or any(c.isspace() for c in url):
+            raise InvalidSetting(f"{usage}; what is not ASCII is written as %XX")
+        return cls(
+            # The path of a webhook is often its secret: no message has it.
+            f"{places.scheme}://{places.netloc}",
+            host,
+            port or (443 if is_tls else 80),
+            is_tls,
+            (places.path or "/") + (f"?{places.query}" if places.query else ""),
+            options={"ca_cert": authority} if authority else {},
         )
 
     def login(self, scheme: str, token: str, variables: str) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from typing import IO, Protocol
-from urllib.parse import urlsplit
 
 from lakelog.clients import ConnectionLost, Endpoint, HttpConnection
-from lakelog.errors import InvalidSetting, LakelogError, Unreachable
+from lakelog.errors import LakelogError, Unreachable
 
 CONTENT_TYPE = "application/x-ndjson"
 # A minute in all, in which a server restarts.
@@ -74,20 +74,10 @@ class HttpTarget:
     """An address that takes JSON lines by POST. A request without an answer is made again."""
 
     def __init__(self, url: str) -> None:
-        usage = "an address is http://HOST/PATH or https://HOST/PATH, without user"
-        try:
-            url_parts = urlsplit(url)
-            port = url_parts.port
-        except ValueError:  # of a port that is none, or half of an IPv6 address
-            raise InvalidSetting(usage) from None
-        host, scheme = url_parts.hostname, url_parts.scheme
-        if scheme not in ("http", "https") or not host or url_parts.username:
-            raise InvalidSetting(usage)
-        is_tls = scheme == "https"
-        port, query = port or (443 if is_tls else 80), url_parts.query
-        self._path = (url_parts.path or "/") + (f"?{query}" if query else "")
-        address = f"{scheme}://{host}:{port}{url_parts.path}"
-        endpoint = Endpoint(address, host, port, is_tls, "")
+        endpoint = Endpoint.of_request(url)
+        self._path = endpoint.path
+        path, _, _ = endpoint.path.partition("?")
+        endpoint = replace(endpoint, address=f"{endpoint.address}{path}")
         self._connection = HttpConnection(endpoint, {}, compresses=False)
 
     def send(self, lines: bytes) -> None:

@@ -293,7 +293,11 @@ def test_wrong_speeds_and_rates_are_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h:99999/x", "http://h:x/", "http://[::1/x", "ftp://h/", "http://u@h/"]
+    "url",
+    [
+        *("http://h:99999/x", "http://h:x/", "http://[::1/x", "ftp://h/", "http://u@h/"),
+        *("http://h/a b", "http://h/\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     """In one line, whatever is wrong with it."""

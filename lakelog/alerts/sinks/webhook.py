@@ -8,8 +8,7 @@ each attempt, by which a receiver knows one that it has. Nothing is followed tha
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 import orjson
 
@@ -29,38 +28,6 @@ _AGAIN = frozenset((401, 403, 404, 405, 407, 408, 425, 429))
 _ANY = tuple(range(300, 600))
 
 
-@dataclass(frozen=True)
-class _Url:
-    """An address, divided for a request."""
-
-    endpoint: Endpoint
-    path: str
-
-    @classmethod
-    def parse(cls, url: str, authority: str) -> _Url:
-        """Divide a URL. Raises InvalidSetting, which does not repeat it."""
-        usage = "an address is http://HOST/PATH or https://HOST/PATH, without a user"
-        try:
-            places = urlsplit(url)
-            # Raises ValueError for what is no number.
-            port = places.port
-        except ValueError:
-            raise InvalidSetting(usage) from None
-        host, is_tls = places.hostname, places.scheme == "https"
-        # A user in an address would be shown wherever the address is.
-        if places.scheme not in ("http", "https") or not host or "@" in places.netloc:
-            raise InvalidSetting(usage)
-        # What is no URL could hold a line break, and with it a header.
-        if not url.isascii() or any(c.isspace() for c in url):
-            raise InvalidSetting(f"{usage}; what is not ASCII is written as %XX")
-        port = port or (443 if is_tls else 80)
-        options = {"ca_cert": authority} if authority else {}
-        # The path of a webhook is often its secret: no message has it.
-        address = f"{places.scheme}://{places.netloc}"
-        path = (places.path or "/") + (f"?{places.query}" if places.query else "")
-        return cls(Endpoint(address, host, port, is_tls, "", options=options), path)
-
-
 class Webhook:
     """An address. Its form is `lakelog`, or `alertmanager` for what that sends to webhooks."""
 
@@ -75,12 +42,12 @@ class Webhook:
         place = self._options.get("url_env") or self._options.get("url_file")
         self._target = "" if place else address.removeprefix(ALERTMANAGER)
         # Of an address in a variable it is only known when it is needed.
-        self.address = f"webhook at {place}" if place else self._url().endpoint.address
+        self.address = f"webhook at {place}" if place else self._endpoint().address
 
     def deliver(self, notice: Notice) -> None:
         """POST it. Raises DeliveryFailed."""
         try:
-            url = self._url()
+            endpoint = self._endpoint()
         except InvalidSetting as error:
             raise DeliveryFailed(str(error)) from None
         headers = {
@@ -91,26 +58,26 @@ class Webhook:
         if token := secret(self._options, "token"):
             headers["Authorization"] = f"Bearer {token}"
         link = HttpConnection(
-            url.endpoint, headers, compresses=False, seconds=SECONDS, answer_max=_ANSWER_MAX
+            endpoint, headers, compresses=False, seconds=SECONDS, answer_max=_ANSWER_MAX
         )
         try:
             with contextlib.closing(link):
                 # All answers are read: what they mean is decided below.
-                reply = link.request("POST", url.path, self._body(notice), accept=_ANY)
+                reply = link.request("POST", endpoint.path, self._body(notice), accept=_ANY)
         except ConnectionLost as error:
             raise DeliveryFailed(str(error)) from None
         except LakelogError as error:
             raise DeliveryFailed(str(error)) from None
-        _require(reply, url.endpoint.address)
+        _require(reply, endpoint.address)
 
-    def _url(self) -> _Url:
+    def _endpoint(self) -> Endpoint:
         url = self._target or secret(self._options, "url")
-        parsed = _Url.parse(url, self._options.get("ca_cert", ""))
+        endpoint = Endpoint.of_request(url, self._options.get("ca_cert", ""))
         if not self._is_api:
-            return parsed
+            return endpoint
         # The address may be that of its page.
-        path, _, _ = parsed.path.partition("?")
-        return _Url(parsed.endpoint, path.rstrip("/") + API)
+        path, _, _ = endpoint.path.partition("?")
+        return replace(endpoint, path=path.rstrip("/") + API)
 
     def _body(self, notice: Notice) -> bytes:
         if self._is_api:
