@@ -316,10 +316,10 @@ class LivePages:
             self._ended = end, table
             return PositionedPage(rows, end, positions, is_end=True)
         if is_whole:
-            marks_behind = {**position.marks, **tail_slice.ends}
-            return PositionedPage(rows, replace(position, marks=marks_behind), positions)
-        *_, marks = _marks_behind(position, events)
-        return PositionedPage(rows, replace(position, marks=dict(marks)), positions)
+            marks = {**position.marks, **tail_slice.ends}
+        else:
+            *_, marks = _marks_behind(position, events)
+        return PositionedPage(rows, replace(position, marks=marks), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
         """The rows of the tail that a position does not have."""
