@@ -74,15 +74,16 @@ def lazy_face(package: str, /, **modules: str) -> Callable[[str], object]:
     module_of = dict[str, ModuleType]()
 
     def load(name: str) -> object:
+        # Kept, as to ask for a module that is there takes many times as long.
+        module = module_of.get(name)
+        if module is None:
+            if name not in homes:
+                raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            module = importlib.import_module(f"{package}.{homes[name] or name}")
+            if not homes[name]:
+                return module
+            module_of[name] = module
         # The name is looked up anew each time: what the module binds to it is what others see.
-        if (whole := module_of.get(name)) is not None:
-            return getattr(whole, name)
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{package}.{homes[name] or name}")
-        if not homes[name]:
-            return module
-        module_of[name] = module
         return getattr(module, name)
 
     return load
