@@ -111,8 +111,8 @@ def _lines(comparison: DecisionComparison) -> Iterator[str]:
         rows = [_row(gain) for gain in comparison.contexts[:_CONTEXTS]]
         table, _ = render(_COLUMNS, rows, width, terminal.has_colour(sys.stdout), main=_COLUMNS)
         yield table
-        if (others := len(comparison.contexts) - _CONTEXTS) > 0:
-            yield f"and {many(others, 'more context')}: --by names fewer, --json lists all\n"
+        if (hidden := len(comparison.contexts) - _CONTEXTS) > 0:
+            yield f"and {many(hidden, 'more context')}: --by names fewer, --json lists all\n"
     yield "\n" + textwrap.fill(comparison.assumption, width) + "\n"
 
 
@@ -125,6 +125,6 @@ def _row(gain: decisions.ContextGain) -> tuple[object, ...]:
     # NaN, where no rated decision agreed with its challenger, would be printed as a number.
     recorded = None if math.isnan(facts.recorded) else round(facts.recorded, 3)
     ends = (facts.gain.mean, facts.gain.low, facts.gain.high) if facts.gain else ()
-    shown = tuple(round(end, 3) for end in ends) or (None, None, None)
+    rounded = tuple(round(end, 3) for end in ends) or (None, None, None)
     verdict = "no overlap" if facts.gain is None else facts.verdict
-    return (gain.context, gain.decisions, gain.changes, recorded, *shown, verdict)
+    return (gain.context, gain.decisions, gain.changes, recorded, *rounded, verdict)

@@ -106,6 +106,7 @@ def recent(
             _record(entry) for entry in _look_up(app, lake, config, source, level, match, count)
         ]
     columns = RecentEntry._fields
+    # People read lines of a log: numbers and metadata are for programs.
     table = of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
     emit(of_records(records, columns), target, table)
 

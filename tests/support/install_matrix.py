@@ -31,7 +31,6 @@ sys.argv = ["lakelog", "train", "export", "r.toml", "-o", "set"]
 main()
 """
 LAKE = "import lakelog; lake = lakelog.open('lake'); "
-"""How each extra is used: arguments of `lakelog`, or a program after `-c`."""
 USES: dict[str, list[str]] = {
     "redact": ["-c", RECIPE, "[redact]|kinds = ['email']|deep = true"],
     "language": ["-c", RECIPE, "[filter]|languages = ['en']|drop = ['language']"],
@@ -60,6 +59,7 @@ USES: dict[str, list[str]] = {
     "server": ["demo", "--serve", "--sample", "missing"],
     "mcp": ["mcp"],
 }
+"""How each extra is used: arguments of `lakelog`, or a program after `-c`."""
 IMPORTED = {
     "eventsourcing": "lakelog.eventsourcing",
     "sqlalchemy": "lakelog.sqlalchemy_dialect",
