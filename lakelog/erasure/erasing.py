@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lakelog import proofs
@@ -68,11 +68,10 @@ class ChosenRows:
                 findings.update(zip(*columns, strict=True))
         return findings
 
-    def add(self, further: ChosenRows) -> None:
-        """Add the rows of another choice, of the same states."""
-        for key, (entry, rows) in further.rows.items():
-            before = [self.rows[key][1]] if key in self.rows else []
-            self.rows[key] = entry, pa.concat_tables([*before, rows])
+    def add(self, entry: SegmentEntry, rows: pa.Table) -> None:
+        """Add chosen rows of a segment, of which others may have been chosen before."""
+        before = [self.rows[entry.key][1]] if entry.key in self.rows else []
+        self.rows[entry.key] = entry, pa.concat_tables([*before, rows])
 
     def newest_arrival(self, least: int) -> int:
         """When the last chosen row arrived (us), or `least` if that is later."""
@@ -89,22 +88,26 @@ class ChosenRows:
 
 
 def find(
-    store: Store, connect: Connect, selector: Selector, progress: ProgressCallback | None = None
+    store: Store, choosers: Sequence[Chooser], progress: ProgressCallback | None = None
 ) -> ChosenRows:
-    """Return the chosen rows of every segment on disk, whether a state names it or not. Raises
-    QueryFailed, DamagedSegment."""
-    chooser = Chooser(store, connect, selector)
-    chooser.check()
+    """Return what is chosen of the rows of every segment on disk, whether a state names it or not.
+    Raises QueryFailed, DamagedSegment."""
+    for chooser in choosers:
+        chooser.check()
     findings = ChosenRows(rewriting.history_of(store))
     entries = findings.history.segments()
     on_disk = list(segment_files(store))
-    digest = [entries[key] for key in on_disk if key in entries]
-    unnamed = (entry_of_file(store, key) for key in on_disk if key not in entries)
-    candidates = [*chooser.candidates(digest), *filter(None, unnamed)]
-    for number, entry in enumerate(candidates):
+    in_states = [entries[key] for key in on_disk if key in entries]
+    strays = [entry_of_file(store, key) for key in on_disk if key not in entries]
+    candidates = [
+        (chooser, entry)
+        for chooser in choosers
+        for entry in (*chooser.candidates(in_states), *filter(None, strays))
+    ]
+    for number, (chooser, entry) in enumerate(candidates):
         rows = chooser.rows_of(entry)
         if len(rows):
-            findings.rows[entry.key] = entry, rows
+            findings.add(entry, rows)
         if progress:
             progress(number + 1, len(candidates))
     return findings
@@ -203,7 +206,8 @@ class ErasureRun:
         for _ in range(_ROUNDS):
             for branch in _branches(store):
                 self._settle(branch)
-            findings = find(store, self._connect, self._selector, progress)
+            chooser = Chooser(store, self._connect, self._selector)
+            findings = find(store, [chooser], progress)
             if self._selector.until == EVER:
                 self._erasure = dataclasses.replace(
                     self._erasure, arrived=findings.newest_arrival(self._erasure.time)

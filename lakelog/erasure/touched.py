@@ -56,9 +56,7 @@ def preview(
         chooser.check()
     for branch in store.refs.branches():
         settle(branch)
-    findings = erasing.find(store, connect, selectors[0], progress)
-    for selector in selectors[1:]:
-        findings.add(erasing.find(store, connect, selector, progress))
+    findings = erasing.find(store, choosers, progress)
     tags = erasing.tags_with(store, findings)
     states = sum(
         any(e.key in findings.rows for e in store.manifests.segments(state))

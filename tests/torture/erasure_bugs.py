@@ -179,7 +179,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         'key in _manifest_of(name).get("erased", ())',
         "True",
     ),
-    ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries)", "if False)"),
+    ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries]", "if False]"),
     ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
     ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
     ("trees of proofs left", f"{ERASURE}.derived:clean", ', f"{store.paths.peaks}/{key}"', ""),
