@@ -233,25 +233,26 @@ class ErasureRun:
         return self._erasure
 
     def _has_work(self, findings: ChosenRows) -> bool:
+        if findings.rows:
+            return True
         subjects = {self._selector.subject} - {""}
-        redactor = Redactor(self._store, findings.history, self._rewritten, subjects)
-        return bool(findings.rows) or redactor.is_needed()
+        return Redactor(self._store, findings.history, self._rewritten, subjects).is_needed()
 
     def _replace(self, findings: ChosenRows) -> None:
         """Write the new segments and states, then say durably what they stand for."""
-        store, subjects = self._store, set[str]()
-        fresh: Rewritten = {}
+        store, subjects = self._store, {self._selector.subject} - {""}
+        in_states, fresh = findings.history.segments(), Rewritten()
         for key, (entry, rows) in findings.rows.items():
             # One that no state names was left by a publish that lost its race.
-            is_named = key in findings.history.segments()
             fresh[key] = (
-                rewriting.without_rows(store, self._connect, entry, rows) if is_named else None
+                rewriting.without_rows(store, self._connect, entry, rows)
+                if key in in_states
+                else None
             )
             if entry.kind == "events":
                 subjects.update(filter(None, rows["subject"].to_pylist()))
         self._rewritten |= fresh
         self._note(findings)
-        subjects |= {self._selector.subject} - {""}
         redactor = Redactor(store, findings.history, self._rewritten, subjects)
         states = redactor.states()
         segments = {key: new.key if new else "" for key, new in fresh.items()}
