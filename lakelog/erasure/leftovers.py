@@ -8,6 +8,7 @@ about it; an erasure is done only when nothing is found.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -215,16 +216,23 @@ def _across_chunks(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[L
     next."""
     files = chunks.StateFiles(store.paths)
     overlap = 2 * max(len(needle.pattern) for needle in needles)
+
+    @functools.cache
+    def edges(chunk: str) -> tuple[bytes, bytes]:
+        # Most chunks are in many saves of a directory: each is read once.
+        data = files.read_chunk(chunk)
+        return data[:overlap], data[overlap:][-overlap:]
+
     for name in files.names():
         digest = chunks.digest_of_name(name) if name.endswith(INDEX) else None
         end = b""
         # Of a damaged one each chunk was searched: `verify` names it.
         with contextlib.suppress(Damaged):
             for chunk, _ in files.read_index(digest).chunks if digest else ():
-                data = files.read_chunk(chunk)
-                both = end + data[:overlap]
+                head, tail = edges(chunk)
+                both = end + head
                 matches = (match for needle in needles for match in needle.finditer(both))
                 if any(match.start() < len(end) < match.end() for match in matches):
                     yield Leftover(name, _advice(name))
                     break
-                end = (both + data[overlap:])[-overlap:]
+                end = (both + tail)[-overlap:]
