@@ -67,9 +67,11 @@ def again(lake: SettledLake) -> list[Erasure]:
     subjects = _subjects(store) if of_subjects else ()
     back = {record.key for name in subjects for record in of_subjects if record.is_of(name)}
     for record in recorded:
-        if record.key in back if record.subject else _selector(store, record):
+        is_back = record.key in back if record.subject else _selector(store, record) is not None
+        if is_back:
+            # What selects its rows is found again then, of what is sealed by that time.
             fresh = dataclasses.replace(record, phase="begun")
-            result = _erase(lake, fresh, record.rows(lake.store.paths))
+            result = _erase(lake, fresh, record.rows(store.paths))
             returned += [result] if result.segments > record.segments else []
     return returned
 
