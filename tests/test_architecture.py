@@ -82,7 +82,7 @@ ORDER = {
         frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
-        finalize protected_maps engine ledger origin_table pattern_tables tables contract
+        finalize ledger protected_maps engine origin_table pattern_tables tables contract
         sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest

@@ -24,7 +24,6 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.segment_sql import RowRanges
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -73,7 +72,6 @@ class RowsProvider(Protocol):
         self,
         entries: list[SegmentEntry],
         extractions: tuple[Extraction, ...] = (),
-        ranges: RowRanges | None = None,
         *,
         opens: bool = False,
     ) -> str:
@@ -244,11 +242,8 @@ class Projector:
         # Of a segment an unknown part is covered: nothing can be taken from it, so all of
         # it is mapped again.
         if missing is None:
-            layer, deltas, missing = (
-                None,
-                [],
-                [SegmentRead(e, Lineage.cover_of([e])) for e in entries],
-            )
+            layer, deltas = None, []
+            missing = [SegmentRead(e, Lineage.cover_of([e])) for e in entries]
         if missing or layer is None:
             fresh = self._mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)
@@ -334,8 +329,8 @@ class Projector:
                 low, high = window
                 near = self._store.manifests.segments_between(state, low, high - 1)
                 inside = f"time >= {time_sql(low)} AND time < {time_sql(high)}"
-            sources = [SegmentRead(e, {}) for e in near if e.kind == "events"]
             # Without a cover, as a part of a segment's events must not be kept as the whole.
+            sources = [SegmentRead(e, {}) for e in near if e.kind == "events"]
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)

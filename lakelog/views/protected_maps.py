@@ -12,10 +12,10 @@ from collections.abc import Callable
 from lakelog.libraries import duckdb
 from lakelog.query.sql import member_reads
 from lakelog.store.paths import Paths
+from lakelog.views import ledger
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.params import Values
 
-_LEDGER = "schema"
 _KNOWN_MAX = 256
 
 
@@ -37,7 +37,7 @@ class ProtectedMaps:
         protection = self._paths.protection
         # The ledger, for which queries ask all the time, lists fields as they are stored. What was
         # stored before fields were protected has them in plain.
-        if protection is None or not (opens or protection.since) or definition.name == _LEDGER:
+        if protection is None or not (opens or protection.since) or definition.name == ledger.VIEW:
             return True
         query, protected_fields = definition.filled("map", values), protection.fields
         reads = self._reads_fields.get((query, protected_fields))
