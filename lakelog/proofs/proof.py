@@ -96,7 +96,6 @@ def _require_members(body: dict[str, object]) -> None:
     """Refuse a proof with other members than this version checks: they would be believed."""
     # `true` equals 1, and so does 1.0.
     version = body.get("lakelog_proof")
-    # Exactly: Python compares True with 1.
     if type(version) is not int or version != VERSION:
         raise NotProven("it is no proof of version 1")
     event, outer = body.get("event"), body.get("envelope")

@@ -329,8 +329,8 @@ def _prepare(
         try:
             safety, before = _save_present(lake, captured, f"before {op} {message}")
         except BaseException:
-            exchange.discard(store, steps)
             # Nothing was exchanged yet, and no intent names the fresh trees.
+            exchange.discard(store, steps)
             raise
     intent = Intent(
         commit=disk.random_hex(),
@@ -358,7 +358,6 @@ def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[Dire
     with _refusing():
         parts = [lay_out(lake.store, r, r.path, indices.get(r.label)) for r in plan.records]
     parts = [part for part in parts if part.steps]
-    # Only where a directory would be written.
     if parts:
         require_enabled()
     return parts

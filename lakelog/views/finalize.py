@@ -23,8 +23,8 @@ from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, g
 
 # A larger answer is computed again: it would hold more memory than the state that it is of.
 _KEPT_BYTES = 32 << 20
-_KEPT = 16
 # Old entries are no loss: what they hold is computed again.
+_KEPT = 16
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _STATE = re.compile(r"\bstate\b", re.IGNORECASE)
