@@ -129,13 +129,15 @@ class EngineMessage(str):
         match = _NO_NAME.search(self)
         return match[1] if match else ""
 
-    def with_suggestion(self, list_tables: Callable[[], Iterable[str]], ref_names: RefNames) -> str:
+    def with_suggestion(
+        self, list_tables: Callable[[], Iterable[str]], ref_names: RefNames
+    ) -> EngineMessage:
         """Return the engine's words with the nearest of the lake's own tables or refs.
 
         The engine knows only the tables that the query needed, and suggests its catalog instead.
         """
         if "does not exist" not in self:
-            return str(self)
+            return self
         tables: list[str] = []
         refs: list[str] = []
         with contextlib.suppress(LakelogError, OSError):  # the query's error is the one to report
@@ -146,14 +148,15 @@ class EngineMessage(str):
             scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
             near = closest(name, [*tables, *scratch])
             hint = f' Did you mean "{near}"?' if near else ""
-            sentence = f"Table with name {name} does not exist!{hint}"
-            return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
+            return self._with(match, f"Table with name {name} does not exist!{hint}")
         if match := _NO_SCHEMA.search(self):
             near = closest(match[1], [*refs, "omega"])
             hint = f'Did you mean "{near}"?' if near else _LISTS_OF_REFS
-            sentence = f'because there is no tag or branch "{match[1]}". {hint}'
-            return f"{self[: match.start()]}{sentence}{self[match.end() :]}"
-        return str(self)
+            return self._with(match, f'because there is no tag or branch "{match[1]}". {hint}')
+        return self
+
+    def _with(self, match: re.Match[str], sentence: str) -> EngineMessage:
+        return EngineMessage(f"{self[: match.start()]}{sentence}{self[match.end() :]}")
 
     def clearer(self, as_asked: str) -> str:
         """Return what to say of a query that fails so, and so as it was asked: where it reads
@@ -196,22 +199,22 @@ class EngineMessage(str):
             return f"{message}; {hint}"
         return message
 
-    def renumbered(self, query: str) -> str:
+    def renumbered(self, query: str) -> EngineMessage:
         """Return a message with line numbers of the query as it was typed.
 
         The engine counts the lines of the query as it was rewritten.
         """
         match = _PICTURE.search(self)
         if match is None:
-            return str(self)
+            return self
         excerpt = match[2].strip().strip(".")
         # Only where exactly one line of the query fits: better the engine's own than a wrong one.
         numbers = [n for n, line in enumerate(query.split("\n"), 1) if excerpt and excerpt in line]
         if len(numbers) != 1:
-            return str(self)
+            return self
         start = f"LINE {numbers[0]}: "
         caret = " " * len(start) + match[3][len(match[1]) :]
-        return f"{self[: match.start()]}{start}{match[2]}\n{caret}{self[match.end() :]}"
+        return self._with(match, f"{start}{match[2]}\n{caret}")
 
     def picture(self) -> list[str]:
         """Return the line of the query that a message shows and the caret below it, if it does."""

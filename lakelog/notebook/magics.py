@@ -188,7 +188,7 @@ def _explained(query: str = "") -> Iterator[None]:
 
 def _place(details: str, query: str) -> list[str]:
     """Return the line of a query that the engine complains of, and a caret below the place."""
-    if picture := EngineMessage(EngineMessage(details).renumbered(query)).picture():
+    if picture := EngineMessage(details).renumbered(query).picture():
         return picture
     # While it binds names it does not say where: only a name that is there once is sure.
     name = re.escape(EngineMessage(details).missing_name())

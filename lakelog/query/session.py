@@ -287,9 +287,7 @@ class Session:
     def in_one_line(self, message: str) -> str:
         """What the engine says, without its picture of the query, refs by their own names."""
         message, refs = schemas.as_written(message), self.store.refs
-        line = EngineMessage(
-            EngineMessage(message).with_suggestion(self.tables.names, refs)
-        ).explained()
+        line = EngineMessage(message).with_suggestion(self.tables.names, refs).explained()
         for schema, name in self.binder.refs.versions.items():
             line = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', line)  # type: ignore[misc]
         return line

@@ -23,17 +23,17 @@ def own() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def words_of(own: duckdb.DuckDBPyConnection, query: str) -> str:
+def words_of(own: duckdb.DuckDBPyConnection, query: str) -> EngineMessage:
     """What the engine says of a query that fails."""
     with pytest.raises(duckdb.Error) as caught:
         own.execute(query).fetchall()
-    return str(caught.value)
+    return EngineMessage(caught.value)
 
 
 def test_the_gist_is_one_line_without_the_query(own: duckdb.DuckDBPyConnection) -> None:
     """Lists of candidates, advice and the picture of the query are left out."""
     for query in ("SELECT nosuch FROM t", "SELECT sum(s) FROM t", "SELECT\n(", "FROM nosuch"):
-        words = EngineMessage(words_of(own, query)).gist()
+        words = words_of(own, query).gist()
         assert "Error: " in words
         assert not {"LINE", "Candidate", "\n", "select one"} & {*words.split(" "), *words}, words
 
@@ -41,13 +41,13 @@ def test_the_gist_is_one_line_without_the_query(own: duckdb.DuckDBPyConnection) 
 def test_the_place_and_its_picture(own: duckdb.DuckDBPyConnection) -> None:
     """The line is counted from 1, and a caret stands below the place."""
     words = words_of(own, "SELECT a,\nnosuch FROM t")
-    assert EngineMessage(words).line_of() == 2
+    assert words.line_of() == 2
     assert EngineMessage("Parser Error: nothing").line_of() is None
-    line, caret = EngineMessage(words).picture()
+    line, caret = words.picture()
     assert line == "LINE 2: nosuch FROM t"
     assert caret.index("^") == line.index("nosuch")
-    moved = EngineMessage(words).renumbered("-- typed\nSELECT a,\n\nnosuch FROM t")
-    assert EngineMessage(moved).line_of() == 4
+    moved = words.renumbered("-- typed\nSELECT a,\n\nnosuch FROM t")
+    assert moved.line_of() == 4
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,7 @@ def test_names_that_are_missing(
 ) -> None:
     """Of a table, by which the caller's own is found, and of whatever else a query names."""
     words = words_of(own, query)
-    assert (EngineMessage(words).missing_table(), EngineMessage(words).missing_name()) == (
-        table,
-        name,
-    )
+    assert (words.missing_table(), words.missing_name()) == (table, name)
 
 
 class NoRefs:
@@ -84,7 +81,7 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
     """For a table that is missing, and for a tag or branch that is, taken for a schema."""
 
     def suggested(query: str) -> str:
-        return EngineMessage(words_of(own, query)).with_suggestion(lambda: ["sessions"], NoRefs())
+        return words_of(own, query).with_suggestion(lambda: ["sessions"], NoRefs())
 
     assert 'Did you mean "sessions"?' in suggested("FROM session")
     assert 'no tag or branch "relase". Did you mean "release"?' in suggested('FROM "relase".events')
@@ -105,7 +102,7 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
 )
 def test_hints(own: duckdb.DuckDBPyConnection, query: str, hint: str) -> None:
     """What a lake's user should write instead."""
-    assert hint in EngineMessage(words_of(own, query)).explained()
+    assert hint in words_of(own, query).explained()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +117,7 @@ def test_hints(own: duckdb.DuckDBPyConnection, query: str, hint: str) -> None:
 )
 def test_errors_of_values(own: duckdb.DuckDBPyConnection, query: str, is_of_value: bool) -> None:
     """Told from errors of the query, which fail for every row."""
-    assert EngineMessage(words_of(own, query)).is_of_value() is is_of_value
+    assert words_of(own, query).is_of_value() is is_of_value
 
 
 @pytest.mark.parametrize(
@@ -137,15 +134,15 @@ def test_errors_of_values(own: duckdb.DuckDBPyConnection, query: str, is_of_valu
 )
 def test_unfinished_texts(own: duckdb.DuckDBPyConnection, text: str, is_unfinished: bool) -> None:
     """A string, comment or quoted name that more lines may end."""
-    assert EngineMessage(words_of(own, text)).is_unfinished() is is_unfinished
+    assert words_of(own, text).is_unfinished() is is_unfinished
 
 
 def test_a_row_that_a_table_refuses(own: duckdb.DuckDBPyConnection) -> None:
     """By a key, or by a value that does not fit."""
     own.execute("INSERT INTO t (a) VALUES (1)")
     for query in ("INSERT INTO t (a) VALUES (1)", "INSERT INTO t (a) VALUES ('x')"):
-        assert EngineMessage(words_of(own, query)).is_of_row()
-    assert not EngineMessage(words_of(own, "SELECT nosuch")).is_of_row()
+        assert words_of(own, query).is_of_row()
+    assert not words_of(own, "SELECT nosuch").is_of_row()
 
 
 def test_a_file_of_another_process(tmp_path: Path) -> None:
@@ -177,7 +174,7 @@ def test_an_interrupt(own: duckdb.DuckDBPyConnection, way: str) -> None:
 def test_the_reason_and_the_file(own: duckdb.DuckDBPyConnection) -> None:
     """Without the kind of the error; and by the file, gc is told from a mistake of the user."""
     words = words_of(own, "SELECT regexp_matches('', '(')")
-    assert EngineMessage(words).reason().startswith("missing )")
+    assert words.reason().startswith("missing )")
     words = words_of(own, "FROM '/nosuch/lake/x.parquet'")
-    assert EngineMessage(words).names_file("/nosuch/lake")
-    assert not EngineMessage(words).names_file("/nosuch/lak")
+    assert words.names_file("/nosuch/lake")
+    assert not words.names_file("/nosuch/lak")
