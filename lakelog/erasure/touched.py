@@ -10,6 +10,7 @@ from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Chooser, Selector
 from lakelog.event.types import JsonObject
+from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.connection import Connect
@@ -83,7 +84,8 @@ def preview(
 
 
 def _mentions(store: Store, connect: Connect, subject: str) -> int:
-    """How many events of others in the newest states of the branches have the subject in a text."""
+    """How many events of others in the newest states of the branches have the subject in a text, or
+    in a protected field. Raises InvalidKey."""
     counts: dict[str, int] = {}
     literal = sql.literal(subject)
     columns = "type category source level message data id".split()
@@ -92,6 +94,7 @@ def _mentions(store: Store, connect: Connect, subject: str) -> int:
         for entry in store.manifests.segments(store.state(branch), "events"):
             if entry.key not in counts:
                 source = segment_sql.rows_sql(store.paths, [entry])
+                source = sealed_blocks.opened_sql(store.paths, source, [entry.key])
                 query = (
                     f"SELECT count(*) FROM ({source}) WHERE subject IS DISTINCT FROM {literal}"
                     f" AND coalesce({condition}, false)"

@@ -27,13 +27,26 @@ def test_a_condition_sees_protected_fields(tmp_path: Path, monkeypatch: pytest.M
             lake.erase(where=condition, why="leak")
         assert lake.preview_erasure(where=condition).events == 2
         assert lake.erase(where=condition, why="leak").erasure.events == 2
-        rest = [row for row in shown(range(10)) if row[0] != "s1"]
-        assert payloads(lake) == rest
+        others = [row for row in shown(range(10)) if row[0] != "s1"]
+        assert payloads(lake) == others
         lake.rollback("empty")
         path.rename(tmp_path / "other.jsonl")  # its rows are known by their contents alone
         lake.ingest(tmp_path / "other.jsonl")
-        assert payloads(lake) == rest
+        assert payloads(lake) == others
         assert encrypted.found(tmp_path / "lake", [PLANTED]) == []
+
+
+def test_a_preview_counts_protected_fields_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay, and name the subject."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        protected.append(lake, range(2))
+        data = {"email": "asked by ada-3f9k2m", "n": 2}
+        lake.append({"type": "SIGNUP", "subject": "s2", "data": data})
+        lake.append({"type": "SIGNUP", "subject": "ada-3f9k2m"})
+        touched = lake.preview_erasure(subject="ada-3f9k2m", rows=True)
+        assert (touched.events, touched.mentions) == (1, 1)
 
 
 def test_a_replayed_line_does_not_bring_fields_back(
