@@ -293,16 +293,16 @@ def test_a_push_of_a_clone_keeps_how_many_keys_were_destroyed(
     """The lake at the remote goes on refusing a file of keys from before."""
     remote = tmp_path / "remote"
     with protected.create(tmp_path / "lake", monkeypatch) as lake:
-        lake.append([protected.event(n) for n in range(10)])
+        protected.append(lake, range(10))
         lake.settle()
-        (path,) = (tmp_path / "keys").glob("*.subjects")
+        path = protected.key_file(tmp_path)
         older = path.read_bytes()
         lake.erase(subject="s1", why="asked")
     run(tmp_path / "lake", "remote", "add", "origin", remote.as_uri())
     run(tmp_path / "lake", "push")
     run(tmp_path / "none", "clone", remote.as_uri(), str(tmp_path / "clone"))
     with lakelog.open(tmp_path / "clone") as clone:
-        clone.append([protected.event(n) for n in range(10, 20)])
+        protected.append(clone, range(10, 20))
     run(tmp_path / "clone", "push")
     path.write_bytes(older)
     with lakelog.open(remote) as there, pytest.raises(InvalidKey, match="older file of keys"):

@@ -82,8 +82,9 @@ def test_what_was_kept_before_fields_were_protected_goes(
         with without_keys(tmp_path):
             assert len(lake.view("by_email")) == 5
         assert len(lake.view("by_email")) == 5
-        assert len(lake.view("status")) >= 0
+        lake.view("status")
     pieces = [path.read_bytes() for path in cache.rglob("*.piece")]
+    assert pieces
     assert not [piece for piece in pieces if b"email" in piece]
 
 
@@ -102,10 +103,10 @@ def test_tables_of_a_type_have_protected_columns(
         ]
         emails = [f"{PLANTED}{n}@example.org" for n in range(3)]
         for _ in range(2):
-            for each in queries:
-                assert lake.sql(each).fetchall() == [("pro", email) for email in emails]
+            for query in queries:
+                assert lake.sql(query).fetchall() == [("pro", email) for email in emails]
                 with without_keys(tmp_path):
-                    assert lake.sql(each).fetchall() == [("pro", None)] * 3
+                    assert lake.sql(query).fetchall() == [("pro", None)] * 3
             lake.compact()
 
 
