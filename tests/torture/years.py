@@ -37,10 +37,9 @@ from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import pooled_engine
 from tests.torture.case import Case, Row
-from tests.torture.years_chores import Chores, person, timed_chores
+from tests.torture.years_chores import DAY, Chores, person, play_chores
 
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
+HOUR = DAY // 24
 DAYS, SEASON, LONG = 1095, 60, 4
 """A life of so many days, or a shorter one; each so many-th is of the long ones."""
 START = 1_767_225_600_000_000
@@ -216,14 +215,15 @@ class Life:
 
     def _event(self) -> dict[str, Any]:
         self._serial += 1
+        somebody, message = person(self.now, self._serial), f"event {self._serial}"
         event = {
             "type": "T",
-            "time": self._world.now / 1e6,
-            "subject": (somebody := person(self._world.now, self._serial)),
-            "message": f"event {self._serial}",
+            "time": self.now / 1e6,
+            "subject": somebody,
+            "message": message,
             "data": {"n": self._serial, "text": "x" * 40},
         }
-        self.chores.people.setdefault(somebody, set()).add(f"event {self._serial}")
+        self.chores.people.setdefault(somebody, set()).add(message)
         return event | ({"id": f"id{self._serial}"} if self.chance(0.3) else {})
 
     @property
@@ -419,7 +419,7 @@ def costs(path: str, turn: int) -> dict[str, float]:
     lake.append({"type": "T", "message": "to be taken back"})
     timed("rollback", lambda: lake.rollback(f"cost{turn}"))
     timed("gc mark", lambda: reachability.Marker(lake.store, disk.now_us()))
-    taken |= timed_chores(lake, path, turn)
+    play_chores(lake, path, turn, timed)
     lake.close()
     return taken
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -102,10 +101,10 @@ class Chores:
         """Erase somebody of an earlier month from every state, whoever dies meanwhile."""
         life = self._life
         this_month = person(life.now, 0).rpartition("-")[0]
-        known = sorted(name for name in self.people if not name.startswith(f"{this_month}-"))
-        if not known:
+        earlier = [name for name in self.people if not name.startswith(f"{this_month}-")]
+        if not earlier:
             return
-        gone = known[0]
+        gone = min(earlier)
         while life.verb(lambda lake: lake.erase(subject=gone, why="asked")):
             pass
         told = self.people.pop(gone)
@@ -143,8 +142,10 @@ def push(lake: lakelog.Lake) -> None:
     remotes.push(lake, "origin", branches=["main"], force=True)
 
 
-def timed_chores(lake: lakelog.Lake, path: str, turn: int) -> dict[str, float]:
-    """CPU seconds of each chore."""
+def play_chores(
+    lake: lakelog.Lake, path: str, turn: int, timed: Callable[[str, Callable[[], Any]], Any]
+) -> None:
+    """Do each chore once; `timed` gets its name and what it does."""
     account = ACCOUNTS[0]
     record = {"type": "ORDER", "subject": account, "message": f"cost {turn}"}
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
@@ -164,10 +165,6 @@ def timed_chores(lake: lakelog.Lake, path: str, turn: int) -> dict[str, float]:
     # What a remote keeps of states that are gone here is erased from with the first push behind an
     # erasure, however much that is.
     push(lake)
-    taken = {}
     for name, play in chores.items():
         lake.append({"type": "T", "message": f"{name} {turn}", "data": json.dumps({"n": turn})})
-        began = time.process_time()
-        play()
-        taken[name] = time.process_time() - began
-    return taken
+        timed(name, play)
