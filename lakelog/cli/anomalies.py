@@ -121,9 +121,8 @@ def _lines(incident_list: list[Incident], explain: bool) -> Iterator[str]:
     for incident in incident_list:
         begin, end = (_clock(moment) for moment in (incident.start_us, incident.end_us))
         yield paint(f"{begin} to {end}\n", sys.stdout, bold=True)
+        # A dict keeps the last one that is set, and in reverse that is the first of its series.
         first_of_series = {f.series: f for f in reversed(incident.findings)}
-        # A dict keeps the last one that is set, and in reverse that is the first finding of the
-        # series.
         findings = [f for f in incident.findings if first_of_series[f.series] is f]
         for finding in findings[:_FINDINGS]:
             line = f"  {_clock(finding.start_us)[11:]}  {cell(_described(finding))}"

@@ -109,11 +109,9 @@ def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
     for scan in segment_sql.scans(paths, [e for e in entries if e.kind == table]):
         names = [paths.object("segments", e.key) for e in scan.entries]
         seq, options = "", list[str]()
-        # Only sorted segments have a column seq; in others a row's number follows from its place.
         if table == "events":
             seq = ", seq"
-            # Rows of a segment in order of arrival have no seq: it is the first one plus the row's
-            # number.
+            # Only sorted segments have a column seq; in others it follows from a row's place.
             if scan.layout == "arrival":
                 seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
         payload = "data" if scan.schema is None else f"{scan.data_sql()} AS data"

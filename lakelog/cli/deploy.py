@@ -165,10 +165,10 @@ def rollback(
     if not confirm(f"return {name} to revision {earlier.number} ({images})?", yes):
         raise click.ClickException("nothing was changed")
     # Asked first, then opened: nobody else waits for the lake while a person thinks.
-    # The state is saved by the pod that ends, so what belongs to the revision is asked afterwards.
     with _lake(app) as lake:
         deployments.return_to(lake, cluster, name, earlier, why=why, seconds=timeout)
     app.say(f"deployment {name} has revision {earlier.number} again: {images}")
+    # The state is saved by the pod that ends, so what belongs to the revision is asked afterwards.
     if state := _live_states(app, name, namespace).get(earlier.hash):
         app.say(f"the newest state that was saved in it is {cell(state)}")
 

@@ -164,7 +164,6 @@ def compact(
     """
     pause = span_us(every) / 1e6
     # By itself, as the sealer's process does: it must not slow down those who write or ask.
-    # The priority of this process, and of the CPUs that it is given, which children do not inherit.
     if watch:
         os.nice(10)
         sealer_process.give_way()

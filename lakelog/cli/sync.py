@@ -171,8 +171,8 @@ def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> 
             options += [word for pair in value.items() for word in ("--column", "=".join(pair))]
             continue
         # Only what differs from its default: the unit then keeps to those of later versions.
-        # `every` is kept in seconds, and the option wants a unit.
         if field.name != "target" and value != field.default:
+            # `every` is kept in seconds, and the option wants a unit.
             option_value = f"{value:g}s" if field.name == "every" else str(value)
             options += [f"--{field.name.replace('_', '-')}", option_value]
     options += ["--metrics", os.path.abspath(metrics)] if metrics else []

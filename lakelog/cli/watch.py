@@ -229,8 +229,8 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
                         watcher, stop, interval=plan.interval, poll=plan.poll, say=tell, renew=True
                     )
         except collect.RestartRequested as rest:
-            # The mask survives the exec, and with it what is pending.
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now, comes later
+            # What comes now, comes later: the mask survives the exec, and with it what is pending.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             _close(backups, feeder)
             lake.close()
             # A signal that came meanwhile ends the watcher instead of restarting it.

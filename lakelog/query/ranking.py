@@ -93,7 +93,6 @@ class Ranking:
             f"{f'(VALUES {rows})' if best_rows else none} AS r(seq, score) ON r.seq = e.seq"
             " ORDER BY r.score DESC, e.seq DESC"
         )
-        # More are looked at than are wanted, since the condition rejects some of them.
         return cursors.certain(statement, [_reading(view, best_rows)])
 
     def _best(
@@ -102,6 +101,7 @@ class Ranking:
         """Return the best rows for which a condition holds. Of equal ones those that arrived last,
         unless there are very many, or rows have to be read to know."""
         limit, offset = self._limit, 0
+        # More are looked at than are wanted, since the condition rejects some of them.
         best_rows, size = list[RankedRow](), _FIRST * limit
         while True:
             ranked = best(size, offset)

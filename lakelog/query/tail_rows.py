@@ -328,7 +328,7 @@ def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np
     starts = _starts(pending)
     batch_list = list(batches(pending.frames, starts, rows_max))
     # Sealing fills one segment after the other: rows of the first come before those of the next.
-    if len(batch_list) > 1:  # more than one segment takes: first what came first, writer by writer
+    if len(batch_list) > 1:
         ends = [{w: fs[-1].sequence for w, fs in batch.items()} for batch in batch_list]
         writers = np.asarray(table["writer"].cast("string").to_pylist())
         sequences = arrays.numbers(table["sequence"])

@@ -160,7 +160,6 @@ class TopScans:
                 if bounded:
                     return bounded
                 share = max(count, _CHANCE) / max(nearest.row_count, 1)
-        # Ranges read few rows already.
         if view.ranges:  # to look for rare words takes most of the time, in either step
             return None
         # The caller holds a lock, which other threads would wait for.
