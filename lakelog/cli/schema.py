@@ -17,7 +17,7 @@ from lakelog.cli.app import App, complete_ref, state_option, verb_group
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_words
 from lakelog.cli.render.results import result_of
-from lakelog.cli.render.tables import ROWS_MAX, cell
+from lakelog.cli.render.tables import ROWS_MAX, cell, fit
 from lakelog.cli.render.terminal import many, paint, say, width
 from lakelog.errors import UnknownRef
 from lakelog.render.formats import of_records
@@ -205,8 +205,7 @@ def _line(row: dict[str, Any], room: int, moment: str) -> str:
         while rich_cells.cell_len(path) >= room:
             path = path[1:]
         path = f"…{path}"
-    kind_cell = kind_cell if len(kind_cell) <= _KIND else kind_cell[: _KIND - 1] + "…"
-    kind_cell = f"{kind_cell:{_KIND}}"
+    kind_cell = f"{fit(kind_cell, _KIND):{_KIND}}"
     if row["drift"] == "conflict":
         kind_cell = paint(kind_cell, sys.stdout, fg="red")
     days = (f"{row[name].strftime(moment):{_DAY}}" for name in ("first_seen", "last_seen"))
