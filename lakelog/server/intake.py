@@ -155,7 +155,7 @@ class EventIntake(Generic[AnswerType]):
 
     def _set_aside(self, arrivals: Arrivals, key: bytes = NO_REQUEST) -> None:
         lines = [(_HTTP, r.number, r.reason, r.record) for r in arrivals.rejects]
-        since = None if key == NO_REQUEST else self._journal.set_aside(key)
+        since = None if key == NO_REQUEST else self._journal.announce_quarantine(key)
         if since is not None:  # a kill, or a full disk, came between them and the events
             query = """SELECT origin, position, reason, line FROM quarantine
                 WHERE origin = $origin AND ingested_at >= make_timestamptz($since)"""

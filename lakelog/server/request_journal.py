@@ -10,8 +10,8 @@ without a sync: it outlives the process, not the machine.
     CRC-32 of all this (4)
 
 Numbers are little-endian. A record "LLRX" has the same form, and takes requests back whose events
-could not be stored; "LLRS" says that lines of a request are about to be set aside. Files are begun
-by the minute, and removed when they are old.
+could not be stored; "LLRS" says that lines of a request are quarantined next. Files are begun by
+the minute, and removed when they are old.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from lakelog.store import disk
 
 _HEAD, _ENTRY = struct.Struct("<4sIQQ40s"), struct.Struct("<16sI")
-_STORED, _CANCELED, _SET_ASIDE = b"LLRQ", b"LLRX", b"LLRS"
+_STORED, _CANCELED, _QUARANTINED = b"LLRQ", b"LLRX", b"LLRS"
 _FILE_US = 60_000_000
 _REQUESTS_MAX = 500_000
 """Requests of each of the two generations that are remembered."""
@@ -58,7 +58,7 @@ class RequestJournal:
         self._recent: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
         self._turned = disk.now_us()
-        self._aside_since: dict[bytes, int] = {}
+        self._quarantined_since: dict[bytes, int] = {}
         self._path, self._begun = "", 0
 
     def load(self, reached: Callable[[str, int], int]) -> None:
@@ -79,8 +79,8 @@ class RequestJournal:
                 if key == NO_REQUEST:
                     position += count
                     continue
-                if record.magic == _SET_ASIDE:
-                    self._aside_since.setdefault(key, record.time)
+                if record.magic == _QUARANTINED:
+                    self._quarantined_since.setdefault(key, record.time)
                     continue
                 if record.magic == _CANCELED:
                     self._recent.pop(key, None)
@@ -106,21 +106,21 @@ class RequestJournal:
         if moment - self._turned > self._lifetime or len(self._recent) >= _REQUESTS_MAX:
             self._older, self._recent, self._turned = self._recent, {}, moment
         self._recent[key] = (self.stored(key) or 0) + count
-        self._aside_since.pop(key, None)
+        self._quarantined_since.pop(key, None)
 
     def announce(self, writer: str, first: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""
         self._write(_STORED, writer, first, requests)
 
-    def set_aside(self, key: bytes) -> int | None:
-        """Say that lines of a request are set aside next; return since when (us) they may be, if
+    def announce_quarantine(self, key: bytes) -> int | None:
+        """Say that lines of a request are quarantined next; return since when (us) they may be, if
         that was said before. Raises OSError."""
-        since = self._aside_since.get(key)
+        since = self._quarantined_since.get(key)
         if since is None:
-            if len(self._aside_since) >= _REQUESTS_MAX:
-                self._aside_since.clear()
-            self._aside_since[key] = disk.now_us()
-            self._write(_SET_ASIDE, "", 0, [(key, 0)])
+            if len(self._quarantined_since) >= _REQUESTS_MAX:
+                self._quarantined_since.clear()
+            self._quarantined_since[key] = disk.now_us()
+            self._write(_QUARANTINED, "", 0, [(key, 0)])
         return since
 
     def cancel(self, writer: str, keys: Iterable[bytes]) -> None:
@@ -163,7 +163,7 @@ def _records(data: bytes) -> Iterator[_Record]:
     while place + _HEAD.size <= len(data):
         magic, count, first, moment, writer = _HEAD.unpack_from(data, place)
         end = place + _HEAD.size + count * _ENTRY.size
-        if magic not in (_STORED, _CANCELED, _SET_ASIDE) or end + 4 > len(data):
+        if magic not in (_STORED, _CANCELED, _QUARANTINED) or end + 4 > len(data):
             return
         if zlib.crc32(data[place:end]) != struct.unpack_from("<I", data, end)[0]:
             return
