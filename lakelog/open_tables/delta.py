@@ -171,10 +171,12 @@ class _DeltaTable:
         rewritten = published_state.rewritten(self._lake)
         if not rewritten or self._is_query:
             return
-        table = deltalake.DeltaTable(self._uri, storage_options=self._options)
         names = {f"{begin}{key}.parquet" for key in rewritten for begin in ("", COPY)}
-        for name in names.difference(_paths(table)):
-            self._folder.delete(name)
+        # The names of all erasures come again with each publish: few of them are still there.
+        if stale := names & self._folder.names():
+            table = deltalake.DeltaTable(self._uri, storage_options=self._options)
+            for name in stale.difference(_paths(table)):
+                self._folder.delete(name)
 
 
 @contextlib.contextmanager

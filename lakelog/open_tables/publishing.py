@@ -185,8 +185,8 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     entries = {e.key: e for e in lake.store.manifests.segments(state, "events")}
     earlier = _earlier(lake, before)
     # By the lake where only segments came, otherwise by the files of the table.
-    is_grown = earlier and earlier.keys() <= entries.keys()
-    present = earlier.keys() if is_grown else table.keys()
+    has_all = earlier and earlier.keys() <= entries.keys()
+    present = earlier.keys() if has_all else table.keys()
     added = [entry for key, entry in entries.items() if key not in present]
     removed = sorted(present - entries.keys())
     compact.check(lake.store, added)

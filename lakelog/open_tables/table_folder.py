@@ -6,6 +6,7 @@ takes, as both are made of the same library.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -66,8 +67,17 @@ class TableFolder:
         """Delete a file if it is there."""
         if self._is_local:
             disk.unlink(f"{self.uri}/{name}")
-        else:
+            return
+        # Only S3 takes it for deleted.
+        with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._bucket, name)
+
+    def names(self) -> set[str]:
+        """The names of the files here."""
+        if self._is_local:
+            return {*disk.listing(self.uri)}
+        objects = obstore.list_with_delimiter(self._bucket)["objects"]
+        return {file["path"].rpartition("/")[2] for file in objects}
 
     @cached_property
     def _bucket(self) -> Any:
