@@ -97,6 +97,8 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
     if record.subject:
         subject = next((s for s in _subjects(store) if record.is_of(s)), "")
         return Selector(subject, "", max(record.time, record.arrived)) if subject else None
+    if record.subjects:
+        return None  # keys were destroyed, and no rows chosen: to look at all of them is in vain
     # With the time of arrival: positions in a stream are given again after a rollback.
     places: dict[str, set[tuple[int, int]]] = {}
     refusal, protected_fields = Refusal(store.paths, record.key), sealed_blocks.of_lake(store.paths)
