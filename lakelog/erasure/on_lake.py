@@ -93,6 +93,7 @@ class LakeErasure(LakeUpkeep):
         InvalidKey, GcRefused while gc runs, Damaged, OSError.
         """
         subjects = _names(subject)
+        # Before anything is erased: a reason that names the last subject must not stop it halfway.
         erasing.check_reason(why, subjects)
         keys = list[str]()
         if where is None and self.store.paths.protection is not None:
@@ -112,7 +113,7 @@ class LakeErasure(LakeUpkeep):
             )
             keys.append(erasure.key)
         by_key = {status_.erasure.key: status_ for status_ in self.erasures()}
-        *earlier, last = (by_key[key] for key in dict.fromkeys(keys))
+        *earlier, last = (by_key[key] for key in keys)
         return dataclasses.replace(last, earlier=tuple(earlier))
 
     def preview_erasure(
