@@ -382,10 +382,9 @@ class SegmentChoice:
 
     def among(self, entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
         """Return those of verified segments that hold what any of some mentions needs."""
-        matches = near(entries, needs)
         if Query(needs=needs).needles:
-            return holding(matches, needs, self._filters)
-        return matches
+            return holding(entries, needs, self._filters)
+        return near(entries, needs)
 
     def verify(self, entries: list[SegmentEntry]) -> None:
         """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
