@@ -187,6 +187,7 @@ def _data_files(added: Sequence[TableFile]) -> list[DataFile]:
     files: list[DataFile] = []
     for file in added:
         entry = file.entry
+        # By the numbers of columns. Iceberg has the bytes of a bound, not its value.
         bounds = [
             (1, packed(entry.time[0]), packed(entry.time[1])),
             (13, packed(entry.seq[0]), packed(entry.seq[1])),
