@@ -223,7 +223,7 @@ class ErasureRun:
             raise OutcomeUnknown("the lake changed too often meanwhile: run the same command again")
         derived.clean(store)
         chooser = Chooser(store, self._connect, self._selector)
-        remnants = leftovers.leftovers(store, chooser, self._selector.subject)
+        remnants = leftovers.leftovers(store, [chooser])
         # Also where the lake has no row of it any more: copies may.
         self._erasure = dataclasses.replace(
             self._erasure.swept(leftovers.named(remnants)),

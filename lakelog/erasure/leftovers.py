@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -54,18 +54,20 @@ class Leftover:
     advice: str
 
 
-def leftovers(store: Store, chooser: Chooser, subject: str) -> list[Leftover]:
-    """Return the places in the lake that may still hold erased rows: WAL files by their rows, and
-    where a `subject` is known, all else by its bytes. Raises Damaged."""
+def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
+    """Return the places in the lake that may still hold chosen rows: WAL files by their rows, and
+    where subjects are known, all else by its bytes. Raises Damaged."""
     root = store.paths.root
     findings = [
         Leftover(os.path.relpath(path, root), _ADVICE["wal"])
         for path, frames in frames_by_file(store)
-        if chooser.in_frames(frames)
+        if any(chooser.in_frames(frames) for chooser in choosers)
     ]
-    if not subject:
+    subjects = [chooser.selector.subject for chooser in choosers if chooser.selector.subject]
+    if not subjects:
         return findings + list(_unsearched(store))
-    needles = _needles(subject)
+    # All at once: every file of the lake is read.
+    needles = [needle for subject in subjects for needle in _needles(subject)]
     findings += _in_definitions(store, needles)
     findings += _in_moves(store, needles)
     findings += _across_chunks(store, needles)

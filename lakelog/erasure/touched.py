@@ -65,8 +65,7 @@ def preview(
     )
     leftover_list = [
         leftover
-        for chooser in choosers
-        for leftover in leftovers.leftovers(store, chooser, chooser.selector.subject)
+        for leftover in leftovers.leftovers(store, choosers)
         # What is in these now goes with the rows.
         if not leftover.place.startswith(_GOES_TOO)
     ]
@@ -78,7 +77,7 @@ def preview(
         erasing.branches_with(store, findings),
         tags,
         sum(_mentions(store, connect, subject) for subject in subjects),
-        tuple(dict.fromkeys(leftover_list)),
+        tuple(leftover_list),
         tuple(outside.places(store, tags)),
     )
 

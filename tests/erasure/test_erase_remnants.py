@@ -118,6 +118,19 @@ def test_what_people_wrote_is_named(tmp_path: Path) -> None:
         assert places == ["definition:", "move", "states"]
 
 
+def test_a_preview_names_what_has_any_of_the_subjects(tmp_path: Path) -> None:
+    """Each place once."""
+    with opened(tmp_path) as lake:
+        lake.append([{"type": "A", "subject": name} for name in (ADA, "bob-7h2w")])
+        query = f"SELECT count(*) AS n FROM events WHERE subject IN ('bob-7h2w', '{ADA}')"
+        LakeViews(lake).create("theirs", query)
+        publish.note(lake.store, "main", "later", "a call of bob-7h2w")
+        for subjects in (["bob-7h2w"], [ADA, "bob-7h2w"]):
+            leftovers = lake.preview_erasure(subject=subjects).leftovers
+            places = sorted(leftover.place for leftover in leftovers)
+            assert places == ["definition: view theirs", "move 3 of main"]
+
+
 def test_a_word_across_two_chunks_of_a_saved_file_is_named(tmp_path: Path) -> None:
     """The content of a directory is cut anywhere."""
     with opened(tmp_path) as lake:
