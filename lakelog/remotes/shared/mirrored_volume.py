@@ -166,8 +166,7 @@ class MirroredVolume(DirectoryVolume):
             super().link(file, key)
         self.published += 1
         self._confirm(key)
-        folder, number = _place(key)
-        self._store_spans(folder, number, 1)
+        self._store_spans(*_place(key), 1)
 
     @contextlib.contextmanager
     def _holding_off_prunes(self) -> Iterator[None]:
@@ -192,10 +191,10 @@ class MirroredVolume(DirectoryVolume):
 
     def _require_previous(self, key: str) -> None:
         """Take a move back that does not follow the one before it here. Raises TransferRefused."""
-        folder, number = _place(key)
-        if number == 1 or self._confirmed.get(folder) == number - 1:
+        branch, number = _place(key)
+        if number == 1 or self._confirmed.get(branch) == number - 1:
             return
-        previous = f"{folder}/{number - 1:012d}.json"
+        previous = KEYS.move(branch, number - 1)
         try:
             self._require_same(previous, self._bytes_or_none(previous))
         except TransferRefused:
@@ -203,8 +202,8 @@ class MirroredVolume(DirectoryVolume):
             raise
 
     def _confirm(self, key: str) -> None:
-        folder, number = _place(key)
-        self._confirmed[folder] = number
+        branch, number = _place(key)
+        self._confirmed[branch] = number
 
     def fetch(self, key: str) -> str:
         """Bring an object of the bucket here, checked against its name; return its path. Raises
@@ -269,7 +268,7 @@ class MirroredVolume(DirectoryVolume):
                 data = answers[key]
                 if data is None:
                     if count > 2 * move_spans.GROWTH:
-                        self._store_spans(KEYS.head_dir(branch), newest, count)
+                        self._store_spans(branch, newest, count)
                     return spanned + count
                 self._accept(key, data)
                 count, newest = count + 1, newest + 1
@@ -295,16 +294,15 @@ class MirroredVolume(DirectoryVolume):
         self.arrived += count
         return count
 
-    def _store_spans(self, folder: str, newest: int, count: int) -> None:
-        """Store the spans that grew by the newest `count` moves."""
+    def _store_spans(self, branch: str, newest: int, count: int) -> None:
+        """Store the spans of a branch that grew by its newest `count` moves."""
         growth, span = move_spans.GROWTH, move_spans.SPAN
         ends = {newest - newest % growth, *range(newest - newest % span, newest - count, -span)}
         for end in sorted(end for end in ends if end > max(newest - count, 0)):
             numbers = range((end - 1) // span * span + 1, end + 1)
             with contextlib.suppress(FileNotFoundError):  # packed here by gc
-                files = ((n, f"{folder}/{n:012d}.json") for n in numbers)
-                moves = {n: DirectoryVolume.read(self, key) for n, key in files}
-                move_spans.put_span(self.bucket, decode_name(folder.rpartition("/")[2]), moves)
+                moves = {n: DirectoryVolume.read(self, KEYS.move(branch, n)) for n in numbers}
+                move_spans.put_span(self.bucket, branch, moves)
 
     def _require_same(self, key: str, data: bytes | None) -> None:
         """Refuse a bucket that has another move than this machine has, or lost it: an older copy
@@ -326,12 +324,11 @@ class MirroredVolume(DirectoryVolume):
 
     def _accept(self, key: str, data: bytes) -> None:
         """Give a move of the bucket its name here, if it follows the one before."""
-        folder, number = _place(key)
-        branch = decode_name(folder.rpartition("/")[2])
+        branch, number = _place(key)
         try:
             move = untrusted.move(data, branch, number)
             if number > 1:
-                previous = super().read(f"{folder}/{number - 1:012d}.json")
+                previous = super().read(KEYS.move(branch, number - 1))
                 if digest_of(previous) != move.prev:
                     raise untrusted.NotBelieved(
                         "it does not follow the move before it that this machine has"
@@ -379,9 +376,9 @@ def _is_object(key: str) -> bool:
 
 
 def _place(key: str) -> tuple[str, int]:
-    """Return the folder of a move and its number."""
+    """Return the branch of a move and its number."""
     folder, _, name = key.rpartition("/")
-    return folder, parse_move(name) or 0
+    return decode_name(folder.rpartition("/")[2]), parse_move(name) or 0
 
 
 def _pieces(path: str) -> Iterator[bytes]:
