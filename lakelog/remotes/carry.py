@@ -18,7 +18,7 @@ from lakelog import chunks
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
-from lakelog.remotes.objects import STATES, Name, Sizes, path_of
+from lakelog.remotes.objects import STATES, Name, Sizes, objects_of, path_of
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
@@ -326,6 +326,18 @@ def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
     with believing(remote):
         untrusted.check_manifest(untrusted.manifest_text(data, digest))
     disk.put_object(path, data)
+
+
+def objects_there(store: Store, remote: Remote, snapshot: str, carried: bytes) -> Sizes:
+    """Return the objects of a state that a remote has, as `objects_of`; what names them, which is
+    its manifest and pages, is received before."""
+    if not carried and not store.manifests.is_there(snapshot):
+        receive_manifest(store, remote, snapshot)
+
+    def obtain(named: Sizes) -> None:
+        download(store, remote, named, Carried())
+
+    return objects_of(store, snapshot, carried=carried, obtain=obtain)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from lakelog.errors import TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, known
-from lakelog.remotes.carry import Carried
 from lakelog.remotes.erasures import RemoteErasures
-from lakelog.remotes.objects import STATES, Sizes, objects_of
+from lakelog.remotes.objects import STATES, Sizes
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
@@ -73,15 +72,7 @@ def named_objects(store: Store, site: Site, result: Checked) -> Sizes:
         result.refs += 1
         result.snapshots.add(snapshot)
         try:
-            # A page that is not here is needed to know which segments there are.
-            if not carried and not store.manifests.is_there(snapshot):
-                carry.receive_manifest(store, site.remote, snapshot)
-            objects |= objects_of(
-                store,
-                snapshot,
-                obtain=lambda pages: carry.download(store, site.remote, pages, Carried()),
-                carried=carried,
-            )
+            objects |= carry.objects_there(store, site.remote, snapshot, carried)
         except TransferRefused as error:
             result.faults.append(_fault(site, path, error))
     return objects

@@ -169,10 +169,8 @@ class RemoteErasures:
             # One that was given up there can be read by nobody.
             with contextlib.suppress(Damaged, TransferRefused):
                 digest = self.stand_in(snapshot)
-                if digest == snapshot and not carried_text:
-                    carry.receive_manifest(store, self._site.remote, snapshot)
                 carried = carried_text if digest == snapshot else b""
-                self._receive(objects_of(store, snapshot, carried=carried, obtain=self._receive))
+                self._receive(carry.objects_there(store, self._site.remote, snapshot, carried))
                 # A tag, or gc here would take what was just brought, before it is erased from.
                 tags.append(f"{prefix}{snapshot[:16]}")
                 track(store, self._name, f"erasing-{snapshot[:16]}", snapshot, carried)

@@ -411,14 +411,7 @@ class _Fetch:
             return objects_of(self._store, snapshot)
         if self._erasures.stand_in(snapshot) != snapshot:
             text_there = b""
-        if not text_there and not self._store.manifests.is_there(snapshot):
-            carry.receive_manifest(self._store, far, snapshot)
-        objects = objects_of(
-            self._store,
-            snapshot,
-            obtain=lambda pages: carry.download(self._store, far, pages, Carried()),
-            carried=text_there,
-        )
+        objects = carry.objects_there(self._store, far, snapshot, text_there)
         if self._only_looks:
             missing = carry.missing_here(self._store, objects)
             carried.objects, carried.bytes = len(missing), sum(missing.values())
