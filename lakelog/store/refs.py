@@ -65,7 +65,8 @@ class Refs:
         self._volume = volume
         self._decode_move, self._decode_tag = decode_move, decode_tag
         self._heads: dict[str, Head] = {}
-        # With the key of the newest move that was seen, and the key of the one after it.
+        # Of living branches, with the keys of the newest move and of the next one: each append that
+        # expects a version asks for both.
         self._probes: dict[str, tuple[Head, str, str]] = {}
         self._packed: dict[str, dict[int, bytes]] = {}
         self._texts: dict[str, tuple[bytes, str]] = {}
@@ -75,10 +76,12 @@ class Refs:
 
     def head(self, branch: str) -> Head:
         """Return the newest move. Raises UnknownRef for no such branch, DamagedRef."""
-        known = self._probes.get(branch)
         exists = self._volume.exists
-        if known is not None and not exists(known[2]) and exists(known[1]):
-            return known[0]
+        if probe := self._probes.get(branch):
+            newest, key, next_key = probe
+            # In this order: the newest move is packed only once others follow it.
+            if not exists(next_key) and exists(key):
+                return newest
         head = self._heads.get(branch)
         start = head.move.number if head else self._start(branch)
         number = self._newest(branch, start)
