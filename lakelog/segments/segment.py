@@ -246,7 +246,7 @@ class SegmentEncoder:
             use_dictionary=[*self._dictionary, *dictionary],
             column_encoding={name: chosen for name, chosen in encodings.items() if chosen},
             data_page_size=_PAGE_BYTES[self._layout],
-            **({"max_rows_per_page": self._page_rows} if self._page_rows else {}),
+            max_rows_per_page=self._page_rows,
         )
 
     def finish(
