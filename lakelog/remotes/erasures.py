@@ -27,6 +27,7 @@ from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import bootstrap, disk, history
 from lakelog.store.bootstrap import Store
+from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
@@ -40,7 +41,7 @@ class RemoteErasures:
         self._store, self._site, self._name = store, site, name
         self.volume = site.volume
         keys = store.paths.keys
-        self.erased = store.erased.of_copy(site.volume, keys.encrypt if keys else None)
+        self.erased = ErasedStates(site.volume, keys.encrypt if keys else None)
         """What is read there in the place of which states."""
 
     def keys_there(self) -> set[str]:

@@ -61,11 +61,6 @@ class ErasedStates:
         self._read_at = TICK_NS + 1
         self._replacements = Replacements()
 
-    @staticmethod
-    def of_copy(volume: Volume, encrypt: Callable[[bytes], bytes] | None) -> ErasedStates:
-        """Those of a copy of a lake."""
-        return ErasedStates(volume, encrypt)
-
     def refresh(self) -> int:
         """Read again what something was erased since; return how often that was so. Costs one look
         at a folder."""
