@@ -90,7 +90,7 @@ class Chooser:
         segments = list(entries)
         if not self.selector.subject:
             return [e for e in segments if e.kind == "events"]
-        hashed = [int(value) for value in bloom.hashes(pa.array([self.selector.subject]))]
+        hashed = self._filters.hashes_of([self.selector.subject])
         events = [e.key for e in segments if e.kind == "events"]
         matching = self._filters.containing(events, "subject", hashed)
         return [e for e in segments if e.kind != "events" or e.key in matching]

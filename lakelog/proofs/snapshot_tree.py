@@ -94,7 +94,7 @@ def find_events(
     """Return (seq, source) of the events of a state with an id, of one source if that is given.
     Raises Damaged."""
     filters = bloom.Filters(store.paths)
-    hashed = [int(value) for value in bloom.hashes(pa.array([id]))]
+    hashed = filters.hashes_of([id])
     matches = []
     for entry in _entries(store, digest):
         _require_intact(store, entry)

@@ -6,12 +6,8 @@ import functools
 
 from lakelog.query.sql import times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate
-from lakelog.segments import arrays, bloom
 from lakelog.segments.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
-
-_NAMES_MAX = 1000
-"""Lists of more ids or subjects are not looked up in filters."""
 
 
 def near(entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:
@@ -62,7 +58,7 @@ def _near(entries: list[SegmentEntry], need: Predicate) -> list[SegmentEntry]:
 
 def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> list[SegmentEntry]:
     for column, names in (("id", need.ids), ("subject", need.subjects)):
-        if entries and names is not None and len(names) <= _NAMES_MAX:
+        if entries and names is not None and len(names) <= Filters.NAMES_MAX:
             keys, hashed = (e.key for e in entries), _hashes(tuple(sorted(names)))
             matches = filters.containing(keys, column, hashed)
             entries = [e for e in entries if e.key in matches]
@@ -71,9 +67,7 @@ def _holding(entries: list[SegmentEntry], need: Predicate, filters: Filters) -> 
 
 @functools.lru_cache(64)
 def _hashes(names: tuple[str, ...]) -> list[int]:
-    # Not by `pa.array`, which loads pandas to see whether it is given anything of it.
-    hashed: list[int] = bloom.hashes(arrays.texts(names)).tolist()
-    return hashed
+    return Filters.hashes_of(names)
 
 
 def _may(values: set[str] | None, counts: Counts) -> bool:

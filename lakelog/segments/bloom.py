@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
@@ -43,10 +43,20 @@ _MIX = 0x9E3779B97F4A7C15
 class Filters:
     """The filters of one lake; the most recently used are in memory. Safe for threads."""
 
+    NAMES_MAX: ClassVar[int] = 1000
+    """Lists of more ids or subjects are not looked up."""
+
     def __init__(self, paths: Paths) -> None:
         self._paths, self._mutex = paths, OrderedLock(Rank.FILTERS)
         self._cached: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
+
+    @staticmethod
+    def hashes_of(names: Iterable[str]) -> list[int]:
+        """Return the hash of each name, by which it is looked up."""
+        # Not by `pa.array`, which loads pandas to see whether it is given anything of it.
+        hashed: list[int] = hashes(arrays.texts(tuple(names))).tolist()
+        return hashed
 
     def may_contain(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
         """Whether a segment may contain a value with one of these hashes. Raises OSError."""

@@ -24,7 +24,7 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
-from lakelog.segments import arrays, bloom
+from lakelog.segments.bloom import Filters
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
@@ -41,8 +41,8 @@ _PAGE = 1 << 12
 _KEYS_MAX = 1 << 26
 _FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
-_NAMES_MAX, _OPENED = 1000, 4
-"""Longer lists of names are not looked up; so few segments are opened without being asked for."""
+_OPENED = 4
+"""So few segments are opened without asking for their names."""
 _FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, Malformed)
 
 
@@ -83,10 +83,9 @@ class NeededNames:
         for need in predicates:
             names = need.subjects if need.ids is None else need.ids
             is_relative = need.before_newest is not None or need.extremes
-            if names is None or len(names) > _NAMES_MAX or is_relative:
+            if names is None or len(names) > Filters.NAMES_MAX or is_relative:
                 return None
-            hashed = bloom.hashes(arrays.texts(tuple(names))).tolist() if names else []
-            needs.append(("subject" if need.ids is None else "id", hashed))
+            needs.append(("subject" if need.ids is None else "id", Filters.hashes_of(names)))
         return cls(index, needs)
 
     def entries_of(
