@@ -102,6 +102,8 @@ class LakeServer:
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
         routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
+        # Without the middleware of an application, which each event would pass for each client.
+        direct: dict[tuple[str, str], IngestEndpoint | TailEndpoint] = {("GET", "/tail"): tail}
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count, loki_tail.WORDING)
         routes.append(routing.WebSocketRoute(loki_tail.PATH, tail))
         routes.append(routing.Route("/mcp", self.agents))
@@ -111,7 +113,6 @@ class LakeServer:
         ]
         for path, handler in LokiQueries(self.workers, self.limits).routes().items():
             routes.append(self._route(path, handler, TokenScope.READ, ["GET", "POST"]))
-        direct: dict[tuple[str, str], IngestEndpoint] = {}
         for protocol in PROTOCOLS:
             count = self.metrics.count
             endpoint = IngestEndpoint(protocol, self.gate, self.intake, self.limits, count)

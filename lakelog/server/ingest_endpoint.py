@@ -153,7 +153,7 @@ class IngestEndpoint:
 class PathSwitch:
     """An application that gives some paths to applications of their own, by method and path."""
 
-    def __init__(self, paths: Mapping[tuple[str, str], IngestEndpoint], others: Any) -> None:
+    def __init__(self, paths: Mapping[tuple[str, str], Any], others: Any) -> None:
         self._paths, self._others = paths, others
 
     async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:

@@ -30,7 +30,7 @@ from lakelog.errors import LakelogError
 from lakelog.libraries import pa
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, chunks_of, state_chunk
-from lakelog.server.tail_pace import ProcessorUse
+from lakelog.server.tail_pace import ProcessorUse, settle
 
 if TYPE_CHECKING:
     from lakelog.store.tail import PendingFrames
@@ -313,12 +313,6 @@ def _chunks(
     events: pa.Table, positions: list[str], rewound: BranchRewound | None, end: str
 ) -> tuple[TailChunk, ...]:
     return tuple(chunks_of(events, positions)) if rewound is None else (state_chunk(rewound, end),)
-
-
-def settle(waiter: asyncio.Future[bool], is_news: bool) -> None:
-    """Let one client go on."""
-    if not waiter.done():
-        waiter.set_result(is_news)
 
 
 def _settle_with(answer: asyncio.Future[CaughtUp], result: CaughtUp) -> None:

@@ -11,8 +11,8 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.conditions import check_condition
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
-from lakelog.server.tail_feed import CaughtUp, TailFeed, settle
-from lakelog.server.tail_pace import TailPace
+from lakelog.server.tail_feed import CaughtUp, TailFeed
+from lakelog.server.tail_pace import TailPace, settle
 from lakelog.subscriptions import LivePages
 
 HEARTBEAT = 15.0
@@ -61,6 +61,7 @@ class TailHub:
         self._is_ended.set()
         for feed in self._feeds.values():
             feed.end()
+        self.pace.end()
 
     def join(self) -> None:
         """Wait for the readers, which use the lake; not in the loop."""
@@ -109,18 +110,18 @@ class TailClient:
 
         Raises LakelogError, OSError.
         """
-        feed, pace, answer = self._feed, self._hub.pace, self._first
+        feed, answer = self._feed, self._first
         if answer.chunk is None:
             yield quiet_chunk(answer.position)
         while True:
             if answer.chunk is not None:
-                await pace.turn(answer.chunk.size, self._is_over)
+                await self._turn(answer.chunk)
                 yield answer.chunk
             position, place = answer.position, answer.place
             while place is not None and not self._is_over():
                 chunk_here = feed.at(place)
                 if chunk_here is not None:
-                    await pace.turn(chunk_here.size, self._is_over)
+                    await self._turn(chunk_here)
                     yield chunk_here
                     position, place = chunk_here.positions[-1], place + 1
                 elif place < feed.first:
@@ -151,6 +152,12 @@ class TailClient:
 
     def _is_over(self) -> bool:
         return self._is_gone or self._feed.is_ended
+
+    async def _turn(self, chunk: TailChunk) -> None:
+        """Wait until a chunk may be sent, or the client has gone."""
+        self._waiter = self._hub.pace.turn(chunk.size)
+        if self._waiter is not None:
+            await self._waiter
 
     async def _news(self) -> bool:
         self._waiter = asyncio.get_running_loop().create_future()
