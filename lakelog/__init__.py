@@ -9,14 +9,19 @@ lake.sql("SELECT type, count(*) FROM events GROUP BY 1")
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
 from lakelog.query import providers
-from lakelog.runtime.lazy import FormerModules, Lazy
+from lakelog.runtime.lazy import Lazy
 from lakelog.store.attachment import AttachmentRegistry
 
 if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from lakelog import views
     from lakelog.analyze import dedupe
     from lakelog.compat.database_sync import BatchDatabaseSync as BatchDatabaseSync
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from lakelog.settings import Settings
     from lakelog.store.history import Diff, Snapshot
     from lakelog.store.receipt import Receipt
+else:
+    Loader = object
 
 __version__ = "0.1.0"
 __all__ = [
@@ -98,8 +105,37 @@ _NAMES_OF = {
     "notebook.live": "live",
 }
 """The public names of each module; it loads when one of them is asked for."""
+
+
+class _FormerModules(Loader):
+    """Finds modules by the names that pages showed before they moved; on `sys.meta_path`.
+
+    It stands last there, so that no other import is slower for it. A name without a module stands
+    for a package that only held such modules.
+    """
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return how a module is loaded, or None for a name that is none of these."""
+        if name not in self._modules:
+            return None
+        from importlib.machinery import ModuleSpec as Spec  # seldom needed
+
+        return Spec(name, self, is_package=not self._modules[name])
+
+    def create_module(self, spec: object) -> None:
+        """Let Python make an empty module, which `exec_module` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module that has moved in the place of the empty one."""
+        if moved := self._modules[module.__name__]:
+            sys.modules[module.__name__] = import_module(moved)
+
+
 sys.meta_path.append(
-    FormerModules(
+    _FormerModules(
         {
             "lakelog.sync.consume": "lakelog.consume.consume",
             "lakelog.sync.redis_recent": "lakelog.recent.redis_recent",

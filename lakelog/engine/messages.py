@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from lakelog.errors import LakelogError
-from lakelog.runtime.closest import closest
+from lakelog.runtime.closest import did_you_mean
 
 _DETAILS = re.compile(
     r"\n+LINE |\n\nPossible solutions|\n\s*Candidate|\n\nFor more info"
@@ -146,13 +146,11 @@ class EngineMessage(str):
         if match := _NO_TABLE.search(self):
             name = match[1]
             scratch = [match[2]] if match[2] and not _CATALOG.search(match[0]) else []
-            near = closest(name, [*tables, *scratch])
-            hint = f' Did you mean "{near}"?' if near else ""
-            return self._with(match, f"Table with name {name} does not exist!{hint}")
+            hint = did_you_mean(name, [*tables, *scratch])
+            return self._with(match, f"Table with name {name} does not exist! {hint}".rstrip())
         if match := _NO_SCHEMA.search(self):
-            near = closest(match[1], [*refs, "omega"])
-            hint = f'Did you mean "{near}"?' if near else _LISTS_OF_REFS
-            return self._with(match, f'because there is no tag or branch "{match[1]}". {hint}')
+            hint = did_you_mean(match[1], [*refs, "omega"]) or _LISTS_OF_REFS
+            return self._with(match, f'because there is no tag or branch "{match[1]}": {hint}')
         return self
 
     def _with(self, match: re.Match[str], sentence: str) -> EngineMessage:
@@ -184,8 +182,8 @@ class EngineMessage(str):
         if match := _FIELD.search(message):
             return f"{message}: write data->>'{match[1]}'"
         if (match := _NO_TABLE.search(message)) and match[1] in _OLDER_TABLES:
-            return f"Table with name {match[1]} does not exist! Did you mean omega.{match[1]}?"
-        if _NO_TABLE.search(message) and "Did you mean" not in message:
+            return f"Table with name {match[1]} does not exist! did you mean omega.{match[1]}?"
+        if _NO_TABLE.search(message) and "did you mean" not in message.lower():
             tables = 'events, quarantine, "REF".events and views'
             return f"{message} There are {tables}: see `lakelog views`"
         if match := _NO_COLUMN.search(message):

@@ -170,7 +170,7 @@ def begin(
     is_long = end - after >= LEAST and size <= _LONGEST
     processors = len(os.sched_getaffinity(0))
     count = min(threads or PROCESSES, processors if threads else processors - 1) - 1
-    if not (is_long and count > 0 and interpreter.is_startable()):
+    if not (is_long and count > 0):
         return None
     try:
         return Splits(size, after, [_Worker(descriptor, load) for _ in range(count)])

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidSetting
-from lakelog.runtime.closest import closest
+from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.tables import tables_beside
 
 
@@ -118,8 +118,8 @@ def _replaced(expander: _Expander, token: re.Match[str], within: tuple[str, ...]
         return token[0]
     name = token["ref"]
     if name not in expander.names:
-        near = closest(name, expander.names)
-        hint = f"did you mean {near}? Or define" if near else "define"
+        near = did_you_mean(name, expander.names)
+        hint = f"{near} Or define" if near else "define"
         raise _wrong(expander, f"there is no pattern {name!r}: {hint} it with --define NAME=REGEX")
     if name in within or len(within) > _DEPTH_MAX:
         raise _wrong(expander, f"%{{{name}}} refers to itself")

@@ -18,7 +18,7 @@ from lakelog.files import rotation
 from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import definition, encoded, local_time, registry
 from lakelog.formats.definition import FormatDefinition
-from lakelog.runtime.closest import closest
+from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
@@ -247,10 +247,9 @@ def _check_name(name: str, names: tuple[str, ...]) -> None:
     except InvalidSetting as error:
         if ":" in name or "@" in name:
             raise
-        near = closest(name, [*names, *registry.FORMATS])
         known_names = f"; this lake's own: {', '.join(names)}" if names else ""
-        hint = f"; did you mean {near}?" if near else ""
-        raise InvalidSetting(f"{error}{known_names}{hint}") from None
+        hint = did_you_mean(name, [*names, *registry.FORMATS])
+        raise InvalidSetting("; ".join(filter(None, [f"{error}{known_names}", hint]))) from None
 
 
 def _fits(path: str, glob: str) -> bool:

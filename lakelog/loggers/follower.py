@@ -82,11 +82,9 @@ class FileFollower:
         return False
 
     def _start(self) -> None:
-        # Within a frozen program there is no interpreter to start.
-        if not interpreter.is_startable():
-            return
         # Those that ended are waited for, or they would stay as zombies.
         _STARTED[:] = [process for process in _STARTED if process.poll() is None]
+        # Within a frozen program there is no interpreter to start.
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
                 [*_command(self.lake), "follow-log", self.file],

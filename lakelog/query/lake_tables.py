@@ -23,7 +23,7 @@ from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TABLES
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
-from lakelog.runtime.locks import OrderedLock, Rank, require_before
+from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments import arrays, bloom, connection, sql
 from lakelog.segments.segment_sql import RowRanges
@@ -117,7 +117,7 @@ class LakeTables:
     def require_open(self) -> None:
         """Raise LakeClosed, or ReentrantQuery in a handler of signals that interrupts a query."""
         forks.notice()
-        require_before(Rank.SESSION)
+        Rank.SESSION.require_reachable()
         if self.is_closed:
             raise LakeClosed("the lake is closed: open it again to query")
 

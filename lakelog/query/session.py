@@ -39,7 +39,7 @@ from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
-from lakelog.runtime.locks import Rank, is_past
+from lakelog.runtime.locks import Rank
 from lakelog.search import WordHistogram, counted_word, expanded
 from lakelog.segments.sql import identifier
 from lakelog.store.bootstrap import Store
@@ -271,7 +271,7 @@ class Session:
         tables = self.tables
         tables.is_closed = True
         # Closing under a query of this very thread would take its tables away.
-        if is_past(Rank.SESSION):
+        if Rank.SESSION.is_past():
             return  # a handler of signals: the query that it interrupts still needs all of it
         if tables.provider is not None:  # not under the lock, which its thread may wait for
             tables.provider.close()
@@ -298,7 +298,7 @@ def _after_fork() -> None:
     cursors of it, which would be freed."""
     for session in _SESSIONS:
         # Freed in a child, they would call an engine whose threads are not there.
-        forks.never_free(session.binder.cursors, session.binder.tops, session._plans)
+        Living.never_free(session.binder.cursors, session.binder.tops, session._plans)
         session.close()
         session.tables.is_closed = False
 

@@ -30,14 +30,6 @@ def notice() -> None:
             _call_hooks()
 
 
-def never_free(*objects: object) -> None:
-    """Keep what belongs to the parent for ever: freeing it would wait for threads, or crash."""
-    import ctypes  # here: only the child of a fork needs it, and most processes have none
-
-    for item in objects:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
-
-
 def _call_hooks() -> None:
     global _pid, _calling
     if os.getpid() == _calling:  # another thread was quicker, or a hook comes here

@@ -7,20 +7,10 @@ cover it; numpy, pyarrow and DuckDB, which take a quarter of a second, are Lazy 
 from __future__ import annotations
 
 import importlib
-import sys
-import threading
-import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
-if TYPE_CHECKING:
-    from importlib.abc import Loader
-    from importlib.machinery import ModuleSpec
-else:
-    Loader = object
-
-_PATIENCE = 10.0
 LazyValue = TypeVar("LazyValue")
 
 
@@ -55,7 +45,7 @@ class LazyProperty(Generic[LazyValue]):
     @overload
     def __get__(self, instance: object, owner: type | None = None) -> LazyValue: ...
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> object:
         if instance is None:  # asked of the class, as by whoever makes documents of it
             return self
         # The instance's own attribute comes first from now on, as this has no __set__.
@@ -87,47 +77,3 @@ def lazy_face(package: str, /, **modules: str) -> Callable[[str], object]:
         return getattr(module, name)
 
     return load
-
-
-class FormerModules(Loader):
-    """Finds modules by the names that pages showed before they moved; on `sys.meta_path`.
-
-    It stands last there, so that no other import is slower for it. A name without a module stands
-    for a package that only held such modules.
-    """
-
-    def __init__(self, modules: dict[str, str]) -> None:
-        self._modules = modules
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Return how a module is loaded, or None for a name that is none of these."""
-        if name not in self._modules:
-            return None
-        from importlib.machinery import ModuleSpec as Spec  # seldom needed, unlike this module
-
-        return Spec(name, self, is_package=not self._modules[name])
-
-    def create_module(self, spec: object) -> None:
-        """Let Python make an empty module, which `exec_module` replaces."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Put the module that has moved in the place of the empty one."""
-        if moved := self._modules[module.__name__]:
-            sys.modules[module.__name__] = importlib.import_module(moved)
-
-
-def wait_for_imports() -> None:
-    """Wait until no other thread imports anything, or _PATIENCE seconds: before a fork.
-
-    CPython (3.11 to 3.13) frees the locks of modules in a child only for the thread that forked.
-    What another thread was importing could never be imported there: the child would wait for ever.
-    """
-    bootstrap = getattr(importlib, "_bootstrap", None)
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        # The list is of weak references to the locks; importlib has no public way to ask.
-        locks = [lock() for lock in list(getattr(bootstrap, "_module_locks", {}).values())]
-        owners = {getattr(lock, "owner", None) for lock in locks}
-        if not owners - {None, threading.get_ident()}:
-            return
-        time.sleep(0.001)

@@ -26,6 +26,15 @@ class Living(Generic[T]):
         """Forget all."""
         self._known.clear()
 
+    @staticmethod
+    def never_free(*objects: object) -> None:
+        """Keep what belongs to the parent of a fork for ever: freeing it would wait for threads, or
+        crash."""
+        import ctypes  # here: only the child of a fork needs it, and most processes have none
+
+        for item in objects:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
+
     def __iter__(self) -> Iterator[T]:
         # A copy in one step of the interpreter; each object lives while it is looked at.
         return (member for reference in self._known.copy() if (member := reference()) is not None)

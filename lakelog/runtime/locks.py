@@ -50,6 +50,19 @@ class Rank(enum.IntEnum):
     WRITER = 11
     """The queue of the appends of a lake."""
 
+    def require_reachable(self) -> None:
+        """Refuse a query in a handler of signals that must not take a lock of this rank. Raises
+        ReentrantQuery."""
+        if self.is_past():
+            raise ReentrantQuery(_INTERRUPTS)
+
+    def is_past(self) -> bool:
+        """Whether this is a handler of signals whose thread holds a lock above this rank: another
+        thread may hold one of the rank and wait for that."""
+        return threading.current_thread() is threading.main_thread() and any(
+            lock.rank > self and lock.is_held() for lock in _LOCKS
+        )
+
 
 _SEVERAL = (Rank.LAKE, Rank.WRITER)
 """Those of several lakes: a fork stops all writers, and a handler of signals may append to another
@@ -101,21 +114,6 @@ class OrderedLock:
     def is_held(self) -> bool:
         """Whether this thread has the lock."""
         return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
-
-
-def require_before(rank: Rank) -> None:
-    """Refuse a query in a handler of signals that must not take a lock of this rank. Raises
-    ReentrantQuery."""
-    if is_past(rank):
-        raise ReentrantQuery(_INTERRUPTS)
-
-
-def is_past(rank: Rank) -> bool:
-    """Whether this is a handler of signals whose thread holds a lock above a rank: another thread
-    may hold one of the rank and wait for that."""
-    return threading.current_thread() is threading.main_thread() and any(
-        lock.rank > rank and lock.is_held() for lock in _LOCKS
-    )
 
 
 class _ThreadLocks(threading.local):

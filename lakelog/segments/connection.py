@@ -147,7 +147,7 @@ def _share_of_memory() -> int:
 def _after_fork() -> None:
     """A child must not free its parent's databases, not even as garbage: that waits for threads
     which the child does not have, or crashes. They are kept for ever."""
-    forks.never_free(*_OPEN)
+    Living.never_free(*_OPEN)
 
 
 forks.after_in_child(_after_fork)

@@ -66,8 +66,6 @@ def start_sealer(store: Store, branch: str) -> Any:
     """
     # Kept while they run: Python warns of one that nobody refers to any more.
     _started[:] = [process for process in _started if process.poll() is None]
-    if not interpreter.is_startable():
-        return None
     command = [sys.executable, "-m", "lakelog", "--lake", store.paths.root, "seal"]
     try:
         process = subprocess.Popen(

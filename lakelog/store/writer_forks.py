@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
+import time
 from typing import Protocol
 
 from lakelog.runtime import forks
-from lakelog.runtime.lazy import wait_for_imports
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import OrderedLock, Rank
 
@@ -24,6 +26,7 @@ class ForkedWriter(Protocol):
         """Drop what belongs to the parent, and be a writer of its own."""
 
 
+_PATIENCE = 10.0
 _WRITERS: Living[ForkedWriter] = Living()
 _FORK = OrderedLock(Rank.FORK)
 _FORKING: list[list[ForkedWriter]] = []
@@ -41,7 +44,7 @@ def _before_fork() -> None:
     _FORKING.append(writers)
     for writer in writers:
         writer.before_fork()
-    wait_for_imports()
+    _wait_for_imports()
 
 
 def _after_fork_in_parent() -> None:
@@ -57,6 +60,23 @@ def _after_fork_in_child() -> None:
     _FORKING.clear()
     for writer in list(_WRITERS):
         writer.after_fork_in_child()
+
+
+def _wait_for_imports() -> None:
+    """Wait until no other thread imports anything, or _PATIENCE seconds: before a fork.
+
+    CPython (3.11 to 3.13) frees the locks of modules in a child only for the thread that forked.
+    What another thread was importing could never be imported there: the child would wait for ever.
+    """
+    bootstrap = getattr(importlib, "_bootstrap", None)
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        # The list is of weak references to the locks; importlib has no public way to ask.
+        locks = [lock() for lock in list(getattr(bootstrap, "_module_locks", {}).values())]
+        owners = {getattr(lock, "owner", None) for lock in locks}
+        if not owners - {None, threading.get_ident()}:
+            return
+        time.sleep(0.001)
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

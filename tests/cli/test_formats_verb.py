@@ -180,9 +180,9 @@ def test_a_format_of_the_lake_is_asked_for_by_its_name(tmp_path: Path, log: Path
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--format", "%{IPP:a}"), "did you mean IP?"),
+        (("--format", "%{IPP:a}"), "did you mean 'IP'?"),
         (("--format", "(?P<a>"), "missing"),
-        (("--format", "aplog"), "did you mean applog?"),
+        (("--format", "aplog"), "did you mean 'applog'?"),
         (("--begins", "x"), "go with a pattern"),
         (("--format", "applog", "--begins", "x"), "go with a pattern"),
         (("--format", "%{WORD:a}", "--zone", "CET"), "write Europe/Berlin"),

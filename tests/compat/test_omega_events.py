@@ -177,7 +177,7 @@ def check(
     [
         ("SELECT event_type FROM events", "the older event store's event_type is in omega.events"),
         ("SELECT data_json FROM events", "the older event store's data_json is in omega.events"),
-        ("SELECT * FROM system_stats", "Did you mean omega.system_stats?"),
+        ("SELECT * FROM system_stats", "did you mean omega.system_stats?"),
     ],
 )
 def test_old_names_without_their_schema(lake: lakelog.Lake, query: str, hint: str) -> None:

@@ -83,8 +83,10 @@ def test_suggestions_are_of_the_lake(own: duckdb.DuckDBPyConnection) -> None:
     def suggested(query: str) -> str:
         return words_of(own, query).with_suggestion(lambda: ["sessions"], NoRefs())
 
-    assert 'Did you mean "sessions"?' in suggested("FROM session")
-    assert 'no tag or branch "relase". Did you mean "release"?' in suggested('FROM "relase".events')
+    assert "did you mean 'sessions'?" in suggested("FROM session")
+    assert "no tag or branch \"relase\": did you mean 'release'?" in suggested(
+        'FROM "relase".events'
+    )
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_times_are_read_as_they_are_written(written: str, text: str, wanted: str
         (FormatDefinition(r"(?P<a>x)(?P=a)"), "refers back"),
         (FormatDefinition(r"(?P<a>x{5000})"), "invalid repetition size"),
         (FormatDefinition(r"(?P<a>[z-a])"), "invalid character class range"),
-        (FormatDefinition("%{IPP:client}"), "no pattern 'IPP': did you mean IP?"),
+        (FormatDefinition("%{IPP:client}"), "no pattern 'IPP': did you mean 'IP'?"),
         (FormatDefinition("%{zzzzzz:client}"), "define it with --define NAME=REGEX"),
         (FormatDefinition("%{A:x}", define=(("A", "%{B}"), ("B", "%{A}"))), "refers to itself"),
         (FormatDefinition("%{A0:x}", define=LAUGHS), "longer than 65,536"),

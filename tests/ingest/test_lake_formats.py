@@ -257,7 +257,7 @@ def test_names_that_cannot_be_are_refused(make_lake: MakeLake) -> None:
         keep(lake, FormatDefinition(name="nothing"))
     with pytest.raises(InvalidSetting, match="go with a pattern"):
         keep(lake, FormatDefinition(begins="x", format="applog", name="x"))
-    with pytest.raises(InvalidSetting, match=r"did you mean applog\?"):
+    with pytest.raises(InvalidSetting, match=r"did you mean 'applog'\?"):
         keep(lake, FormatDefinition(format="aplog", name="x"))
     with pytest.raises(UnknownRef, match="formats list"):
         definitions.remove(lake.store, "main", "x")

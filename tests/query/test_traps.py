@@ -336,7 +336,7 @@ def test_late_errors_are_ours(lake: lakelog.Lake) -> None:
         lake.sql("SELECT data.words FROM events")
     with pytest.raises(errors.QueryFailed, match=r"data->>'words'"):
         lake.sql("FROM events").filter("data.words > 1")
-    with pytest.raises(errors.QueryFailed, match='Did you mean "events"') as caught:
+    with pytest.raises(errors.QueryFailed, match="did you mean 'events'") as caught:
         lake.sql("FROM event")
     assert "pg_" not in str(caught.value)
 
