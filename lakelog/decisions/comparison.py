@@ -241,6 +241,7 @@ class _Comparer:
                 continue
             key = context, new, old
             if key not in orders:
+                # Once for all decisions of a context, so that pairs cannot contradict one another.
                 orders[key] = _is_better(rewards[context, new], rewards[context, old])
             if (is_better := orders[key]) is None:
                 continue

@@ -161,6 +161,8 @@ class DecisionHistory:
         elif policy in (UNIFORM, BEST):
             targets = None
         else:
+            # Read again: a policy in SQL is evaluated by the engine, over what was known before a
+            # decision.
             rows, log = self._read(point, context, log.members, policy=policy)
             assert log.targets is not None
             targets = log.targets
@@ -174,6 +176,7 @@ class DecisionHistory:
                 sentences.append(
                     f"{unknown:,} decisions are left out: their option was never chosen"
                 )
+                # Nothing is known of what an option brings that nobody chose.
                 choices, targets = choices.among(targets >= 0), targets[targets >= 0]
         values = evaluate(choices, targets)
         return PolicyEstimate(
@@ -240,6 +243,7 @@ def recommendation_event(finding: Recommendation | SettingProposal) -> dict[str,
     name = (
         f"{finding.point} {about} {finding.verdict} {record.get('option')} {record.get('proposed')}"
     )
+    # By the newest decision and not by the clock: the same evidence is the same event.
     name += f" {finding.as_of.isoformat()}"
     if isinstance(finding, Recommendation):
         message = f"{finding.point}: {finding.option or finding.verdict}, {finding.reason}"

@@ -72,6 +72,7 @@ def skewed(mean: float, deviations: Numbers, freedom: float, level: float = LEVE
     # Where few deviations are large, the variance is known less well than their number says.
     kurtosis = count * float((deviations**4).sum()) / square**2
     if kurtosis > 1:
+        # Bounded from below, as the kurtosis of a handful of deviations says little.
         freedom = min(freedom, max(2 * count / (kurtosis - 1), _FREEDOM_MIN))
     reach = student(freedom, level)
     return Interval(
@@ -103,6 +104,7 @@ def _edge(is_excluded: Callable[[float], bool], inside: float, end: float) -> fl
     """Where an interval ends between a value in it and an end of the range."""
     if not is_excluded(end):
         return end
+    # Bisection: the variance may be of any form, and what is excluded is all that is further off.
     outside = end
     for _ in range(_BISECTIONS):
         middle = (inside + outside) / 2
@@ -147,6 +149,7 @@ class WeightedShares:
 def difference(estimate: Interval, reference: Interval) -> Interval:
     """Return the interval of how much higher one independent estimate is than another."""
     mean = estimate.mean - reference.mean
+    # Each end from the nearer ends of the two, so that skewed intervals stay skewed.
     lower_reach = math.hypot(estimate.mean - estimate.low, reference.high - reference.mean)
     upper_reach = math.hypot(estimate.high - estimate.mean, reference.mean - reference.low)
     return Interval(mean, mean - lower_reach, mean + upper_reach)

@@ -124,6 +124,7 @@ def _beginning(rows: DecisionRows) -> tuple[int, int]:
     count, oldest = rows.ask("SELECT count(*), epoch_us(min(time)) FROM made").fetchall()[0]
     if count <= SIZE_MAX:
         return oldest or 0, 0
+    # Approximate: an exact quantile would sort the times of all decisions.
     share = 1 - SIZE_MAX / count
     oldest, left_out = rows.ask(
         f"""SELECT any_value(oldest), count(*) FILTER (epoch_us(time) < oldest) FROM made,
@@ -152,6 +153,8 @@ class _Reading:
         # The engine's threads bring batches in any order.
         order = np.lexsort((numbers.pop("seq"), numbers["time"]))
         numbers = {name: column[order] for name, column in numbers.items()}
+        # Numbers follow the order of batches, which threads decide: by name, answers repeat
+        # exactly.
         names, options = _sorted(self._options.values, numbers["option"])
         values, contexts = _sorted(self._contexts.values, numbers["context"])
         return PointLog(
@@ -209,6 +212,7 @@ class _Numbering:
         encoded = [column.fill_null(_UNSAID).dictionary_encode() for column in columns]
         mixed = np.zeros(len(columns[0]) if columns else size, dtype=np.int64)
         for column in encoded:
+            # One number for each combination, so that Python sees only those that differ.
             mixed = mixed * len(column.dictionary) + column.indices.to_numpy()
         places, inverse = np.unique(mixed, return_index=True, return_inverse=True)[1:]
         numbers = [self._number(tuple(c[int(place)].as_py() for c in encoded)) for place in places]
@@ -259,6 +263,7 @@ def choose_members(rows: DecisionRows) -> tuple[str, ...]:
     }
     members, contexts = list[str](), 1
     for name in sorted(scores, key=lambda name: (-scores[name], name)):
+        # Members are taken while each context keeps enough decisions to compare options in.
         contexts *= len(set(values[name]))
         is_small = contexts > min(_CONTEXTS_MAX, len(sample) / _CONTEXT_SIZE)
         if scores[name] <= 0 or len(members) == _MEMBERS_MAX or is_small:
@@ -293,4 +298,6 @@ def _association(values: list[str | None], labels: list[object]) -> float:
         for (value, label), count in pairs.items()
     )
     freedom = (len(value_counts) - 1) * (len(label_counts) - 1)
+    # Its mean and standard deviation where there is no association, so that members of many values
+    # do not win by their number.
     return statistic - freedom - 3 * math.sqrt(2 * freedom)

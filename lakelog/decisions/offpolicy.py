@@ -34,7 +34,9 @@ _PRIOR = 5.0
 _SKEWED = 0.3
 """Skewness of a mean above which its interval may be too narrow."""
 _SIGNIFICANT = 4.0
+"""Standard errors that the mean of weights may be away from 1."""
 _SHRINKING = 4.0
+"""Outcomes of usual variance that are added to tell how much a model of outcomes lowers it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,10 @@ def usual_outcomes(log: LoggedChoices) -> tuple[Numbers, Places]:
     size = math.prod(shape)
     sums = np.bincount(cells, log.rewards, size).reshape(shape)
     counts = np.bincount(cells, minlength=size).reshape(shape).astype(float)
+    # Each fold is told by all others: an outcome must not vote for its own option.
     sums, counts = sums.sum(0) - sums, counts.sum(0) - counts
     overall = sums.sum((1, 2)) / np.maximum(counts.sum((1, 2)), 1)
+    # Cells of few decisions lean on the option in all contexts, and that on all options.
     by_option = (sums.sum(1) + _PRIOR * overall[:, None]) / (counts.sum(1) + _PRIOR)
     return (sums + _PRIOR * by_option[:, None, :]) / (counts + _PRIOR), folds
 
@@ -145,6 +149,8 @@ def _weighted(
     rows = usual[folds, log.contexts]
     expected = rows.mean(1) if targets is None else rows[np.arange(len(log)), targets]
     residuals = log.rewards - rows[np.arange(len(log)), log.options]
+    # Normalised: with wrong or few propensities the weights do not average 1, and an estimate would
+    # be scaled by that.
     normal = weights / weights.mean()
     # A mean of few outcomes fits them better than those that are not known.
     correction = math.sqrt(effective / (effective - 1))
@@ -180,6 +186,7 @@ def _stratified(log: LoggedChoices, targets: Places | None, level: float) -> dic
     if not len(covered_log):
         return {m: PolicyValue(m, 0, left_out, 0.0, None, None) for m in METHODS}
     chances = np.full(len(covered_log), 1 / log.option_count) if targets is None else 1.0 * matches
+    # A decision stands for all of its stratum, and shares that with those of the same option.
     counts = np.bincount(cells)[cells]
     weights = chances * np.bincount(strata)[strata] / counts
     effective = effective_count(weights)
@@ -264,6 +271,8 @@ class _Estimation:
         """`influence` is how far each decision moves the mean, times their number; `base` how far
         it would move that of normalised weights, which is what `weights` are then."""
         log = self.log
+        # Of all values, an interval from moments; of two, the score interval, which stays within
+        # them and is right for few outcomes.
         deviations = self._clustered(influence)
         scale = log.scale if base is not None or (log.scale or (1,))[0] == 0 else None
         cautions = self.cautions
@@ -275,6 +284,7 @@ class _Estimation:
         else:
             interval = self._scored(scale, mean, influence, weights, base)
         recorded = float(log.rewards.mean())
+        # Paired: what is common to the policy and to what was recorded cancels out.
         changes = influence - (log.rewards - recorded)
         gain = self._gain(mean - recorded, changes, weights)
         return PolicyValue(
@@ -289,6 +299,7 @@ class _Estimation:
         sums: Numbers = np.bincount(self.log.clusters, influence) / len(influence)
         if not self.doubt:
             return sums
+        # As a deviation in either direction, which widens an interval and does not move it.
         reach = math.sqrt(self.doubt / 2) * float(self.log.rewards.std())
         return np.concatenate([sums, [reach, -reach]])
 

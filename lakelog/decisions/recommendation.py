@@ -112,6 +112,7 @@ class Recommendation:
 def recommendation(log: PointLog, finding: Recommendation) -> Recommendation:
     """Complete a recommendation, of which point, context and evidence are known."""
     counts = np.bincount(log.options, minlength=len(log.option_names))
+    # What people chose most had reasons that may not be recorded: it has to be beaten.
     majority = int(counts.argmax())
     candidates = [int(number) for number in np.argsort(-counts, kind="stable")[:_OPTIONS_MAX]]
     values = _values(log.choices(), candidates)
@@ -129,6 +130,8 @@ def recommendation(log: PointLog, finding: Recommendation) -> Recommendation:
     gain = _gain(values, best, majority) if best != majority else None
     finding = replace(finding, best=names[best], gain=gain)
     if best == majority:
+        # That it is chosen most is no evidence: it is confirmed only where it beats each of the
+        # others.
         rivals = [_gain(values, majority, number) for number in values if number != majority]
         certain = [rival for rival in rivals if rival is not None]
         if not certain or any(rival.low <= 0 for rival in certain):
@@ -150,7 +153,9 @@ def _tested(
     choices = log.choices()
     is_early = early(len(choices))
     before = _best(_values(choices.among(is_early), candidates))
+    # What would have been recommended then is what is tried, not what is known by now to be best.
     tried = best if before is None or before == majority else before
+    # One comparison that was chosen before: no correction for several.
     later = choices.among(~is_early)
     gain = _gain(_values(later, [tried, majority], LEVEL), tried, majority)
     finding = replace(finding, backtest=Backtest(log.option_names[tried], gain))

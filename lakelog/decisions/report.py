@@ -167,6 +167,7 @@ def notes(log: PointLog) -> list[str]:
     elif missing > 0:
         shares = np.bincount(log.options, rated) / np.maximum(np.bincount(log.options), 1)
         sizes = np.bincount(log.options)
+        # Of four standard errors: so many options are compared that fewer come by chance.
         off = np.abs(shares - rated.mean()) > 4 * np.sqrt(missing * (1 - missing) / sizes)
         if off.any():
             name = log.option_names[int(np.argmax(np.abs(shares - rated.mean()) * off))]
@@ -242,7 +243,10 @@ def _exploration(log: PointLog, rates: list[OptionRate]) -> list[Exploration]:
         assert best.reward
         size = sum(rate.decisions for rate in cells)
         for rate in cells:
+            # An option that was never rated may be as good as the best outcome that ever came.
             high = min(rate.reward.high, highest) if rate.reward else highest
+            # Optimism in the face of uncertainty: worth a try is what could be better than what is
+            # known.
             if rate is not best and high > best.reward.mean:
                 candidates.append(
                     Exploration(rate, best.option, best.reward.mean, high, size / len(log))

@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 PROPOSED = "proposed"
 _BINS_MAX, _BINS_MIN = 12, 3
 _LEFT_OUT_MAX = 0.1
+"""Share of decisions in contexts where a value was used too little: with more, the bins would be
+means of different contexts."""
 _NEWEST = 200
+"""Decisions whose most frequent value is the one that is used now."""
 _WIDE = 20.0
+"""Ratio of the highest value to the lowest from which a setting is compared by its logarithm, as
+timeouts and batch sizes are chosen."""
 _LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _HEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Length scales, in the range of the setting, and heights, in the variance of the means, over which
+the curve is averaged."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def proposal(log: PointLog, finding: SettingProposal) -> SettingProposal:
             finding, reason=f"{len(distinct)} values have outcomes; it takes {_BINS_MIN}"
         )
     bins, centres = _bins(values, distinct)
+    # The mode of the newest ones: a single trial of another value is no change.
     current = int(np.bincount(bins[-_NEWEST:]).argmax())
     finding = replace(finding, current=float(centres[current]))
     choices = replace(
@@ -120,8 +128,11 @@ def proposal(log: PointLog, finding: SettingProposal) -> SettingProposal:
     if best == current or gain.low <= 0:
         return replace(finding, reason="no value is better for certain")
     finding = replace(finding, gain=gain)
+    # A smooth curve can lift a bin above its own outcomes by what its neighbours brought.
     if curve.raw_gain(best, current) <= 0:
         return replace(finding, reason="the curve says so, and the outcomes of the value do not")
+    # The best of several bins looks better than it is: what the earlier decisions alone would have
+    # led to has to be better in those that followed.
     is_early = early(len(choices))
     before = _curve(choices.among(is_early), centres)
     after = _curve(choices.among(~is_early), centres)
@@ -139,6 +150,7 @@ def _bins(values: Numbers, distinct: Numbers) -> tuple[Places, Numbers]:
     """The bin of each value, and a value that was used in the middle of each bin."""
     if len(distinct) <= _BINS_MAX:
         return np.searchsorted(distinct, values), distinct
+    # Quantiles, for settings crowd; `lower`, so that an edge is a value that was used.
     shares = np.linspace(0, 1, _BINS_MAX + 1)[1:-1]
     edges = np.unique(np.quantile(values, shares, method="lower"))
     bins = np.searchsorted(edges, values, side="right")
@@ -159,6 +171,7 @@ def _curve(choices: LoggedChoices, centres: Numbers) -> _Curve | None:
             intervals[number] = worth.value
     if len(intervals) < _BINS_MIN:
         return None
+    # A range of several powers of ten is no distance on a line.
     positions = np.log(centres) if centres[0] > 0 and centres[-1] > _WIDE * centres[0] else centres
     return _Curve(intervals, np.array([positions[number] for number in intervals]))
 
@@ -170,6 +183,8 @@ class _Curve:
         self.numbers, self._intervals = list(intervals), intervals
         means = np.array([interval.mean for interval in intervals.values()])
         widths = np.array([interval.high - interval.low for interval in intervals.values()])
+        # The variance that the width of an interval came from; at 0 the matrix would have no
+        # inverse.
         noise = np.maximum((widths / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2)) ** 2, 1e-12)
         self._posteriors(means, noise, (positions - positions.min()) / np.ptp(positions))
 
@@ -192,6 +207,7 @@ class _Curve:
                     centred @ inverse @ centred + float(np.linalg.slogdet(total)[1])
                 )
                 self._fits.append((likelihood, posterior, covariance))
+        # Likelihoods underflow: only their ratios are computed.
         highest = max(fit[0] for fit in self._fits)
         weights = np.exp(np.array([fit[0] - highest for fit in self._fits]))
         self._weights = weights / weights.sum()
@@ -206,6 +222,7 @@ class _Curve:
 
     def best(self, current: int) -> tuple[int, Interval]:
         """The bin with the highest certain gain over another, and that gain."""
+        # Bonferroni: each other bin is a test that may be won by chance.
         tests = max(len(self.numbers) - 1, 1)
         reach = NormalDist().inv_cdf(1 - (1 - CERTAIN) / 2 / tests)
         gains = {current: Interval(0.0, 0.0, 0.0)}
@@ -214,6 +231,7 @@ class _Curve:
                 continue
             direction = np.zeros(len(self.numbers))
             direction[place] = 1.0
+            # As one combination, for the errors of neighbouring bins are correlated.
             direction[self.numbers.index(current)] = -1.0
             mean, deviation = self._mixture(direction)
             gains[number] = Interval(mean, mean - reach * deviation, mean + reach * deviation)

@@ -26,6 +26,7 @@ _PERCENTILES = (2.5, 97.5)
 _SHUFFLES = 5
 _THRESHOLDS = np.arange(1, 20) / 20
 _SMOOTH = 1.0
+"""Outcomes, half of them of each kind, that a share of few rows leans on: none is 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def single_rule(
                 place, value, bool(feature.values), _words(feature, value), inside, outside
             )
             brier = float(((np.where(holds, inside, outside) - outcomes) ** 2).mean())
+            # Beyond rounding, so that of equal rules the first is chosen on every machine.
             if best is None or brier < best[0] - 1e-12:
                 best = brier, rule
     assert best is not None
@@ -157,6 +159,7 @@ def _compared(
     buckets = groups % _BUCKETS
     sums, sizes = np.bincount(buckets, gains), np.bincount(buckets)
     sums, sizes = sums[sizes > 0], sizes[sizes > 0]
+    # Of a fixed seed: the same rows have the same verdict.
     dice = np.random.Generator(np.random.PCG64(1))
     drawn = dice.integers(0, len(sums), (_RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)

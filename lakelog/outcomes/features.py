@@ -35,9 +35,13 @@ CLOCKS = frozenset((HOUR, WEEKDAY))
 """Sources whose values depend on when a model is asked, and say nothing of drift."""
 VALUES_MAX, FIELDS_MAX, TYPES_MAX, COLUMNS_MAX = 30, 20, 20, 60
 _SHARE_MIN = 0.05
+"""Share of rows whose earlier events must have a type or field for it to be a feature."""
 _NUMBERS = 0.95
+"""Share of values that must be numbers for a feature to be one."""
 _VALUE_LENGTH = 200
+# They tell rows apart, which a model learns by heart and which tells nothing of new ones.
 _IDENTIFIER = re.compile(r"(?i)(^|[_.])(id|uuid|port|pid|line|seq)\Z")
+# What lakelog itself found, which depends on when somebody looked.
 _FINDINGS = frozenset(("ANOMALY", "PREDICTION", "PATTERN_DETECTED"))
 
 
@@ -174,6 +178,7 @@ def _fitted(feature: Feature, raw: list[object]) -> Feature | None:
     """The feature as these values need it: a number, or names; None where it tells nothing."""
     present = [value for value in raw if value is not None]
     numbers = [number for value in present if (number := _number(value)) is not None]
+    # Also where its values repeat in training rows.
     if feature.source == COLUMN and _IDENTIFIER.search(feature.key[0]):
         return None
     if len(numbers) >= max(1, _NUMBERS * len(present)):
@@ -185,6 +190,7 @@ def _fitted(feature: Feature, raw: list[object]) -> Feature | None:
     # Nearly as many names as rows are names of single things, and not of groups of them.
     if len(counts) > VALUES_MAX and 2 * len(counts) > len(present):
         return None
+    # A name that was seen once has no outcome but that one.
     values = tuple(_frequent(counts, 2)[:VALUES_MAX])
     return Feature(feature.source, feature.key, values) if values and len(counts) > 1 else None
 
