@@ -13,9 +13,10 @@ import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
+from lakelog.history import window as history_window
 from lakelog.maintain import compact, gc
 from lakelog.settings import parse
-from lakelog.store import bootstrap, disk, history_window, manifest
+from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
 from lakelog.store.publish import Change, grow, publish, run_maintenance

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lakelog import views
     from lakelog.analyze import dedupe
+    from lakelog.appends import Receipt
     from lakelog.compat.database_sync import BatchDatabaseSync as BatchDatabaseSync
     from lakelog.compat.dump import LogEntry as LogEntry
     from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.dbapi import connect
     from lakelog.event.types import Event
+    from lakelog.history import Diff, Snapshot
     from lakelog.lake import Lake, open
     from lakelog.loggers.adapters import LoguruSink as LoguruSink
     from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
     from lakelog.settings import Settings
-    from lakelog.store.history import Diff, Snapshot
-    from lakelog.store.receipt import Receipt
 else:
     Loader = object
 
@@ -83,8 +83,8 @@ _NAMES_OF = {
     "pinned": "PinnedLake",
     "query.relation": "Relation",
     "settings": "Settings",
-    "store.history": "Diff Snapshot",
-    "store.writer": "Receipt",
+    "history.branch_history": "Diff Snapshot",
+    "appends": "Receipt",
     # Names of older systems, and where they live now.
     "clients.redis_config": "RedisConfig",
     "compat.database_sync": "BatchDatabaseSync",
@@ -137,6 +137,8 @@ class _FormerModules(Loader):
 sys.meta_path.append(
     _FormerModules(
         {
+            "lakelog.store.history": "lakelog.history.branch_history",
+            "lakelog.store.receipt": "lakelog.appends.receipt",
             "lakelog.sync.consume": "lakelog.consume.consume",
             "lakelog.sync.redis_recent": "lakelog.recent.redis_recent",
             "lakelog.transfer": "",

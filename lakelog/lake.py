@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
 from lakelog import subscriptions, views
+from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
 from lakelog.event import encode
@@ -25,31 +26,29 @@ from lakelog.settings import Settings, parse, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
 # signal handler, or from a thread beside one that forks, and neither may meet half a module.
-from lakelog.store import bootstrap, writer
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.branch_life import life_of
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
+    from lakelog import appends, history
+    from lakelog.appends import Receipt
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
     from lakelog.query import behaviour, session
-    from lakelog.store import async_append, history, resolve, trim, wal
+    from lakelog.store import trim, wal
     from lakelog.store.publish import Follow
-    from lakelog.store.receipt import Receipt
     from lakelog.store.ref import Head, Tag
-    from lakelog.store.writer import Writer
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     behaviour = Lazy("lakelog.query.behaviour")
     session = Lazy("lakelog.query.session")
-    history, resolve, trim, wal = (
-        Lazy(f"lakelog.store.{name}") for name in "history resolve trim wal".split()
-    )
+    appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
+    trim, wal = Lazy("lakelog.store.trim"), Lazy("lakelog.store.wal")
     seal = Lazy("lakelog.maintain.seal")
-    async_append = Lazy("lakelog.store.async_append")
 
 Path = str | os.PathLike[str]
 
@@ -88,7 +87,7 @@ class Lake(LakeErasure, LakeState):
         self._life = life_of(store.refs, branch)
         self._view_tables: views.ViewTables | None = None
         self._writer: Writer | None = None
-        self._async_appends: async_append.AsyncAppends[None] | None = None
+        self._async_appends: appends.AsyncAppends[None] | None = None
         self._mutex = OrderedLock(Rank.LAKE)
         self._closed = False
 
@@ -125,7 +124,7 @@ class Lake(LakeErasure, LakeState):
         sync. If its task is cancelled, the events may be stored all the same."""
         if self._async_appends is None:
             with self._mutex.hold():
-                self._async_appends = self._async_appends or async_append.AsyncAppends(
+                self._async_appends = self._async_appends or appends.AsyncAppends(
                     self.append_encoded
                 )
         return await self._async_appends.append(as_list(events), is_by_content(dedupe), None)
@@ -170,7 +169,7 @@ class Lake(LakeErasure, LakeState):
                 if self._closed:
                     raise WriterClosed("the lake is closed: open it again to append")
                 if self._writer is None:
-                    self._writer = writer.Writer(self.store, self.branch_name, self._life)
+                    self._writer = Writer(self.store, self.branch_name, self._life)
         return self._writer
 
     @property
@@ -252,7 +251,7 @@ class Lake(LakeErasure, LakeState):
     def at(self, ref: str) -> PinnedLake:
         """A read-only view of a tag, branch, snapshot id, `@move`, or time: of one state, for a
         branch its last published one."""
-        digest = resolve.resolve(self.store, self.branch_name, str(ref))
+        digest = history.resolve(self.store, self.branch_name, str(ref))
         return PinnedLake(self.store, self.branch_name, self._views, digest)
 
     def settle(self) -> Head:
@@ -284,11 +283,11 @@ class Lake(LakeErasure, LakeState):
 
     def snapshot(self, message: str = "") -> history.Snapshot:
         """Settle and record a move with a message."""
-        return history.snapshot(self.store, self.branch_name, self.settle, message)
+        return self._history().snapshot(message)
 
     def tag(self, name: str, ref: str | None = None, message: str = "") -> Tag:
         """Tag the present state, or `ref`. Raises AlreadyExists, InvalidName."""
-        return history.tag(self.store, self.branch_name, self.settle, name, ref, message)
+        return self._history().tag(name, ref, message)
 
     def tags(self) -> list[Tag]:
         """The tags of the lake, by name."""
@@ -300,7 +299,7 @@ class Lake(LakeErasure, LakeState):
 
     def branch(self, name: str, ref: str | None = None, message: str = "") -> Lake:
         """Start a branch at the present state, or `ref`; return it open. Raises AlreadyExists."""
-        history.make_branch(self.store, self.branch_name, self.settle, name, ref, message)
+        self._history().make_branch(name, ref, message)
         return Lake(self.store, name)
 
     def rollback(
@@ -315,27 +314,30 @@ class Lake(LakeErasure, LakeState):
         if verify:
             self.verify(ref).require()
         settle = functools.partial(self._settle, hint=False)  # that of the rollback follows
-        head = history.rollback(self.store, self.branch_name, settle, str(ref), cursors, why)
-        return self._described(head)
+        return self._described(self._history().rollback(settle, str(ref), cursors, why))
 
     def undo(
         self, *, force: bool = False, to_branch: str | None = None, why: str = ""
     ) -> history.Snapshot:
         """Undo the last rollback, undo, snapshot or retention. Raises NothingToUndo, NotAllowed,
         WouldDropEvents unless `force` or `to_branch` says where later events go."""
-        head = history.undo(self.store, self.branch_name, self.settle, force, to_branch, why)
-        return self._described(head)
+        return self._described(self._history().undo(force, to_branch, why))
 
     def log(self, limit: int | None = None) -> list[history.HistoryEntry]:
         """Moves of the branch, newest first."""
-        return history.log(self.store, self.branch_name, limit)
+        return self._history().log(limit)
 
     def diff(self, a: str, b: str) -> history.Diff:
         """Compare two states, behaviour included; branches are settled. Raises UnknownRef."""
         for name in {a, b}.intersection(self.store.refs.branches()):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
-        old, new = (resolve.resolve(self.store, self.branch_name, r) for r in (a, b))
-        return history.diff(self.store, old, new, behaviour.looking(self.store, self.engine))
+        old, new = (history.resolve(self.store, self.branch_name, r) for r in (a, b))
+        return history.Diff.between(
+            self.store, old, new, behaviour.looking(self.store, self.engine)
+        )
+
+    def _history(self) -> history.BranchHistory:
+        return history.BranchHistory(self.store, self.branch_name, self.settle)
 
     def _pending(self) -> Tail:
         return self._session.tail(self.branch_name)
@@ -360,7 +362,7 @@ class Lake(LakeErasure, LakeState):
             raise LakeClosed("the lake is closed: open it again")
 
     def _described(self, head: Head) -> history.Snapshot:
-        return history.describe(self.store.manifests.of(head.move))
+        return history.Snapshot.of(self.store.manifests.of(head.move))
 
     def __enter__(self) -> Lake:
         return self

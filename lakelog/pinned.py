@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     import pyspark.sql
     import ray.data
 
+    from lakelog import history
     from lakelog.export import ExportResult
     from lakelog.query.relation import Relation
     from lakelog.query.session import Session
-    from lakelog.store import history, stats
+    from lakelog.store import stats
     from lakelog.views import ViewTables
 else:
-    history, stats = Lazy("lakelog.store.history"), Lazy("lakelog.store.stats")
+    history, stats = Lazy("lakelog.history"), Lazy("lakelog.store.stats")
 
 
 class LakeState(ABC):
@@ -196,7 +197,7 @@ class PinnedLake(LakeState):
 
     def snapshot(self) -> history.Snapshot:
         """This state's id, time, author, message and counts."""
-        return history.describe(self._store.manifests.load(self.id))
+        return history.Snapshot.of(self._store.manifests.load(self.id))
 
     def stats(self) -> stats.Stats:
         """What this state holds, in numbers."""

@@ -34,10 +34,10 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event keys protect store erased segments
-        chunks proofs ranks maintain files formats render pictures search query patterns
-        views trace streams ingest export dataframes pinned subscriptions erasure lake
-        dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
+    "": """errors runtime libraries engine settings event keys protect store appends history
+        erased segments chunks proofs ranks maintain files formats render pictures search
+        query patterns views trace streams ingest export dataframes pinned subscriptions
+        erasure lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
         anomalies forecasts train deploy remotes state rollback sync recent consume
         open_tables replay decisions outcomes folds eventsourcing alerts top compat server cli
         notebook""",
@@ -47,12 +47,13 @@ ORDER = {
     "engine": "core syntax messages volatility session_settings catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document attachment volume versioned wal entry
+    "store": """paths modes regular_file disk document attachment volume wal entry
         move_pack erased_states manifest_text manifest page_tree hosts ref merge_note
         refs branch_life policy signatures verified_files machine bootstrap tracking
-        sealer_process clock tail receipt append_batch known_keys stream_lock
-        stream_marks stream_versions writer_forks writer async_append publish
-        branch_revival trim thinning history_window resolve history stats arrival_signal""",
+        sealer_process clock tail publish trim stats""",
+    "appends": """receipt versioned append_batch known_keys stream_lock stream_marks stream_versions
+        writer_forks writer async_append arrival_signal""",
+    "history": "branch_revival thinning window resolving branch_history",
     "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
         typed_rows field_ids bloom tokens word_dictionary word_index segment
         word_indexing identity_run frame_sql rows segment_sql""",
@@ -174,7 +175,8 @@ INDEPENDENT = set(
 # May load our code by its name.
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}
 TOP_MODULES_MAX = 8
-FREE_OF_ENGINES, ENGINES = "lakelog/store/", {"numpy", "pyarrow", "duckdb"}
+FREE_OF_ENGINES = tuple(f"lakelog/{name}/" for name in "store appends history".split())
+ENGINES = {"numpy", "pyarrow", "duckdb"}
 
 LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}
 FUNCTION_LINES_MAX = 70
@@ -184,10 +186,10 @@ UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|X{3}|NotImplemented[E]rror)\b")
 
 PUBLIC_NAMES = range(5, 17)
 
-QUOTING = "lakelog/segments/sql.py"
-ENTRIES = "lakelog/store/entry.py"
+QUOTING, ENTRIES = "lakelog/segments/sql.py", "lakelog/store/entry.py"
 ENTRY_READERS = tuple(
-    f"lakelog/{name}" for name in "store segments maintain query views files ingest".split()
+    f"lakelog/{name}"
+    for name in "store appends history segments maintain query views files ingest".split()
 )
 
 

@@ -16,11 +16,11 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-    """alerts analyze anomalies backup chunks cli clients collect consume dataframes
-    decisions deploy erased erasure eventsourcing export folds forecasts keys
-    libraries notebook open_tables outcomes patterns pictures pipeline proofs
-    protect ranks recent remotes replay rollback runtime search server streams
-    subscriptions sync top trace train views""".split()
+    """alerts analyze anomalies appends backup chunks cli clients collect consume dataframes
+    decisions deploy erased erasure eventsourcing export folds forecasts history keys
+    libraries notebook open_tables outcomes patterns pictures pipeline proofs protect ranks
+    recent remotes replay rollback runtime search server streams subscriptions sync top
+    trace train views""".split()
 )
 NAMES_MAX = 12
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
@@ -29,7 +30,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
 from lakelog.store import disk
-from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

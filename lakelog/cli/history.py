@@ -14,11 +14,11 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell, fit
 from lakelog.cli.render.terminal import many, size, width
+from lakelog.history import Diff, HistoryEntry, Snapshot
 from lakelog.query.behaviour import Behaviour, Finding
 from lakelog.render.formats import of_records
 from lakelog.render.values import clock, dumps, micros, payload, second
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.history import SHORT, Diff, HistoryEntry, Snapshot
 from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
@@ -164,7 +164,7 @@ def _log_row(entry: HistoryEntry) -> dict[str, object]:
         "time": second(move.time) if move.time else None,
         "op": move.op,
         "events": None if entry.events is None else Count(entry.events),
-        "snapshot": move.snapshot[:SHORT] or None,
+        "snapshot": move.snapshot[: Snapshot.SHORT] or None,
         "message": f"{tags}{move.message}",
     }
 
@@ -183,7 +183,7 @@ def _panel(state: Snapshot, tags: list[str], counts: Stats) -> Iterator[str]:
     if state.quarantined:
         yield f"  {'quarantine':<12}{many(state.quarantined, 'line')}"
     if state.parent:
-        yield f"  {'parent':<12}{state.parent[:SHORT]}"
+        yield f"  {'parent':<12}{state.parent[: Snapshot.SHORT]}"
     yield from _types({name: f"{count:,}" for name, count in counts.types.items()})
     if counts.uncounted:
         yield f"  and {many(counts.uncounted, 'event')} in segments with too many types to list"

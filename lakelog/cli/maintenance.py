@@ -21,6 +21,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
 from lakelog.errors import Damaged
+from lakelog.history import resolve
 from lakelog.maintain import hotcopy
 from lakelog.maintain.compact import Compaction
 from lakelog.maintain.gc import GcResult
@@ -37,7 +38,6 @@ from lakelog.segments import connection
 from lakelog.settings import span_us
 from lakelog.store import sealer_process
 from lakelog.store.bootstrap import Store, load
-from lakelog.store.resolve import resolve
 
 _LISTED_MAX = 50
 

@@ -17,9 +17,9 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.tables import Count, FullName
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
+from lakelog.history import Snapshot, delete_branch, delete_tag
 from lakelog.render.formats import of_records
 from lakelog.render.values import micros, second
-from lakelog.store.history import SHORT, delete_branch, delete_tag
 from lakelog.store.ref import Tag
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
@@ -67,11 +67,13 @@ def tag(
             emit(of_records([_tag_record(t) for t in tags], _TAG), target, table)
         elif delete:
             # The id goes into the message, because after the deletion only the log still has it.
-            snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[:SHORT]
+            snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[
+                : Snapshot.SHORT
+            ]
             app.say(f"deleted tag {name}; `lakelog tag {name} {snapshot_id}` recreates it")
         else:
             new_tag = lake.tag(name, ref, message)
-            app.say(f"tag {name} names {new_tag.snapshot[:SHORT]}")
+            app.say(f"tag {name} names {new_tag.snapshot[: Snapshot.SHORT]}")
             if private:
                 signatures.sign_target(app, lake, proofs.Target(name, new_tag.snapshot), private)
             emit_done(_tag_record(new_tag), target, f"{new_tag.snapshot}\n")
@@ -140,7 +142,7 @@ def _tag_record(tag: Tag) -> dict[str, Any]:
 def _tag_row(tag: Tag) -> dict[str, Any]:
     return {
         "tag": FullName(tag.name),
-        "snapshot": tag.snapshot[:SHORT],
+        "snapshot": tag.snapshot[: Snapshot.SHORT],
         "time": second(tag.time),
         "message": tag.message,
         "branch": tag.branch,
@@ -168,5 +170,5 @@ def _branch_row(record: dict[str, Any]) -> dict[str, Any]:
         "time": datetime.datetime.fromisoformat(record["time"]).replace(microsecond=0),
         "op": record["op"],
         "events": Count(record["events"]),
-        "snapshot": record["snapshot"][:SHORT],
+        "snapshot": record["snapshot"][: Snapshot.SHORT],
     }

@@ -23,13 +23,13 @@ from lakelog.cli.render.terminal import many
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.event.exact import parse_value
+from lakelog.history import Snapshot
 from lakelog.libraries import pa
 from lakelog.query.newest import COLUMNS
 from lakelog.render.formats import QueryResult, encode
 from lakelog.render.values import text
 from lakelog.render.vectors import ColumnBatch
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.history import SHORT
 from lakelog.subscriptions import GAP, BranchRewound, Follower
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class _Writer:
 
 
 def _rewind_words(rewound: BranchRewound) -> str:
-    place = f"{rewound.snapshot[:SHORT]} ({many(rewound.events, 'event')})"
+    place = f"{rewound.snapshot[: Snapshot.SHORT]} ({many(rewound.events, 'event')})"
     return f"history was rewound by {rewound.op} to {place}; what follows came after it"
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from lakelog import ranks
 from lakelog.erased.sweep import sweep
+from lakelog.history import lake_time
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.history_window import lake_time
 
 _HOUR = 3_600_000_000
 _ANSWERS = ("views", "folds")

@@ -20,14 +20,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog import chunks, ranks
+from lakelog import chunks, history, ranks
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom
 from lakelog.segments.connection import SPILL
-from lakelog.store import disk, document, history_window
+from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import (
     LEASE,
@@ -41,7 +41,6 @@ from lakelog.store.paths import (
 )
 from lakelog.store.publish import Change, publish
 from lakelog.store.signatures import Signatures
-from lakelog.store.thinning import pack
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
 BATCH = 500
@@ -70,7 +69,7 @@ def gc(
     """Collect garbage; works on a full disk. Raises GcRefused, having deleted nothing, OSError."""
     with _alone(store) as previous:
         # By the file system's clock, which has stamped the files.
-        now_us = history_window.lake_time(store)
+        now_us = history.lake_time(store)
         # Before marking: what packing drops is then not looked at.
         packed_files = 0 if dry_run else _pack_all(store, now_us)
         marker = Marker(store, now_us)
@@ -114,7 +113,7 @@ def expire(
     """Give up the states of a branch before its present one, by a move, and delete at once what
     only they needed. Tags and other branches keep what they name. Raises GcRefused, OSError."""
     with _alone(store) as previous:
-        now_us = history_window.lake_time(store)
+        now_us = history.lake_time(store)
         before, marker = Marker(store, now_us).live, Marker(store, now_us, branch)
         names = set(_unkept_texts(store, marker.live)) | set(_find_unreached(store, marker.live))
         digests = {n: bytes.fromhex(d) for n in names if (d := digest_of(n))}
@@ -171,7 +170,7 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
                 raise GcRefused(f"nothing was deleted: {path} is missing: run `lakelog repair`")
             disk.sync_dir(store.paths.head_dir(branch))
         disk.sync_dir(store.paths.tags)
-        yield history_window.read_condemned(store)
+        yield history.read_condemned(store)
 
 
 @contextlib.contextmanager
@@ -395,7 +394,7 @@ def _pack_all(store: Store, now_us: int) -> int:
     with _full_disk_suppressed(), refuse_unreadable():
         tagged = {tag.snapshot for tag in store.refs.tags()}
         for branch in store.refs.all_branches():
-            for _ in pack(store, branch, now_us, tagged):
+            for _ in history.pack(store, branch, now_us, tagged):
                 count += 1
     return count
 

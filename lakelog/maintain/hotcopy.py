@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog import chunks
+from lakelog.appends import StreamLock
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
@@ -32,7 +33,6 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.ref import Head
-from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import Tail, WalFile, pick
 
 

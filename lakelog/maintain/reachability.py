@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from lakelog import chunks
 from lakelog.errors import Damaged, GcRefused, UnknownRef
+from lakelog.history import kept_moves
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
-from lakelog.store.history_window import kept_moves
 from lakelog.store.paths import OBJECTS
 from lakelog.store.ref import Move
 

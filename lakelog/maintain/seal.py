@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.appends import StreamLock
 from lakelog.erased import Refusal
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
@@ -28,7 +29,6 @@ from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.ref import Head
-from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
 

@@ -16,15 +16,15 @@ from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
 
 if TYPE_CHECKING:
+    from lakelog import history
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
-    from lakelog.store import policy, resolve, stats
+    from lakelog.store import policy, stats
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    policy, resolve, stats = (
-        Lazy(f"lakelog.store.{name}") for name in "policy resolve stats".split()
-    )
+    history = Lazy("lakelog.history")
+    policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.store.stats")
     compact, gc, hotcopy, indexing, retention = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy indexing retention".split()
     )
@@ -58,7 +58,7 @@ class LakeUpkeep(ABC):
         """Read every byte again and check names, chains and sums; of one state with `ref`."""
         if ref is None:
             return verify.verify(self.store, progress)
-        digest = resolve.resolve(self.store, self.branch_name, ref)
+        digest = history.resolve(self.store, self.branch_name, ref)
         return verify.verify_snapshot(self.store, digest, progress)
 
     def repair(self, copy: str | None = None) -> RepairOutcome:

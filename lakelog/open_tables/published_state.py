@@ -13,9 +13,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
 from lakelog.segments import segment, segment_sql, sql, typed
-from lakelog.store import history, resolve
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def state_of(lake: Lake, ref: str | None) -> Manifest:
     if ref is None:
         lake.compact()
         return lake.store.state(lake.branch_name)
-    return lake.store.manifests.load(resolve.resolve(lake.store, lake.branch_name, ref))
+    return lake.store.manifests.load(resolve(lake.store, lake.branch_name, ref))
 
 
 def keep(lake: Lake, table: str, state: str) -> str:
@@ -79,7 +79,7 @@ def let_go(lake: Lake, table: str, tag_name: str) -> None:
     """Remove the tags of states that a table had before."""
     for tag in lake.tags():
         if tag.name.startswith(_prefix(table)) and tag.name != tag_name:
-            history.remove_tag(lake.store, tag.name)
+            remove_tag(lake.store, tag.name)
 
 
 def _prefix(table: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.event.encode import from_micros
+from lakelog.history import resolve
 from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
@@ -15,7 +16,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
-from lakelog.store.resolve import resolve
 from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.store.tail import Tail
 from lakelog.store.tracking import is_tracking

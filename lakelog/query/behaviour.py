@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from lakelog.appends import StreamSubject
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.event.types import JsonObject
+from lakelog.history import Diff
 from lakelog.libraries import duckdb
 from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.history import Diff
-from lakelog.store.versioned import StreamSubject
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0
 SHAPES_MAX = 20_000

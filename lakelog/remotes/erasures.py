@@ -17,6 +17,7 @@ from lakelog import erasure as erasures
 from lakelog.erased import records, sweep
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.errors import Damaged, TransferRefused
+from lakelog.history import remove_tag
 from lakelog.keys import VAULT
 from lakelog.lake import Lake
 from lakelog.remotes import carry
@@ -25,7 +26,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.site import Site, key_of
-from lakelog.store import bootstrap, disk, history
+from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
@@ -181,7 +182,7 @@ class RemoteErasures:
             erasures.again(lake)
         # They named what must not be anywhere any more.
         for tag in tags:
-            history.remove_tag(store, tag)
+            remove_tag(store, tag)
 
     def _is_readable(self, snapshot: str) -> bool:
         """Whether a state is here, as it was or as it is read since an erasure. Where gc deleted

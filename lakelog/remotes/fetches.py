@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from lakelog.appends import StreamLock
 from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
@@ -41,7 +42,6 @@ from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head, Move
-from lakelog.store.stream_lock import StreamLock
 
 if TYPE_CHECKING:
     from lakelog.remotes import merge as merging

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from lakelog.appends import StreamLock
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.maintain.row_removal import dedupes
@@ -38,7 +39,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-from lakelog.store.stream_lock import StreamLock
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}
 """Moves that may come while a merge is written: they add, or change no event."""

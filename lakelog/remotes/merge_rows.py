@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import compact
@@ -25,7 +26,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
-from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import TransferRefused
+from lakelog.history import lake_time
 from lakelog.lake import Lake
 from lakelog.maintain.reachability import Marker
 from lakelog.remotes import checks as check
@@ -29,7 +30,6 @@ from lakelog.remotes.site import Site, key_of
 from lakelog.store import policy
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.history_window import lake_time
 from lakelog.store.paths import KEYS, LEASE, OBJECTS, parse_object
 
 GRACE_LEAST = 3_600

@@ -27,6 +27,7 @@ from lakelog.errors import (
     RollbackRefused,
     StateRefused,
 )
+from lakelog.history import BranchHistory
 from lakelog.lake import Lake
 from lakelog.state import present
 from lakelog.state.changes import compare
@@ -34,7 +35,7 @@ from lakelog.state.extract import shown, unmade
 from lakelog.state.origin import Origins, newest
 from lakelog.state.restore import check_apart, check_target
 from lakelog.state.rewind import ClusterStep
-from lakelog.store import disk, history
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
@@ -130,7 +131,7 @@ def examine(
     present_state = lake.store.state(lake.branch_name)
     # Of the branch as it is: what is damaged there is damaged before the rollback, too.
     try:
-        target_state = history.check(lake.store, target)
+        target_state = BranchHistory.check(lake.store, target)
         live = _live(lake, present_state, target_state)
         if "data" in parts:
             _examine_data(lake, (present_state, target_state), live, result)

@@ -27,6 +27,7 @@ from lakelog.errors import (
     RollbackRefused,
     StateRefused,
 )
+from lakelog.history import BranchHistory, Snapshot
 from lakelog.lake import Lake
 from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
@@ -37,8 +38,7 @@ from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import ClusterStep, Intent
 from lakelog.state.state import publish_captured
-from lakelog.store import disk, history, policy
-from lakelog.store.history import SHORT, Snapshot
+from lakelog.store import disk, policy
 from lakelog.store.publish import with_reason
 from lakelog.store.ref import Head, Move
 
@@ -85,7 +85,7 @@ def preview(
 
 def _plan(lake: Lake, ref: str, parts: tuple[str, ...], context: str) -> Preflight:
     # Found before pending events are published: a time or @{1} means what it meant to the user.
-    target = history.settle_ref(lake.store, lake.branch_name, lake.settle, ref)
+    target = _history(lake).settle_ref(ref)
     lake.settle()
     return examine(lake, target, parts, context=context)
 
@@ -95,7 +95,7 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
     NothingToUndo, Damaged."""
     lake.settle()
     # What a user moved: maintenance in between is not undone.
-    undone, previous = history.last_user_move(lake.store, lake.branch_name)
+    undone, previous = _history(lake).last_user_move()
     record = _record_of(lake, undone)
     if record is None:
         return examine(lake, previous.snapshot, DEFAULT) if always else None
@@ -150,13 +150,12 @@ def rollback(
         # Before anything is extracted, as it may take long.
         if verify:
             lake.verify(plan.target).require()
-        name = name or (ref if ref != plan.target else ref[:SHORT])
+        name = name or (ref if ref != plan.target else ref[: Snapshot.SHORT])
         if set(chosen_parts) <= set(DEFAULT):  # one move, which is atomic by itself
             # Tagged first: the move may drop events that nothing else names.
             safety, _ = _save_present(lake, None, f"before rollback to {name}")
-            store, branch, cursors = lake.store, lake.branch_name, "cursors" in chosen_parts
-            settle = lake.sealer().settle
-            head = history.rollback(store, branch, settle, plan.target, cursors, why, name)
+            cursors, settle = "cursors" in chosen_parts, lake.sealer().settle
+            head = _history(lake).rollback(settle, plan.target, cursors, why, name)
             # After the rollback, of which the newest safety tag is.
             rewind.prune(lake.store)
             return RolledBack(_described(lake, head), head.move.message, safety, notes=recovered)
@@ -187,10 +186,10 @@ def undo(
         if taken_back:
             return RolledBack(_described(lake, store.refs.head(branch)), taken_back)
         lake.settle()
-        undone_move, previous = history.last_user_move(store, branch)
+        undone_move, previous = _history(lake).last_user_move()
         record = _record_of(lake, undone_move)
         if record is None:
-            head = history.undo(store, branch, lake.settle, force, to_branch, why)
+            head = _history(lake).undo(force, to_branch, why)
             all_notes += _left_alone(lake, undone_move)
             return RolledBack(_described(lake, head), head.move.message, notes=all_notes)
         _require(lake, "undo", record.parts)
@@ -205,14 +204,14 @@ def undo(
             target = before.snapshot if "data" in record.parts else ""
             # A revision that was told cannot be taken back because an event came meanwhile.
             only = None if plan.cluster else only
-            message = history.undo_message(undone, why)
+            message = BranchHistory.undo_message(undone, why)
             intent, notes, head = _perform(lake, plan, "undo", message, target, only, progress)
             performed.append((intent, notes))
             return head
 
         if "data" in record.parts:
             # The same check for events that came since as without other parts.
-            head = history.undo(store, branch, lake.settle, force, to_branch, why, carry_out)
+            head = _history(lake).undo(force, to_branch, why, carry_out)
         else:  # no event leaves the branch, so there is nothing to ask
             moved = carry_out(undone_move, previous, None)
             assert moved is not None
@@ -416,5 +415,9 @@ def _finished(
     return RolledBack(_described(lake, head), intent.message, intent.safety, targets, notes)
 
 
+def _history(lake: Lake) -> BranchHistory:
+    return BranchHistory(lake.store, lake.branch_name, lake.settle)
+
+
 def _described(lake: Lake, head: Head) -> Snapshot:
-    return history.describe(lake.store.manifests.of(head.move))
+    return Snapshot.of(lake.store.manifests.of(head.move))

@@ -16,13 +16,13 @@ from typing import Any
 
 import orjson
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import DamagedWal
 from lakelog.event.encode import identity_key
 from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.store import wal
-from lakelog.store.versioned import StreamSubject
 
 _TEXT = (
     "time timestamp ts @timestamp type event_type category content_type source subject item_id"

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidName
 from lakelog.keys import VAULT
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.segments import encrypted_files

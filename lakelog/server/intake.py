@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
+from lakelog.appends import AsyncAppends
 from lakelog.event.encode import EncodedBatch
 from lakelog.formats.format import EventMembers
 from lakelog.lake import Lake
@@ -21,7 +22,6 @@ from lakelog.lake import open as open_lake
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.limits import ServerLimits
 from lakelog.server.request_journal import NO_REQUEST, RequestJournal
-from lakelog.store.async_append import AsyncAppends
 
 _HTTP = "http"
 """The origin of lines that requests brought."""

@@ -25,19 +25,20 @@ from typing import Any
 
 import orjson
 
+from lakelog.appends import StreamLock
 from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
+from lakelog.history import BranchHistory, remove_tag
 from lakelog.maintain import seal
 from lakelog.segments import connection
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
-from lakelog.store import disk, document, history, machine
+from lakelog.store import disk, document, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-from lakelog.store.stream_lock import StreamLock
 from lakelog.store.tail import Tail
 
 KEPT = 24
@@ -200,7 +201,9 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
             if not intent.target:
                 return Change(intent.op, intent.message, snapshot=head.move.snapshot)
             cursors = "cursors" in intent.parts
-            return history.rewind(store, now, intent.target, intent.op, intent.message, cursors)
+            return BranchHistory.rewind(
+                store, now, intent.target, intent.op, intent.message, cursors
+            )
 
         # Under the stream's lock: versions that are given meanwhile belong to the state that is
         # left.
@@ -337,7 +340,7 @@ def prune(store: Store) -> None:
     for name in list(dropped)[:-KEPT]:
         # Another process may have deleted it, and a damaged one is for verify.
         with contextlib.suppress(UnknownRef, Damaged):
-            history.remove_tag(store, name)
+            remove_tag(store, name)
         disk.unlink(f"{store.paths.rollbacks}/{encode_name(name)}.json")
     # Lines of tags that are gone make the file longer for nothing.
     if len(lines) > _LEDGER_LINES:

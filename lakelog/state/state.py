@@ -23,6 +23,7 @@ from lakelog.errors import (
     NotAllowed,
     UnknownRef,
 )
+from lakelog.history import remove_tag
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
@@ -39,7 +40,7 @@ from lakelog.state.listing import (
 from lakelog.state.origin import OPS, Origins, newest, stamps, suffix
 from lakelog.state.present import Present, capturing, check_directories, contains
 from lakelog.state.retention import Retention, select_expired
-from lakelog.store import disk, history, policy
+from lakelog.store import disk, policy
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, note, publish, with_reason
@@ -299,7 +300,7 @@ def _delete(lake: Lake, states: list[SavedState]) -> list[str]:
     for state in states:
         # Another process may have pruned it.
         with contextlib.suppress(UnknownRef):
-            history.remove_tag(lake.store, state.name)
+            remove_tag(lake.store, state.name)
             deleted.append(state.name)
     return deleted
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from lakelog.appends import Receipt, VersionedBatch
 from lakelog.errors import InvalidEvent, WrongVersion
 from lakelog.event import encode
 from lakelog.event.encode import EncodedBatch
-from lakelog.store.receipt import Receipt
-from lakelog.store.stream_versions import VersionedBatch
 from lakelog.streams.reading import EventStream
 
 StoreVersions = Callable[[EncodedBatch, Mapping[str, int]], Receipt]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import WrongVersion
 from lakelog.event.types import JsonObject
-from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

@@ -9,14 +9,13 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Required, cast
 
+from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event.types import Event
 from lakelog.libraries import pa
 from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.known_keys import KnownKeys
 from lakelog.store.manifest import Manifest
-from lakelog.store.versioned import StreamSubject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lakelog.appends import ArrivalSignal, signal_of
 from lakelog.maintain.seal import Sealer
 from lakelog.query.tail_rows import TailRows
 from lakelog.segments.connection import Connect
-from lakelog.store import arrival_signal
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -28,9 +28,9 @@ class BranchAccess:
     settle: Callable[[], Head]
 
     @property
-    def signal(self) -> arrival_signal.ArrivalSignal:
+    def signal(self) -> ArrivalSignal:
         """Tells that there may be something new."""
-        return arrival_signal.signal_of(self.store.paths, self.branch)
+        return signal_of(self.store.paths, self.branch)
 
     def head(self) -> Head:
         """The newest move. Raises UnknownRef where the branch is gone."""

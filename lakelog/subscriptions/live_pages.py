@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.protect import sealed_blocks
@@ -23,7 +24,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
 from lakelog.store.tail import PendingFrames
-from lakelog.store.versioned import StreamSubject
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.position import (

@@ -27,12 +27,12 @@ from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
 
 if TYPE_CHECKING:
+    from lakelog import history
     from lakelog.lake import Lake
     from lakelog.query import session as sessions
     from lakelog.query.session import Session
-    from lakelog.store import resolve
 else:
-    resolve, sessions = Lazy("lakelog.store.resolve"), Lazy("lakelog.query.session")
+    history, sessions = Lazy("lakelog.history"), Lazy("lakelog.query.session")
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
@@ -96,7 +96,7 @@ def choose(lake: Lake, recipe: Recipe, session: Session) -> RowQuery:
             # A branch means its newest events; a tag or snapshot is already fixed.
             if state in lake.store.refs.branches():
                 lake.settle()
-            digest = resolve.resolve(lake.store, lake.branch_name, state)
+            digest = history.resolve(lake.store, lake.branch_name, state)
         except UnknownRef as error:
             raise ExportRefused(f"[select] at = {state!r}: {error}") from None
     return at_state(session, recipe, digest)

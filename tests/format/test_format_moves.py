@@ -13,8 +13,10 @@ import pytest
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.event.encode import from_micros
+from lakelog.history import thinning
+from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
-from lakelog.store import disk, document, history_window, thinning
+from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
 from lakelog.store.publish import Change, publish

@@ -478,7 +478,7 @@ def test_generations(tmp_path: Path) -> None:
         with lake.branch("gone") as gone:
             gone.append({"type": "G"})
         with lakelog.open(path, branch="gone") as gone:
-            lakelog.store.history.delete_branch(gone.store, "gone", gone.settle)
+            lakelog.history.delete_branch(gone.store, "gone", gone.settle)
         lake.branch("gone").close()
     rises = set()
     for branch in ("main", "gone"):
@@ -563,7 +563,7 @@ def test_tags(rich: Path, tmp_path: Path) -> None:
     with lakelog.open(copy) as lake:
         with pytest.raises(lakelog.LakelogError):
             lake.tag("v1")
-        lakelog.store.history.delete_tag(lake.store, "v1")
+        lakelog.history.delete_tag(lake.store, "v1")
         assert lake.tag("v1").snapshot != body["snapshot"]
 
 

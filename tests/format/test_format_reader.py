@@ -74,7 +74,7 @@ def test_a_deleted_branch_is_not_there(tmp_path: Path) -> None:
     """Both readers refuse a branch whose newest move deletes it, and one that never was."""
     path = str(tmp_path / "lake")
     with lakes.opened(path) as lake, lake.branch("gone") as other:
-        lakelog.store.history.delete_branch(lake.store, "gone", other.settle)
+        lakelog.history.delete_branch(lake.store, "gone", other.settle)
         for name in ("gone", "never"):
             with pytest.raises(LookupError):
                 second_reader.rows(path, name)

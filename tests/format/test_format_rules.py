@@ -405,7 +405,7 @@ def test_branches_that_are_not_there(tmp_path: Path) -> None:
     """F11.4: a branch without moves, or whose newest move is delete, is not there."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
         with lake.branch("gone") as gone:
-            lakelog.store.history.delete_branch(lake.store, "gone", gone.settle)
+            lakelog.history.delete_branch(lake.store, "gone", gone.settle)
         os.mkdir(tmp_path / "lake/refs/heads/half")
         assert lake.store.refs.branches() == ["main"]
         for name in ("gone", "half", "never"):

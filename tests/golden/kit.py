@@ -28,11 +28,12 @@ import numpy as np
 import zstandard
 
 import lakelog
+from lakelog import history
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event.encode import EncodedBatch, parse_time, to_micros
 from lakelog.maintain import compact, seal
 from lakelog.segments import connection, rows, segment_sql
-from lakelog.store import bootstrap, disk, document, history
+from lakelog.store import bootstrap, disk, document
 from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish

@@ -23,7 +23,8 @@ from unittest import mock
 
 import lakelog
 from lakelog.event.encode import to_micros
-from lakelog.store import disk, manifest, thinning, wal
+from lakelog.history import thinning
+from lakelog.store import disk, manifest, wal
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
 from lakelog.event.encode import from_micros
+from lakelog.history import thinning
+from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
-from lakelog.store import disk, document, history, history_window, manifest, thinning
+from lakelog.store import disk, document, manifest
 from lakelog.store.ref import Move
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.query import schemas, tail_rows
-from lakelog.store import history
 from lakelog.store.manifest import Manifests
 from tests.support.effort import share
 

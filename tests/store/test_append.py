@@ -18,8 +18,9 @@ import pyarrow as pa
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import InvalidEvent, UnknownRef, WriterClosed
-from lakelog.store import disk, history
+from lakelog.store import disk
 
 MakeLake = Callable[..., lakelog.Lake]
 KEY = "origin || ':' || position"

@@ -11,8 +11,10 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog import history
 from lakelog.errors import AlreadyExists, InUse, UnknownRef
-from lakelog.store import branch_life, history, wal
+from lakelog.history import branch_history
+from lakelog.store import branch_life, wal
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -127,7 +129,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
     main = make_lake()
     main.branch("dev").close()
     early = make_lake(branch="dev")
-    real = history.publish
+    real = branch_history.publish
 
     def publish(*args: Any) -> Any:
         with monkeypatch.context() as patch:
@@ -135,7 +137,7 @@ def test_a_branch_that_is_written_to_while_it_is_deleted_stays(
             put(early, "acknowledged")
         return real(*args)
 
-    monkeypatch.setattr(history, "publish", publish)
+    monkeypatch.setattr(branch_history, "publish", publish)
     with pytest.raises(InUse, match="was written to"):
         history.delete_branch(main.store, "dev", make_lake(branch="dev").settle)
     assert types(make_lake(branch="dev")) == "acknowledged"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.analyze import dedupe
 from lakelog.errors import (
     AlreadyExists,
@@ -21,10 +22,12 @@ from lakelog.errors import (
     StaleFiles,
     UnknownRef,
 )
+from lakelog.history import thinning
+from lakelog.history import window as history_window
 from lakelog.ingest import quarantine
 from lakelog.maintain import row_removal
 from lakelog.segments import bloom, identity_run
-from lakelog.store import disk, history, history_window, publish, tail, thinning
+from lakelog.store import disk, publish, tail
 from lakelog.store.ref import Tag
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found

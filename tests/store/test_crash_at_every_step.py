@@ -18,8 +18,9 @@ from zlib import crc32
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
-from lakelog.store import history, thinning
+from lakelog.history import thinning
 from tests.support import seam
 from tests.support.effort import IS_WHOLE
 from tests.support.scratch import memory

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog import history
 from lakelog.errors import (
     AlreadyExists,
     Damaged,
@@ -24,7 +25,7 @@ from lakelog.errors import (
     WouldDropEvents,
 )
 from lakelog.event.encode import from_micros
-from lakelog.store import disk, history
+from lakelog.store import disk
 from lakelog.store.paths import decode_name, encode_name
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -474,10 +475,10 @@ def test_an_event_published_while_undoing_is_not_lost(
 
     if to_branch is None:
         with pytest.raises(WouldDropEvents, match=r"^1 event "):
-            history.undo(lake.store, "main", settle, False, None)
+            history.BranchHistory(lake.store, "main", settle).undo(False, None)
         assert types(lake) == "az"
     else:
-        history.undo(lake.store, "main", settle, False, to_branch)
+        history.BranchHistory(lake.store, "main", settle).undo(False, to_branch)
         assert (types(lake), types(make_lake(branch="kept"))) == ("a", "az")
 
 
@@ -493,7 +494,7 @@ def test_events_acknowledged_while_going_back_stay(make_lake: MakeLake) -> None:
         put(other, "z")
         return head
 
-    history.rollback(lake.store, "main", settle, "v1", True, "")
+    history.BranchHistory(lake.store, "main", settle).rollback(settle, "v1", True, "")
     assert types(lake) == "az"
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import UnknownRef
+from lakelog.history.thinning import HOUR
 from lakelog.store import disk
-from lakelog.store.thinning import HOUR
 
 
 def test_what_gc_deleted_is_no_damage_to_a_host_whose_clock_is_behind(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.ingest import quarantine
 from lakelog.maintain.repair import repair
@@ -17,7 +18,7 @@ from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import rollback, undo
 from lakelog.state.restore import restore_state
 from lakelog.state.state import clean_states, save_state
-from lakelog.store import history, policy
+from lakelog.store import policy
 from tests.support import lakes
 from tests.support.cli import answer, run
 

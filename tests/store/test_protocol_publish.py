@@ -12,7 +12,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import OutcomeUnknown
-from lakelog.store import disk, document, thinning
+from lakelog.history import thinning
+from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish

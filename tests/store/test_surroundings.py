@@ -16,9 +16,11 @@ from unittest import mock
 import pytest
 
 import lakelog
+from lakelog import history
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
+from lakelog.history import window as history_window
 from lakelog.query.lake_tables import SegmentChoice
-from lakelog.store import bootstrap, disk, history, history_window
+from lakelog.store import bootstrap, disk
 
 MakeLake = Callable[..., lakelog.Lake]
 

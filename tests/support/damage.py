@@ -12,10 +12,10 @@ from unittest import mock
 
 import lakelog
 from lakelog.errors import Damaged
+from lakelog.history import thinning
 from lakelog.maintain.repair.repair import RepairOutcome, repair
 from lakelog.maintain.repair.verify import Report, open_for_check, verify
 from lakelog.segments import connection
-from lakelog.store import thinning
 from lakelog.store.entry import Record
 from lakelog.store.publish import Change, publish
 from tests.support import lakes

@@ -172,7 +172,7 @@ def branches(path: str) -> Refs:
         with lake.branch("gone") as other:
             other.append(events("G", 2))
         with lakelog.open(path, branch="gone", settings={"seal": "never"}) as other:
-            lakelog.store.history.delete_branch(lake.store, "gone", other.settle)
+            lakelog.history.delete_branch(lake.store, "gone", other.settle)
         with lake.branch("gone") as other:
             other.append({"type": "BACK"})
         lake.append(events("ROOT", 2))

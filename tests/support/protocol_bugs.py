@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from lakelog.appends.writer import Writer
 from lakelog.maintain import compact, gc, seal
 from lakelog.query import tail_rows
 from lakelog.store import publish, refs, tail, trim
 from lakelog.store.entry import tombstone
-from lakelog.store.writer import Writer
 from tests.support import seam
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from lakelog.store import disk, writer_forks
+from lakelog.appends import writer_forks
+from lakelog.store import disk
 
 Hook = Callable[..., Any]
 VALUES = {"now_us", "random_hex", "temporary_path"}

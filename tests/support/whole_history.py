@@ -35,9 +35,10 @@ import lakelog
 from lakelog import LakeHandler, remotes
 from lakelog.collect.watch import Watcher
 from lakelog.errors import Diverged, NothingToUndo, WouldDropEvents, WrongVersion
+from lakelog.history import window as history_window
 from lakelog.maintain import indexing
 from lakelog.settings import Settings
-from lakelog.store import disk, history_window
+from lakelog.store import disk
 from tests.support import cli, encrypted, seam
 from tests.support.world import pooled_engine
 

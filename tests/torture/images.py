@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import lakelog
+from lakelog.history import thinning
 from lakelog.segments import segment
-from lakelog.store import thinning
 from tests.support import seam
 from tests.support.casts import perform
 from tests.support.powercut import (

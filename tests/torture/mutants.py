@@ -113,7 +113,7 @@ def _verb(name: str) -> int:
 
 REPAIR = f"{MAINTAIN}.repair"
 REFS = f"{REPAIR}.refs"
-WRITER, DISK = f"{STORE}.writer:Writer", f"{STORE}.disk"
+WRITER, DISK = "lakelog.appends.writer:Writer", f"{STORE}.disk"
 EDITS = [
     _edited(
         "a sync dropped: the frame",

@@ -21,10 +21,11 @@ from typing import Any
 
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
+from lakelog.history import window as history_window
 from lakelog.maintain import row_removal
 from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.segments import segment
-from lakelog.store import bootstrap, disk, history_window, manifest
+from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.ref import Move

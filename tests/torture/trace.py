@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.store import thinning
+from lakelog.history import thinning
 from tests.support import seam
 from tests.support.feeds import feed, put
 from tests.support.powercut import FOLDER, apply, placed, started

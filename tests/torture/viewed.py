@@ -24,7 +24,7 @@ import orjson
 import lakelog
 from lakelog import views
 from lakelog.errors import LakelogError
-from lakelog.store import thinning
+from lakelog.history import thinning
 from lakelog.views import catalog
 from lakelog.views.definition import parse
 from lakelog.views.engine import Projector

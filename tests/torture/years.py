@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
+from lakelog.appends import writer
 from lakelog.cli.seal import work
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
+from lakelog.history import delete_branch, delete_tag
+from lakelog.history.thinning import window
 from lakelog.maintain import reachability
 from lakelog.query import lake_tables
-from lakelog.store import disk, sealer_process, writer
-from lakelog.store.history import delete_branch, delete_tag
+from lakelog.store import disk, sealer_process
 from lakelog.store.publish import AUTOMATIC_OPS
-from lakelog.store.thinning import window
 from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import pooled_engine

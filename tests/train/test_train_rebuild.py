@@ -46,7 +46,7 @@ def test_the_same_bytes_after_all_that_can_happen(home: Path) -> None:
 
 def test_an_export_pins_its_snapshot(home: Path) -> None:
     """gc keeps what an export was made of, and rebuild knows it, while its tag is there."""
-    from lakelog.store import history
+    from lakelog import history
 
     lake = lakelog.open(str(home / "lake"), settings={"gc_grace_hours": 0, "history_days": 0})
     with lake:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from lakelog import chunks, ranks
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
+from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.runtime.progress import ProgressCallback
@@ -23,7 +24,6 @@ from lakelog.store import bootstrap, disk, document, manifest, regular_file, ver
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.history_window import kept_moves
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from lakelog.appends import Receipt, VersionedBatch
 from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, Unreachable, UnsupportedStore
 from lakelog.event.encode import EncodedBatch
 from lakelog.remotes.objects import objects_of
@@ -30,10 +31,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
 from lakelog.store.publish import Change
-from lakelog.store.receipt import Receipt
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
-from lakelog.store.stream_versions import VersionedBatch
 
 _NOT_SHARED = {
     "state": "saved directories",

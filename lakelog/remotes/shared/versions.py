@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
+from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.errors import LakelogError
 from lakelog.maintain.seal import Sealer, drop_duplicates
 from lakelog.segments import connection, identity_run, rows, segment
@@ -17,11 +18,9 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
 from lakelog.store.disk import Begun
 from lakelog.store.entry import IdRun, SegmentEntry
-from lakelog.store.known_keys import KnownKeys
 from lakelog.store.manifest import Manifest
 from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
-from lakelog.store.stream_versions import VersionedBatch
 from lakelog.store.tail import Tail
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from lakelog.history import Snapshot
 from lakelog.lake import Lake
 from lakelog.query.behaviour import Finding
 from lakelog.rollback import Preflight
 from lakelog.rollback import rollback as rollbacks
 from lakelog.server.api.question import DashboardQuestion, cut
 from lakelog.server.arrivals import RequestRefused
-from lakelog.store.history import SHORT, Snapshot
 
 _BEHAVIOUR_MAX = 2_000_000
 """Of more events on one side the behaviour is not looked at: it takes a scan of both."""
@@ -140,7 +140,7 @@ def rollback(question: DashboardQuestion) -> dict[str, object]:
     result = rollbacks.rollback(
         question.lake,
         target,
-        name=name if name != target[:SHORT] else "",
+        name=name if name != target[: Snapshot.SHORT] else "",
         why=question.member("why"),
     )
     return {

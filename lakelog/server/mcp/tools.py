@@ -15,6 +15,7 @@ import orjson
 
 from lakelog.errors import LakelogError
 from lakelog.event.types import JsonObject
+from lakelog.history import Diff, Snapshot, resolve
 from lakelog.lake import Lake
 from lakelog.render.values import micros
 from lakelog.runtime.lazy import Lazy
@@ -22,7 +23,6 @@ from lakelog.runtime.tables import tables_beside
 from lakelog.search import Search
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
-from lakelog.store import history, resolve
 
 if TYPE_CHECKING:
     from lakelog.ingest.audit import audit as auditing
@@ -188,9 +188,9 @@ class LakeTools:
         """Compare states as they were published: a tool that reads settles no branch."""
         lake = self._lake
         references = (old, new or lake.branch_name)
-        digests = [resolve.resolve(lake.store, lake.branch_name, name) for name in references]
+        digests = [resolve(lake.store, lake.branch_name, name) for name in references]
         look = behaviour.looking(lake.store, lake.engine)
-        difference = history.diff(lake.store, digests[0], digests[1], look)
+        difference = Diff.between(lake.store, digests[0], digests[1], look)
         changed = sum(entry.events for entry in (*difference.added, *difference.removed))
         findings = difference.behaviour if 0 < changed <= _BEHAVIOUR_MAX else None
         return {
@@ -253,7 +253,7 @@ def _check(tool: ReadingTool, arguments: Arguments) -> None:
             )
 
 
-def _snapshot(state: history.Snapshot) -> JsonObject:
+def _snapshot(state: Snapshot) -> JsonObject:
     return {
         "snapshot": state.id,
         "time": micros(state.time),

@@ -23,6 +23,7 @@ from lakelog.errors import (
     SnapshotGone,
     UnknownRef,
 )
+from lakelog.history import resolve
 from lakelog.query.session import Session
 from lakelog.search import expanded
 from lakelog.segments.connection import SPILL
@@ -32,7 +33,7 @@ from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequ
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.sql.rows import AnswerWriter, nested_columns
 from lakelog.server.sql.statement_guard import require_readable
-from lakelog.store import bootstrap, disk, resolve
+from lakelog.store import bootstrap, disk
 from lakelog.views import ViewTables
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class QueryProcess:
         session, started_at = self._session, time.monotonic()
         store = session.store
         # Resolved once: the guard and the query speak of the same state, though the branch moves.
-        digest = request.ref and resolve.resolve(store, session.tables.branch, request.ref)
+        digest = request.ref and resolve(store, session.tables.branch, request.ref)
         query = expanded(request.sql)
         if not request.is_trusted:
             self._require_allowed(query, digest)

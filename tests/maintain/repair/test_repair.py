@@ -451,7 +451,7 @@ def test_every_branch_is_repaired(tmp_path: Path) -> None:
         with lake.branch("gone") as gone:
             gone.append([{"type": "D"}])
         with lakelog.open(path, branch="gone") as gone:
-            lakelog.store.history.delete_branch(gone.store, "gone", gone.settle)
+            lakelog.history.delete_branch(gone.store, "gone", gone.settle)
     for branch in ("other", "gone"):
         (newest,) = sorted(Path(path, f"refs/heads/{branch}").glob("0*.json"))[-1:]
         newest.write_bytes(b"")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk, history_window, thinning
+from lakelog.history import thinning
+from lakelog.history import window as history_window
+from lakelog.store import disk
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.support.publishing import publish_ids

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog import history
 from lakelog.cli import cli
 from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
-from lakelog.store import disk, history
+from lakelog.store import disk
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
 from tests.support.repairing import (

@@ -15,8 +15,9 @@ import zstandard
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
+from lakelog.history import thinning
 from lakelog.maintain.repair import verify
-from lakelog.store import disk, thinning, wal
+from lakelog.store import disk, wal
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes

@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
+from lakelog.appends.append_batch import AppendBatch
+from lakelog.appends.known_keys import KnownKeys
+from lakelog.appends.stream_lock import StreamLock
+from lakelog.appends.stream_marks import MarkedState, StreamMarks
+from lakelog.appends.versioned import StreamSubject, subject_of
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event.encode import EncodedBatch
 from lakelog.store import disk, regular_file, wal
-from lakelog.store.append_batch import AppendBatch
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
-from lakelog.store.known_keys import KnownKeys
 from lakelog.store.ref import Head
-from lakelog.store.stream_lock import StreamLock
-from lakelog.store.stream_marks import MarkedState, StreamMarks
 from lakelog.store.tail import PendingFrames, Tail
-from lakelog.store.versioned import StreamSubject, subject_of
 
 BYTES_MAX, EVENTS_MAX, VERSION_MAX = 16 << 20, 65_536, 1 << 62
 """Of one append with expected versions: it is one frame, so that all of it is there or nothing."""
@@ -48,10 +48,10 @@ class VersionedBatch(AppendBatch):
         super().__init__(encoded.text, count, wal.KEYED | wal.VERSIONED)
         self.lines = encoded.text.split(b"\n") if encoded.text else []
         self.expect = _checked(expect)
-        first, *others = self.expect
+        subject, *further = self.expect
         # Without parsing the line where it surely has the one subject that is expected.
-        if count == 1 and not others and first.is_of(encoded.text):
-            self.names = [first.name]
+        if count == 1 and not further and subject.is_of(encoded.text):
+            self.names = [subject.name]
         else:
             self.names = [subject_of(line) for line in self.lines]
         for subject in self.expect:
@@ -253,14 +253,14 @@ def _versioned_frames(pending: PendingFrames) -> list[wal.Frame]:
 
 def _versions_in(frames: Iterable[wal.Frame]) -> dict[bytes, int]:
     """Return the last version of each stream in frames, by the digest of its subject."""
-    last = dict[str, int]()
+    versions = dict[str, int]()
     for frame in frames:
         for line in frame.lines()[:-1].split(b"\n"):
             origin, version = StreamSubject.place_of(line) or ("", 0)
-            last[origin] = max(version, last.get(origin, 0))
-    last.pop("", None)
+            versions[origin] = max(version, versions.get(origin, 0))
+    versions.pop("", None)
     origin_length = len(StreamSubject.ORIGIN)
-    return {StreamSubject(o[origin_length:]).digest: version for o, version in last.items()}
+    return {StreamSubject(o[origin_length:]).digest: version for o, version in versions.items()}
 
 
 def _checked(expect: Mapping[str, int]) -> dict[StreamSubject, int]:

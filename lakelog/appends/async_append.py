@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from lakelog.appends.receipt import Receipt
 from lakelog.event.encode import EncodedBatch, encode
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
-from lakelog.store.receipt import Receipt
 
 _INLINE = 100
 """A batch of more events is encoded in the executor, too."""
@@ -81,19 +81,19 @@ class AsyncAppends(Generic[LabelType]):
                 if not group:
                     self._is_running = False
                     return
-            batches = [each.encoded for each in group]
+            batches = [waiting.encoded for waiting in group]
             try:
                 if self._announce is not None:
-                    self._announce([(each.tag, each.encoded) for each in group])
+                    self._announce([(waiting.tag, waiting.encoded) for waiting in group])
                 outcomes: list[Any] = _split(self._store_now(_merged(batches)), batches)
             except BaseException as error:
                 outcomes = [error] * len(group)
             # One call for all of a loop: each wakes it up.
-            for loop in {each.loop for each in group}:
+            for loop in {waiting.loop for waiting in group}:
                 settled = [
-                    (each.future, outcome)
-                    for each, outcome in zip(group, outcomes, strict=True)
-                    if each.loop is loop
+                    (waiting.future, outcome)
+                    for waiting, outcome in zip(group, outcomes, strict=True)
+                    if waiting.loop is loop
                 ]
                 with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile
                     loop.call_soon_threadsafe(_settle_all, settled)

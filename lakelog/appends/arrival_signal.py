@@ -64,12 +64,12 @@ class ArrivalSignal:
         """Yield at once and at each change whether to look at the branch, and False whenever the
         seconds are over that `pause` returns; until `stop` is set. Who waits for nothing costs
         nothing, but for a look now and then that nobody asked for."""
-        seen, looked_at = -1, 0.0
+        last_count, looked_at = -1, 0.0
         while not stop.is_set():
             count, clock = self.count, time.monotonic()
-            is_due = count != seen or clock - looked_at > _UNTOLD
+            is_due = count != last_count or clock - looked_at > _UNTOLD
             if is_due:
-                seen, looked_at = count, clock
+                last_count, looked_at = count, clock
             yield is_due
             self.wait(count, pause())
 
@@ -107,10 +107,10 @@ class ArrivalSignal:
                 os.close(descriptor)
 
     def _compare(self, before: tuple[object, ...] | None) -> tuple[object, ...]:
-        now = _signature(self._directories)
-        if now != before and before is not None:
+        signature = _signature(self._directories)
+        if signature != before and before is not None:
             self._notify()
-        return now
+        return signature
 
     def _is_over(self) -> bool:
         with self._changed:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 
 from lakelog.errors import GcRefused, UnknownRef
+from lakelog.history.thinning import HOUR, KEEP_MOVES, window
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move
-from lakelog.store.thinning import HOUR, KEEP_MOVES, window
 
 
 def require_kept(store: Store, digest: str, reference: str) -> None:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from lakelog.appends.versioned import StreamSubject
 from lakelog.errors import DamagedIds
 from lakelog.store import regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
-from lakelog.store.versioned import StreamSubject
 
 _HEADER = 64
 
@@ -47,8 +47,8 @@ class KnownKeys:
     def of(self, runs: tuple[IdRun, ...]) -> KnownKeys:
         """Let these runs be those of the state that is asked. Raises DamagedIds."""
         if runs is not self._state:
-            opened = {run.digest: self._runs.get(run.digest) or self._open(run) for run in runs}
-            self._runs, self._state = opened, runs
+            open_runs = {run.digest: self._runs.get(run.digest) or self._open(run) for run in runs}
+            self._runs, self._state = open_runs, runs
         return self
 
     def holds(self, key: bytes) -> bool:

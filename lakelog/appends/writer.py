@@ -17,19 +17,20 @@ from typing import Any
 
 import zstandard
 
+from lakelog.appends import writer_forks
+from lakelog.appends.append_batch import AppendBatch, own_error
+from lakelog.appends.receipt import Receipt
+from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, hosts, regular_file, wal, writer_forks
-from lakelog.store.append_batch import AppendBatch, own_error
+from lakelog.store import disk, hosts, regular_file, wal
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock
 from lakelog.store.paths import FORMAT, PLAIN_FORMAT, parse_wal
-from lakelog.store.receipt import Receipt
 from lakelog.store.sealer_process import is_worth_it, start_sealer
-from lakelog.store.stream_versions import StreamVersions, VersionedBatch
 from lakelog.store.tail import newest_stamp
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
