@@ -8,6 +8,8 @@ again: after a rollback a stream has its versions anew, and a subscriber its pos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import orjson
 
 from lakelog.appends import StreamSubject
@@ -65,7 +67,7 @@ class Refusal:
         before a key was destroyed that would bring protected fields back."""
         if not self._erasures or not len(table):
             return table
-        refused = self.mask(table)
+        refused = self.mask(table, protection)
         if protection is not None:
             refused |= self._reviving(table, protection)
         if not refused.any():
@@ -73,8 +75,9 @@ class Refusal:
         self.count += int(refused.sum())
         return table.filter(pa.array(~refused))
 
-    def mask(self, table: pa.Table) -> np.ndarray:
-        """Return which rows of events are refused, as an array of booleans."""
+    def mask(self, table: pa.Table, protection: Protection | None = None) -> np.ndarray:
+        """Return which rows of events are refused, as an array of booleans; with `protection` also
+        those whose protected fields an erasure could not read, as their key had been destroyed."""
         refused = np.zeros(len(table), dtype=bool)
         columns = set(table.column_names)
         is_event = "time" in columns  # and no line of quarantine
@@ -84,7 +87,9 @@ class Refusal:
             if rows.places and {"origin", "position"} <= columns:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
-                refused |= np.array([p in rows.contents for p in self.contents(erasure, table)])
+                for spelling in _spellings(table, protection):
+                    prints = self.contents(erasure, spelling)
+                    refused |= np.array([p in rows.contents for p in prints])
         return refused
 
     def _reviving(self, table: pa.Table, protection: Protection) -> np.ndarray:
@@ -100,6 +105,20 @@ class Refusal:
             for row in np.flatnonzero(refused).tolist():
                 refused[row] = bool(mention.search((payloads[row] or "").encode()))
         return refused
+
+
+def _spellings(table: pa.Table, protection: Protection | None) -> Iterator[pa.Table]:
+    """Yield rows of events as they came, and without their protected fields."""
+    yield table
+    if protection is not None:
+        types, payloads = table["type"].to_pylist(), table["data"].to_pylist()
+        stays = [
+            data and protection.without_fields(type_, data.encode()).decode()
+            for type_, data in zip(types, payloads, strict=True)
+        ]
+        if stays != payloads:
+            index, field = table.column_names.index("data"), table.schema.field("data")
+            yield table.set_column(index, field, pa.array(stays, field.type))
 
 
 def _from_before(table: pa.Table, erasure: Erasure) -> np.ndarray:

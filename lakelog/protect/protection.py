@@ -150,6 +150,13 @@ class Protection:
         sealed = self.require_ciphers().seal(self.owner(subject, stays), taken_out)
         return sealed_payload.with_token(stays, sealed_payload.token_of(sealed))
 
+    def without_fields(self, type_: str | None, data: bytes) -> bytes:
+        """Return a payload without its protected fields, as `seal` leaves it for who has no key."""
+        if not self.mention.search(data) or (self.types and type_ not in self.types):
+            return data
+        halves = sealed_payload.split(data, frozenset(self.fields))
+        return data if halves is None else halves[0]
+
     def _require_own(self, subject: str, token: str) -> None:
         """Refuse a token that is no ciphertext of this lake: nobody could read the event, nor seal
         those beside it. Blocks are named by segments alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 import lakelog
@@ -11,6 +12,7 @@ from lakelog import remotes
 from lakelog.errors import InvalidEvent, TransferRefused
 from lakelog.lake import Lake
 from tests.support import erasure_histories as histories
+from tests.support import protected
 
 ADA = "ada-3f9k2m"
 OLD = "2020-01-01T00:00:00Z"
@@ -70,6 +72,31 @@ def test_rows_of_a_condition_are_known(lake: Lake, tmp_path: Path) -> None:
     other.write_text('{"type":"B"}\n' + LINES)
     lake.ingest(other)
     assert lake.sql("SELECT count(*) FROM events WHERE time < '2021-01-01'").fetchall() == [(0,)]
+
+
+def test_a_time_to_come_after_the_key_is_gone(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an event is known by its content, though nobody could read its protected field any
+    more when it was erased."""
+    protected.keys_in(tmp_path, monkeypatch)
+    lake.protect(["secret"])
+    lake.tag("before")
+    for name, note in (("a.jsonl", "one"), ("b.jsonl", "two")):
+        event = {"type": "A", "source": "s", "subject": ADA, "time": "2999-01-01T00:00:00Z"}
+        data = {"secret": note, "n": 1} if note == "one" else {"n": 2}
+        (tmp_path / name).write_bytes(orjson.dumps(event | {"data": data}) + b"\n")
+        lake.ingest(tmp_path / name)
+    lake.erase(subject=ADA, why="asked")
+    lake.erase(subject=ADA, why="asked", rows=True)
+    lake.rollback("before")
+    lines = (tmp_path / "b.jsonl").read_text() + (tmp_path / "a.jsonl").read_text()
+    other = tmp_path / "c.jsonl"
+    other.write_text(lines + lines.replace("A", "LATER"))
+    lake.ingest(other)
+    assert (
+        lake.sql("SELECT type FROM events WHERE subject = ?", [ADA]).fetchall() == [("LATER",)] * 2
+    )
 
 
 def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:

@@ -160,7 +160,9 @@ class History:
         patch.setattr(history_window, "lake_time", lambda store: self._now())
         pooled_engine(patch)
         self.setting = ""
-        self.hidden: list[str] = [[], ["secret", "tok", "ing"], ["secret"]][seed % 3]
+        self.hidden: list[str] = [[], ["secret", *(f"{t.lower()}ing" for t in TYPES)], ["secret"]][
+            seed % 3
+        ]
         """What no byte of the lake may say."""
         if seed % 3 == 1:
             encrypted.create(home / "lake", patch, Settings(**SETTINGS))
