@@ -23,6 +23,7 @@ import zstandard
 
 from benchmarks import gen, measure
 from lakelog.event.encode import encode
+from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import identity_run, segment
 from lakelog.segments import rows as rows_module
 from lakelog.segments.connection import connect
@@ -30,7 +31,6 @@ from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store import bootstrap, disk, document, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.publish import Change, publish, run_maintenance
 
 ROWS = 50
 MINUTE = 60_000_000

@@ -15,11 +15,11 @@ from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
 from lakelog.history import window as history_window
 from lakelog.maintain import compact, gc
+from lakelog.moves.publication import Change, grow, publish, run_maintenance
 from lakelog.settings import parse
 from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
-from lakelog.store.publish import Change, grow, publish, run_maintenance
 
 _TOGETHER = 256
 _LIVE, _STEP = 8_100, 4_096

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog import lake as lakes
 from lakelog import views
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import ParsedStatement, statements
+from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import InvalidName, LakelogError, QueryFailed, UnknownRef
 from lakelog.libraries import pa
 
@@ -201,7 +201,7 @@ class Connection:
         return self._source.sql(query, parameters)
 
     def _statements(self, query: str) -> list[ParsedStatement]:
-        return statements(self._lake.engine().cursor(), query)
+        return ParsedStatement.list_of(self._lake.engine().cursor(), query)
 
     def _check(self) -> None:
         if self._is_closed:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
+    from lakelog.moves import Follow
     from lakelog.query import behaviour, session
     from lakelog.store import trim, wal
-    from lakelog.store.publish import Follow
     from lakelog.store.ref import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:

@@ -34,7 +34,7 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event keys protect store appends history
+    "": """errors runtime libraries engine settings event keys protect store moves appends history
         erased segments chunks proofs ranks maintain files formats render pictures search
         query patterns views trace streams ingest export dataframes pinned subscriptions
         erasure lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
@@ -44,19 +44,19 @@ ORDER = {
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
-    "engine": "core syntax messages volatility session_settings catalog",
+    "engine": "core syntax messages volatility catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document attachment volume wal entry
-        move_pack erased_states manifest_text manifest page_tree hosts ref merge_note
-        refs branch_life policy signatures verified_files machine bootstrap tracking
-        sealer_process clock tail publish trim stats""",
+    "store": """paths modes regular_file disk document attachment volume wal entry move_pack
+        erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
+        verified_files machine bootstrap tracking sealer_process clock tail trim stats""",
+    "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks stream_versions
         writer_forks writer async_append arrival_signal""",
     "history": "branch_revival thinning window resolving branch_history",
     "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
-        typed_rows field_ids bloom tokens word_dictionary word_index segment
-        word_indexing identity_run frame_sql rows segment_sql""",
+        typed_rows field_ids bloom tokens word_dictionary word_index segment word_indexing
+        identity_run frame_sql rows segment_sql""",
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
@@ -79,8 +79,8 @@ ORDER = {
     "render": "values vectors ordered display formats plots",
     "pictures": "lines charts",
     "search": "language words condition calls answers",
-    "query": """sql frames tail_rows behaviour providers pruning lake_tables stream relation
-        frame_scans schemas top_scans binder histograms ranking session newest""",
+    "query": """session_settings sql frames tail_rows behaviour providers pruning lake_tables stream
+        relation frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize ledger protected_maps engine origin_table pattern_tables tables contract
@@ -175,7 +175,7 @@ INDEPENDENT = set(
 # May load our code by its name.
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}
 TOP_MODULES_MAX = 8
-FREE_OF_ENGINES = tuple(f"lakelog/{name}/" for name in "store appends history".split())
+FREE_OF_ENGINES = tuple(f"lakelog/{name}/" for name in "store moves appends history".split())
 ENGINES = {"numpy", "pyarrow", "duckdb"}
 
 LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}
@@ -189,7 +189,7 @@ PUBLIC_NAMES = range(5, 17)
 QUOTING, ENTRIES = "lakelog/segments/sql.py", "lakelog/store/entry.py"
 ENTRY_READERS = tuple(
     f"lakelog/{name}"
-    for name in "store appends history segments maintain query views files ingest".split()
+    for name in "store moves appends history segments maintain query views files ingest".split()
 )
 
 

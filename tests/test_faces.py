@@ -17,10 +17,10 @@ from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
     """alerts analyze anomalies appends backup chunks cli clients collect consume dataframes
-    decisions deploy erased erasure eventsourcing export folds forecasts history keys
-    libraries notebook open_tables outcomes patterns pictures pipeline proofs protect ranks
-    recent remotes replay rollback runtime search server streams subscriptions sync top
-    trace train views""".split()
+    decisions deploy engine erased erasure eventsourcing export folds forecasts history keys
+    libraries moves notebook open_tables outcomes patterns pictures pipeline proofs protect
+    ranks recent remotes replay rollback runtime search server streams subscriptions sync
+    top trace train views""".split()
 )
 NAMES_MAX = 12
 

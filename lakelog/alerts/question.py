@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from lakelog import views
 from lakelog.alerts.rule import AlertRule
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import Node, SyntaxFault, parse, statements
+from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse
 from lakelog.engine.volatility import foreign
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.event.encode import from_micros
@@ -141,7 +141,7 @@ class RuleQueries:
         cursor = self.cursor()
         try:
             # Before it runs: statements that are no SELECT may have effects while they are bound.
-            parsed = statements(cursor, rule.sql())
+            parsed = ParsedStatement.list_of(cursor, rule.sql())
             if len(parsed) != 1 or not parsed[0].is_query:
                 raise InvalidSetting(f"{rule.name}: a rule is one SELECT")
             tree = parse(cursor, rule.sql())
@@ -246,7 +246,7 @@ def value_name(rule: AlertRule, columns: Mapping[str, str], labels: Sequence[str
 
 
 def _parameters(cursor: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
-    parsed = statements(cursor, query)
+    parsed = ParsedStatement.list_of(cursor, query)
     if len(parsed) != 1:
         raise QueryFailed("a rule is one SELECT")
     return parsed[0].parameters

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.event.types import JsonObject
+from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
 from lakelog.segments.sql import identifier, literal
@@ -22,7 +23,6 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 ENTRY = "alert"

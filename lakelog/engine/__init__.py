@@ -9,3 +9,16 @@
 `tests/engine` states what is expected of it, and holds at the lowest and the highest version that
 pyproject.toml allows; `tests/test_dependencies.py` keeps such things out of the other packages.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.engine import catalog, core, messages, syntax, volatility
+
+__all__ = ["catalog", "core", "messages", "syntax", "volatility"]
+
+__getattr__ = lazy_face(__name__, catalog="", core="", messages="", syntax="", volatility="")

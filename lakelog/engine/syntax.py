@@ -31,6 +31,25 @@ class ParsedStatement:
     is_query: bool
     """Whether it gives rows and changes nothing."""
 
+    @classmethod
+    def list_of(cls, connection: duckdb.DuckDBPyConnection, script: str) -> list[ParsedStatement]:
+        """Return the statements of a text. Raises the engine's error if one is wrong."""
+        try:
+            parsed = connection.extract_statements(script)
+        except TypeError:  # DuckDB 2.0 does not say that the text has no UTF-8
+            raise duckdb.ParserException("Parser Error: the SQL is not valid Unicode") from None
+        return [
+            cls(
+                statement.query.strip(),
+                statement.type.name,
+                frozenset(map(str, statement.named_parameters)),
+                # DuckDB 2.0 says of a PIVOT only that it is several statements.
+                [r.name for r in statement.expected_result_type] == ["QUERY_RESULT"]
+                or statement.type.name == "MULTI",
+            )
+            for statement in parsed
+        ]
+
 
 def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
     """Return the tree of SELECT statements: {"statements": [{"node": ...}]}. Raises SyntaxFault."""
@@ -56,22 +75,3 @@ def sql_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str:
     except (duckdb.Error, orjson.JSONEncodeError) as error:
         raise SyntaxFault(str(error)) from None
     return str(rows[0][0])
-
-
-def statements(connection: duckdb.DuckDBPyConnection, script: str) -> list[ParsedStatement]:
-    """Return the statements of a text, of any kind. Raises the engine's error if one is wrong."""
-    try:
-        parsed = connection.extract_statements(script)
-    except TypeError:  # DuckDB 2.0 does not say that the text has no UTF-8
-        raise duckdb.ParserException("Parser Error: the SQL is not valid Unicode") from None
-    return [
-        ParsedStatement(
-            statement.query.strip(),
-            statement.type.name,
-            frozenset(map(str, statement.named_parameters)),
-            # DuckDB 2.0 says of a PIVOT only that it is several statements.
-            [r.name for r in statement.expected_result_type] == ["QUERY_RESULT"]
-            or statement.type.name == "MULTI",
-        )
-        for statement in parsed
-    ]

@@ -13,6 +13,7 @@ import functools
 import re
 from collections.abc import Iterator
 from enum import Enum
+from typing import NamedTuple
 
 from lakelog.engine import core
 from lakelog.engine.syntax import Node
@@ -167,40 +168,47 @@ def volatility(name: str, arguments: int) -> Volatility:
     return _listed(name) or _by_flags(name)
 
 
-def is_aggregate(name: str) -> bool:
-    """Whether a function makes one value of several rows."""
-    name = name.lower()
-    if _listed(name):
-        return name in AGGREGATES
-    return any(function_type == "aggregate" for function_type, _ in _flags().get(name, ()))
+class FunctionCall(NamedTuple):
+    """A call of a function: its name in small letters, and what its value depends on."""
 
+    name: str
+    volatility: Volatility
 
-def called(node: Node) -> tuple[str, Volatility] | None:
-    """Return the function that a node of a tree calls, and what it depends on, if it calls one."""
-    if node.get("class") in ("FUNCTION", "WINDOW"):
-        name = str(node.get("function_name", "")).lower()
-        return name, volatility(name, len(node.get("arguments") or ()))
-    if node.get("class") == "COLUMN_REF" and len(node.get("column_names", ())) == 1:
-        name = str(node["column_names"][0]).lower()
-        return (name, _NAMED[name]) if name in _BARE else None
-    return None
+    @classmethod
+    def of(cls, node: Node) -> FunctionCall | None:
+        """Return the call that a node of a tree is, if it is one."""
+        if node.get("class") in ("FUNCTION", "WINDOW"):
+            name = str(node.get("function_name", "")).lower()
+            return cls(name, volatility(name, len(node.get("arguments") or ())))
+        if node.get("class") == "COLUMN_REF" and len(node.get("column_names", ())) == 1:
+            name = str(node["column_names"][0]).lower()
+            return cls(name, _NAMED[name]) if name in _BARE else None
+        return None
 
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether it makes one value of several rows."""
+        if _listed(self.name):
+            return self.name in AGGREGATES
+        return any(function_type == "aggregate" for function_type, _ in _flags().get(self.name, ()))
 
-def foreign_table_function(node: Node) -> str:
-    """Return the function by which a node reads rows that are not of its arguments, or nothing."""
-    if node.get("type") != "TABLE_FUNCTION":
-        return ""
-    name = str((node.get("function") or {}).get("function_name", "")).lower()
-    return "" if name in _TABLE_FUNCTIONS else name
+    @staticmethod
+    def foreign_table(node: Node) -> str:
+        """Return the function by which a node reads rows that are not of its arguments, or
+        nothing."""
+        if node.get("type") != "TABLE_FUNCTION":
+            return ""
+        name = str((node.get("function") or {}).get("function_name", "")).lower()
+        return "" if name in _TABLE_FUNCTIONS else name
 
 
 def foreign(node: Node) -> str:
     """Say what a node of a query reads besides a lake, or does; nothing if it does not."""
-    if table_function := foreign_table_function(node):
+    if table_function := FunctionCall.foreign_table(node):
         return f"{table_function}() reads something else than the lake"
     if node.get("type") == "BASE_TABLE" and _FILE_NAME.search(str(node["table_name"])):
         return f"{node['table_name']!r} is a file, and not of the lake"
-    name, volatility_of_call = called(node) or ("", Volatility.IMMUTABLE)
+    name, volatility_of_call = FunctionCall.of(node) or ("", Volatility.IMMUTABLE)
     if volatility_of_call in (Volatility.EFFECT, Volatility.SESSION):
         return f"{name}() says nothing of events: a query here only reads"
     return ""

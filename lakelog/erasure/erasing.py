@@ -25,6 +25,7 @@ from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
 from lakelog.errors import GcRefused, InvalidEvent, NotAllowed, OutcomeUnknown
 from lakelog.libraries import pa, pc
+from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect
@@ -32,7 +33,6 @@ from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 _ROUNDS = 20

@@ -23,22 +23,13 @@ from lakelog.errors import (
 from lakelog.history.branch_revival import last_frames, revive
 from lakelog.history.resolving import moves, resolve
 from lakelog.history.window import require_kept
+from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publish, with_reason
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import KEYS, encode_name
-from lakelog.store.publish import (
-    USER_OPS,
-    Change,
-    Follow,
-    SettleWith,
-    grow,
-    note,
-    publish,
-    with_reason,
-)
 from lakelog.store.ref import Head, Move, Tag, author, escape_text
 from lakelog.store.signatures import Signatures
 
@@ -334,7 +325,7 @@ class BranchHistory:
         # version may be given between the two, on a state that the branch is about to leave.
         with StreamLock(self._store, self.branch).held():
             settle(follow=(both := Follow(plan)))
-            head = both.made or publish(self._store, self.branch, plan)
+            head = both.head or publish(self._store, self.branch, plan)
         assert head is not None
         return head
 

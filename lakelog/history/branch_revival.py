@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lakelog.errors import AlreadyExists
+from lakelog.moves import link_move
 from lakelog.store import clock, disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.publish import link_move
 from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.store.tail import Tail
 

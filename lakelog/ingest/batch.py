@@ -37,6 +37,7 @@ from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.maintain.seal import drop_duplicates, open_run
+from lakelog.moves import Change, publish
 from lakelog.segments import arrays, identity_run, rows, segment, typed
 from lakelog.segments.connection import Connect
 from lakelog.segments.typed import Schema
@@ -44,7 +45,6 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 # A publish costs about the same whatever it holds; what is not published is read again after a

@@ -18,12 +18,12 @@ from lakelog.files import rotation
 from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import definition, encoded, local_time, registry
 from lakelog.formats.definition import FormatDefinition
+from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.views import Contract
 

@@ -54,12 +54,12 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
+from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql, sql
 from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change
 from lakelog.store.ref import Head
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"

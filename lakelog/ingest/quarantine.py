@@ -26,6 +26,7 @@ from lakelog.ingest.tail_keys import TailKeys, overlap
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.maintain.seal import drop_duplicates
+from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.segments import identity_run, rows, segment
 from lakelog.segments.connection import Connect
@@ -33,7 +34,6 @@ from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 _LINES = 1024

@@ -21,6 +21,7 @@ from lakelog import ranks
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
+from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import arrays, bloom, field_ids, segment, segment_sql, typed, word_indexing
 from lakelog.segments.connection import connect
@@ -29,7 +30,6 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 # Written once and read often, so it may take its time.

@@ -24,6 +24,7 @@ from lakelog import chunks, history, ranks
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
+from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom
 from lakelog.segments.connection import SPILL
@@ -39,7 +40,6 @@ from lakelog.store.paths import (
     parse_object,
     parse_wal,
 )
-from lakelog.store.publish import Change, publish
 from lakelog.store.signatures import Signatures
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.

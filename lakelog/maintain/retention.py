@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from lakelog.event.encode import from_micros
 from lakelog.maintain import compact
+from lakelog.moves import Change, publish
 from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import RetentionEntry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 EARLIEST_US = -62_135_596_800_000_000

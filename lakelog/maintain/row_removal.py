@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from lakelog.errors import StalePlan
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
+from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
@@ -23,7 +24,6 @@ from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 _LEVEL = 3

@@ -22,12 +22,12 @@ from lakelog.event import encode
 from lakelog.event.types import Event
 from lakelog.libraries import np, pa
 from lakelog.maintain import repeated_ids
+from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import arrays, identity_run, rows, segment
 from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, Follow, publish, run_maintenance
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
 from lakelog.store.trim import trim
@@ -77,7 +77,7 @@ class Sealer:
         while any(goal.get(w, -1) >= fs[0].sequence for w, fs in pending.frames.items()):
             head, has_sealed = self.seal(hint=hint, follow=follow), True
             # As a rule one segment takes all of it: then nothing has to be read again.
-            if head and (_covers(head, goal) or (follow is not None and follow.made)):
+            if head and (_covers(head, goal) or (follow is not None and follow.head)):
                 break
             pending = self._tail.collect()
         if has_sealed:
@@ -115,7 +115,7 @@ class Sealer:
                 entries=(*attempt.entries, *attempt.hosts),
                 sealed=marks,
                 ids_add=tuple(attempt.ids),
-                begun=attempt.begun,
+                pending_files=attempt.begun,
             )
 
         head = publish(self._store, self._branch, plan, attempts.clear, hint=hint, follow=follow)

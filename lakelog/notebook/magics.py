@@ -35,7 +35,7 @@ from IPython.display import HTML
 from lakelog import lake as lakes
 from lakelog.cli import cell
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import statements
+from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
 from lakelog.notebook import complete, objects, plot_images
@@ -150,7 +150,7 @@ def _params(lake: Lake, query: str, variables: Mapping[str, object]) -> dict[str
         return None
     cursor = lake.engine().cursor()
     try:
-        parsed = statements(cursor, query)
+        parsed = ParsedStatement.list_of(cursor, query)
     except Exception:
         return None  # it is not SQL: asking says so, with the place
     names = {name for statement in parsed for name in statement.parameters}

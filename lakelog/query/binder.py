@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 
-from lakelog.engine import session_settings
 from lakelog.errors import SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.query import providers
+from lakelog.query import providers, session_settings
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.schemas import RefSchemas, TypeTables
 from lakelog.query.sql import analysis

@@ -19,11 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from lakelog.engine import session_settings
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
-from lakelog.query import frames, schemas, top_scans
+from lakelog.query import frames, schemas, session_settings, top_scans
 from lakelog.query.binder import Binder
 from lakelog.query.frame_scans import FrameScans
 from lakelog.query.frames import Scope

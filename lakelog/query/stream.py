@@ -29,7 +29,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lakelog.engine.syntax import statements
+from lakelog.engine.syntax import ParsedStatement
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
@@ -160,7 +160,7 @@ class Stream:
         self.settle()
         self._keep()
         # A script's earlier statements would run twice.
-        if not self._is_one and len(statements(self._cursor, self.query)) != 1:
+        if not self._is_one and len(ParsedStatement.list_of(self._cursor, self.query)) != 1:
             return None
         self.begin()
         self._cursor.execute(self.query, self._params or None)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
-from lakelog.engine.volatility import Volatility, called, is_aggregate
+from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
@@ -331,11 +331,11 @@ def _is_of_row(node: Node) -> bool:
         return not any(node.get(name) for name in names) and not node.get("columns")
     if node_class not in ("FUNCTION", "COLUMN_REF"):
         return True
-    call = called(node)
+    call = FunctionCall.of(node)
     if call is None:
         return True
-    name, volatility = call
-    return volatility is Volatility.IMMUTABLE and not is_aggregate(name) and name not in _ROWS
+    is_stable = call.volatility is Volatility.IMMUTABLE
+    return is_stable and not call.is_aggregate and call.name not in _ROWS
 
 
 def _number(value: Any, default: int | None = None) -> int | None:

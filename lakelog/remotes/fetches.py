@@ -18,6 +18,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
 from lakelog.lake import Lake
+from lakelog.moves import Change, publish
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
     is_ahead,
@@ -40,7 +41,6 @@ from lakelog.segments import segment
 from lakelog.store import bootstrap, disk, document, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head, Move
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from lakelog.appends import StreamLock
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.maintain.row_removal import dedupes
+from lakelog.moves import Change, publish
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
@@ -37,7 +38,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 
 _HARMLESS = {"seal", "ingest", "compact", "maintain"}

@@ -29,6 +29,7 @@ from lakelog.errors import (
 )
 from lakelog.history import BranchHistory, Snapshot
 from lakelog.lake import Lake
+from lakelog.moves import with_reason
 from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, origin, rewind
@@ -39,7 +40,6 @@ from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import ClusterStep, Intent
 from lakelog.state.state import publish_captured
 from lakelog.store import disk, policy
-from lakelog.store.publish import with_reason
 from lakelog.store.ref import Head, Move
 
 DEFAULT = ("data", "cursors")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from lakelog.chunks import StateRecord
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.lake import Lake
+from lakelog.moves import note, with_reason
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
 from lakelog.state.exchange import ExchangeStep
@@ -37,7 +38,6 @@ from lakelog.state.parts import extract, is_exchangeable, is_writable, lay_out
 from lakelog.state.present import capturing, check_label, contains
 from lakelog.state.state import locate, publish_captured
 from lakelog.store import policy
-from lakelog.store.publish import note, with_reason
 
 
 @dataclass(frozen=True)

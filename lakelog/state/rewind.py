@@ -30,6 +30,7 @@ from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.history import BranchHistory, remove_tag
 from lakelog.maintain import seal
+from lakelog.moves import Change, publish
 from lakelog.segments import connection
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
@@ -37,7 +38,6 @@ from lakelog.store import disk, document, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
 

@@ -25,6 +25,7 @@ from lakelog.errors import (
 )
 from lakelog.history import remove_tag
 from lakelog.lake import Lake
+from lakelog.moves import Change, note, publish, with_reason
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, rewind
 from lakelog.state.contents import Contents
@@ -43,7 +44,6 @@ from lakelog.state.retention import Retention, select_expired
 from lakelog.store import disk, policy
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, note, publish, with_reason
 from lakelog.store.ref import Head, Tag
 
 __all__ = [

@@ -12,11 +12,11 @@ import orjson
 from lakelog.event import bookkeeping
 from lakelog.event.types import Event
 from lakelog.maintain import compact
+from lakelog.moves import Change, publish
 from lakelog.segments import segment_sql, sql
 from lakelog.store import disk
 from lakelog.store.entry import Removal
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.subscriptions import registry
 from lakelog.subscriptions.branch_access import BranchAccess

@@ -18,11 +18,11 @@ from lakelog.event import encode
 from lakelog.event.types import Event
 from lakelog.ingest.batch import Batch, Job
 from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.moves import Change, publish
 from lakelog.segments import rows
 from lakelog.store import disk, wal
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import Handled

@@ -7,11 +7,11 @@ import unicodedata
 from dataclasses import replace
 
 from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
+from lakelog.moves import Change, publish
 from lakelog.search import expanded
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import NOT_DEAD

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lakelog.engine.syntax import Node
-from lakelog.engine.volatility import called, is_aggregate
+from lakelog.engine.volatility import FunctionCall
 from lakelog.query.sql.tree import is_events, nodes
 from lakelog.sync.target import KEY
 
@@ -59,7 +59,7 @@ def row_mapping(tree: Node) -> RowMapping:
     source = _select(node, {})
     if source is None:
         raise Dependent("rows that come from no event")
-    names = {call[0] for child in nodes(node) if (call := called(child))}
+    names = {call.name for child in nodes(node) if (call := FunctionCall.of(child))}
     # A join with values repeats an event; so do functions that give several rows.
     is_joined = any(child.get("type") == "JOIN" for child in nodes(node))
     return RowMapping(source.has_key, is_joined or bool(names & _SEVERAL))
@@ -93,15 +93,15 @@ def tables(tree: Node) -> set[str]:
 def _require_plain(node: Node) -> None:
     """Refuse what makes a row of several at any depth. Raises Dependent."""
     for child in nodes(node):
-        node_type, calls = child.get("type"), called(child)
+        node_type, call = child.get("type"), FunctionCall.of(child)
         if node_type in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"):
             raise Dependent("LIMIT")
         if node_type == "DISTINCT_MODIFIER":
             raise Dependent("DISTINCT")
         if child.get("class") == "WINDOW":
             raise Dependent("a window")
-        if calls and is_aggregate(calls[0]):
-            raise Dependent(f"{calls[0]}()")
+        if call and call.is_aggregate:
+            raise Dependent(f"{call.name}()")
         if node_type == "SELECT_NODE":
             for name in ("group_expressions", "having", "qualify", "sample"):
                 if child.get(name) or (name == "group_expressions" and child.get("group_sets")):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
-from lakelog.engine.volatility import Volatility, called
+from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import QueryFailed
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.libraries import duckdb
@@ -167,7 +167,9 @@ def _parsed(cursor: duckdb.DuckDBPyConnection, query_text: str) -> Node:
             " events with WHERE, such as WHERE type = 'login', and fields with data->>'name'"
         )
     # Functions may be called at any depth.
-    calls = [call for child in nodes(tree["statements"][0]["node"]) if (call := called(child))]
+    calls = [
+        call for child in nodes(tree["statements"][0]["node"]) if (call := FunctionCall.of(child))
+    ]
     changing = [name for name, volatility in calls if volatility is not Volatility.IMMUTABLE]
     if changing:
         problem = f"the mapping calls {min(changing)}(), which is another value at each sync"

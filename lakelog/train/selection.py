@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of, statements
-from lakelog.engine.volatility import called, is_aggregate
+from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse, sql_of
+from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event.bookkeeping import IS_DATA
 from lakelog.libraries import duckdb
@@ -137,7 +137,7 @@ def _require_select(session: Session, query: str, origin: str) -> None:
     try:
         # DuckDB's own parser: a hand-written check would disagree with it about comments and
         # quotes.
-        kinds = [s.kind for s in statements(session.connect().cursor(), query)]
+        kinds = [s.kind for s in ParsedStatement.list_of(session.connect().cursor(), query)]
     except duckdb.Error as error:
         raise ExportRefused(f"{origin}: [select] sql: {EngineMessage(error).gist()}") from None
     if kinds != ["SELECT"]:
@@ -176,7 +176,7 @@ def _is_plain(node: Node) -> bool:
     """Whether a query reads events alone and neither groups, unites nor aggregates them."""
     table = node.get("from_table") or {}
     below_select = list(nodes(node.get("select_list", [])))
-    calls = {call[0] for inner in below_select if (call := called(inner))}
+    calls = {call for inner in below_select if (call := FunctionCall.of(inner))}
     kinds = {m.get("type") for m in node.get("modifiers", [])}
     return (
         node.get("type") == "SELECT_NODE"
@@ -188,8 +188,7 @@ def _is_plain(node: Node) -> bool:
         # Subqueries and windows in the select list may return one row for several events, so one
         # `seq` would not describe it.
         and not any(inner.get("class") in ("SUBQUERY", "WINDOW") for inner in below_select)
-        and "unnest" not in calls
-        and not any(map(is_aggregate, calls))
+        and not any(call.is_aggregate or call.name == "unnest" for call in calls)
     )
 
 

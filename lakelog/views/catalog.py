@@ -22,9 +22,9 @@ from lakelog.store.ref import Head
 from lakelog.views.definition import ViewDefinition, parse
 
 if TYPE_CHECKING:
-    from lakelog.store import publish
+    from lakelog import moves
 else:
-    publish = Lazy("lakelog.store.publish")
+    moves = Lazy("lakelog.moves")
 
 WHAT = "view"
 _FOLDER = Path(__file__).parent / "sql"
@@ -94,15 +94,15 @@ def create(store: Store, branch: str, definition: ViewDefinition, *, replace: bo
     """Publish a checked definition. Raises InvalidView where the name is taken."""
     view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 
-    def plan(_: Head, state: Manifest) -> publish.Change:
+    def plan(_: Head, state: Manifest) -> moves.Change:
         # Again within the turn of the head that takes it: another process may have made one
         # meanwhile.
         check_free(store, branch, definition.name, replace)
-        return publish.Change(
+        return moves.Change(
             "view", f"{definition.name} {definition.version}", entries=(view.entry(),)
         )
 
-    head = publish.publish(store, branch, plan)
+    head = moves.publish(store, branch, plan)
     assert head is not None
     return head
 
@@ -110,14 +110,14 @@ def create(store: Store, branch: str, definition: ViewDefinition, *, replace: bo
 def drop(store: Store, branch: str, name: str) -> Head:
     """Publish that a view is no more. Raises InvalidView where there is none."""
 
-    def plan(_: Head, state: Manifest) -> publish.Change:
+    def plan(_: Head, state: Manifest) -> moves.Change:
         if name not in stored_views(store, state):
             if name in built_in():
                 raise InvalidView(f"the view {name!r} is built in and cannot be dropped")
             near = did_you_mean(name, stored_views(store, state))
             raise InvalidView(f"no view {name!r}: {near or 'see `lakelog views`'}")
-        return publish.Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
+        return moves.Change("view", f"drop {name}", entries=(Removal(WHAT, name),))
 
-    head = publish.publish(store, branch, plan)
+    head = moves.publish(store, branch, plan)
     assert head is not None
     return head

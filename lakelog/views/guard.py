@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse
-from lakelog.engine.volatility import Volatility, called, foreign_table_function
+from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import InvalidView
 from lakelog.libraries import duckdb
 from lakelog.views import params as parameters
@@ -80,7 +80,7 @@ def _table(node: Node, section: Section, relations: frozenset[str]) -> str:
     node_type = node.get("type")
     if node_type == "SHOW_REF":
         return "only SELECT can stand here"
-    if table_function := foreign_table_function(node):
+    if table_function := FunctionCall.foreign_table(node):
         return f"{table_function}() reads something else: a view reads only {section.relation}"
     if node_type != "BASE_TABLE":
         return ""
@@ -97,7 +97,7 @@ def _table(node: Node, section: Section, relations: frozenset[str]) -> str:
 
 def _function(node: Node) -> str:
     """What is wrong with a node that calls a function, if it is one."""
-    name, volatility = called(node) or ("", Volatility.IMMUTABLE)
+    name, volatility = FunctionCall.of(node) or ("", Volatility.IMMUTABLE)
     return _REASONS.get(volatility, "").format(name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from lakelog.engine.syntax import SyntaxFault, parse, sql_of, statements
+from lakelog.engine.syntax import ParsedStatement, SyntaxFault, parse, sql_of
 
 
 @pytest.fixture
@@ -136,12 +136,12 @@ def test_a_tree_that_is_none_is_a_fault(own: duckdb.DuckDBPyConnection) -> None:
 def test_statements_of_a_text(own: duckdb.DuckDBPyConnection) -> None:
     """Each with its SQL, kind and parameters, and whether it is a query."""
     text = "SELECT $a, $b; CREATE TABLE t (a INT);\nFROM t; PIVOT t ON a; INSERT INTO t VALUES (?)"
-    parsed = statements(own, text)
+    parsed = ParsedStatement.list_of(own, text)
     assert [s.kind for s in parsed] == ["SELECT", "CREATE", "SELECT", "MULTI", "INSERT"]
     assert [s.is_query for s in parsed] == [True, False, True, True, False]
     assert parsed[0].parameters == {"a", "b"}
     assert parsed[4].parameters == {"1"}
     assert parsed[2].sql.rstrip(";") == "FROM t"
-    assert statements(own, " -- nothing") == []
+    assert ParsedStatement.list_of(own, " -- nothing") == []
     with pytest.raises(duckdb.ParserException):
-        statements(own, "SELECT (")
+        ParsedStatement.list_of(own, "SELECT (")

@@ -10,7 +10,7 @@ import pytest
 
 from lakelog.engine import volatility
 from lakelog.engine.syntax import parse
-from lakelog.engine.volatility import AGGREGATES, Volatility, called, is_aggregate
+from lakelog.engine.volatility import AGGREGATES, FunctionCall, Volatility
 from lakelog.errors import InvalidView
 from lakelog.query.sql.tree import nodes
 from lakelog.views import definition as definitions
@@ -120,7 +120,9 @@ def test_a_function_of_a_later_engine_is_allowed_if_it_is_called_constant(
     flagged = {"novel": flags} if flags else {}
     monkeypatch.setattr(volatility, "_flags", lambda: flagged)
     assert volatility.volatility("Novel", 1) is expected
-    assert is_aggregate("novel") is (flags == {("aggregate", "CONSISTENT")})
+    assert FunctionCall("novel", Volatility.UNKNOWN).is_aggregate is (
+        flags == {("aggregate", "CONSISTENT")}
+    )
     refused = "novel() is new to lakelog, and the engine does not say that it gives the same"
     assert (refused in fault_of("novel(position)")) is (expected is Volatility.UNKNOWN)
 
@@ -138,7 +140,7 @@ def test_functions_are_where_the_tree_has_them() -> None:
     """A call, an operator, a window, a method and a bare name are found by their names."""
     query = "SELECT a + 1, sum(b) OVER (), c.upper(), current_date, random() FROM t"
     with duckdb.connect() as own:
-        calls = [call[0] for node in nodes(parse(own, query)) if (call := called(node))]
+        calls = [call.name for node in nodes(parse(own, query)) if (call := FunctionCall.of(node))]
     assert sorted(calls) == ["+", "current_date", "random", "sum", "upper"]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import lakelog
 from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.lake import Lake
+from lakelog.moves import publication as publish
 from lakelog.segments import segment
 from lakelog.state.state import save_state
-from lakelog.store import publish
 from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
 

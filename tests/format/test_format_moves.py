@@ -16,10 +16,10 @@ from lakelog.event.encode import from_micros
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
-from lakelog.store.publish import Change, publish
 from tests.golden import make
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.effort import IS_WHOLE

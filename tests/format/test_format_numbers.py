@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lakelog
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import field_ids
 from lakelog.segments.typed import Member, Schema
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
 COLUMNS = "time type category source subject level message data id ingested_at origin position"

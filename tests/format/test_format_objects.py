@@ -21,8 +21,8 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog.moves.publication import Change, publish
 from lakelog.store.entry import to_json
-from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object
 

@@ -19,9 +19,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
+from lakelog.moves.publication import Change, publish
 from lakelog.store import bootstrap, disk, document, wal
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
 from tests.support import damage, lakes, second_reader, statements

@@ -14,9 +14,9 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
+from lakelog.moves.publication import Change, publish
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail
 from tests.support import damage, lakes, seam, second_reader, statements

@@ -17,12 +17,12 @@ import zstandard
 import lakelog
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.errors import Diverged, FormatTooNew, InvalidEvent, WrongVersion
+from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
 from lakelog.segments import identity_run
 from lakelog.store import disk, document, manifest, wal
-from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
 from tests.support import lakes, second_reader, statements
 

@@ -32,11 +32,11 @@ from lakelog import history
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event.encode import EncodedBatch, parse_time, to_micros
 from lakelog.maintain import compact, seal
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection, rows, segment_sql
 from lakelog.store import bootstrap, disk, document
 from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
-from lakelog.store.publish import Change, publish
 from lakelog.store.tail import Tail
 from tests.golden import erasures, make
 from tests.support import damage, lakes, statements

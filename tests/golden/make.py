@@ -24,9 +24,9 @@ from unittest import mock
 import lakelog
 from lakelog.event.encode import to_micros
 from lakelog.history import thinning
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, manifest, wal
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
 FORMAT = 4

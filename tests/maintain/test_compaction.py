@@ -20,11 +20,11 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedSegment
 from lakelog.maintain import compact
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.settings import Settings
 from lakelog.store import disk, sealer_process
 from lakelog.store.entry import UNNUMBERED, SegmentEntry
-from lakelog.store.publish import Change, publish
 from lakelog.store.sealer_process import start_sealer
 
 MakeLake = Callable[..., lakelog.Lake]

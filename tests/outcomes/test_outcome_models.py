@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.errors import DamagedManifest, ExportRefused, InvalidRecipe, UnknownRef
+from lakelog.moves.publication import Change, publish
 from lakelog.outcomes import (
     OutcomeModel,
     find_model,
@@ -25,7 +26,6 @@ from lakelog.outcomes import (
     training,
 )
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from tests.support.requirements import need
 
 need("sklearn")

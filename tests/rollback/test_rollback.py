@@ -13,12 +13,12 @@ import pytest
 
 import lakelog
 from lakelog.errors import Damaged, DeploymentFailed, RollbackRefused, WouldDropEvents
+from lakelog.moves.publication import Change, publish
 from lakelog.rollback.rollback import finish, preview, rollback, undo
 from lakelog.state import rewind
 from lakelog.state.restore import restore_state
 from lakelog.state.state import find_state, list_states, save_state
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from tests.support import lakes, seam, state_trees
 from tests.support.cli import answer, flip, run
 from tests.support.cluster import Cluster, cluster

@@ -15,6 +15,7 @@ import pytest
 import lakelog
 from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import NotAllowed, RollbackRefused, StateRefused, UnknownRef
+from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, fetch
 from lakelog.remotes.pushes import push
@@ -24,7 +25,6 @@ from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.state import clean_states, find_state, list_states, save_state
 from lakelog.store import bootstrap, disk, document, machine
-from lakelog.store.publish import Change, publish
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.deaths import dies

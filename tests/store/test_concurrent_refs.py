@@ -26,8 +26,9 @@ from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.ingest import quarantine
 from lakelog.maintain import row_removal
+from lakelog.moves import publication as publish
 from lakelog.segments import bloom, identity_run
-from lakelog.store import disk, publish, tail
+from lakelog.store import disk, tail
 from lakelog.store.ref import Tag
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found

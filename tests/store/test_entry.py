@@ -12,7 +12,8 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedManifest
 from lakelog.files import cursors
-from lakelog.store import manifest, page_tree
+from lakelog.moves import page_tree
+from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (
     UNNUMBERED,

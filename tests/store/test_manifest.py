@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedManifest
-from lakelog.store import bootstrap, disk, manifest, page_tree, publish
+from lakelog.moves import page_tree
+from lakelog.moves import publication as publish
+from lakelog.moves.publication import Change
+from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (
     UNNUMBERED,
@@ -24,7 +27,6 @@ from lakelog.store.entry import (
     tombstone,
 )
 from lakelog.store.manifest import Manifest, Page, Totals
-from lakelog.store.publish import Change
 from tests.support.effort import share
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -13,10 +13,10 @@ import pytest
 import lakelog
 from lakelog.errors import OutcomeUnknown
 from lakelog.history import thinning
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
 from tests.support.publishing import before_next_move, event, found, publish_ids

@@ -25,10 +25,10 @@ from lakelog.errors import (
     SubscriptionRewound,
 )
 from lakelog.lake import Lake
+from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.store.publish import Change, publish
 from lakelog.subscriptions import administration, record
 from lakelog.subscriptions.catch_up import read
 from lakelog.subscriptions.members import Membership

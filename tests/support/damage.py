@@ -15,9 +15,9 @@ from lakelog.errors import Damaged
 from lakelog.history import thinning
 from lakelog.maintain.repair.repair import RepairOutcome, repair
 from lakelog.maintain.repair.verify import Report, open_for_check, verify
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection
 from lakelog.store.entry import Record
-from lakelog.store.publish import Change, publish
 from tests.support import lakes
 
 END_BYTES = 24

@@ -8,8 +8,8 @@ from typing import Any
 import lakelog
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
-from lakelog.store.publish import Change, publish
 
 Body = dict[str, Any]
 

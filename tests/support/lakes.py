@@ -21,10 +21,10 @@ from unittest import mock
 import pyarrow as pa
 
 import lakelog
+from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, SegmentEntry
-from lakelog.store.publish import Change, publish, run_maintenance
 
 Refs = list[tuple[str, str]]
 REFS: dict[Callable[[str], object], Any] = {}

@@ -18,10 +18,10 @@ import lakelog
 from lakelog.files import cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import quarantine
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
-from lakelog.store.publish import Change, publish
 
 
 def entries(lake: lakelog.Lake) -> list[SegmentEntry]:

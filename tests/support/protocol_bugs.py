@@ -10,8 +10,9 @@ import pytest
 
 from lakelog.appends.writer import Writer
 from lakelog.maintain import compact, gc, seal
+from lakelog.moves import publication as publish
 from lakelog.query import tail_rows
-from lakelog.store import publish, refs, tail, trim
+from lakelog.store import refs, tail, trim
 from lakelog.store.entry import tombstone
 from tests.support import seam
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.moves.publication import Change, publish
 from lakelog.segments import identity_run, rows
 from lakelog.store import disk
-from lakelog.store.publish import Change, publish
 
 
 def event(name: str, given: str | None = None) -> dict[str, Any]:

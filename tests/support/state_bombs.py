@@ -21,9 +21,9 @@ import lakelog
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
 from lakelog.errors import LakelogError
+from lakelog.moves.publication import Change, publish
 from lakelog.state.restore import restore_state
 from lakelog.store import disk
-from lakelog.store.publish import Change, publish
 from tests.support.effort import IS_WHOLE
 from tests.support.hostile_remotes import most_memory
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import DamagedRef, UnknownRef
+from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
@@ -20,7 +21,6 @@ from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import RetentionEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import FORMAT, KEYS
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head, Tag
 from lakelog.store.volume import Volume
 

@@ -13,7 +13,7 @@ from typing import Any
 import lakelog
 from lakelog.errors import AlreadyExists
 from lakelog.maintain import gc
-from lakelog.store.publish import Change, publish
+from lakelog.moves.publication import Change, publish
 from tests.support import feeding
 from tests.support.casts import CASTS, WRITING, perform
 from tests.support.scheduler import Scheduler

@@ -28,7 +28,8 @@ from tests.torture.trace import WORK
 from tests.torture.viewed import FAULTS
 
 SHORT = PLAYS.index(("append", "short once"))
-STORE, INGEST, VIEWS = "lakelog.store", "lakelog.ingest", "lakelog.views"
+STORE, MOVES = "lakelog.store", "lakelog.moves.publication"
+INGEST, VIEWS = "lakelog.ingest", "lakelog.views"
 FILES, MAINTAIN = "lakelog.files", "lakelog.maintain"
 
 
@@ -166,7 +167,7 @@ EDITS = [
     _edited(
         "a sync dropped: before a trim",
         "states",
-        f"{STORE}.publish:link_move",
+        f"{MOVES}:link_move",
         "        store.refs.sync(move.branch, head.digest)\n        return head",
         "        return head",
         _verb("settle"),
@@ -562,7 +563,7 @@ EDITS = [
     _edited(
         "the tail not looked at before the link",
         "ids",
-        f"{STORE}.publish:try_move",
+        f"{MOVES}:try_move",
         "is_whole and change.is_right()",
         "is_whole",
     ),

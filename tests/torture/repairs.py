@@ -24,10 +24,10 @@ from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUn
 from lakelog.history import window as history_window
 from lakelog.maintain import row_removal
 from lakelog.maintain.repair.repair import RepairOutcome
+from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.segments import segment
 from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.paths import Paths
-from lakelog.store.publish import USER_OPS, Change, publish
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
 from lakelog.store.tail import Tail

@@ -31,9 +31,9 @@ from lakelog.errors import LakelogError
 from lakelog.history import delete_branch, delete_tag
 from lakelog.history.thinning import window
 from lakelog.maintain import reachability
+from lakelog.moves.publication import AUTOMATIC_OPS
 from lakelog.query import lake_tables
 from lakelog.store import disk, sealer_process
-from lakelog.store.publish import AUTOMATIC_OPS
 from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.support.world import pooled_engine

@@ -91,12 +91,12 @@ class StatementRunner:
         """Parse statements, with those for tables that the engine cannot parse."""
         # Parsed as typed first: rewriting is only for names of tables that the engine cannot parse.
         try:
-            return syntax.statements(self.cursor(), script)
+            return syntax.ParsedStatement.list_of(self.cursor(), script)
         except duckdb.Error:
             parsable = analysis.parsable(script)
             if parsable != script:
                 with contextlib.suppress(duckdb.Error):  # then the error is of what was typed
-                    return syntax.statements(self.cursor(), parsable)
+                    return syntax.ParsedStatement.list_of(self.cursor(), parsable)
             raise
 
     def is_whole(self, script: str) -> bool:
@@ -106,7 +106,7 @@ class StatementRunner:
         """
         cursor = self.cursor()
         try:
-            count = len(syntax.statements(cursor, script))
+            count = len(syntax.ParsedStatement.list_of(cursor, script))
         except duckdb.Error as error:
             # What can never parse is run at its semicolon, so that the error appears; an open
             # string is not over at one.
@@ -116,7 +116,7 @@ class StatementRunner:
         try:
             # With a statement behind it: only if that one is counted apart did the text end with a
             # semicolon.
-            return len(syntax.statements(cursor, f"{script}\nSELECT 1")) > count
+            return len(syntax.ParsedStatement.list_of(cursor, f"{script}\nSELECT 1")) > count
         except duckdb.Error:
             return False
 

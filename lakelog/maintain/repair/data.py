@@ -11,13 +11,13 @@ from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
+from lakelog.moves import Change, publish
 from lakelog.segments import identity_run
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, hosts, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail, WalFile, pick, required_watermark
 from lakelog.store.trim import trim

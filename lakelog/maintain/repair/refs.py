@@ -10,13 +10,13 @@ from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome, set_aside
 from lakelog.maintain.repair.recover import Watermarks
+from lakelog.moves import Change, try_move
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import PACKED, encode_packed, is_thinned, read_packed
 from lakelog.store.paths import parse_move
-from lakelog.store.publish import Change, try_move
 from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 
 Moves = dict[int, tuple[Move, bytes]]

@@ -19,9 +19,9 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lakelog.engine import session_settings
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.libraries import duckdb
+from lakelog.query import session_settings
 from lakelog.query.sql import times
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import (

@@ -16,6 +16,7 @@ from typing import Any
 from lakelog.appends import Receipt, VersionedBatch
 from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, Unreachable, UnsupportedStore
 from lakelog.event.encode import EncodedBatch
+from lakelog.moves import Change
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
 from lakelog.remotes.shared.lease import Lease
@@ -30,7 +31,6 @@ from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
-from lakelog.store.publish import Change
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 

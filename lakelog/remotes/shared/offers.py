@@ -20,6 +20,7 @@ from typing import Any
 
 from lakelog.errors import LakelogError, UnknownRef
 from lakelog.maintain.seal import open_run
+from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
@@ -29,7 +30,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, SegmentEntry, to_json
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import decode_name, encode_name
-from lakelog.store.publish import Change
 from lakelog.store.ref import Head, Move
 
 HEADS = 32
@@ -148,7 +148,7 @@ class OfferBook:
             is_same = offer.sealed == change.sealed and offer.entries == change.entries
             if is_same and offer.is_right(head.move, {}) and number < offer.number + HEADS // 2:
                 return
-        store.volume.finish(change.begun)
+        store.volume.finish(change.pending_files)
         store.volume.deliver(change.added_keys())
         offer = Offer.of(head, state, change)
         data = offer.encode()

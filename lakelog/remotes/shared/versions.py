@@ -12,6 +12,7 @@ import contextlib
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.errors import LakelogError
 from lakelog.maintain.seal import Sealer, drop_duplicates
+from lakelog.moves import Change, publish
 from lakelog.segments import connection, identity_run, rows, segment
 from lakelog.store import disk, wal
 from lakelog.store.bootstrap import Store
@@ -19,7 +20,6 @@ from lakelog.store.clock import following
 from lakelog.store.disk import Begun
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.publish import Change, publish
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
 
@@ -53,7 +53,7 @@ class VersionedAppend:
         except BaseException:
             disk.abandon(pending_writes)
             raise
-        return Change("seal", entries=(entry,), ids_add=(run,), begun=pending_writes)
+        return Change("seal", entries=(entry,), ids_add=(run,), pending_files=pending_writes)
 
     def _written(
         self, head: Head, state: Manifest, pending_writes: list[Begun]

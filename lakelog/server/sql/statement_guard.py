@@ -11,7 +11,7 @@ import re
 from collections.abc import Container
 
 from lakelog.engine.syntax import Node, SyntaxFault, parse
-from lakelog.engine.volatility import Volatility, called, foreign_table_function
+from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import TYPES, nodes
 from lakelog.server.sql.query_limits import SQL_MAX, QueryRefused
@@ -54,7 +54,7 @@ def _table(node: Node, tables: Container[str], schemas: Container[str]) -> str:
     node_type = node.get("type")
     if node_type == "SHOW_REF":
         return "only SELECT can stand here"
-    if table_function := foreign_table_function(node):
+    if table_function := FunctionCall.foreign_table(node):
         return f"{table_function}() is not allowed as a table"
     if node_type != "BASE_TABLE":
         return ""
@@ -87,7 +87,7 @@ def _is_foreign(name: str) -> bool:
 
 def _function(node: Node) -> str:
     """What is wrong with the function that a node calls, if it calls one."""
-    name, volatility = called(node) or ("", Volatility.IMMUTABLE)
+    name, volatility = FunctionCall.of(node) or ("", Volatility.IMMUTABLE)
     if volatility in (Volatility.EFFECT, Volatility.UNKNOWN):
         return f"{name}() is not allowed"
     if volatility is Volatility.SESSION and name not in _OF_SESSION:

@@ -9,8 +9,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedLake, DamagedManifest, DamagedSegment
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
-from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.support.repairing import (
     cured,

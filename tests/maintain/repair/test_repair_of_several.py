@@ -11,8 +11,8 @@ import pytest
 import lakelog
 from lakelog.history import thinning
 from lakelog.history import window as history_window
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk
-from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 from tests.support.publishing import publish_ids
 from tests.support.repairing import (

@@ -17,9 +17,9 @@ import lakelog
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
 from lakelog.history import thinning
 from lakelog.maintain.repair import verify
+from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, wal
 from lakelog.store.entry import Record, Removal, tombstone
-from lakelog.store.publish import Change, publish
 from tests.support import damage, lakes
 
 MakeLake = Callable[..., lakelog.Lake]

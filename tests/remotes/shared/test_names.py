@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lakelog.lake import Lake
+from lakelog.moves.publication import run_maintenance
 from lakelog.remotes.shared import name_file, names
 from lakelog.store import manifest
-from lakelog.store.publish import run_maintenance
 from tests.support.attached import SharedMachines
 
 SUBJECTS = 12

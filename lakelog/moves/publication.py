@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lakelog.errors import OutcomeUnknown, StaleFiles
-from lakelog.store import clock, disk, manifest, page_tree
+from lakelog.moves import page_tree
+from lakelog.store import clock, disk, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.disk import Begun
 from lakelog.store.entry import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
@@ -61,7 +62,7 @@ class Change:
     rewind: bool = False
     watermarks: dict[str, int] | None = None
     """Replaces the watermarks outright; only a repair past a damaged move needs it."""
-    begun: list[Begun] = field(default_factory=list)
+    pending_files: list[Begun] = field(default_factory=list)
     """Files of `entries` and `ids_add` that are made durable with that of the move."""
     is_right: Callable[[], bool] = lambda: True
     """Whether it may still be made, as far as that depends on what is no part of the head: asked
@@ -82,12 +83,12 @@ class Follow:
     """A change that one publish makes right after its own, which spares the disk some waiting.
 
     It goes to a state that is there, and is planned once, on the move before it, if that `is_due`.
-    `made` is its head, None where it was not made: then the caller publishes it by itself.
+    `head` is its own, None where it was not made: then the caller publishes it by itself.
     """
 
     plan: ChangePlan
     is_due: Callable[[Head], bool] = lambda _: True
-    made: Head | None = None
+    head: Head | None = None
 
 
 class SettleWith(Protocol):
@@ -137,7 +138,7 @@ def publish(
             discard()
             continue
         if moved is not None:
-            follow_up = follow.made if follow else None
+            follow_up = follow.head if follow else None
             # The hint comes after the move is durable: a hint above the newest move means damage.
             store.refs.note(moved, hint=hint and follow_up is None)
             if follow_up is not None:
@@ -168,7 +169,7 @@ def try_move(
 ) -> Head | None:
     """Steps 3 to 6 against one head; None if another process took the number, or this one slept.
     Raises StaleFiles."""
-    started_at, pending_files, prepared = disk.now_us(), change.begun, list[PreparedMove]()
+    started_at, pending_files, prepared = disk.now_us(), change.pending_files, list[PreparedMove]()
     try:
         # Before anything that an older reader would misread is written (F15.3).
         raise_format(store)
@@ -192,7 +193,7 @@ def try_move(
 
         linked = link_move(store, move, is_safe, prepared.pop(0))
         if linked is not None and follow_up is not None and follow is not None:
-            follow.made = link_move(store, follow_up, prepared=prepared.pop())
+            follow.head = link_move(store, follow_up, prepared=prepared.pop())
         return linked
     finally:
         store.volume.abandon(pending_files)
@@ -217,7 +218,7 @@ def _next_move(
     now_us = clock.following(head.move.time, started_at)
     if change.snapshot is None:
         state, carried = store.manifests.settle(
-            grow(store, change.onto or state, change, commit, now_us), change.begun
+            grow(store, change.onto or state, change, commit, now_us), change.pending_files
         )
         snapshot = state.digest
     else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from lakelog.engine import session_settings
-from lakelog.engine.session_settings import OF_PROCESS, OF_SESSION
 from lakelog.errors import QueryFailed
+from lakelog.query import session_settings
+from lakelog.query.session_settings import OF_PROCESS, OF_SESSION
 
 
 def test_every_setting_of_the_engine_is_listed() -> None:

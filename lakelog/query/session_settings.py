@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from lakelog.engine.syntax import ParsedStatement, statements
+from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb
 
@@ -94,7 +94,7 @@ def for_session(connection: duckdb.DuckDBPyConnection, query: str) -> str:
 
     Raises QueryFailed for SET GLOBAL of such a setting, and the engine's error for a syntax error.
     """
-    parsed = statements(connection, query)
+    parsed = ParsedStatement.list_of(connection, query)
     if not any(statement.kind == "SET" for statement in parsed):
         return query
     queries = [
@@ -109,7 +109,7 @@ def for_session(connection: duckdb.DuckDBPyConnection, query: str) -> str:
 def require_effect(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Raise QueryFailed for a text without rows that does nothing: it is empty, or ends by setting
     something of its session, which ends with it."""
-    parsed = statements(connection, query)
+    parsed = ParsedStatement.list_of(connection, query)
     if not parsed:
         raise QueryFailed('the query is empty: ask something such as "FROM events"')
     match = _SET.match(parsed[-1].sql) if parsed[-1].kind == "SET" else None
