@@ -100,7 +100,7 @@ class LakeState(ABC):
         store, branch = session.store, session.tables.branch
         source = streams.StreamSource(
             *(store, branch),
-            lambda query: session.ask(query, None, digest),
+            lambda query, params: session.ask(query, params, digest),
             lambda: store.state(branch) if digest is None else store.manifests.load(digest),
             lambda name: session.subject_tail(name, digest),
         )

@@ -250,7 +250,7 @@ class LakeTables:
             tail = view.tail.select(table_sql.columns(name))
             # A view over it would take as long again.
             is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)
-            is_bare = is_bare and not view.opens
+            is_bare = is_bare and not (view.opens or view.is_kept)
             source = f"lakelog_tail_{'quarantine' if name == 'quarantine' else 'events'}"
             cursor.register(name if is_bare else source, tail)
             if is_bare:
@@ -258,6 +258,10 @@ class LakeTables:
         rows = self.view_sql(name, view.entries, source, view.more, view.ranges, opens=view.opens)
         rows = view.of_type.rows_sql(rows) if view.of_type else rows
         rows = f"SELECT * FROM ({rows}) WHERE {view.bound}" if view.bound else rows
+        if view.is_kept:
+            # Behind a view: a table itself would have columns that no other `events` has.
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE lakelog_rows AS {rows}")
+            rows = "SELECT * FROM lakelog_rows"
         cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
 
     def rows_sql(

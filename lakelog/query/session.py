@@ -7,6 +7,7 @@ first plan that applies and finds the query right. Any other query is bound on a
     CountPlan     count(*) of all events: the manifest and the WALs say it; of those that have a
                   word, the word indexes, also by spans of time
     ScanPlan      a first query over a tail: the frames themselves are read
+    KeptPlan      few events that are asked for again: their rows, kept by the engine
     NeedlePlan    certain ids, subjects or rare words: few segments, in the query itself
     TablePlan     any other: views on a cursor, kept for the next query of the same segments
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lakelog.engine.messages import EngineMessage
-from lakelog.errors import LakelogError, QueryFailed, SnapshotGone
+from lakelog.errors import DamagedSegment, LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query import frames, schemas, session_settings, top_scans
 from lakelog.query.binder import Binder
@@ -31,8 +32,8 @@ from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.relation import Relation, translated
 from lakelog.query.sql import analysis, table_sql
-from lakelog.query.sql.analysis import Query, analyze
-from lakelog.query.sql.tree import TABLES
+from lakelog.query.sql.analysis import Query, analyze, analyze_shape
+from lakelog.query.sql.tree import FIELDS, TABLES
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
 else:
     payload, ranking = Lazy("lakelog.query.sql.payload"), Lazy("lakelog.query.ranking")
 
-_FETCH_ROWS = 2048
+_FETCH_ROWS, _EVERY_EVENT = 2048, Query()
+KEPT_EVENTS, _KEPT_BYTES, _ASKED_AGAIN = 4_096, 1_000_000, 3
+"""Rows of so many events and bytes are kept, which takes as long as two queries, after so many."""
 _SESSIONS: Living[Session] = Living()
 _T = TypeVar("_T")
 
@@ -93,7 +96,7 @@ class Session:
             except QueryFailed as error:
                 # The line that the engine shows is not what was written.
                 raise QueryFailed(str(error), EngineMessage(error.details).gist()) from None
-        relation = None if params else self._translated(lambda: self._answered(query, digest))
+        relation = self._translated(lambda: self._answered(query, params, digest))
         if relation is not None:
             return relation
         cursor, source = self.connect().cursor(), (query, params, digest)
@@ -182,23 +185,23 @@ class Session:
 
         return self._translated(rows)
 
-    def _answered(self, sql: str, digest: str | None) -> Relation | None:
+    def _answered(self, sql: str, params: object, digest: str | None) -> Relation | None:
         """Answer one SELECT over the lake's own tables by a plan, None for what is anything else or
         wrong. The engine's relation is not made until something needs it."""
         tables = self.tables
         tables.require_open()
         with tables.mutex.hold():
-            # Reading the tail's files and making the database take about as long: both at once.
+            # Reading the tail's files and making the database take as long: both at once.
             is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
             with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
-                query = analyze(tables.engine().cursor(), sql)
-            names = query.own_tables(TABLES)
+                query = analyze_shape(tables.engine().cursor(), sql, params)
+            names = query.own_tables(TABLES, has_values=bool(params))
             if names is None or tables.hides_tables or analysis.asks_for_tables(sql):
                 return None
-            selection = LakeSelect(query, names, tables.state(digest))
+            selection = LakeSelect(query, names, tables.state(digest), params)
             for plan in self._plans:
                 if plan.applies(selection) and (stream := plan.run(selection)):
-                    failure = functools.partial(self._failure, stream.query, (sql, None, digest))
+                    failure = functools.partial(self._failure, stream.query, (sql, params, digest))
                     return Relation(None, stream, failure)
         return None
 
@@ -312,6 +315,7 @@ class LakeSelect:
     query: Query
     names: set[str]
     pinned: Pinned
+    params: object = None
 
 
 class QueryPlan(Protocol):
@@ -333,8 +337,8 @@ class CountPlan:
 
     def applies(self, selection: LakeSelect) -> bool:
         """Whether all events are counted, or those that a search finds."""
-        query = selection.query
-        return self._tables.only is None and (query.counts_all is not None or query.has_words)
+        query, is_plain = selection.query, self._tables.only is None and not selection.params
+        return is_plain and (query.counts_all is not None or query.has_words)
 
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the number; None for a search for anything but a word."""
@@ -379,7 +383,7 @@ class ScanPlan:
         """Whether nothing but all events is read, some of a tail, and that for the first times."""
         pending = selection.pinned[1]
         has_tail = pending is not None and pending.events > 0 and not pending.has_keys
-        is_due = has_tail and self._scans.left > 0
+        is_due = has_tail and self._scans.left > 0 and not selection.params
         return is_due and selection.names == {"events"} and self._tables.only is None
 
     def run(self, selection: LakeSelect) -> Stream | None:
@@ -388,9 +392,41 @@ class ScanPlan:
         return self._scans.stream(cursor, selection.query, selection.pinned)
 
 
+class KeptPlan:
+    """Reads few rows that the engine keeps: to open and decode their files takes much longer."""
+
+    def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
+        self._tables, self._cursors = tables, cursors
+        self._asked: tuple[str, object, int] = "", None, 0
+
+    def applies(self, selection: LakeSelect) -> bool:
+        """Whether a short state is asked again, for no typed columns, which only files have."""
+        state, pending = selection.pinned
+        key, tail, count = self._asked
+        # A tail is the same object until something is added.
+        count = count + 1 if key == state.key and tail is pending else 1
+        self._asked = state.key, pending, count
+        events = state.totals.events + (pending.events if pending else 0)
+        size = state.totals.bytes + (pending.bytes if pending else 0)
+        is_due = count > _ASKED_AGAIN and events <= KEPT_EVENTS and size <= _KEPT_BYTES
+        is_plain = selection.names == {"events"} and FIELDS not in selection.query.sql.lower()
+        return is_due and is_plain and self._tables.only is None
+
+    def run(self, selection: LakeSelect) -> Stream | None:
+        """Return the rows; None where a file is damaged or gone, which the query may not need."""
+        (view,) = self._tables.views({"events"}, _EVERY_EVENT, selection.pinned)
+        # What was opened with a key must not outlive it.
+        if view.opens:
+            return None
+        query, views = selection.query, [view._replace(is_kept=True)]
+        try:
+            return self._cursors.stream(query.sql, views, selection.params, shape=query.shape)
+        except (DamagedSegment, SnapshotGone, duckdb.Error):
+            return None
+
+
 class NeedlePlan:
-    """Puts the segments into the query: needles read few, each others, and views would take longer
-    than they do."""
+    """Puts the segments into the query: needles read few, and to make views would take longer."""
 
     def __init__(self, tables: LakeTables, cursors: QueryCursors) -> None:
         self._tables, self._cursors = tables, cursors
@@ -421,9 +457,9 @@ class NeedlePlan:
             return None
         view = views[0]
         rows = self._tables.rows_sql(view.entries, view.more, view.ranges, opens=view.opens)
-        return self._cursors.stream(
-            table_sql.inlined(rewritten, views[0].name, rows), [], is_once=True
-        )
+        shape = query.shape if rewritten is query.sql else ""
+        rewritten = table_sql.inlined(rewritten, view.name, rows)
+        return self._cursors.stream(rewritten, [], selection.params, shape=shape, is_once=True)
 
 
 class TablePlan:
@@ -443,11 +479,12 @@ class TablePlan:
         if query.has_words:
             query = self._tables.with_short_patterns(query, views)
         if query.has_limit and pinned[0].totals.events >= top_scans.LEAST:
-            views = self._tops.bounded(query, pinned, views)
+            views = self._tops.bounded(query, pinned, views, params=selection.params)
         rewritten = query.sql
         if query.may_extract:
             rewritten, views = self._tables.over_columns(rewritten, pinned, views)
-        return self._cursors.stream(rewritten, views)
+        shape = query.shape if rewritten is query.sql else ""
+        return self._cursors.stream(rewritten, views, selection.params, shape=shape)
 
 
 def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[QueryPlan, ...]:
@@ -455,6 +492,7 @@ def plans_of(tables: LakeTables, binder: Binder, scans: FrameScans) -> tuple[Que
     return (
         CountPlan(tables, binder.cursors),
         ScanPlan(tables, scans),
+        KeptPlan(tables, binder.cursors),
         NeedlePlan(tables, binder.cursors),
         TablePlan(tables, binder.tops, binder.cursors),
     )

@@ -26,8 +26,11 @@ import signal
 import threading
 import time
 import weakref
+
+# Without an enum of each answer, which for all signals takes longer than some queries.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.libraries import duckdb, pa
@@ -141,6 +144,8 @@ class Stream:
         """The engine's relation, which uses the cursor for as long as it lives."""
         self._keep()
         connection.load_relations()
+        if self._params:
+            return self._cursor.sql(self.query, params=self._params)
         return self._cursor.sql(self.query)
 
     def _keep(self) -> None:
@@ -301,7 +306,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[bool]:
 
 
 def _is_default(number: int) -> bool:
-    handler = signal.getsignal(number)
+    handler = getsignal(number)
     return handler is signal.default_int_handler or not callable(handler)
 
 
@@ -364,39 +369,62 @@ class QueryCursors:
 
     def __init__(self, tables: LakeTables) -> None:
         self._pool = CursorPool(tables)
-        self._prepared: set[str] = set()
+        self._prepared = set[tuple[str, tuple[object, ...]]]()
 
     def forget_prepared(self) -> None:
         """Bind all queries again: a statement may have replaced what they read."""
         self._prepared.clear()
 
-    def certain(self, query: str, views: list[View]) -> Stream:
+    def certain(self, query: str, views: list[View], params: object = None) -> Stream:
         """Return a query that is known to be right, with a cursor that has these views."""
-        return self._stream(query, views, self._pool.with_views(views))
+        return self._stream(query, views, self._pool.with_views(views), params)
 
-    def stream(self, query: str, views: list[View], *, is_once: bool = False) -> Stream | None:
-        """Return a query with a cursor that has these views, None if the engine finds it wrong;
-        `is_once` if its text will not come again."""
-        if query in self._prepared:
-            return self.certain(query, views)
+    def stream(
+        self,
+        query: str,
+        views: list[View],
+        params: object = None,
+        *,
+        shape: str = "",
+        is_once: bool = False,
+    ) -> Stream | None:
+        """Return a query with a cursor that has these views, None if the engine finds it wrong.
+
+        Queries of one `shape` are right if one is; `is_once` if the text will not come again."""
+        known = shape or query, _types(params)
+        if known in self._prepared:
+            return self.certain(query, views, params)
         cursor = self._pool.with_views(views)
         try:
-            # Prepared is half the work of running it: wrong queries go another way.
-            cursor.execute(f"PREPARE lakelog_query AS {query}")
+            # Binding is half the work of running it: wrong queries go another way.
+            if params:
+                cursor.execute(f"EXPLAIN {query}", params)
+            else:
+                cursor.execute(f"PREPARE lakelog_query AS {query}")
         except duckdb.Error:
             return None  # whoever asks for a relation is told what is wrong
-        if not is_once:
+        if shape or not is_once:
             if len(self._prepared) > _PREPARED_MAX:
                 self._prepared.clear()
-            self._prepared.add(query)
-        stream = self._stream(query, views, cursor)
-        stream.prepared = "EXECUTE lakelog_query"
+            self._prepared.add(known)
+        stream = self._stream(query, views, cursor, params)
+        stream.prepared = "" if params else "EXECUTE lakelog_query"
         return stream
 
-    def _stream(self, query: str, views: list[View], cursor: duckdb.DuckDBPyConnection) -> Stream:
-        stream = Stream(cursor, query, None, is_one=True)
+    def _stream(
+        self, query: str, views: list[View], cursor: duckdb.DuckDBPyConnection, params: object
+    ) -> Stream:
+        stream = Stream(cursor, query, params, is_one=True)
         stream.lease = self._pool.lend(views, cursor, stream)
         return stream
+
+
+def _types(params: object) -> tuple[object, ...]:
+    """What is equal for parameters of the same types."""
+    values = (
+        params.items() if isinstance(params, dict) else enumerate(cast(list[object], params or ()))
+    )
+    return tuple((name, type(value)) for name, value in values)
 
 
 def _key(views: list[View]) -> tuple[object, ...]:
@@ -410,6 +438,7 @@ def _key(views: list[View]) -> tuple[object, ...]:
             view.more,
             view.bound,
             tuple(view.ranges.items()),
+            view.is_kept,
         )
         for view in views
     )

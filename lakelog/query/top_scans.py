@@ -213,7 +213,7 @@ class TopScans:
             # all of it: a cursor has one unfinished answer at most
             return cursor.execute(query, params or None).fetchall()[0]
         pooled = self._pool.with_views(views)
-        row = pooled.execute(query).fetchall()[0]
+        row = pooled.execute(query, params or None).fetchall()[0]
         self._pool.give_back(views, pooled)
         return row
 

@@ -13,7 +13,6 @@ from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event.types import Event
 from lakelog.libraries import pa
-from lakelog.segments import sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -59,7 +58,7 @@ class StreamSource:
 
     store: Store
     branch: str
-    ask: Callable[[str], Relation]
+    ask: Callable[[str, object], Relation]
     manifest: Callable[[], Manifest]
     tail: Callable[[str], pa.Table | None]
 
@@ -105,19 +104,20 @@ def _rows(
         versions = cast(list[StreamEvent], sorted(own_rows, key=itemgetter("version")))
         events = [event for event in versions if event["version"] > after][:limit]
         return versions[-1]["version"] if versions else 0, events
-    of_stream = (
-        f"FROM events WHERE subject = {sql.literal(stream.name)}"
-        f" AND origin = {sql.literal(stream.origin)}"
-    )
+    # With parameters, as the engine then binds it once for all streams.
+    names = [stream.name, stream.origin]
+    of_stream = "FROM events WHERE subject = ? AND origin = ?"
     query = (
         f"SELECT max(position) OVER (), position, {', '.join(COLUMNS)} {of_stream}"
-        f" AND position > {after} ORDER BY position"
+        " AND position > ? ORDER BY position"
     )
     if limit is not None:
         query += f" LIMIT {max(limit, 1)}"
-    rows = source.ask(query).fetchall()
+    rows = source.ask(query, [*names, after]).fetchall()
     if not rows:
-        (newest,) = source.ask(f"SELECT coalesce(max(position), 0) {of_stream}").fetchall()[0]
+        (newest,) = source.ask(f"SELECT coalesce(max(position), 0) {of_stream}", names).fetchall()[
+            0
+        ]
         return (newest, []) if newest <= after else _rows(source, stream, after, limit)
     events = [cast(StreamEvent, dict(zip(_NAMES, row[1:], strict=True))) for row in rows]
     return rows[0][0], events if limit != 0 else []

@@ -15,6 +15,7 @@ import pytest
 
 import lakelog
 from lakelog import Lake
+from lakelog.query import session
 
 _PACKAGE = str(Path(lakelog.__file__).parent / "query")
 # By query: modules it enters, and returns to one that it has left.
@@ -68,11 +69,16 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
+@pytest.mark.parametrize("is_kept", [False, True], ids=["files", "kept"])
 @pytest.mark.parametrize("query", list(_CEILINGS))
-def test_a_query_goes_through_few_modules(lake: Lake, query: str) -> None:
+def test_a_query_goes_through_few_modules(
+    lake: Lake, query: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A query of a new text enters no more modules, and returns to them no more often, than it did
     when the path of a query was last made shorter."""
-    for number in range(3):
+    if not is_kept:
+        monkeypatch.setattr(session, "KEPT_EVENTS", 0)
+    for number in range(8):
         lake.sql(query.format(name=f"before_{number}")).fetchall()
     entered = _modules_called(lambda: lake.sql(query.format(name="now")).fetchall())
     modules, returns = _CEILINGS[query]

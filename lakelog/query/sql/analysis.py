@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +60,10 @@ _SAFE = frozenset(
 )
 _NOW = frozenset(_CLOCKS.split())
 _NAMED_COLUMNS = frozenset(("type", "source", "id", "subject"))
+_NAME_SETS = tuple(f"{column}s" for column in sorted(_NAMED_COLUMNS))
+_NAME_TEST = re.compile(r"\b((?:type|source|id|subject)\s*=\s*')([^']*)'(?!')", re.I)
+_PLACE = "lakelog.name."
+_SHAPES, _SHAPES_MAX, _SHAPE_LENGTH = dict[str, "Query | None"](), 128, 512
 
 
 @dataclass
@@ -85,6 +89,14 @@ class Predicate:
         names = (self.types, self.sources, self.ids, self.subjects)
         spans = self.low, self.high, self.extremes, self.before_newest
         return *spans, self.words, *(n if n is None else frozenset(n) for n in names)
+
+    def renamed(self, names: Mapping[str, str]) -> Predicate:
+        """Return what is matched with other names in the place of some."""
+        renamed = dataclasses.replace(self)
+        for column in _NAME_SETS:
+            if (before := getattr(self, column)) is not None:
+                setattr(renamed, column, {names.get(name, name) for name in before})
+        return renamed
 
 
 class TypeRef(NamedTuple):
@@ -132,6 +144,8 @@ class Query:
     None for all rows."""
     of_newest: bool = field(init=False, default=False)
     """Whether any mention goes by the times of the first or newest event."""
+    shape: str = ""
+    """Its text without the names that it compares with, where only these are its own."""
     may_extract: bool = field(init=False, default=False)
     """Whether it may take something out of payloads."""
 
@@ -145,10 +159,12 @@ class Query:
         object.__setattr__(self, "of_newest", of_newest)
         object.__setattr__(self, "may_extract", may_extract(self.sql))
 
-    def own_tables(self, names: Container[str]) -> set[str] | None:
-        """The tables among `names` that a SELECT names, or None if it may read anything else."""
+    def own_tables(self, names: Container[str], *, has_values: bool = False) -> set[str] | None:
+        """The tables among `names` that a SELECT names, or None if it may read anything else; also
+        if it has parameters without values, or the other way round."""
         tables_of_query = {table for schema, table in self.tables if not schema}
-        if not self.parsed or self.has_parameters or len(tables_of_query) != len(self.tables):
+        is_of_lake = self.parsed and len(tables_of_query) == len(self.tables)
+        if not is_of_lake or self.has_parameters != has_values:
             return None
         tables = {table for table in tables_of_query if table in names}
         return tables if tables_of_query - tables <= self.ctes else None
@@ -178,6 +194,38 @@ def analyze(
     constants = _Constants(connection, tree, params) if is_known else None
     counts_all = _counts_all(tree["statements"][0]["node"], mentions)
     return _united(query, mentions, constants, counts_all)
+
+
+def analyze_shape(
+    connection: duckdb.DuckDBPyConnection, query: str, params: object = None
+) -> Query:
+    """The same; a query that comes again with other names, as of a subject, is not parsed again."""
+    names = dict[str, str]()
+
+    def without_name(test: re.Match[str]) -> str:
+        names[place := f"{_PLACE}{len(names)}"] = test[2]
+        return f"{test[1]}{place}'"
+
+    shape = _NAME_TEST.sub(without_name, query)
+    if not names or params or len(query) > _SHAPE_LENGTH or _PLACE in query:
+        return analyze(connection, query, params)
+    if shape not in _SHAPES:
+        if len(_SHAPES) >= _SHAPES_MAX:
+            _SHAPES.clear()
+        _SHAPES[shape] = _shaped(analyze(connection, shape), names)
+    if (found := _SHAPES[shape]) is None:
+        return analyze(connection, query)
+    needs = [need.renamed(names) for need in found.needs]
+    return dataclasses.replace(found, sql=query, needs=needs, shape=shape)
+
+
+def _shaped(query: Query, places: Collection[str]) -> Query | None:
+    """Return a query with places for names if its rows need to have each: then none is a piece of a
+    text or comment, and nothing else depends on which name it is."""
+    sets = (getattr(need, column) for need in query.needs for column in _NAME_SETS)
+    needed = {name for names in sets for name in names or ()}
+    is_plain = query.parsed and not (query.types or query.of_refs or query.has_words)
+    return query if is_plain and all(place in needed for place in places) else None
 
 
 def _united(

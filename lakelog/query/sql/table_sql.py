@@ -54,6 +54,8 @@ class View(NamedTuple):
     """Which rows are read of segments, where those are not all."""
     opens: bool = False
     """Whether it shows protected fields."""
+    is_kept: bool = False
+    """Whether the engine reads its rows once, and keeps them with the cursor."""
 
     @property
     def row_count(self) -> int:
