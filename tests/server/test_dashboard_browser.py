@@ -175,6 +175,16 @@ def test_every_page_shows_hostile_events_as_text(
     assert tab.close() == []
 
 
+def test_a_first_page_asks_each_question_once(tab: Tab) -> None:
+    """A question that is asked again, with another range, makes whoever opens the page wait."""
+    asked: list[str] = []
+    tab.page.on("request", lambda r: asked.extend(re.findall(r"/api/(\w+)", r.url)))
+    page = tab.open("overview", ".latest-row")
+    until(page, "!document.querySelector('[aria-busy]')")
+    names = ["about", "counts", "events", "machine", "overview", "standing", "storage"]
+    assert (asked[0], sorted(asked)) == ("about", names)
+
+
 def test_a_search_a_row_and_a_filter_are_in_the_address(tab: Tab) -> None:
     page = tab.open("explore", ".event-row")
     page.keyboard.press("/")

@@ -74,17 +74,16 @@ def names(question: DashboardQuestion) -> dict[str, object]:
     columns = state.sql("SELECT * FROM events LIMIT 0").columns
     views = [definition.name for definition, _ in LakeViews(state).listed()]
     rows = CountTable(question, span_of(question), FINE).rows
-    # By number, which tells what segments have them: by time, all would be read.
-    last = question.sql("SELECT max(seq) FROM events").fetchall()[0][0] or 0
-    members = question.sql(
-        "SELECT DISTINCT unnest(json_keys(data)) AS name FROM (SELECT data FROM events"
-        f" WHERE seq > {last - _NEWEST}) WHERE json_type(data) = 'OBJECT'"
-        f" ORDER BY 1 LIMIT {_NAMES_MAX}"
+    # Of this form, with no query around it, so that only the newest are read.
+    payloads = question.sql(
+        "SELECT CASE WHEN json_type(data) = 'OBJECT' THEN json_keys(data) END FROM events"
+        f" ORDER BY time DESC, seq DESC LIMIT {_NEWEST}"
     ).fetchall()
+    members = {name for (own,) in payloads for name in own or ()}
     return {
         "tables": ["events", "quarantine", "files", "origins", *views],
         "columns": columns,
-        "members": [name for (name,) in members if len(name) <= _NAME_LENGTH],
+        "members": sorted(name for name in members if len(name) <= _NAME_LENGTH)[:_NAMES_MAX],
         "tags": [tag.name for tag in question.lake.tags()][:_TAGS_MAX],
         **{
             f"{noun}s": sorted(

@@ -41,6 +41,17 @@ _CHART_WIDTHS = (
 _BUCKETS = {COARSE: 3_000, FINE: 400}
 """About how many spans of time a view has."""
 _VALUES_MAX = 50
+# A view, too: each question asks for it, and as a query it reads the time of every event.
+_SPAN = """-- name: span_of_events
+-- version: 1
+-- about: The time of the first and of the last event, and how many there are.
+-- map
+SELECT min(time) AS first, max(time) AS last, count(*) AS events FROM segment
+-- merge
+SELECT min(first) AS first, max(last) AS last, sum(events) AS events FROM partials
+-- finish
+SELECT first, last, coalesce(events, 0)::BIGINT AS events FROM state
+"""
 _CHART_BUCKETS = 80
 
 
@@ -55,8 +66,8 @@ class TimeSpan:
 
 def span_of(question: DashboardQuestion) -> TimeSpan:
     """The time of the events of a state."""
-    rows = question.sql("SELECT min(time), max(time), count(*) FROM events").fetchall()
-    first_time, last_time, events = rows[0]
+    (row,) = read(question.state, _SPAN).to_pylist()
+    first_time, last_time, events = row["first"], row["last"], row["events"]
     if not events:
         return TimeSpan(0, 1)
     return TimeSpan(
@@ -94,7 +105,7 @@ class CountTable:
     def __init__(
         self, question: DashboardQuestion, span: TimeSpan, columns: tuple[str, ...]
     ) -> None:
-        self.question, self.columns = question, columns
+        self.question, self.whole, self.columns = question, span, columns
         length = span.until - span.since
         fitting = [width for width in _WIDTHS if width * _BUCKETS[columns] >= length]
         self.width = fitting[0] if fitting else _WIDTHS[-1]
@@ -120,6 +131,11 @@ class CountTable:
         condition over the columns holds, and the tables that it reads besides events."""
         low = -(-span.since // self.width) * self.width
         high = span.until // self.width * self.width
+        # A range without bounds has nothing to leave out of its first and its last span of time.
+        if span.since == self.whole.since:
+            low = min(low, span.since // self.width * self.width)
+        if span.until == self.whole.until:
+            high = max(high, -(-span.until // self.width) * self.width)
         names = ", ".join(self.columns)
         single = f"SELECT time, {names}, 1 AS events, time AS last FROM events WHERE"
         if high <= low:

@@ -54,21 +54,22 @@ def _errors(question: DashboardQuestion, table: CountTable, end_time: int) -> di
     condition = search_condition(Search.of(ERRORS).node)
     hours = {"now": end_time, "before": end_time - _DAY}
     spans = {name: TimeSpan(end - _HOUR, end) for name, end in hours.items()}
-    source, variables = _periods(table, spans, condition)
+    source, variables = _periods(table, spans)
+    # The condition has patterns: it is tried with what differs, and not with each row.
     rows = question.sql(
-        f"SELECT period, sum(events)::BIGINT FROM ({source}) GROUP BY 1", variables=variables
+        f"SELECT period, coalesce(sum(n) FILTER ({condition}), 0)::BIGINT FROM"
+        f" (SELECT period, level, type, sum(events) AS n FROM ({source}) GROUP BY ALL) GROUP BY 1",
+        variables=variables,
     ).fetchall()
     return dict.fromkeys(hours, 0) | dict(rows)
 
 
-def _periods(
-    table: CountTable, spans: Mapping[str, TimeSpan], condition: str
-) -> tuple[str, dict[str, Any]]:
+def _periods(table: CountTable, spans: Mapping[str, TimeSpan]) -> tuple[str, dict[str, Any]]:
     """SQL with the counted rows of several spans, each with the name of its span as `period`."""
     sources: list[str] = []
     variables: dict[str, Any] = {}
     for period, span in spans.items():
-        source, tables = table.source(span, condition)
+        source, tables = table.source(span, "true")
         sources.append(f"SELECT '{period}' AS period, * FROM ({source})")
         variables |= tables
     return " UNION ALL ".join(sources), variables
@@ -82,7 +83,7 @@ def _top(
     before = TimeSpan(span.since - (span.until - span.since), span.since)
     has_before = before.since >= whole.since
     spans = {"present": span} | ({"before": before} if has_before else {})
-    source, variables = _periods(table, spans, "true")
+    source, variables = _periods(table, spans)
     rows = question.sql(
         "SELECT CASE WHEN grouping(type) = 0 THEN 'types' ELSE 'sources' END AS field,"
         " coalesce(type, source) AS value,"

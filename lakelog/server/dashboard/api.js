@@ -5,6 +5,7 @@ import { global } from "./state.js";
 const ANSWER_MAX = 16 << 20;
 let token = "";
 let waiting = null;
+let begun = null;
 const listeners = { offline: new Set(), token: null };
 
 export class ApiError extends Error {
@@ -18,11 +19,15 @@ export const onToken = (listener) => { listeners.token = listener; };
 /** Headers for a request that is no question of the API. */
 export const credentials = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
+/** What has to be known before anything else is asked: it may decide what that is. */
+export const beginWith = (promise) => { begun = promise; };
+
 /** Ask; `params` that are empty are left out. */
 export async function ask(name, params = {}, { signal, at = global("at") } = {}) {
   const query = new URLSearchParams();
   if (at) query.set("at", at);
   for (const [key, value] of Object.entries(params)) if (value !== "" && value !== null && value !== undefined) query.set(key, value);
+  if (name !== "about") await begun;
   return request(`/api/${name}?${query}`, { signal }, name);
 }
 

@@ -1,6 +1,6 @@
 // The frame: rail, top bar, pages, keys, and what is told everywhere.
 
-import { alive, ask, onOffline, onToken } from "./api.js";
+import { alive, ask, beginWith, onOffline, onToken } from "./api.js";
 import { lastRange, redraw } from "./charts.js";
 import { el, fault, fill, icon, say } from "./dom.js";
 import { fillTop, openSearch } from "./topbar.js";
@@ -158,10 +158,9 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden && !g
 setTheme();
 fillRail();
 fillTop(frame);
-reload().then(() => {
+beginWith(reload().then(() => {
   const { last, first } = frame.about;
   // A long lake that is in use begins with its last day; all of it is one click away.
   if (!global("since") && !global("until") && !global("at") && last && Date.now() - last < 864e5 && last - first > 7 * 864e5) set({ since: "24h" }, true);
-  view?.refresh?.();
-});
+}));
 showPage();

@@ -29,6 +29,8 @@ from lakelog.server.sql.worker_process import WorkerProcess
 
 _GRACE = 0.5
 """Seconds that a query which is to stop has for it."""
+_PATIENCE = 0.25
+"""Seconds that a query waits for those that run before a process is started for it."""
 _STOP_SECONDS = 2.0
 """Seconds that queries have when the server stops."""
 SQL_MODULE = "lakelog.server.sql.worker"
@@ -230,16 +232,23 @@ class QueryWorkers:
 
     async def _started(self) -> WorkerProcess:
         """Wait for a process that is idle, or for a new one, whichever comes first."""
+        time = asyncio.get_running_loop().time
+        patient_until = time() + _PATIENCE
         while (worker := self._idle_worker()) is None:
             if self._is_closed:
                 raise _stopping()
-            if len(self._processes) + len(self._starting) < self.limits.workers:
+            # What runs may be done before another one has started, and sooner without that.
+            patience = patient_until - time() if self._processes or self._starting else 0.0
+            has_room = len(self._processes) + len(self._starting) < self.limits.workers
+            if has_room and patience <= 0:
                 self._begin_start()
             self._returned.clear()
             waiter = asyncio.ensure_future(self._returned.wait())
             try:
                 done, _ = await asyncio.wait(
-                    {*self._starting, waiter}, return_when=asyncio.FIRST_COMPLETED
+                    {*self._starting, waiter},
+                    timeout=patience if has_room and patience > 0 else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
                 waiter.cancel()
