@@ -16,6 +16,7 @@ from lakelog.event.encode import parse_time, to_micros
 from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import RequestRefused
+from lakelog.server.conditions import TailCondition
 from lakelog.server.logql.line_scope import LineScope, scope_of
 from lakelog.server.logql.parser import parse_selection
 from lakelog.server.logql.result_lines import streams
@@ -40,7 +41,7 @@ def _query(_: Mapping[str, str], parameters: Mapping[str, str]) -> TailQuery:
     except LogQLFault as error:
         raise RequestRefused(400, str(error)) from None
     condition = " AND ".join(f"({each})" for each in lines.conditions) or None
-    return TailQuery(condition, "end", functools.partial(_message, lines))
+    return TailQuery(TailCondition(condition), "end", functools.partial(_message, lines))
 
 
 def _message(lines: LineScope, chunk: TailChunk) -> str:

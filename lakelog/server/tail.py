@@ -17,7 +17,7 @@ from lakelog.errors import InvalidSetting, LakelogError, QueryFailed
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import AsgiDict, Receive, Send, departure
-from lakelog.server.conditions import condition_of
+from lakelog.server.conditions import TailCondition, condition_of
 from lakelog.server.gate import Gate
 from lakelog.server.tail_chunks import RETRY_MS, TailChunk
 from lakelog.server.tail_hub import TailClient, TailHub
@@ -45,7 +45,7 @@ class TailQuery:
     """What a client follows, from which position on, and how a chunk is one message of a
     WebSocket: an empty one is not sent."""
 
-    condition: str | None
+    condition: TailCondition
     position: str
     message: Callable[[TailChunk], str]
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from lakelog.lake import Lake
 from lakelog.server.arrivals import RequestRefused
-from lakelog.server.conditions import check_condition
+from lakelog.server.conditions import TailCondition, check_condition
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
 from lakelog.server.tail_feed import CaughtUp, TailFeed
@@ -26,13 +26,13 @@ class TailHub:
 
     def __init__(self, lake: Lake, limits: ServerLimits) -> None:
         self._lake, self._limits = lake, limits
-        self._feeds: dict[str | None, TailFeed] = {}
+        self._feeds: dict[TailCondition, TailFeed] = {}
         self._readers: list[TailFeed] = []
         self._is_ended = threading.Event()
         self._watch: threading.Thread | None = None
         self.clients, self.pace = 0, TailPace()
 
-    async def client(self, condition: str | None, position: str) -> TailClient:
+    async def client(self, condition: TailCondition, position: str) -> TailClient:
         """Let a client begin at a position. Raises RequestRefused, LakelogError, OSError."""
         if self._is_ended.is_set():
             raise RequestRefused(503, "the server is stopping", _LATER)
@@ -47,7 +47,7 @@ class TailHub:
             self.leave(condition, feed)
             raise
 
-    def leave(self, condition: str | None, feed: TailFeed) -> None:
+    def leave(self, condition: TailCondition, feed: TailFeed) -> None:
         """A client of a feed has gone."""
         self.clients -= 1
         feed.clients -= 1
@@ -70,7 +70,7 @@ class TailHub:
         if self._watch is not None:
             self._watch.join()
 
-    def _feed(self, condition: str | None) -> TailFeed:
+    def _feed(self, condition: TailCondition) -> TailFeed:
         feed = self._feeds.get(condition)
         if feed is not None and not feed.is_ended:
             return feed
@@ -83,10 +83,9 @@ class TailHub:
             self._watch.start()
         return feed
 
-    def _pages(self, condition: str | None) -> LivePages:
-        if condition is not None:
-            check_condition(self._lake.engine().cursor(), condition)
-        return LivePages(self._lake.subscriptions(), condition)
+    def _pages(self, condition: TailCondition) -> LivePages:
+        check_condition(self._lake.engine().cursor(), condition)
+        return LivePages(self._lake.subscriptions(), condition.sql)
 
     def _watching(self) -> None:
         """Tell the feeds of what arrives."""
@@ -99,7 +98,7 @@ class TailClient:
     """One client, from the position where it began."""
 
     def __init__(
-        self, hub: TailHub, condition: str | None, feed: TailFeed, first: CaughtUp
+        self, hub: TailHub, condition: TailCondition, feed: TailFeed, first: CaughtUp
     ) -> None:
         self._hub, self._condition, self._feed, self._first = hub, condition, feed, first
         self._waiter: asyncio.Future[bool] | None = None

@@ -87,6 +87,13 @@ def test_a_search_is_a_condition(server: HttpLake) -> None:
         {"where": "true) UNION ALL (FROM events"},
         {"where": "true) LIMIT (1"},
         {"where": "source IN (SELECT content FROM read_text('/etc/hostname'))"},
+        {"where": "len(range(100000000000)) > 0"},
+        {"where": "length(repeat(message, 1000000000)) > 0"},
+        {"where": "search('a') AND levenshtein(message, message) > 0"},
+        {"where": "message || message = 'aa'"},
+        {"where": "seq::INTEGER[1000000] IS NULL"},
+        {"where": "[seq, seq] IS NULL"},
+        {"where": "COLUMNS('.*') IS NULL"},
         {"where": "x" * 9_000},
         {"q": '"'},
         {"after": "nowhere"},
@@ -98,6 +105,22 @@ def test_what_cannot_be_followed_is_refused(server: HttpLake, query: dict[str, s
     reply = server.ask(f"/tail?{urlencode(query)}")
     assert reply.status == 400
     assert "\n" not in reply.json["error"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "level IN ('ERROR', 'FATAL') AND source NOT LIKE 'test%' OR message ILIKE '%timeout%'",
+        "(data->>'$.status')::INT >= 500 AND TRY_CAST(data->>'ms' AS DOUBLE) * 2 > 1e3",
+        "search('refused -type:noise status>=500') AND regexp_matches(message, '^a+$')",
+        "time > now() - INTERVAL 1 HOUR AND date_trunc('hour', time) = '2026-11-26'",
+        "CASE WHEN length(message) > 9 THEN subject = lower(source) ELSE seq % 2 = 0 END",
+    ],
+    ids=lambda where: where[:16],
+)
+def test_conditions_compare_cut_and_convert(server: HttpLake, where: str) -> None:
+    with follow(server, where=where) as client:
+        assert client.status == 200
 
 
 def test_a_websocket_has_the_same_events(server: HttpLake) -> None:
