@@ -114,8 +114,11 @@ def serve(
     # Their handlers are called once more when the server has stopped: the lake is closed then.
     with stop_at_signals(), app.open_or_create() as lake:
         whole = dataclasses.replace(plan, version=_version(), queries=queries, syslog=syslog)
-        run_server(lake, whole, started)
+        is_all = run_server(lake, whole, started)
     app.say("stopped")
+    if not is_all:
+        sys.stdout.flush()
+        os._exit(0)  # all is on disk; what is left would keep the process for minutes
 
 
 @verb()

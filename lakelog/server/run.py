@@ -57,8 +57,10 @@ class ServerPlan:
     queries: QueryLimits = field(default_factory=QueryLimits)
 
 
-def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
-    """Serve a lake until SIGINT or SIGTERM; `started` gets the URL once it answers.
+def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> bool:
+    """Serve a lake until SIGINT or SIGTERM; `started` gets the URL once it answers. Return whether
+    nothing of it is left: what tries a condition of a live tail cannot be ended, and the process
+    would wait for it.
 
     Raises InvalidSetting where it would be open to others, MissingPackage, OSError.
     """
@@ -84,6 +86,7 @@ def serve(lake: Lake, plan: ServerPlan, started: Callable[[str], None]) -> None:
             started(url)
 
         _run(server, plan, listener, serving)
+        return not server.tails.has_readers
 
 
 def url_host(host: str) -> str:

@@ -94,25 +94,23 @@ class TailEndpoint:
         method = scope.get("method", "GET")
         if is_socket:
             await receive()  # that it wants to connect
+        asking = asyncio.ensure_future(self._client(scope))
+        leaving = asyncio.ensure_future(departure(receive))
+        # It may leave while its condition is tried with all that there is.
+        leaving.add_done_callback(lambda _: asking.cancel())
         try:
-            query, client = await self._client(scope)
+            query, client = await asking
+            self._count(method, 101 if is_socket else 200)
+            await _sent(client, query, send, leaving, is_socket=is_socket)
         except RequestRefused as error:
             self._count(method, error.status)
             await self._wording.refusal(error)(scope, receive, send)
-            return
-        self._count(method, 101 if is_socket else 200)
-        leaving = asyncio.ensure_future(departure(receive))
-        leaving.add_done_callback(lambda _: client.leave())
-        try:
-            if is_socket:
-                await _send_messages(client, query, send)
-                # The server says itself that it stops, and would wait for our word of it.
-                await asyncio.wait([leaving], timeout=_STOP_SECONDS)
-            else:
-                await _send_stream(client, send)
+        except asyncio.CancelledError:
+            if not (leaving.done() and asking.cancelled()):
+                raise
         finally:
             leaving.cancel()
-            client.leave()
+            asking.cancel()
 
     async def _client(self, scope: AsgiDict) -> tuple[TailQuery, TailClient]:
         """Let a client in. Raises RequestRefused."""
@@ -127,6 +125,27 @@ class TailEndpoint:
         except (LakelogError, OSError) as error:
             _LOG.error("%s: %s", scope["path"], error)
             raise RequestRefused(503, str(error), {"Retry-After": "5"}) from None
+
+
+async def _sent(
+    client: TailClient,
+    query: TailQuery,
+    send: Send,
+    leaving: asyncio.Future[None],
+    *,
+    is_socket: bool,
+) -> None:
+    """Send a client what it follows, until it leaves or the server stops."""
+    leaving.add_done_callback(lambda _: client.leave())
+    try:
+        if not is_socket:
+            await _send_stream(client, send)
+            return
+        await _send_messages(client, query, send)
+        # The server says itself that it stops, and would wait for our word of it.
+        await asyncio.wait([leaving], timeout=_STOP_SECONDS)
+    finally:
+        client.leave()
 
 
 async def _send_stream(client: TailClient, send: Send) -> None:

@@ -46,6 +46,7 @@ _SEAL_SECONDS, _SEAL_LOOK = 3.0, 0.2
 _LOOK_SHARE, _LOOK_SECONDS = 4, 0.05
 """A look makes no more than this share of the ring, and ends at a page after so many seconds of a
 processor."""
+_JOIN_SECONDS = 0.1
 _GAP, _GAP_CLIENT, _SHARE, _BUSY_SHARE = 0.01, 0.0001, 1, 9
 """Seconds between two looks at a lake in which much happens: more, the more clients there are, and
 at least so many times those of a processor that a look takes, while nothing and all it can is
@@ -95,6 +96,7 @@ class TailFeed:
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_noted, self._is_done, self._is_ended = False, False, threading.Event()
         self._asked: dict[str, list[_Request]] = {}
+        self._answers: set[asyncio.Future[CaughtUp]] = set()
         self._cache: OrderedDict[str, CaughtUp] = OrderedDict()
         self._cache_bytes = 0
         self._is_stale = False
@@ -103,6 +105,7 @@ class TailFeed:
         self.position = ""
         """Where the ring ends."""
         self.failure: Exception | None = None
+        self._pages: LivePages | None = None
         self._thread = threading.Thread(target=self._run, name="lakelog-tail", daemon=True)
         self._thread.start()
 
@@ -118,7 +121,11 @@ class TailFeed:
         if self._is_done:  # it may not have been seen any more
             answer.cancel()
             raise self.failure or LakelogError("the server is stopping")
-        return await answer
+        self._answers.add(answer)
+        try:
+            return await answer
+        finally:
+            self._answers.discard(answer)
 
     def at(self, place: int) -> TailChunk | None:
         """The chunk at a place; None where there is none yet, or none any more."""
@@ -153,16 +160,26 @@ class TailFeed:
         """Let clients and reader end."""
         self._is_ended.set()
         self._inbox.put(None)
+        self._interrupt()
         self._wake()
+        for answer in self._answers:  # what they wait for may take long
+            _refuse(answer, LakelogError("the server is stopping"))
 
     @property
     def is_alive(self) -> bool:
         """Whether its reader still runs."""
         return self._thread.is_alive()
 
-    def join(self) -> None:
-        """Wait until the reader has ended."""
-        self._thread.join()
+    def join(self, until: float) -> None:
+        """Wait until the reader has ended, but not longer than until a time of the monotonic clock:
+        it may try a condition with much that is long."""
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._interrupt()  # again: one that comes between two steps of the engine is lost
+            self._thread.join(_JOIN_SECONDS)
+
+    def _interrupt(self) -> None:
+        if self._pages is not None:
+            self._pages.interrupt()
 
     def _publish(self, chunks: tuple[TailChunk, ...], position: str) -> None:
         for chunk in chunks:
@@ -208,10 +225,11 @@ class TailFeed:
         try:
             self._read()
         except Exception as error:
-            if not isinstance(error, (LakelogError, OSError)):
-                _LOG.exception("tail")
-            self.failure = error
-            self._call(self._wake)
+            if not self._is_ended.is_set():  # else it was interrupted
+                if not isinstance(error, (LakelogError, OSError)):
+                    _LOG.exception("tail")
+                self.failure = error
+                self._call(self._wake)
         self._is_done = True
         failure = self.failure or LakelogError("the server is stopping")
         waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
@@ -221,7 +239,7 @@ class TailFeed:
                 self._call(_refuse, request.answer, failure)
 
     def _read(self) -> None:
-        pages = self._open_pages()
+        self._pages = pages = self._open_pages()
         ring, before, use = _RingEnd(), None, ProcessorUse()
         patient_until = math.inf
         while not self._is_ended.is_set():

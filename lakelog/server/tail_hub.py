@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
 
 from lakelog.lake import Lake
@@ -18,6 +19,8 @@ from lakelog.subscriptions import LivePages
 HEARTBEAT = 15.0
 """Seconds without an event after which a client is told where it stands."""
 _LOOK = 1.0
+_STOP_SECONDS = 2.0
+"""Seconds that the readers of a server which stops have for what they read."""
 _LATER = {"Retry-After": "5"}
 
 
@@ -63,10 +66,16 @@ class TailHub:
             feed.end()
         self.pace.end()
 
+    @property
+    def has_readers(self) -> bool:
+        """Whether a reader is left, in the middle of what it reads."""
+        return any(feed.is_alive for feed in self._readers)
+
     def join(self) -> None:
-        """Wait for the readers, which use the lake; not in the loop."""
+        """Wait a moment for the readers, which use the lake; not in the loop."""
+        until = time.monotonic() + _STOP_SECONDS
         for feed in self._readers:
-            feed.join()
+            feed.join(until)
         if self._watch is not None:
             self._watch.join()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,7 @@ def test_what_cannot_be_followed_is_refused(server: HttpLake, query: dict[str, s
     [
         "level IN ('ERROR', 'FATAL') AND source NOT LIKE 'test%' OR message ILIKE '%timeout%'",
         "(data->>'$.status')::INT >= 500 AND TRY_CAST(data->>'ms' AS DOUBLE) * 2 > 1e3",
+        "(data->'$.a') = '1'",
         "search('refused -type:noise status>=500') AND regexp_matches(message, '^a+$')",
         "time > now() - INTERVAL 1 HOUR AND date_trunc('hour', time) = '2026-11-26'",
         "CASE WHEN length(message) > 9 THEN subject = lower(source) ELSE seq % 2 = 0 END",
@@ -228,6 +231,22 @@ def test_a_stop_ends_streams_and_the_next_server_goes_on(tmp_path: Path) -> None
         send(server, 2)
         with follow(server, after=positions.pop()) as client:
             assert client.numbers(1) == [2]
+
+
+def test_a_stop_does_not_wait_for_a_condition(tmp_path: Path) -> None:
+    """To try it with all that there is would take minutes, also once nobody waits for it."""
+    need_module("uvicorn")
+    where = "regexp_matches(message, '(a?){30}(a{50}){20}b')"
+    address = f"/tail?{urlencode({'where': where, 'after': 'beginning'})}"
+    with serving(tmp_path / "lake") as server, contextlib.ExitStack() as stack:
+        for start in range(0, 2_000, 500):
+            send(server, *range(start, start + 500), message="a" * 30_000)
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(f"GET {address} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        time.sleep(1.0)  # until it is tried
+        assert server.ask("/healthz").status == 200  # the server goes on beside it
+        assert server.stop() == 0
 
 
 def test_only_a_token_that_reads_follows(tmp_path: Path) -> None:
