@@ -50,10 +50,10 @@ _CLASSES = frozenset(
 
 @dataclass(frozen=True)
 class TailCondition:
-    """A condition as SQL, None for all events; `written` is what somebody wrote of it."""
+    """A condition as SQL, None for all events; `user_sql` is what somebody wrote of it."""
 
     sql: str | None = None
-    written: str = ""
+    user_sql: str = ""
 
 
 def condition_of(where: str, query: str) -> TailCondition:
@@ -85,9 +85,9 @@ def check_condition(cursor: Any, condition: TailCondition) -> None:
         raise QueryFailed("a condition is one expression over the columns of an event")
     if any(child.get("class") in ("SUBQUERY", "WINDOW") for child in nodes(node["where_clause"])):
         raise QueryFailed("a condition looks at one event: it has no query inside")
-    if condition.written:
+    if condition.user_sql:
         # As it was written: what a search becomes is ours, and calls more.
-        for fault in _faults(parse(cursor, _selection(condition.written))):
+        for fault in _faults(parse(cursor, _selection(condition.user_sql))):
             raise QueryFailed(f"a condition of a live tail {fault}")
 
 

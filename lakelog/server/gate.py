@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -63,6 +63,25 @@ class Gate:
         ):
             raise RequestRefused(403, "requests from pages of other origins are refused")
         return self._caller(headers.get("authorization", ""))
+
+    def admit_for_long(
+        self, headers: Mapping[str, str], scheme: str, scope: TokenScope
+    ) -> Callable[[], None]:
+        """Admit who sent a request whose answer has no end; return what raises RequestRefused once
+        it would not be admitted any more, and InvalidSetting or OSError where nobody can tell."""
+
+        def admit() -> tuple[TokenEntry, ...]:
+            self.admit(headers, scheme).require(scope)
+            return self._present()
+
+        tokens = admit()
+
+        def check() -> None:
+            nonlocal tokens
+            if self._present() is not tokens:  # a token was made, or revoked
+                tokens = admit()
+
+        return check
 
     def _caller(self, authorization: str) -> Caller:
         scheme, _, secret = authorization.partition(" ")

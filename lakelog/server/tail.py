@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import AsgiDict, Receive, Send, departure
 from lakelog.server.conditions import TailCondition, condition_of
 from lakelog.server.gate import Gate
-from lakelog.server.tail_chunks import RETRY_MS, TailChunk
+from lakelog.server.tail_chunks import RETRY_MS, TailChunk, failure_chunk
 from lakelog.server.tail_hub import TailClient, TailHub
 from lakelog.server.tokens import TokenScope
 
@@ -99,9 +99,18 @@ class TailEndpoint:
         # It may leave while its condition is tried with all that there is.
         leaving.add_done_callback(lambda _: asking.cancel())
         try:
-            query, client = await asking
+            query, client, check = await asking
             self._count(method, 101 if is_socket else 200)
-            await _sent(client, query, send, leaving, is_socket=is_socket)
+            leaving.add_done_callback(lambda _: client.leave())
+            try:
+                if is_socket:
+                    await _send_messages(client, query, check, send)
+                    # The server says itself that it stops, and would wait for our word of it.
+                    await asyncio.wait([leaving], timeout=_STOP_SECONDS)
+                else:
+                    await _send_stream(client, check, send)
+            finally:
+                client.leave()
         except RequestRefused as error:
             self._count(method, error.status)
             await self._wording.refusal(error)(scope, receive, send)
@@ -112,14 +121,14 @@ class TailEndpoint:
             leaving.cancel()
             asking.cancel()
 
-    async def _client(self, scope: AsgiDict) -> tuple[TailQuery, TailClient]:
-        """Let a client in. Raises RequestRefused."""
+    async def _client(self, scope: AsgiDict) -> tuple[TailQuery, TailClient, Callable[[], None]]:
+        """Let a client in; see `admit_for_long`. Raises RequestRefused."""
         headers = datastructures.Headers(scope=scope)
         scheme = str(scope["scheme"])
-        self._gate.admit(headers, _SCHEMES.get(scheme, scheme)).require(TokenScope.READ)
+        check = self._gate.admit_for_long(headers, _SCHEMES.get(scheme, scheme), TokenScope.READ)
         query = self._wording.query(headers, datastructures.QueryParams(scope["query_string"]))
         try:
-            return query, await self._hub.client(query.condition, query.position)
+            return query, await self._hub.client(query.condition, query.position), check
         except (QueryFailed, InvalidSetting) as error:
             raise RequestRefused(400, str(error)) from None
         except (LakelogError, OSError) as error:
@@ -127,45 +136,40 @@ class TailEndpoint:
             raise RequestRefused(503, str(error), {"Retry-After": "5"}) from None
 
 
-async def _sent(
-    client: TailClient,
-    query: TailQuery,
-    send: Send,
-    leaving: asyncio.Future[None],
-    *,
-    is_socket: bool,
-) -> None:
-    """Send a client what it follows, until it leaves or the server stops."""
-    leaving.add_done_callback(lambda _: client.leave())
-    try:
-        if not is_socket:
-            await _send_stream(client, send)
-            return
-        await _send_messages(client, query, send)
-        # The server says itself that it stops, and would wait for our word of it.
-        await asyncio.wait([leaving], timeout=_STOP_SECONDS)
-    finally:
-        client.leave()
+async def _chunks(client: TailClient, check: Callable[[], None]) -> AsyncGenerator[TailChunk]:
+    """What a client follows, as long as it may."""
+    last: TailChunk | None = None
+    async with aclosing(client.chunks()) as chunks:
+        async for chunk in chunks:
+            try:
+                check()
+            except (LakelogError, OSError) as error:
+                # With the position of what it has, if it comes back with another token.
+                yield failure_chunk((last or chunk).positions[-1], str(error))
+                return
+            yield (last := chunk)
 
 
-async def _send_stream(client: TailClient, send: Send) -> None:
+async def _send_stream(client: TailClient, check: Callable[[], None], send: Send) -> None:
     """Send server-sent events."""
     await send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
     await send(_body(b"retry: %d\n\n" % RETRY_MS))
-    async with aclosing(client.chunks()) as chunks:
+    async with aclosing(_chunks(client, check)) as chunks:
         async for chunk in chunks:
             await send(_body(chunk.server_sent))
     await send(_body(b"", is_last=True))
 
 
-async def _send_messages(client: TailClient, query: TailQuery, send: Send) -> None:
+async def _send_messages(
+    client: TailClient, query: TailQuery, check: Callable[[], None], send: Send
+) -> None:
     """Send messages of a WebSocket."""
     await send({"type": "websocket.accept"})
-    async with aclosing(client.chunks()) as chunks:
+    async with aclosing(_chunks(client, check)) as chunks:
         async for chunk in chunks:
             if message := query.message(chunk):
                 await send({"type": "websocket.send", "text": message})
-    if client.has_failed:
+    if client.has_failed or not client.is_over:  # it may not follow any more
         await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
 
 

@@ -126,7 +126,7 @@ class TailClient:
                 await self._turn(answer.chunk)
                 yield answer.chunk
             position, place = answer.position, answer.place
-            while place is not None and not self._is_over():
+            while place is not None and not self.is_over:
                 chunk_here = feed.at(place)
                 if chunk_here is not None:
                     await self._turn(chunk_here)
@@ -138,7 +138,7 @@ class TailClient:
                 elif not await self._news():
                     position = feed.position
                     yield quiet_chunk(position)
-            if self._is_over():
+            if self.is_over:
                 break
             answer = await feed.catch_up(position)
         if self.has_failed and feed.failure is not None:
@@ -158,7 +158,9 @@ class TailClient:
         if self._waiter is not None:
             settle(self._waiter, True)
 
-    def _is_over(self) -> bool:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is sent to it: it has gone, or its feed has ended."""
         return self._is_gone or self._feed.is_ended
 
     async def _turn(self, chunk: TailChunk) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 
 import lakelog
+from lakelog.server import TokenFile, TokenScope
 from tests.support.http_lake import HttpLake, lines, serving
 from tests.support.live_tail import SocketClient, StreamClient
 from tests.support.requirements import need_module
@@ -265,3 +266,29 @@ def test_only_a_token_that_reads_follows(tmp_path: Path) -> None:
             assert status(kind, server, tokens["read"]) == answer
         figures = server.ask("/metrics", headers=tokens["read"]).body
         assert b"lakelog_tail_clients" in figures
+
+
+@pytest.mark.parametrize("kind", [StreamClient, SocketClient])
+def test_a_token_that_is_revoked_follows_no_longer(
+    tmp_path: Path, kind: type[StreamClient] | type[SocketClient]
+) -> None:
+    need_module("uvicorn")
+    tokens = TokenFile(str(tmp_path / "lake"))
+    lakelog.open(tmp_path / "lake").close()
+    reader = {"Authorization": f"Bearer {tokens.add('reader', frozenset([TokenScope.READ]))}"}
+    sender = {"Authorization": f"Bearer {tokens.add('sender', frozenset([TokenScope.INGEST]))}"}
+    with (
+        serving(tmp_path / "lake") as server,
+        contextlib.closing(kind(server.port, reader)) as client,
+    ):
+        # Another token that comes or goes changes nothing.
+        assert tokens.revoke("nobody") is False
+        tokens.add("other", frozenset([TokenScope.READ]))
+        assert server.ask("/ingest", lines({"data": {"n": 1}}), sender).status == 200
+        following = client.events() if isinstance(client, StreamClient) else client.messages()
+        assert "failure" not in str(next(following))
+        assert tokens.revoke("reader")
+        assert server.ask("/ingest", lines({"data": {"n": 2}}), sender).status == 200
+        ends = [str(each) for each in following]
+    assert "revoked" in ends[-1]
+    assert not [each for each in ends if "'n': 2" in each]
