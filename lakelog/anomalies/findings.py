@@ -258,7 +258,7 @@ def _new_patterns(
                 [epoch_us(t) FOR t IN list(time ORDER BY time)][{_PATTERN_COUNT}]
             FROM events WHERE time >= make_timestamptz({start_us}) AND time < $end
                 AND {condition} AND $data""",
-        )[0]
+        ).fetchall()[0]
         known_us = min((moment for moment in (errors, messages) if moment), default=0)
         if not known_us or row["count"] < (_ERROR_COUNT if errors else _PATTERN_COUNT):
             continue

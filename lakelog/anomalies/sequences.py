@@ -34,13 +34,24 @@ _EPISODES = 4
 _HOUR_US, _WEEK_US = 3_600_000_000, 604_800_000_000
 _KEYS_MAX, _EVENTS_MAX, _MESSAGES_MAX = 200, 20_000, 1_000_000
 """Keys that are compared, and events of each; beyond so many messages types alone are keys."""
+# The keys are chosen before their events are read: there may be millions of others. Subjects are
+# only compared, and their hashes take a tenth of the memory.
 _STEPS = f"""
-    SELECT source, type, $pattern AS pattern, coalesce(subject, '') AS subject,
-        epoch_us(time) AS moment FROM events $join
-    WHERE time >= $start AND time < $end AND {IS_LOOKED_AT}
-    QUALIFY count(*) OVER (PARTITION BY source, type, pattern)
-        BETWEEN {COMPLETE_MIN} AND {_EVENTS_MAX}
-    ORDER BY time, seq"""
+    WITH named AS MATERIALIZED ($named), steps AS NOT MATERIALIZED (
+        SELECT source, type, pattern, seq, epoch_us(time) AS moment,
+            CASE WHEN coalesce(subject, '') = '' THEN 0 ELSE hash(subject) END AS subject
+        FROM events LEFT JOIN named USING (seq)
+        WHERE time >= $start AND time < $end AND {IS_LOOKED_AT}
+    ), keys AS MATERIALIZED (
+        SELECT source, type, pattern FROM steps GROUP BY ALL
+        HAVING count(*) BETWEEN {COMPLETE_MIN} AND {_EVENTS_MAX}
+        ORDER BY count(*) DESC, source, type, pattern LIMIT {_KEYS_MAX}
+    )
+    SELECT k.source, k.type, k.pattern, list(moment) AS moments, list(subject) AS subjects,
+        list(seq) AS numbers
+    FROM steps s JOIN keys k ON s.type = k.type AND s.source IS NOT DISTINCT FROM k.source
+        AND s.pattern IS NOT DISTINCT FROM k.pattern
+    GROUP BY ALL ORDER BY k.source, k.type, k.pattern"""
 
 
 @dataclass(frozen=True)
@@ -58,52 +69,49 @@ class Overdue:
 
 Key = tuple[str | None, str, str | None]
 """A source, a type, and the id of a template where messages are few enough."""
+Steps = tuple[Key, "Times", "npt.NDArray[np.uint64]"]
+"""The times of the events of a key, and a number of the subject of each, 0 without one."""
 
 
 def overdue(state: Lake | PinnedLake, spans: Spans, since_us: int) -> Iterator[Overdue]:
     """Yield what should have ended in the spans, since a time."""
-    steps: dict[Key, tuple[list[int], list[str]]] = {}
-    for source, type_, pattern, subject, moment in _steps(state, spans):
-        times, subjects = steps.setdefault((source, type_, pattern), ([], []))
-        times.append(moment)
-        subjects.append(subject)
-    keys = sorted(steps, key=lambda key: (-len(steps[key][0]), str(key)))[:_KEYS_MAX]
-    for _, of_source in itertools.groupby(sorted(keys, key=_source_of), _source_of):
-        for begin, end in itertools.permutations(list(of_source), 2):
-            begins, ends = np.array(steps[begin][0]), np.array(steps[end][0])
-            if abs(len(begins) - len(ends)) <= 3 + len(begins) // 20:
-                moments = _ends_of(begins, steps[begin][1], ends, steps[end][1])
-                yield from _late(begin, begins, moments, spans.end_us, since_us)
+    for _, of_source in itertools.groupby(_steps(state, spans), lambda steps: steps[0][0]):
+        for begins, ends in itertools.permutations(list(of_source), 2):
+            key, times, _ = begins
+            if abs(len(times) - len(ends[1])) <= 3 + len(times) // 20:
+                yield from _late(key, times, _ends_of(begins, ends), spans.end_us, since_us)
 
 
-def _source_of(key: Key) -> str:
-    return key[0] or ""
+def _steps(state: Lake | PinnedLake, spans: Spans) -> Iterator[Steps]:
+    """The steps of each key that is compared, those of a source one after another."""
+    counting = "SELECT count(message) FROM events WHERE time >= $start AND time < $end"
+    has_few = asked(state, spans, counting).fetchall()[0][0] <= _MESSAGES_MAX
+    columns = "seq, pattern_id AS pattern FROM event_patterns"
+    named = columns if has_few else "NULL::BIGINT AS seq, NULL::VARCHAR AS pattern LIMIT 0"
+    answer = asked(state, spans, _STEPS.replace("$named", f"SELECT {named}"))
+    for batch in answer.to_arrow_reader(1):
+        for place in range(len(batch)):
+            moments, subjects, numbers = (
+                batch[name][place].values.to_numpy(zero_copy_only=False)
+                for name in ("moments", "subjects", "numbers")
+            )
+            order = np.lexsort((numbers, moments))
+            key = tuple(batch[name][place].as_py() for name in ("source", "type", "pattern"))
+            yield key, moments[order], subjects[order]
 
 
-def _steps(
-    state: Lake | PinnedLake, spans: Spans
-) -> list[tuple[str | None, str, str | None, str, int]]:
-    messages = asked(
-        state, spans, "SELECT count(message) FROM events WHERE time >= $start AND time < $end"
-    )
-    has_few = messages[0][0] <= _MESSAGES_MAX
-    query = _STEPS.replace("$join", "LEFT JOIN event_patterns USING (seq)" if has_few else "")
-    return asked(state, spans, query.replace("$pattern", "pattern_id" if has_few else "NULL"))
-
-
-def _ends_of(
-    begins: Times, begin_subjects: list[str], ends: Times, end_subjects: list[str]
-) -> Times:
+def _ends_of(begins: Steps, ends: Steps) -> Times:
     """When each event was followed by one of the other key, before it came again; else -1."""
-    if any(begin_subjects) and any(end_subjects):
-        end_of = dict(zip(reversed(end_subjects), reversed(ends.tolist()), strict=True))
-        moments = np.array([end_of.get(subject, -1) for subject in begin_subjects])
-        return np.where(moments >= begins, moments, -1)
+    (_, times, subjects), (_, end_times, end_subjects) = begins, ends
+    if subjects.any() and end_subjects.any():
+        # The first end of each subject, as steps are in the order of time.
+        ended, places = np.unique(end_subjects, return_index=True)
+        found = np.minimum(np.searchsorted(ended, subjects), len(ended) - 1)
+        moments = np.where(ended[found] == subjects, end_times[places[found]], -1)
+        return np.where(moments >= times, moments, -1)
     never = np.iinfo(np.int64).max
-    following = np.append(ends, never)[np.searchsorted(ends, begins)]
-    return np.where(
-        (following <= np.append(begins[1:], never)) & (following < never), following, -1
-    )
+    following = np.append(end_times, never)[np.searchsorted(end_times, times)]
+    return np.where((following <= np.append(times[1:], never)) & (following < never), following, -1)
 
 
 def _late(key: Key, begins: Times, moments: Times, end_us: int, since_us: int) -> Iterator[Overdue]:

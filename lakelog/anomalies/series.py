@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog.event import bookkeeping
 from lakelog.libraries import np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
+    from lakelog.query.relation import Relation
 
     Values = npt.NDArray[np.float64]
 IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
@@ -167,7 +168,7 @@ def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
 
 
 def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
-    for type_, field, _ in asked(state, spans, _FIELDS):
+    for type_, field, _ in asked(state, spans, _FIELDS).fetchall():
         value = f"try_cast(data->>{literal(field)} AS DOUBLE)"
         rows = asked(
             state,
@@ -190,14 +191,14 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
             yield Series(name, condition, field, values, weights)
 
 
-def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a query in which $start, $end, $span and $data stand for spans."""
+def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> Relation:
+    """Return the answer to a query in which $start, $end, $span and $data stand for spans."""
     query = query.replace(
         "$span", f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER"
     ).replace("$data", IS_LOOKED_AT)
     for name, moment in (("$start", spans.start_us), ("$end", spans.end_us)):
         query = query.replace(name, f"make_timestamptz({moment})")
-    return state.sql(query).fetchall()
+    return state.sql(query)
 
 
 def of_type(source: str | None, type_: str) -> str:
