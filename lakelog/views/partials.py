@@ -37,6 +37,7 @@ _MAGIC = b"LKV1"
 _ENDING = ".piece"
 # Parquet has no such type, or gives back another one.
 _LOSSY = ("UHUGEINT", "VARIANT", "UNION", "MAP", "ENUM", "BIT", "TIME WITH", "INTERVAL", "GEOMETRY")
+_BATCH_ROWS = 1 << 17
 Cover = dict[str, list[Any]]
 
 
@@ -93,7 +94,10 @@ class Partials:
             if hashlib.sha256(body).hexdigest() != partial.digest:
                 raise ValueError("damaged")
             # Not read_table: that loads Arrow's datasets, and with them pandas.
-            rows = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body))).read()
+            file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body)))
+            # Batch by batch: the table is there once, and not in Arrow's form beside it.
+            batches = file.iter_batches(_BATCH_ROWS)
+            rows = pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
         except (OSError, ValueError, pa.ArrowException):
             self.forget(partial)
             return None
@@ -129,7 +133,7 @@ class Partials:
             f'"{n}"::DECIMAL(38,0) AS "{n}"' if type_ == "HUGEINT" else f'"{n}"'
             for n, type_ in shape.columns
         )
-        body = _parquet(cursor.sql(f"SELECT {columns} FROM ({query}\n)").to_arrow_table())
+        body = _parquet(cursor.sql(f"SELECT {columns} FROM ({query}\n)"))
         header = orjson.dumps(
             {
                 "state": state,
@@ -215,7 +219,11 @@ class Partials:
                 total -= size
 
 
-def _parquet(rows: pa.Table) -> bytes:
+def _parquet(rows: duckdb.DuckDBPyRelation) -> bytes:
     out = io.BytesIO()
-    pq.write_table(rows, out, compression="zstd", compression_level=1, row_group_size=1 << 17)
+    reader = rows.to_arrow_reader(_BATCH_ROWS)
+    options = {"compression": "zstd", "compression_level": 1}
+    with pq.ParquetWriter(out, reader.schema, **options) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
     return out.getvalue()
