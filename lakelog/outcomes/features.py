@@ -76,9 +76,12 @@ class Feature:
         return len(self.values) + 1 if self.values else 2
 
 
-def choose_features(rows: Sequence[DecisionRow], columns: Iterable[str]) -> tuple[Feature, ...]:
-    """Return the features of rows of a training set that have these columns, of training rows only.
-    What is equal in all rows is none, nor what looks like an identifier."""
+def choose_features(
+    rows: Iterable[DecisionRow], columns: Iterable[str]
+) -> tuple[tuple[Feature, ...], list[Column]]:
+    """Return the features of rows of a training set that have these columns, of training rows only,
+    and a column of the rows for each. What is equal in all rows is none, nor what looks like an
+    identifier."""
     candidates = [
         Feature(COLUMN, (name,))
         for name in columns
@@ -86,18 +89,26 @@ def choose_features(rows: Sequence[DecisionRow], columns: Iterable[str]) -> tupl
     ][:COLUMNS_MAX]
     candidates += [Feature(source) for source in (HOUR, WEEKDAY, HISTORY, GAP, PREVIOUS)]
     types, fields = collections.Counter[str](), collections.Counter[tuple[str, ...]]()
+    count = 0
     for row in rows:
+        count += 1
         events = _events(row)
         types.update({str(event["type"]) for event in events})
         fields.update({key for event in events for key in _numbers(event)})
-    least = max(2, int(_SHARE_MIN * len(rows)))
+    least = max(2, int(_SHARE_MIN * count))
     candidates += [Feature(COUNT, (key,)) for key in _frequent(types, least)[:TYPES_MAX]]
     candidates += [Feature(FIELD, key) for key in _frequent(fields, least)[:FIELDS_MAX]]
-    trained = (_fitted(feature, raw) for feature, raw in _raw(candidates, rows))
-    return tuple(feature for feature in trained if feature is not None)
+    features: list[Feature] = []
+    column_list: list[Column] = []
+    for candidate, raw in _raw(candidates, rows):
+        feature = _fitted(candidate, raw)
+        if feature is not None:
+            features.append(feature)
+            column_list.append(_indexed(feature, raw))
+    return tuple(features), column_list
 
 
-def columns_of(features: Sequence[Feature], rows: Sequence[DecisionRow]) -> list[Column]:
+def columns_of(features: Sequence[Feature], rows: Iterable[DecisionRow]) -> list[Column]:
     """Return a column for each feature: numbers, NaN where there is none, or the index of a name in
     `values`, their count for another name and one more for none."""
     return [_indexed(feature, raw) for feature, raw in _raw(features, rows)]
@@ -123,7 +134,7 @@ def _frequent(counts: collections.Counter[Any], least: int) -> list[Any]:
 
 
 def _raw(
-    features: Sequence[Feature], rows: Sequence[DecisionRow]
+    features: Sequence[Feature], rows: Iterable[DecisionRow]
 ) -> list[tuple[Feature, list[object]]]:
     """The value of each feature in each row, as the row has it."""
     raw: list[list[object]] = [[] for _ in features]

@@ -7,10 +7,11 @@ the finished files. With a leak there is no model.
 
 from __future__ import annotations
 
+import collections
 import glob
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,16 +31,51 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lakelog.lake import Lake
+    from lakelog.libraries import pa
     from lakelog.outcomes.evaluation import Booleans
-    from lakelog.outcomes.features import Column, DecisionRow, Feature, Matrix
+    from lakelog.outcomes.features import Column, DecisionRow
     from lakelog.train import Recipe, TrainingExport
 NO_OUTCOME = "none"
 ROWS_MAX = 50_000
 """Rows of a split that are learnt from or tested on, the latest."""
+_BATCH_ROWS = 2_048
 DECISIONS_MAX = 2 * ROWS_MAX
 """Decisions that are exported to learn from: of more, those of some of the subjects."""
 POSITIVES_MIN = 20
 """Rows with the outcome, and without it, that train and test need."""
+
+
+class SplitFiles:
+    """The latest rows of a split, of a set that is in the order of their times. They are read anew
+    each time: as Python has them, with what came before each, they take gigabytes."""
+
+    def __init__(self, path: str, split: str) -> None:
+        self._paths = sorted(glob.glob(f"{glob.escape(path)}/data/{split}-*.parquet"))
+        self._total: int = sum(pq.read_metadata(path).num_rows for path in self._paths)
+
+    def __len__(self) -> int:
+        return min(self._total, ROWS_MAX)
+
+    def __iter__(self) -> Iterator[DecisionRow]:
+        for batch in self._batches(None):
+            yield from batch.to_pylist()
+
+    def names(self) -> list[str]:
+        """The columns."""
+        return [*pq.read_schema(self._paths[0]).names]
+
+    def texts(self, name: str) -> list[str | None]:
+        """The values of one column, as text."""
+        values = (value for batch in self._batches([name]) for value in batch[name].to_pylist())
+        return [None if value is None else str(value) for value in values]
+
+    def _batches(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        skipped = self._total - len(self)
+        for path in self._paths:
+            with pq.ParquetFile(path) as parquet:
+                for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+                    yield batch.slice(skipped)
+                    skipped = max(skipped - len(batch), 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,6 @@ class SplitRows:
     """The rows of a split as features have them."""
 
     columns: list[Column]
-    matrix: Matrix
     outcomes: Booleans
     groups: npt.NDArray[np.int64]
 
@@ -73,8 +108,8 @@ def train_model(
         if not training_set.certificate.clean:
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
             raise ExportRefused(f"{checked.where}: the set leaks, so there is no model: {leaks}")
-        splits = {split: _rows(training_set.path, split) for split in training_set.rows}
-    model = _learnt(training_set, checked, splits, name, outcome)
+        splits = {split: SplitFiles(training_set.path, split) for split in training_set.rows}
+        model = _learnt(training_set, checked, splits, name, outcome)
     save(lake, model)
     return model
 
@@ -105,39 +140,29 @@ def _sampled(lake: Lake, recipe: Recipe) -> Recipe:
     return replace(recipe, select={**recipe.select, "sql": query})
 
 
-def _rows(path: str, split: str) -> list[DecisionRow]:
-    """The latest rows of a split; a set is in the order of their times."""
-    rows: list[DecisionRow] = []
-    for file in sorted(glob.glob(f"{glob.escape(path)}/data/{split}-*.parquet")):
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(8_192):
-                rows += batch.to_pylist()
-                del rows[:-ROWS_MAX]
-    return rows
-
-
 def _learnt(
     training_set: TrainingExport,
     recipe: Recipe,
-    splits: dict[str, list[DecisionRow]],
+    splits: dict[str, SplitFiles],
     name: str,
     outcome: str | None,
 ) -> OutcomeModel:
-    rows = splits["train"]
-    outcome = _chosen(rows, recipe, outcome)
-    features = choose_features(rows, list(rows[0]))
+    outcome = _chosen(splits["train"], recipe, outcome)
+    features, columns = choose_features(splits["train"], splits["train"].names())
     if not features:
         raise ExportRefused(
             f"{recipe.where}: nothing is known before a decision: name columns in [shape] keep"
         )
-    train_rows, validation, test = (
-        _split(features, splits.get(split, []), recipe, outcome)
-        for split in ("train", "validation", "test")
+    train_rows = _split(columns, splits["train"], recipe, outcome)
+    validation, test = (
+        _split(columns_of(features, splits[split]), splits[split], recipe, outcome)
+        for split in ("validation", "test")
     )
     for split, its_rows in (("train", train_rows), ("test", test)):
         _require_both(split, its_rows.outcomes, outcome, recipe)
     scorer, calibration = fitting.fit(
-        (train_rows.matrix, train_rows.outcomes), (validation.matrix, validation.outcomes)
+        (matrix_of(features, train_rows.columns), train_rows.outcomes),
+        (matrix_of(features, validation.columns), validation.outcomes),
     )
 
     def score(columns: Sequence[Column]) -> Column:
@@ -173,11 +198,9 @@ def _learnt(
     )
 
 
-def _chosen(rows: list[DecisionRow], recipe: Recipe, outcome: str | None) -> str:
+def _chosen(rows: SplitFiles, recipe: Recipe, outcome: str | None) -> str:
     """The outcome to learn."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[_outcome(row)] = counts.get(_outcome(row), 0) + 1
+    counts = collections.Counter(_outcomes(rows))
     ordered = sorted(counts, key=lambda key: (counts[key], key))
     if outcome is not None and outcome in counts:
         return outcome
@@ -189,19 +212,18 @@ def _chosen(rows: list[DecisionRow], recipe: Recipe, outcome: str | None) -> str
     return ordered[0]
 
 
-def _outcome(row: DecisionRow) -> str:
-    return NO_OUTCOME if row["outcome"] is None else str(row["outcome"])
+def _outcomes(rows: SplitFiles) -> list[str]:
+    return [NO_OUTCOME if value is None else value for value in rows.texts("outcome")]
 
 
-def _split(
-    features: tuple[Feature, ...], rows: list[DecisionRow], recipe: Recipe, outcome: str
-) -> SplitRows:
-    columns = columns_of(features, rows)
+def _split(columns: list[Column], rows: SplitFiles, recipe: Recipe, outcome: str) -> SplitRows:
     group = recipe.split["group"]
     name = "subject" if group in (None, recipe.shape["by"]) else group.rpartition(".")[2]
-    _, groups = np.unique([json.dumps(str(row[name])) for row in rows], return_inverse=True)
-    outcomes = np.array([_outcome(row) == outcome for row in rows], dtype=bool)
-    return SplitRows(columns, matrix_of(features, columns), outcomes, groups)
+    _, groups = np.unique(
+        [json.dumps(str(value)) for value in rows.texts(name)], return_inverse=True
+    )
+    outcomes = np.array([value == outcome for value in _outcomes(rows)], dtype=bool)
+    return SplitRows(columns, outcomes, groups)
 
 
 def _require_both(split: str, outcomes: Booleans, outcome: str, recipe: Recipe) -> None:
