@@ -62,6 +62,10 @@ class Erasure:
         """The bytes of its document."""
         return document.encode(asdict(self))
 
+    def without_places(self) -> Erasure:
+        """The same one for another copy of the lake, where rows went to other places."""
+        return replace(self, leftovers=[], outside=[])
+
     @staticmethod
     def check_reason(why: str, subjects: Iterable[str]) -> None:
         """Refuse a reason that says nothing, or who was erased. Raises InvalidEvent."""

@@ -35,8 +35,10 @@ def _moment(event: dict[str, str]) -> int:
 class Refusal:
     """What the erasures of a lake refuse."""
 
-    def __init__(self, paths: Paths, key: str = "") -> None:
-        """That of all erasures, or of the one with a key."""
+    def __init__(self, paths: Paths, key: str = "", *, by_arrival: bool = False) -> None:
+        """That of all erasures, or of the one with a key. `by_arrival` refuses what has a time to
+        come, too, if it was stored before: in a shared lake by a machine that did not know."""
+        self._by_arrival = by_arrival
         erasures = [erasure for erasure in listing(paths) if key in ("", erasure.key)]
         self._erasures = [(erasure, erasure.rows(paths)) for erasure in erasures]
         self.count = 0
@@ -83,7 +85,7 @@ class Refusal:
         is_event = "time" in columns  # and no line of quarantine
         for erasure, rows in self._erasures:
             if erasure.subject and is_event:
-                refused |= _from_before(table, erasure)
+                refused |= _from_before(table, erasure, self._by_arrival)
             if rows.places and {"origin", "position"} <= columns:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
@@ -121,14 +123,17 @@ def _spellings(table: pa.Table, protection: Protection | None) -> Iterator[pa.Ta
             yield table.set_column(index, field, pa.array(stays, field.type))
 
 
-def _from_before(table: pa.Table, erasure: Erasure) -> np.ndarray:
-    """Which events are of an erased subject, with a time before its erasure."""
+def _from_before(table: pa.Table, erasure: Erasure, by_arrival: bool = False) -> np.ndarray:
+    """Which events are of an erased subject, with a time before its erasure, or stored before."""
     subjects = pc.unique(table["subject"]).to_pylist()
     hits = [subject for subject in subjects if subject and erasure.is_of(subject)]
     if not hits:
         return np.zeros(len(table), dtype=bool)
     is_of = pc.is_in(table["subject"], value_set=pa.array(hits))
     is_older = pc.less_equal(table["time"].cast(pa.int64()), erasure.time)
+    if by_arrival:
+        has_arrived = pc.less(table["ingested_at"].cast(pa.int64()), erasure.time)
+        is_older = pc.or_kleene(is_older, has_arrived)
     from_before: np.ndarray = np.asarray(pc.and_(is_of, is_older).combine_chunks())
     return from_before
 

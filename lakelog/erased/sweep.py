@@ -21,9 +21,10 @@ from lakelog.store.paths import KEYS, hex_dirs, parse_object
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
 
 
-def sweep(store: SweptLake) -> int:
+def sweep(store: SweptLake, *, refs_only: bool = False) -> int:
     """Take the texts of replaced states out of moves and tags, and delete the manifests, pages and
-    segments that were replaced; return how many files were deleted or written again."""
+    segments that were replaced, unless `refs_only`; return how many files were deleted or written
+    again."""
     store.erased.refresh()
     changed = 0
     for key in store.erased.refs():
@@ -31,6 +32,8 @@ def sweep(store: SweptLake) -> int:
         if stripped is not None:
             store.volume.replace(key, stripped)
             changed += 1
+    if refs_only:
+        return changed
     # References first, as gc does: no state may name a segment that is deleted.
     for key in (*list(_obsolete(store)), *_segments(store)):
         store.volume.remove(key)

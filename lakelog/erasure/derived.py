@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lakelog import ranks
+from lakelog.erased import Refusal
 from lakelog.erased.sweep import sweep
+from lakelog.erasure import rewriting
+from lakelog.erasure.selection import segment_files
 from lakelog.history import lake_time
+from lakelog.libraries import pa
+from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.store.paths import KEYS
 
 _HOUR = 3_600_000_000
 _ANSWERS = ("views", "folds")
@@ -28,9 +34,29 @@ def temporary_files(store: Store) -> Iterator[str]:
                     yield f"{folder}/{file}"
 
 
+def drop_strays(store: Store, bucket_segments: Collection[str] = ()) -> None:
+    """Drop segments here, and of `bucket_segments`, that no state of a shared lake names
+    and that have rows which are refused: nobody can publish them any more. Raises Unreachable."""
+    named = rewriting.history_of(store).segments()
+    refusal = Refusal(store.paths, by_arrival=True)
+    strays = [key for key in {*segment_files(store), *bucket_segments} if key not in named]
+    store.verified.obtain([(key, store.paths.object("segments", key)) for key in strays])
+    dropped = []
+    for key in strays:
+        # Gone, or damaged, which `verify` reports.
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            if refusal.mask(segment.read(store.paths, key)).any():
+                dropped.append(key)
+    if dropped:
+        store.erased.add({}, dict.fromkeys(dropped, ""))
+        for key in dropped:
+            store.volume.remove(KEYS.object("segments", key))
+
+
 def clean(store: Store) -> None:
     """Delete what is left of replaced states and segments, and what the cache has of them."""
-    sweep(store)
+    # Of a shared lake the directory alone: the bucket is swept once, by the machine that erases.
+    sweep(store.attachment.erasures.local if store.attachment else store)
     for key in store.erased.segments():
         for path in (store.paths.bloom(key), store.paths.words(key), f"{store.paths.peaks}/{key}"):
             disk.unlink(path)

@@ -23,7 +23,7 @@ from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
-from lakelog.errors import GcRefused, InvalidEvent, NotAllowed, OutcomeUnknown
+from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
 from lakelog.libraries import pa, pc
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
@@ -96,9 +96,14 @@ def find(
         chooser.check()
     findings = ChosenRows(rewriting.history_of(store))
     entries = findings.history.segments()
-    on_disk = list(segment_files(store))
-    in_states = [entries[key] for key in on_disk if key in entries]
-    strays = [entry_of_file(store, key) for key in on_disk if key not in entries]
+    on_disk = set(segment_files(store))
+    # Of a shared lake the bucket has them. What no state names there each machine drops itself:
+    # one of them may be about to publish it.
+    present = on_disk
+    if store.attachment is not None:
+        present = entries.keys() & (on_disk | store.attachment.erasures.segments_there())
+    in_states = [entry for key, entry in entries.items() if key in present]
+    strays = [entry_of_file(store, key) for key in present - entries.keys()]
     candidates = [
         (chooser, entry)
         for chooser in choosers
@@ -146,16 +151,13 @@ def erase(
     NotAllowed, GcRefused while gc or another erasure runs, QueryFailed, Damaged, OSError.
     """
     policy.require(store.paths, "erase")
-    if store.attachment is not None:
-        raise NotAllowed(
-            "nothing can be erased yet from a shared lake: clone its bucket, erase there, and push"
-            " to a new one"
-        )
     if bool(subject) == bool(predicate):
         raise InvalidEvent("say what to erase: a subject, or a condition")
     Erasure.check_reason(why, [subject] if subject else [])
     Chooser(store, connect, Selector(subject, predicate)).check()
     with alone(store):
+        if store.attachment is not None:
+            store.attachment.erasures.learn()  # another machine may have begun it, and died
         erasure = Erasure.begun(store.paths, subject, predicate, why)
         # What is there when it begins is erased, whatever a clock that was ahead said of it.
         until = EVER if erasure.is_new else max(erasure.time, erasure.arrived)
@@ -166,9 +168,13 @@ def erase(
 @contextlib.contextmanager
 def alone(store: Store) -> Iterator[None]:
     """Hold off gc, compaction and other erasures. Raises GcRefused while one runs."""
-    locks = (f"{store.paths.cache}/gc.lock", f"{store.paths.cache}/compact.lock")
-    with disk.claim(locks[0]) as alone, disk.claim(locks[1]) as alone_merging:
-        if not (alone and alone_merging):
+    locks: list[contextlib.AbstractContextManager[object]] = [
+        disk.claim(f"{store.paths.cache}/{name}.lock") for name in ("gc", "compact")
+    ]
+    if store.attachment is not None:
+        locks.append(store.attachment.alone("erase"))
+    with contextlib.ExitStack() as stack:
+        if not all(stack.enter_context(lock) for lock in locks):
             raise GcRefused("another process collects, compacts or erases in this lake: wait")
         yield
 
@@ -187,6 +193,7 @@ class ErasureRun:
         self._store, self._connect, self._settle = store, connect, settle
         self._erasure, self._selector = erasure, selector
         self._rewritten: Rewritten = {}
+        self._told = set[str]()
         self._rows = erasure.rows(store.paths)
 
     def run(self, progress: ProgressCallback | None) -> Erasure:
@@ -200,9 +207,8 @@ class ErasureRun:
         self._erasure.save(store.paths)
         if not self._erasure.is_new:
             # A run that was killed may have left old files, and branches without their move.
-            derived.clean(store)
-            for branch in _branches(store):
-                self._move(branch)
+            self._rewritten = rewriting.rewritten_before(store)
+            self._publish()
         for _ in range(_ROUNDS):
             for branch in _branches(store):
                 self._settle(branch)
@@ -216,11 +222,11 @@ class ErasureRun:
             if not self._has_work(findings):
                 break
             self._replace(findings)
-            for branch in _branches(store):
-                self._move(branch)
-            derived.clean(store)
+            self._publish()
         else:
             raise OutcomeUnknown("the lake changed too often meanwhile: run the same command again")
+        if store.attachment is not None and not self._told:
+            self._publish()  # other machines may have rows that no state has yet
         derived.clean(store)
         chooser = Chooser(store, self._connect, self._selector)
         remnants = leftovers.leftovers(store, [chooser])
@@ -229,8 +235,26 @@ class ErasureRun:
             self._erasure.swept(leftovers.named(remnants)),
             outside=self._erasure.outside or outside.places(store, self._erasure.tags),
         )
+        if store.attachment is not None:
+            derived.drop_strays(store, store.attachment.erasures.segments_there())
+            store.attachment.erasures.sweep(store)
         self._erasure.save(store.paths)
+        if store.attachment is not None:
+            store.attachment.erasures.share(self._erasure)
         return self._erasure
+
+    def _publish(self) -> None:
+        """Let everybody go on from states without the rows, and drop those with them."""
+        store = self._store
+        if store.attachment is not None:
+            store.attachment.erasures.share(self._erasure)
+            # Of a branch that was made meanwhile nobody knows it yet.
+            store.attachment.refresh(store)
+        for branch in _branches(store):
+            self._move(branch)
+        # A state that another machine published meanwhile is read once more in the next round.
+        if store.attachment is None:
+            derived.clean(store)
 
     def _has_work(self, findings: ChosenRows) -> bool:
         if findings.rows:
@@ -243,6 +267,8 @@ class ErasureRun:
         store, subjects = self._store, {self._selector.subject} - {""}
         in_states, fresh = findings.history.segments(), Rewritten()
         for key, (entry, rows) in findings.rows.items():
+            if store.attachment is not None and key in self._rewritten:
+                continue
             # One that no state names was left by a publish that lost its race.
             fresh[key] = (
                 rewriting.without_rows(store, self._connect, entry, rows)
@@ -292,12 +318,14 @@ class ErasureRun:
 
         def plan(head: Head, state: Manifest) -> Change | None:
             entries = tuple(self._exchange(self._store.manifests.segments(state)))
-            if not entries and not self._store.erased.holds(head.move.snapshot):
+            is_told = self._store.attachment is None or branch in self._told
+            if is_told and not entries and not self._store.erased.holds(head.move.snapshot):
                 return None  # it never had the rows
             # A state of its own, which needs no record to be read.
             return Change("erase", message, entries=entries)
 
         publish(self._store, branch, plan)
+        self._told.add(branch)
 
     def _exchange(self, live: list[SegmentEntry]) -> Iterator[Entry]:
         """Entries that put the new segments in the place of old ones, where a state has these."""

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erasure import erasing, outside
+from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.erasing import ErasureRun
+from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Selector, segment_files
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
@@ -117,6 +118,18 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
         for origin, pairs in places.items()
     ]
     return Selector("", " OR ".join(conditions)) if conditions else None
+
+
+def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
+    """Yield files of any text in which a word is the subject of an erasure; of one by a condition
+    all such files."""
+    for leftover in leftovers.unsearched(store):
+        contents = leftovers.contents(f"{store.paths.root}/{leftover.place}")
+        lines = (
+            line for content in contents for line in content.decode(errors="replace").split("\n")
+        )
+        if not record.subject or any(record.is_of(word) for line in lines for word in words(line)):
+            yield leftover
 
 
 def _subjects(store: Store) -> Iterator[str]:

@@ -65,7 +65,7 @@ def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
     ]
     subjects = [chooser.selector.subject for chooser in choosers if chooser.selector.subject]
     if not subjects:
-        return findings + list(_unsearched(store))
+        return findings + list(unsearched(store))
     # All at once: every file of the lake is read.
     needles = [needle for subject in subjects for needle in _needles(subject)]
     findings += _in_definitions(store, needles)
@@ -104,7 +104,7 @@ def _needles(subject: str) -> list[re.Pattern[bytes]]:
     ]
 
 
-def _unsearched(store: Store) -> Iterator[Leftover]:
+def unsearched(store: Store) -> Iterator[Leftover]:
     """Places with text of any kind, which cannot be searched for what a condition chose."""
     cache = store.paths.cache
     for name in ("buffer", "cut", "damaged", "aside"):
@@ -132,11 +132,11 @@ def _holds(path: str, needles: list[re.Pattern[bytes]]) -> bool:
     name = decode_name(os.path.basename(path)).encode("utf-8", "replace")
     if any(needle.search(name) for needle in needles):
         return True
-    contents = _contents(path)
-    return any(needle.search(content) for needle in needles for content in contents)
+    texts = contents(path)
+    return any(needle.search(content) for needle in needles for content in texts)
 
 
-def _contents(path: str) -> list[bytes]:
+def contents(path: str) -> list[bytes]:
     """What a file says: its bytes, and what they are once they are decrypted and decompressed."""
     try:
         data = disk.read(path)  # decrypts a cache

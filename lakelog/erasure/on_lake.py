@@ -66,6 +66,13 @@ class LakeErasure(LakeUpkeep):
             if lake is not self:
                 lake.close()
 
+    def exchange(self) -> tuple[int, int]:
+        """Publish what is pending to the bucket, and take what other machines have published and
+        erased; return how many moves came, and how many went. Raises as that of `LakeUpkeep`."""
+        counts = super().exchange()
+        status.confirm_here(self.store, self.engine, self._settle_branch)
+        return counts
+
     def repair(self, copy: str | None = None) -> RepairOutcome:
         """Set damaged files aside, or restore them from the lake at `copy`; list what is lost. What
         was erased and came with the copy is erased again. Raises NotAllowed."""

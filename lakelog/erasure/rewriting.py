@@ -23,6 +23,7 @@ from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page, Totals
+from lakelog.store.paths import KEYS
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
 Rewritten = dict[str, "SegmentEntry | None"]
@@ -72,6 +73,14 @@ def history_of(store: Store) -> History:
             states[digest] = state
             history.pages |= pages
     return history
+
+
+def rewritten_before(store: Store) -> Rewritten:
+    """Return what a run that was killed has put in the place of segments: a state that was made
+    meanwhile may name these still, though they are gone."""
+    entries = history_of(store).segments()
+    replaced = {key: new for key, new in store.erased.segments().items() if key != new}
+    return {key: entries.get(new) for key, new in replaced.items() if not new or new in entries}
 
 
 def manifest_files(store: Store) -> Iterator[str]:
@@ -130,7 +139,7 @@ class Redactor:
         absent = {
             key
             for key in keys & stand_ins.keys() - rewritten.keys()
-            if stand_ins[key] != key and not disk.exists(self._store.paths.object("segments", key))
+            if stand_ins[key] != key and not self._store.volume.exists(KEYS.object("segments", key))
         }
         for state in self._history.states.values() if absent else ():
             absent -= {entry.key for entry in self._store.manifests.segments(state)}
@@ -206,7 +215,7 @@ class Redactor:
         """Whether the entry of a segment that is gone from the disk names an erased subject."""
         if not entry.subject or not self._subjects.intersection(entry.subject):
             return False
-        return not disk.exists(self._store.paths.object("segments", entry.key))
+        return not self._store.volume.exists(KEYS.object("segments", entry.key))
 
     def _totals(self, state: Manifest) -> Totals:
         """The totals of a state, of whose segments some are others now."""

@@ -92,12 +92,30 @@ class Chooser:
             return [e for e in segments if e.kind == "events"]
         hashed = self._filters.hashes_of([self.selector.subject])
         events = [e.key for e in segments if e.kind == "events"]
+        if self._store.attachment is not None:
+            events = self._obtained(events)
         matching = self._filters.containing(events, "subject", hashed)
         return [e for e in segments if e.kind != "events" or e.key in matching]
+
+    def _obtained(self, events: list[str]) -> list[str]:
+        """Return those of the segments of a shared lake that may have the subject, of which the
+        filters are here, or the files of which they are made."""
+        attachment, subject = self._store.attachment, self.selector.subject
+        missing = self._filters.missing(events)
+        if attachment is None or not missing:
+            return events
+        missing -= attachment.erasures.without(subject, missing) if subject else set()
+        self._obtain(missing)
+        return [key for key in events if key in missing or not self._filters.missing([key])]
+
+    def _obtain(self, digests: Iterable[str]) -> None:
+        path = self._store.paths.object
+        self._store.verified.obtain([(digest, path("segments", digest)) for digest in digests])
 
     def rows_of(self, entry: SegmentEntry) -> pa.Table:
         """Return the chosen rows of a segment as they are stored, those of events with seq: a
         predicate is over opened fields. Raises DamagedSegment, InvalidKey."""
+        self._obtain([entry.key])
         condition = self.selector.condition(entry.kind)
         if entry.kind == "events":
             source = segment_sql.rows_sql(self._store.paths, [entry])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erasure import derived, outside
+from lakelog.erasure import derived, known, outside
 from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
-from lakelog.errors import UnknownRef
+from lakelog.errors import UnknownRef, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.libraries import pa
 from lakelog.segments import rows
@@ -23,6 +23,7 @@ from lakelog.store.bootstrap import Store
 
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
+_EXCHANGE = "`lakelog exchange` there; if it is gone for good, say --cleaned"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
 
@@ -51,16 +52,67 @@ def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[Erasu
         return []
     for branch in store.refs.branches():
         settle(branch)
-    unfinished = [Leftover(key, _AGAIN) for key in sweep.unfinished(store)]
+    machines = _machines(store, connect, settle)
+    if store.attachment is not None:
+        records_ = records.listing(store.paths)  # another machine may have ended one
+    directory = _directory(store, connect)
+    return [_status(store, erasure, directory, machines) for erasure in records_]
+
+
+def confirm_here(store: Store, connect: Connect, settle: SettleBranch) -> None:
+    """Drop what a directory of a shared lake has of what another machine erased, and say so in the
+    bucket once nothing is left. Raises Unreachable, TransferRefused, Damaged, OSError."""
+    assert store.attachment is not None
+    erasures = store.attachment.erasures
+    if not (due := erasures.unconfirmed()):
+        return
+    for branch in store.refs.branches():
+        settle(branch)
+    derived.drop_strays(store)
+    derived.clean(store)
+    directory, confirmed_keys = _directory(store, connect), []
+    for erasure in records.listing(store.paths):
+        if erasure.key in due and not _leftovers(store, erasure, directory):
+            if not erasure.outside:
+                dataclasses.replace(erasure, outside=outside.places(store, {})).save(store.paths)
+            confirmed_keys.append(erasure.key)
+    if confirmed_keys:
+        erasures.machines.confirm(confirmed_keys)
+
+
+def _machines(store: Store, connect: Connect, settle: SettleBranch) -> dict[str, Container[str]]:
+    """The erasures that each machine of a shared lake has confirmed, by its name; those of a bucket
+    that is away are not known."""
+    if store.attachment is None:
+        return {}
+    try:
+        confirm_here(store, connect, settle)
+        return {note.name: note.erased for note in store.attachment.erasures.machines.listing()}
+    except Unreachable:
+        return {store.attachment.volume.url: ()}
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """What a directory has that may be of any erasure: unfinished files, and rows of WAL files."""
+
+    unfinished: list[Leftover]
+    wals: list[tuple[str, list[pa.Table]]]
+
+
+def _directory(store: Store, connect: Connect) -> _Directory:
+    copy = store.attachment.erasures.local if store.attachment else store
+    unfinished = [Leftover(key, _AGAIN) for key in sweep.unfinished(copy)]
     temporary = (os.path.relpath(p, store.paths.root) for p in derived.temporary_files(store))
     unfinished += [Leftover(place, _YOUNG) for place in temporary]
-    wals = list(_frames(store, connect))
-    return [_status(store, erasure, unfinished, wals) for erasure in records_]
+    return _Directory(unfinished, list(_frames(store, connect)))
 
 
 def confirm(store: Store, key: str, name: str) -> Erasure:
     """Note that somebody cleaned a place outside the lake. Raises UnknownRef for no such one."""
     erasure = one(store, key)
+    if store.attachment is not None and store.attachment.erasures.machines.forget(name):
+        return erasure  # it is gone for good, with all that it had
     if all(place["name"] != name for place in erasure.outside):
         names = ", ".join(str(place["name"]) for place in erasure.outside) or "none"
         raise UnknownRef(f"erasure {erasure.key} knows no place {name!r}: it has {names}")
@@ -90,17 +142,12 @@ def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[pa.Table
         yield path, tables
 
 
-def _status(
-    store: Store,
-    erasure: Erasure,
-    unfinished: list[Leftover],
-    wals: list[tuple[str, list[pa.Table]]],
-) -> ErasureStatus:
+def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Leftover]:
     root = store.paths.root
     leftover_list = [] if erasure.is_swept else [Leftover("the lake", _AGAIN)]
-    leftover_list += unfinished
-    refusal = Refusal(store.paths, erasure.key)
-    for path, tables in wals:
+    leftover_list += directory.unfinished
+    refusal = Refusal(store.paths, erasure.key, by_arrival=store.attachment is not None)
+    for path, tables in directory.wals:
         if any(refusal.mask(table).any() for table in tables):
             leftover_list.append(Leftover(os.path.relpath(path, root), _WAL))
     for entry in erasure.leftovers:
@@ -108,9 +155,23 @@ def _status(
         # Of what is no file nobody can tell without the subject: `erase` again looks once more.
         if "/" not in place or " " in place or disk.exists(f"{root}/{place}"):
             leftover_list.append(Leftover(place, str(entry["advice"])))
+    if store.attachment is not None:
+        noted = {leftover.place for leftover in leftover_list}
+        leftover_list += [x for x in known.mentions(store, erasure) if x.place not in noted]
+    return leftover_list
+
+
+def _status(
+    store: Store, erasure: Erasure, directory: _Directory, machines: dict[str, Container[str]]
+) -> ErasureStatus:
     copies = [
         place
         for place in erasure.outside
         if not outside.is_clean(store, place, erasure.key, erasure.time)
     ]
-    return ErasureStatus(erasure, tuple(leftover_list), tuple(copies))
+    copies += [
+        {"place": "machine", "name": name, "command": _EXCHANGE, "done": False}
+        for name, confirmed in machines.items()
+        if erasure.key not in confirmed
+    ]
+    return ErasureStatus(erasure, tuple(_leftovers(store, erasure, directory)), tuple(copies))

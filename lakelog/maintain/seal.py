@@ -53,7 +53,11 @@ class _Attempt:
     ids: list[IdRun] = field(default_factory=list)
     keys: Any = None
     checked: frozenset[str] = frozenset()
+    erased: object = None
+    """What had been erased by then, as `ErasedStates.looked` gives it."""
     begun: list[disk.Begun] = field(default_factory=list)
+    refused: int = 0
+    """Events that were left out because they were erased."""
 
 
 class Sealer:
@@ -112,6 +116,7 @@ class Sealer:
             marks = {w: fs[-1].sequence for w, fs in attempt.frames.items()}
             return Change(
                 "seal",
+                f"{attempt.refused} erased events refused" if attempt.refused else "",
                 entries=(*attempt.entries, *attempt.hosts),
                 sealed=marks,
                 ids_add=tuple(attempt.ids),
@@ -146,6 +151,8 @@ class Sealer:
         # After a rewind a row that was dropped as a duplicate may have lost its original.
         if attempt.generation != head.move.generation:
             return False
+        if attempt.erased != self._store.erased.looked():
+            return False  # rows of it may be refused since
         for writer in attempt.frames:
             if head.move.wal.get(writer, -1) != attempt.base.get(writer, -1):
                 return False
@@ -169,6 +176,7 @@ class Sealer:
         paths = {w: [f.path for f in files[w]] for w in selected}
         attempt = _Attempt(base, head.move.generation, selected, paths)
         attempt.checked = frozenset(r.digest for r in state.ids)
+        attempt.erased = self._store.erased.looked()
         frames = [f for fs in selected.values() for f in fs]
         try:
             if frames:
@@ -189,7 +197,9 @@ class Sealer:
         lines = []
         if any(not f.flags & wal.QUARANTINED for f in frames):
             # Of a buffer, or of a writer that began before an erasure: others are refused at once.
-            table = Refusal(store.paths).without(rows.events(connection, frames))
+            refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
+            table = refusal.without(rows.events(connection, frames))
+            attempt.refused = refusal.count
             if any(f.flags & wal.KEYED for f in frames):
                 unique = drop_duplicates(store, table, state.ids)
                 if reported := repeated_ids.lines(store, connection, state, table, unique):

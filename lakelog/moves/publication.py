@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lakelog.errors import OutcomeUnknown, StaleFiles
+from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.moves import page_tree
 from lakelog.store import clock, disk, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
@@ -119,7 +119,10 @@ def publish(
     for attempt in range(_RETRIES):
         head = store.refs.head(branch)
         state = store.manifests.of(head.move)
-        change = plan(head, state)
+        try:
+            change = plan(head, state)
+        except SnapshotGone:
+            continue  # rows of it were erased meanwhile
         if change is None or not change.is_right():
             return None
         if store.attachment is not None:

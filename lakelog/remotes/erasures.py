@@ -9,7 +9,6 @@ without an erasure that is there is refused, and who pulls erases the same here.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterable
 
@@ -30,6 +29,7 @@ from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
+from lakelog.store.volume import Volume
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
@@ -68,7 +68,7 @@ class RemoteErasures:
         Raises TransferRefused, NotAllowed, GcRefused, Damaged."""
         adopted = []
         for key in sorted(self.keys_there() - self._records().keys()):
-            record, rows = self._read(key)
+            record, rows = read_record(self.volume, self._site.url, key)
             # An erasure that is not finished there is finished by whoever began it, and then
             # adopted.
             if record.is_swept:
@@ -141,8 +141,7 @@ class RemoteErasures:
             sweep.sweep(self)
         for key in fresh:
             # Where else rows of this lake went is of no use there.
-            record = dataclasses.replace(records_here[key], leftovers=[], outside=[])
-            self._write(f"{key}.json", record.encoded())
+            self._write(f"{key}.json", records_here[key].without_places().encoded())
             self._confirm(key)
         return fresh
 
@@ -230,27 +229,6 @@ class RemoteErasures:
             self._site.change_config({"format": FORMAT, "requires": required})
             self.erased.add(names, store.erased.segments())
 
-    def _read(self, key: str) -> tuple[Erasure, ErasedRows]:
-        """The record of an erasure there. Raises TransferRefused for one that a lake would not have
-        written."""
-        path = f"{KEYS.erasures}/{key}"
-        try:
-            record = Erasure.decoded(VAULT.decrypt(self.volume.read(f"{path}.json")))
-            rows = ErasedRows.decoded(VAULT.decrypt(self.volume.read(f"{path}.rows")))
-            digests = (record.salt, record.subject, record.condition, *record.subjects)
-            if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
-                # A name out of a file becomes a path and a pattern: it has to be hex.
-                raise ValueError("a name in it is none")
-            return record, rows
-        except FileNotFoundError:
-            raise TransferRefused(
-                f"{self._site.url}: erasure {key} is under way there: wait, or push it once more"
-            ) from None
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise TransferRefused(
-                f"{self._site.url}: erasures/{key}.json is malformed ({error}): refused"
-            ) from None
-
     def _write(self, name: str, data: bytes) -> None:
         keys = self._store.paths.keys
         path = f"{KEYS.erasures}/{name}"
@@ -260,3 +238,31 @@ class RemoteErasures:
         """Note here that the remote is clean."""
         if any(place["name"] == self._name for place in self._records()[key].outside):
             erasures.confirm(self._store, key, self._name)
+
+
+def keys_in(volume: Volume) -> set[str]:
+    """Return the keys of the erasures that have documents."""
+    matches = (match for match in map(_FILE.fullmatch, volume.names(KEYS.erasures)) if match)
+    return {match[1] for match in matches if match[0].endswith(".json")}
+
+
+def read_record(volume: Volume, url: str, key: str) -> tuple[Erasure, ErasedRows]:
+    """Return the erasure of a key, and what it remembers of its rows. Raises TransferRefused for
+    one that a lake would not have written."""
+    path = f"{KEYS.erasures}/{key}"
+    try:
+        record = Erasure.decoded(VAULT.decrypt(volume.read(f"{path}.json")))
+        rows = ErasedRows.decoded(VAULT.decrypt(volume.read(f"{path}.rows")))
+        digests = (record.salt, record.subject, record.condition, *record.subjects)
+        if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
+            # A name out of a file becomes a path and a pattern: it has to be hex.
+            raise ValueError("a name in it is none")
+        return record, rows
+    except FileNotFoundError:
+        raise TransferRefused(
+            f"{url}: erasure {key} is under way there: wait, or push it once more"
+        ) from None
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise TransferRefused(
+            f"{url}: erasures/{key}.json is malformed ({error}): refused"
+        ) from None

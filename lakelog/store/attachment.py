@@ -32,6 +32,11 @@ class Attachment(Protocol):
     def volume(self) -> Any:
         """A Volume that publishes to the bucket, and reads from the directory."""
 
+    @property
+    def erasures(self) -> Any:
+        """What is erased from the lake: how it goes to the bucket, and from there to each
+        machine."""
+
     def names(self, needs: list[Any]) -> NameLookup | None:
         """Return where the names are that predicates of a query need, None where not all need
         some."""

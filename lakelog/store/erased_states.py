@@ -28,6 +28,7 @@ FOLDER = "erasures"
 
 _STATES = "states.json"
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,30 @@ class ErasedStates:
     def add(self, states: dict[str, str], segments: dict[str, str]) -> None:
         """Add to what stands in the place of states and segments, durably. What an earlier erasure
         put there and this one rewrote again is forgotten."""
+        self._write(self._joined(states, segments))
+
+    def _joined(self, states: dict[str, str], segments: dict[str, str]) -> Replacements:
         before = self._read()
         states = {d: states.get(d, n) for d, n in before.states.items()} | states
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
-        self._write(Replacements(states, segments))
+        return Replacements(states, segments)
 
     def forget(self, states: Iterable[str]) -> None:
         """Forget what stands in the place of states that nothing names any more, durably."""
         before, forgotten = self._read(), set(states)
         remaining = {d: n for d, n in before.states.items() if d not in forgotten}
         self._write(Replacements(remaining, before.segments))
+
+    def adopt(self, other: ErasedStates) -> None:
+        """Add what stands in the place of states and segments in another copy of the lake, as it
+        was read last. Raises DamagedRef for what no lake would have written."""
+        states, segments = other._replacements.states, other._replacements.segments
+        digests = {*states, *states.values(), *segments, *segments.values()} - {""}
+        if not all(map(_DIGEST.fullmatch, digests)):
+            raise DamagedRef(other._volume.location(f"{FOLDER}/{_STATES}"), "it is malformed")
+        joined = self._joined(states, segments)
+        if joined != self._read():
+            self._write(joined)
 
     def _write(self, replacements: Replacements) -> None:
         self._volume.make_folder(FOLDER)
@@ -121,11 +136,21 @@ class ErasedStates:
             if file.endswith(".json") and not file.startswith("."):
                 yield f"{KEYS.tags}/{file}"
 
+    def replaced_refs(self) -> Iterator[str]:
+        """Yield the keys of moves, packed ones as if they had files of their own, and of tags in
+        the place of whose states others are read."""
+        for key in self.refs():
+            branch, span = _place(key)
+            for number, data in self._files(key).items():
+                snapshot = _SNAPSHOT.search(document.split(data)[0])
+                if snapshot and self.holds(snapshot[1].decode()):
+                    yield KEYS.move(branch, number) if span else key
+
     def stripped(self, key: str) -> bytes | None:
         """Return the file of a move, of packed moves or of a tag without the texts of states in
         whose place others are read, None where it has none of them."""
         files = self._files(key)
-        lines = {number: self._line(data) for number, data in files.items()}
+        lines = {number: self.without_text(data) for number, data in files.items()}
         if lines == files:
             return None
         branch, span = _place(key)
@@ -148,7 +173,7 @@ class ErasedStates:
             return decode_packed(data, branch, *span) if span else {0: data}
         return {}
 
-    def _line(self, data: bytes) -> bytes:
+    def without_text(self, data: bytes) -> bytes:
         """The document of a move or tag alone if its state was replaced, else all of it."""
         line, carried = document.split(data)
         snapshot = _SNAPSHOT.search(line)

@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError
+from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.event.types import JsonObject
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
@@ -237,8 +237,7 @@ class Manifests:
 
     def peek(self, page: Page) -> tuple[Entry, ...]:
         """Return a page's entries as `page` does, but do not cache what was not cached yet."""
-        entries = self._pages.get(page.digest)
-        if entries is None:
+        if (entries := self._pages.get(page.digest)) is None:
             body = self._read(page.digest, page.bytes)
             with self._refusing_malformed(page.digest):
                 entries = parse(body["entries"])
@@ -393,6 +392,8 @@ class Manifests:
         try:
             data = self._volume.read(KEYS.object("manifests", digest))
         except FileNotFoundError:
+            if self._erased.refresh() != self._generation:
+                raise SnapshotGone("rows of it were erased meanwhile: try again") from None
             raise self._damaged(digest, "the manifest or page is missing") from None
         # Before decompressing: a flipped bit must not reach zstd or the JSON parser.
         if document.digest(data) != digest or (size is not None and len(data) != size):

@@ -51,7 +51,7 @@ def test_both_configurations_keep_other_programs_away(
     attached = document.decode(Path(machines["a"].store.paths.config).read_bytes())
     assert bucket["requires"] == attached["requires"] == ["bucket"]
     assert bucket["lake"] == attached["lake"]
-    assert attached["bucket"].keys() == {"url", "proven", "cache"}
+    assert attached["bucket"].keys() == {"url", "proven", "cache", "machine"}
     assert bucket["proven"] == ""
     with pytest.raises(UnsupportedStore):
         load(str(tmp_path / "bucket"))
@@ -210,3 +210,24 @@ def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_
     assert document.decode(file.read_bytes()).keys() == {"holder", "ended"}
     machines["a"].expire()
     assert (tmp_path / "bucket" / "refs" / "heads" / "main" / "000000000001.json").exists()
+
+
+def test_an_erasure_is_in_the_bucket_before_its_move_and_each_machine_confirms_it(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """F22.14: its documents, and a move on each branch; F22.15: the document of a machine."""
+    machines["a"].append({"type": "T", "subject": "ada"})
+    machines.exchange("a", "b")
+    key = machines["a"].erase(subject="ada", why="asked").erasure.key
+    folder = tmp_path / "bucket" / "erasures"
+    assert {path.name for path in folder.iterdir()} == {f"{key}.json", f"{key}.rows", "states.json"}
+    assert document.decode((folder / f"{key}.json").read_bytes())["phase"] == "swept"
+    head = machines["a"].store.refs.head("main").move
+    assert (head.op, head.wal[hashlib.sha256(b"erase").hexdigest()[:32]]) == ("erase", 1)
+    machines["b"].exchange()
+    for name in "ab":
+        config = document.decode(Path(machines[name].store.paths.config).read_bytes())
+        note = tmp_path / "bucket" / "machines" / f"{config['bucket']['machine']}.json"
+        body = document.decode(note.read_bytes())
+        assert body["name"].endswith(f":{tmp_path}/{name}")
+        assert body["erased"] == [key]

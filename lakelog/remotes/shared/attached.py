@@ -1,6 +1,6 @@
 """A directory that is attached to a lake in a bucket: what opens it, and its exchange.
 
-    lakelog.json   "bucket": {"url", "proven", "cache"}, "requires": ["bucket"]
+    lakelog.json   "bucket": {"url", "proven", "cache", "machine"}, "requires": ["bucket"]
     cache/own-writers   writers that had files in wal/ here, one a line
 
 An exchange takes what other machines have published, and publishes what is acknowledged here.
@@ -19,7 +19,9 @@ from lakelog.event.encode import EncodedBatch
 from lakelog.moves import Change
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
+from lakelog.remotes.shared.bucket_erasures import BucketErasures
 from lakelog.remotes.shared.lease import Lease
+from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
@@ -47,14 +49,22 @@ _NOT_SHARED = {
 class BucketAttachment:
     """The side of one directory that is turned to its bucket."""
 
-    def __init__(self, paths: Paths, lake_id: str, url: str, limit: int) -> None:
+    def __init__(self, paths: Paths, lake_id: str, url: str, limit: int, machine: str) -> None:
         self.url, self._paths = url, paths
         self.volume = MirroredVolume(paths.root, url, lake_id)
         self._cache = SegmentCache(paths, self.volume, limit)
-        self.fetch = self._cache.fetch
         self._names = NameIndex(paths, self.volume)
         self._offers = OfferBook(self.volume)
+        machines = Machines(paths.root, self.volume, machine)
+        self.erasures = BucketErasures(paths, self.volume, self._names, machines)
+        self.volume.learn = self.erasures.learn
         self._lease: Lease | None = None
+
+    def fetch(self, files: list[tuple[str, str]]) -> None:
+        """Bring objects of the bucket here that are about to be read. Raises Unreachable,
+        TransferRefused."""
+        if lacking := self._cache.fetch(files):
+            self.erasures.replaces(lacking)  # else the states here go on naming them
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of other machines, any other change as it is; None where
@@ -79,6 +89,7 @@ class BucketAttachment:
     def alone(self, op: str) -> Iterator[bool]:
         """Be the only machine that makes moves with `op`; False if another is. Raises
         Unreachable."""
+        self.volume.require_lake()  # a directory that is not mounted would take it
         try:
             with lease.hold(self.volume.remote, op) as self._lease:
                 yield self._lease is not None
@@ -186,7 +197,7 @@ def open_attachment(paths: Paths, lake_id: str, body: dict[str, Any]) -> BucketA
     url, proven, limit = body.get("url"), body.get("proven"), body.get("cache", BYTES)
     if not isinstance(url, str) or not isinstance(proven, str) or not isinstance(limit, int):
         raise DamagedLake(paths.config, "what it says of the bucket is malformed")
-    return BucketAttachment(paths, lake_id, url, limit)
+    return BucketAttachment(paths, lake_id, url, limit, str(body.get("machine", "")))
 
 
 def attach(url: str, root: str, *, cache: int | None = None) -> Store:
@@ -196,7 +207,7 @@ def attach(url: str, root: str, *, cache: int | None = None) -> Store:
     Raises AlreadyExists where something else is there, TransferRefused, Unreachable, OSError.
     """
     url = bucket.checked_address(url)
-    if not bootstrap.is_lake(root):
+    if is_new := not bootstrap.is_lake(root):
         _join(url, root, BYTES if cache is None else cache)
     store = bootstrap.load(root)
     attachment = store.attachment
@@ -205,6 +216,8 @@ def attach(url: str, root: str, *, cache: int | None = None) -> Store:
             f"a lake already exists at {store.paths.root}: choose another directory; `lakelog push`"
             f" brings its states to {url}"
         )
+    # Before anything is read: an erasure waits for all machines that are there.
+    attachment.erasures.join(is_new=is_new)
     attachment.refresh(store)
     if "main" not in store.refs.all_branches():
         try:
@@ -221,5 +234,6 @@ def _join(url: str, root: str, cache: int) -> None:
         proven, config = bucket.join(remote)
     finally:
         remote.close()
-    address = {"url": url, "proven": proven, "cache": cache}
+    # Known by a random name: two machines may have directories of one path.
+    address = {"url": url, "proven": proven, "cache": cache, "machine": disk.random_hex(8)}
     bootstrap.create(root, config={**config, AttachmentRegistry.MEMBER: address})

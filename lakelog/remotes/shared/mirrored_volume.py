@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.remotes import carry, untrusted
@@ -26,9 +26,10 @@ from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import disk, document, regular_file
 from lakelog.store.disk import Begun
+from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed
 from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move, parse_object
-from lakelog.store.ref import digest_of
+from lakelog.store.ref import Move, Tag, digest_of
 from lakelog.store.volume import DirectoryVolume
 
 _PIECE = 1 << 20
@@ -45,6 +46,9 @@ class MirroredVolume(DirectoryVolume):
         self._root = root
         self._delivered: set[str] = set()
         self._confirmed: dict[str, int] = {}
+        self.learn: Callable[[], object] = lambda: None
+        """Brings here what was erased, before a move says so."""
+        self.erased = ErasedStates(DirectoryVolume(root))
         self.required: Sizes = {}
         """Objects of an older state, to which the next move goes back."""
         self.arrived = self.published = 0
@@ -81,7 +85,11 @@ class MirroredVolume(DirectoryVolume):
         except FileNotFoundError:
             if not _is_object(key):
                 raise
-            self.fetch(key)
+            try:
+                self.fetch(key)
+            except FileNotFoundError:
+                self.learn()  # rows of the state may have been erased: then another is read
+                raise
             return super().read(key, longest)
 
     def exists(self, key: str) -> bool:
@@ -161,12 +169,15 @@ class MirroredVolume(DirectoryVolume):
             raise OutcomeUnknown(
                 f"{error}; {key} may have been published: it is looked at before the next one"
             ) from None
+        branch, number = _place(key)
+        if number == 1:
+            self.learn()  # whoever erased meanwhile did not know of the branch
         self._require_previous(key)
         with contextlib.suppress(FileExistsError):  # another process here has taken it in
             super().link(file, key)
         self.published += 1
         self._confirm(key)
-        self._store_spans(*_place(key), 1)
+        self._store_spans(branch, number, 1)
 
     @contextlib.contextmanager
     def _holding_off_prunes(self) -> Iterator[None]:
@@ -280,7 +291,11 @@ class MirroredVolume(DirectoryVolume):
             return 0
         head = super().read(KEYS.move(branch, newest)) if newest else b""
         spans = move_spans.spans_after(self.bucket, branch, newest, head)
-        manifests = {KEYS.object("manifests", d) for span in spans for d in span.snapshots}
+        if any(span.has_erasure for span in spans):
+            self.learn()
+        self.erased.refresh()
+        digests = {self.erased.of(d) for span in spans for d in span.snapshots}
+        manifests = [KEYS.object("manifests", digest) for digest in digests]
         list(remotes.in_parallel(self.read, manifests))
         for span in spans[:-1]:
             low, high = min(span.moves), max(span.moves)
@@ -302,7 +317,12 @@ class MirroredVolume(DirectoryVolume):
             numbers = range((end - 1) // span * span + 1, end + 1)
             with contextlib.suppress(FileNotFoundError):  # packed here by gc
                 moves = {n: DirectoryVolume.read(self, KEYS.move(branch, n)) for n in numbers}
-                move_spans.put_span(self.bucket, branch, moves)
+                generation = -1
+                # Once more if something was erased meanwhile: what it took out must not stay.
+                while generation != self.erased.refresh():
+                    generation = self.erased.generation
+                    moves = {n: self.erased.without_text(data) for n, data in moves.items()}
+                    move_spans.put_span(self.bucket, branch, moves)
 
     def _require_same(self, key: str, data: bytes | None) -> None:
         """Refuse a bucket that has another move than this machine has, or lost it: an older copy
@@ -338,8 +358,9 @@ class MirroredVolume(DirectoryVolume):
                 f"{self.url}: {key}: {error}: refused; was the bucket replaced? Attach a new"
                 " directory to it"
             ) from None
-        if not move.carried:
-            self.read(KEYS.object("manifests", move.snapshot))
+        if move.op == "erase":
+            self.learn()
+        self._obtain_manifest(move)
         self._mirror(key, data)
         self.arrived += 1
         self._confirm(key)
@@ -357,9 +378,19 @@ class MirroredVolume(DirectoryVolume):
             tag = untrusted.tag(data, decode_name(key.rpartition("/")[2].removesuffix(".json")))
         except document.NotIntact as error:
             raise TransferRefused(f"{self.url}: {key}: {error}: refused") from None
-        if not tag.carried:
-            self.read(KEYS.object("manifests", tag.snapshot))
+        self._obtain_manifest(tag)
         super().replace(key, data)
+
+    def _obtain_manifest(self, ref: Move | Tag) -> None:
+        """Bring the manifest of a state here, or what is read in its place."""
+        self.erased.refresh()
+        if not ref.carried:
+            try:
+                self.read(KEYS.object("manifests", self.erased.of(ref.snapshot)))
+            except FileNotFoundError:
+                self.learn()  # it may have been replaced since
+                self.erased.refresh()
+                self.read(KEYS.object("manifests", self.erased.of(ref.snapshot)))
 
     def drop_tag(self, key: str) -> None:
         """Remove a tag here that is gone from the bucket: a listing alone may lack it."""

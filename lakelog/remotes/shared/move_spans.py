@@ -34,6 +34,7 @@ class MoveSpan:
 
     moves: dict[int, bytes]
     snapshots: frozenset[str]
+    has_erasure: bool
 
 
 def spans_after(bucket: RemoteVolume, branch: str, newest: int, head: bytes) -> list[MoveSpan]:
@@ -65,7 +66,7 @@ def _read(bucket: RemoteVolume, branch: str, low: int) -> bytes:
 def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None:
     """Return the span in a file, of which the last moves may be missing or damaged; None unless
     each of its moves follows the one before."""
-    snapshots = set[str]()
+    snapshots, has_erasure = set[str](), False
     try:
         # Before any of it is decompressed: the bucket may be anybody's.
         if not data or not 0 <= zstandard.frame_content_size(data) <= _CONTENT_MAX:
@@ -78,11 +79,12 @@ def _checked(data: bytes, branch: str, low: int, head: bytes) -> MoveSpan | None
             if number > 1 and digest_of(head) != move.prev:
                 return None
             head = file
+            has_erasure |= move.op == "erase"
             if not move.carried:
                 snapshots.add(move.snapshot)
     except (document.NotIntact, zstandard.ZstdError):
         return None
-    return MoveSpan(moves, frozenset(snapshots))
+    return MoveSpan(moves, frozenset(snapshots), has_erasure)
 
 
 def put_span(bucket: RemoteVolume, branch: str, moves: dict[int, bytes]) -> None:

@@ -10,6 +10,7 @@ that was not there so many moves before.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import random
@@ -112,6 +113,7 @@ class OfferBook:
         self._won = 0
         self._has_waited = False
         self._latency = 0.0
+        self._erased_at: dict[str, tuple[int, int]] = {}
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of others, and put down its own where others are likely to
@@ -135,7 +137,7 @@ class OfferBook:
         entries, sealed, runs = change.entries, dict(change.sealed), change.ids_add
         for offer in self._listed(branch, head.move.number, READ_MAX):
             is_short = len(entries) + len(offer.entries) <= ENTRIES_MAX
-            is_right = is_short and offer.is_right(head.move, sealed)
+            is_right = is_short and self._is_right(store, offer, head.move, sealed)
             if is_right and not self._repeats(store, offer, (*state.ids, *runs)):
                 entries, runs = (*entries, *offer.entries), (*runs, *offer.ids)
                 sealed |= offer.sealed
@@ -146,7 +148,8 @@ class OfferBook:
         number = head.move.number
         for offer in self._own_offers.values():
             is_same = offer.sealed == change.sealed and offer.entries == change.entries
-            if is_same and offer.is_right(head.move, {}) and number < offer.number + HEADS // 2:
+            is_right = is_same and self._is_right(store, offer, head.move, {})
+            if is_right and number < offer.number + HEADS // 2:
                 return
         store.volume.finish(change.pending_files)
         store.volume.deliver(change.added_keys())
@@ -209,11 +212,29 @@ class OfferBook:
         pairs = itertools.product(new_keys, offered_keys)
         return any(bool(identity_run.contains(run, *keys).any()) for run, keys in pairs)
 
+    def _is_right(self, store: Store, offer: Offer, move: Move, sealed: dict[str, int]) -> bool:
+        """Whether an offer can be published after a move: what was made before an erasure may have
+        rows of it."""
+        return offer.is_right(move, sealed) and offer.number >= self._last_erasure(store, move)
+
+    def _last_erasure(self, store: Store, move: Move) -> int:
+        """The number of the last move `erase` among those for which an offer counts, 0 for none."""
+        upto, found = self._erased_at.get(move.branch, (0, 0))
+        numbers = range(move.number, max(upto, move.number - HEADS), -1)
+        for number in numbers if upto < move.number else ():
+            # What gc dropped here made no row anew.
+            with contextlib.suppress(UnknownRef):
+                if store.refs.read(move.branch, number).op == "erase":
+                    found = number
+                    break
+        self._erased_at[move.branch] = move.number, found
+        return found
+
     def settle(self, store: Store) -> None:
         """Remove those of this process that were published, or never will be, from the bucket."""
         for key, offer in list(self._own_offers.items()):
             move = store.refs.head(decode_name(key.split("/")[1])).move
-            if not offer.is_right(move, {}):
+            if not self._is_right(store, offer, move, {}):
                 del self._own_offers[key]
                 self._volume.bucket.remove(key)
 

@@ -35,18 +35,19 @@ class SegmentCache:
         self._read_at: dict[str, float] = {}
         self._fetched = 0
 
-    def fetch(self, files: list[tuple[str, str]]) -> None:
-        """Fetch objects that are about to be read and are not here, several at once; one that the
-        bucket lacks stays away. Raises Unreachable, TransferRefused."""
+    def fetch(self, files: list[tuple[str, str]]) -> set[str]:
+        """Fetch objects that are about to be read and are not here, several at once; return the
+        digests of those that the bucket lacks. Raises Unreachable, TransferRefused."""
         absent = [(digest, path) for digest, path in files if not disk.exists(path)]
         self._note([digest for digest, _ in files])
         if not absent:
-            return
+            return set()
         fetched = [file for file, is_there in remotes.in_parallel(self._fetch, absent) if is_there]
         self._fetched += sum(os.path.getsize(path) for _, path in fetched)
         if self._fetched >= min(_CHECKED_AFTER, self._limit):
             self._fetched = 0
             self.shrink()
+        return {digest for digest, _ in set(absent).difference(fetched)}
 
     def _fetch(self, file: tuple[str, str]) -> bool:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from lakelog.appends import KnownKeys, VersionedBatch
+from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain.seal import Sealer, drop_duplicates
 from lakelog.moves import Change, publish
@@ -44,6 +45,9 @@ class VersionedAppend:
 
     def _plan(self, head: Head, state: Manifest) -> Change:
         batch, keys = self._batch, self._keys.of(state.ids)
+        # Another machine may have erased their subject since they were looked at.
+        if self._store.erased.looked()[0]:
+            Refusal(self._store.paths).check_lines(batch.text)
         if not batch.number(keys.last_version):
             assert batch.refusal is not None
             raise batch.refusal

@@ -1,0 +1,245 @@
+"""What is erased from a shared lake: how it goes to the bucket, and from there to each machine.
+
+    share   segments that were written again go to the bucket, then what they stand for (F22.14)
+    learn   the same comes here, before a move `erase` is taken, and what it replaced goes
+    sweep   what was replaced leaves the bucket: texts, offers, segments
+
+So whoever publishes after the move knows what is refused, and what was sealed before it is sealed
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+
+from lakelog.erased import records, sweep
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.erasures import keys_in, read_record
+from lakelog.remotes.remote_volume import RemoteVolume
+from lakelog.remotes.shared import name_file
+from lakelog.remotes.shared.machines import Machines
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
+from lakelog.remotes.site import Site
+from lakelog.segments.bloom import Filters
+from lakelog.store import bootstrap, disk, document
+from lakelog.store.bootstrap import Store
+from lakelog.store.erased_states import ErasedStates
+from lakelog.store.move_pack import encode_packed, packed_lines
+from lakelog.store.paths import (
+    KEYS,
+    Paths,
+    decode_name,
+    encode_name,
+    parse_move,
+    parse_object,
+    parse_packed,
+)
+from lakelog.store.volume import DirectoryVolume, Volume
+
+_HEX = [f"{number:02x}" for number in range(256)]
+_REQUIRED = "erasure"
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One copy of the files of a lake, and what is read in it in the place of which states."""
+
+    volume: Volume
+    erased: ErasedStates
+
+
+class _BucketObjects(RemoteVolume):
+    """The objects of a bucket, which has these segments; manifests that are here are read here."""
+
+    def __init__(self, volume: MirroredVolume, segments: Set[str]) -> None:
+        super().__init__(volume.remote)
+        self._local, self._segments = DirectoryVolume(volume.location("")[:-1]), segments
+
+    def exists(self, key: str) -> bool:
+        """Whether a segment is there."""
+        return parse_object(key.rpartition("/")[2]) in self._segments
+
+    def read(self, key: str, longest: int = 0) -> bytes:
+        """Return the bytes of a manifest. Raises FileNotFoundError."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._local.read(key)
+        return super().read(key)
+
+
+class BucketErasures:
+    """The erasures of one bucket, and of the directory that is attached to it. Methods raise
+    Unreachable, TransferRefused, OSError."""
+
+    def __init__(
+        self, paths: Paths, volume: MirroredVolume, names: NameIndex, machines: Machines
+    ) -> None:
+        self._paths, self._volume, self._names = paths, volume, names
+        self.machines = machines
+        local = DirectoryVolume(paths.root)
+        self.local = _Copy(local, ErasedStates(local))
+        """The directory alone."""
+
+    # --- every machine ---
+
+    def join(self, *, is_new: bool) -> None:
+        """Say that this machine is there, which has nothing yet if it `is_new`; learn what was
+        erased before."""
+        self.machines.join(is_new=is_new)
+        if _REQUIRED in document.decode(disk.read(self._paths.config)).get("requires", ()):
+            self.learn()
+
+    def learn(self) -> None:
+        """Bring the erasures of the bucket here, and drop what was replaced."""
+        bucket, is_new = self._volume.bucket, False
+        bucket_states = ErasedStates(bucket)
+        bucket_states.refresh()
+        # First of all: an older version must refuse what it would misread.
+        if keys := keys_in(bucket):
+            self._require(again=False)
+        self.local.erased.adopt(bucket_states)
+        by_key = {record.key: record for record in records.listing(self._paths)}
+        for key in sorted(keys):
+            if key not in by_key or not by_key[key].is_swept:
+                record, rows = read_record(bucket, self._volume.url, key)
+                record.save(self._paths, rows)
+                is_new |= key not in by_key
+        if is_new:
+            self._require(again=True)  # writers go on in new files
+        # While one goes on, a state that was published meanwhile still names what is replaced.
+        self._clean(all_of_it=all(r.is_swept for r in records.listing(self._paths)))
+
+    def unconfirmed(self) -> list[str]:
+        """Return the erasures that have left the bucket, and of which this machine has not said
+        the same of itself; a request only where something was ever erased."""
+        keys = {record.key for record in records.listing(self._paths)}
+        if not keys or keys <= self.machines.confirmed:
+            return []
+        self.learn()
+        if not all(record.is_swept for record in records.listing(self._paths)):
+            return []  # what is left here may be of the one that goes on
+        return sorted(keys - self.machines.confirmed)
+
+    def replaces(self, digests: Set[str]) -> bool:
+        """Whether segments are gone because rows of them were erased; then that is known here."""
+        bucket_states = ErasedStates(self._volume.bucket)
+        bucket_states.refresh()
+        if digests.isdisjoint(bucket_states.segments()):
+            return False
+        self.learn()
+        return True
+
+    def _clean(self, *, all_of_it: bool) -> None:
+        """Drop texts that were replaced here, objects with `all_of_it`; and from the bucket what
+        this machine may have put there since the one that erases has looked."""
+        for key in sweep.unfinished(self.local):
+            # What names an older state: a tag, or the first move of a branch.
+            if key.startswith(f"{KEYS.tags}/") or parse_move(key.rpartition("/")[2]) == 1:
+                self._strip(key)
+        sweep.sweep(self.local, refs_only=True)
+        if all_of_it:
+            objects = sweep.unfinished(self.local)
+            list(remotes.in_parallel(self._volume.bucket.remove, objects))
+            sweep.sweep(self.local)
+
+    def _require(self, *, again: bool) -> None:
+        body = document.decode(disk.read(self._paths.config))
+        required = {*body.get("requires", ()), _REQUIRED}
+        if again or _REQUIRED not in body.get("requires", ()):
+            body["requires"] = sorted(required)
+            bootstrap.replace_config(self._paths, document.encode(body))
+
+    # --- the one that erases ---
+
+    def share(self, record: records.Erasure) -> None:
+        """Let all machines know what stands here in the place of which states and segments, and
+        what is refused from now on."""
+        volume, erased = self._volume, self.local.erased
+        erased.refresh()
+        bucket_states = ErasedStates(volume.bucket)
+        bucket_states.refresh()
+        fresh = set(erased.segments().values()) - {*bucket_states.segments().values(), ""}
+        volume.deliver([KEYS.object("segments", digest) for digest in sorted(fresh)])
+        site = Site(volume.remote)
+        if _REQUIRED not in (requires := site.config().get("requires") or []):
+            site.change_config({"requires": sorted({*requires, _REQUIRED})})
+        name = f"{KEYS.erasures}/{record.key}"
+        volume.bucket.replace(f"{name}.rows", record.rows(self._paths).encoded())
+        bucket_states.adopt(erased)
+        # Last, as it says that all else is there.
+        volume.bucket.replace(f"{name}.json", record.without_places().encoded())
+
+    def segments_there(self) -> set[str]:
+        """Return the digests of all segments of the bucket."""
+        return self._listed("segments")
+
+    def without(self, subject: str, digests: Set[str]) -> set[str]:
+        """Return those of segments that certainly have no event of a subject, by names."""
+        needs = [("subject", Filters.hashes_of([subject]))]
+        return NeededNames(self._names, needs).lacking(digests)
+
+    def sweep(self, store: Store) -> None:
+        """Take out of the bucket what was replaced, and offers of before it."""
+        bucket, erased = self._volume.bucket, self.local.erased
+        erased.refresh()
+        for branch in store.refs.branches():
+            folder = f"offers/{encode_name(branch)}"
+            number = store.refs.head_number(branch)
+            offers = [f"{folder}/{n}" for n in bucket.names(folder) if _offered_at(n) < number]
+            list(remotes.in_parallel(bucket.remove, offers))
+        list(remotes.in_parallel(self._strip, erased.replaced_refs()))
+        list(remotes.in_parallel(self._strip_span, self._spans()))
+        segments = self.segments_there()
+        keys = sweep.unfinished(_Copy(_BucketObjects(self._volume, segments), erased))
+        # References first: no state may name a segment that is deleted.
+        for folder in ("manifests/", "segments/"):
+            list(remotes.in_parallel(bucket.remove, [k for k in keys if k.startswith(folder)]))
+        list(remotes.in_parallel(bucket.remove, self._old_names(store, segments)))
+
+    def _old_names(self, store: Store, segments: Set[str]) -> list[str]:
+        """Return the keys of files of names that are about nothing that is there."""
+        erased = self.local.erased.segments()
+        segments = {key for key in segments if erased.get(key, key) == key}
+        branches = store.refs.branches()
+        live = {key for branch in branches for key in file_keys(store.state(branch))}
+        live |= set(map(name_file.key_of, segments))
+        present = map(name_file.key_of, self._volume.bucket.names(KEYS.names))
+        return [key for key in present if key not in live]
+
+    def _listed(self, folder: str) -> set[str]:
+        bucket = self._volume.bucket
+        listings = remotes.in_parallel(lambda name: bucket.names(f"{folder}/{name}"), _HEX)
+        return {d for _, names in listings for d in filter(None, map(parse_object, names))}
+
+    def _strip(self, key: str) -> None:
+        """Take the text of a replaced state out of a move or tag of the bucket."""
+        bucket = self._volume.bucket
+        with contextlib.suppress(FileNotFoundError):
+            data = bucket.read(key)
+            if (line := self.local.erased.without_text(data)) != data:
+                bucket.replace(key, line)
+
+    def _spans(self) -> Iterator[str]:
+        bucket = self._volume.bucket
+        for branch in bucket.names("packs"):
+            for name in bucket.names(f"packs/{branch}"):
+                if parse_packed(name):
+                    yield f"packs/{branch}/{name}"
+
+    def _strip_span(self, key: str) -> None:
+        bucket = self._volume.bucket
+        with contextlib.suppress(FileNotFoundError):
+            moves = packed_lines(bucket.read(key))
+            stripped = {n: self.local.erased.without_text(data) for n, data in moves.items()}
+            if stripped != moves:
+                _, branch, name = key.split("/")
+                span = parse_packed(name) or (0, 0)
+                bucket.replace(key, encode_packed(decode_name(branch), *span, stripped))
+
+
+def _offered_at(name: str) -> int:
+    """The number of the move on which an offer was made."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0
