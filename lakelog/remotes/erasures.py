@@ -24,12 +24,12 @@ from lakelog.remotes.carry import Carried
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
+from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
-from lakelog.store.volume import Volume
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
@@ -240,13 +240,13 @@ class RemoteErasures:
             erasures.confirm(self._store, key, self._name)
 
 
-def keys_in(volume: Volume) -> set[str]:
+def keys_in(volume: RemoteVolume) -> set[str]:
     """Return the keys of the erasures that have documents."""
     matches = (match for match in map(_FILE.fullmatch, volume.names(KEYS.erasures)) if match)
     return {match[1] for match in matches if match[0].endswith(".json")}
 
 
-def read_record(volume: Volume, url: str, key: str) -> tuple[Erasure, ErasedRows]:
+def read_record(volume: RemoteVolume, url: str, key: str) -> tuple[Erasure, ErasedRows]:
     """Return the erasure of a key, and what it remembers of its rows. Raises TransferRefused for
     one that a lake would not have written."""
     path = f"{KEYS.erasures}/{key}"

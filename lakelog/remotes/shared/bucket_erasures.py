@@ -37,7 +37,7 @@ from lakelog.store.paths import (
     parse_object,
     parse_packed,
 )
-from lakelog.store.volume import DirectoryVolume, Volume
+from lakelog.store.volume import DirectoryVolume
 
 _HEX = [f"{number:02x}" for number in range(256)]
 _REQUIRED = "erasure"
@@ -47,7 +47,7 @@ _REQUIRED = "erasure"
 class _Copy:
     """One copy of the files of a lake, and what is read in it in the place of which states."""
 
-    volume: Volume
+    volume: RemoteVolume | DirectoryVolume
     erased: ErasedStates
 
 
