@@ -2,7 +2,8 @@
 
     0   4   "LKN1"
     4   1   u8, k: a chunk has 2^k bytes of plaintext, the last one fewer or as many
-    5   3   zero
+    5   1   u8, 1 for one of a series, else 0
+    6   2   zero
     8   8   the id of the data key
     16  16  salt
     32      the chunks: each the AES-256-GCM of its plaintext and the tag of 16 bytes
@@ -13,11 +14,20 @@ three zero bytes, and one byte that is 1 for the last chunk: the STREAM construc
 Reyhanitabar, Rogaway and Vizár (2015), as age uses it. The associated data are the 32 bytes of the
 header and a context, which says where the envelope belongs. So a chunk that was changed, moved,
 left out or cut off is noticed, and a reader opens the chunks that it needs and no others.
+
+The envelopes of a series, such as the frames of a writer, share a key: that of a small one takes
+longer than all else. It is HMAC-SHA256(data key, "lakelog series" + the first 8 bytes of the salt),
+and a nonce is the last 8 bytes, the number of the chunk (u24) and the byte of the last. These 8 are
+the number of the envelope (u16), and 6 random bytes: what was copied while it ran, as a child of
+fork or a machine of an image, goes on with the same key and number, and still repeats no nonce.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import hmac
+import itertools
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -33,9 +43,12 @@ MAGIC = b"LKN1"
 HEAD_BYTES, TAG_BYTES, SECRET_BYTES = 32, 16, 32
 CHUNK_BITS = 16
 _BITS = range(10, 25)
-_HEAD = struct.Struct("<4sB3x8s16s")
-_NONCE = struct.Struct(">Q3xB")
-_PURPOSE, _SALT = b"lakelog envelope", b"lakelog salt"
+_HEAD = struct.Struct("<4sBB2x8s8s8s")
+_NONCE, _OWN_NONCE = struct.Struct(">Q3xB"), struct.Struct(">8s3sB")
+_ONLY = bytes(3) + b"\1"  # how the nonce of a chunk ends that is the only one
+_SERIES_MAX = 1 << 16
+_PADS = tuple(bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+_PURPOSES, _SALT = (b"lakelog envelope", b"lakelog series"), b"lakelog salt"
 _AEAD: list[type[AESGCM]] = []
 
 
@@ -53,16 +66,54 @@ def encrypt(
 ) -> bytes:
     """Return the envelope of bytes. `secret` has 32 bytes and `key_id` 8; `salt` has 16, random
     ones unless given: the same salt must never come with other bytes. Raises MissingPackage."""
-    bits = CHUNK_BITS
-    head = _HEAD.pack(MAGIC, bits, key_id, salt or os.urandom(16))
-    aead, associated = _cipher(secret, head), head + context
-    step, view = 1 << bits, memoryview(data)
-    final = max(-(-len(view) >> bits), 1) - 1
+    salt = salt or os.urandom(16)
+    head = _HEAD.pack(MAGIC, CHUNK_BITS, 0, key_id, salt[:8], salt[8:])
+    return _chunks(_cipher(secret, head), head, data, context)
+
+
+class EnvelopeSeries:
+    """Makes many envelopes in the time of their ciphers. Threads may share it."""
+
+    def __init__(self, key_id: bytes, secret: bytes) -> None:
+        self._key_id, self._secret = key_id, secret
+        self._begin()
+
+    def _begin(self) -> None:
+        head = _HEAD.pack(MAGIC, CHUNK_BITS, 1, self._key_id, os.urandom(8), bytes(8))
+        numbers = itertools.count().__next__
+        self._current = numbers, head[:24], _cipher(self._secret, head)
+
+    def encrypt(self, data: bytes | memoryview, context: bytes = b"") -> bytes:
+        """Return the envelope of bytes, which opens in this context alone."""
+        # Taken together, as another thread may begin the next series meanwhile.
+        next_number, start, aead = self._current
+        number = next_number()
+        if number >= _SERIES_MAX:
+            self._begin()
+            return self.encrypt(data, context)
+        own = number.to_bytes(2, "big") + os.urandom(6)
+        head = start + own
+        if len(data) <= 1 << CHUNK_BITS:
+            return head + aead.encrypt(own + _ONLY, data, head + context)
+        return _chunks(aead, head, data, context)
+
+
+def _chunks(aead: AESGCM, head: bytes, data: bytes | memoryview, context: bytes) -> bytes:
+    """Return the envelope of a header, with its chunks."""
+    view, step = memoryview(data), 1 << CHUNK_BITS
+    final = max(-(-len(view) >> CHUNK_BITS), 1) - 1
     ciphertexts = [head]
     for number in range(final + 1):
         chunk = view[number * step : (number + 1) * step]
-        ciphertexts.append(aead.encrypt(_NONCE.pack(number, number == final), chunk, associated))
+        ciphertexts.append(aead.encrypt(_nonce(head, number, final), chunk, head + context))
     return b"".join(ciphertexts)
+
+
+def _nonce(head: bytes, number: int, final: int) -> bytes:
+    """Return the nonce of a chunk of an envelope whose last one is `final`."""
+    if head[5]:
+        return _OWN_NONCE.pack(head[24:], number.to_bytes(3, "big"), number == final)
+    return _NONCE.pack(number, number == final)
 
 
 def fixed_salt(secret: bytes, data: bytes) -> bytes:
@@ -88,7 +139,7 @@ class EnvelopeReader:
         if len(head) < HEAD_BYTES or head[:4] != MAGIC:
             raise NotDecrypted("it is no envelope")
         bits = head[4]
-        if bits not in _BITS or head[5:8] != bytes(3):
+        if bits not in _BITS or head[5] > 1 or head[6:8] != bytes(2):
             raise NotDecrypted("the header of its envelope is damaged")
         self.step = 1 << bits
         self._stride = self.step + TAG_BYTES
@@ -98,7 +149,9 @@ class EnvelopeReader:
         self.plain_bytes = body - TAG_BYTES * self.count
         if self.plain_bytes < (self.count - 1) * self.step + (self.count > 1):
             raise NotDecrypted("its envelope is cut off")
-        self._aead, self._associated = _cipher(secret, head), head + context
+        if self.count >> 24 and head[5]:
+            raise NotDecrypted("its envelope is too long")
+        self._aead, self._head, self._associated = _cipher(secret, head), head, head + context
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """Where chunks `start` to `stop` are in the file: their first byte, and the one after."""
@@ -116,7 +169,7 @@ class EnvelopeReader:
         try:
             for number in range(start, stop):
                 offset = (number - start) * stride
-                nonce = _NONCE.pack(number, number == self.count - 1)
+                nonce = _nonce(self._head, number, self.count - 1)
                 chunk = view[offset : offset + stride]
                 plaintexts.append(decrypt_chunk(nonce, chunk, self._associated))
         except (InvalidTag, ValueError):
@@ -127,7 +180,31 @@ class EnvelopeReader:
 
 def _cipher(secret: bytes, head: bytes) -> AESGCM:
     """Return the cipher of one envelope."""
-    return cipher_of(hmac.digest(secret, _PURPOSE + head[16:32], "sha256"))
+    return _cipher_of_series(secret, head[16:24]) if head[5] else _derived(secret, 0, head[16:])
+
+
+@functools.lru_cache(maxsize=64)
+def _cipher_of_series(secret: bytes, salt: bytes) -> AESGCM:
+    return _derived(secret, 1, salt)
+
+
+def _derived(secret: bytes, purpose: int, salt: bytes) -> AESGCM:
+    """Return the cipher whose key is the HMAC-SHA256 of a purpose and a salt (RFC 2104)."""
+    # Not by `hmac.digest`: OpenSSL 3 looks up its algorithm for each call, which takes as long as
+    # the cipher of a frame.
+    started = _hmac_states(secret)
+    inner, outer = started[purpose].copy(), started[2].copy()
+    inner.update(salt)
+    outer.update(inner.digest())
+    return cipher_of(outer.digest())
+
+
+@functools.lru_cache(maxsize=64)
+def _hmac_states(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash, hashlib._Hash]:
+    """Return the hashes of the HMAC with a data key as far as all envelopes share them: the inner
+    one of both purposes, and the outer."""
+    inner, outer = (secret.ljust(64, b"\0").translate(pad) for pad in _PADS)
+    return (*(hashlib.sha256(inner + purpose) for purpose in _PURPOSES), hashlib.sha256(outer))
 
 
 def cipher_of(secret: bytes) -> AESGCM:

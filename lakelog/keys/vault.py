@@ -46,6 +46,8 @@ class LakeKeys:
     ring: KeyRing
     key_id: bytes
     secret: bytes
+    series: envelope.EnvelopeSeries
+    """Makes the envelopes of what is written in small pieces, such as frames."""
 
     def encrypt(self, data: bytes | memoryview, context: bytes = b"") -> bytes:
         """Return the envelope of bytes, which opens in this context alone."""
@@ -78,7 +80,8 @@ class Vault:
         if master is not None or any(bytes.fromhex(n) not in self._secrets for n in ring.keys):
             self.learn({name: key.hex() for name, key in ring.unlocked(master).items()})
         key_id = bytes.fromhex(ring.key)
-        lake_keys = LakeKeys(ring, key_id, self._secrets[key_id])
+        secret = self._secrets[key_id]
+        lake_keys = LakeKeys(ring, key_id, secret, envelope.EnvelopeSeries(key_id, secret))
         # By its resolved path too, which some processes give to others.
         self.lakes[f"{root}/"] = self.lakes[f"{os.path.realpath(root)}/"] = lake_keys
 

@@ -47,7 +47,8 @@ _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
 _SPACE_MAGIC = 0x184D2A5E
 _SKIP = struct.Struct("<II")
 _FRAME = struct.Struct("<II4sQIIIIQqII")
-_PLACE = struct.Struct("<QIIIQq")
+_PLACE = struct.Struct("<5sQIIIQq")
+"""Where an encrypted frame belongs, by numbers of its head: it opens in no other place."""
 _END = struct.Struct("<II4sQ")
 _CRC = struct.Struct("<I")
 _FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
@@ -245,8 +246,8 @@ def encode_frame(
     payload = _payload(content, compressor)
     if keys is not None:
         flags |= ENCRYPTED
-        place = sequence, len(content), events, flags, position, ingested_at
-        payload = keys.encrypt(payload, _context(*place))
+        place = _PLACE.pack(b"frame", sequence, len(content), events, flags, position, ingested_at)
+        payload = keys.series.encrypt(payload, place)
     position_json = orjson.dumps(cursor) if cursor else b""
     # The head has a checksum of its own: a reader can then tell where a frame with damaged lines
     # ends, and so whether anything comes after it, which makes it damage and not a torn write.
@@ -271,11 +272,6 @@ def encode_frame(
         + position_json
     )
     return head + _CRC.pack(zlib.crc32(head)) + payload
-
-
-def _context(*place: int) -> bytes:
-    """Where an encrypted frame belongs, by numbers of its head: it opens in no other place."""
-    return b"frame" + _PLACE.pack(*place)
 
 
 def _payload(content: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
@@ -377,8 +373,8 @@ def frame_at(data: Bytes, offset: int, base: int, writer: str) -> tuple[Frame, i
     if flags & ~_KNOWN:
         raise FormatTooNew(f"a WAL of {writer} has frames with flags {flags}: upgrade lakelog")
     if flags & ENCRYPTED:
-        place = sequence, raw, events, flags, position, time
-        payload, flags = _opened(bytes(payload), writer, _context(*place)), flags ^ ENCRYPTED
+        place = _PLACE.pack(b"frame", sequence, raw, events, flags, position, time)
+        payload, flags = _opened(bytes(payload), writer, place), flags ^ ENCRYPTED
     cursor = orjson.loads(data[offset + _FRAME.size : body - 4]) if extra else None
     frame = Frame(
         writer, sequence, events, flags, position, time, raw, payload, base + offset, cursor

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lakelog.keys import envelope
-from lakelog.keys.envelope import EnvelopeReader, NotDecrypted
+from lakelog.keys.envelope import EnvelopeReader, EnvelopeSeries, NotDecrypted
+from tests.support import encrypted
 
 KEY_ID, SECRET = b"12345678", bytes(range(32))
 STEP = 1 << envelope.CHUNK_BITS
@@ -20,19 +24,28 @@ def sealed(size: int, context: bytes = b"") -> tuple[bytes, bytes]:
     return plain, envelope.encrypt(plain, KEY_ID, SECRET, context)
 
 
+def of_series(size: int) -> tuple[bytes, bytes]:
+    """Random bytes, and the envelope of them, the third of a series."""
+    plain, series = random.Random(size).randbytes(size), EnvelopeSeries(KEY_ID, SECRET)
+    return plain, [series.encrypt(plain) for _ in range(3)][2]
+
+
 @pytest.mark.parametrize("size", LENGTHS)
 def test_what_was_encrypted_opens_with_the_same_key(size: int) -> None:
     """Any length, that of whole chunks too; the envelope is as long as `sealed_size` says."""
-    plain, data = sealed(size)
-    assert envelope.decrypt(data, SECRET) == plain
-    assert len(data) == envelope.sealed_size(size)
-    assert data[8:16] == KEY_ID
+    for plain, data in (sealed(size), of_series(size)):
+        assert envelope.decrypt(data, SECRET) == encrypted.opened(data, SECRET) == plain
+        assert len(data) == envelope.sealed_size(size)
+        assert data[8:16] == KEY_ID
 
 
+@pytest.mark.parametrize("make", [sealed, of_series])
 @pytest.mark.parametrize("size", [100, 2 * STEP + 100])
-def test_a_flipped_bit_is_named_and_opens_nothing(size: int) -> None:
+def test_a_flipped_bit_is_named_and_opens_nothing(
+    size: int, make: Callable[[int], tuple[bytes, bytes]]
+) -> None:
     """500 bits anywhere: in the header, in a chunk, in a tag."""
-    _, data = sealed(size)
+    _, data = make(size)
     rng = random.Random(1)
     for place in [*range(8 * 44), *(rng.randrange(8 * len(data)) for _ in range(148))]:
         flipped = bytearray(data)
@@ -91,3 +104,39 @@ def test_two_envelopes_of_equal_bytes_differ_unless_the_salt_is_given() -> None:
     salt = bytes(16)
     fixed = [envelope.encrypt(b"same", KEY_ID, SECRET, b"", salt) for _ in range(2)]
     assert fixed[0] == fixed[1]
+
+
+def _numbers(series: EnvelopeSeries, count: int) -> list[bytes]:
+    """Return the salts of envelopes of one text."""
+    return [series.encrypt(b"same")[16:32] for _ in range(count)]
+
+
+def _numbers_in_child(series: EnvelopeSeries) -> list[bytes]:
+    """The same of five envelopes that a child of fork makes."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, b"".join(_numbers(series, 5)))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        data = file.read()
+    os.waitpid(child, 0)
+    return [data[start : start + 16] for start in range(0, len(data), 16)]
+
+
+def test_no_nonce_of_a_series_comes_twice_in_threads_and_forks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Equal nonces under one key would give both texts away: not from four threads, not in a child
+    of fork, which goes on with the same number, and not where one series follows another."""
+    monkeypatch.setattr(envelope, "_SERIES_MAX", 700)
+    series = EnvelopeSeries(KEY_ID, SECRET)
+    with ThreadPoolExecutor(4) as threads:
+        salts = [
+            salt for part in threads.map(lambda _: _numbers(series, 500), range(4)) for salt in part
+        ]
+    salts += _numbers_in_child(series) + _numbers_in_child(series)
+    salts += _numbers(series, 5)
+    assert len(set(salts)) == len(salts) == 2015
+    assert len({salt[:8] for salt in salts}) == 3

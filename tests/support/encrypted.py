@@ -76,12 +76,15 @@ def opened(data: bytes, secret: bytes, context: bytes = b"") -> bytes:
     """Return the plaintext of an envelope, by what FORMAT.md says alone (F24.3)."""
     head, stride = data[:32], (1 << data[4]) + 16
     assert head[:4] == b"LKN1"
-    assert head[5:8] == bytes(3)
-    key = hmac.digest(secret, b"lakelog envelope" + head[16:32], "sha256")
+    assert head[6:8] == bytes(2)
+    is_series = {0: False, 1: True}[head[5]]
+    purpose = b"lakelog series" + head[16:24] if is_series else b"lakelog envelope" + head[16:]
+    cipher = AESGCM(hmac.digest(secret, purpose, "sha256"))
     chunks = [data[start : start + stride] for start in range(32, len(data), stride)]
-    return b"".join(
-        AESGCM(key).decrypt(
-            struct.pack(">Q3xB", number, number == len(chunks) - 1), chunk, head + context
-        )
-        for number, chunk in enumerate(chunks)
-    )
+    plaintexts = []
+    for number, chunk in enumerate(chunks):
+        last = bytes([number == len(chunks) - 1])
+        u24, u64 = number.to_bytes(3, "big"), struct.pack(">Q", number)
+        nonce = head[24:] + u24 + last if is_series else u64 + bytes(3) + last
+        plaintexts.append(cipher.decrypt(nonce, chunk, head + context))
+    return b"".join(plaintexts)
