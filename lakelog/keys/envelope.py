@@ -204,7 +204,8 @@ def _hmac_states(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash, hashlib._
     """Return the hashes of the HMAC with a data key as far as all envelopes share them: the inner
     one of both purposes, and the outer."""
     inner, outer = (secret.ljust(64, b"\0").translate(pad) for pad in _PADS)
-    return (*(hashlib.sha256(inner + purpose) for purpose in _PURPOSES), hashlib.sha256(outer))
+    one, series = (hashlib.sha256(inner + purpose) for purpose in _PURPOSES)
+    return one, series, hashlib.sha256(outer)
 
 
 def cipher_of(secret: bytes) -> AESGCM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -14,6 +15,11 @@ from lakelog.keys.envelope import EnvelopeReader, NotDecrypted
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Whoever can write to a lake may have put a pipe there, at which an open would wait."""
+
+
+_CHUNKS = OrderedDict[tuple[int, int, int, int], bytes]()
+"""Chunks of which a few bytes were read, by device, inode, time of change and number."""
+_CHUNKS_MAX = 256
 
 
 class PlainFile(io.RawIOBase):
@@ -30,14 +36,15 @@ class PlainFile(io.RawIOBase):
         self._fd = os.open(path, _FLAGS)
         try:
             head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
-            size = os.fstat(self._fd).st_size
-            self._reader = EnvelopeReader(head, size, secret_of(head))
+            status = os.fstat(self._fd)
+            self._reader = EnvelopeReader(head, status.st_size, secret_of(head))
         except NotDecrypted as error:
             self.close()
             raise DamagedSegment(path, str(error)) from None
         except BaseException:
             self.close()
             raise
+        self._identity = status.st_dev, status.st_ino, status.st_mtime_ns
         self.size = self._reader.plain_bytes
         """Bytes of the plaintext."""
 
@@ -55,13 +62,28 @@ class PlainFile(io.RawIOBase):
         """Return the bytes from one to another. Raises DamagedSegment."""
         step = self._reader.step
         low, high = start // step, -(-stop // step)
+        offset = start - low * step
+        if stop - start <= step >> 1:  # the engine reads a page, and often its neighbour next
+            plaintext = b"".join([self._remembered(number) for number in range(low, high)])
+            return plaintext[offset : offset + stop - start]
+        plaintext = self._chunks(low, high)
+        return plaintext if len(plaintext) == stop - start else plaintext[offset:][: stop - start]
+
+    def _chunks(self, low: int, high: int) -> bytes:
         begin, end = self._reader.span(low, high)
         try:
-            plaintext = self._reader.chunks(low, high, os.pread(self._fd, end - begin, begin))
+            return self._reader.chunks(low, high, os.pread(self._fd, end - begin, begin))
         except NotDecrypted as error:
             raise DamagedSegment(self.path, str(error)) from None
-        offset = start - low * step
-        return plaintext if len(plaintext) == stop - start else plaintext[offset:][: stop - start]
+
+    def _remembered(self, number: int) -> bytes:
+        """Return the plaintext of one chunk, of those that were opened last if it is there."""
+        chunk = _CHUNKS.get(place := (*self._identity, number))
+        if chunk is None:
+            chunk = _CHUNKS[place] = self._chunks(number, number + 1)
+            while len(_CHUNKS) > _CHUNKS_MAX:
+                _CHUNKS.popitem(last=False)
+        return chunk
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, and return with how many bytes: fewer at the end. Raises
