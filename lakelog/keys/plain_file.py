@@ -19,7 +19,9 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _CHUNKS = OrderedDict[tuple[int, int, int, int], bytes]()
 """Chunks of which a few bytes were read, by device, inode, time of change and number."""
-_CHUNKS_MAX = 256
+_READERS = OrderedDict[tuple[int, int, int], EnvelopeReader]()
+"""The ciphers of envelopes: the engine opens a file several times for a query."""
+_CHUNKS_MAX, _READERS_MAX = 256, 1024
 
 
 class PlainFile(io.RawIOBase):
@@ -35,23 +37,31 @@ class PlainFile(io.RawIOBase):
         self.path, self._places = path, dict[int, int]()
         self._fd = os.open(path, _FLAGS)
         try:
-            head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
             status = os.fstat(self._fd)
-            self._reader = EnvelopeReader(head, status.st_size, secret_of(head))
+            self._identity = status.st_dev, status.st_ino, status.st_mtime_ns
+            head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
+            secret = secret_of(head)  # asked for each file: without its key nothing is remembered
+            reader = _READERS.get(self._identity)
+            if reader is None:
+                reader = EnvelopeReader(head, status.st_size, secret)
+                _READERS[self._identity] = reader
+                while len(_READERS) > _READERS_MAX:
+                    _READERS.popitem(last=False)
+            self._reader = reader
         except NotDecrypted as error:
             self.close()
             raise DamagedSegment(path, str(error)) from None
         except BaseException:
             self.close()
             raise
-        self._identity = status.st_dev, status.st_ino, status.st_mtime_ns
         self.size = self._reader.plain_bytes
         """Bytes of the plaintext."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a byte, and return which."""
-        base = (0, self.tell(), self.size)[whence]
-        place = self._places[threading.get_ident()] = max(base + offset, 0)
+        if whence != os.SEEK_SET:
+            offset += self.tell() if whence == os.SEEK_CUR else self.size
+        place = self._places[threading.get_ident()] = max(offset, 0)
         return place
 
     def tell(self) -> int:
@@ -62,12 +72,17 @@ class PlainFile(io.RawIOBase):
         """Return the bytes from one to another. Raises DamagedSegment."""
         step = self._reader.step
         low, high = start // step, -(-stop // step)
+        if high - low > 2:
+            plaintext = self._chunks(low, high)
+        # The engine reads a page, and then its neighbour, or the same one for the next query.
+        elif high - low == 1:
+            plaintext = self._remembered(low)
+        else:
+            plaintext = self._remembered(low) + self._remembered(high - 1)
+        if len(plaintext) == stop - start:
+            return plaintext
         offset = start - low * step
-        if stop - start <= step >> 1:  # the engine reads a page, and often its neighbour next
-            plaintext = b"".join([self._remembered(number) for number in range(low, high)])
-            return plaintext[offset : offset + stop - start]
-        plaintext = self._chunks(low, high)
-        return plaintext if len(plaintext) == stop - start else plaintext[offset:][: stop - start]
+        return plaintext[offset : offset + stop - start]
 
     def _chunks(self, low: int, high: int) -> bytes:
         begin, end = self._reader.span(low, high)
@@ -95,9 +110,11 @@ class PlainFile(io.RawIOBase):
     def read(self, count: int | None = -1) -> bytes:
         """Return so many bytes: fewer at the end. Raises DamagedSegment."""
         # Not by `readinto`, as it would be without: that copies all of them twice more.
-        start = min(self.tell(), self.size)
-        stop = self.size if count is None or count < 0 else min(start + count, self.size)
-        self._places[threading.get_ident()] = stop
+        thread = threading.get_ident()
+        start, stop = self._places.get(thread, 0), self.size
+        if count is not None and 0 <= count < stop - start:
+            stop = start + count
+        self._places[thread] = stop
         return self._plaintext(start, stop) if stop > start else b""
 
     def readable(self) -> bool:

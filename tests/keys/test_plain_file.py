@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.errors import DamagedSegment
+from lakelog.errors import DamagedSegment, InvalidKey
 from lakelog.keys import envelope
 from lakelog.keys.plain_file import PlainFile
 
@@ -72,3 +73,28 @@ def test_a_changed_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1" * 20)
     with pytest.raises(DamagedSegment, match="it is no envelope"):
         PlainFile(str(path), lambda _: SECRET)
+
+
+def test_what_is_remembered_of_a_file_is_no_answer_without_it_or_its_key(tmp_path: Path) -> None:
+    """A chunk that was read before: damaged since, in another file of the name, without a key."""
+    path = tmp_path / "file"
+    plain = written(path, 1000)
+
+    def read_again() -> bytes:
+        with PlainFile(str(path), lambda _: SECRET) as file:
+            return file.read()
+
+    def refuse(_: bytes) -> bytes:
+        raise InvalidKey("none")
+
+    assert read_again() == read_again() == plain
+    with pytest.raises(InvalidKey):
+        PlainFile(str(path), refuse)
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (2e9, 2e9))  # as a clock of a coarse grain may not show that it was changed
+    with pytest.raises(DamagedSegment):
+        read_again()
+    path.unlink()
+    assert written(path, 2000) == read_again()
