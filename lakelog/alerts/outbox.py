@@ -106,6 +106,8 @@ class Outbox:
         notice = Notice(
             f"{delivery.change}-{delivery.sink}", delivery.attempts + 1, delivery.document
         )
+        # Before, as one that gave no answer may have it.
+        self._log.note_delivery(address)
         try:
             sink.deliver(notice)
         except DeliveryFailed as error:

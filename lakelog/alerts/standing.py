@@ -19,6 +19,7 @@ from typing import cast
 import orjson
 
 from lakelog.alerts.question import ALERT, DELIVERY
+from lakelog.erased import copies
 from lakelog.event import bookkeeping
 from lakelog.event.encode import to_micros
 from lakelog.event.types import Event, JsonObject
@@ -164,6 +165,10 @@ class AlertLog:
             self._standing = read_standing(lake)
             self._generation = generation
         return self._standing
+
+    def note_delivery(self, address: str) -> None:
+        """Note that a receiver got labels and lines of events, so that an erasure names it."""
+        copies.note(self._lake.store.paths, "alert", address)
 
     def append(self, events: list[Event]) -> None:
         """Store changes or outcomes in one write; durable when this returns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from lakelog import lake as lakes
 from lakelog import views
 from lakelog.cli.options import bind, option
 from lakelog.cli.render import terminal
+from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.runtime.tables import tables_beside
 from lakelog.settings import NAMES
@@ -32,9 +34,13 @@ class App:
     quiet: bool = False
     verbose: bool = False
 
-    def open(self) -> lakes.Lake:
-        """Open the lake, which must exist."""
-        return lakes.open(self.path, create=False, branch=self.branch)
+    def open(self, *outputs: str | None) -> lakes.Lake:
+        """Open the lake, which must exist; `outputs` are files that get rows of it, if they are
+        given, which an erasure then names."""
+        lake = lakes.open(self.path, create=False, branch=self.branch)
+        for path in filter(None, outputs):
+            copies.note(lake.store.paths, "export", os.path.abspath(path))
+        return lake
 
     def open_or_create(self) -> lakes.Lake:
         """Open the lake, or create one and say so."""

@@ -17,6 +17,7 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.arguments import moment, time_conditions
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import many
+from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.replay import ReplayTarget
 
@@ -70,6 +71,8 @@ def replay(
     selection = replays.ReplaySelection(tuple(conditions), at or "")
     with app.open() as lake, app.progress("replaying", "events") as progress, _pausing(pace):
         target = _target(to_command, to_http)
+        if target.name:
+            copies.note(lake.store.paths, "replay", target.name)
         try:
             job = replays.Replay(lake, selection, pace, target, cursor=cursor, progress=progress)
             replayed = job.run()

@@ -12,6 +12,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
+from lakelog.erased import copies
 from lakelog.errors import LakelogError
 from lakelog.render.formats import of_records
 
@@ -75,6 +76,7 @@ def run_subscription(
     # The lake first: a signal ends the run in order, and then the lake is closed.
     with app.open() as lake, stop_at_signals() as stop:
         subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
+        copies.note(lake.store.paths, "subscription", name)
         with subscription:
             count = subscription.run_batches(
                 handler, stop=stop, once=once, attempts=attempts, size=batch
@@ -120,7 +122,7 @@ def show_dead(
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List events that NAME gave up, or retry them."""
-    with app.open() as lake:
+    with app.open(target.path) as lake:
         access = lake.subscriptions()
         if command is None:
             letters = [dataclasses.asdict(letter) for letter in subs.dead_letters(access, name)]

@@ -1,7 +1,8 @@
 """Where rows of the lake went: `copies/<16 hex>.json`, one document for each place.
 
-Exports, backups of the lake, targets of syncs and published tables are noted, so that an erasure
-can name what is to be cleaned. So are directories of training sets, whose states have tags; remotes
+Exports, backups of the lake, targets of syncs, published tables, receivers of replays and alerts,
+and subscriptions that hand events to a program are noted, so that an erasure can name what is to be
+cleaned. So are directories of training sets, whose states have tags; remotes
 have documents of their own.
 """
 
@@ -18,8 +19,9 @@ from lakelog.store.paths import Paths
 
 @dataclass(frozen=True)
 class CopyNote:
-    """A place that got rows. `place` is `export`, `backup`, `sync`, `table` or `training set`,
-    `name` a path, an address without a password, or a table, `time` (us) when it got some last. A
+    """A place that got rows. `place` is `export`, `backup`, `sync`, `table`, `training set`,
+    `replay`, `alert` or `subscription`, `name` a path, an address without a password, a table, a
+    program or a subscription, `time` (us) when it got some last. A
     path that is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str

@@ -17,8 +17,8 @@ from lakelog.protect import Protection
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 
-_SEALED_COPIES = ("backup", "remote")
-"""Copies that have the fields as the lake has them, sealed."""
+_SEALED_COPIES = ("alert", "backup", "remote")
+"""Copies that have the fields as the lake has them, sealed, or never had them."""
 _BEFORE = "plain until they are compacted, and in older states; --rows erases them"
 _LINES = "sealed with a key that stays; --rows erases those that have the subject as a word"
 _OTHERS = "also type, subject, message and all else; --rows erases the events"

@@ -21,6 +21,9 @@ _CLEANED = {
     "export": "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
     "table": "publish it again, then expire its older snapshots: {name}",
+    "replay": "delete there what was replayed: {name}",
+    "alert": "delete there what it was told: {name}",
+    "subscription": "delete what its program stored of the events: {name}",
     "sync": "sync to it again, which fills its tables again, and look at it: {name}",
 }
 

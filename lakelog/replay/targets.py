@@ -18,6 +18,9 @@ _TRIES, _LONGEST = 10, 10.0
 class ReplayTarget(Protocol):
     """Takes events, as JSON lines. What `send` took is delivered."""
 
+    name: str
+    """Who takes them, without secrets, "" for a stream of this process."""
+
     def send(self, lines: bytes) -> None:
         """Deliver events. Raises LakelogError, OSError."""
 
@@ -27,6 +30,8 @@ class ReplayTarget(Protocol):
 
 class StreamTarget:
     """A stream of this process, such as its standard output."""
+
+    name = ""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -45,7 +50,8 @@ class CommandTarget:
     """A program that reads events from its standard input, one process for all of them."""
 
     def __init__(self, command: str) -> None:
-        self._command = command
+        # Its arguments may be secrets.
+        self._command, self.name = command, command.split(maxsplit=1)[0] if command.split() else ""
         # The user's own command line.
         self._process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE)
 
@@ -78,6 +84,7 @@ class HttpTarget:
         self._path = endpoint.path
         path, _, _ = endpoint.path.partition("?")
         endpoint = replace(endpoint, address=f"{endpoint.address}{path}")
+        self.name = endpoint.address
         self._connection = HttpConnection(endpoint, {}, compresses=False)
 
     def send(self, lines: bytes) -> None:

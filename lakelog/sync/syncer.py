@@ -187,8 +187,6 @@ class Syncer:
         if self._continuous and self._target.is_exclusive:
             self._disconnect()
         mark = self._done
-        if self._written:
-            copies.note(self._lake.store.paths, "sync", self._target.address)
         return SyncResult(
             self._target.address,
             self._table,
@@ -261,6 +259,8 @@ class Syncer:
         if change.reason:
             self._say(f"{change.reason}: all rows are written again")
         steps = list(change.steps)
+        if steps:  # before any row is there: who is killed afterwards does not come to it
+            copies.note(self._lake.store.paths, "sync", self._target.address)
         while steps:
             # A commit costs milliseconds, whatever it holds: small steps share one.
             group = [steps.pop(0)]

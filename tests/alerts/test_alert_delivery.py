@@ -139,6 +139,17 @@ def test_whatever_a_server_does_a_delivery_ends(
     assert "secret-path" not in note(alerts)
 
 
+def test_a_receiver_is_named_by_an_erasure(alerts: AlertLake, hook: Receiver) -> None:
+    """It may have got lines of events without an answer; its address is named without its path."""
+    alerts.add(sinks=(hook.url,))
+    alerts.errors(1)
+    alerts.round()
+    status = alerts.lake.erase(where="level = 'ERROR'", why="asked")
+    assert [copy["place"] for copy in status.copies] == ["alert"]
+    assert "127.0.0.1" in str(status.copies[0]["name"])
+    assert "secret-path" not in str(status.copies[0])
+
+
 def test_a_server_that_is_not_there_is_said(alerts: AlertLake) -> None:
     """Of either kind, each in one line."""
     port = free_port()

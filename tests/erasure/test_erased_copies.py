@@ -10,6 +10,7 @@ import pytest
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
+from tests.support.cli import run
 from tests.support.sync_places import synced
 
 ADA = "ada-3f9k2m"
@@ -49,6 +50,37 @@ def test_a_copy_of_what_the_lake_lost_before_is_named(tmp_path: Path) -> None:
         status = lake.erase(subject=ADA, why="asked")
         assert status.erasure.events == 0
         assert [place["name"] for place in status.copies] == [str(tmp_path / "out.csv")]
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "name"),
+    [
+        ("sql SELECT%*%FROM%events -o {path}/rows.csv", "export", "{path}/rows.csv"),
+        ("search {ada} -o {path}/found.jsonl", "export", "{path}/found.jsonl"),
+        ("export events -o {path}/all.parquet", "export", "{path}/all.parquet"),
+        ("replay --speed max --to-command cat%>{path}/seen", "replay", "cat"),
+        ("subscriptions run mail --once --to-command cat%>{path}/seen", "subscription", "mail"),
+    ],
+)
+def test_every_command_that_gives_rows_away_is_named(
+    tmp_path: Path, words: str, place: str, name: str
+) -> None:
+    """A place that has the subject, by a search of its bytes, is named until it is gone or said to
+    be clean."""
+    filled(tmp_path).close()
+    given = [w.format(path=tmp_path, ada=ADA).replace("%", " ") for w in words.split()]
+    run(tmp_path / "lake", *given)
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert len(files) == 1
+    assert place == "export" or ADA.encode() in files[0].read_bytes()
+    with lakelog.open(tmp_path / "lake") as lake:
+        status = lake.erase(subject=ADA, why="asked")
+        (copy,) = status.copies
+        name = name.format(path=tmp_path)
+        assert (copy["place"], copy["name"]) == (place, name)
+        assert name in str(copy["command"])
+        lakelog.erasure.confirm(lake.store, status.erasure.key, name)
+        assert lake.erasures()[-1].is_done
 
 
 def test_the_next_sync_takes_the_rows_out(tmp_path: Path) -> None:
