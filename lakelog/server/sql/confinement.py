@@ -15,7 +15,7 @@ from lakelog.store.paths import Paths
 _FILES_MAX = 4096
 _DIE_WITH_PARENT = 1
 _NICE = 5
-OF_LAKE = "wal segments ids manifests refs gc cache lakelog.json".split()
+OF_LAKE = "wal segments ids manifests refs gc erasures cache lakelog.json".split()
 """What a query reads of a lake: not its tokens, keys, policy and states."""
 _OF_MACHINE = (
     *("/usr", "/lib", "/lib64", "/opt", "/etc/ld.so.cache", "/etc/localtime", "/etc/timezone"),

@@ -155,6 +155,8 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
     spill = f"{store.paths.cache}/{SPILL}{os.getpid()}-{disk.random_hex(8)}"
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
         disk.make_dir(spill)
+        # What comes to be later stays closed to it, and the first erasure may come any time.
+        disk.make_dir(store.paths.erasures)
     is_confined = confine(store.paths, spill, limits.memory, limits.spill)
     return Session(store, branch, sandbox=(spill, limits.spill)), is_confined, spill
 

@@ -1,0 +1,57 @@
+"""Erasures and protected fields beside a server that runs: what it answers, and that it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_lake import HttpLake, lines, serving
+from tests.support.requirements import need_module
+
+
+def command(path: Path, *arguments: str) -> None:
+    program = [sys.executable, "-m", "lakelog", "--lake", str(path)]
+    subprocess.run([*program, *arguments], check=True, capture_output=True)
+
+
+def answers(server: HttpLake) -> list[bytes]:
+    """What all doors answer that read events."""
+    query = b"SELECT subject, data->>'mail' AS mail FROM events"
+    replies = [
+        server.ask("/sql", query),
+        server.ask("/api/events?columns=mail"),
+        server.ask("/api/values?field=mail"),
+        server.ask("/api/counts"),
+        server.ask("/loki/api/v1/query_range?query=%7Btype%3D%22a%22%7D&since=1h"),
+    ]
+    assert [(reply.status, reply.body) for reply in replies if reply.status != 200] == []
+    return [reply.body for reply in replies]
+
+
+@pytest.mark.parametrize("is_protected", [False, True], ids=["plain", "protected"])
+def test_a_subject_is_erased_beside_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_protected: bool
+) -> None:
+    """Processes that were bound to files of the lake before there was an erasure read on."""
+    need_module("uvicorn")
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "keys"))
+    (tmp_path / "keys").mkdir()
+    monkeypatch.setenv("LAKELOG_KEY", "ab" * 32)
+    path = tmp_path / "lake"
+    command(path, "init")
+    if is_protected:
+        command(path, "config", "protect", "mail")
+    events = [
+        {"type": "a", "subject": name, "data": {"mail": f"{name}@x.org"}} for name in ("ada", "bob")
+    ]
+    with serving(path) as server:
+        assert server.ask("/ingest", lines(*events)).status == 200
+        before = answers(server)
+        assert any(b"bob@x.org" in body for body in before) is not is_protected
+        command(path, "erase", "--subject", "bob", "--rows", "--why", "a request", "--yes")
+        after = answers(server)
+        assert [body for body in after if b"bob" in body] == []
+        assert b"ada" in after[0]
