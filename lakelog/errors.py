@@ -58,9 +58,24 @@ Messages are one line: what is wrong, where, and what to do next.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LakelogError(Exception):
     """Anything lakelog raises on purpose; its text is meant for people."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made again of what it says: most are made of other arguments.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(
+    error_class: type[LakelogError], arguments: tuple[Any, ...], members: dict[str, Any]
+) -> LakelogError:
+    error = error_class.__new__(error_class, *arguments)
+    error.args = arguments
+    error.__dict__.update(members)
+    return error
 
 
 class InvalidEvent(LakelogError, ValueError):

@@ -34,18 +34,18 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime libraries engine settings event keys protect store moves appends history
-        erased segments chunks proofs ranks maintain files formats render pictures search
-        query patterns views trace streams ingest export dataframes pinned subscriptions
-        erasure lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze
-        anomalies forecasts train deploy remotes state rollback sync recent consume
-        open_tables replay decisions outcomes folds eventsourcing alerts top compat server cli
-        notebook""",
+    "": """errors runtime workers libraries engine settings event keys protect store moves appends
+        history erased segments chunks proofs ranks maintain files formats render pictures search
+        query patterns views trace streams ingest export dataframes pinned subscriptions erasure
+        lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
+        forecasts train deploy remotes state rollback sync recent consume open_tables replay
+        decisions outcomes folds eventsourcing alerts top compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
     "engine": "core syntax messages volatility catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
+    "workers": "worker_process pool",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document attachment volume wal entry move_pack
         erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
@@ -62,8 +62,8 @@ ORDER = {
     "erased": "copies records refusal sweep",
     "erasure": """selection rewriting derived leftovers outside erasing known touched
         key_erasure status receipts on_lake""",
-    "maintain": """repeated_ids seal payloads compact indexing retention row_removal reachability
-        repair gc hotcopy upkeep""",
+    "maintain": """repeated_ids seal payloads row_order compact indexing retention row_removal
+        reachability repair gc hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
@@ -83,8 +83,8 @@ ORDER = {
         relation frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
-        finalize ledger protected_maps engine origin_table pattern_tables tables contract
-        sample user_views""",
+        finalize ledger protected_maps mapping engine builds origin_table pattern_tables tables
+        contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor message_events messages preview quarantine audit""",

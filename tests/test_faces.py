@@ -20,7 +20,7 @@ FACES = set(
     decisions deploy engine erased erasure eventsourcing export folds forecasts history keys
     libraries moves notebook open_tables outcomes patterns pictures pipeline proofs protect
     ranks recent remotes replay rollback runtime search server streams subscriptions sync
-    top trace train views""".split()
+    top trace train views workers""".split()
 )
 NAMES_MAX = 12
 

@@ -15,7 +15,7 @@ import click
 from lakelog import erasure as erasures
 from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
-from lakelog.cli.options import YES, argument, flag, option
+from lakelog.cli.options import ON, YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm, many, size, width
@@ -154,6 +154,7 @@ def compact(
     smallest: bool = flag("--smallest", "Compress harder: a tenth smaller, but slow."),
     watch: bool = flag("--watch", "Repeat until Ctrl-C."),
     every: str = option("--every SPAN", "How often with --watch.", shown="60s"),
+    workers: str | None = ON,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Publish what is pending, then merge small segments and sort them.
@@ -171,7 +172,7 @@ def compact(
         while True:
             # One line for each round: a single one would say `done` of a round that is long over.
             with app.progress("compacting", "groups") as progress:
-                result = lake.compact(progress, smallest=smallest)
+                result = lake.compact(progress, smallest=smallest, workers=workers)
             if result.removed or not watch:
                 _emit_compaction(result, target)
             if not watch:

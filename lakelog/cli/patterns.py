@@ -10,7 +10,7 @@ import click
 
 from lakelog import pictures, views
 from lakelog.cli.app import App, complete_ref, state_option, verb_group
-from lakelog.cli.options import argument, flag, option
+from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit, emit_plot, emit_words
 from lakelog.cli.render.results import result_of
@@ -49,6 +49,7 @@ def patterns(
     count: int = option("-n N", "At most N.", type=click.IntRange(min=1), shown=_TAKE),
     record: bool = flag("--record", "Append each once, as an event of type PATTERN_DETECTED."),
     plot: str | None = PLOT,
+    workers: str | None = ON,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List what messages have in common, the most frequent first.
@@ -57,7 +58,7 @@ def patterns(
     event_patterns have all of them in SQL.
     """
     if invoked := click.get_current_context().invoked_subcommand:
-        if any((source, type_, since, until, new, absent_since, ref, record, plot)):
+        if any((source, type_, since, until, new, absent_since, ref, record, plot, workers)):
             raise click.UsageError(f"options of {invoked} come after it")
         return
     if new and absent_since:
@@ -73,6 +74,7 @@ def patterns(
             until=until,
             new=lake.at(new) if new else None,
             absent_since=lake.at(absent_since) if absent_since else None,
+            workers=workers,
         )
         if record:
             _record(lake, answer.to_pylist())

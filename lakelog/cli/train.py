@@ -13,7 +13,7 @@ import click
 import lakelog.train as sets
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb_group
-from lakelog.cli.options import argument, flag, option
+from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
 from lakelog.cli.render.terminal import many
 from lakelog.render.formats import of_records
@@ -60,6 +60,7 @@ def export(
         required=True,
     ),
     as_json: bool = flag("--json", "Print what was built as JSON."),
+    workers: str | None = ON,
 ) -> None:
     """Build a training set from a recipe.
 
@@ -69,7 +70,11 @@ def export(
     started = time.monotonic()
     with app.open() as lake, app.progress("train", "s") as progress:
         result = sets.export(
-            lake, recipe, out, progress=lambda note: progress(_seconds(started), note=note)
+            lake,
+            recipe,
+            out,
+            progress=lambda note: progress(_seconds(started), note=note),
+            workers=workers,
         )
     record = {
         "path": out,

@@ -12,10 +12,11 @@ import click
 from lakelog import views as lake_views
 from lakelog.cli.app import App, complete_view, state_option, verb
 from lakelog.cli.arguments import moment, pair_of
-from lakelog.cli.options import argument, flag, option
+from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, write_text
 from lakelog.cli.render.results import result_of
+from lakelog.cli.render.terminal import many
 from lakelog.render.formats import QueryResult, of_records
 from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
@@ -25,7 +26,7 @@ from lakelog.views import read
 if TYPE_CHECKING:
     from lakelog.lake import Lake
 
-_ACTIONS = ("create", "drop", "show")
+_ACTIONS = ("build", "create", "drop", "show")
 _LISTED = ("view", "about", "params", "version", "from")
 
 
@@ -50,7 +51,8 @@ def views(
 def view(
     app: App,
     arguments: tuple[str, ...] = argument(
-        "NAME | create NAME FILE | drop NAME | show NAME", shell_complete=complete_view
+        "NAME | create NAME FILE | drop NAME | show NAME | build [NAME]...",
+        shell_complete=complete_view,
     ),
     params: tuple[str, ...] = option("--param K=V", "Value of a parameter of the view."),
     since: str | None = option(
@@ -60,9 +62,13 @@ def view(
     at: str | None = state_option("Query a tag, branch, snapshot or time."),
     watch: bool = flag("--watch", "Show it again whenever it changes, until Ctrl-C."),
     replace: bool = flag("--replace", "With create: replace a view of that name."),
+    workers: str | None = ON,
     target: OutputTarget = OUTPUT,
 ) -> None:
     """Query the view NAME, or create, drop or show the definition of one.
+
+    build computes what is not computed yet of views, of all without a NAME, so that
+    the next query is fast.
 
     FILE is one SELECT over events. A view that reads only new events has the sections `--
     map` over segment, `-- merge` over partials and `-- finish` over state; `-- totals` may
@@ -71,20 +77,27 @@ def view(
     """
     values = dict(map(pair_of, params))
     action = arguments[0] if arguments and arguments[0] in _ACTIONS else None
-    count = {None: 1, "create": 3, "drop": 2, "show": 2}[action]
+    count = {None: 1, "create": 3, "drop": 2, "show": 2}.get(action, len(arguments))
     if len(arguments) != count:
         near = did_you_mean(arguments[0], _ACTIONS) if len(arguments) > 1 and action is None else ""
-        usage = "give NAME, create NAME FILE, drop NAME, or show NAME"
+        usage = "give NAME, create NAME FILE, drop NAME, show NAME, or build [NAME]..."
         raise click.UsageError(f"{arguments[0]!r} takes no name: {near}" if near else usage)
+    if workers and action != "build":
+        raise click.UsageError("--on is for build")
     if action is None:
         with app.open() as lake:
             _answer(app, lake, arguments[0], values, _Window(since, until, at), watch, target)
         return
     # Refused and not ignored: a definition has no time.
-    if since or until or watch or (at and action != "show"):
+    if since or until or watch or (at and action not in ("build", "show")):
         raise click.UsageError(f"--since, --until, --at and --watch are not for {action}")
     with app.open() as lake:
-        if action == "create":
+        if action == "build":
+            read_count = lake_views.LakeViews(lake.at(at) if at else lake).build(
+                *arguments[1:], workers=workers or "local"
+            )
+            app.say(f"read {many(read_count, 'segment')}" if read_count else "nothing to compute")
+        elif action == "create":
             definition = lake_views.LakeViews(lake).create(
                 arguments[1], _text(arguments[2]), values, replace=replace
             )

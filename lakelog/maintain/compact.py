@@ -13,24 +13,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog import ranks
 from lakelog.errors import Damaged, DamagedSegment, StaleFiles
-from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.libraries import duckdb, pa
+from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import arrays, bloom, field_ids, segment, segment_sql, typed, word_indexing
+from lakelog.segments import (
+    bloom,
+    field_ids,
+    segment,
+    segment_sql,
+    typed,
+    typed_rows,
+    word_indexing,
+)
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
-from lakelog.store import disk
+from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.workers import WorkerPool
 
 # Written once and read often, so it may take its time.
 LEVEL = 10
@@ -44,12 +54,6 @@ DUE = 64
 _SHARE, _ROW = 8, 256
 """Rows may take this part of the memory in the settings, as sorting and encoding copy them; a row
 takes this many bytes besides its long texts."""
-_ROW_GROUP_BYTES = 32_000_000
-CLUSTER, _TARGETS = 16_384, 4
-"""Where subjects are common, segments have so many times the usual rows, for each that is opened
-takes as long as thousands of rows; and rows of a cluster, as of a page then, are so many. Of twice
-as many targets a subject is read a third faster, and a few minutes of all events half as fast. With
-half as many rows a cluster, a segment is 4 % larger, and a subject is read a quarter faster."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,14 @@ def _is_worth_it(group: list[SegmentEntry]) -> bool:
 
 
 def compact(
-    store: Store, branch: str, progress: ProgressCallback | None = None, level: int = LEVEL
+    store: Store,
+    branch: str,
+    progress: ProgressCallback | None = None,
+    level: int = LEVEL,
+    pool: WorkerPool | None = None,
 ) -> Compaction:
-    """Merge the groups of `choose`. One that cannot be read does not stop the others: the first
-    DamagedSegment is raised at the end. Raises OSError at once.
+    """Merge the groups of `choose`, by workers if there are some. One that cannot be read does not
+    stop the others: the first DamagedSegment is raised at the end. Raises OSError at once.
 
     At a higher `level` of zstd, up to SMALLEST, sorted segments of lower ones are rewritten too.
     """
@@ -126,7 +134,7 @@ def compact(
             contextlib.closing(connect(store.paths, store.settings)) as engine,
             ThreadPoolExecutor(1, "encode") as encoding,
         ):
-            merging = _Merging(store, branch, engine, encoding, level)
+            merging = _Merging(store, branch, engine, encoding, level, pool)
             return _merge_all(store, branch, merging, progress)
 
 
@@ -138,17 +146,14 @@ def _merge_all(
         # Read anew in each round: what was published meanwhile may be merged, too.
         head = store.refs.head(branch)
         entries = store.manifests.segments(store.manifests.of(head.move))
-        groups = choose(entries, store.settings, _targets(store, entries))
+        groups = choose(entries, store.settings, row_order.targets(store, entries))
         # Groups cut short by the number of files leave some that can be merged once more.
         is_unfinished = not failures and any(len(group) == FILES_MAX for group in groups)
-        groups += merging.begin(head, entries, groups)
-        for index, group in enumerate(groups):
-            try:
-                merging.add(group)
-            except Damaged as error:
-                failures.append(error)
-                # Those before it are published.
-                merging.end()
+        groups += merging.larger(entries, groups)
+        merging.begin(head, entries)
+        for index, failure in enumerate(merging.add(groups)):
+            if failure:
+                failures.append(failure)
             # The group is published with the next one; those before it are.
             if progress and index:
                 progress(index, len(groups))
@@ -161,23 +166,9 @@ def _merge_all(
     return merging.total
 
 
-def _targets(store: Store, entries: list[SegmentEntry]) -> int:
-    """Return how many times the usual rows a segment is to have, by the subjects of a large one."""
-    events = [entry for entry in entries if entry.kind == "events" and entry.subject]
-    if not events:
-        return 1
-    largest = max(events, key=lambda entry: entry.events)
-    with contextlib.suppress(DamagedSegment):  # which is told when it is merged
-        table, _ = read_segment(
-            store, largest, lambda paths, key: segment.read_stored(paths, key, ["subject"])
-        )
-        return _TARGETS if has_common_subjects(table) else 1
-    return 1
-
-
 class _Merging:
     """Merges group after group: one is encoded by a thread, and written and published once the next
-    has been read and converted."""
+    has been read and converted. Workers write theirs, which are published here."""
 
     def __init__(
         self,
@@ -186,19 +177,29 @@ class _Merging:
         engine: duckdb.DuckDBPyConnection,
         encoding: Executor,
         level: int,
+        pool: WorkerPool | None = None,
     ) -> None:
         self._store, self._branch, self._encoding, self._level = store, branch, encoding, level
-        self._payloads = PayloadStorage(store, engine)
+        self._payloads, self._pool = PayloadStorage(store, engine), pool
         self._pending: _SortedSegment | None = None
         self.total = Compaction()
 
     def begin(
-        self, head: Head, entries: list[SegmentEntry], groups: list[list[SegmentEntry]]
-    ) -> list[list[SegmentEntry]]:
-        """Go on with groups of these segments of the branch; return what else is to be written."""
+        self,
+        head: Head | None,
+        entries: list[SegmentEntry],
+        learnt: typed_rows.PayloadTyping.Learnt | None = None,
+    ) -> None:
+        """Go on with groups of these segments of the branch, which has this head."""
         self._head, self._useful = head, True
+        self._payloads.typing.learnt = learnt or self._payloads.typing.learnt
         # Segments beside each other share the layout of their payloads.
         self._payloads.neighbours = [entry for entry in entries if entry.fields]
+
+    def larger(
+        self, entries: list[SegmentEntry], groups: list[list[SegmentEntry]]
+    ) -> list[list[SegmentEntry]]:
+        """Return groups of what else is to be written."""
         if self._level <= LEVEL:
             return []
         grouped_keys = {entry.key for group in groups for entry in group}
@@ -214,7 +215,45 @@ class _Merging:
         level = notes.get("zstd", "")
         return not (level.isdecimal() and int(level) >= self._level)
 
-    def add(self, group: list[SegmentEntry]) -> None:
+    def add(self, groups: list[list[SegmentEntry]]) -> Iterator[Damaged | None]:
+        """Merge groups; yield of each what of it is damaged. Raises OSError, Unreachable."""
+        # The first one teaches how payloads are stored: so those of workers are stored alike.
+        own_count = len(groups) if self._pool is None else 1
+        for group in groups[:own_count]:
+            try:
+                for sorted_segment in self.merged(group):
+                    # While this one is encoded, the one before is written.
+                    self.end()
+                    self._pending = sorted_segment
+            except Damaged as error:
+                self.end()  # those before it
+                yield error
+            else:
+                yield None
+        if self._pool is not None:
+            self.end()
+            yield from self._add_merged(self._pool, groups[own_count:])
+
+    def _add_merged(
+        self, pool: WorkerPool, groups: list[list[SegmentEntry]]
+    ) -> Iterator[Damaged | None]:
+        given = self._store.paths.root, self._payloads.typing.learnt, self._level
+        tasks = ((*given, group, self._beside(group)) for group in groups)
+        for outcome in pool.results(_merge_group, tasks):
+            for group, output in () if isinstance(outcome, Damaged) else outcome:
+                self._publish(group, output)
+            self._useful = self._useful and bool(outcome)
+            yield outcome if isinstance(outcome, Damaged) else None
+
+    def _beside(self, group: list[SegmentEntry]) -> list[SegmentEntry]:
+        """Return those neighbours that may be nearest to a segment of a group."""
+        begin, end = group[0].seq[0], group[-1].seq[0]
+        neighbours = self._payloads.neighbours
+        before = max((e.seq[0] for e in neighbours if e.seq[0] < begin), default=begin)
+        after = min((e.seq[0] for e in neighbours if e.seq[0] > end), default=end)
+        return [e for e in neighbours if before <= e.seq[0] <= after]
+
+    def merged(self, group: list[SegmentEntry]) -> Iterator[_SortedSegment]:
         """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
         store = self._store
         # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
@@ -228,21 +267,16 @@ class _Merging:
         self._useful = self._useful and bool(shares)
         for share in shares:
             rows = self._payloads.rows(share)
-            merged = _sorted_segment(rows, share, self._level, self._payloads, self._encoding)
-            # While this one is encoded, the one before is written.
-            self._publish()
-            self._pending = merged
+            yield _sorted_segment(rows, share, self._level, self._payloads, self._encoding)
 
     def end(self) -> bool:
         """Publish what is left; return whether every group was merged."""
-        self._publish()
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._publish(pending.group, pending.put(self._store))
         return self._useful
 
-    def _publish(self) -> None:
-        if self._pending is None:
-            return
-        pending, self._pending = self._pending, None
-        group, output = pending.group, pending.put(self._store)
+    def _publish(self, group: list[SegmentEntry], output: SegmentEntry) -> None:
         # Otherwise the output is garbage, which gc collects.
         if _swap(self._store, self._branch, self._head, group, [output]):
             size = sum(e.bytes for e in group)
@@ -251,6 +285,27 @@ class _Merging:
                 drop(self._store.paths, (entry.key for entry in group))
         else:
             self._useful = False
+
+
+def _merge_group(
+    root: str,
+    learnt: typed_rows.PayloadTyping.Learnt,
+    level: int,
+    group: list[SegmentEntry],
+    neighbours: list[SegmentEntry],
+) -> list[tuple[list[SegmentEntry], SegmentEntry]] | Damaged:
+    """Merge a group in a process that does tasks; return which segments became which."""
+    store = bootstrap.load(root).for_task()
+    with (
+        contextlib.closing(connect(store.paths, store.settings)) as engine,
+        ThreadPoolExecutor(1, "encode") as encoding,
+    ):
+        merging = _Merging(store, "", engine, encoding, level)
+        merging.begin(None, neighbours, learnt)
+        try:
+            return [(s.group, s.put(store)) for s in merging.merged(group)]
+        except Damaged as error:
+            return error
 
 
 def _sum(before: Compaction, added: Compaction) -> Compaction:
@@ -305,9 +360,9 @@ def _sorted_segment(
     encoding is done at once."""
     rows, blocks = payloads.protected(rows, group)
     table = rows.table
-    step = _row_group(table)
-    cluster = CLUSTER if has_common_subjects(table) else None
-    order = sort_order(table, step, cluster)
+    step = row_order.row_group(table)
+    cluster = row_order.CLUSTER if row_order.has_common_subjects(table) else None
+    order = row_order.sort_order(table, step, cluster)
     fields = payloads.choose(rows, group, order)
     commit, encodings = disk.random_hex(), segment.text_encodings(table, order)
     encoder = segment.SegmentEncoder(
@@ -336,47 +391,6 @@ def _sorted_segment(
         return encoder.finish()
 
     return _SortedSegment(group, table, key, text_count, encoding.submit(finish), words)
-
-
-def _row_group(table: pa.Table) -> int:
-    """Return the rows of a row group: fewer where they are long, as there are several copies."""
-    fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
-    return max(1, min(segment.ROW_GROUP, fitting))
-
-
-def has_common_subjects(table: pa.Table) -> bool:
-    """Whether most rows have a subject that several have, so that they gain by clusters."""
-    subjects = table["subject"]
-    count, distinct = len(subjects) - subjects.null_count, pc.count_distinct(subjects).as_py()
-    return bool(count * 2 > len(subjects) and distinct * 2 < count)
-
-
-def sort_order(table: pa.Table, step: int, cluster: int | None = None) -> pa.Array:
-    """Return the order of rows by type, time and seq, cut into row groups of `step`, of which each
-    is by type and seq; or that by subject and seq, cut into clusters, of which each is so as well.
-
-    Statistics of row groups so say most about times. Within one, what came together stays together:
-    neighbours of one origin compress better than neighbours in time.
-    """
-    type_rank, places = _ranks(table["type"]), np.arange(len(table))
-    time, seq = (arrays.numbers(table[name].cast("int64")) for name in ("time", "seq"))
-    group = np.zeros(len(seq), dtype=np.int64)
-    if cluster is not None:
-        # By subject over all: then statistics of row groups say most about subjects.
-        group[np.lexsort((seq, _ranks(table["subject"])))] = places // cluster
-    elif len(seq) > step:
-        group[np.lexsort((seq, time, type_rank))] = places // step
-    return arrays.integers(np.lexsort((seq, type_rank, group)))
-
-
-def _ranks(texts: pa.ChunkedArray) -> np.ndarray:
-    """Return the place of each text among the distinct ones, by their bytes; that of null is last.
-    Sorting numbers is many times faster than comparing texts."""
-    distinct = pc.unique(texts)
-    ranks = np.empty(len(distinct), dtype=np.int32)
-    ranks[arrays.numbers(pc.sort_indices(distinct))] = np.arange(len(distinct), dtype=np.int32)
-    numbers: np.ndarray = ranks[arrays.numbers(pc.index_in(texts, distinct).cast("int64"))]
-    return numbers
 
 
 def rewrite(
@@ -450,14 +464,18 @@ def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry
 
 
 def _swap(
-    store: Store, branch: str, base: Head, group: list[SegmentEntry], outputs: list[SegmentEntry]
+    store: Store,
+    branch: str,
+    base: Head | None,
+    group: list[SegmentEntry],
+    outputs: list[SegmentEntry],
 ) -> bool:
     """Publish the exchange if every input is still there and no rewind came."""
     keys = {e.key for e in group}
 
     def plan(head: Head, state: Manifest) -> Change | None:
         # After a rewind the numbers of the rows may be those of other events.
-        if head.move.generation != base.move.generation:
+        if base is None or head.move.generation != base.move.generation:
             return None
         # One was compacted, expired or removed meanwhile: its rows must not come back.
         present = {e.key for e in store.manifests.segments(state)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lakelog import ranks
 from lakelog.errors import Damaged, LakelogError
@@ -13,10 +13,11 @@ from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import word_index, word_indexing
 from lakelog.segments.connection import connect
-from lakelog.store import disk
+from lakelog.store import bootstrap, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
+from lakelog.workers import WorkerPool
 
 
 def missing(store: Store, branch: str) -> list[SegmentEntry]:
@@ -41,9 +42,15 @@ def _segments(store: Store, branch: str) -> list[SegmentEntry]:
     return store.manifests.segments(state, "events")
 
 
-def build_missing(store: Store, branch: str, progress: ProgressCallback | None = None) -> int:
-    """Build the indexes that segments of a branch lack, and return how many; segments that cannot
-    be read get none. Raises OSError; Unreachable and TransferRefused for a shared lake."""
+def build_missing(
+    store: Store,
+    branch: str,
+    progress: ProgressCallback | None = None,
+    pool: WorkerPool | None = None,
+) -> int:
+    """Build the indexes that segments of a branch lack, by workers if there are some, and return
+    how many; segments that cannot be read get none. Raises OSError; Unreachable and TransferRefused
+    for a shared lake."""
     if store.attachment is not None:
         store.attachment.index(store, branch)
     count, lacking, unranked = 0, missing(store, branch), _unranked(store, branch)
@@ -52,16 +59,34 @@ def build_missing(store: Store, branch: str, progress: ProgressCallback | None =
         if not alone or not (lacking or unranked):
             return 0
         with contextlib.closing(connect(store.paths, store.settings)) as engine:
-            for number, entry in enumerate(lacking, 1):
-                with contextlib.suppress(Damaged):
-                    _build(store, entry, engine, word_indexing.build)
-                    count += 1
+            tasks = ((store.paths.root, entry) for entry in lacking)
+            outcomes: Iterator[bool] = (_is_built(store, entry, engine) for entry in lacking)
+            if pool is not None:
+                outcomes = pool.results(_build_words, tasks)
+            for number, is_built in enumerate(outcomes, 1):
+                count += is_built
                 if progress:
                     progress(number, len(lacking))
             for entry in unranked:
                 with contextlib.suppress(LakelogError):
                     _build(store, entry, engine, ranks.build)
     return count
+
+
+def _build_words(root: str, entry: SegmentEntry) -> bool:
+    """Build the word index of a segment in a process that does tasks."""
+    store = bootstrap.load(root).for_task()
+    with contextlib.closing(connect(store.paths, store.settings)) as engine:
+        return _is_built(store, entry, engine)
+
+
+def _is_built(store: Store, entry: SegmentEntry, engine: duckdb.DuckDBPyConnection) -> bool:
+    """Build the word index of a segment, unless that is damaged."""
+    try:
+        _build(store, entry, engine, word_indexing.build)
+    except Damaged:
+        return False
+    return True
 
 
 def _build(

@@ -41,7 +41,7 @@ class PayloadStorage:
 
     def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
         self._store, self.engine = store, engine
-        self._typing = typed_rows.PayloadTyping(engine)
+        self.typing = typed_rows.PayloadTyping(engine)
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
 
@@ -65,7 +65,7 @@ class PayloadStorage:
             rows = rows.cast(segment.schema("events", "sorted"))
             if given and schema:
                 structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
-                rows, added_bytes = self._typing.recast(
+                rows, added_bytes = self.typing.recast(
                     schema, given, rows.append_column(typed.COLUMN, structs)
                 )
                 size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
@@ -104,14 +104,14 @@ class PayloadStorage:
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
                 near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
-        return self._typing.choose(rows.table, rows.schema, near, order)
+        return self.typing.choose(rows.table, rows.schema, near, order)
 
     def convert(
         self, fields: typed_rows.FieldColumns | None, rows: pa.Table, schema: typed.Schema | None
     ) -> tuple[pa.Table, int]:
         """Return rows as they are to be stored, and the bytes of payloads that became structs."""
         if fields:
-            return self._typing.convert(fields.schema, rows, schema)
+            return self.typing.convert(fields.schema, rows, schema)
         return (typed_rows.restored(self.engine, schema, rows) if schema else rows), 0
 
 

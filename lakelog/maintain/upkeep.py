@@ -14,6 +14,7 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head
 from lakelog.store.tail import Tail
+from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
     from lakelog import history
@@ -76,17 +77,25 @@ class LakeUpkeep(ABC):
         return hotcopy.copy(self.store, os.fspath(to), progress)
 
     def compact(
-        self, progress: ProgressCallback | None = None, *, smallest: bool = False
+        self,
+        progress: ProgressCallback | None = None,
+        *,
+        smallest: bool = False,
+        workers: str | None = None,
     ) -> compact.Compaction:
         """Settle, then merge small segments and sort by type and time, and common subjects.
 
         With `smallest`, all segments are compressed as far as zstd can: a tenth smaller, in several
         times the time, for a lake that is kept. What is so compressed is left alone the next time.
+
+        `workers` is where segments and their word indexes are written: by "local" processes, or at
+        "ray://HOST:PORT". Raises InvalidSetting, MissingPackage, Unreachable for such a place.
         """
         self.settle()
         level = compact.SMALLEST if smallest else compact.LEVEL
-        compaction = compact.compact(self.store, self.branch_name, progress, level)
-        indexing.build_missing(self.store, self.branch_name)
+        with WorkerPool.at(workers) as pool:
+            compaction = compact.compact(self.store, self.branch_name, progress, level, pool)
+            indexing.build_missing(self.store, self.branch_name, pool=pool)
         return compaction
 
     def retention(self, older_than: str, *, apply: bool = False) -> retention.RetentionResult:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, column_encoding, sql, typed
@@ -57,12 +57,19 @@ class _Trial:
 class PayloadTyping:
     """Chooses schemas for the groups of one run of compaction, and converts their payloads."""
 
+    @dataclass
+    class Learnt:
+        """The schemas of the groups of a run: the last one, the part of the rows that each fitted
+        when it was the best that was found, and how it is stored."""
+
+        last: Schema | None = None
+        shares: dict[str, float] = field(default_factory=dict)
+        columns: dict[str, FieldColumns] = field(default_factory=dict)
+
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
-        self._last: Schema | None = None
-        self._shares: dict[str, float] = {}
-        """The part of the rows that each schema fitted when it was the best that was found."""
-        self._columns: dict[str, FieldColumns] = {}
+        self.learnt = self.Learnt()
+        """What was learnt of the groups before, which another run may go on with."""
 
     def choose(
         self,
@@ -87,12 +94,12 @@ class PayloadTyping:
         if not len(sample):
             return None
         tried_rows, trials = sample.take(_evenly(len(sample), _TRIED)), []
-        for schema in dict.fromkeys((*near, *([self._last] if self._last else ()))):
+        for schema in dict.fromkeys((*near, *([self.learnt.last] if self.learnt.last else ()))):
             trial = self._try(schema, tried_rows)
             # What no schema fitted before is not searched for again in every group.
-            if trial.share >= min(_ENOUGH, self._shares.get(schema.key, 1) - _SLACK):
+            if trial.share >= min(_ENOUGH, self.learnt.shares.get(schema.key, 1) - _SLACK):
                 # Encodings are tried once in a run, on neighbours as they will be stored.
-                is_new = schema.key not in self._columns
+                is_new = schema.key not in self.learnt.columns
                 trial = self._try(schema, sample) if is_new else trial
                 return self._chosen(trial, sample, len(payloads))
             trials.append(trial)
@@ -139,7 +146,7 @@ class PayloadTyping:
         is_first = next(iter(near), None) == stored_schema
         if stored_schema is None or not is_first or rows["data"].null_count < _ENOUGH * len(rows):
             return None
-        return self._columns.get(stored_schema.key)
+        return self.learnt.columns.get(stored_schema.key)
 
     def _sample(
         self, rows: pa.Table, stored_schema: Schema | None, order: pa.Array | None
@@ -177,12 +184,12 @@ class PayloadTyping:
         return best
 
     def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
-        self._last = trial.schema
-        self._shares[trial.schema.key] = trial.share
-        if trial.schema.key not in self._columns:
+        self.learnt.last = trial.schema
+        self.learnt.shares[trial.schema.key] = trial.share
+        if trial.schema.key not in self.learnt.columns:
             scale = rows / len(trial.structs)
-            self._columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
-        return self._columns[trial.schema.key]
+            self.learnt.columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
+        return self.learnt.columns[trial.schema.key]
 
 
 def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +69,11 @@ class Store:
         self.erased = ErasedStates(DirectoryVolume(self.paths.root))
         self.manifests = Manifests(self.volume, self.refs, self.erased, lambda: self.paths.keys)
         self.verified = VerifiedFiles(self.paths, attachment.fetch if attachment else None)
+
+    def for_task(self) -> Store:
+        """Return this, for a process that does tasks beside others: its engine has one thread."""
+        self.settings = dataclasses.replace(self.settings, threads=1)
+        return self
 
     def format_now(self) -> int:
         """The format that the lake has now, whichever process raised it."""

@@ -9,20 +9,25 @@ Replacements are counted by kind; the originals are never stored.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lakelog.errors import ExportRefused
 from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.train import scratch
 from lakelog.train.patterns import KINDS, Kind, RedactionRule, names
 from lakelog.train.recipe import Recipe
 from lakelog.train.selection import quoted, text_of
+from lakelog.workers import WorkerPool
 
 # Patterns look for word boundaries, and in JSON text the n of \n touches the next word.
 # Noncharacters stand for the escapes meanwhile, since no ordinary text contains them.
@@ -137,6 +142,46 @@ def _plain(json_text: str) -> str:
     return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])", decode, json_text)
 
 
+@dataclass(frozen=True)
+class Cleaning:
+    """How rows are cleaned, for whichever process does it."""
+
+    types: tuple[tuple[str, str], ...]
+    columns: tuple[TextColumn, ...]
+    kinds: tuple[str, ...]
+    is_keyed: bool
+    key: bytes = field(repr=False)
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Give an engine what `rows` needs there."""
+        set_variables(connection, self.kinds, self.key)
+
+    @cached_property
+    def _sql(self) -> str:
+        return cleaning_sql("SELECT * FROM hits", self)
+
+    def rows(self, connection: duckdb.DuckDBPyConnection, hits: pa.RecordBatch) -> pa.Table:
+        """Return rows with their finds replaced, and the counts of them."""
+        step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
+        slices = [hits.slice(start, step) for start in range(0, hits.num_rows, step)]
+        connection.register("hits", pa.Table.from_batches(slices))
+        return connection.sql(self._sql).to_arrow_table().combine_chunks()
+
+
+def _clean(cleaning: Cleaning, hits: pa.RecordBatch) -> pa.Table:
+    """Clean rows in a process that does tasks."""
+    return cleaning.rows(_engine(cleaning), hits)
+
+
+@functools.lru_cache(1)
+def _engine(cleaning: Cleaning) -> duckdb.DuckDBPyConnection:
+    connection = scratch.connect("", threads=1)
+    # Text that is not redacted yet is in memory alone.
+    connection.execute("SET temp_directory = ''")
+    cleaning.prepare(connection)
+    return connection
+
+
 class Cleaner:
     """Redacts a stream of rows; only rows with a hint are examined. See `counts`."""
 
@@ -147,17 +192,19 @@ class Cleaner:
         columns: list[TextColumn],
         recipe: Recipe,
         key: bytes,
+        pool: WorkerPool | None = None,
     ) -> None:
         kinds = recipe.redact["kinds"]
         self._connection, self._columns, self._names = connection, columns, list(types)
-        self._kinds = kinds
+        self._kinds, self._pool = kinds, pool
         self.counts: dict[str, int] = dict.fromkeys(kinds, 0)
         self._deep = bool(recipe.redact["deep"] and kinds)
         if self._deep:
             self.counts["deep"] = 0
-        if columns:
-            set_variables(connection, kinds, key)
-            self._sql = cleaning_sql("SELECT * FROM hits", types, columns, recipe)
+        is_keyed = recipe.redact["mode"] == "pseudonym"
+        self._cleaning = Cleaning((*types.items(),), (*columns,), (*kinds,), is_keyed, key)
+        if columns and pool is None:
+            self._cleaning.prepare(connection)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns that come out: those without the hints."""
@@ -165,17 +212,35 @@ class Cleaner:
 
     def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """Yield the rows, cleaned, in their order."""
-        for batch in reader:
-            flags = np.zeros(batch.num_rows, bool)
-            for place in range(len(self._columns)):
-                hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
-                flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
-            # In ordinary logs few rows have a hint; the others are never sent through the SQL.
-            cleaned = self._clean(batch, flags) if flags.any() else batch.select(self._names)
-            yield self._clean_deep(cleaned) if self._deep else cleaned
+        # In ordinary logs few rows have a hint; the others are never sent through the SQL.
+        pending = deque[tuple[pa.RecordBatch, Any]]()
 
-    def _clean_deep(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        for column in self._columns:
+        def tasks() -> Iterator[tuple[Cleaning, pa.RecordBatch]]:
+            for batch in reader:
+                flags = np.zeros(batch.num_rows, bool)
+                for place in range(len(self._columns)):
+                    hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
+                    flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
+                pending.append((batch, flags))
+                if flags.any():
+                    yield self._cleaning, unescape(batch.filter(pa.array(flags)), self._columns)
+
+        for cleaned in self._cleaned(tasks()):
+            yield from self._without_hits(pending)
+            yield self._deep_cleaned(self._joined(*pending.popleft(), cleaned))
+        yield from self._without_hits(pending)
+
+    def _cleaned(self, tasks: Iterator[tuple[Cleaning, pa.RecordBatch]]) -> Iterator[pa.Table]:
+        if self._pool is not None:
+            return self._pool.results(_clean, tasks)
+        return (cleaning.rows(self._connection, hits) for cleaning, hits in tasks)
+
+    def _without_hits(self, pending: deque[tuple[pa.RecordBatch, Any]]) -> Iterator[pa.RecordBatch]:
+        while pending and not pending[0][1].any():
+            yield self._deep_cleaned(pending.popleft()[0].select(self._names))
+
+    def _deep_cleaned(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        for column in self._columns if self._deep else ():
             # The library replaces text without regard to JSON syntax.
             if not column.json:
                 place = batch.schema.get_field_index(column.name)
@@ -184,18 +249,13 @@ class Cleaner:
                 self.counts["deep"] += changed
         return batch
 
-    def _clean(self, batch: pa.RecordBatch, flags: Any) -> pa.RecordBatch:
-        hits = unescape(batch.filter(pa.array(flags)), self._columns)
-        step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
-        slices = [hits.slice(start, step) for start in range(0, hits.num_rows, step)]
-        self._connection.register("hits", pa.Table.from_batches(slices))
-        cleaned = self._connection.sql(self._sql).to_arrow_table().combine_chunks()
+    def _joined(self, batch: pa.RecordBatch, flags: Any, cleaned: pa.Table) -> pa.RecordBatch:
         for target in self._kinds:
             self.counts[target] += int(np.sum(cleaned[f"__n_{target}"].to_numpy()))
         # Cleaned rows are put back by one `take` over old and new values, which keeps the order
         # without sorting.
         places = np.arange(batch.num_rows)
-        places[flags] = batch.num_rows + np.arange(hits.num_rows)
+        places[flags] = batch.num_rows + np.arange(cleaned.num_rows)
         columns = {name: batch.column(batch.schema.get_field_index(name)) for name in self._names}
         for column in self._columns:
             old = columns[column.name]
@@ -204,7 +264,7 @@ class Cleaner:
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=self.schema(batch.schema))
 
 
-def set_variables(connection: duckdb.DuckDBPyConnection, kinds: list[str], key: bytes) -> None:
+def set_variables(connection: duckdb.DuckDBPyConnection, kinds: Sequence[str], key: bytes) -> None:
     """Set the variables that the SQL of `cleaning_sql` reads: the key and the names."""
     # The padded keys of HMAC (RFC 2104). They are variables and not literals, so that the key
     # appears in no query text or error message.
@@ -237,10 +297,10 @@ def _is_name(word: str) -> str:
     return " = 1 AND ".join(places) + " = 1"
 
 
-def cleaning_sql(sql: str, types: dict[str, str], columns: list[TextColumn], recipe: Recipe) -> str:
+def cleaning_sql(sql: str, cleaning: Cleaning) -> str:
     """Return SQL of the same columns with finds replaced, and counts `__n_email`, ... of a row."""
-    kinds = [KINDS[name] for name in KINDS if name in recipe.redact["kinds"]]
-    keyed = recipe.redact["mode"] == "pseudonym"
+    kinds = [KINDS[name] for name in KINDS if name in cleaning.kinds]
+    columns, keyed = cleaning.columns, cleaning.is_keyed
     places = range(len(columns))
     # Step 1: unescape, and only in columns whose hint matched; a null skips all the following
     # steps.
@@ -271,7 +331,7 @@ def cleaning_sql(sql: str, types: dict[str, str], columns: list[TextColumn], rec
         f" THEN {quoted(n)} ELSE {columns[by_name[n]].back(f'__x{by_name[n]}')} END AS {quoted(n)}"
         if n in by_name
         else quoted(n)
-        for n in types
+        for n, _ in cleaning.types
     ]
     counts = [
         f"({' + '.join(_count(target, f'__x{i}', columns[i]) for i in places)})::BIGINT"

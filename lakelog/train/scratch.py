@@ -16,9 +16,12 @@ CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
 """What the engine of a check may take."""
 
 
-def connect(spill: str, memory_bytes: int = MEMORY_BYTES) -> duckdb.DuckDBPyConnection:
-    """Return a database that spills below `spill`."""
-    con = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes))
+def connect(
+    spill: str, memory_bytes: int = MEMORY_BYTES, threads: int = 0
+) -> duckdb.DuckDBPyConnection:
+    """Return a database that spills below `spill`, with so many threads, 0 for one on each
+    processor."""
+    con = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes, threads=threads))
     con.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
     return con
 

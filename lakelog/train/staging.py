@@ -27,6 +27,7 @@ from lakelog.train.selection import HIDDEN, RowQuery, column_of, content_hashes,
 from lakelog.train.shapes import shape
 from lakelog.train.shapes.shape import Roles
 from lakelog.train.shapes.structure import structure_of
+from lakelog.workers import WorkerPool
 
 _TEXTS, _ROWS, _BATCH_ROWS = 16_384, 65_536, 65_536
 _LOOKS = 20
@@ -109,9 +110,14 @@ def _coalesce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def write(
-    con: duckdb.DuckDBPyConnection, selection: RowQuery, recipe: Recipe, folder: str, key: bytes
+    con: duckdb.DuckDBPyConnection,
+    selection: RowQuery,
+    recipe: Recipe,
+    folder: str,
+    key: bytes,
+    pool: WorkerPool | None = None,
 ) -> Stage:
-    """Evaluate the shape over the lake and write its redacted rows.
+    """Evaluate the shape over the lake and write its redacted rows, which workers may redact.
 
     Raises ExportRefused where whole rows would be lost without the consent of the recipe.
     """
@@ -138,7 +144,7 @@ def write(
         relation = con.sql(redact.with_hints(source, text_columns, kinds))
         reader = relation.to_arrow_reader(_ROWS)
     # A cursor of its own: the cleaner runs a query per batch while `relation` is still being read.
-    cleaner = redact.Cleaner(con.cursor(), types, text_columns, recipe, key)
+    cleaner = redact.Cleaner(con.cursor(), types, text_columns, recipe, key, pool)
     visible = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)

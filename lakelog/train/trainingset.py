@@ -45,6 +45,7 @@ from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
 from lakelog.train.staging import Stage
 from lakelog.train.tables import JsonMap
+from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -89,15 +90,27 @@ class TrainingExport:
 
 
 def export(
-    lake: Lake, recipe: object, out: str, *, progress: StageCallback | None = None
+    lake: Lake,
+    recipe: object,
+    out: str,
+    *,
+    progress: StageCallback | None = None,
+    workers: str | None = None,
 ) -> TrainingExport:
     """Export the training set of a recipe (a path, TOML text, dict or Recipe) to a directory.
 
-    Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot be met, an
-    `out` that is in use, a snapshot that is gone or a key that is missing; nothing is then left.
+    `workers` is where rows are redacted: by "local" processes, or at "ray://HOST:PORT"; the files
+    are the same. Raises InvalidRecipe for a recipe that is wrong, ExportRefused for one that cannot
+    be met, an `out` that is in use, a snapshot that is gone or a key that is missing, and what
+    `working` raises; nothing is then left.
     """
     checked = recipes.load(recipe)
     out = os.path.abspath(os.fspath(out))
+    if lake.store.paths.keys is not None and WorkerPool.is_elsewhere(workers):
+        raise ExportRefused(
+            f"--on {workers}: the lake at {lake.path} is encrypted, and Ray writes rows to disk"
+            " when its memory is full: export it --on local"
+        )
     # Everything that can be refused without reading the lake is refused here: a missing key or
     # library must not show after an hour of redaction.
     exports.require_free(out)
@@ -129,7 +142,8 @@ def export(
             progress=progress,
             sign=sign,
         )
-        result = job.run()
+        with WorkerPool.at(workers) as pool:
+            result = job.run(pool)
     finally:
         asker.close()
     # The note is appended last. It is for people and for `path`; the tag alone decides whether the
@@ -204,7 +218,7 @@ class _ExportJob:
     earlier: dataset.Dataset | None = None
     erased: JsonMap | None = None
 
-    def run(self) -> TrainingExport:
+    def run(self, pool: WorkerPool | None = None) -> TrainingExport:
         """Build the export."""
         say = self.progress or (lambda _: None)
         with exports.atomic_directory(self.out) as directory:
@@ -214,7 +228,7 @@ class _ExportJob:
             # each with its own memory limit.
             con = scratch.connect(stage_folder)
             say("selecting and redacting")
-            stage = staging.write(con, self.selection, self.recipe, stage_folder, self.key)
+            stage = staging.write(con, self.selection, self.recipe, stage_folder, self.key, pool)
             say(f"deduplicating and splitting {stage.rows:,} rows")
             # From here on rows are numbers in arrays: the texts stay in the staged file.
             rows = staging.split_keys(con, stage, self.recipe, self.counter)

@@ -10,28 +10,24 @@ finds those of its own state. What was computed is written to the cache beside t
 from __future__ import annotations
 
 import collections
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
-from lakelog.query.sql import payload, table_sql
-from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.tail_rows import ORDER, begins_with
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.views import finalize, protected_maps
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition
-from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, view
+from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape
 from lakelog.views.lineage import Lineage, SegmentRead
+from lakelog.views.mapping import TIME, Mapper, RowsProvider, engine_name, shape_of
 from lakelog.views.params import Values, time_sql
 from lakelog.views.partials import Cover, Partial, Partials
 
@@ -39,11 +35,6 @@ if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
 else:
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
-
-_TIME = "epoch_us(time)::HUGEINT * 9223372036854775808"
-PLACE = f"{_TIME} + seq AS place"
-"""Orders events by time, those of one time by seq; never null."""
-
 
 _CELL_BYTES = 24
 _SHARED_ROWS = 10_000
@@ -63,21 +54,6 @@ class Limits:
     pieces: int = 8
     cells: int | None = None
     disk_bytes: int = 2 << 30
-
-
-class RowsProvider(Protocol):
-    """What gives the rows of segments: a session of the lake."""
-
-    def rows_sql(
-        self,
-        entries: list[SegmentEntry],
-        extractions: tuple[Extraction, ...] = (),
-        *,
-        opens: bool = False,
-    ) -> str:
-        """SQL for the rows of verified segments, with seq and more columns; it may open protected
-        fields."""
-        ...
 
 
 @dataclass
@@ -119,9 +95,10 @@ class Projector:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._store, self._source = store, source
+        self._store = store
         self._cells = self._limits.cells or store.settings.task_memory // _CELL_BYTES
         self._builder = LayerBuilder(database, self._limits.small)
+        self._mapper = Mapper(store.paths, source, self._builder)
         self._pieces = Partials(store.paths, self._limits.disk_bytes)
         self._lineage = Lineage()
         self._layers_by_view: dict[str, list[_CachedLayer]] = {}
@@ -180,7 +157,7 @@ class Projector:
     def _layer(
         self, definition: ViewDefinition, values: Values, state: Manifest, tail: pa.Table | None
     ) -> Layer:
-        name = definition.state(values, _engine())
+        name = definition.state(values, engine_name())
         cursor = self._builder.cursor()
         try:
             shape = self._shape(cursor, name, definition, values)
@@ -245,7 +222,7 @@ class Projector:
             layer, deltas = None, []
             missing = [SegmentRead(e, Lineage.cover_of([e])) for e in entries]
         if missing or layer is None:
-            fresh = self._mapped(cursor, shape, missing)
+            fresh = self._mapper.mapped(cursor, shape, missing)
             self._write(name, shape, missing, fresh)
             if layer is None:
                 layer = Layer(shape, LayerPart(fresh))
@@ -323,7 +300,7 @@ class Projector:
         """The state of the events of some times only, or of all; not kept."""
         cursor = self._builder.cursor()
         try:
-            shape = self._shape(cursor, definition.state(values, _engine()), definition, values)
+            shape = self._shape(cursor, definition.state(values, engine_name()), definition, values)
             near, inside = self._store.manifests.segments(state), "true"
             if window is not None:
                 low, high = window
@@ -334,58 +311,10 @@ class Projector:
             tail_rows = ""
             if tail is not None and tail.num_rows:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
-            table = self._mapped(cursor, shape, sources, tail_rows, inside, opens=opens)
+            table = self._mapper.mapped(cursor, shape, sources, tail_rows, inside, opens=opens)
             return Layer(shape, LayerPart(table))
         finally:
             cursor.close()
-
-    def _mapped(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        shape: StateShape,
-        sources: list[SegmentRead],
-        tail: str = "",
-        condition: str = "true",
-        *,
-        opens: bool = False,
-    ) -> LayerTable:
-        """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
-        table, extractions = "segment", tuple[Extraction, ...]()
-        if any(source.entry.fields for source in sources):
-            # With its extractions from payloads as columns, where it reads no others.
-            tables = {("", "segment"): payload.WIDE}
-            rewriting = table_sql.rewrite(cursor, shape.map, True, tables)
-            if rewriting is not None and not rewriting.reads_events:
-                shape = dataclasses.replace(shape, map=rewriting.sql)
-                table, extractions = payload.WIDE, rewriting.columns
-        rows = self._rows(sources, extractions, opens=opens)
-        if tail:
-            tail = sealed_blocks.opened_sql(self._store.paths, tail, ()) if opens else tail
-            columns = (*EVENT_COLUMNS, "seq", *WideColumns(extractions)(segment_sql.TEXT), "place")
-            # In the same order of columns: UNION ALL goes by position.
-            rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
-        return self._builder.mapped(
-            cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", table
-        )
-
-    def _rows(
-        self,
-        sources: list[SegmentRead],
-        columns: tuple[Extraction, ...] = (),
-        *,
-        opens: bool = False,
-    ) -> str:
-        """SQL for the rows of segments, each verified before."""
-        whole = [source.entry for source in sources if not source.without]
-        queries = (
-            [self._source.rows_sql(whole, columns, opens=opens)] if whole or not sources else []
-        )
-        for source in sources:
-            if source.without:
-                covered = " OR ".join(f"seq BETWEEN {a} AND {b}" for a, b in source.without)
-                rows = self._source.rows_sql([source.entry], columns)
-                queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({covered})")
-        return f"SELECT *, {PLACE} FROM ({' UNION ALL '.join(queries)})"
 
     def _tail_rows(
         self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, start: int, next_seq: int
@@ -399,7 +328,7 @@ class Projector:
         seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         columns = ", ".join((*EVENT_COLUMNS, "seq"))
-        query = f"SELECT {columns}, {_TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
+        query = f"SELECT {columns}, {TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
         if rows.num_rows > _SHARED_ROWS:
             return query
         table = self._builder.table(cursor, query)
@@ -477,18 +406,3 @@ class Projector:
             ):
                 self._layers_by_view.pop(name, None)
                 self._tail_overlays.pop(name, None)
-
-
-def shape_of(
-    cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, maps: str, merges: str
-) -> StateShape:
-    """Ask the engine which columns a map gives; its merge must give the same."""
-    view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
-    relation = cursor.sql(maps)
-    columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
-    return StateShape(columns, definition.key, definition.merged, maps, merges)
-
-
-def _engine() -> str:
-    """What states depend on beside their SQL."""
-    return f"1 {duckdb.__version__}"

@@ -36,6 +36,10 @@ _SPARE = 8
 """So many short tables without use wait to be written over, which saves a statement for each."""
 
 
+# Parquet has no such type, or gives back another one.
+_LOSSY = ("UHUGEINT", "VARIANT", "UNION", "MAP", "ENUM", "BIT", "TIME WITH", "INTERVAL", "GEOMETRY")
+
+
 @dataclass(frozen=True)
 class StateShape:
     """What a state looks like and how it is made: see Definition."""
@@ -45,6 +49,14 @@ class StateShape:
     merged: bool
     map: str
     merge: str
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether Parquet gives the columns back as they were: otherwise an answer from the cache
+        would differ from one computed."""
+        types = [type_ for _, type_ in self.columns]
+        is_huge = any("HUGEINT" in type_ and type_ != "HUGEINT" for type_ in types)
+        return not is_huge and not any(word in type_ for type_ in types for word in _LOSSY)
 
     @property
     def listed(self) -> str:

@@ -35,8 +35,6 @@ from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 _HEAD = struct.Struct("<4sII")
 _MAGIC = b"LKV1"
 _ENDING = ".piece"
-# Parquet has no such type, or gives back another one.
-_LOSSY = ("UHUGEINT", "VARIANT", "UNION", "MAP", "ENUM", "BIT", "TIME WITH", "INTERVAL", "GEOMETRY")
 _BATCH_ROWS = 1 << 17
 Cover = dict[str, list[Any]]
 
@@ -116,11 +114,7 @@ class Partials:
         query: str,
     ) -> None:
         """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
-        # Types that Parquet does not give back as they were are not kept: an answer from the cache
-        # would differ from one computed.
-        if any(word in type_ for _, type_ in shape.columns for word in _LOSSY):
-            return
-        if any("HUGEINT" in type_ and type_ != "HUGEINT" for _, type_ in shape.columns):
+        if not shape.is_lossless:
             return
         # A piece is known by what it covers, so that equal covers are one file.
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]

@@ -16,6 +16,7 @@ from typing import Any
 from lakelog.event import bookkeeping
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.patterns import shape_sql, templates_of
+from lakelog.workers import WorkerPool
 
 PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
 NAMES = (PATTERNS, EVENT_PATTERNS)
@@ -113,6 +114,7 @@ def patterns(
     until: TimeBound | None = None,
     new: Any = None,
     absent_since: Any = None,
+    workers: str | None = None,
 ) -> pa.Table:
     """Return the templates of messages of an open Lake or of a past state, the most frequent first:
     pattern_id, template, source, count, first_seen, last_seen, share, sources, example, as the
@@ -120,9 +122,14 @@ def patterns(
 
     Counted are events of a source, of a type, and of times (text, datetime or microseconds). `new`
     is an earlier state: only templates that no message had there. `absent_since` is one, too: only
-    its templates that no message has had since, with their counts there. Raises InvalidView,
-    SnapshotGone, Damaged.
+    its templates that no message has had since, with their counts there. `workers` is where what
+    nobody has asked for yet is read: by "local" processes, or at "ray://HOST:PORT". Raises
+    InvalidView, SnapshotGone, Damaged, and what `WorkerPool.at` raises.
     """
+    with WorkerPool.at(workers) as pool:
+        for state in (lake, new, absent_since) if pool else ():
+            if state is not None:
+                state._views.build(shapes_view(), pool, getattr(state, "id", None))
     if absent_since is not None:
         # All of now, whatever the times asked for: what came later is no longer absent.
         counts_now = counts(_shapes(lake))

@@ -17,8 +17,8 @@ from lakelog.libraries import duckdb, pa
 from lakelog.segments.sql import identifier
 from lakelog.views import finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, ViewDefinition
-from lakelog.views.engine import PLACE, shape_of
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, given, view
+from lakelog.views.mapping import PLACE, shape_of
 
 ROWS = 3_000
 _SPLITS = (2, 3, 7)

@@ -27,18 +27,30 @@ if TYPE_CHECKING:
     from lakelog.event import encode
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
-    from lakelog.views import catalog, engine, guard, ledger, origin_table, params, pattern_tables
+    from lakelog.views import (
+        builds,
+        catalog,
+        engine,
+        guard,
+        ledger,
+        origin_table,
+        params,
+        pattern_tables,
+        protected_maps,
+    )
     from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
+    from lakelog.workers import WorkerPool
 else:
     encode = Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
-    catalog, engine, guard, ledger = (
-        Lazy(f"lakelog.views.{name}") for name in "catalog engine guard ledger".split()
+    builds, catalog, engine, guard, ledger = (
+        Lazy(f"lakelog.views.{name}") for name in "builds catalog engine guard ledger".split()
     )
-    origin_table, params, pattern_tables = (
-        Lazy(f"lakelog.views.{name}") for name in "origin_table params pattern_tables".split()
+    origin_table, params, pattern_tables, protected_maps = (
+        Lazy(f"lakelog.views.{name}")
+        for name in "origin_table params pattern_tables protected_maps".split()
     )
 
 _STATES, _DEFINITIONS = 16, 256
@@ -171,6 +183,24 @@ class ViewTables:
             samples.append(f"(SELECT {columns} FROM lakelog_tail LIMIT {rows // 4})")
         query = " UNION ALL ".join(samples) or rows_sql([])
         return cursor.sql(query).to_arrow_table()
+
+    def build(self, name: str, pool: WorkerPool, ref: str | None = None) -> int:
+        """Have workers compute what the cache lacks of a view, at the defaults of its parameters;
+        return of how many segments: none for one that is computed from all events, or has a
+        parameter without a default. Raises InvalidView, Unreachable, Damaged."""
+        state, _ = self._tables.state(ref)
+        definition = self._definition(name, self.own_views(state))
+        if not definition.is_projection or any(p.default is None for p in definition.params):
+            return 0
+        values = params.values(definition.name, definition.params, None)
+        if self._engine is not None:
+            self._engine.background_writer.drain()
+        maps = protected_maps.ProtectedMaps(self._store.paths)
+        connect = self._tables.connect
+        if not maps.may_keep(lambda: connect().cursor(), definition, values, False):
+            return 0
+        build = builds.ViewBuild(self.session, definition, values)
+        return build.by(pool, self._tables.branch, state)
 
     def close(self) -> None:
         """Let go of the database, once what was computed is in the cache."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.views import catalog, sample
 from lakelog.views.definition import ViewDefinition, parse
+from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
     from lakelog.views.tables import ViewTables
@@ -47,6 +48,19 @@ class LakeViews:
         sample.check(definition, self._views.sample(sample.ROWS), params)
         catalog.create(store, branch, definition, replace=replace)
         return definition
+
+    def build(self, *names: str, workers: str = "local") -> int:
+        """Have views computed as far as their events are sealed, all without names: by processes of
+        this machine, or at "ray://HOST:PORT". Return how many segments were read, each once for a
+        view.
+
+        What is computed is in the cache, where whoever asks finds it. Raises InvalidView for no
+        such view, InvalidSetting, MissingPackage, Unreachable, Damaged.
+        """
+        view_names = names or [definition.name for definition, _ in self.listed()]
+        with WorkerPool.at(workers) as pool:
+            assert pool is not None
+            return sum(self._views.build(name, pool, self._state) for name in view_names)
 
     def drop(self, name: str) -> None:
         """Take a view off the branch; older states have it still. Raises InvalidView."""

@@ -19,7 +19,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedSegment
-from lakelog.maintain import compact
+from lakelog.maintain import compact, row_order
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.settings import Settings
@@ -112,7 +112,7 @@ def test_row_groups_are_cut_by_time() -> None:
     rows = [(random.choice("ab\u00e9"), random.randrange(50), seq) for seq in range(200)]
     columns = dict(zip(("type", "time", "seq"), map(list, zip(*rows, strict=True)), strict=True))
     for step in (1, 7, 200, 1_000):
-        order = compact.sort_order(pa.table(columns), step).to_pylist()
+        order = row_order.sort_order(pa.table(columns), step).to_pylist()
         groups = [[rows[n] for n in order[at : at + step]] for at in range(0, 200, step)]
         assert [sorted(group) for group in groups] == [
             sorted(rows)[at : at + step] for at in range(0, 200, step)
@@ -128,7 +128,7 @@ def test_row_groups_are_cut_by_subject() -> None:
     table = pa.table(columns | {"time": columns["seq"]})
     by_subject = sorted(rows, key=lambda r: (r[1] is None, r[1] or "", r[2]))
     for step, cluster in ((200, 30), (64, 16), (1_000, 1)):
-        order = compact.sort_order(table, step, cluster).to_pylist()
+        order = row_order.sort_order(table, step, cluster).to_pylist()
         for first in range(0, 200, cluster):
             assert [rows[n] for n in order[first : first + cluster]] == sorted(
                 by_subject[first : first + cluster], key=lambda r: (r[0], r[2])
@@ -153,7 +153,7 @@ def test_rows_of_a_subject_stand_together(lake: lakelog.Lake) -> None:
     assert sorted(table["seq"].to_pylist()) == list(range(20_000))
     clusters: dict[str, set[int]] = {}
     for place, name in enumerate(table["subject"].to_pylist()):
-        clusters.setdefault(name, set()).add(place // compact.CLUSTER)
+        clusters.setdefault(name, set()).add(place // row_order.CLUSTER)
     assert set.union(*clusters.values()) == {0, 1}
     assert all(max(places) - min(places) <= 1 for places in clusters.values())
     assert lake.sql(query).fetchall() == before

@@ -81,7 +81,7 @@ READERS: dict[str, Callable[[Any], Tables]] = {
 
 def main(engine: str, path: str, out: str, *refs: str) -> None:
     """Start an engine, write what it reads, and stop it."""
-    stop = _start_ray() if engine == "ray" else _start_spark()
+    stop = start_ray() if engine == "ray" else _start_spark()
     try:
         with lakelog.open(path) as lake:
             for ref in refs:
@@ -93,7 +93,7 @@ def main(engine: str, path: str, out: str, *refs: str) -> None:
         stop()
 
 
-def _start_ray() -> Callable[[], object]:
+def start_ray() -> Callable[[], object]:
     import ray
 
     ray.init(

@@ -118,7 +118,7 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     assert lake.subscriptions() is not None
     lake.verify().require()
     lake.backup(home / "copy")
-    lake.compact()
+    lake.compact(workers="local:1")
     assert_type(lake.expire("give up earlier states").deleted, int)
     lake.retention("10000d")
     assert_type(lake.preview_erasure(subject="nobody").events, int)

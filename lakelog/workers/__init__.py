@@ -1,0 +1,14 @@
+"""Tasks for other processes: those of this machine, or of a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.workers.pool import WorkerPool
+
+__all__ = ["WorkerPool"]
+
+__getattr__ = lazy_face(__name__, pool="WorkerPool")

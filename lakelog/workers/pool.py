@@ -1,0 +1,238 @@
+"""Tasks for several processes: those of this machine, or a Ray cluster.
+
+    local, local:N     processes of this machine: one for each processor, or N
+    ray://HOST:PORT    the workers of a Ray cluster, each with a processor
+
+A task is a call of a module's function, with arguments that can be pickled. Results come in the
+order of the tasks. What a worker was at when it died another does once more: so a task that is done
+twice must leave what it leaves when it is done once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
+from lakelog.runtime import interpreter
+from lakelog.runtime.lazy import Lazy
+from lakelog.workers import worker_process
+
+if TYPE_CHECKING:
+    import subprocess
+
+    import ray
+else:
+    ray, subprocess = Lazy("ray"), Lazy("subprocess")
+
+_T = TypeVar("_T")
+LOCAL, RAY = "local", "ray://"
+ATTEMPTS = 4
+"""A task whose worker died so often is given up: it may be what kills them."""
+_AHEAD = 2
+"""Tasks of each worker that are under way or wait for it: more would only take memory."""
+
+
+class WorkerPool(ABC):
+    """What does tasks; `count` of them at once."""
+
+    count: int
+
+    @staticmethod
+    @contextlib.contextmanager
+    def at(place: str | None) -> Iterator[WorkerPool | None]:
+        """Have the workers of a place, None for none. Raises InvalidSetting for a place that is
+        none, MissingPackage without Ray, Unreachable for a cluster that does not answer."""
+        pool = None if place is None else _pool_at(place)
+        try:
+            yield pool
+        finally:
+            if pool is not None:
+                pool.close()
+
+    @staticmethod
+    def is_elsewhere(place: str | None) -> bool:
+        """Whether tasks leave this machine."""
+        return place is not None and place.startswith(RAY)
+
+    def results(
+        self, function: Callable[..., _T], tasks: Iterable[tuple[object, ...]]
+    ) -> Iterator[_T]:
+        """Yield what the function returns for each tuple of arguments, or raise what it raises.
+        Raises Unreachable for a task whose workers died."""
+        pending = deque[Future[bytes]]()
+        try:
+            for arguments in tasks:
+                pending.append(self._submit(pickle.dumps((function, arguments), protocol=5)))
+                if len(pending) >= _AHEAD * self.count:
+                    yield _value(pending.popleft())
+            while pending:
+                yield _value(pending.popleft())
+        finally:
+            for task in pending:
+                task.cancel()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what was started."""
+
+    @abstractmethod
+    def _submit(self, task: bytes) -> Future[bytes]:
+        """Have a task done; its result is what `worker_process.outcome` makes of it."""
+
+
+def _pool_at(place: str) -> WorkerPool:
+    if place.startswith(RAY) and len(place) > len(RAY):
+        return _RayWorkers(place)
+    name, colon, number = place.partition(":")
+    if name == LOCAL and (not colon or (number.isdecimal() and int(number))):
+        return _LocalWorkers(int(number) if colon else os.cpu_count() or 1)
+    raise InvalidSetting(f"no workers are at {place!r}: name local, local:N or ray://HOST:PORT")
+
+
+def _value(task: Future[bytes]) -> Any:
+    is_done, value = pickle.loads(task.result())
+    if is_done:
+        return value
+    raise value
+
+
+class _LocalWorkers(WorkerPool):
+    """Processes of this machine. They end when this one does, whatever ends it."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self._is_closed = count, False
+        self._threads = ThreadPoolExecutor(count, "worker")
+        self._idle: list[_Process] = []
+        self._processes: list[_Process] = []
+
+    def close(self) -> None:
+        self._is_closed = True
+        for process in [*self._processes]:  # for its end threads wait
+            process.end()
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.end()
+
+    def _submit(self, task: bytes) -> Future[bytes]:
+        return self._threads.submit(self._done, task)
+
+    def _done(self, task: bytes) -> bytes:
+        for _ in range(ATTEMPTS):
+            process = self._idle.pop() if self._idle else self._started()
+            try:
+                outcome = process.outcome(task)
+            except (OSError, EOFError):
+                process.end()
+                if self._is_closed:
+                    break
+                continue
+            self._idle.append(process)
+            return outcome
+        raise Unreachable(
+            f"a task was given up, as {ATTEMPTS} processes died of it (the last with"
+            f" {process.status}): there may be too little memory for so many"
+        )
+
+    def _started(self) -> _Process:
+        process = _Process()
+        self._processes.append(process)
+        return process
+
+
+class _Process:
+    """One process, which does a task at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lakelog.workers.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends it
+            cwd="/",  # or a directory that is called lakelog would be found first
+            env=interpreter.environment(),
+        )
+
+    @property
+    def status(self) -> int | None:
+        """How it ended: minus the number of a signal, None while it lives."""
+        return self._process.returncode
+
+    def outcome(self, task: bytes) -> bytes:
+        """Have a task done. Raises OSError or EOFError where the process died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        worker_process.send(self._process.stdin, task)
+        return worker_process.receive(self._process.stdout)
+
+    def end(self) -> None:
+        """End the process, and wait for it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):  # what was not sent
+                stream.close()
+
+
+class _RayWorkers(WorkerPool):
+    """A Ray cluster, where lakelog is installed and the lake is mounted at the same path."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._is_ours = not ray.is_initialized()
+        except ModuleNotFoundError:
+            raise MissingPackage(f"--on {address}: pip install 'lakelog[ray]'") from None
+        try:
+            if self._is_ours:
+                with warnings.catch_warnings(action="ignore"):  # what it says is in the error
+                    ray.init(address, log_to_driver=False, logging_level="ERROR")
+            self.count = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        except Exception as error:
+            raise _unreachable(address, error) from None
+        self._address = address
+        # Ray does a task again if its worker, or the machine of it, is gone.
+        self._function = ray.remote(max_retries=ATTEMPTS - 1)(worker_process.outcome)
+
+    def close(self) -> None:
+        if self._is_ours:
+            ray.shutdown()
+
+    def _submit(self, task: bytes) -> Future[bytes]:
+        return _RayTask(self._address, self._function.remote(ray.put(task)))
+
+
+class _RayTask(Future[bytes]):
+    """A task that a cluster does."""
+
+    def __init__(self, address: str, reference: object) -> None:
+        super().__init__()
+        self._address, self._reference = address, reference
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Wait for what it returned. Raises Unreachable."""
+        try:
+            outcome: bytes = ray.get(self._reference, timeout=timeout)
+        except Exception as error:
+            raise _unreachable(self._address, error) from None
+        return outcome
+
+    def cancel(self) -> bool:
+        """Give it up."""
+        with contextlib.suppress(Exception):  # the cluster may be what is gone
+            ray.cancel(self._reference, force=True)
+        return True
+
+
+def _unreachable(address: str, error: Exception) -> Unreachable:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return Unreachable(f"{address}: {line[:300]}")
