@@ -112,10 +112,10 @@ ORDER = {
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof receipt",
     "deploy": "deployment program kubectl container",
-    "remotes": """remote remote_volume directory s3 sftp ssh registry_connections registry
-        oci_manifests oci conditions known objects untrusted site encryption ancestry
-        carry signature_files erasures pushes merge_records merge_rows merge fetches checks
-        prunes shared""",
+    "remotes": """remote remote_volume directory object_store s3 az gs sftp ssh
+        registry_connections registry oci_manifests oci conditions known objects
+        untrusted site encryption ancestry carry signature_files erasures pushes
+        merge_records merge_rows merge fetches checks prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
         segment_cache machines bucket_erasures versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture

@@ -51,8 +51,9 @@ def remote(
 ) -> None:
     """Name other places of this lake; list, check, prune or forget them.
 
-    URL is a directory, ssh://HOST/PATH, s3://BUCKET/PREFIX or
-    oci://HOST/REPOSITORY: another lake, or a place that the first push makes one.
+    URL is a directory, ssh://HOST/PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX,
+    gs://BUCKET/PREFIX or oci://HOST/REPOSITORY: another lake, or a place that the
+    first push makes one.
     Check looks for all that the branches and tags there need, and exits with 3 if
     something is missing or damaged: `lakelog push --repair` sends it again.
     Prune deletes from a store of objects what no branch or tag there needs.

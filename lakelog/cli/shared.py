@@ -35,10 +35,10 @@ def attach(
 ) -> None:
     """Make DIRECTORY part of the lake in a bucket, which other machines share.
 
-    URL is s3://BUCKET/PREFIX, or a directory of files. Where there is no lake yet, one is
-    created. Appends are durable in DIRECTORY; `lakelog exchange` publishes them to the bucket,
-    and takes what other machines have published. An attachment that was interrupted goes on
-    if it is run again.
+    URL is s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX or a directory
+    of files. Where there is no lake yet, one is created. Appends are durable in DIRECTORY;
+    `lakelog exchange` publishes them to the bucket, and takes what other machines have
+    published. An attachment that was interrupted goes on if it is run again.
     """
     path = directory or os.path.basename(url.rstrip("/"))
     store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None)

@@ -39,7 +39,13 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names
 
-_KINDS = {"ssh": "HOST/PATH", "s3": "BUCKET/PREFIX", "oci": "HOST/REPOSITORY"}
+_KINDS = {
+    "ssh": "HOST/PATH",
+    "s3": "BUCKET/PREFIX",
+    "az": "CONTAINER/PREFIX",
+    "gs": "BUCKET/PREFIX",
+    "oci": "HOST/REPOSITORY",
+}
 """Schemes of addresses with what follows, besides those of directories. Each has a module of its
 name, with `checked`, which returns an address as it is stored, and REMOTE_CLASS."""
 # A push to a directory is over before the HTTP of the others would be loaded.

@@ -25,7 +25,7 @@ from lakelog.remotes import checks as check
 from lakelog.remotes import known
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.checks import Checked
-from lakelog.remotes.s3 import DELETING, PRUNED, S3Remote
+from lakelog.remotes.object_store import DELETING, PRUNED, ObjectStoreRemote
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import policy
 from lakelog.store.attachment import AttachmentRegistry
@@ -62,7 +62,7 @@ def prune(lake: Lake, name: str, *, grace: int, dry_run: bool = False) -> Pruned
     result = Pruned(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
         # A directory is pruned by its own gc, which has its locks; a registry collects by itself.
-        if not isinstance(connection, S3Remote):
+        if not isinstance(connection, ObjectStoreRemote):
             raise TransferRefused(
                 f"{remote.url}: it is pruned there, with `lakelog gc` or by the registry itself"
             )
@@ -137,7 +137,7 @@ def _digest(key: str) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _deleting(remote: S3Remote) -> Iterator[float]:
+def _deleting(remote: ObjectStoreRemote) -> Iterator[float]:
     """Say that a prune runs; yields the time there."""
     if not remotes.put_new(remote, DELETING, b"{}"):
         raise TransferRefused(
@@ -152,7 +152,7 @@ def _deleting(remote: S3Remote) -> Iterator[float]:
         remote.remove(DELETING)
 
 
-def _remove_if_old(remote: S3Remote) -> bool:
+def _remove_if_old(remote: ObjectStoreRemote) -> bool:
     started = remote.stamp(DELETING) or 0
     if remote.now() - started < GRACE_LEAST:
         return False
@@ -160,7 +160,7 @@ def _remove_if_old(remote: S3Remote) -> bool:
     return True
 
 
-def _wait(remote: S3Remote, now_s: float, grace: int) -> int:
+def _wait(remote: ObjectStoreRemote, now_s: float, grace: int) -> int:
     """Seconds until something may be deleted; notes that pushes need leases from now on."""
     since = remote.stamp(PRUNED)
     if since is None:
@@ -169,7 +169,7 @@ def _wait(remote: S3Remote, now_s: float, grace: int) -> int:
     return max(0, round(grace - (now_s - since)))
 
 
-def _refuse_pushes(remote: S3Remote, now_s: float) -> None:
+def _refuse_pushes(remote: ObjectStoreRemote, now_s: float) -> None:
     for name in list(remote.names("gc")):
         started = remote.stamp(f"gc/{name}") if name.startswith(LEASE) else None
         if started is None:
@@ -180,7 +180,9 @@ def _refuse_pushes(remote: S3Remote, now_s: float) -> None:
         remote.remove(f"gc/{name}")  # one that was killed, or sleeps: it will notice
 
 
-def _others(remote: S3Remote, live: set[str], now_s: float) -> Iterator[tuple[str, int, float]]:
+def _others(
+    remote: ObjectStoreRemote, live: set[str], now_s: float
+) -> Iterator[tuple[str, int, float]]:
     """Yield (key, bytes, age in seconds) of objects that are not live, and of what is derived of
     such."""
     for folder in _FOLDERS:

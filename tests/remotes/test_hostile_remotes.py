@@ -139,7 +139,7 @@ def test_hostile_stores_are_one_line(
     """Whatever a store serves, a clone ends with one line and leaves nothing."""
     need_module("obstore")
     monkeypatch.setattr("lakelog.clients.connection.pause", lambda attempt: 0.0)
-    monkeypatch.setattr("lakelog.remotes.s3._CHUNKS_MAX", 1)
+    monkeypatch.setattr("lakelog.remotes.object_store._CHUNKS_MAX", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with hostile_s3.running(case, "http://169.254.169.254/latest/meta-data") as address:

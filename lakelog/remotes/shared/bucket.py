@@ -7,14 +7,14 @@ from typing import Any
 from lakelog.errors import TransferRefused
 from lakelog.remotes import conditions, known
 from lakelog.remotes.directory import DirectoryRemote
+from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
 from lakelog.remotes.remote import Remote
-from lakelog.remotes.s3 import SINGLE_WRITER, S3Remote
 from lakelog.remotes.site import Site
 from lakelog.store import document
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.paths import FORMAT, KEYS, parse_wal
 
-Bucket = S3Remote | DirectoryRemote
+Bucket = ObjectStoreRemote | DirectoryRemote
 _ELSEWHERE = ("ssh://", "oci://")
 
 
@@ -23,8 +23,8 @@ def checked_address(url: str) -> str:
     address = known.checked_url(url)
     if address.startswith(_ELSEWHERE):
         raise TransferRefused(
-            f"{url}: a shared lake is in a bucket, s3://BUCKET/PREFIX, or in a directory; to copy"
-            " states there use `lakelog push`"
+            f"{url}: a shared lake is in a bucket (s3://BUCKET/PREFIX, az://, gs://), or in a"
+            " directory; to copy states there use `lakelog push`"
         )
     if address.endswith(f"?{SINGLE_WRITER}"):
         raise TransferRefused(f"{url}: a shared lake has many writers: leave out ?{SINGLE_WRITER}")

@@ -1,0 +1,50 @@
+"""Azure Blob Storage as a remote: `az://CONTAINER/PREFIX`, by obstore (extra `s3`).
+
+Credentials are those that obstore takes from the environment: AZURE_STORAGE_ACCOUNT_NAME with
+AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, a service principal, or the machine's identity.
+AZURE_STORAGE_ENDPOINT names another service. A name that must not be taken is sent with
+If-None-Match.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lakelog.errors import TransferRefused
+from lakelog.remotes.object_store import ObjectStoreRemote, checked
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from obstore import store
+else:
+    store = Lazy("obstore.store")
+
+__all__ = ["REMOTE_CLASS", "AzureRemote", "checked"]
+
+
+class AzureRemote(ObjectStoreRemote):
+    """The objects below a prefix of a container."""
+
+    SERVICE = "Azure"
+
+    def _connected(self, bucket: str, prefix: str | None) -> Any:
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT", "")
+        if not account:
+            raise TransferRefused(f"{self.url}: set AZURE_STORAGE_ACCOUNT_NAME, and credentials")
+        self.deciding = "" if self._is_single else endpoint or f"Azure {account}"
+        return store.AzureStore(
+            bucket,
+            prefix=prefix,
+            client_options=self._client_options(endpoint),  # type: ignore[arg-type]
+            retry_config={"max_retries": 0},
+        )
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names below a prefix, each once."""
+        return self._children(folder)
+
+
+REMOTE_CLASS = AzureRemote

@@ -1,0 +1,318 @@
+"""Stores of objects as remotes, by obstore: what those of Amazon, Microsoft and Google share.
+
+Keys are the paths of a lake below the prefix. A name that must not be taken is a conditional PUT,
+which a store decides as a file system decides `link`; whether it does so is tried before the first
+push (conditions.py). Where it does not, `?single-writer` at the end of the address says that one
+machine at a time pushes: then it is looked before a name is taken, and again a while after. The
+length of what is sent is compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lakelog.clients import Address
+from lakelog.errors import MissingPackage, TransferRefused, Unreachable
+from lakelog.remotes.remote import SETTLING, Interrupted, Remote, retrying
+from lakelog.runtime.lazy import Lazy
+from lakelog.store import disk
+from lakelog.store.paths import LEASE
+
+if TYPE_CHECKING:
+    import obstore
+    from obstore import exceptions
+else:
+    obstore = Lazy("obstore")
+    exceptions = Lazy("obstore.exceptions")
+
+PRUNED, DELETING = "gc/pruned", "gc/deleting"
+"""That somebody prunes there, and that a prune runs (prune.py)."""
+_PIECE = 1 << 20
+_WHOLE = 16 << 20
+"""Longer objects are sent in parts."""
+_LISTED = 1_000
+_CHUNKS_MAX = 10_000
+_TIMEOUT = timedelta(seconds=60)
+
+
+SINGLE_WRITER = "single-writer"
+"""After a `?` at the end of an address: only one machine pushes at a time."""
+
+
+_USERS: list[int] = []
+"""The process in which obstore has threads, and those that were forked from it do not."""
+
+
+def _require_threads(url: str) -> None:
+    """Refuse a process that was forked from one that used obstore: a request would never end.
+    Raises TransferRefused."""
+    if not _USERS:
+        _USERS.append(os.getpid())
+    if _USERS[0] != os.getpid():
+        raise TransferRefused(
+            f"{url}: a forked child of a process that has sent requests there cannot send any:"
+            " start a new process, as multiprocessing does with `spawn`"
+        )
+
+
+def checked(url: str) -> str:
+    """Return an address that names a bucket. Raises TransferRefused."""
+    address = urlsplit(url)
+    if not address.hostname:
+        raise TransferRefused(f"{url}: name a bucket, as in {address.scheme}://BUCKET/PREFIX")
+    if address.query not in ("", SINGLE_WRITER) or address.fragment:
+        raise TransferRefused(f"{url}: nothing but ?{SINGLE_WRITER} may follow the prefix")
+    return url
+
+
+class ObjectStoreRemote(Remote):
+    """The objects below a prefix of a bucket."""
+
+    SERVICE = ""
+    """Whose credentials are asked for."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        address = urlsplit(url)
+        self._is_single = address.query == SINGLE_WRITER
+        self._refusal: TransferRefused | None = None
+        try:
+            self._store: Any = self._connected(address.netloc, address.path.strip("/") or None)
+        except ModuleNotFoundError:
+            raise MissingPackage(
+                f"{address.scheme}:// needs the package obstore: pip install 'lakelog[s3]'"
+            ) from None
+
+    @abstractmethod
+    def _connected(self, bucket: str, prefix: str | None) -> Any:
+        """Return the store of obstore, which connects with its first request. Raises
+        TransferRefused, ModuleNotFoundError."""
+
+    @staticmethod
+    def _client_options(endpoint: str) -> dict[str, Any]:
+        """Return how long requests wait, and whether they may be in the clear. Raises
+        TransferRefused."""
+        options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": timedelta(seconds=10)}
+        if urlsplit(endpoint).scheme == "http":
+            if not Address.is_loopback(urlsplit(endpoint).hostname or ""):
+                # Credentials would travel in the clear.
+                raise TransferRefused(f"{endpoint}: http is for this machine only: use https")
+            options["allow_http"] = True
+        return options
+
+    @property
+    def collects(self) -> bool:
+        """Whether somebody prunes there (prune.py)."""
+        return retrying(lambda: self.size(PRUNED)) is not None
+
+    def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of an object."""
+        with self._translating(key):
+            # A range from the end on is an error (416) to S3, and to us the end.
+            if start and start >= (self.size(key) or 0):
+                return
+            options: Any = {"range": {"offset": start}} if start else None
+            for chunk in obstore.get(self._store, key, options=options).stream(_PIECE):
+                yield bytes(chunk)
+
+    def piece(self, key: str, start: int, length: int) -> bytes:
+        """Return so many bytes of an object from `start` on, or as many as there are."""
+        with self._translating(key):
+            options: Any = {"range": (start, start + length)}
+            return bytes(obstore.get(self._store, key, options=options).bytes())
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names below a prefix, each once."""
+        prefix, previous, offset = f"{folder}/" if folder else "", "", None
+        for _ in range(_CHUNKS_MAX):
+            with self._translating(folder):
+                page = next(
+                    iter(
+                        obstore.list(self._store, prefix or None, offset=offset, chunk_size=_LISTED)
+                    ),
+                    (),
+                )
+            for item in page:
+                # In the order of keys, so those of one folder follow each other.
+                name = item["path"].removeprefix(prefix).split("/")[0]
+                if name != previous:
+                    yield name
+                previous = name
+            if len(page) < _LISTED:
+                return
+            # What else is below the last name adds none: a branch may have a million moves.
+            last_key = page[-1]["path"]
+            is_folder = "/" in last_key.removeprefix(prefix)
+            # `~` sorts behind every character of our keys: the next page begins after the whole
+            # folder.
+            offset = f"{prefix}{previous}/~" if is_folder else last_key
+        raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
+
+    def _children(self, folder: str) -> Iterator[str]:
+        """Yield the names below a prefix by the store's own folders."""
+        with self._translating(folder):
+            prefix = f"{folder}/" if folder else ""
+            listing = obstore.list_with_delimiter(self._store, prefix or None)
+        for path in (*listing["common_prefixes"], *(o["path"] for o in listing["objects"])):
+            yield path.removeprefix(prefix).strip("/")
+
+    def lengths(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the names of objects below a prefix, with their lengths."""
+        return self._listed(folder)
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
+        prefix = f"{folder}/" if folder else ""
+        with self._translating(folder):
+            listing = obstore.list(self._store, prefix or None, chunk_size=_LISTED)
+            # Many keys may be one name, so whoever reads names cannot tell that there is no end.
+            for number, chunk in enumerate(listing):
+                if number >= _CHUNKS_MAX:
+                    raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
+                for item in chunk:
+                    yield item["path"].removeprefix(prefix).split("/")[0], int(item["size"])
+
+    def size(self, key: str) -> int | None:
+        """The length of an object, None if it is not there."""
+        try:
+            with self._translating(key):
+                return int(obstore.head(self._store, key)["size"])
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: str, read_chunks: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Store an object; a store of objects shows it only when it is whole."""
+        # In one request where that is possible: one part costs as much as a whole object.
+        if size <= _WHOLE:
+            # Read to its end first: damage raises before anything is sent.
+            self._put(key, b"".join(read_chunks()))
+            return
+        with self._translating(key):
+            obstore.put(self._store, key, read_chunks(), chunk_size=_WHOLE, max_concurrency=2)
+        self._require_length(key, size)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store an object that must not exist."""
+        if not self._is_single:
+            try:
+                self._put(key, data, mode="create")
+            except FileExistsError:
+                return False
+            # A server that looks and then stores may have given the name to another one, too: only
+            # the bytes say who won.
+            return b"".join(self.stream(key)) == data
+        if self.size(key) is not None:
+            return False
+        self._put(key, data)
+        # Of two that found no object the last one has it, as in a registry.
+        time.sleep(SETTLING)
+        return b"".join(self.stream(key)) == data
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store an object in the place of another."""
+        self._put(key, data)
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._translating(key):
+            obstore.delete(self._store, key)
+
+    def _put(self, key: str, data: bytes, mode: Any = "overwrite") -> None:
+        with self._translating(key):
+            result = obstore.put(self._store, key, io.BytesIO(data), mode=mode, use_multipart=False)
+        # Where a store encrypts, the tag is no MD5; then at least the length is compared.
+        # The MD5 comes for nothing with the answer: no second request where it agrees.
+        tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if (result["e_tag"] or "").strip('"') != tag:
+            self._require_length(key, len(data))
+
+    def _require_length(self, key: str, size: int) -> None:
+        length = self.size(key)
+        if length != size:
+            raise Interrupted(
+                f"{self.url}: the store kept {length or 0:,} of {size:,} bytes of {key}"
+            )
+
+    @contextlib.contextmanager
+    def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
+        """Have a lease there, while no prune deletes; none where nobody prunes."""
+        # A lease costs two requests: they are spared where nobody has ever pruned.
+        if not self.collects:
+            yield
+            return
+        lease = f"gc/{LEASE}{disk.random_hex()}"
+        self._put(lease, b"{}")
+        try:
+            # After the lease: a prune that begins now finds it.
+            if self.size(DELETING) is not None:
+                raise TransferRefused(f"{self.url}: a prune runs there: push when it has ended")
+            yield
+            # A prune removed it as one of a push that died, and may have deleted what was just
+            # sent.
+            if self.size(lease) is None:
+                raise TransferRefused(
+                    f"{self.url}: a prune there took this push for dead: `lakelog push --repair`"
+                    " sends again what it may have deleted"
+                )
+        finally:
+            self.remove(lease)
+
+    def stamp(self, key: str) -> float | None:
+        """When an object was stored, in seconds by the store's clock; None if it is not there."""
+        try:
+            with self._translating(key):
+                return obstore.head(self._store, key)["last_modified"].timestamp()
+        except FileNotFoundError:
+            return None
+
+    def now(self) -> float:
+        """The time by the store's clock."""
+        key = f"cache/clock-{disk.random_hex(8)}"
+        self._put(key, b"{}")
+        try:
+            return self.stamp(key) or 0.0
+        finally:
+            self.remove(key)
+
+    def files(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Yield (key, bytes, time of storing) of all objects below a prefix."""
+        with self._translating(folder):
+            for chunk in obstore.list(self._store, f"{folder}/", chunk_size=_LISTED):
+                for item in chunk:
+                    yield item["path"], int(item["size"]), item["last_modified"].timestamp()
+
+    @contextlib.contextmanager
+    def _translating(self, key: str) -> Iterator[None]:
+        """Raise our errors for those of obstore, which hold requests and addresses."""
+        _require_threads(self.url)
+        try:
+            yield
+        except (exceptions.BaseError, FileNotFoundError) as error:
+            if refusal := self._refusal:
+                self._refusal = None
+                raise refusal from None
+            raise self._translated(error, key) from None
+
+    def _translated(self, error: Exception, key: str) -> Exception:
+        if any(name in str(error) for name in ("NoSuchBucket", "ContainerNotFound")):
+            return TransferRefused(f"{self.url}: there is no such bucket: create it")
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(f"{self.url}: {key} is not there")
+        if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
+            return FileExistsError(key)
+        if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
+            return Unreachable(
+                f"{self.url}: access is refused: check the {self.SERVICE} credentials and the"
+                " bucket"
+            )
+        if "ExpiredToken" in str(error):
+            return Unreachable(f"{self.url}: the credentials have expired: renew them")
+        return Interrupted(f"{self.url}: the store does not answer")
