@@ -17,6 +17,7 @@ loses a race for the commit, or gets no answer, loads the table again and looks.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 STATE, LAKE, BRANCH, SQL = (f"lakelog.{name}" for name in ("state", "lake", "branch", "query"))
 """Properties: of a commit the state, of a table whose it is and what it has."""
 _ATTEMPTS = 5
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class LostCommit(Exception):
@@ -144,7 +146,7 @@ def one_line(name: str, package: str, extra: str) -> Iterator[None]:
         module = type(error).__module__.partition(".")[0]
         if module == "lakelog" or isinstance(error, (NameError, TypeError, AttributeError)):
             raise
-        line = " ".join(str(error).split()) or type(error).__name__
+        line = " ".join(_COLOUR.sub("", str(error)).split()) or type(error).__name__
         raise Unreachable(f"{name}: {line[:300]}") from error
 
 

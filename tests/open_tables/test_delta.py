@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lakelog.errors import ExportRefused, Unreachable
-from lakelog.open_tables import publish_delta
+from lakelog.open_tables import publish_delta, publishing
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_shops import TABLE, DeltaShop, assert_table_is, follow, orders
@@ -163,6 +163,16 @@ def test_failing_storage_is_one_line(shop: DeltaShop, target: str) -> None:
         publish_delta(shop.lake, target.format(shop.folder))
     assert "\n" not in str(caught.value)
     assert shop.lake.tags() == []
+
+
+def test_what_storage_says_has_no_colours() -> None:
+    """Libraries write for terminals; a log gets their words alone."""
+    said = "Generic error: \x1b[31mno\nsuch\x1b[0m \x1b[1;4mhost\x1b[0m"
+    with (
+        pytest.raises(Unreachable, match=r"^Delta table t: Generic error: no such host$"),
+        publishing.one_line("Delta table t", "deltalake", "delta"),
+    ):
+        raise OSError(said)
 
 
 class Killed(BaseException):
