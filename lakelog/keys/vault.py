@@ -28,10 +28,10 @@ else:
 _MAGIC, _LINE = b"LKN1", b"lkn1:"
 """How an envelope begins, and one in base64 that stands in a line of text."""
 _KEY_ID = slice(8, 16)
-_PLAIN = ("wal", "ids", "refs", "gc", "remotes", "server")
+_PLAIN = ("wal", "ids", "refs", "gc", "server")
 """Folders whose files hold no word of an event, or whose writers encrypt what does."""
 _PLAIN_FILES = ("", "lakelog.json", "policy.toml", "machine.json")
-_DERIVED = ("cache", "copies", "erasures")
+_DERIVED = ("cache", "copies", "erasures", "remotes")
 """Folders whose files `disk` encrypts as it writes them, and decrypts as it reads them."""
 _PLAIN_CACHES = ("verified.jsonl", "clock", "merkle", "cut", "damaged", "aside", "safety.jsonl")
 """Of cache/: digests, times, and what was encrypted before it came there."""
