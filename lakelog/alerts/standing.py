@@ -24,7 +24,7 @@ from lakelog.event import bookkeeping
 from lakelog.event.encode import to_micros
 from lakelog.event.types import Event, JsonObject
 from lakelog.lake import Lake
-from lakelog.render.values import micros
+from lakelog.render import micros
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")

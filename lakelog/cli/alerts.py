@@ -17,8 +17,7 @@ from lakelog.cli.render.tables import FullName, cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import SpanParam, stop_at_signals
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros
+from lakelog.render import QueryResult, micros
 
 if TYPE_CHECKING:
     from lakelog.event.types import JsonObject
@@ -187,7 +186,7 @@ def list_alerts(app: App, target: OutputTarget = OUTPUT) -> None:
         }
         for rule in listing["rules"]
     ]
-    emit(of_records(listing["rules"]), target, of_records(rows))
+    emit(QueryResult.of_records(listing["rules"]), target, QueryResult.of_records(rows))
 
 
 @alerts.verb()

@@ -31,7 +31,7 @@ from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emi
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 if TYPE_CHECKING:
     import altair as alt
@@ -90,7 +90,7 @@ def anomalies(
             _tag(app, lake, incident_list)
     emit_plot(plot, lambda: _chart(incident_list))
     emit_words(
-        of_records(finding_records(incident_list)),
+        QueryResult.of_records(finding_records(incident_list)),
         target,
         lambda: "".join(_lines(incident_list, explain)),
     )

@@ -19,7 +19,7 @@ from lakelog.event import bookkeeping
 from lakelog.ingest.audit import audit as auditing
 from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.lake import Lake
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
@@ -73,8 +73,8 @@ def audit(
         )
         reported = _reported(lake)
     # Files without anything to compare are left out of the table, not of the records.
-    table = of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
-    emit(of_records([record(f) for f in result.files], _COLUMNS), target, table)
+    table = QueryResult.of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
+    emit(QueryResult.of_records([record(f) for f in result.files], _COLUMNS), target, table)
     for message in problems(result):
         # On stderr: the records on stdout stay one format, whatever is found.
         app.say(message, fg="red")

@@ -25,11 +25,10 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
-from lakelog.cli.render.tables import Count, cell
+from lakelog.cli.render.tables import Count, cell, second
 from lakelog.cli.render.terminal import many, size
 from lakelog.files.cursors import printable
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros, second
+from lakelog.render import QueryResult, micros
 from lakelog.settings import span_us
 
 _LIST = tuple("source backup made size stored sha256 mtime mode cursor published number".split())
@@ -145,8 +144,8 @@ def backups(
     if names and not selection:
         raise click.ClickException(f"no backup of {', '.join(map(printable, names))}")
     if action == "list":
-        table = of_records([_row(b) for b in selection])
-        emit(of_records([record(b) for b in selection], _LIST), target, table)
+        table = QueryResult.of_records([_row(b) for b in selection])
+        emit(QueryResult.of_records([record(b) for b in selection], _LIST), target, table)
         stored_size = size(sum(b.stored for b in selection))
         app.say(f"{many(len(selection), 'backup')}, {stored_size}{_others(listing)}")
     else:
@@ -221,7 +220,7 @@ def _restore(
         app.say(f"{cell(destination)}: restored, {size(backup.size)} as of {micros(backup.made)}")
     # A table repeats what the lines on stderr said; a file or a program asked for records.
     if target.format != "table" or target.path:
-        emit(of_records(records), target)
+        emit(QueryResult.of_records(records), target)
 
 
 def _verify(
@@ -243,10 +242,10 @@ def _verify(
         rows += [(printable(p), "", "damaged", why) for p, why in listing.damaged.items()]
     records = [dict(zip(_VERIFY, row, strict=True)) for row in rows]
     bad = [r for r in records if r["state"] != "sound"]
-    table = of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
+    table = QueryResult.of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
     # Of intact backups only the count is of interest to a person.
     if target.format != "table" or target.path or bad:
-        emit(of_records(records, _VERIFY), target, table)
+        emit(QueryResult.of_records(records, _VERIFY), target, table)
     for row in bad:
         app.say(f"{cell(row['backup'])}: {row['reason']}", fg="red")
     read_size = size(sum(b.size for b in selection))

@@ -9,11 +9,11 @@ import click
 
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag, option
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many
 from lakelog.errors import ExportRefused
 from lakelog.lake import Lake
-from lakelog.render.values import clock, dumps
+from lakelog.render import dumps
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.entry import SegmentEntry

@@ -22,7 +22,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.decisions import DecisionHistory, recommendation_event
 from lakelog.lake import Lake
 from lakelog.pictures import bars_chart
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 if TYPE_CHECKING:
     import altair as alt
@@ -114,7 +114,7 @@ def decisions(
             yield f"{len(rows):,} of {total:,} points; -n {total} shows all\n"
 
     emit_plot(plot, lambda: _chart(rows, ("point",), "won", "share of decisions that were won"))
-    emit_words(of_records(rows), target, lambda: "".join(words()))
+    emit_words(QueryResult.of_records(rows), target, lambda: "".join(words()))
 
 
 @decisions.verb()
@@ -213,7 +213,7 @@ def explore(
     rows = report.record()["explore"]
     title = f"{point}: what another try may bring"
     emit_plot(plot, lambda: _chart(rows, ("context", "option"), "hope", title))
-    emit_words(of_records(rows), target, lambda: _explore_table(rows))
+    emit_words(QueryResult.of_records(rows), target, lambda: _explore_table(rows))
 
 
 @decisions.verb()

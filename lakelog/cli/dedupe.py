@@ -15,7 +15,7 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.lake import Lake
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 _ONE = {"first": duplicate.first, "last": duplicate.last, "latest": duplicate.latest}
 _SIMILAR = ("pattern", "example", "events", "variants", "first", "last", "sources")
@@ -120,4 +120,8 @@ def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: OutputT
         {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
         for g in groups
     ]
-    emit(of_records(groups, _SIMILAR), target, of_records(table, ("events", "texts", "example")))
+    emit(
+        QueryResult.of_records(groups, _SIMILAR),
+        target,
+        QueryResult.of_records(table, ("events", "texts", "example")),
+    )

@@ -29,8 +29,7 @@ from lakelog.formats.format import Format
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.preview import Outcome, Preview, preview
-from lakelog.render.formats import of_records
-from lakelog.render.values import iso
+from lakelog.render import QueryResult
 from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
@@ -79,7 +78,7 @@ def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
     has_own = any(record["for"] for record in records)
     table = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
     # A column that is empty for all formats would take its width from the one that explains.
-    emit(of_records(records), target, of_records(table))
+    emit(QueryResult.of_records(records), target, QueryResult.of_records(table))
 
 
 @formats.verb(name="test")
@@ -281,7 +280,7 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
             lines.append(fit(f"  fits            {fits}", room))
             lines.append(fit(f"  stops at        {cell(outcome.then)}", room))
         return lines
-    fields = {name: _field_text(value) for name, value in outcome.event.items()}
+    fields = {name: cell(value) for name, value in outcome.event.items()}
     if outcome.timeless:
         fields["time"] += "  (time of ingest)"
     data = outcome.data if isinstance(outcome.data, dict) else {"": outcome.data}
@@ -295,7 +294,3 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
     # At most half of the line: one long name must not leave no room for the values.
     wide = min(max([_NAMES, *map(len, fields)]), room // 2)
     return lines + [fit(f"  {name:{wide}}  {value}", room) for name, value in fields.items()]
-
-
-def _field_text(value: Any) -> str:
-    return iso(value).replace("T", " ") if hasattr(value, "isoformat") else cell(value)

@@ -18,7 +18,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.rollback import live_states
 from lakelog.store import bootstrap
 
@@ -135,7 +135,11 @@ def revisions(
         }
         for revision in Kubectl(namespace, context).revisions(name)
     ]
-    emit(of_records(records, _COLUMNS), target, of_records(records, _COLUMNS[:6]))
+    emit(
+        QueryResult.of_records(records, _COLUMNS),
+        target,
+        QueryResult.of_records(records, _COLUMNS[:6]),
+    )
 
 
 @deploy.verb()

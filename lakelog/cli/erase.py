@@ -14,11 +14,10 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.erasure import ErasurePreview, ErasureStatus
-from lakelog.render.formats import of_records
-from lakelog.render.values import clock
+from lakelog.render import QueryResult
 
 _LISTED_MAX = 20
 
@@ -66,7 +65,7 @@ def erase(
         # By the beginning of a key, as for snapshots; none given means all erasures.
         statuses = [s for s in lake.erasures() if s.erasure.key.startswith(key or "")]
     if action == "list":
-        emit(of_records([_summary(status) for status in statuses]), target)
+        emit(QueryResult.of_records([_summary(status) for status in statuses]), target)
         return
     record = {"erasures": [_record(status) for status in statuses]}
     emit_record(record, target, lambda: "".join(f"{x}\n" for s in statuses for x in _lines(s)))

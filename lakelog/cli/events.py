@@ -15,12 +15,11 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_done, emit_record
 from lakelog.cli.render.results import result_of
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many
 from lakelog.compat import omega, sqlite_import
 from lakelog.compat.lookups import Lookups
-from lakelog.render.formats import QueryResult, of_records
-from lakelog.render.values import clock, micros
+from lakelog.render import QueryResult, micros
 
 _TYPES = 12
 _EXTENSIONS = ".json .ndjson .jsonl .csv .parquet .arrow .arrows .feather .md".split()
@@ -125,7 +124,7 @@ def _table_rows(relation: Any) -> QueryResult:
     """Return the rows of a table: time, type, action, source and data."""
     rows = relation.select("timestamp, event_type, action, source, data_json").fetchall()
     names = ("time", "event_type", "action", "source", "data_json")
-    return of_records(
+    return QueryResult.of_records(
         [dict(zip(names, (clock(round(row[0] * 1e6)), *row[1:]), strict=True)) for row in rows],
         names,
     )

@@ -16,7 +16,7 @@ from lakelog.cli.render.tables import cell
 from lakelog.forecasts import Forecast, MetricSeries, TimeToLimit
 from lakelog.libraries import np
 from lakelog.pictures import Curve
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.settings import span_us
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def forecast(
         for index in range(steps)
     ]
     emit_plot(plot, lambda: _chart(series, metric, result))
-    emit_words(of_records(rows), target, lambda: "".join(_lines(series, metric, result)))
+    emit_words(
+        QueryResult.of_records(rows), target, lambda: "".join(_lines(series, metric, result))
+    )
 
 
 def _emit_limit(
@@ -90,7 +92,7 @@ def _emit_limit(
         )
 
     emit_plot(plot, lambda: _chart_of_limit(series, metric, limit, reached))
-    emit_words(of_records([record]), target, words)
+    emit_words(QueryResult.of_records([record]), target, words)
 
 
 def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]:

@@ -12,12 +12,11 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
-from lakelog.cli.render.tables import ROWS_MAX, Count, cell, fit
+from lakelog.cli.render.tables import ROWS_MAX, Count, cell, clock, fit, second
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.history import Diff, HistoryEntry, Snapshot
 from lakelog.query.behaviour import Behaviour, Finding
-from lakelog.render.formats import of_records
-from lakelog.render.values import clock, dumps, micros, payload, second
+from lakelog.render import QueryResult, dumps, micros, payload
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.stats import Stats
 
@@ -44,8 +43,8 @@ def log(
         limit = ROWS_MAX + 1
     with app.open() as lake:
         entries = lake.log(limit)
-    table = of_records([_log_row(e) for e in entries])
-    emit(of_records([_log_record(e) for e in entries], _LOG), target, table)
+    table = QueryResult.of_records([_log_row(e) for e in entries])
+    emit(QueryResult.of_records([_log_record(e) for e in entries], _LOG), target, table)
 
 
 @verb()

@@ -32,7 +32,7 @@ from lakelog.files.scan import Selection
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.ingest import IngestReport, expand
-from lakelog.render.formats import QueryResult, of_records
+from lakelog.render import QueryResult
 from lakelog.store import bootstrap
 
 _LIST = "SELECT origin, position, reason{} FROM quarantine ORDER BY ingested_at, origin, position"
@@ -91,7 +91,7 @@ def ingest(
     # On stderr and before the records, so that a pipe gets nothing but those.
     _report(app, report, time.monotonic() - started, dry_run)
     if as_json:
-        emit(of_records([f.record() for f in report.files]), OutputTarget("json"))
+        emit(QueryResult.of_records([f.record() for f in report.files]), OutputTarget("json"))
     # Quarantined lines are safe, but a script has to notice them.
     exits.exit_if(any(f.error for f in report.files) or report.quarantined, exits.FAILED)
 
@@ -206,7 +206,7 @@ def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
         {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(position_of_first)}
         for (f, r), (count, position_of_first) in counts.items()
     ]
-    emit(of_records(rows, ("file", "reason", "lines", "first_offset")), target)
+    emit(QueryResult.of_records(rows, ("file", "reason", "lines", "first_offset")), target)
 
 
 def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:

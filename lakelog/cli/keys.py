@@ -10,10 +10,10 @@ from lakelog import proofs
 from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
+from lakelog.cli.render.tables import clock
 from lakelog.errors import InvalidKey
 from lakelog.keys import VAULT, KeyRing, SubjectKeys, master
 from lakelog.keys.master import KeyService, Master
-from lakelog.render.values import clock
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 

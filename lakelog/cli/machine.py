@@ -9,10 +9,10 @@ import click
 from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import YES, argument
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
+from lakelog.cli.render.tables import second
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros, second
+from lakelog.render import QueryResult, micros
 from lakelog.state.listing import SavedState, list_states
 from lakelog.state.origin import short
 from lakelog.store import machine as machines
@@ -55,7 +55,7 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
         else {**r, "machine": short(r["machine"]), "last": ""}
         for r in rows
     ]
-    emit(of_records(rows, _COLUMNS), target, of_records(table, _COLUMNS))
+    emit(QueryResult.of_records(rows, _COLUMNS), target, QueryResult.of_records(table, _COLUMNS))
 
 
 def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:

@@ -17,7 +17,7 @@ from lakelog.cli import exits
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.options import ON, YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
 from lakelog.errors import Damaged
@@ -33,7 +33,7 @@ from lakelog.maintain.repair.verify import Problem, Report, open_for_check, veri
 from lakelog.maintain.repair.verify import verify as verify_store
 from lakelog.maintain.retention import RetentionResult
 from lakelog.proofs import PublicKey
-from lakelog.render.values import clock, micros
+from lakelog.render import micros
 from lakelog.segments import connection
 from lakelog.settings import span_us
 from lakelog.store import sealer_process

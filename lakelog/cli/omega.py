@@ -10,7 +10,7 @@ from lakelog.cli import deploy, exits
 from lakelog.cli.app import App, complete_ref, verb_group
 from lakelog.cli.options import MESSAGE, YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
-from lakelog.cli.render.tables import Count
+from lakelog.cli.render.tables import Count, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories
@@ -19,8 +19,7 @@ from lakelog.compat.container_snapshots import ContainerSnapshot
 from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs import PublicKey
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros, second
+from lakelog.render import QueryResult, micros
 from lakelog.state.restore import is_enabled, require_enabled
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
@@ -87,7 +86,11 @@ def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     with app.open() as lake:
         entries = snapshots.list_snapshots(lake)
     rows = [_row(entry) for entry in entries]
-    emit(of_records([_record(entry) for entry in entries], _LIST), target, of_records(rows))
+    emit(
+        QueryResult.of_records([_record(entry) for entry in entries], _LIST),
+        target,
+        QueryResult.of_records(rows),
+    )
 
 
 @omega.verb()

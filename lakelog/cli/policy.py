@@ -9,7 +9,7 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.store import bootstrap, disk
 from lakelog.store import policy as policies
 from lakelog.store.ref import author
@@ -42,7 +42,11 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
     ]
     rule = f"by {store.paths.policy}" if rules.allow else "without a policy: everybody may do all"
     app.say(f"for {cell(user)}, {rule}")
-    emit(of_records(rows), target, of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]))
+    emit(
+        QueryResult.of_records(rows),
+        target,
+        QueryResult.of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]),
+    )
 
 
 def _complete_operation(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:

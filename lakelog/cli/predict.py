@@ -18,7 +18,7 @@ from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emi
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.event.types import JsonObject
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 if TYPE_CHECKING:
     import altair as alt
@@ -103,7 +103,9 @@ def apply(
         }
         for row in answer.rows[:count]
     ]
-    emit_words(of_records(rows), target, lambda: "".join(_lines(known, answer, count or _ROWS)))
+    emit_words(
+        QueryResult.of_records(rows), target, lambda: "".join(_lines(known, answer, count or _ROWS))
+    )
 
 
 @predict.verb()
@@ -124,7 +126,7 @@ def list_(app: App, ref: str | None = _AT, target: OutputTarget = OUTPUT) -> Non
         }
         for model in saved
     ]
-    emit_words(of_records(rows), target, lambda: "".join(_listed(saved)))
+    emit_words(QueryResult.of_records(rows), target, lambda: "".join(_listed(saved)))
 
 
 @predict.verb()

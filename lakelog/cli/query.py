@@ -16,7 +16,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.shell.statements import ShellStatement, StatementRunner
-from lakelog.render.formats import BINARY
+from lakelog.render import OutputFormat
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _answer(
     fits."""
     is_single = len(statements) == 1
     # A Parquet or Arrow stream holds one table; text formats may follow one another.
-    holds_one = target.path is not None or target.format in BINARY
+    holds_one = target.path is not None or target.format in OutputFormat.binary()
     for statement in statements:
         is_last = statement is statements[-1]
         # The engine refuses parameters that a statement does not name. Of a single one that is

@@ -18,7 +18,7 @@ from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
 from lakelog.recent import KEEP, RecentEntries, RecentEntry, RecentFeeder, from_lake
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.settings import span_us
 
 _URL = option(
@@ -107,8 +107,8 @@ def recent(
         ]
     columns = RecentEntry._fields
     # People read lines of a log: numbers and metadata are for programs.
-    table = of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
-    emit(of_records(records, columns), target, table)
+    table = QueryResult.of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
+    emit(QueryResult.of_records(records, columns), target, table)
 
 
 def _look_up(

@@ -14,12 +14,11 @@ from lakelog.cli.app import App, complete_branch, complete_ref, verb
 from lakelog.cli.history import snapshot_record
 from lakelog.cli.options import MESSAGE, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
-from lakelog.cli.render.tables import Count, FullName
+from lakelog.cli.render.tables import Count, FullName, second
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
 from lakelog.history import Snapshot, delete_branch, delete_tag
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros, second
+from lakelog.render import QueryResult, micros
 from lakelog.store.ref import Tag
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
@@ -63,8 +62,8 @@ def tag(
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
-            table = of_records([_tag_row(t) for t in tags])
-            emit(of_records([_tag_record(t) for t in tags], _TAG), target, table)
+            table = QueryResult.of_records([_tag_row(t) for t in tags])
+            emit(QueryResult.of_records([_tag_record(t) for t in tags], _TAG), target, table)
         elif delete:
             # The id goes into the message, because after the deletion only the log still has it.
             snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[
@@ -101,7 +100,9 @@ def branch(
             # branches.
             records = [_branch_record(lake, n) for n in lake.store.refs.branches()]
             emit(
-                of_records(records, _BRANCH), target, of_records([_branch_row(b) for b in records])
+                QueryResult.of_records(records, _BRANCH),
+                target,
+                QueryResult.of_records([_branch_row(b) for b in records]),
             )
         elif delete:
             _delete_branch(app, lake, name)

@@ -17,7 +17,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import DamagedRef, LakelogError
 from lakelog.remotes import Transfer
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.settings import span_us
 from lakelog.store import bootstrap, tracking
 from lakelog.store.bootstrap import Store
@@ -71,7 +71,7 @@ def remote(
     with app.open() as lake:
         if action == "list":
             records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
-            emit(of_records(records, _REMOTE), target)
+            emit(QueryResult.of_records(records, _REMOTE), target)
         elif action == "check":
             _check(app, lake, str(name), read_data, target)
         elif action == "prune":
@@ -232,7 +232,10 @@ def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarge
     state = many(len(result.faults), "problem") if result.faults else "intact"
     app.say(f"{state}: {refs}, {objects}, {size(result.bytes)} {verb}")
     if result.faults:
-        emit(of_records([asdict(fault) for fault in result.faults], ("path", "reason")), target)
+        emit(
+            QueryResult.of_records([asdict(fault) for fault in result.faults], ("path", "reason")),
+            target,
+        )
         flag = " --read-data" if read_data else ""
         # With the option that found it: without it the push would look for less than was damaged.
         app.say(f"`lakelog push {name} --repair{flag}` sends again what this lake has of it")

@@ -13,7 +13,7 @@ from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
 from lakelog.lake import Lake
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.rollback import PARTS, Preflight
 from lakelog.rollback import rollback as rollbacks
 from lakelog.state.restore import is_enabled
@@ -200,7 +200,7 @@ def _show_plan(app: App, plan: Preflight, target: OutputTarget) -> None:
     if target.format == "table":
         emit_record({}, target, lambda: "\n".join(_lines(plan)) + "\n")
     else:
-        emit(of_records(rows, _COLUMNS), target)
+        emit(QueryResult.of_records(rows, _COLUMNS), target)
     plan.require()
 
 

@@ -20,7 +20,7 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell, fit
 from lakelog.cli.render.terminal import many, paint, say, width
 from lakelog.errors import UnknownRef
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check(
             contracts = {name: contract for name, contract in contracts.items() if name == type_}
         breaches_now = breaches(lake, contracts, at) if contracts else []
     # Printed before the exit, so that a script that fails has the reasons.
-    emit(of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
+    emit(QueryResult.of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
     exits.exit_if(breaches_now, exits.WRONG)
@@ -159,7 +159,7 @@ def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: OutputTarg
     changes = views.Ledger.changes(
         *(views.Ledger.of_table(state_of(lake, r).schema(type_)) for r in (a, b))
     )
-    emit(of_records([asdict(change) for change in changes], _CHANGE), target)
+    emit(QueryResult.of_records([asdict(change) for change in changes], _CHANGE), target)
 
 
 def state_of(lake: Lake, ref: str) -> Any:

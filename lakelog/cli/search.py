@@ -27,7 +27,7 @@ from lakelog.cli.render.output import (
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import paint
-from lakelog.render.formats import FORMATS, of_records
+from lakelog.render import OutputFormat, QueryResult
 from lakelog.subscriptions import Follower
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def search(
         "--format FORMAT",
         "lines, table, json, ndjson, csv, parquet, arrow, md or html; by default lines on a"
         " terminal, else ndjson.",
-        type=FormatChoice(("lines", *FORMATS)),
+        type=FormatChoice(("lines", *OutputFormat)),
     ),
     as_json: bool = flag("--json", "Short for --format json."),
     output: str | None = option("-o, --output FILE", "Write to FILE atomically."),
@@ -121,7 +121,7 @@ def search(
             _follow(app, lake, query_plan, count or _LOOK_BACK, "lines" if is_lines else "ndjson")
         elif is_count:
             (number,) = state.sql(query_plan.count()).fetchone() or (0,)
-            emit_words(of_records([{"count": number}]), target, lambda: f"{number:,}\n")
+            emit_words(QueryResult.of_records([{"count": number}]), target, lambda: f"{number:,}\n")
         elif histogram:
             _emit_histogram(state, query_plan, target)
         elif modes[2]:
@@ -222,7 +222,7 @@ def _found(
 
 def _emit_histogram(state: Lake | PinnedLake, query_plan: Search, target: OutputTarget) -> None:
     bars = state.sql(query_plan.histogram()).fetchall()
-    result = of_records([{"time": time, "count": count} for time, count in bars])
+    result = QueryResult.of_records([{"time": time, "count": count} for time, count in bars])
     emit_words(result, target, lambda: "".join(_bars(bars)) or "no events\n")
 
 
@@ -245,7 +245,9 @@ def _emit_fields(
         members = [name for (name,) in state.sql(query_plan.names()).fetchall()]
         names = [*searches.FACETS, *(name for name in members if name not in searches.FACETS)]
     rows = state.sql(query_plan.fields(names)).fetchall()
-    result = of_records([dict(zip(("field", "value", "count"), r, strict=True)) for r in rows])
+    result = QueryResult.of_records(
+        [dict(zip(("field", "value", "count"), r, strict=True)) for r in rows]
+    )
     emit_words(result, target, lambda: "".join(_facets(rows)) or "no events\n")
 
 

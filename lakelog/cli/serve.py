@@ -14,7 +14,7 @@ from lakelog.cli.app import App, verb, verb_group
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.rounds import stop_at_signals, unit
 from lakelog.errors import UnknownRef
-from lakelog.render.values import micros
+from lakelog.render import micros
 from lakelog.server import (
     PORT,
     QueryLimits,

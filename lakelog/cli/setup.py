@@ -28,7 +28,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
 from lakelog.errors import AlreadyExists
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import bootstrap
 
@@ -79,7 +79,9 @@ def config(app: App, target: OutputTarget = OUTPUT) -> None:
         }
         for name in settings.NAMES
     ]
-    emit_words(of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n")
+    emit_words(
+        QueryResult.of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n"
+    )
 
 
 @config.verb(name="get")

@@ -14,11 +14,12 @@ from lakelog import lake as lakes
 from lakelog.cli.app import App, complete_ref, state_option, verb
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_done, emit_record
+from lakelog.cli.render.tables import clock
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs import Statement
-from lakelog.render.values import clock, micros
+from lakelog.render import micros
 from lakelog.settings import span_us
 from lakelog.store.bootstrap import Store
 

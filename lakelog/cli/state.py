@@ -14,12 +14,11 @@ from lakelog import state as saved_state
 from lakelog.cli.app import App, complete_ref, verb_group
 from lakelog.cli.options import MESSAGE, WHY, YES, argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
-from lakelog.cli.render.tables import Count, FullName, cell
+from lakelog.cli.render.tables import Count, FullName, cell, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.state_restore import OF_MACHINE, restore
 from lakelog.errors import StateRefused
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros, second
+from lakelog.render import QueryResult, micros
 from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.origin import short
 from lakelog.state.restore import is_enabled
@@ -134,8 +133,10 @@ def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the states, newest first."""
     with app.open() as lake:
         states = list_states(lake)
-    table = of_records([_row(entry, not all(entry.is_own for entry in states)) for entry in states])
-    emit(of_records([_record(entry) for entry in states], _LIST), target, table)
+    table = QueryResult.of_records(
+        [_row(entry, not all(entry.is_own for entry in states)) for entry in states]
+    )
+    emit(QueryResult.of_records([_record(entry) for entry in states], _LIST), target, table)
 
 
 @state.verb()
@@ -160,7 +161,7 @@ def info(
     table = [{"label": r["label"], "path": r["path"], "bytes": Count(r["bytes"])} for r in rows]
     for row, directory in zip(table, entry.directories, strict=True):
         row |= {"files": Count(directory.files), "captured": second(directory.captured_at)}
-    emit(of_records(rows, _INFO), target, of_records(table))
+    emit(QueryResult.of_records(rows, _INFO), target, QueryResult.of_records(table))
 
 
 @state.verb()
@@ -227,7 +228,7 @@ def diff(
         }
         for change in changes
     ]
-    emit(of_records(rows, _DIFF), target, of_records(table, _DIFF))
+    emit(QueryResult.of_records(rows, _DIFF), target, QueryResult.of_records(table, _DIFF))
 
 
 @state.verb()

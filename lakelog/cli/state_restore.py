@@ -9,9 +9,8 @@ import click
 from lakelog.cli.app import App, complete_ref, verb
 from lakelog.cli.options import WHY, YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
-from lakelog.cli.render.tables import cell
+from lakelog.cli.render.tables import cell, second
 from lakelog.cli.render.terminal import confirm
-from lakelog.render.values import second
 from lakelog.state.listing import SavedState, list_states
 from lakelog.state.restore import (
     Restored,

@@ -10,12 +10,11 @@ from typing import Any
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
-from lakelog.cli.render.tables import Count, Share, cell
+from lakelog.cli.render.tables import Count, Share, cell, clock
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.keys import VAULT
 from lakelog.libraries import pq
-from lakelog.render.formats import of_records
-from lakelog.render.values import clock, micros
+from lakelog.render import QueryResult, micros
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths
 from lakelog.store.stats import Stats
@@ -39,7 +38,11 @@ def stats(
         counts = lake.at(at).stats() if at else lake.stats()
         if columns:
             sizes = column_sizes(lake.store, counts)
-            emit(of_records(sizes), target, of_records([_table_row(s) for s in sizes]))
+            emit(
+                QueryResult.of_records(sizes),
+                target,
+                QueryResult.of_records([_table_row(s) for s in sizes]),
+            )
         else:
             record = as_record(counts)
             emit_record(record, target, lambda: "\n".join(panel(counts, bool(at))) + "\n")

@@ -9,7 +9,7 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
 from lakelog.event.exact import parse_value
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 
 @verb()
@@ -37,5 +37,5 @@ def stream(
         {**event, "data": parse_value(event["data"].encode()) if event["data"] else None}
         for event in events
     ]
-    emit(of_records(records), target)
+    emit(QueryResult.of_records(records), target)
     app.say(f"{many(len(events), 'event')}; the stream is at version {events.version}", dim=True)

@@ -14,7 +14,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 
 def complete_subscription(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
@@ -89,7 +89,7 @@ def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
     """List subscriptions, and how far each is behind."""
     with app.open() as lake:
         statuses = subs.listed(lake.subscriptions())
-    emit(of_records([dataclasses.asdict(status) for status in statuses]), target)
+    emit(QueryResult.of_records([dataclasses.asdict(status) for status in statuses]), target)
 
 
 @subscriptions.verb(name="reset")
@@ -127,7 +127,7 @@ def show_dead(
         if command is None:
             letters = [dataclasses.asdict(letter) for letter in subs.dead_letters(access, name)]
             names = ("seq", "attempts", "error", "event")
-            emit(of_records(letters, names), target)
+            emit(QueryResult.of_records(letters, names), target)
             return
         handler = subs.CommandHandler(command)
         # One by one, so that a letter that fails does not hold up the others.

@@ -18,8 +18,7 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, stop_at_signals, unit
-from lakelog.render.formats import of_records
-from lakelog.render.values import micros
+from lakelog.render import QueryResult, micros
 from lakelog.sync import Runner, SyncPlan, SyncResult
 
 _UNIT = """[Unit]
@@ -152,7 +151,7 @@ def sync(
     if target.format == "json" and config is None:
         emit_record(results[0], target, lambda: "")
     elif target.format == "json":
-        emit(of_records(results, tuple(results[0]) if results else ()), target, None)
+        emit(QueryResult.of_records(results, tuple(results[0]) if results else ()), target, None)
     exits.exit_if(once and runner.has_failed, exits.FAILED)
 
 
@@ -215,7 +214,9 @@ def _emit_tables(records: Sequence[Mapping[str, object]], target: OutputTarget) 
     """Show a record of each table of a target; that there is none is a mistake."""
     if not records:
         raise click.ClickException("no table of this target was synced yet")
-    emit(of_records(records, tuple(records[0])), target, of_records(records))
+    emit(
+        QueryResult.of_records(records, tuple(records[0])), target, QueryResult.of_records(records)
+    )
 
 
 def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:

@@ -26,9 +26,7 @@ from lakelog.event.exact import parse_value
 from lakelog.history import Snapshot
 from lakelog.libraries import pa
 from lakelog.query.newest import COLUMNS
-from lakelog.render.formats import QueryResult, encode
-from lakelog.render.values import text
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, QueryResult, text
 from lakelog.runtime.lazy import Lazy
 from lakelog.subscriptions import GAP, BranchRewound, Follower
 
@@ -165,7 +163,7 @@ class _Writer:
         out = sys.stdout.buffer
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
-            for chunk in encode(QueryResult(list(COLUMNS), batches, (_DATA,)), "ndjson"):
+            for chunk in QueryResult(list(COLUMNS), batches, (_DATA,)).encode("ndjson"):
                 out.write(chunk)
             out.flush()
             return

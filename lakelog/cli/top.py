@@ -21,11 +21,11 @@ import lakelog.top as tops
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
+from lakelog.cli.render.tables import clock
 from lakelog.cli.rounds import SpanParam, StopEvent, stop_at_signals
 from lakelog.compat.lookups import Lookups
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.render.values import clock
 from lakelog.store import disk
 from lakelog.top import (
     ORDERS,

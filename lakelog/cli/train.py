@@ -16,7 +16,7 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import ON, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
 from lakelog.cli.render.terminal import many
-from lakelog.render.formats import of_records
+from lakelog.render import QueryResult
 
 
 @verb_group()
@@ -221,7 +221,7 @@ def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     for row, full in zip(table, rows, strict=True):
         row["created"] = f"{row['created'][:16]}Z".replace("T", " ")
         row["path"] = "gone: " * (not full["here"]) + os.path.relpath(row["path"])
-    emit(of_records(rows, columns), target, of_records(table, brief))
+    emit(QueryResult.of_records(rows, columns), target, QueryResult.of_records(table, brief))
 
 
 def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
@@ -284,4 +284,4 @@ def where(app: App, wanted: str = argument("EVENT|SUBJECT"), target: OutputTarge
         }
         for holding in holdings
     ]
-    emit(of_records(rows, columns), target)
+    emit(QueryResult.of_records(rows, columns), target)

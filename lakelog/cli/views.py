@@ -17,7 +17,8 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, write_text
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.terminal import many
-from lakelog.render.formats import QueryResult, of_records
+from lakelog.render import QueryResult, micros
+from lakelog.render.formats import QueryResult
 from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
@@ -44,7 +45,7 @@ def views(
         definitions = lake_views.LakeViews(lake.at(at) if at else lake).listed()
     records = [_record(definition, is_own) for definition, is_own in definitions]
     table = [{k: r[k] for k in ("view", "about", "params")} for r in records]
-    emit(of_records(records, _LISTED), target, of_records(table))
+    emit(QueryResult.of_records(records, _LISTED), target, QueryResult.of_records(table))
 
 
 @verb()

@@ -35,7 +35,7 @@ from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
-from lakelog.render.values import micros
+from lakelog.render import micros
 from lakelog.store import disk
 from lakelog.store.bootstrap import is_lake
 from lakelog.store.paths import Paths

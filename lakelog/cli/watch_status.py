@@ -13,7 +13,7 @@ from lakelog.cli.app import App
 from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, many
 from lakelog.collect import journal_path, status_path
-from lakelog.render.values import micros
+from lakelog.render import micros
 from lakelog.store import disk
 
 _JOURNAL_MEMBERS = (

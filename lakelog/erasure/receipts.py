@@ -9,7 +9,7 @@ from lakelog import proofs
 from lakelog.erasure import outside
 from lakelog.erasure.status import ErasureStatus
 from lakelog.event.types import JsonObject
-from lakelog.render.values import micros
+from lakelog.render import micros
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 

@@ -19,16 +19,7 @@ from lakelog.event import bookkeeping
 from lakelog.export import folder, tables
 from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.libraries import pa
-from lakelog.render.formats import (
-    BINARY,
-    ENDINGS,
-    SYNONYMS,
-    TextLineEncoder,
-    compressor,
-    ending_of,
-    header,
-)
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, FileEnding, OutputFormat, TextLineEncoder
 
 Ask = Callable[[str, Any], Any]
 """Runs SQL with its parameters, and returns a relation."""
@@ -62,10 +53,14 @@ def destination(
 ) -> ExportDestination:
     """Derive the output from the path. Raises ExportRefused for an unknown extension."""
     path = os.fspath(out)
-    ending, packing = ending_of(path)
-    is_named = path.endswith("/")
-    form = _format(format, "" if is_named else ending, packing)
-    is_file = bool(ending) and not partition_by and not is_named and not _PLAIN_NAME.search(path)
+    ending, is_named = FileEnding.of(path), path.endswith("/")
+    form = _format(format, FileEnding("", None, ending.compression) if is_named else ending)
+    is_file = (
+        bool(ending.extension)
+        and not partition_by
+        and not is_named
+        and not _PLAIN_NAME.search(path)
+    )
     return ExportDestination(path, form, is_file, tuple(partition_by))
 
 
@@ -107,20 +102,20 @@ def export(
     )
 
 
-def _format(form: str | None, ending: str, packing: str) -> str:
+def _format(form: str | None, ending: FileEnding) -> str:
     """The format that was asked for, else that of the ending."""
-    by_ending = ENDINGS.get(ending)
+    extension, packing = ending.extension, ending.compression
     # `out/v1.2` is a directory whose name contains a dot.
-    is_unknown = by_ending is None and bool(ending or packing) and not _PLAIN_NAME.search(ending)
-    if form is None and is_unknown:
+    is_odd = bool(extension or packing) and not _PLAIN_NAME.search(extension)
+    if form is None and ending.format is None and is_odd:
         raise ExportRefused(
-            f"no format has the extension {ending}{packing}: use one of .parquet, .arrow, .csv or"
-            " .jsonl (.csv.gz, .jsonl.zst), give a format, or end the path of a directory with /"
+            f"no format has the extension {extension}{packing}: use one of .parquet, .arrow, .csv"
+            " or .jsonl (.csv.gz, .jsonl.zst), give a format, or end the path of a directory with /"
         )
-    form = SYNONYMS.get(form or "", form) or by_ending or "parquet"
+    form = OutputFormat.synonyms().get(form or "", form) or ending.format or "parquet"
     if form not in FORMATS:
         raise ExportRefused(f"export writes {', '.join(FORMATS)}, not {form}")
-    if packing and form in BINARY:
+    if packing and form in OutputFormat.binary():
         raise ExportRefused(f"{form} is already compressed: leave out {packing}")
     return form
 
@@ -169,7 +164,9 @@ def _write_file(
     # take it for the end if nobody had it open for a moment.
     with folder.atomic_file(goal.path) as file:
         # What is no file cannot be asked for its place, as Arrow does of one that it opens.
-        destination_file: Any = file if goal.format in BINARY and not file.seekable() else file.name
+        destination_file: Any = (
+            file if goal.format in OutputFormat.binary() and not file.seekable() else file.name
+        )
         writer = _opener(goal.format, goal.path, is_json)(destination_file, reader.schema)
         for batch in reader:
             writer.write(pa.Table.from_batches([batch]))
@@ -200,11 +197,11 @@ class TextPart:
         self, path: str, schema: pa.Schema, *, form: str, name: str = "", is_json: bool = False
     ) -> None:
         self._out = io.BufferedWriter(folder.OutputFile(path))
-        self._file = compressor(self._out, name)
+        self._file = FileEnding.of(name).compressed(self._out)
         names = list(schema.names)
         nested = tuple(i for i, name in enumerate(names) if name == "data")
         self._lines = TextLineEncoder(form, names, nested, is_json)
-        self._file.write(header(form, names))
+        self._file.write(self._lines.header())
 
     def write(self, table: pa.Table) -> None:
         """Add rows."""

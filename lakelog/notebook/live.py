@@ -15,7 +15,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.query.relation import Relation
-from lakelog.render.display import visible
+from lakelog.render import visible
 
 _RUNNING: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()
 

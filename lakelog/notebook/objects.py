@@ -12,8 +12,7 @@ from typing import Any
 
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.render.display import TABLE_END, VALUE_MAX, row_html, table_start
-from lakelog.render.values import micros, text
+from lakelog.render import DisplayHead, micros, text
 
 RECORDS = {
     "store.history": "Snapshot HistoryEntry Diff",
@@ -81,17 +80,14 @@ def list_html(records: Sequence[object]) -> str | None:
     rows = [_flat(record) for record in some]
     columns = list(rows[0])
     right = [isinstance(rows[0][name], (int, float)) for name in columns]
-    body = "".join(row_html([_shown(row.get(name)) for name in columns], right) for row in rows)
+    cells = [[_shown(row.get(name)) for name in columns] for row in rows]
     remaining = len(records) - len(some)
-    return (
-        table_start(columns, right) + body + TABLE_END + (f"{remaining} more" if remaining else "")
-    )
+    return DisplayHead(columns, cells, right).table() + (f"{remaining} more" if remaining else "")
 
 
 def _pairs(values: Mapping[str, object]) -> str:
-    alignment = (False, False)
-    rows = "".join(row_html([name, _shown(value)], alignment) for name, value in values.items())
-    return table_start(("", ""), alignment) + rows + TABLE_END
+    rows = [(name, _shown(value)) for name, value in values.items()]
+    return DisplayHead(("", ""), rows, (False, False)).table()
 
 
 def _flat(record: object) -> dict[str, object]:
@@ -119,14 +115,10 @@ def _shown(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, dict):
-        return _cut("\n".join(f"{name}: {_shown(member)}" for name, member in value.items()))
+        return "\n".join(f"{name}: {_shown(member)}" for name, member in value.items())
     if isinstance(value, (list, tuple)):
-        return _cut(", ".join(_shown(member) or "" for member in value[:_ROWS_MAX]))
+        return ", ".join(_shown(member) or "" for member in value[:_ROWS_MAX])
     if dataclasses.is_dataclass(value):
         fields = _fields(value).items()
-        return _cut(", ".join(f"{name} {_shown(member)}" for name, member in fields if member))
-    return _cut(text(value))
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= VALUE_MAX else f"{line[:VALUE_MAX]}…"
+        return ", ".join(f"{name} {_shown(member)}" for name, member in fields if member)
+    return text(value)

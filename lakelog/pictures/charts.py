@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import InvalidSetting, MissingPackage
 from lakelog.event.types import JsonObject
-from lakelog.render.display import visible
+from lakelog.render import visible
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import polars
     from duckdb.sqltypes import DuckDBPyType
 
-    from lakelog.render import display, plots
+    from lakelog import render
 else:
-    display, plots = Lazy("lakelog.render.display"), Lazy("lakelog.render.plots")
+    render = Lazy("lakelog.render")
 
 _LONG = frozenset(
     "count execute explain fetchdf max min mean sum tf to_csv to_dicts to_parquet torch write_csv"
@@ -194,13 +194,12 @@ class Relation:
         the types. Rows are aggregated by the engine. Raises QueryFailed for what cannot be plotted.
         """
         require("altair", ".plot()", "pip install 'lakelog[jupyter]'")
-        return plots.plot(self, x, y, color, kind, title)
+        return render.plot(self, x, y, color, kind, title)
 
     @LazyProperty
-    def head(self) -> display.DisplayHead:
+    def head(self) -> render.DisplayHead:
         """The first rows as text, for people; they are read once."""
-        relation = self.limit(display.ROWS_MAX + 1).project(display.head_sql(self.columns))
-        return display.head_of(self.columns, self.types, relation.fetchall())
+        return render.DisplayHead.of(self)
 
     def watch(self) -> Callable[[], float | None]:
         """Return a function that tells how much of an evaluation is done, from 0 to 1, or None
@@ -213,11 +212,11 @@ class Relation:
         self._stream.interrupt()
 
     def _repr_html_(self) -> str:
-        return display.to_html(self.head)
+        return self.head.to_html()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         # Both at once: each by itself would run the query again.
-        plain, markup = display.to_text(self.head), display.to_html(self.head)
+        plain, markup = self.head.to_text(), self.head.to_html()
         return {"text/plain": plain, "text/html": markup}
 
     def __dataframe__(self, nan_as_null: bool = False, allow_copy: bool = True) -> object:

@@ -1,6 +1,6 @@
 """The first rows of an answer for people: an HTML table for notebooks, and the same as text.
 
-Values come as the engine's own text, cut to VALUE_MAX characters by the engine, so that a row of
+Values come as the engine's own text, cut to 200 characters by the engine, so that a row of
 megabytes costs nothing. Nothing in them is markup, and characters that control a terminal or turn
 the direction of text are shown by their number.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 else:
     html = Lazy("html")
 
-ROWS_MAX = 20
-VALUE_MAX = 200
+_ROWS_MAX = 20
+_VALUE_MAX = 200
 _COLUMNS_MAX = 50
 _TEXT_MAX = 40
 # Directional marks as well: they can make a text read as another one.
@@ -43,19 +43,61 @@ def is_number(type_name: str) -> bool:
     return _NUMBER.fullmatch(type_name) is not None
 
 
-@dataclass(frozen=True)
-class DisplayHead:
-    """The first rows: each value as text or None. `is_all` if there are no more rows."""
-
-    columns: list[str]
-    types: list[str]
-    rows: list[tuple[str | None, ...]]
-    is_all: bool
+class DisplaySource(Protocol):
+    """What is asked of a relation."""
 
     @property
-    def right(self) -> list[bool]:
-        """Whether a column is of numbers, which are aligned to the right."""
-        return [is_number(type_name) for type_name in self.types]
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+
+    @property
+    def types(self) -> list[Any]:
+        """The engine's types of the columns."""
+
+    def limit(self, count: int, offset: int = 0) -> DisplaySource:
+        """Some of the rows."""
+
+    def filter(self, condition: str) -> DisplaySource:
+        """The rows for which SQL holds."""
+
+    def order(self, expression: str) -> DisplaySource:
+        """The rows in the order of some SQL."""
+
+    def project(self, columns: str) -> DisplaySource:
+        """Other columns of the rows."""
+
+    def aggregate(self, expressions: str, grouping: str = "") -> DisplaySource:
+        """Aggregates of the rows, for each value of `by`."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class DisplayHead:
+    """The first rows: each value as text or None. `right` says which columns are of numbers, which
+    are aligned to the right, `is_all` if there are no more rows."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | None]]
+    right: Sequence[bool]
+    types: Sequence[str] = ()
+    is_all: bool = True
+
+    @classmethod
+    def of(cls, relation: DisplaySource) -> DisplayHead:
+        """Read the first rows of an answer."""
+        # One character and one row more than are shown tell what was cut.
+        texts = ", ".join(
+            f"left(CAST(#{place} AS VARCHAR), {_VALUE_MAX + 1}) AS {sql.identifier(f'c{place}')}"
+            for place, _ in enumerate(relation.columns[:_COLUMNS_MAX], 1)
+        )
+        rows = relation.limit(_ROWS_MAX + 1).project(texts).fetchall()
+        types = [str(column_type) for column_type in relation.types]
+        right = [is_number(type_name) for type_name in types]
+        return cls(relation.columns, rows[:_ROWS_MAX], right, types, len(rows) <= _ROWS_MAX)
 
     @property
     def footer(self) -> str:
@@ -65,24 +107,34 @@ class DisplayHead:
             return f"the first {count} rows; there are more"
         return "1 row" if count == 1 else f"{count} rows"
 
+    def to_html(self) -> str:
+        """Return the rows as an HTML table, which needs no style sheet and no script, and the
+        footer."""
+        remaining = len(self.columns) - _COLUMNS_MAX
+        footer = self.footer + (f", {remaining} more columns" if remaining > 0 else "")
+        return f'{self.table()}<small style="{_DIM}">{footer}</small>'
 
-def head_sql(columns: list[str]) -> str:
-    """SQL expressions for columns as the text that is shown of them."""
-    # One character more than is shown tells what was cut.
-    head_columns = columns[:_COLUMNS_MAX]
-    return ", ".join(
-        f"left(CAST(#{place} AS VARCHAR), {VALUE_MAX + 1}) AS {sql.identifier(f'c{place}')}"
-        for place, _ in enumerate(head_columns, 1)
-    )
+    def table(self) -> str:
+        """Return the rows as an HTML table alone."""
+        rows = ([None if v is None else _cut(v, _VALUE_MAX) for v in row] for row in self.rows)
+        body = "".join(row_html(row, self.right) for row in rows)
+        top = table_start(self.columns[:_COLUMNS_MAX], self.right, self.types)
+        return f"{top}{body}{TABLE_END}"
 
-
-def head_of(
-    columns: list[str], types: Sequence[object], rows: list[tuple[str | None, ...]]
-) -> DisplayHead:
-    """Return the head of an answer from the rows of `head_sql`, of which one more was asked for
-    than is shown."""
-    kinds = [str(column_type) for column_type in types]
-    return DisplayHead(columns, kinds, rows[:ROWS_MAX], len(rows) <= ROWS_MAX)
+    def to_text(self) -> str:
+        """Return the rows as a table of plain text."""
+        rows = [self.columns[:_COLUMNS_MAX], *self.rows]
+        cells = [["NULL" if v is None else _cut(visible(v), _TEXT_MAX) for v in r] for r in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                value.rjust(width) if right else value.ljust(width)
+                for value, width, right in zip(line, widths, self.right, strict=False)
+            ).rstrip()
+            for line in cells
+        ]
+        lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+        return "\n".join([*lines, self.footer])
 
 
 def visible(value: str) -> str:
@@ -90,16 +142,6 @@ def visible(value: str) -> str:
     line = value.replace("\r\n", "↵").replace("\n", "↵").replace("\t", " ")
     # By number, so that what is shown can be looked up.
     return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", line)
-
-
-def to_html(head: DisplayHead) -> str:
-    """Return the rows as an HTML table, which needs no style sheet and no script."""
-    head_columns, remaining = head.columns[:_COLUMNS_MAX], len(head.columns) - _COLUMNS_MAX
-    rows = ([None if v is None else _cut(v, VALUE_MAX) for v in row] for row in head.rows)
-    body = "".join(row_html(row, head.right) for row in rows)
-    footer = head.footer + (f", {remaining} more columns" if remaining > 0 else "")
-    top = table_start(head_columns, head.right, head.types)
-    return f'{top}{body}{TABLE_END}<small style="{_DIM}">{footer}</small>'
 
 
 def table_start(columns: Sequence[str], right: Sequence[bool], types: Sequence[str] = ()) -> str:
@@ -122,22 +164,6 @@ def row_html(row: Sequence[str | None], right: Sequence[bool]) -> str:
         for value, is_right in zip(row, right, strict=False)
     )
     return f"<tr>{''.join(cells)}</tr>\n"
-
-
-def to_text(head: DisplayHead) -> str:
-    """Return the rows as a table of plain text."""
-    rows = [tuple(head.columns[:_COLUMNS_MAX]), *head.rows]
-    cells = [["NULL" if v is None else _cut(visible(v), _TEXT_MAX) for v in r] for r in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            value.rjust(width) if right else value.ljust(width)
-            for value, width, right in zip(line, widths, head.right, strict=False)
-        ).rstrip()
-        for line in cells
-    ]
-    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*lines, head.footer])
 
 
 def _wrap(value: str | None) -> str:

@@ -7,6 +7,7 @@ a header. Arrow is the file format in a file and the stream format on stdout.
 
 from __future__ import annotations
 
+import enum
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,25 +28,8 @@ if TYPE_CHECKING:
 else:
     gzip = Lazy("gzip")
 
-FORMATS = ("table", "json", "ndjson", "csv", "parquet", "arrow", "md", "html")
-SYNONYMS = {"jsonl": "ndjson"}
-"""Other names of formats."""
-ENDINGS = {
-    ".json": "json",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".md": "md",
-    ".html": "html",
-    ".txt": "table",
-}
 PACKED = (".gz", ".zst")
 """Endings behind another one, which say how a text is compressed."""
-BINARY = ("parquet", "arrow")
 LINES = ("csv", "ndjson")
 """Formats with a line for each row."""
 RowBatches = Iterable[Sequence[ValueRow]]
@@ -54,23 +38,64 @@ _LARGE = 4_096
 """Rows from which a batch is worth a thread."""
 
 
-def ending_of(path: str) -> tuple[str, str]:
-    """Return the extension that gives the format, and the compression extension after it."""
-    stem, extension = os.path.splitext(path.lower())
-    # `events.csv.gz` is CSV, compressed.
-    return (os.path.splitext(stem)[1], extension) if extension in PACKED else (extension, "")
+class OutputFormat(enum.StrEnum):
+    """A format of results, by the name that a user writes."""
+
+    TABLE = "table"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    MD = "md"
+    HTML = "html"
+
+    @classmethod
+    def binary(cls) -> tuple[OutputFormat, ...]:
+        """Return the formats that are no text."""
+        return cls.PARQUET, cls.ARROW
+
+    @classmethod
+    def synonyms(cls) -> dict[str, OutputFormat]:
+        """Return other names of formats."""
+        return {"jsonl": cls.NDJSON}
 
 
-def compressor(out: BinaryIO, path: str) -> Any:
-    """Return a stream that compresses into `out` as the ending of `path` says; `out` itself where
-    it says nothing. To close it leaves `out` open."""
-    packing = ending_of(path)[1]
-    if packing == ".gz":
-        # Without name and time, so that equal rows give equal files.
-        return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
-    if packing == ".zst":
-        return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
-    return out
+_BY_EXTENSION = {f".{form}": form for form in OutputFormat if form != "table"} | {
+    ".jsonl": OutputFormat.NDJSON,
+    ".arrows": OutputFormat.ARROW,
+    ".feather": OutputFormat.ARROW,
+    ".txt": OutputFormat.TABLE,
+}
+
+
+@dataclass(frozen=True)
+class FileEnding:
+    """What the name of a file says: the extension of a format and its format, None where it means
+    none, and the extension of a compression after it, or nothing: `events.csv.gz` is CSV."""
+
+    extension: str
+    format: OutputFormat | None
+    compression: str
+
+    @classmethod
+    def of(cls, path: str) -> FileEnding:
+        """Return the ending of a path."""
+        stem, extension = os.path.splitext(path.lower())
+        compression = extension if extension in PACKED else ""
+        if compression:
+            extension = os.path.splitext(stem)[1]
+        return cls(extension, _BY_EXTENSION.get(extension), compression)
+
+    def compressed(self, out: BinaryIO) -> Any:
+        """Return a stream that compresses into `out`; `out` itself where the ending says nothing of
+        that. To close it leaves `out` open."""
+        if self.compression == ".gz":
+            # Without name and time, so that equal rows give equal files.
+            return gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
+        if self.compression == ".zst":
+            return zstandard.ZstdCompressor().stream_writer(out, closefd=False)
+        return out
 
 
 @dataclass(frozen=True)
@@ -85,25 +110,36 @@ class QueryResult:
     arrow: Callable[[], Any] | None = None
     main: tuple[str, ...] = ()
 
+    @classmethod
+    def of_records(
+        cls, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()
+    ) -> QueryResult:
+        """Return dicts with equal keys as a result; `columns` names them where there may be
+        none."""
+        # Keys of the first: all have the same.
+        names = list(rows[0]) if rows else list(columns)
+        return cls(names, [[[record[n] for n in names] for record in rows]])
 
-def of_records(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> QueryResult:
-    """Return dicts with equal keys as a result; `columns` names them where there may be none."""
-    # Keys of the first: all have the same.
-    names = list(rows[0]) if rows else list(columns)
-    return QueryResult(names, [[[record[n] for n in names] for record in rows]])
+    def encode(self, format: str) -> Iterator[EncodedPiece]:
+        """Return the pieces of a text format other than table."""
+        if format in LINES:
+            return _lines(self, format)
+        makers = {"json": _json, "md": _markdown, "html": _html}
+        return makers[format](self)
 
-
-def encode(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
-    """Return the pieces of a text format other than table."""
-    if format in LINES:
-        return _lines(result, format)
-    makers = {"json": _json, "md": _markdown, "html": _html}
-    return makers[format](result)
+    def write_arrow(self, out: BinaryIO, format: str, stream: bool) -> None:
+        """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
+        reader = self.arrow() if self.arrow else _reader(self)
+        names = zip(reader.schema, self.columns, strict=True)
+        schema = pa.schema([field.with_name(name) for field, name in names])
+        with _arrow_writer(Sink(out), schema, format, stream) as writer:
+            for batch in reader:
+                writer.write_batch(batch.rename_columns(self.columns))
 
 
 def _lines(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
-    yield header(format, result.columns)
     lines = TextLineEncoder(format, result.columns, result.nested)
+    yield lines.header()
     # A reader that stops early must not leave rows being encoded.
     try:
         for batch in result.batches:
@@ -111,11 +147,6 @@ def _lines(result: QueryResult, format: str) -> Iterator[EncodedPiece]:
         yield from lines.rest()
     finally:
         lines.cancel()
-
-
-def header(format: str, columns: list[str]) -> bytes:
-    """Return what stands before the lines of a format."""
-    return _csv_line(columns) if format == "csv" else b""
 
 
 class TextLineEncoder:
@@ -134,6 +165,10 @@ class TextLineEncoder:
         names = len(columns) if self._is_csv else len(set(columns))
         self._by_column = len(columns) == names and (not self._is_csv or names > 1)
         self._calls = OrderedCalls(self._encode)
+
+    def header(self) -> bytes:
+        """Return what stands before the lines."""
+        return _csv_line(self._columns) if self._is_csv else b""
 
     def add(self, batch: Sequence[ValueRow]) -> Iterator[EncodedPiece]:
         """Encode a batch."""
@@ -250,15 +285,6 @@ class Sink(io.RawIOBase):
     def flush(self) -> None:
         """Flush what is below."""
         self._out.flush()
-
-
-def write_arrow(result: QueryResult, out: BinaryIO, format: str, stream: bool) -> None:
-    """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
-    reader = result.arrow() if result.arrow else _reader(result)
-    schema = pa.schema([f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)])
-    with _arrow_writer(Sink(out), schema, format, stream) as writer:
-        for batch in reader:
-            writer.write_batch(batch.rename_columns(result.columns))
 
 
 def _arrow_writer(

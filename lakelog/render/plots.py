@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from lakelog.errors import QueryFailed
 from lakelog.event.types import JsonObject
-from lakelog.render.display import is_number, visible
+from lakelog.render.display import DisplaySource, is_number, visible
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 
@@ -45,38 +45,6 @@ _SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 
 """Widths of a time bucket in seconds; beyond them, whole days."""
 
 
-class PlotSource(Protocol):
-    """What a plot needs of a relation."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-
-    @property
-    def types(self) -> list[Any]:
-        """The engine's types of the columns."""
-
-    def limit(self, count: int, offset: int = 0) -> PlotSource:
-        """Some of the rows."""
-
-    def filter(self, condition: str) -> PlotSource:
-        """The rows for which SQL holds."""
-
-    def order(self, expression: str) -> PlotSource:
-        """The rows in the order of some SQL."""
-
-    def project(self, columns: str) -> PlotSource:
-        """Other columns of the rows."""
-
-    def aggregate(self, expressions: str, grouping: str = "") -> PlotSource:
-        """Aggregates of the rows, for each value of `by`."""
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows."""
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Axes:
     """The columns of a plot: `x` always, `y` for all but counts, `color` where lines are split."""
@@ -88,7 +56,7 @@ class Axes:
 
 
 def plot(
-    relation: PlotSource,
+    relation: DisplaySource,
     x: str | None = None,
     y: str | None = None,
     color: str | None = None,
@@ -174,7 +142,7 @@ def label(name: str, type_name: str) -> str:
     return f"{visible(stem)} ({unit})" if stem and unit else visible(name)
 
 
-def _line(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _line(relation: DisplaySource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     rows, note = _few(relation, types, axes), ""
     if rows is None:
         rows, note = _bucketed(relation, types, axes)
@@ -182,7 +150,7 @@ def _line(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.
     return _encoded(marks, types, axes).properties(height=_HEIGHT), note
 
 
-def _points(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _points(relation: DisplaySource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     rows, note = _few(relation, types, axes), ""
     if rows is None:
         # Equal for equal rows, whereas a random sample would be another one each time.
@@ -203,7 +171,7 @@ def _encoded(marks: alt.Chart, types: dict[str, str], axes: Axes) -> alt.Chart:
     return marks.encode(**channels)
 
 
-def _bar(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _bar(relation: DisplaySource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     value = f"sum({_number(axes.y)})" if axes.y else "count(*)::DOUBLE"
     # The order of the first row of each: what the query has ordered stays so.
     placed = relation.project("*, row_number() OVER () AS lakelog_place")
@@ -229,7 +197,7 @@ def _bar(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.C
     return chart.properties(height=max(len(rows), 2) * _BAR_HEIGHT), note
 
 
-def _histogram(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
+def _histogram(relation: DisplaySource, types: dict[str, str], axes: Axes) -> tuple[alt.Chart, str]:
     is_time = bool(_TIME.match(types[axes.x]))
     value = _value_of(axes.x, types[axes.x])
     finite = relation.project(f"{value} AS v").filter("isfinite(v)")
@@ -252,7 +220,7 @@ def _histogram(relation: PlotSource, types: dict[str, str], axes: Axes) -> tuple
     return chart.properties(height=_HEIGHT), note
 
 
-def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[JsonObject] | None:
+def _few(relation: DisplaySource, types: dict[str, str], axes: Axes) -> list[JsonObject] | None:
     """Return all points, None if there are too many."""
     points = relation.project(_selected(types, axes)).limit(POINTS_MAX + 1)
     rows = _fetched(points, axes)
@@ -263,7 +231,7 @@ def _few(relation: PlotSource, types: dict[str, str], axes: Axes) -> list[JsonOb
 
 
 def _bucketed(
-    relation: PlotSource, types: dict[str, str], axes: Axes
+    relation: DisplaySource, types: dict[str, str], axes: Axes
 ) -> tuple[list[dict[str, object]], str]:
     """Return the mean of each bucket, and of the lines with most rows."""
     if not _TIME.match(types[axes.x]) and not is_number(types[axes.x]):
@@ -297,7 +265,7 @@ def _selected(types: dict[str, str], axes: Axes) -> str:
     return ", ".join([*selects, f"{_text(axes.color)} AS c"] if axes.color else selects)
 
 
-def _fetched(relation: PlotSource, axes: Axes) -> list[dict[str, object]]:
+def _fetched(relation: DisplaySource, axes: Axes) -> list[dict[str, object]]:
     names = ("x", "y", "c") if axes.color else ("x", "y")
     rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
     for row in rows:

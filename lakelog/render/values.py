@@ -73,16 +73,6 @@ def micros(time_us: int) -> str:
     return iso(_EPOCH + datetime.timedelta(microseconds=time_us))
 
 
-def second(time_us: int) -> datetime.datetime:
-    """Return microseconds since 1970 as a time in UTC, cut to the second."""
-    return _EPOCH + datetime.timedelta(seconds=time_us // 1_000_000)
-
-
-def clock(time_us: int) -> str:
-    """Return microseconds since 1970 as people read them: 2026-11-20 08:25:13Z."""
-    return iso(second(time_us)).replace("T", " ")
-
-
 def duration(span: datetime.timedelta) -> str:
     """Return an ISO 8601 duration: P1DT2H, PT0.5S, -PT3S."""
     # timedelta keeps days negative and the rest positive: the sign comes first.

@@ -18,8 +18,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import pa
 from lakelog.pinned import PinnedLake
-from lakelog.render.formats import QueryResult, encode
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, QueryResult
 from lakelog.replay.pace import ReplayPace
 from lakelog.replay.targets import ReplayTarget
 from lakelog.segments import arrays
@@ -186,4 +185,4 @@ def _lines(batch: pa.RecordBatch) -> bytes:
     """Return events as JSON lines, one each."""
     columns = [ColumnBatch(batch.select(list(COLUMNS)))]
     result = QueryResult(list(COLUMNS), columns, (COLUMNS.index("data"),))
-    return b"".join(map(bytes, encode(result, "ndjson")))
+    return b"".join(map(bytes, result.encode("ndjson")))

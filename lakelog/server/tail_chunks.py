@@ -15,8 +15,7 @@ import orjson
 
 from lakelog.libraries import pa
 from lakelog.query.newest import COLUMNS
-from lakelog.render.formats import QueryResult, encode
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, QueryResult
 from lakelog.subscriptions import BranchRewound
 
 CHUNK_BYTES = 1 << 15
@@ -99,4 +98,4 @@ def _lines(events: pa.Table) -> list[bytes]:
     if not events.num_rows:
         return []
     result = QueryResult(list(COLUMNS), map(ColumnBatch, events.to_batches()), (_DATA,))
-    return b"".join(encode(result, "ndjson")).split(b"\n")[:-1]
+    return b"".join(result.encode("ndjson")).split(b"\n")[:-1]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.render.display import visible
+from lakelog.render import visible
 from lakelog.runtime.lazy import Lazy
 from lakelog.top.lag import Lag
 from lakelog.top.machine import MachineFigures

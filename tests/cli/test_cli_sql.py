@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakelog.cli.render import tables, terminal
-from lakelog.render import values
-from lakelog.render.formats import FORMATS
+from lakelog.render import OutputFormat, values
 from tests.support.cli import lines, run
 
 BY_NUMBER = "SELECT data->>'n' AS n, type, time FROM events ORDER BY n"
@@ -130,7 +129,7 @@ def parse(data: bytes, form: str) -> list[list[str]]:
     return [table.column_names, *([str(v) for v in row.values()] for row in table.to_pylist())]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [str(form) for form in OutputFormat])
 def test_every_format_gives_the_same_rows(lake: Path, form: str) -> None:
     """Each format on stdout holds the same header and rows."""
     query = "SELECT type, count(*) AS events FROM events GROUP BY 1 ORDER BY 1"
@@ -138,7 +137,7 @@ def test_every_format_gives_the_same_rows(lake: Path, form: str) -> None:
     assert parse(data, form) == [["type", "events"], ["PING", "6"], ["PONG", "4"]]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [str(form) for form in OutputFormat])
 def test_every_format_holds_an_empty_result(lake: Path, form: str) -> None:
     """No rows are no trouble: an empty list, or the header alone."""
     data = run(lake, "sql", "SELECT type, seq FROM events WHERE false", "--format", form)

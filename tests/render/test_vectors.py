@@ -12,8 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lakelog.render import formats
-from lakelog.render.formats import QueryResult
+from lakelog.render import QueryResult
 from lakelog.render.vectors import ColumnBatch
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
@@ -81,7 +80,7 @@ def test_lines_are_those_of_single_values(
     names = batch.schema.names
     fast = QueryResult(names, [ColumnBatch(batch)], tuple(nested))
     slow = QueryResult(names, [list(ColumnBatch(batch))], tuple(nested))
-    assert b"".join(formats.encode(fast, form)) == b"".join(formats.encode(slow, form))
+    assert b"".join(fast.encode(form)) == b"".join(slow.encode(form))
 
 
 @st.composite
@@ -105,10 +104,8 @@ def almost_json(draw: st.DrawFn) -> str:
 def test_only_json_is_written_as_it_is(texts: list[str]) -> None:
     """Payload text that is JSON is spliced as it is, all else becomes a JSON string."""
     batch = pa.record_batch([pa.array(texts)], ["data"])
-    fast = b"".join(formats.encode(QueryResult(["data"], [ColumnBatch(batch)], (0,)), "ndjson"))
-    assert fast == b"".join(
-        formats.encode(QueryResult(["data"], [[[t] for t in texts]], (0,)), "ndjson")
-    )
+    fast = b"".join(QueryResult(["data"], [ColumnBatch(batch)], (0,)).encode("ndjson"))
+    assert fast == b"".join(QueryResult(["data"], [[[t] for t in texts]], (0,)).encode("ndjson"))
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
@@ -129,8 +126,8 @@ def test_batches_encoded_concurrently_keep_their_order(form: str) -> None:
     table = pa.table(columns)
     names, nested = table.column_names, (5,)
     batches = [ColumnBatch(batch) for batch in table.to_batches(6_000)]
-    fast = b"".join(formats.encode(QueryResult(names, batches, nested), form))
-    slow = formats.encode(QueryResult(names, [list(rows) for rows in batches], nested), form)
+    fast = b"".join(QueryResult(names, batches, nested).encode(form))
+    slow = QueryResult(names, [list(rows) for rows in batches], nested).encode(form)
     assert fast == b"".join(slow)
 
 
@@ -150,7 +147,7 @@ def test_times_have_a_fraction_where_they_need_one(digits: int, zone: str | None
     kind = pa.timestamp({0: "s", 3: "ms", 6: "us", 9: "ns"}[digits], zone)
     for some in (moments, moments[:3], [None, *moments], moments[:1] * 20, moments[4:5] * 20):
         batch = pa.record_batch([pa.array(some, kind), pa.nulls(len(some))], ["t", "n"])
-        lines = b"".join(formats.encode(QueryResult(["t", "n"], [ColumnBatch(batch)]), "csv"))
+        lines = b"".join(QueryResult(["t", "n"], [ColumnBatch(batch)]).encode("csv"))
         assert lines.decode().split("\r\n")[1:-1] == [f"{iso(each)}," for each in some]
 
 
@@ -165,7 +162,7 @@ def test_quotes_are_doubled_in_every_column(texts: list[str | None], kind: pa.Da
         for part in (batch, batch.slice(1)):
             result = QueryResult(part.schema.names, [ColumnBatch(part)])
             slow = QueryResult(part.schema.names, [list(ColumnBatch(part))])
-            assert b"".join(formats.encode(result, "csv")) == b"".join(formats.encode(slow, "csv"))
+            assert b"".join(result.encode("csv")) == b"".join(slow.encode("csv"))
 
 
 @given(batch=batches())

@@ -19,19 +19,7 @@ from lakelog.cli.options import combined, flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
-from lakelog.render.formats import (
-    BINARY,
-    ENDINGS,
-    FORMATS,
-    SYNONYMS,
-    QueryResult,
-    compressor,
-    encode,
-    ending_of,
-    of_records,
-    write_arrow,
-)
-from lakelog.render.values import dumps
+from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -54,13 +42,15 @@ class FormatChoice(click.Choice[str]):
     """A format by its name or a synonym."""
 
     def __init__(self, formats: Iterable[str]) -> None:
-        choices = [*formats]
-        super().__init__([*choices, *(word for word, name in SYNONYMS.items() if name in choices)])
+        choices = [str(form) for form in formats]
+        super().__init__(
+            [*choices, *(word for word, name in OutputFormat.synonyms().items() if name in choices)]
+        )
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the format that a name or synonym means. Raises BadParameter."""
         name = super().convert(value, param, ctx)
-        return SYNONYMS.get(name, name)
+        return OutputFormat.synonyms().get(name, name)
 
 
 def choose(format: str | None, as_json: bool, output: str | None) -> OutputTarget:
@@ -72,14 +62,15 @@ def choose(format: str | None, as_json: bool, output: str | None) -> OutputTarge
     if as_json:
         format = "json"
     if format is None and path is not None:
-        format = ENDINGS.get(ending_of(path)[0])
+        format = FileEnding.of(path).format
         if format is None:
             raise click.UsageError(f"no format for the extension of {path!r}: add --format")
-    if path is not None and format in BINARY and ending_of(path)[1]:
-        raise click.UsageError(f"{format} is already compressed: leave out {ending_of(path)[1]}")
+    is_binary = format in OutputFormat.binary()
+    if path is not None and is_binary and (compression := FileEnding.of(path).compression):
+        raise click.UsageError(f"{format} is already compressed: leave out {compression}")
     on_terminal = path is None and terminal.is_terminal(sys.stdout)
     format = format or ("table" if on_terminal else "ndjson")
-    if format in BINARY and on_terminal:
+    if is_binary and on_terminal:
         raise click.UsageError(f"{format} is not for a terminal: add -o FILE")
     return OutputTarget(format, path)
 
@@ -90,7 +81,7 @@ OUTPUT = combined(
         "--format FORMAT",
         "table, json, ndjson (or jsonl), csv, parquet, arrow, md or html; by default a"
         " table on a terminal, else ndjson.",
-        type=FormatChoice(FORMATS),
+        type=FormatChoice(OutputFormat),
     ),
     as_json=flag("--json", "Short for --format json."),
     output=option("-o, --output FILE", "Write to FILE atomically; its extension sets the format."),
@@ -123,15 +114,15 @@ def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = 
         if target.format == "table":
             # A verb's own table has fewer columns, of people's words; without columns it is none.
             _emit_table(table if table and table.columns else result, out, target)
-        elif target.format in BINARY:
+        elif target.format in OutputFormat.binary():
             ending = os.path.splitext(target.path or "")[1].lower()
             # Arrow's stream format where the name does not ask for a file: it can be written to a
             # pipe.
-            write_arrow(result, out, target.format, ending in ("", ".arrows"))
+            result.write_arrow(out, target.format, ending in ("", ".arrows"))
         else:
             # A page is for people, too.
             rows = table if table and table.columns and target.format == "html" else result
-            for chunk in encode(rows, target.format):
+            for chunk in rows.encode(target.format):
                 out.write(chunk)
                 # A reader such as `head` may wait for the first rows while the query still runs.
                 out.flush()
@@ -145,7 +136,7 @@ def emit_record(
         with open_output(target.path) as out:
             out.write(dumps(record, indent=True) + b"\n")
     else:
-        emit_words(of_records([record]), target, people)
+        emit_words(QueryResult.of_records([record]), target, people)
 
 
 def emit_done(record: Mapping[str, object], target: OutputTarget, text: str) -> None:
@@ -186,9 +177,9 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     with export.atomic_file(path) as file:
-        stream = compressor(file, path)
+        stream = FileEnding.of(path).compressed(file)
         yield stream
-        # The compressor's end has to be written before atomic_file publishes the name.
+        # The end of what is compressed has to be written before atomic_file publishes the name.
         if stream is not file:
             stream.close()
 

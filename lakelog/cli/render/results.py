@@ -13,9 +13,7 @@ from typing import Any
 
 from lakelog.cli.render.tables import ROWS_MAX
 from lakelog.libraries import duckdb
-from lakelog.render.formats import BINARY, QueryResult
-from lakelog.render.values import ValueRow
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, OutputFormat, QueryResult
 
 PROBE = 1000
 BATCH = 1000
@@ -48,7 +46,7 @@ def result_of(
         for i, column_type in enumerate(relation.types)
         if _is_json(payload, names[i], column_type)
     )
-    if format in BINARY:
+    if format in OutputFormat.binary():
         complete()
         # A stream of Arrow has no second try: what the tables lack is fetched before it begins.
         return QueryResult(names, (), nested, lambda: relation.to_arrow_reader(131_072))
@@ -66,7 +64,7 @@ def result_of(
     return QueryResult(names, _stream(relation, rerun), nested)
 
 
-def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[ValueRow]]:
+def _stream(relation: Any, rerun: Callable[[], Any] | None) -> Iterator[Sequence[Sequence[Any]]]:
     if all(map(_is_lossless, relation.types)):
         yield from map(ColumnBatch, relation.to_arrow_reader(_ARROW_BATCH))
     elif rerun is not None:

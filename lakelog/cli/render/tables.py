@@ -11,12 +11,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakelog.render.display import visible
-from lakelog.render.values import ValueRow, iso, text
+from lakelog.render import text, visible
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Share(float):
 
 def render(
     columns: Sequence[str],
-    rows: Sequence[ValueRow],
+    rows: Sequence[Sequence[Any]],
     width: int,
     colour: bool,
     *,
@@ -140,7 +139,7 @@ def cell(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, datetime.datetime):
-        return iso(value).replace("T", " ")
+        return text(value).replace("T", " ")
     if isinstance(value, datetime.timedelta):
         return str(value)
     if isinstance(value, (Count, Share)):
@@ -150,6 +149,16 @@ def cell(value: object) -> str:
     if len(line) > _CELL_MAX:
         line = line[:_CELL_MAX] + "…"
     return visible(line)
+
+
+def second(time_us: int) -> datetime.datetime:
+    """Return microseconds since 1970 as a time in UTC, cut to the second."""
+    return datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
+
+
+def clock(time_us: int) -> str:
+    """Return microseconds since 1970 as people read them: 2026-11-20 08:25:13Z."""
+    return cell(second(time_us))
 
 
 def fit(line: str, width: int) -> str:

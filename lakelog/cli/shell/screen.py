@@ -20,7 +20,7 @@ from lakelog.cli.render.tables import ROWS_MAX, cell, render
 from lakelog.cli.render.terminal import many
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
-from lakelog.render.formats import QueryResult
+from lakelog.render import QueryResult
 
 _BELOW = 3
 """Lines that follow a table: its count, and the prompt."""

@@ -27,12 +27,11 @@ from lakelog.cli.shell.statements import ShellStatement, StatementRunner
 from lakelog.compat.omega import TABLES as OMEGA_TABLES
 from lakelog.lake import Lake
 from lakelog.query.sql.tree import TYPES
-from lakelog.render.formats import BINARY, FORMATS, of_records
-from lakelog.render.formats import SYNONYMS as FORMAT_SYNONYMS
+from lakelog.render import OutputFormat, QueryResult
 from lakelog.runtime.closest import did_you_mean
 from lakelog.segments import sql
 
-TEXT_FORMATS = [form for form in FORMATS if form not in BINARY]
+TEXT_FORMATS = [str(form) for form in OutputFormat if form not in OutputFormat.binary()]
 COMMANDS = {
     "at": ("REF | off", "query a tag, branch, snapshot or time; off: the present"),
     "exit": ("", "leave, like .quit and Ctrl-D"),
@@ -220,9 +219,9 @@ class Shell:
         terminal.say(f"asking {cell(state)}: {many(self.count(), 'event')}", dim=True)
 
     def _format(self, argument: str) -> None:
-        if argument and argument not in (*TEXT_FORMATS, *FORMAT_SYNONYMS):
+        if argument and argument not in (*TEXT_FORMATS, *OutputFormat.synonyms()):
             raise click.ClickException(f"a format is one of {', '.join(TEXT_FORMATS)}")
-        self.format = FORMAT_SYNONYMS.get(argument, argument) or self.format
+        self.format = OutputFormat.synonyms().get(argument, argument) or self.format
         terminal.say(f"the format is {self.format}", dim=True)
 
     def _help(self, _: str) -> None:
@@ -245,7 +244,7 @@ class Shell:
             relation = self._runner.sql(f"SELECT * FROM {quoted}", None, self._digest)
             for name, column_type in zip(relation.columns, relation.types, strict=True):
                 rows.append({"table": table, "column": name, "type": str(column_type)})
-        show(draw(of_records(rows))[0])
+        show(draw(QueryResult.of_records(rows))[0])
 
     def _tables(self, _: str) -> None:
         state = f"as of {self._ref}" if self._ref else "those just appended included"
@@ -262,7 +261,7 @@ class Shell:
         tables |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
         for name, ref_kind in self.names.refs():
             tables[f"{sql.identifier(name)}.events"] = ref_kind
-        show(draw(of_records([{"table": t, "what": w} for t, w in tables.items()]))[0])
+        show(draw(QueryResult.of_records([{"table": t, "what": w} for t, w in tables.items()]))[0])
 
     def _timer(self, argument: str) -> None:
         if argument not in ("", "on", "off"):

@@ -21,7 +21,7 @@ from lakelog.query import schemas
 from lakelog.query.session import Session
 from lakelog.query.sql import analysis, payload
 from lakelog.query.sql.tree import TABLES
-from lakelog.render.formats import QueryResult
+from lakelog.render import QueryResult
 from lakelog.store.bootstrap import Store
 from lakelog.views import ViewTables
 

@@ -17,7 +17,7 @@ from lakelog.errors import LakelogError
 from lakelog.event.types import JsonObject
 from lakelog.history import Diff, Snapshot, resolve
 from lakelog.lake import Lake
-from lakelog.render.values import micros
+from lakelog.render import micros
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.tables import tables_beside
 from lakelog.search import Search

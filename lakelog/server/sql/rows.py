@@ -10,9 +10,7 @@ import orjson
 
 from lakelog.libraries import pa
 from lakelog.query.sql import analysis
-from lakelog.render.formats import TextLineEncoder, header
-from lakelog.render.values import dumps, payload
-from lakelog.render.vectors import ColumnBatch
+from lakelog.render import ColumnBatch, TextLineEncoder, dumps, payload
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 
 if TYPE_CHECKING:
@@ -84,8 +82,8 @@ class AnswerWriter:
         yield sink.getvalue()
 
     def _lines(self, nested: tuple[int, ...]) -> Iterator[bytes | memoryview]:
-        yield header(self._format.value, self.names)
         lines = TextLineEncoder(self._format.value, self.names, nested)
+        yield lines.header()
         try:
             for batch in self._batches(self._reader()):
                 yield from lines.add(ColumnBatch(batch))
