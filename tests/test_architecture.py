@@ -62,7 +62,7 @@ ORDER = {
     "erased": "copies records refusal sweep",
     "erasure": """selection rewriting derived leftovers outside erasing known touched
         key_erasure status receipts on_lake""",
-    "maintain": """repeated_ids seal payloads row_order compact indexing retention row_removal
+    "maintain": """seal payloads row_order compact indexing retention row_removal
         reachability repair gc hotcopy upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
@@ -98,14 +98,14 @@ ORDER = {
     "backup": "copy directory expiry restoration delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
         otel spans genai_fields genai_streams genai_calls genai
-        follower logfile oos resources ai""",
+        follower logfile oos ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
     "forecasts": "models trend metrics",
     "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
-    "train": """tables arrays wording shards recipe_schema losses filters tokenizer template recipe
+    "train": """tables arrays wording shards recipe_schema losses filters tokenizer recipe
         selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
-        dataset staging provenance leaks report documents trainingset rebuild compare agreement
+        dataset staging provenance leaks report trainingset rebuild compare agreement
         inspection sandbox undecided""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
         conversations preferences windows shape structure""",
@@ -128,7 +128,7 @@ ORDER = {
     "recent": "redis_recent newest_entries redis_feed",
     "consume": "source redis_stream kafka_source journal_source consume",
     "trace": "tree links listing",
-    "streams": "reading appending numbered",
+    "streams": "event_stream numbered",
     "replay": "pace targets replay",
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
@@ -144,7 +144,7 @@ ORDER = {
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
     "top": "rates machine lag feed layout",
-    "alerts/sinks": "sink log_sink webhook mail command known",
+    "alerts/sinks": "sink webhook mail command known",
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
     "server/mcp": "tools protocol_server endpoint",
@@ -166,7 +166,7 @@ ORDER = {
         shared erase seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
-    "notebook": "progress objects plot_images complete magics live",
+    "notebook": "objects complete magics live",
 }
 INDEPENDENT = set(
     """collect backup loggers pipeline analyze anomalies forecasts train remotes state sync

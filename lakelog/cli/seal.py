@@ -9,7 +9,7 @@ import os
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.maintain import compact, gc, indexing
+from lakelog.maintain import upkeep
 from lakelog.store import disk, sealer_process
 
 # The lowest priority there is: nobody waits for this process.
@@ -43,26 +43,4 @@ def work(lake: Lake) -> None:
                 lake.settle()
     with disk.claim(sealer_process.maintenance_path(lake.store)) as has_claim:
         if has_claim:
-            _maintain(lake)
-
-
-def _maintain(lake: Lake) -> None:
-    """Do what is due; a failure is retried by the next helper process, and reported by the
-    verbs."""
-    store = lake.store
-    with contextlib.suppress(LakelogError, OSError):
-        # Each step suppresses its own errors: one that fails must not keep the others from being
-        # done.
-        lake.sealer().merge_ids()
-    with contextlib.suppress(LakelogError, OSError):
-        head = store.refs.head(lake.branch_name)
-        # The head is read again: the settle above, or another process, has moved it.
-        entries = store.manifests.segments(store.manifests.of(head.move))
-        if compact.is_due(entries, store.settings):
-            compact.compact(store, lake.branch_name)
-    with contextlib.suppress(LakelogError, OSError):
-        indexing.build_missing(store, lake.branch_name)
-    with contextlib.suppress(LakelogError, OSError):
-        # Last: compaction has just made files that nothing refers to.
-        if gc.is_due(store):
-            gc.gc(store)
+            upkeep.do_what_is_due(lake.sealer(), lake.store, lake.branch_name)

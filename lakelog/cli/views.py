@@ -18,8 +18,6 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, w
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.terminal import many
 from lakelog.render import QueryResult, micros
-from lakelog.render.formats import QueryResult
-from lakelog.render.values import micros
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.views import read

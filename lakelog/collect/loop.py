@@ -22,7 +22,7 @@ from lakelog.collect.status import Say
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.files.cursors import printable
-from lakelog.maintain import compact, gc
+from lakelog.maintain import upkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.sealer_process import start_sealer
 
@@ -80,8 +80,7 @@ class CompactionRuns:
             return
         self._since = time.monotonic()
         store, branch = self._watcher.lake.store, self._watcher.lake.branch_name
-        state = store.state(branch)
-        if compact.is_due(store.manifests.segments(state), store.settings) or gc.is_due(store):
+        if upkeep.is_due(store, branch):
             self._process = start_sealer(store, branch)
 
     def close(self) -> None:

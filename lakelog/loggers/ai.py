@@ -8,26 +8,93 @@ operation `details` has its `traceId` and `spanId`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+
+import orjson
 
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.logfile import ROTATE_BYTES, LineLog, LineLogger
 from lakelog.loggers.recorder import open_span
-from lakelog.loggers.resources import SAMPLER
 from lakelog.loggers.spans import SpanScope
 from lakelog.loggers.values import encode_members
+from lakelog.runtime import forks
 
 DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
+_EVERY = 1.0
 Details = Mapping[str, object]
 # What the functions of the module write to, as the older logger had it.
 _newest: AILogger | None = None
+
+
+class _Sampler:
+    """CPU and memory of the machine, sampled once a second by a thread off the hot path: the last
+    sample, as JSON text."""
+
+    def __init__(self) -> None:
+        self.text = orjson.Fragment(b'{"cpu_percent":null,"memory_percent":null}')
+        self._busy = self._total = 0
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Sample now, and from now on; nothing if it does."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self.sample()
+                self._thread = threading.Thread(
+                    target=self._run, name="lakelog-sampler", daemon=True
+                )
+                with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+                    self._thread.start()
+
+    def sample(self) -> None:
+        """Measure; the use of the processors is that since the last sample, first since boot."""
+        sample = {"cpu_percent": self._cpu(), "memory_percent": _memory()}
+        self.text = orjson.Fragment(orjson.dumps(sample))
+
+    def after_fork(self) -> None:
+        """In a child: the thread is the parent's."""
+        self._thread, self._lock = None, threading.Lock()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_EVERY):
+            self.sample()
+
+    def _cpu(self) -> float | None:
+        try:
+            with open("/proc/stat", "rb") as file:
+                times = [int(field) for field in file.readline().split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        total, busy = sum(times), sum(times) - times[3] - times[4]  # without idle and iowait
+        share = (busy - self._busy) / max(total - self._total, 1)
+        self._busy, self._total = busy, total
+        return round(100 * min(max(share, 0.0), 1.0), 1)
+
+
+def _memory() -> float | None:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            sizes = dict(line.split()[:2] for line in file)
+        return round(100 * (1 - int(sizes[b"MemAvailable:"]) / int(sizes[b"MemTotal:"])), 1)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+_SAMPLER = _Sampler()
+forks.after_in_child(_SAMPLER.after_fork)
 
 
 class AILogger(LineLogger):
@@ -36,7 +103,7 @@ class AILogger(LineLogger):
     def __init__(self, log: LineLog, source: str) -> None:
         super().__init__(log)
         self.source = source
-        SAMPLER.start()
+        _SAMPLER.start()
 
     def log(
         self,
@@ -55,10 +122,10 @@ class AILogger(LineLogger):
             # Ids that the caller gave come first: they are of a span elsewhere.
             if "spanId" not in members and (ids := open_span()) is not None:
                 members["traceId"], members["spanId"] = ids
-            SAMPLER.start()  # again, in a forked process
+            _SAMPLER.start()  # again, in a forked process
             payload = {
                 "details": members,
-                "system_metrics": SAMPLER.text,
+                "system_metrics": _SAMPLER.text,
                 "user_interaction": user_interaction,
                 "ai_analysis": ai_analysis,
                 "performance_impact": performance_impact,

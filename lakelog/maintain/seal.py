@@ -20,10 +20,9 @@ from lakelog.erased import Refusal
 from lakelog.errors import DamagedIds, StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event
-from lakelog.libraries import np, pa
-from lakelog.maintain import repeated_ids
+from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
-from lakelog.segments import arrays, identity_run, rows, segment
+from lakelog.segments import arrays, bloom, identity_run, rows, segment, segment_sql
 from lakelog.store import disk, hosts, sealer_process, wal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
@@ -36,6 +35,18 @@ RAW_MAX = 256_000_000
 """JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""
 _SAMPLE = 2_000
 """Events that are sealed as those of a busy second are."""
+_NEWEST = 256
+"""Segments in which the published event is looked for, the newest of a state."""
+_LINES = """
+SELECT DISTINCT ON (d.origin, d.position) d.ingested_at, d.origin, d.position,
+    'another event with its id was published first, by another machine' AS reason,
+    CAST(json_object('id', d.id, 'type', d.type, 'source', d.source, 'subject', d.subject,
+        'time', d.time, 'data', CAST(d.data AS JSON)) AS VARCHAR) AS line, d.writer, d.sequence
+FROM dropped_rows AS d JOIN ({rows}) AS e
+ON e.id = d.id AND e.source IS NOT DISTINCT FROM d.source AND e.origin <> d.origin
+WHERE (e.type, e.subject, CAST(e.data AS VARCHAR))
+    IS DISTINCT FROM (d.type, d.subject, CAST(d.data AS VARCHAR))
+ORDER BY d.origin, d.position"""
 Frames = dict[str, list[wal.Frame]]
 
 
@@ -202,7 +213,7 @@ class Sealer:
             attempt.refused = refusal.count
             if any(f.flags & wal.KEYED for f in frames):
                 unique = drop_duplicates(store, table, state.ids)
-                if reported := repeated_ids.lines(store, connection, state, table, unique):
+                if reported := _repeated_ids(store, connection, state, table, unique):
                     lines.append(reported)
                 table = unique
                 # After the duplicates are gone: their keys are in another run already.
@@ -375,3 +386,39 @@ def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
     """Clear `keep` for every key that follows an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False
+
+
+def _repeated_ids(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    state: Manifest,
+    sealed: pa.Table,
+    unique: pa.Table,
+) -> pa.Table | None:
+    """Return the quarantined lines of what was `sealed` and is not `unique`, where another machine
+    of a shared lake has published the id first, with other content (F22.7); None of no event.
+
+    Who sends an event again to another machine says the same again: that is no news. Raises
+    Damaged, Unreachable.
+    """
+    if unique.num_rows == sealed.num_rows or store.attachment is None:
+        return None
+    names = ["origin", "position"]
+    dropped_rows = sealed.join(unique.select(names), names, join_type="left anti")
+    ids = pc.unique(dropped_rows["id"].drop_null())
+    newest = sorted(store.manifests.segments(state, "events"), key=lambda e: e.seq)[-_NEWEST:]
+    files = [(entry.key, store.paths.object("segments", entry.key)) for entry in newest]
+    if not len(ids) or not files:
+        return None
+    store.verified.obtain(files)
+    hashed = [int(value) for value in bloom.hashes(ids)]
+    keys = bloom.Filters(store.paths).containing([key for key, _ in files], "id", hashed)
+    entries = [entry for entry in newest if entry.key in keys]
+    if not entries:
+        return None
+    cursor = connection.cursor()
+    with contextlib.closing(cursor):
+        cursor.register("dropped_rows", dropped_rows)
+        query = _LINES.format(rows=segment_sql.rows_sql(store.paths, entries))
+        found: pa.Table = cursor.sql(query).to_arrow_table()
+    return found if found.num_rows else None

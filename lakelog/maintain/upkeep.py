@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from lakelog.errors import TransferRefused
+from lakelog.errors import LakelogError, TransferRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
+    from lakelog.maintain.seal import Sealer
     from lakelog.store import policy, stats
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
@@ -139,3 +141,27 @@ class LakeUpkeep(ABC):
     def stats(self) -> stats.Stats:
         """Statistics of the branch."""
         return stats.measure(self.store, self.branch_name, self._pending())
+
+
+def is_due(store: Store, branch: str) -> bool:
+    """Whether there is enough to compact or to collect."""
+    entries = store.manifests.segments(store.state(branch))
+    return compact.is_due(entries, store.settings) or gc.is_due(store)
+
+
+def do_what_is_due(sealer: Sealer, store: Store, branch: str) -> None:
+    """Merge id runs, compact, index and collect; a failure is retried by the next helper process,
+    and reported by the verbs."""
+    # Each step suppresses its own errors: one that fails must not keep the others from being done.
+    with contextlib.suppress(LakelogError, OSError):
+        sealer.merge_ids()
+    with contextlib.suppress(LakelogError, OSError):
+        # The state is read here: a settle, or another process, has moved the head.
+        if compact.is_due(store.manifests.segments(store.state(branch)), store.settings):
+            compact.compact(store, branch)
+    with contextlib.suppress(LakelogError, OSError):
+        indexing.build_missing(store, branch)
+    with contextlib.suppress(LakelogError, OSError):
+        # Last: compaction has just made files that nothing refers to.
+        if gc.is_due(store):
+            gc.gc(store)

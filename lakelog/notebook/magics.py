@@ -17,8 +17,10 @@ import os
 import re
 import shlex
 import sys
+import threading
+import time
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -30,7 +32,7 @@ from IPython.core.magic import (
     needs_local_scope,
     no_var_expand,
 )
-from IPython.display import HTML
+from IPython.display import HTML, DisplayHandle
 
 from lakelog import lake as lakes
 from lakelog.cli import cell
@@ -38,8 +40,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
-from lakelog.notebook import complete, objects, plot_images
-from lakelog.notebook.progress import progress
+from lakelog.notebook import complete, objects
 from lakelog.query.relation import Relation
 from lakelog.runtime.lazy import Lazy
 
@@ -54,6 +55,7 @@ else:
 _OPTION = re.compile(r"\s*(?:--at[ =]\s*(?P<at>\S+)|(?P<name>[A-Za-z_]\w*)\s*<<)")
 _PARAMETER = re.compile(r"[$?]")
 _PATH = "lake"
+_AFTER, _EVERY = 1.0, 0.5
 
 
 class MagicFailed(LakelogError):
@@ -139,7 +141,7 @@ class LakelogMagics(Magics):
                 return None
             if relation is not None:
                 # Here, so that what goes wrong is shown as the query's, and not as the display's.
-                with progress(relation.watch()):
+                with _progress(relation.watch()):
                     _ = relation.head
             return relation
 
@@ -259,4 +261,32 @@ def load(shell: Any) -> None:
     for former in same:
         shell.Completer.custom_matchers.remove(former)
     shell.Completer.custom_matchers.append(matcher)
-    plot_images.register()
+    objects.register_plots()
+
+
+@contextlib.contextmanager
+def _progress(share: Callable[[], float | None]) -> Iterator[None]:
+    """Show below its cell how long a query takes and, where the engine knows it, the share that is
+    done, after a second."""
+    finished = threading.Event()
+    display = threading.Thread(target=_show_progress, args=(share, finished), daemon=True)
+    display.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        display.join(_EVERY * 4)
+
+
+def _show_progress(share: Callable[[], float | None], finished: threading.Event) -> None:
+    started, handle = time.monotonic(), None
+    while not finished.wait(_EVERY if handle else _AFTER):
+        seconds, fraction = time.monotonic() - started, share()
+        note = f"{seconds:.0f} s" + (f", {fraction:.0%}" if fraction is not None else "")
+        if handle is None:
+            handle = DisplayHandle()
+            handle.display({"text/plain": note}, raw=True)
+        else:
+            handle.update({"text/plain": note}, raw=True)
+    if handle is not None:
+        handle.update({"text/plain": ""}, raw=True)

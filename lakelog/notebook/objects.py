@@ -6,13 +6,23 @@ is a table with one row for each.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.render import DisplayHead, micros, text
+from lakelog.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    import altair as alt
+    import vl_convert
+else:
+    alt, vl_convert = Lazy("altair"), Lazy("vl_convert")
 
 RECORDS = {
     "store.history": "Snapshot HistoryEntry Diff",
@@ -40,6 +50,7 @@ _ROWS_MAX = 50
 _TIMES = ("time", "saved_at", "captured_at", "synced_at", "state_time")
 _IDS = ("id", "snapshot", "parent", "digest", "index")
 _SHORT = 12
+_RENDERER, _OF_ALTAIR, _SCALE = "lakelog", "mimetype", 1.5
 
 
 def register(formatters: Any) -> None:
@@ -122,3 +133,27 @@ def _shown(value: object) -> str | None:
         fields = _fields(value).items()
         return ", ".join(f"{name} {_shown(member)}" for name, member in fields if member)
     return text(value)
+
+
+def register_plots() -> None:
+    """Have altair show images beside the plot, where both packages are installed.
+
+    JupyterLab, VS Code and marimo draw Vega-Lite themselves. GitHub, nbconvert and notebooks
+    without a network do not, and show the image.
+    """
+    if not (find_spec("altair") and find_spec("vl_convert")):
+        return
+    renderers: Any = alt.renderers
+    renderers.enable(_OF_ALTAIR)
+    draw = renderers.get()
+
+    def bundle(spec: dict[str, object], **options: object) -> object:
+        drawn = draw(spec, **options)
+        data, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
+        image: bytes = vl_convert.vegalite_to_png(spec, scale=_SCALE)
+        # Altair 6 ends the type in `.json`, which notebooks do not take for JSON, nor save.
+        data = {re.sub(r"\.json$", "+json", mime_type): value for mime_type, value in data.items()}
+        return {**data, "image/png": base64.b64encode(image).decode()}, metadata
+
+    renderers.register(_RENDERER, bundle)
+    renderers.enable(_RENDERER)

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.streams.appending import append
+    from lakelog.streams.event_stream import EventStream, StreamEvent, StreamSource, append, read
     from lakelog.streams.numbered import NumberedStreams
-    from lakelog.streams.reading import EventStream, StreamEvent, StreamSource, read
 
 __all__ = ["EventStream", "NumberedStreams", "StreamEvent", "StreamSource", "append", "read"]
 
 __getattr__ = lazy_face(
     __name__,
-    appending="append",
+    event_stream="EventStream StreamEvent StreamSource append read",
     numbered="NumberedStreams",
-    reading="EventStream StreamEvent StreamSource read",
 )

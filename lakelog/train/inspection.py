@@ -14,10 +14,11 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 from lakelog.libraries import duckdb, pa, pq
-from lakelog.train import agreement, documents, leaks, provenance, scratch
+from lakelog.train import agreement, leaks, provenance, scratch
 from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, SetFault, load
 from lakelog.train.inventory import Inventory
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
+from lakelog.train.report import card
 from lakelog.train.scratch import parquet
 from lakelog.train.shapes import chat_files
 
@@ -152,7 +153,7 @@ def _documents(
     ):
         return
     schema = next(f.schema for n, f in dataset.footers.items() if n.startswith("data/"))
-    contents = documents.texts(dataset.recipe, dataset.manifest, certificate.record(), schema)
+    contents = card.documents(dataset.recipe, dataset.manifest, certificate.record(), schema)
     expected = {*contents, MANIFEST, RECIPE, *dataset.footers}
     for name, content in contents.items():
         data = content.encode()

@@ -20,9 +20,8 @@ from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.train import filters
 from lakelog.train.losses import FILTERS, ROWS
-from lakelog.train.recipe_schema import KEYS, SHAPES
+from lakelog.train.recipe_schema import KEYS, SHAPES, template
 from lakelog.train.tables import JsonMap
-from lakelog.train.template import template
 
 SPLITS = ("train", "validation", "test")
 REDACTIONS = ("email", "phone", "ip", "card", "iban", "key", "name")

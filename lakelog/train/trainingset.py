@@ -25,7 +25,6 @@ from lakelog.errors import ExportRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.train import (
     dataset,
-    documents,
     filters,
     leaks,
     losses,
@@ -39,7 +38,7 @@ from lakelog.train import recipe as recipes
 from lakelog.train.arrays import Array
 from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SPLITS, Recipe
-from lakelog.train.report import proportions, quality
+from lakelog.train.report import card, proportions, quality
 from lakelog.train.selection import RowQuery, at_state, choose, session_of
 from lakelog.train.shapes import chat_files
 from lakelog.train.shards import Shards
@@ -397,7 +396,7 @@ def _finish(
     manifest["clean"], manifest["quality"] = certificate.clean, figures
     # The manifest lists every other file with its digest, so it is written after all of them.
     _put(f"{directory}/recipe.toml", recipe.text)
-    for name, content in documents.texts(recipe, manifest, certificate.record(), schema).items():
+    for name, content in card.documents(recipe, manifest, certificate.record(), schema).items():
         _put(f"{directory}/{name}", content)
     manifest["files"] = _files(directory)
     provenance.write(directory, manifest)

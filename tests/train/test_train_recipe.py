@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from lakelog.cli import cli
 from lakelog.errors import InvalidRecipe
 from lakelog.train import recipe
-from lakelog.train.recipe_schema import KEYS, SHAPES
-from lakelog.train.template import template
+from lakelog.train.recipe_schema import KEYS, SHAPES, template
 from tests.support.tree import ROOT
 
 GOOD = '[select]\nsql = "SELECT 1"\n[shape]\nkind = "text"\n'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lakelog.alerts.notices import Notice
 from lakelog.alerts.sinks import command, mail, webhook
 from lakelog.alerts.sinks.command import Command
-from lakelog.alerts.sinks.log_sink import LogSink
 from lakelog.alerts.sinks.mail import Mail
 from lakelog.alerts.sinks.sink import AlertSink
 from lakelog.alerts.sinks.webhook import Webhook
@@ -18,6 +18,20 @@ USAGE = (
     "a receiver is log, an http(s) address, alertmanager+http://HOST:9093, mailto:ADDRESS, or"
     " command:PROGRAM"
 )
+
+
+class LogSink:
+    """Writes a line to the log of the process that evaluates: standard error of `alerts run`, the
+    log of a server."""
+
+    address = "log"
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def deliver(self, notice: Notice) -> None:
+        """Write it."""
+        self._say(f"alert {notice.line}")
 
 
 def parse(spelled: str, say: Callable[[str], None]) -> AlertSink:

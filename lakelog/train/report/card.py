@@ -8,7 +8,7 @@ from typing import Any
 from lakelog.libraries import pa
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
-from lakelog.train.report import proportions
+from lakelog.train.report import proportions, report
 from lakelog.train.tables import JsonMap
 
 _TASKS = {
@@ -25,6 +25,24 @@ _SIZES = (
     (10_000_000, "1M<n<10M"),
     (100_000_000, "10M<n<100M"),
 )
+
+
+def documents(
+    recipe: Recipe, manifest: JsonMap, certificate: JsonMap, schema: pa.Schema
+) -> dict[str, str]:
+    """Return the text of every document of a set, by file name: each is of recipe, manifest,
+    certificate and columns alone.
+
+    A check can therefore regenerate and compare them: a modified card may direct a loader
+    elsewhere.
+    """
+    if "erased" in manifest:  # by the key of each erasure, the events that the set no longer has
+        certificate = {**certificate, "erased": manifest["erased"]}
+    return {
+        "certificate.json": json.dumps(certificate, indent=1, ensure_ascii=False) + "\n",
+        "README.md": card(recipe, manifest, schema),
+        **report.texts(manifest, certificate),
+    }
 
 
 def card(recipe: Recipe, manifest: JsonMap, schema: pa.Schema) -> str:

@@ -1,16 +1,21 @@
-"""Reading one stream: its events in the order of their versions, as of one state."""
+"""One stream: its events in the order of their versions, as of one state, and what is appended.
+
+An append gives its events versions, and a retry its first answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Required, cast
 
-from lakelog.appends import KnownKeys, StreamSubject
-from lakelog.errors import DamagedWal, InvalidEvent
+from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
+from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
+from lakelog.event import encode
+from lakelog.event.encode import EncodedBatch
 from lakelog.event.types import Event
 from lakelog.libraries import pa
 from lakelog.store.bootstrap import Store
@@ -61,6 +66,11 @@ class StreamSource:
     ask: Callable[[str, object], Relation]
     manifest: Callable[[], Manifest]
     tail: Callable[[str], pa.Table | None]
+
+
+StoreVersions = Callable[[EncodedBatch, Mapping[str, int]], Receipt]
+ReadStream = Callable[[str, int, int], EventStream]
+"""Reads a subject after a version, so many events."""
 
 
 def read(
@@ -121,3 +131,42 @@ def _rows(
         return (newest, []) if newest <= after else _rows(source, stream, after, limit)
     events = [cast(StreamEvent, dict(zip(_NAMES, row[1:], strict=True))) for row in rows]
     return rows[0][0], events if limit != 0 else []
+
+
+def append(
+    events: list[object],
+    expect: Mapping[str, int],
+    dedupe: str | None,
+    store: StoreVersions,
+    look: ReadStream,
+) -> Receipt:
+    """Store events as the next versions of the streams in `expect`, all or nothing.
+
+    Where this very append was made before, by the ids of all of its events, its first answer is
+    given again. Raises InvalidEvent, WrongVersion, and what appending does.
+    """
+    if dedupe is not None:
+        raise InvalidEvent("expect and dedupe exclude each other: a version is given once anyway")
+    encoded = encode.encode(events)
+    try:
+        return store(encoded, expect)
+    except WrongVersion:
+        receipt = _first_answer(VersionedBatch(encoded, expect), encoded.ids, look)
+        if receipt is None:
+            raise
+        return receipt
+
+
+def _first_answer(batch: VersionedBatch, ids: list[str | None], look: ReadStream) -> Receipt | None:
+    """Return the answer to an append that was made already, None if it was not, or if its ids do
+    not tell."""
+    if not all(ids):
+        return None
+    upto = dict[str, int]()
+    for subject, version in batch.expect.items():
+        own_ids = [i for i, name in zip(ids, batch.names, strict=True) if name == subject.name]
+        events = look(subject.name, version, len(own_ids))
+        if [event["id"] for event in events] != own_ids:
+            return None
+        upto[subject.name] = version + len(own_ids)
+    return Receipt(ids, "", [range(len(ids))], upto)
