@@ -23,7 +23,7 @@ from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
-from lakelog.maintain import compact, row_removal
+from lakelog.maintain import row_removal
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import EventKey, key_of
 from lakelog.runtime.progress import ProgressCallback
@@ -150,7 +150,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckd
     seqs = chosen.seqs[:limit]
     entries = [e for e, _ in row_removal.segments_with(lake.store.manifests.segments(state), seqs)]
     # Verified first: a damaged segment must not show as rows that do not exist.
-    compact.check(lake.store, entries)
+    lake.store.verified.require(entries)
     if not entries:
         return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
     cursor = lake.engine().cursor()

@@ -128,7 +128,7 @@ class Pack:
 
 def read(store: Store, entry: SegmentEntry) -> Pack:
     """Pack a segment. Raises DamagedSegment."""
-    compact.check(store, [entry])
+    store.verified.require([entry])
     # Only sorted segments have the column; in all others rows lie in the order of arrival.
     names = [*COLUMNS, "seq"] if entry.layout == "sorted" else COLUMNS
     table = segment.read(store.paths, entry.key, names)
@@ -140,7 +140,7 @@ def identities(
     store: Store, entry: SegmentEntry, connection: duckdb.DuckDBPyConnection
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of a segment's events and their rows. Raises DamagedSegment."""
-    compact.check(store, [entry])
+    store.verified.require([entry])
     source = VAULT.file(store.paths.object("segments", entry.key))
     return numbers(pq.ParquetFile(source).read(columns=[*IDENTITY, "type"]), connection)
 

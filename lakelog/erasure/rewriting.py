@@ -94,7 +94,7 @@ def without_rows(
     store: Store, connect: Connect, entry: SegmentEntry, erased_rows: pa.Table
 ) -> SegmentEntry | None:
     """Write a segment without its chosen rows; None if no row stays. Raises DamagedSegment."""
-    compact.check(store, [entry])
+    store.verified.require([entry])
     if len(erased_rows) == entry.events:
         return None
     if entry.kind == "events":

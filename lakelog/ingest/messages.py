@@ -53,7 +53,6 @@ from lakelog.ingest.message_events import (
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
-from lakelog.maintain import compact
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql, sql
@@ -279,7 +278,7 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
     segments = [
         e for e in job.store.manifests.segments(state) if e.kind in ("events", "quarantine")
     ]
-    compact.check(job.store, segments)
+    job.store.verified.require(segments)
     paths, before = job.store.paths, 0
     with closing(job.connect().cursor()) as cursor:
         events = [e for e in segments if e.kind == "events"]

@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog import ranks
-from lakelog.errors import Damaged, DamagedSegment, StaleFiles
+from lakelog.errors import Damaged, StaleFiles
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
@@ -257,7 +257,7 @@ class _Merging:
         """Merge one group, in as many steps as its rows need. Raises DamagedSegment, OSError."""
         store = self._store
         # First of all: a footer that is damaged could give any weight, and rows that nobody wrote.
-        check(store, group)
+        store.verified.require(group)
         weights = [_weight(store, entry) for entry in group]
         limit = store.settings.task_memory // _SHARE
         shares = portions(group, weights, limit)
@@ -403,7 +403,7 @@ def rewrite(
 ) -> SegmentEntry:
     """Write the rows of `group` for which the SQL condition holds, with seq, sorted; `tables` are
     Arrow tables that it names."""
-    check(store, group)
+    store.verified.require(group)
     cursor = connection.cursor()
     try:
         for name, table in (tables or {}).items():
@@ -427,21 +427,6 @@ def write_sorted(
     with ThreadPoolExecutor(1) as encoding:
         payloads = PayloadStorage(store, connection)
         return _sorted_segment(SegmentRows(rows), group, level, payloads, encoding).put(store)
-
-
-def check(store: Store, group: list[SegmentEntry]) -> None:
-    """Verify segments before their rows are rewritten: a flipped bit would get a valid digest.
-
-    Raises DamagedSegment.
-    """
-    for entry in group:
-        path = store.paths.object("segments", entry.key)
-        try:
-            intact = store.verified.is_intact(entry.key, path)
-        except FileNotFoundError:
-            raise DamagedSegment(path, "the segment is missing") from None
-        if not intact:
-            raise DamagedSegment(path, "the content does not match its name")
 
 
 def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry]) -> list[Record]:

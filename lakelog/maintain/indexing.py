@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from lakelog import ranks
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
-from lakelog.maintain import compact
 from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import word_index, word_indexing
@@ -95,5 +94,5 @@ def _build(
     engine: duckdb.DuckDBPyConnection,
     build: Callable[[Paths, SegmentEntry, duckdb.DuckDBPyConnection], None],
 ) -> None:
-    compact.check(store, [entry])
+    store.verified.require([entry])
     read_segment(store, entry, lambda paths, _: build(paths, entry, engine))

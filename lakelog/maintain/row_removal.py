@@ -142,7 +142,7 @@ def _rest(
     store: Store, connect: Connect, entry: SegmentEntry, removed_part: np.ndarray
 ) -> SegmentEntry | None:
     """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
-    compact.check(store, [entry])
+    store.verified.require([entry])
     removed, query = (
         pa.table({"seq": pa.array(removed_part)}),
         segment_sql.rows_sql(store.paths, [entry]),

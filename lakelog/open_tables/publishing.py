@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from lakelog.erased.copies import note as note_copy
 from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
-from lakelog.maintain import compact
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.segments import typed
@@ -191,7 +190,7 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     present = earlier.keys() if has_all else table.keys()
     added = [entry for key, entry in entries.items() if key not in present]
     removed = sorted(present - entries.keys())
-    compact.check(lake.store, added)
+    lake.store.verified.require(added)
     typed_entries = {e.fields: e for e in added if e.fields and e.has_numbers}
     paths = lake.store.paths
     unfit = table.add_columns({key: typed.of_entry(paths, e) for key, e in typed_entries.items()})

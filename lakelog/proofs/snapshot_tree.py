@@ -97,7 +97,7 @@ def find_events(
     hashed = filters.hashes_of([id])
     matches = []
     for entry in _entries(store, digest):
-        _require_intact(store, entry)
+        store.verified.require([entry])
         if filters.may_contain(entry.key, "id", hashed):
             rows = _rows(store, entry)
             rows = rows.filter(pc.equal(rows["id"], id))
@@ -218,21 +218,12 @@ def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> eve
 
 def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
     """Return the rows of a segment with their seq. Raises DamagedSegment."""
-    _require_intact(store, entry)
+    store.verified.require([entry])
     rows = sealed_blocks.without_tokens(store.paths, segment.read(store.paths, entry.key))
     if entry.layout == "arrival":
         seqs = pa.array(np.arange(len(rows), dtype=np.int64) + entry.seq[0])
         rows = rows.append_column("seq", seqs)
     return rows
-
-
-def _require_intact(store: Store, entry: SegmentEntry) -> None:
-    path = store.paths.object("segments", entry.key)
-    try:
-        if not store.verified.is_intact(entry.key, path):
-            raise DamagedSegment(path, "the content does not match its name")
-    except FileNotFoundError:
-        raise DamagedSegment(path, "the segment is missing") from None
 
 
 def _event(row: pa.Table) -> JsonObject:

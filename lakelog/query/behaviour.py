@@ -28,7 +28,6 @@ from lakelog.event.bookkeeping import IS_DATA
 from lakelog.event.types import JsonObject
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
-from lakelog.maintain import compact
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -139,7 +138,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
     segments = [
         [e for e in entries if e.kind == "events"] for entries in (diff.removed, diff.added)
     ]
-    compact.check(store, [*segments[0], *segments[1]])
+    store.verified.require([*segments[0], *segments[1]])
     for number, state in enumerate((diff.a, diff.b)):
         entries_of_side, common = segments[number], segments[1 - number]
         query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
@@ -159,7 +158,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
         if whole:
             manifest = store.manifests.load(state.id)
             entries_of_side = store.manifests.segments(manifest, "events")
-            compact.check(store, entries_of_side)
+            store.verified.require(entries_of_side)
             query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
         sides.append(_Side(query, entries_of_side, whole))

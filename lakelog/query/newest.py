@@ -5,7 +5,6 @@ from __future__ import annotations
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
-from lakelog.maintain import compact
 from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import analyze
@@ -60,7 +59,7 @@ class NewestEvents:
             # Below the floor no row can be among the newest; without a condition it is known at
             # once.
             source = f"SELECT {NARROW} FROM ({rows}) WHERE seq >= {floor}"
-            compact.check(self._store, group)
+            self._store.verified.require(group)
             source = f"{source} AND seq >= ({self._nth(source, count)})"
             query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._clause}"
             tables.append(rows_of(self._cursor, f"{query} ORDER BY seq"))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from lakelog.appends import StreamSubject
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.libraries import duckdb, np, pa
-from lakelog.maintain import compact
 from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import identity_run, rows, segment, segment_sql, sql
@@ -100,7 +99,7 @@ class RowSieve:
         TransferRefused, Damaged."""
         if not ours.count or not theirs.count:
             return
-        compact.check(self._store, list(ours.entries))
+        self._store.verified.require(list(ours.entries))
         columns = "ingested_at, time, type, id, data"
         # A version of a stream is its origin and position: equal places with other content are a
         # fork.
@@ -124,7 +123,7 @@ class RowSieve:
         Raises TransferRefused, Damaged."""
         if not ours.count:
             return
-        compact.check(self._store, list(ours.entries))
+        self._store.verified.require(list(ours.entries))
         columns = ", ".join(segment.EVENT_COLUMNS)
         key = sql.id_key(of_streams=True)
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
@@ -156,7 +155,7 @@ class RowSieve:
         with self._refusing():
             known = self._places(theirs)
         for entry in ours:
-            compact.check(self._store, [entry])
+            self._store.verified.require([entry])
             table = segment.read(self._store.paths, entry.key)
             is_new = [place not in known for place in _places(table)]
             if all(is_new):

@@ -12,7 +12,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 
+from lakelog.errors import DamagedSegment
 from lakelog.store import disk, regular_file
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 _CHUNK = 1 << 20
@@ -45,6 +47,18 @@ class VerifiedFiles:
                 return False
             self.add(digest, path)
         return True
+
+    def require(self, segments: Iterable[SegmentEntry]) -> None:
+        """Verify segments before their rows are read or rewritten: a flipped bit would get a valid
+        digest. Raises DamagedSegment."""
+        for entry in segments:
+            path = self._paths.object("segments", entry.key)
+            try:
+                is_intact = self.is_intact(entry.key, path)
+            except FileNotFoundError:
+                raise DamagedSegment(path, "the segment is missing") from None
+            if not is_intact:
+                raise DamagedSegment(path, "the content does not match its name")
 
     def obtain(self, files: list[tuple[str, str]]) -> None:
         """Have objects here, by digest and path, that are about to be read."""

@@ -11,7 +11,6 @@ import orjson
 
 from lakelog.event import bookkeeping
 from lakelog.event.types import Event
-from lakelog.maintain import compact
 from lakelog.moves import Change, publish
 from lakelog.segments import segment_sql, sql
 from lakelog.store import disk
@@ -98,7 +97,7 @@ def _oldest(access: BranchAccess, state: Manifest, seq: int, arrivals: list[int]
     if entries:
         # Of the segments that hold the first: what follows came later.
         entries = [e for e in entries if e.seq[0] <= max(seq, min(e.seq[0] for e in entries))]
-        compact.check(access.store, entries)
+        access.store.verified.require(entries)
         rows = segment_sql.rows_sql(access.store.paths, entries)
         query = f"SELECT epoch_us(min(ingested_at)) FROM ({rows}) WHERE seq >= {seq}"
         with closing(access.connect().cursor()) as cursor:
@@ -154,7 +153,7 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
     ]
     if not entries:
         return []
-    compact.check(access.store, entries)
+    access.store.verified.require(entries)
     query = f"""SELECT seq, type, data FROM ({segment_sql.rows_sql(access.store.paths, entries)})
         WHERE source = '{bookkeeping.SOURCE}' AND subject = {sql.literal(name)}
         AND type IN ('{DEAD_LETTER}', '{SETTLED}') ORDER BY seq"""

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from lakelog.libraries import pa
-from lakelog.maintain import compact
 from lakelog.protect import sealed_blocks
 from lakelog.query.newest import COLUMNS, NARROW, matching_segments, rows_of
 from lakelog.segments import arrays, segment_sql
@@ -52,7 +51,7 @@ def read(
         upto = position.upto or _window_end(entries, position.seq, state.next_seq)
         window = [e for e in entries if e.seq[1] >= position.seq and e.seq[0] < upto]
         candidates = [e for e in window if e.key in matching]
-        compact.check(store, candidates)
+        store.verified.require(candidates)
         for table in (
             _tables(store, connect, candidates, condition, position, upto, fetched)
             if candidates

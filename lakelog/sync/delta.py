@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
-from lakelog.maintain import compact
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql
 from lakelog.store import disk
@@ -105,7 +104,7 @@ def delta_between(
     try:
         before = store.manifests.segments(store.manifests.load(old.snapshot), "events")
         removed, added = _differences(store, before, entries, old.upto, state)
-        compact.check(store, [removed_part.entry for removed_part in removed])
+        store.verified.require([removed_part.entry for removed_part in removed])
     # The old state is gone: rows can still be told by seq, if the branch kept its numbers.
     except Damaged:  # collected meanwhile, or never there
         # A lake that was restored has the same numbers for other events.
@@ -266,7 +265,7 @@ def _disjoint(overlapping: list[SegmentRead], low: int) -> Iterator[list[Segment
 def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
     """SQL for the rows of segments, each verified before."""
     # Each is hashed before it is read for the first time: damage must not reach the target.
-    compact.check(store, [segment_part.entry for segment_part in segment_parts])
+    store.verified.require([segment_part.entry for segment_part in segment_parts])
     whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]
     queries = [segment_sql.rows_sql(store.paths, whole)] if whole else []
     for segment_part in segment_parts:

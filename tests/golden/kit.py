@@ -31,7 +31,7 @@ import lakelog
 from lakelog import history
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event.encode import EncodedBatch, parse_time, to_micros
-from lakelog.maintain import compact, seal
+from lakelog.maintain import seal
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection, rows, segment_sql
 from lakelog.store import bootstrap, disk, document
@@ -591,7 +591,7 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
     with refusals(store.paths.root) as refused:
         state = store.manifests.load(digest)
         entries = store.manifests.segments(state)
-        compact.check(store, entries)
+        store.verified.require(entries)
         group = [entry for entry in entries if entry.kind == "events"]
         found: list[Any] = []
         if group:

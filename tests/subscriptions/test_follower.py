@@ -14,6 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from lakelog.store.verified_files import VerifiedFiles
 from lakelog.subscriptions import BranchRewound, Follower
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -68,13 +69,13 @@ def test_few_segments_are_opened(make_lake: MakeLake, monkeypatch: pytest.Monkey
     for n in range(50):
         lake.append([{"type": f"t{n}"}] * 10)
         lake.settle()
-    real = lakelog.maintain.compact.check
+    real = VerifiedFiles.require
 
-    def check(store: Any, group: list[Any]) -> None:
+    def require(verified: VerifiedFiles, group: list[Any]) -> None:
         opened.append(len(group))
-        real(store, group)
+        real(verified, group)
 
-    monkeypatch.setattr("lakelog.query.newest.compact.check", check)
+    monkeypatch.setattr(VerifiedFiles, "require", require)
     assert follower(lake).last(15).num_rows == 15
     assert sum(opened) <= 5
     opened.clear()

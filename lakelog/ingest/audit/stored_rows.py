@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
-from lakelog.maintain import compact
 from lakelog.maintain.row_removal import dedupes
 from lakelog.maintain.seal import open_run
 from lakelog.query.sql.keys import EventKey, key_of
@@ -200,7 +199,7 @@ class StoredRows:
         if not self._checked:
             # A segment that is damaged would make lines look missing; it is reported as damage
             # instead, and before any count is made.
-            compact.check(self._store, [*self.events, *self._bad])
+            self._store.verified.require([*self.events, *self._bad])
             self._checked = True
         # read_parquet takes no empty list, and the union needs both sides.
         if not entries:
