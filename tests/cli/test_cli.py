@@ -394,7 +394,7 @@ def test_gc_deletes_only_what_nothing_needs(lake: Path) -> None:
     """gc finds nothing on a fresh lake; what a killed process left goes after the grace."""
     run(lake, "config", "set", "gc_grace_hours=0")
     assert answer(lake, "gc")["deleted"] == 0
-    (lake / "segments" / "00").mkdir()
+    (lake / "segments" / "00").mkdir(exist_ok=True)
     left = lake / "segments" / "00" / ".tmp-0123456789abcdef"
     left.write_bytes(b"left")
     os.utime(left, (0, 0))
