@@ -36,7 +36,7 @@ def resident():
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1000
 """
 _HELD = f"""
-import gc, numpy, lakelog, lakelog.compat.oos_views
+import gc, numpy, lakelog, lakelog.oos.oos_views
 {_FIVE}{_RESIDENT}
 before = resident()
 views = lakelog.get_views(sys.argv[1], now="{_NOW}")

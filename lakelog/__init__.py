@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from lakelog import views
     from lakelog.analyze import dedupe
     from lakelog.appends import Receipt
-    from lakelog.compat.database_sync import BatchDatabaseSync as BatchDatabaseSync
-    from lakelog.compat.dump import LogEntry as LogEntry
-    from lakelog.compat.dump import OMEGALogManager as OMEGALogManager
-    from lakelog.compat.event_store import EventDatabase as EventDatabase
-    from lakelog.compat.persistence import EventPersistenceManager as EventPersistenceManager
-    from lakelog.compat.persistence import create_event_persistence as create_event_persistence
-    from lakelog.compat.podcasts import PodcastProcessor as PodcastProcessor
-    from lakelog.compat.podcasts import SimpleLogProcessor as SimpleLogProcessor
+    from lakelog.compat import EventDatabase as EventDatabase
+    from lakelog.compat import EventPersistenceManager as EventPersistenceManager
+    from lakelog.compat import LogEntry as LogEntry
+    from lakelog.compat import OMEGALogManager as OMEGALogManager
+    from lakelog.compat import create_event_persistence as create_event_persistence
     from lakelog.dbapi import connect
     from lakelog.event.types import Event
     from lakelog.history import Diff, Snapshot
@@ -50,6 +47,9 @@ if TYPE_CHECKING:
     from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
     from lakelog.loggers.spans import span as span
     from lakelog.notebook.live import live as live
+    from lakelog.oos import BatchDatabaseSync as BatchDatabaseSync
+    from lakelog.oos import PodcastProcessor as PodcastProcessor
+    from lakelog.oos import SimpleLogProcessor as SimpleLogProcessor
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
     from lakelog.settings import Settings
@@ -87,13 +87,9 @@ _NAMES_OF = {
     "appends": "Receipt",
     # Names of older systems, and where they live now.
     "clients.redis_config": "RedisConfig",
-    "compat.database_sync": "BatchDatabaseSync",
-    "compat.dump": "LogEntry OMEGALogManager",
-    "compat.event_store": "EventDatabase",
-    "compat.oos_views": "get_views",
-    "compat.persistence": "EventPersistenceManager create_event_persistence",
-    "compat.podcasts": "PodcastProcessor SimpleLogProcessor",
-    "compat.redis": "RedisManager",
+    "compat": "EventDatabase EventPersistenceManager LogEntry OMEGALogManager"
+    " create_event_persistence",
+    "oos": "BatchDatabaseSync PodcastProcessor RedisManager SimpleLogProcessor get_views",
     # What an application logs with.
     "loggers.adapters": "LoguruSink StructlogProcessor",
     "loggers.ai": "get_ai_logger log_system_start measure_operation",
@@ -145,6 +141,14 @@ sys.meta_path.append(
             "lakelog.transfer.restore": "lakelog.state.restore",
             "lakelog.transfer.rollback": "lakelog.rollback.rollback",
             "lakelog.transfer.state": "lakelog.state.state",
+            "lakelog.compat.container_snapshots": "lakelog.containers.container_snapshots",
+            **{
+                f"lakelog.compat.{name}": f"lakelog.oos.{name}"
+                for name in (
+                    "oos_state oos_feed oos_views oos_demo podcasts download database_sync redis"
+                    " redis_metrics"
+                ).split()
+            },
         }
     )
 )

@@ -39,7 +39,7 @@ ORDER = {
         query patterns views trace streams ingest export dataframes pinned subscriptions erasure
         lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
         forecasts train deploy remotes state rollback sync recent consume open_tables replay
-        decisions outcomes folds eventsourcing alerts top compat server cli notebook""",
+        decisions outcomes folds eventsourcing alerts top containers oos compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
@@ -139,8 +139,7 @@ ORDER = {
         ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail loki_tail
         mcp metrics api pages openapi alerting syslog app connections run""",
     "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
-        worker_process
-        workers endpoint""",
+        worker_process workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
     "top": "rates machine lag feed layout",
@@ -154,9 +153,10 @@ ORDER = {
         patterns anomalies standing answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
-    "compat": """omega packs download redis_metrics lookups event_store persistence sqlite_import
-        oos_state oos_feed oos_views database_sync podcasts oos_demo dump redis
-        container_snapshots""",
+    "compat": "omega packs lookups event_store persistence sqlite_import dump",
+    "containers": "container_snapshots",
+    "oos": """download redis_metrics oos_state oos_feed oos_views database_sync podcasts oos_demo
+        redis""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines
         sample shell connect write serve definitions ingest audit backups recent
         consume watch_status watch tail trace stream search anomalies patterns

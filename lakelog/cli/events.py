@@ -17,8 +17,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_d
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many
-from lakelog.compat import omega, sqlite_import
-from lakelog.compat.lookups import Lookups
+from lakelog.compat import Lookups, omega, sqlite_import
 from lakelog.render import QueryResult, micros
 
 _TYPES = 12

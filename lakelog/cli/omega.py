@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lakelog import containers
 from lakelog.cli import deploy, exits
 from lakelog.cli.app import App, complete_ref, verb_group
 from lakelog.cli.options import MESSAGE, YES, argument, flag, option
@@ -14,8 +15,7 @@ from lakelog.cli.render.tables import Count, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories
-from lakelog.compat import container_snapshots as snapshots
-from lakelog.compat.container_snapshots import ContainerSnapshot
+from lakelog.containers import ContainerSnapshot
 from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.proofs import PublicKey
@@ -61,7 +61,7 @@ def snapshot(
     # Before the lake: where no engine is installed, none is created.
     used = Engine(engine)
     with app.open_or_create() as lake, app.progress("saving", "bytes") as progress:
-        result = snapshots.snapshot_containers(
+        result = containers.snapshot_containers(
             lake,
             [container, *others],
             tag=tag,
@@ -72,7 +72,7 @@ def snapshot(
             progress=progress,
         )
         # Read back by its name: what a remote or a later command finds is what is shown.
-        record = _record(snapshots.find_snapshot(lake, result.state.name))
+        record = _record(containers.find_snapshot(lake, result.state.name))
     if result.changed:
         app.say(f"changed while they were read: {many(len(result.changed), 'file')}", fg="yellow")
     line = f"{record['id']}: {', '.join(record['containers'])}, {size(record['bytes'])}"
@@ -84,7 +84,7 @@ def snapshot(
 def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the snapshots of containers, newest first."""
     with app.open() as lake:
-        entries = snapshots.list_snapshots(lake)
+        entries = containers.list_snapshots(lake)
     rows = [_row(entry) for entry in entries]
     emit(
         QueryResult.of_records([_record(entry) for entry in entries], _LIST),
@@ -102,7 +102,7 @@ def tag_snapshot(
 ) -> None:
     """Give a snapshot one more name."""
     with app.open() as lake:
-        entry = snapshots.tag_snapshot(lake, id, tag)
+        entry = containers.tag_snapshot(lake, id, tag)
     emit_record(_record(entry), target, lambda: f"{entry.id} is tagged {tag}\n")
 
 
@@ -119,9 +119,9 @@ def verify_snapshot(
     """
     public = [PublicKey.load(key_text) for key_text in signed_by]
     with app.open() as lake:
-        entry = snapshots.find_snapshot(lake, id)
+        entry = containers.find_snapshot(lake, id)
         # Damage of both kinds goes into one report, so that a script looks at one list.
-        damage = tuple(Problem(*problem) for problem in snapshots.verify_snapshot(lake, entry))
+        damage = tuple(Problem(*problem) for problem in containers.verify_snapshot(lake, entry))
         report = Report(damage, 0, 0)
         if public:
             report = with_signatures(app, lake.store, report, id, public, ())
@@ -152,7 +152,7 @@ def push_snapshot(
     """
     used = Engine(engine)
     with app.open() as lake:
-        pushed = snapshots.push_snapshot(lake, id, repository, used)
+        pushed = containers.push_snapshot(lake, id, repository, used)
     emit_record({"pushed": pushed}, target, lambda: "".join(f"pushed {x}\n" for x in pushed))
 
 
@@ -181,7 +181,7 @@ def restore_snapshot(
         options, name = (name, *options), None
     used = Engine(engine)
     with app.open() as lake:
-        entry = snapshots.find_snapshot(lake, id)
+        entry = containers.find_snapshot(lake, id)
         names = name or ", ".join(only or entry.containers)
         state_note = "" if no_state else " and replace its state"
         if not confirm(
@@ -189,7 +189,7 @@ def restore_snapshot(
         ):
             raise click.ClickException("nothing was changed")
         with app.progress("restoring", "bytes") as progress:
-            started = snapshots.restore_snapshot(
+            started = containers.restore_snapshot(
                 lake,
                 id,
                 name,

@@ -7,11 +7,12 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import orjson
 
+from lakelog import oos as streams
 from lakelog.cli import exits
 from lakelog.cli.app import DEFAULT_LAKE, App, verb_group
 from lakelog.cli.options import argument, option
@@ -19,15 +20,8 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
-from lakelog.compat.oos_views import DEFAULT_LOG, OOSViews, get_views
-from lakelog.runtime.lazy import Lazy
+from lakelog.oos import DEFAULT_LOG, OOSViews, get_views
 from lakelog.store import bootstrap, disk
-
-if TYPE_CHECKING:
-    from lakelog.compat import oos_demo, podcasts
-else:
-    oos_demo = Lazy("lakelog.compat.oos_demo")
-    podcasts = Lazy("lakelog.compat.podcasts")
 
 RESULTS = "demo_results.json"
 _SHOWN = 12
@@ -141,7 +135,7 @@ def process(
     After a kill it goes on where it was. Ends with the views.
     """
     with app.progress("processing", "episodes") as progress, stop_at_signals() as stop:
-        run = podcasts.SimpleLogProcessor(
+        run = streams.SimpleLogProcessor(
             feeds if feeds != _FEEDS or os.path.exists(feeds) else None,
             log,
             shlex.split(processor) if processor else None,
@@ -191,14 +185,14 @@ def validate(app: App, target: OutputTarget = OUTPUT) -> None:
     exits.exit_if(failed, exits.WRONG)
 
 
-def _play(app: App, answers: dict[str, object]) -> list[oos_demo.DemoCheck]:
+def _play(app: App, answers: dict[str, object]) -> list[streams.DemoCheck]:
     """Use the components, and say of each whether it works."""
     checks = []
     with (
         tempfile.TemporaryDirectory(prefix="lakelog-oos-") as directory,
         app.progress("processing", "episodes") as progress,
     ):
-        for check, answer in oos_demo.play(directory, progress):
+        for check, answer in streams.play(directory, progress):
             progress.wipe()
             outcome = check.fault or "works"
             app.say(f"{check.component:<12}{check.ms:>9,.1f} ms  {outcome}")

@@ -23,7 +23,7 @@ from lakelog.cli.options import flag, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import clock
 from lakelog.cli.rounds import SpanParam, StopEvent, stop_at_signals
-from lakelog.compat.lookups import Lookups
+from lakelog.compat import Lookups
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.store import disk

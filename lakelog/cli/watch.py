@@ -30,7 +30,7 @@ from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
 from lakelog.cli.watch_status import show_status
 from lakelog.collect import JournalReporter, Say, WatchTotals, lock_path, raise_descriptor_limit
-from lakelog.compat.dump import BACKUPS, LOGS, PATTERNS
+from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
@@ -124,11 +124,11 @@ _DUMP_PLAN = combined(
     patterns=option(
         "--pattern GLOB",
         "Names to follow; their rotated and compressed copies, too.",
-        shown=PATTERNS,
+        shown=OMEGALogManager.PATTERNS,
     ),
     form=PATTERN,
     once=flag("--once", "Ingest and back up what is there, then exit."),
-    backups=backup_options(BACKUPS),
+    backups=backup_options(OMEGALogManager.BACKUPS),
     recent=REDIS,
 )
 
@@ -168,7 +168,7 @@ def watch(
 @verb()
 def dump(
     app: App,
-    logs_dir: str = option("--logs-dir DIR", "The directory to watch.", shown=LOGS),
+    logs_dir: str = option("--logs-dir DIR", "The directory to watch.", shown=OMEGALogManager.LOGS),
     plan: WatchPlan = _DUMP_PLAN,
 ) -> None:
     """Watch a directory of logs and back its files up, until Ctrl-C or SIGTERM.

@@ -31,8 +31,7 @@ from lakelog.settings import span_us
 from lakelog.store import disk
 
 # Defaults of the older service, which its callers rely on.
-PATTERNS = ("*.log",)
-LOGS, BACKUPS, LAKE = "logs", "backups", "lake"
+LAKE = "lake"
 SCAN = 1.0
 _AWAY = 5.0
 """Seconds for which a Redis that did not answer is not asked again."""
@@ -97,6 +96,8 @@ class OMEGALogManager:
     `recent` asks it. Use it as a context manager, or call `start` and `stop`. Raises
     InvalidSetting, MissingPackage.
     """
+
+    LOGS, BACKUPS, PATTERNS = "logs", "backups", ("*.log",)
 
     def __init__(
         self,

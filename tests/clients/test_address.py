@@ -12,9 +12,9 @@ import pytest
 
 from lakelog.clients.address import Address
 from lakelog.clients.redis_config import RedisConfig
-from lakelog.compat import download
 from lakelog.consume.consume import source_of
 from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.oos import download
 from lakelog.remotes import known
 from lakelog.sync.sync import target_of
 from tests.support.odd_passwords import LONG, ODD, PASSWORDS, is_told

@@ -16,9 +16,9 @@ import pytest
 from lakelog.clients.address import Address
 from lakelog.clients.redis_client import RedisClient
 from lakelog.clients.redis_config import RedisConfig
-from lakelog.compat.redis import RedisManager
 from lakelog.consume.consume import consume
 from lakelog.errors import InvalidSetting, Unreachable
+from lakelog.oos.redis import RedisManager
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import RecentEntries
 from tests.support.cli import run

@@ -65,9 +65,11 @@ def resolved(path: str) -> str:
 
 
 def older_systems() -> dict[str, list[str]]:
-    """Return the modules of `compat` with the public names that each defines."""
-    package = importlib.import_module("lakelog.compat")
-    names = [found.name for found in pkgutil.iter_modules(package.__path__, "lakelog.compat.")]
+    """Return the modules of older systems with the public names that each defines."""
+    names = []
+    for home in ("lakelog.compat", "lakelog.containers", "lakelog.oos"):
+        package = importlib.import_module(home)
+        names += [found.name for found in pkgutil.iter_modules(package.__path__, f"{home}.")]
     return {name: defined_names(importlib.import_module(name)) for name in sorted(names)}
 
 

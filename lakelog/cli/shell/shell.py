@@ -24,7 +24,7 @@ from lakelog.cli.shell.complete import CompletionNames, SqlCompleter
 from lakelog.cli.shell.editor import Editor, history_path
 from lakelog.cli.shell.screen import complain, draw, duration, show
 from lakelog.cli.shell.statements import ShellStatement, StatementRunner
-from lakelog.compat.omega import TABLES as OMEGA_TABLES
+from lakelog.compat import omega
 from lakelog.lake import Lake
 from lakelog.query.sql.tree import TYPES
 from lakelog.render import OutputFormat, QueryResult
@@ -258,7 +258,7 @@ class Shell:
         tables |= {f"{TYPES}.{name}": "events of the type" for name in types[:_TYPES_MAX]}
         if len(types) > _TYPES_MAX:
             tables[f"{TYPES}.NAME"] = f"{many(len(types), 'type')} in all"
-        tables |= {f"omega.{name}": "the older event store" for name in OMEGA_TABLES}
+        tables |= {f"omega.{name}": "the older event store" for name in omega.TABLES}
         for name, ref_kind in self.names.refs():
             tables[f"{sql.identifier(name)}.events"] = ref_kind
         show(draw(QueryResult.of_records([{"table": t, "what": w} for t, w in tables.items()]))[0])

@@ -19,13 +19,13 @@ from typing import Protocol
 
 import orjson
 
-from lakelog.compat.oos_state import FAILURES, HOUR, STATES, LogEvent, LoggedFailure, LogState
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import EPOCH, parse_time
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.loggers.destination import flush_lake
 from lakelog.loggers.logfile import flush_file
+from lakelog.oos.oos_state import FAILURES, HOUR, STATES, LogEvent, LoggedFailure, LogState
 
 CHUNK = 1 << 18
 _LARGE = 1 << 24

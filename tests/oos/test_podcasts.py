@@ -18,8 +18,8 @@ import pytest
 
 import lakelog
 from lakelog import PodcastProcessor, SimpleLogProcessor, get_views
-from lakelog.compat.download import RequestLimits
 from lakelog.errors import InvalidSetting
+from lakelog.oos.download import RequestLimits
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.processes import environment
 from tests.support.real_files import DATA, FACTS

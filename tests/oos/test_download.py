@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from lakelog.compat import download as http
 from lakelog.errors import DownloadFailed
+from lakelog.oos import download as http
 from tests.support.feed_server import AUDIO, SHA256, FeedServer, rss, serving
 from tests.support.odd_passwords import PASSWORDS, is_told
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.compat import oos_feed, oos_state
-from lakelog.compat.oos_views import OOSViews
 from lakelog.errors import DamagedSegment, InvalidSetting, LakeNotFound
+from lakelog.oos import oos_feed, oos_state
+from lakelog.oos.oos_views import OOSViews
 from lakelog.segments import segment
 from tests.golden import make
 from tests.support.effort import share

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lakelog.cli import cli
-from lakelog.compat import oos_demo
+from lakelog.oos import oos_demo
 
 
 def test_every_component_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

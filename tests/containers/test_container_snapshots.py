@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.compat import container_snapshots as snapshots
+from lakelog.containers import container_snapshots as snapshots
 from lakelog.deploy.container import Container, Engine, Mount
 from lakelog.errors import AlreadyExists, ContainerFailed, Damaged, StateRefused, UnknownRef
 from lakelog.remotes import known

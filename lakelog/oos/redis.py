@@ -25,12 +25,12 @@ from typing import Any
 import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
-from lakelog.compat.redis_metrics import RedisMetrics
 from lakelog.errors import LakelogError, Unreachable
 from lakelog.event.types import JsonObject
 from lakelog.loggers import exits
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.recorder import Recorder
+from lakelog.oos.redis_metrics import RedisMetrics
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")

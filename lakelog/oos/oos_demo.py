@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog import lake as lakes
-from lakelog.compat.database_sync import TRANSCRIPTS, BatchDatabaseSync
-from lakelog.compat.oos_views import get_views
-from lakelog.compat.podcasts import PodcastProcessor, SimpleLogProcessor
 from lakelog.loggers.ai import get_ai_logger
 from lakelog.loggers.oos import get_logger
+from lakelog.oos.database_sync import TRANSCRIPTS, BatchDatabaseSync
+from lakelog.oos.oos_views import get_views
+from lakelog.oos.podcasts import PodcastProcessor, SimpleLogProcessor
 from lakelog.runtime.progress import ProgressCallback
 
 PODCASTS = ("TechPodcast", "NewsPodcast", "SciencePodcast")

@@ -27,13 +27,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lakelog import pipeline
-from lakelog.compat import download as http
-from lakelog.compat.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
-from lakelog.compat.oos_views import DEFAULT_LOG, get_views
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.event.encode import from_micros
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
+from lakelog.oos import download as http
+from lakelog.oos.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
+from lakelog.oos.oos_views import DEFAULT_LOG, get_views
 from lakelog.pipeline import FETCH, Fact, Item, RunReport, WorkQueue
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
