@@ -34,12 +34,13 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime workers libraries engine settings event keys protect store moves appends
-        history erased segments chunks proofs ranks maintain files formats render pictures search
-        query patterns views trace streams ingest export dataframes pinned subscriptions erasure
-        lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline analyze anomalies
-        forecasts train deploy remotes state rollback sync recent consume open_tables replay
-        decisions outcomes folds eventsourcing alerts top containers oos compat server cli notebook""",
+    "": """errors runtime workers libraries engine settings event keys protect store moves
+        appends history erased segments chunks proofs ranks maintain files formats render
+        pictures search query patterns views trace streams ingest audit export dataframes
+        pinned subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup
+        loggers pipeline analyze anomalies forecasts train deploy remotes state rollback sync
+        recent consume open_tables replay decisions outcomes folds eventsourcing alerts top
+        containers oos compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
@@ -88,7 +89,7 @@ ORDER = {
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor message_events messages preview quarantine audit""",
-    "ingest/audit": "stored_rows file_audit account audit",
+    "audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",
     "open_tables": """published_state publishing field_columns iceberg struct_columns
         table_folder delta""",

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import click
 
+from lakelog.audit import FileAudit
+from lakelog.audit import audit as auditing
 from lakelog.backup import BackupDirectory, backup_directories, copies_of
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
@@ -16,8 +18,6 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import arrival, many, size
 from lakelog.event import bookkeeping
-from lakelog.ingest.audit import audit as auditing
-from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.lake import Lake
 from lakelog.render import QueryResult
 

@@ -17,7 +17,7 @@ again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -30,7 +30,7 @@ from lakelog.ingest import stream_cursor
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
-from lakelog.ingest.stream_cursor import Mark, StreamCursor, thinned
+from lakelog.ingest.stream_cursor import Mark, StreamCursor
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
@@ -404,3 +404,12 @@ def _counted(cursor: StreamCursor, state: StreamState) -> StreamCursor:
         return replace(cursor, skipped=state.added - cursor.messages - cursor.missing)
     missing = cursor.missing + state.added - _total(cursor)
     return replace(cursor, position=state.end, missing=missing)
+
+
+def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Return the newest of marks, given from the oldest on, the first, and between them ever fewer
+    the older they are: some 20 of a million."""
+    newest = dict[int, Mark]()
+    for mark in marks:
+        newest.setdefault((marks[-1].number - mark.number).bit_length(), mark)
+    return tuple(newest.values())

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
-from lakelog.consume.source import MessageSource, StreamState
+from lakelog.consume.source import MessageSource, StreamState, text_or_base64
 from lakelog.errors import SyncRefused
-from lakelog.ingest.message_events import Message, text_or_base64
+from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 

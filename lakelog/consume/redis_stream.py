@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from lakelog.clients import Address, RedisClient, RedisConfig
-from lakelog.consume.source import MessageSource, StreamState
+from lakelog.consume.source import MessageSource, StreamState, text_or_base64, time_or_none
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.ingest.message_events import Message, text_or_base64, time_or_none
+from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime.lazy import Lazy
 

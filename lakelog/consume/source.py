@@ -8,8 +8,10 @@ the server need not remember anything. `acknowledge` tells it all the same, for 
 from __future__ import annotations
 
 import abc
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.stream_cursor import StreamCursor
@@ -99,3 +101,18 @@ class MessageSource(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close the connection; never raises."""
+
+
+def text_or_base64(data: bytes) -> Any:
+    """Bytes as JSON has them: as text, or an object that names their encoding."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def time_or_none(milliseconds: int) -> int | None:
+    """A server's time in us, None for what is no time, such as a chosen id of Redis."""
+    micros = milliseconds * 1000
+    # From 2000 on, and within what an event can have.
+    return micros if 946_684_800_000_000 <= micros < 253_402_300_800_000_000 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files import checksum, cursors, splits
@@ -19,7 +20,7 @@ from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.file_report import FileReport
-from lakelog.ingest.records import BOM, joins
+from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.segments import typed
 
@@ -182,7 +183,7 @@ class Gatherer:
     def _add_unfinished(self, batch: Batch) -> int:
         """Quarantine the rest of a file that nobody writes to, unless it is there already; return
         its size in bytes."""
-        unfinished_text = self._pending.strip().removeprefix(BOM)
+        unfinished_text = self._pending.strip().removeprefix(BOM_UTF8)
         if (
             self._job.mode != "ended"
             or self._source.broken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import re
@@ -220,18 +219,3 @@ def _subject(key: bytes | None) -> str | None:
     except UnicodeDecodeError:
         return None
     return subject if subject and subject.isprintable() else None
-
-
-def text_or_base64(data: bytes) -> Any:
-    """Bytes as JSON has them: as text, or an object that names their encoding."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
-
-
-def time_or_none(milliseconds: int) -> int | None:
-    """A server's time in us, None for what is no time, such as a chosen id of Redis."""
-    micros = milliseconds * 1000
-    # From 2000 on, and within what an event can have.
-    return micros if 946_684_800_000_000 <= micros < 253_402_300_800_000_000 else None

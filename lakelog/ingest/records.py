@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass, replace
 
 from lakelog.errors import InvalidEvent
@@ -22,7 +23,6 @@ from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
 
 RECORD_MAX = 1 << 20
-BOM = b"\xef\xbb\xbf"
 # Control bytes that no line of text holds, of whatever encoding.
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
@@ -139,7 +139,7 @@ def _single(chunk: Chunk) -> Records:
 def without_cut_line(chunk: Chunk, form: Format, mode: str) -> Chunk:
     """Leave out a last line that is not finished."""
     start = chunk.text.rfind(b"\n") + 1
-    last_line = chunk.text[start:].strip().removeprefix(BOM)
+    last_line = chunk.text[start:].strip().removeprefix(BOM_UTF8)
     is_unfinished = last_line and is_left(last_line, form, mode)
     return replace(chunk, data=chunk.data[:start], open_end=False) if is_unfinished else chunk
 
@@ -205,7 +205,7 @@ def _goes_on(
     """Whether the last record, which begins at `start`, is held back."""
 
     def text() -> bytes:
-        return chunk.text[start:].strip().removeprefix(BOM)
+        return chunk.text[start:].strip().removeprefix(BOM_UTF8)
 
     if is_open is not None:
         tail = text() if chunk.open_end else b""

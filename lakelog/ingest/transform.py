@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from codecs import BOM_UTF8
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.records import BOM, Records, joins, records, without_cut_line
+from lakelog.ingest.records import Records, joins, records, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, rows, segment, sql, typed
@@ -338,7 +339,7 @@ class Transformer:
             for index in indexes:
                 start, stop = int(starts[index]), int(starts[index + 1])
                 line = chunk.text[start:stop]
-                stripped = line.strip().removeprefix(BOM)
+                stripped = line.strip().removeprefix(BOM_UTF8)
                 if stripped:
                     try:
                         events, is_older = self._events(line if untrimmed else stripped)
@@ -428,7 +429,7 @@ class Transformer:
         position = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
             start, position = position, position + len(line)
-            stripped = line.strip().removeprefix(BOM)
+            stripped = line.strip().removeprefix(BOM_UTF8)
             if stripped and action is None:
                 action = bulk.action_of(stripped)
                 if action is not None:

@@ -33,7 +33,7 @@ RECORDS = {
     "maintain.retention": "RetentionResult",
     "maintain.hotcopy": "HotCopy",
     "ingest.ingest": "IngestReport",
-    "ingest.audit.audit": "Audit",
+    "audit.audit": "Audit",
     "maintain.repair.checker": "Report",
     "maintain.repair.outcome": "RepairOutcome",
     "export.tables": "ExportResult",

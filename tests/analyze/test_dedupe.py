@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.analyze import dedupe, similar
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting, StalePlan
-from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.plants import drop_rows, places
 

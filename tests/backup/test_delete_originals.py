@@ -19,6 +19,7 @@ import pytest
 from support import seam
 
 import lakelog
+from lakelog.audit.audit import Audit, audit
 from lakelog.backup import delete
 from lakelog.backup.copy import fault_of
 from lakelog.backup.directory import BackupDirectory, copies_of
@@ -26,7 +27,6 @@ from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directo
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.files.scan import FileScan, FileState, Selection, scan
-from lakelog.ingest.audit.audit import Audit, audit
 from tests.support.effort import share
 
 LINE = '{"type":"T","subject":"%s"}\n'

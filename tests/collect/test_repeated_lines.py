@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit.audit import audit
 from tests.support.requirements import need
 
 TIMED = "2026-11-24 10:00:{:02} INFO app: request {}\n"

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit.audit import audit
 from tests.support.watching import Place, stored
 
 HOUR = 3600.0

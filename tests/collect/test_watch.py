@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.files import source
-from lakelog.ingest.audit.audit import audit
 from tests.support.requirements import give_up
 from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
 from lakelog.files import source
 from lakelog.ingest import group
-from lakelog.ingest.audit.audit import audit
 from tests.support import seam
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
-from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.lookalike_files import BANNER, PACKERS, Workers, play
 

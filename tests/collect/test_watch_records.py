@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit.audit import audit
 
 TEXT = "".join(
     f"2024-01-02 03:04:{n:02},678 - a.b - ERROR - failed w{n}a\n"

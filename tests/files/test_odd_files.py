@@ -19,9 +19,9 @@ import zstandard
 from click.testing import CliRunner, Result
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.collect import loop, watch
-from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
 from tests.support.watching import Place, Watched, stored
 

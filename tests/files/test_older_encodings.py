@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.formats import registry, windows_1252
 from lakelog.ingest import records, transform
-from lakelog.ingest.audit.audit import audit
 
 MARK = {"encoding": "windows-1252"}
 LINES: list[tuple[bytes, dict[str, Any]]] = [

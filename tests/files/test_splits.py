@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.files import checksum, source, splits
 from lakelog.formats.uniform import typed_payloads
 from lakelog.ingest import batch, group
-from lakelog.ingest.audit.audit import audit
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]

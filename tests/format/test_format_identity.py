@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.files import identity, rotation
 from lakelog.files.content import is_distinctive
-from lakelog.ingest.audit.audit import audit
 from tests.support.histories import History
 from tests.support.plants import change, entries
 

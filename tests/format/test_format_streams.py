@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import lakelog
+from lakelog.consume.consume import thinned
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
-from lakelog.ingest.stream_cursor import Mark, StreamCursor, of_state, thinned
+from lakelog.ingest.stream_cursor import Mark, StreamCursor, of_state
 from lakelog.lake import Lake
 from tests.support.lakes import opened
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli, exits
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
@@ -15,7 +16,6 @@ from lakelog.errors import InvalidSetting
 from lakelog.formats import encoded
 from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 
 TEXTS = {
     "latin-1": "Größe: ÿ Ã¼",

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.files.pieces import Chunk
 from lakelog.formats import local_time, registry
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import FEW, Transformer
 
 MakeLake = Callable[..., lakelog.Lake]

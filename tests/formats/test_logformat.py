@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
 from lakelog.formats import access, logformat, registry
-from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.text_facts import events
 from tests.support.text_lines import edited

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.files.pieces import Chunk
 from lakelog.formats import mixture, pattern, registry
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear

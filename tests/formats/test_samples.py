@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.files.pieces import Chunk
 from lakelog.formats import dialects, mixture, registry, sqltext
 from lakelog.formats.format import Format
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.samples import Event, Sample, all_samples, assert_events, samples_of
 

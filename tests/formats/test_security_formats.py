@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.files.pieces import Chunk
 from lakelog.formats import cef, dialects, registry, winevent
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.samples import lines_of

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.formats import pattern, registry, styles
-from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.samples import lines_of, samples_of
 from tests.support.text_facts import FACTS, SHARED

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.formats import delimited, registry, w3c, zeek
-from lakelog.ingest.audit.audit import audit
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_heads import HEADS, W3C, ZEEK, made

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from lakelog.audit import audit
 from lakelog.ingest import quarantine
-from lakelog.ingest.audit import audit
 from lakelog.lake import Lake
 from lakelog.views import Contract, Ledger
 from tests.conftest import MakeLake

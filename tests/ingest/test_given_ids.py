@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent
-from lakelog.ingest.audit.audit import audit
 
 MANY = 1500
 """So many lines are decided by SQL, a few by the exact rule."""

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.files import cursors, file_cursor, source
 from lakelog.ingest import batch, ingest, transform
-from lakelog.ingest.audit.audit import audit
 from tests.support.feeds import (
     PACKED,
     assert_each_once,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.ingest import group
-from lakelog.ingest.audit.audit import audit
 
 KEYED = '{"type":"T","id":"%d"}\n'
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.formats import dialects
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 from tests.support.document_texts import ENTRY, EVENT, LOG, SPAN, binary, logs, piece, spans
 from tests.support.real_files import DATA, FACTS
 from tests.support.samples import objects_of

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import definitions, quarantine
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.definitions import LakeFormat
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 

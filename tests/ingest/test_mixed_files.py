@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.files.pieces import Chunk
 from lakelog.formats import mixture, registry
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.files import spool
 from lakelog.ingest import batch
-from lakelog.ingest.audit.audit import audit
 
 LINE = '{"type":"T","n":%d}\n'
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.formats import registry
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.sqltext import COLUMN
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.records import joins
 from tests.support.text_facts import FACTS, SHARED
 

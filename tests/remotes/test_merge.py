@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.errors import Diverged, TransferRefused
-from lakelog.ingest.audit.audit import audit
 from lakelog.remotes import known
 from lakelog.remotes.carry import Merged
 from lakelog.remotes.fetches import clone, fetch, pull

@@ -25,10 +25,10 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog.audit.audit import Audit, audit
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.files.content import is_distinctive
-from lakelog.ingest.audit.audit import Audit, audit
 
 HOLES = 0.2
 LONG = f" {'and so on ' * 200}."

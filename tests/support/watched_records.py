@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import lakelog
-from lakelog.ingest.audit.audit import audit
+from lakelog.audit.audit import audit
 from tests.support.watching import Place, stored
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import lakelog
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
 from tests.support.watching import PLAYS, SCENARIOS, Place, Step, die_at, stored
 from tests.support.world import warm_engine

@@ -21,13 +21,13 @@ from unittest import mock
 import duckdb
 import zstandard
 
+from lakelog.audit.audit import audit
 from lakelog.errors import LakelogError
 from lakelog.event.encode import parse_time
 from lakelog.files import pieces
 from lakelog.files.pieces import Chunk
 from lakelog.formats import registry
 from lakelog.ingest import transform
-from lakelog.ingest.audit.audit import audit
 from lakelog.ingest.records import BOM, joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document, wal

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lakelog.audit.audit import audit
 from lakelog.collect import watch
-from lakelog.ingest.audit.audit import audit
 from tests.support import lakes
 from tests.support.lookalike_files import Workers, play
 from tests.support.world import warm_engine

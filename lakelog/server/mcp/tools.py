@@ -25,10 +25,10 @@ from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
 
 if TYPE_CHECKING:
-    from lakelog.ingest.audit import audit as auditing
+    from lakelog.audit import audit as auditing
     from lakelog.query import behaviour
 else:
-    auditing = Lazy("lakelog.ingest.audit.audit")
+    auditing = Lazy("lakelog.audit.audit")
     behaviour = Lazy("lakelog.query.behaviour")
 
 INSTRUCTIONS = """\

@@ -25,6 +25,9 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
+from lakelog.audit.account import Account
+from lakelog.audit.file_audit import FileAudit
+from lakelog.audit.stored_rows import StoredRows
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex, printable
@@ -34,9 +37,6 @@ from lakelog.files.source import Source
 from lakelog.files.traversal import path_of
 from lakelog.formats import registry
 from lakelog.ingest import definitions, repeats
-from lakelog.ingest.audit.account import Account
-from lakelog.ingest.audit.file_audit import FileAudit
-from lakelog.ingest.audit.stored_rows import StoredRows
 from lakelog.ingest.ingest import expand
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect

@@ -5,13 +5,13 @@ The lines of a chunk and of what it gave, as positions in their file.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.files.pieces import Chunk
 from lakelog.ingest.chunk_result import ChunkResult
-from lakelog.ingest.records import BOM
 from lakelog.libraries import np
 
 FIRST_MAX = 5
@@ -84,7 +84,7 @@ def full_lines(chunk: Chunk) -> np.ndarray:
     full[alone] = False
     for i in np.flatnonzero(odd & ~alone).tolist():
         line = chunk.text[starts[i] : starts[i + 1]]
-        full[i] = bool(line.strip().removeprefix(BOM))
+        full[i] = bool(line.strip().removeprefix(BOM_UTF8))
     return full
 
 

@@ -17,16 +17,12 @@ from __future__ import annotations
 
 import itertools
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-from lakelog.files.source import LINE_MAX, Source
-from lakelog.formats import bulk, jsonl, registry
-from lakelog.formats.format import Format
-from lakelog.ingest.audit.file_audit import (
+from lakelog.audit.file_audit import (
     FileAudit,
     full_lines,
     integers,
@@ -34,9 +30,14 @@ from lakelog.ingest.audit.file_audit import (
     result_places,
     sorted_places,
 )
-from lakelog.ingest.audit.stored_rows import StoredRows
+from lakelog.audit.stored_rows import StoredRows
+from lakelog.files.file_cursor import FileCursor
+from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
+from lakelog.files.source import LINE_MAX, Source
+from lakelog.formats import bulk, jsonl, registry
+from lakelog.formats.format import Format
 from lakelog.ingest.chunk_result import ChunkResult
-from lakelog.ingest.records import BOM, is_left, joins, simple
+from lakelog.ingest.records import is_left, joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.segments.connection import Connect
@@ -231,7 +232,7 @@ class Account:
         # majority decides, since single rows may be missing.
         actions, position = [], 0
         for line in chunk.text[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
-            if bulk.action_of(line.strip().removeprefix(BOM)):
+            if bulk.action_of(line.strip().removeprefix(BOM_UTF8)):
                 actions.append(chunk.base + position)
             position += len(line)
         rows = set(
@@ -373,7 +374,7 @@ class Account:
         for offset in (strays - chunk.base).tolist():
             line = int(np.searchsorted(starts, offset, "right")) - 1
             begin = max(begin, int(starts[line]))
-            before = chunk.text[begin:offset].strip().removeprefix(BOM)
+            before = chunk.text[begin:offset].strip().removeprefix(BOM_UTF8)
             if before and chunk.text[offset : starts[line + 1]].strip():
                 # A line that ingest would have left for next time can only have a row if it was
                 # quarantined as unfinished.

@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import lakelog
+from lakelog.audit.audit import Audit, audit
+from lakelog.audit.file_audit import FileAudit
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from lakelog.files import source
 from lakelog.ingest import batch, quarantine, transform
-from lakelog.ingest.audit.audit import Audit, audit
-from lakelog.ingest.audit.file_audit import FileAudit
 from lakelog.store import disk
 from tests.support.feeds import PACKED, event, feed, keyed, put, text
 from tests.support.plants import (

@@ -1,0 +1,18 @@
+"""Is every line accounted for: files that were read, beside what the lake has of them.
+
+`audit.audit` compares them and gives an `audit.Audit`, which has a `FileAudit` of each file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.audit import audit
+    from lakelog.audit.file_audit import FileAudit
+
+__all__ = ["FileAudit", "audit"]
+
+__getattr__ = lazy_face(__name__, audit="", file_audit="FileAudit")

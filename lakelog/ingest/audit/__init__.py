@@ -1,1 +1,0 @@
-"""Proof that every line of a file that was ingested is in the lake exactly once."""
