@@ -36,11 +36,11 @@ from tests.support.tree import (
 ORDER = {
     "": """errors runtime workers libraries engine settings event keys protect store moves
         appends history erased segments chunks proofs ranks maintain files formats render
-        pictures search query patterns views trace streams ingest audit export dataframes
-        pinned subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup
-        loggers pipeline analyze anomalies forecasts train deploy remotes state rollback sync
-        recent consume open_tables replay decisions outcomes folds eventsourcing alerts top
-        containers oos compat server cli notebook""",
+        pictures search query patterns views trace streams ingest audit export dataframes pinned
+        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers
+        pipeline analyze anomalies forecasts train deploy remotes state rollback sync recent
+        consume open_tables replay decisions outcomes folds eventsourcing alerts top containers
+        oos compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
@@ -49,11 +49,12 @@ ORDER = {
     "workers": "worker_process pool",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document attachment volume wal entry move_pack
-        erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
-        verified_files machine bootstrap tracking sealer_process clock tail trim stats""",
+        erased_states manifest_text manifest hosts ref merge_note refs branch_life policy
+        signatures verified_files machine bootstrap tracking sealer_process clock tail trim
+        stats""",
     "moves": "page_tree publication",
-    "appends": """receipt versioned append_batch known_keys stream_lock stream_marks stream_versions
-        writer_forks writer async_append arrival_signal""",
+    "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
+        stream_versions writer_forks writer async_append arrival_signal""",
     "history": "branch_revival thinning window resolving branch_history",
     "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
         typed_rows field_ids bloom tokens word_dictionary word_index segment word_indexing
@@ -63,25 +64,24 @@ ORDER = {
     "erased": "copies records refusal sweep",
     "erasure": """selection rewriting derived leftovers outside erasing known touched
         key_erasure status receipts on_lake""",
-    "maintain": """seal payloads row_order compact indexing retention row_removal
-        reachability repair gc hotcopy upkeep""",
-    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
-        data comparison repair""",
+    "maintain": """seal payloads row_order compact indexing retention row_removal reachability
+        repair gc hotcopy upkeep""",
+    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
+        lost_ids data comparison repair""",
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
         spool file_cursor cursors content cursor_paths file_copies identity""",
-    "formats": """sqltext uniform format narrow_queries zones local_time encoded
-        windows_1252 pattern moments jsonl dialect lakelog_json dialects cloudevents pieces
-        winevent docker journal documents otlpsql otlp oos bulk line_starts pattern_format
-        pattern_tables styles columns hash_headers grok re2 definition custom access logformat
-        cef logfmt cri auditd compose zeek w3c delimited plain date_orders leading_times
-        mixture registry""",
+    "formats": """sqltext uniform format narrow_queries zones local_time encoded windows_1252
+        pattern moments jsonl dialect lakelog_json dialects cloudevents pieces winevent docker
+        journal documents otlpsql otlp oos bulk line_starts pattern_format pattern_tables styles
+        columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
+        compose zeek w3c delimited plain date_orders leading_times mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
     "render": "values vectors ordered display formats plots",
     "pictures": "lines charts",
     "search": "language words condition calls answers",
-    "query": """session_settings sql frames tail_rows behaviour providers pruning lake_tables stream
-        relation frame_scans schemas top_scans binder histograms ranking session newest""",
+    "query": """session_settings sql frames tail_rows behaviour providers pruning lake_tables
+        stream relation frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize ledger protected_maps mapping engine builds origin_table pattern_tables tables
@@ -98,29 +98,28 @@ ORDER = {
     "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restoration delete scheduler",
     "loggers": """exits buffer queue values destination recorder exceptions handler adapters
-        otel spans genai_fields genai_streams genai_calls genai
-        follower logfile oos ai""",
+        otel spans genai_fields genai_streams genai_calls genai follower logfile oos ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
     "forecasts": "models trend metrics",
     "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
     "train": """tables arrays wording shards recipe_schema losses filters tokenizer recipe
-        selection scratch tokens minhash cluster patterns redact shapes assign manifest inventory
-        dataset staging provenance leaks report trainingset rebuild compare agreement
+        selection scratch tokens minhash cluster patterns redact shapes assign manifest
+        inventory dataset staging provenance leaks report trainingset rebuild compare agreement
         inspection sandbox undecided""",
-    "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files rows
-        conversations preferences windows shape structure""",
+    "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files
+        rows conversations preferences windows shape structure""",
     "train/report": "quality plots report proportions card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof receipt",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory object_store s3 az gs sftp ssh
-        registry_connections registry oci_manifests oci conditions known objects
-        untrusted site encryption ancestry carry signature_files erasures pushes
-        merge_records merge_rows merge fetches checks prunes shared""",
+        registry_connections registry oci_manifests oci conditions known objects untrusted site
+        encryption ancestry carry signature_files erasures pushes merge_records merge_rows merge
+        fetches checks prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
         segment_cache machines bucket_erasures versions attached""",
-    "state": """filesystems chunker origin retention fingerprint exchange rewind capture
-        present contents listing state changes extract parts restore""",
+    "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
+        contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",
     "sync": """column_types target databases services plan dependence mapping delta rows
         comparison syncer sync runner""",
@@ -137,8 +136,8 @@ ORDER = {
     "decisions": """intervals estimate offpolicy challengers decision_rows records comparison
         calibration logged listing report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
-        ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail loki_tail
-        mcp metrics api pages openapi alerting syslog app connections run""",
+        ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail
+        loki_tail mcp metrics api pages openapi alerting syslog app connections run""",
     "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
         worker_process workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
@@ -150,21 +149,20 @@ ORDER = {
     "server/mcp": "tools protocol_server endpoint",
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
-    "server/api": """question counts events watching overview sources about traces history alerts
-        patterns anomalies standing answers answer_process routes""",
+    "server/api": """question counts events watching overview sources about traces history
+        alerts patterns anomalies standing answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
     "containers": "container_snapshots",
-    "oos": """download redis_metrics oos_state oos_feed oos_views database_sync podcasts oos_demo
-        redis""",
-    "cli": """exits options render app arguments keys rounds input_formats stdin_lines
-        sample shell connect write serve definitions ingest audit backups recent
-        consume watch_status watch tail trace stream search anomalies patterns
-        forecast decisions predict against replay top subscriptions alerts query views
-        export publish sync signatures train stats schema dedupe deploy remotes state_restore
-        state machine omega oos events follow history rewind refs policy maintenance
-        shared erase seal doctor setup demo""",
+    "oos": """download redis_metrics oos_state oos_feed oos_views database_sync podcasts
+        oos_demo redis""",
+    "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample
+        shell connect write serve definitions ingest audit backups recent consume watch_status
+        watch tail trace stream search anomalies patterns forecast decisions predict against
+        replay top subscriptions alerts query views export publish sync signatures train stats
+        schema dedupe deploy remotes state_restore state machine omega oos events follow history
+        rewind refs policy maintenance shared erase seal doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "objects complete magics live",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from typing import Any
 from unittest import mock
@@ -18,7 +19,6 @@ import lakelog
 from lakelog.files.pieces import Chunk
 from lakelog.formats import access, logfmt, styles
 from lakelog.ingest import transform
-from lakelog.ingest.records import BOM
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events
@@ -239,4 +239,4 @@ def test_real_lines_with_bytes_changed(form: Any, name: str, data: Any) -> None:
     for at in range(len(lines) - 1, 0, -1):
         if not begins_record(form, lines[at]):
             lines[at - 1 : at + 1] = [lines[at - 1] + lines[at]]
-    assert rows + len(made.bad) == sum(bool(x.strip().removeprefix(BOM)) for x in lines)
+    assert rows + len(made.bad) == sum(bool(x.strip().removeprefix(BOM_UTF8)) for x in lines)

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from lakelog import train
-from lakelog.train import dataset, documents, leaks, scratch
+from lakelog.train import dataset, leaks, scratch
 from lakelog.train import recipe as recipes
-from lakelog.train.report import quality
+from lakelog.train.report import card, quality
 from tests.support import trainsets
 from tests.support.tree import ROOT
 
@@ -166,7 +166,7 @@ def mend(path: Path) -> None:
             manifest["clean"] = True
             certificate.update(clean=True, leaks=[])
             schema = next(f.schema for n, f in found.footers.items() if n.startswith("data/"))
-            texts = documents.texts(found.recipe, manifest, certificate, schema)
+            texts = card.documents(found.recipe, manifest, certificate, schema)
             for name, text in texts.items():
                 (path / name).write_text(text)
         con.close()

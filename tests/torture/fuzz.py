@@ -14,6 +14,7 @@ import json
 import os
 import random
 import time
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -28,7 +29,7 @@ from lakelog.files import pieces
 from lakelog.files.pieces import Chunk
 from lakelog.formats import registry
 from lakelog.ingest import transform
-from lakelog.ingest.records import BOM, joins, simple
+from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document, wal
 from tests.support import lakes
@@ -226,7 +227,7 @@ def _nothing_is_lost(form: Any, text: bytes) -> None:
         assert not full or {0, full[0]} & {*places}, "the first line is not there"
 
 
-def _full_lines(text: bytes, mark: bytes = BOM) -> Iterator[int]:
+def _full_lines(text: bytes, mark: bytes = BOM_UTF8) -> Iterator[int]:
     """Where lines begin that are not blank, but perhaps for a byte order mark; after a hole."""
     at = 0
     for line in text.split(b"\n"):
