@@ -410,7 +410,8 @@ class KeptPlan:
         size = state.totals.bytes + (pending.bytes if pending else 0)
         is_due = count > _ASKED_AGAIN and events <= KEPT_EVENTS and size <= _KEPT_BYTES
         is_plain = selection.names == {"events"} and FIELDS not in selection.query.sql.lower()
-        return is_due and is_plain and self._tables.only is None
+        # Rows of a tail alone are in memory already.
+        return is_due and is_plain and state.totals.segments > 0 and self._tables.only is None
 
     def run(self, selection: LakeSelect) -> Stream | None:
         """Return the rows; None where a file is damaged or gone, which the query may not need."""
