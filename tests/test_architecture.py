@@ -117,7 +117,7 @@ ORDER = {
         encryption ancestry carry signature_files erasures pushes merge_records merge_rows merge
         fetches checks prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
-        segment_cache machines bucket_erasures versions attached""",
+        segment_cache machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
         contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

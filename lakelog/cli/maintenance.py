@@ -101,8 +101,12 @@ def repair(
     """
     _refuse_no_lake(copy)
     store, opening_problem = open_for_check(app.path)
-    report = verify_with_progress(app, store, opening_problem)
     connect = functools.partial(connection.connect, store.paths, store.settings)
+    if store.attachment is not None and not dry_run:
+        # Also where nothing is damaged here: the bucket may be.
+        _emit_outcome(store, repair_store(store, connect, copy), copy, target)
+        return
+    report = verify_with_progress(app, store, opening_problem)
     if copy is not None and opening_problem is None:
         if comparison := Comparison.with_copy(store, copy, connect):
             report = comparison.added_to(report)
@@ -123,6 +127,15 @@ def repair(
         with app.open() as lake:
             for erasure in erasures.again(lake):
                 app.say(f"erasure {erasure.key}: what came with the copy is erased again")
+    outcome.after = after
+    _emit_outcome(store, outcome, copy, target)
+
+
+def _emit_outcome(
+    store: Store, outcome: RepairOutcome, copy: str | None, target: OutputTarget
+) -> None:
+    after = outcome.after
+    assert after is not None
     lists = {k: getattr(outcome, k) for k in ("fetched", "aside", "done", "lost", "kept")}
     record = {**lists, "after": report_record(store, after)}
     emit_record(record, target, lambda: "\n".join(_repair_lines(store, outcome, copy)) + "\n")

@@ -48,6 +48,9 @@ class Attachment(Protocol):
     def fetch(self, files: list[tuple[str, str]]) -> None:
         """Bring objects of the bucket here, by digest and path, which are about to be read."""
 
+    def mend(self, store: Any, outcome: Any) -> None:
+        """Replace what is damaged here by what the bucket has, and the other way round."""
+
     def refresh(self, store: Any) -> int:
         """Bring here what other machines have published; return how many moves."""
 

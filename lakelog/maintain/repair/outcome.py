@@ -22,6 +22,14 @@ class RepairOutcome:
     kept: list[str] = field(default_factory=list)
     after: Report | None = None
 
+    def set_aside(self, store: Store, path: str) -> None:
+        """Move a damaged file out of the way, keeping its bytes."""
+        set_aside(store, path, self)
+
+    def replace(self, store: Store, path: str, data: bytes) -> None:
+        """Replace a damaged or missing file in one step."""
+        replace(store, path, data, self)
+
 
 def set_aside(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Move a damaged file out of the way, keeping its bytes."""

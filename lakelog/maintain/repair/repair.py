@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterator
 
 from lakelog import chunks
-from lakelog.errors import Damaged, DamagedLake, UnknownRef
+from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
-from lakelog.maintain.repair.checker import Problem
+from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import (
     RepairOutcome,
@@ -58,6 +58,14 @@ def repair(
     left."""
     policy.require(store.paths, "repair")
     outcome = RepairOutcome()
+    if store.attachment is not None:
+        if copy:
+            raise NotAllowed("a shared lake is repaired from its bucket: leave out --from")
+        store.attachment.mend(store, outcome)
+        # A look at what nobody here has would end at the first.
+        lacking = tuple(Problem(line.partition(":")[0], line) for line in outcome.lost)
+        outcome.after = Report(lacking, 0, 0) if lacking else verify(store)
+        return outcome
     if problem:
         with machine.rebinding(store.paths):
             _renew_config(store, outcome, copy)

@@ -16,12 +16,14 @@ from typing import Any
 from lakelog.appends import Receipt, VersionedBatch
 from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, Unreachable, UnsupportedStore
 from lakelog.event.encode import EncodedBatch
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.moves import Change
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
 from lakelog.remotes.shared.bucket_erasures import BucketErasures
 from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.machines import Machines
+from lakelog.remotes.shared.mending import BucketMending
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
@@ -36,14 +38,19 @@ from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 
+_ELSEWHERE = "save them in a lake of its own"
+_FROM_BUCKET = (
+    "`lakelog exchange` brings what its other machines have; of another lake export the events, and"
+    " ingest them here"
+)
 _NOT_SHARED = {
-    "state": "saved directories",
-    "container": "saved directories",
-    "pull": "states that were pulled",
-    "merge": "states that were merged",
-    "repair": "what a repair gives back",
+    "state": ("saved directories", _ELSEWHERE),
+    "container": ("saved directories", _ELSEWHERE),
+    "pull": ("states of another remote", _FROM_BUCKET),
+    "merge": ("states of another remote", _FROM_BUCKET),
+    "repair": ("what a repair gives back", "restore the bucket from a copy"),
 }
-"""What moves would name that only this directory has, by their op."""
+"""What moves would name that only this directory has, by their op, and what to do instead."""
 
 
 class BucketAttachment:
@@ -71,9 +78,10 @@ class BucketAttachment:
         the branch has moved on. Raises UnsupportedStore for a move whose files would stay in this
         directory."""
         if change.op in _NOT_SHARED:
+            files, advice = _NOT_SHARED[change.op]
             raise UnsupportedStore(
-                f"{self._paths.root}: the lake is shared in a bucket, which cannot have"
-                f" {_NOT_SHARED[change.op]} yet: keep them in a lake of their own"
+                f"{self._paths.root}: the lake is shared in a bucket, which cannot have {files}:"
+                f" {advice}"
             )
         if change.snapshot not in (None, head.move.snapshot):
             self.volume.required = objects_of(store, str(change.snapshot), head.move.snapshot)
@@ -154,6 +162,13 @@ class BucketAttachment:
         units = (key for name in store.refs.branches() for key in file_keys(store.state(name)))
         offered = (key for branch in branches for key in self._offers.keys(branch))
         return [*offered, *units]
+
+    def mend(self, store: Store, outcome: RepairOutcome) -> None:
+        """Replace what is damaged here by what the bucket has, and the other way round. Raises
+        Unreachable, OSError."""
+        self.volume.require_lake()
+        self._refresh_tags(store.refs)  # which replaces those that differ
+        BucketMending(store, self.volume, outcome).run()
 
     def refresh(self, store: Store) -> int:
         """Take the moves and tags that other machines have published; return how many moves.

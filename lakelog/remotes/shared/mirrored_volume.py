@@ -142,6 +142,11 @@ class MirroredVolume(DirectoryVolume):
         if fresh:
             remotes.retrying(self.remote.flush)
 
+    def restore(self, key: str) -> None:
+        """Store an object that is here in the bucket, in the place of a damaged one."""
+        self._upload(key)
+        remotes.retrying(self.remote.flush)
+
     def _upload(self, key: str) -> None:
         path = self.location(key)
         size = os.path.getsize(path)
@@ -243,7 +248,7 @@ class MirroredVolume(DirectoryVolume):
             if digest != os.path.basename(path).split(".")[0]:
                 raise TransferRefused(
                     f"{self.url}: {key} does not have the bytes of its name: it is damaged there;"
-                    " restore the bucket's copy of it"
+                    " run `lakelog repair` on a machine that has it"
                 )
             with contextlib.suppress(FileExistsError):
                 disk.link(temporary, path)
