@@ -30,6 +30,7 @@ CASES = {
     "lies": 4,
     "full": 1,
     "corrupt": 3,
+    "sealed": 1,
     "schedule": 0,
     "gc": 0,
     "history": 1,
