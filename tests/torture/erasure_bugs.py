@@ -40,8 +40,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "a held log not named",
-        f"{ERASURE}.status:_status",
-        "for path, tables in wals",
+        f"{ERASURE}.status:_leftovers",
+        "for path, tables in directory.wals",
         "for path, tables in ()",
     ),
     ("an export not noted", f"{ERASED}.copies:note", "disk.make_dirs(paths.copies)", "return"),
@@ -75,7 +75,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "frames not refused",
         f"{MAINTAIN}.seal:Sealer._write",
-        "Refusal(store.paths).without(rows.events(connection, frames))",
+        "refusal.without(rows.events(connection, frames))",
         "rows.events(connection, frames)",
     ),
     (
@@ -179,7 +179,12 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         'key in _manifest_of(name).get("erased", ())',
         "True",
     ),
-    ("segments of no state left", f"{ERASURE}.erasing:find", "if key not in entries]", "if False]"),
+    (
+        "segments of no state left",
+        f"{ERASURE}.erasing:find",
+        "in present - entries.keys()",
+        "in ()",
+    ),
     ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
     ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
     ("trees of proofs left", f"{ERASURE}.derived:clean", ', f"{store.paths.peaks}/{key}"', ""),
@@ -219,11 +224,16 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         ", ascii_only.encode(), in_capitals.encode()",
         "",
     ),
-    ("what people wrote forgotten", f"{ERASURE}.status:_status", "in erasure.leftovers", "in ()"),
+    (
+        "what people wrote forgotten",
+        f"{ERASURE}.status:_leftovers",
+        "in erasure.leftovers",
+        "in ()",
+    ),
     (
         "an unfinished sweep taken for done",
-        f"{ERASURE}.status:statuses",
-        "in sweep.unfinished(store)",
+        f"{ERASURE}.status:_directory",
+        "in sweep.unfinished(copy)",
         "in ()",
     ),
     (
