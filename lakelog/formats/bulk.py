@@ -66,11 +66,14 @@ def join(action: Action, line: bytes) -> EventMembers:
             raise InvalidEvent("an update without a doc object")
         event = jsonl.typed(dict(document))
     own_id, index = properties.get("_id"), properties.get("_index")
+    # An index has one document of an _id, which updates change: for these it names what they are
+    # about, and would hide all but the first as an event's id.
     column, spellings = ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
     if own_id is not None and all(event.get(k) is None for k in spellings):
         event[column] = own_id
     if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
         event["category"] = index
+    # Beats name their index for the program, so it is the best source there is.
     if index is not None and event.get("source") is None:
         event["source"] = index
     return event

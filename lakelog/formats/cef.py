@@ -157,6 +157,7 @@ def _spaced(extension: str) -> Iterator[tuple[str, str]]:
 def _delimited(version: str, extension: str) -> Iterator[tuple[str, str]]:
     """The pairs of LEEF; what has no key goes with the pair before it."""
     delimiter = "\t"
+    # LEEF 2 may declare its delimiter, as a character or in hex (IBM, LEEF 2.0).
     declared = _DELIMITER.match(extension) if version.startswith("2") else None
     if declared:
         extension = extension[declared.end() :]
@@ -168,6 +169,7 @@ def _delimited(version: str, extension: str) -> Iterator[tuple[str, str]]:
         if sign and key.strip():
             pairs.append([key.strip(), value])
         elif pairs and pair:
+            # Values are not escaped, and may hold the delimiter.
             pairs[-1][1] += delimiter + pair
         elif pair.strip():
             pairs.append(["extension", pair])

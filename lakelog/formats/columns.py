@@ -177,6 +177,8 @@ FROM written"""
             arms.append(f"WHEN {value} = 'T' THEN 'true' WHEN {value} = 'F' THEN 'false'")
         if cell_type == "cell":
             arms.append(f"WHEN {is_number_sql(value)} THEN {value}")
+        # to_json escapes, and costs as much as all else: only rows with an odd character pay for
+        # it.
         arms.append(f"WHEN odd THEN to_json({value})::VARCHAR ELSE concat('\"', {value}, '\"')")
         return f"CASE {' '.join(arms)} END"
 
@@ -269,6 +271,7 @@ def _data_sql(members: str, payload: str, payload_json: str) -> tuple[str, str]:
     boxed = f"regexp_matches({payload}, '^[{{\\[]')"
     if not members:
         sure = f"{boxed} AND json_valid({payload}) AND NOT {sqltext.odd_sql(payload, 'true')}"
+        # A payload of several lines is spelled on one line by the exact rule.
         one_line = f"NOT regexp_matches({payload}, '[\\n\\r]')"
         return payload, f"{payload} IS NOT NULL AND NOT ({sure} AND {one_line})"
     payload_member = (

@@ -80,6 +80,7 @@ def of_service(
     inner = parse(line[match.end() :]) if match else None
     if match is None or inner is None:
         return event
+    # Compose knows which container wrote it; the line may only believe it.
     own_source, inner["source"] = inner.get("source"), match[1].decode()
     if own_source is not None:
         inner["data"] = merge(inner.get("data"), {"source": own_source})

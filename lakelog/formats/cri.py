@@ -67,6 +67,7 @@ class ContainerLog(Format):
         is_partial = np.asarray(pc.match_substring_regex(lines, "^[^ ]+ std(?:out|err) P"))
         if not is_partial.any():
             return np.ones(count, dtype=bool), False
+        # stdout and stderr of a container are interleaved, each with partial lines of its own.
         streams = tuple(
             np.asarray(pc.match_substring_regex(lines, f"^[^ ]+ {stream} "))
             for stream in ("stdout", "stderr")

@@ -180,6 +180,8 @@ class CustomFormat(Format):
             event["message"] = "\n".join(filter(None, (message, continuation)))
         data = {f.name: self._value(values, groups) for f, groups in self._layout.data.items()}
         if any(value is not None for value in data.values()):
+            # As grok writes them, %{NUMBER:bytes:int}: a kind belongs to the field, not to the
+            # value.
             kinds = {f.name: f.kind for f in self._layout.data}
             event["data"] = {n: _number(v, kinds[n]) for n, v in data.items()}
         return event if word is None else with_word(event, word)
@@ -291,11 +293,13 @@ def _layout(definition: FormatDefinition) -> _Layout:
         raise InvalidSetting(
             f"pattern {shortened(source)!r} names no group: write %{{IP:client}} or (?P<client>...)"
         )
+    # Each line of every file would be an event without a value, and none quarantined.
     if re2.matches(expansion.regex, ""):
         raise InvalidSetting(
             f"pattern {shortened(source)!r} matches empty text, and so any line: make it stricter"
         )
     column_groups, data, times = _places(definition, expansion.fields)
+    # A pattern that has a message describes whole lines; another one picks values out of them.
     is_whole = "message" in column_groups
     inner = f"(?P<g0>{expansion.regex})"
     regex = rf"^[ \t]*{inner}[ \t]*$" if is_whole else inner

@@ -78,6 +78,8 @@ def date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | N
     """Year, month and day; no year where none is said."""
     if leading_number := groups.get("a"):
         year_digits = groups.get("c") or ""
+        # The order that most dates of the file allow comes first, the next ones are for a date that
+        # has no such day in it.
         for order in _settled.get().of((groups["s"] or "", len(year_digits))):
             if (date := _date(order, leading_number, groups["b"] or "", year_digits)) is not None:
                 return date
@@ -99,6 +101,7 @@ def _date(order: str, *numbers: str) -> tuple[int | None, int, int] | None:
     empty."""
     numbers_by_name = dict(zip(order, filter(None, numbers), strict=True))
     if "y" not in numbers_by_name:
+        # A leap year: without a year, 29 February has to be a day.
         year, checked = None, 2000
     elif len(numbers_by_name["y"]) == 2 and len(numbers_by_name["d"]) <= 2:
         year = checked = _century(int(numbers_by_name["y"]))

@@ -190,6 +190,7 @@ FROM typed"""
         if self.failure:
             return "INFO" if _at(members, self.failure) in (None, "") else "ERROR"
         grade = next(filter(_is_given, (_at(members, m) for m in self.level)), None)
+        # Numbers and their spellings mean the same on a scale; true is no number of one.
         if isinstance(grade, int) and not isinstance(grade, bool):
             grade = str(grade)
         if not isinstance(grade, str):
@@ -266,6 +267,8 @@ def glimpse(data: bytes) -> Any:
             stack.append("]" if sign == "[" else "}")
         elif sign in ("]", "}") and stack:
             stack.pop()
+            # Closed where it was complete last: a beginning that is cut off within a value has the
+            # members before it.
             whole = decoded[: token.end()] + "".join(reversed(stack))
         elif sign == ",":
             whole = decoded[: token.start()] + "".join(reversed(stack))
@@ -373,6 +376,7 @@ def _shape(members: list[str]) -> str:
     for member in members:
         if member in inner:
             continue
+        # Only what is named is parsed by the engine; members within members become nested objects.
         *parents, key = member.split("/")
         place = tree
         for parent in parents:

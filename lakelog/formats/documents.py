@@ -191,6 +191,7 @@ def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
     """The events of a document, each with the other members of the object around their list."""
     if isinstance(value, list):
         return [(element, {}) for element in value]
+    # An answer of a search has its hits in an object; elsewhere that name means nothing.
     lists = (*LISTS, _ANSWER) if _is_answer(value) else LISTS
     name = next(
         (n for n in lists if isinstance(value, dict) and isinstance(value.get(n), list)), ""
@@ -223,6 +224,7 @@ def _value(record: bytes) -> list[Any] | None:
     opening = re.match(_OPEN.encode(), record)
     inner = record[opening.end() if opening else 0 :].rstrip()
     before = inner[:-1].rstrip()
+    # The end of an object around the array: `]}`.
     if inner.endswith(b"}") and before.endswith(b"]"):
         inner = before
     inner = inner[:-1].strip() if inner[-1:] in (b",", b"]") else inner

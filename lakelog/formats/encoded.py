@@ -21,6 +21,8 @@ def codec_of(name: str) -> str:
     """Return Python's name of an encoding. Raises InvalidSetting for what lines cannot be in."""
     try:
         codec = codecs.lookup(name)
+        # Lines are divided by their bytes first: what spells ASCII otherwise, such as UTF-16, has
+        # none.
         is_plain = codec.decode(_ASCII)[0].encode("ascii", "replace") == _ASCII
     except (LookupError, UnicodeError, TypeError, AssertionError):
         is_plain = False

@@ -25,6 +25,7 @@ _LINE = f"^{_FIELD}=[^\\x00-\\x08\\x0b-\\x1f]*$"
 
 def _as_json(lines: str) -> str:
     """SQL for entries of text alone as JSON."""
+    # What Python strips: the exact rule has to see the same entry.
     blank = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13)"
     trimmed = f"trim(line, {blank})"
     fields = f"list_filter(string_split({trimmed}, chr(10)), lambda f: f <> '')"

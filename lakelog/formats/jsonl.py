@@ -72,6 +72,8 @@ def typed(event: EventMembers) -> EventMembers:
     if all(event.get(k) in (None, "") for k in ("type", "event_type")):
         hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
         event_type = next(hints, DEFAULT_TYPE)
+        # Without a type of its own a line is no envelope, and its `id` may be that of a user or a
+        # row.
         event = _without_id(event) if "id" in event else event
         event["type"] = event_type
     level = event.get("level")
@@ -94,6 +96,7 @@ def _timed(event: EventMembers) -> EventMembers:
     """An event whose time is text that `parse_time` reads, if its spelling is known. The other
     times of several stay as they are; an empty text is no time."""
     times = [k for k in event if k in TIMES and event[k] is not None]
+    # The envelope's own name first; an empty text only if there is nothing else.
     key = min(times, key=lambda k: (event[k] == "", k != TIMES[0]))
     if key != TIMES[0] or event[key] == "":
         event = {k: v for k, v in event.items() if k not in times or v != ""}

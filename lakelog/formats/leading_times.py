@@ -115,6 +115,8 @@ def find(line: str) -> LeadingTime | None:
     """Return the time at the beginning of a line, UNREAD for what only looks like one."""
     head = line[:HEAD]
     place, level, alone, begins = 0, "", True, True
+    # Levels, priorities and names may stand before a time; so many, or a number in the prose of a
+    # line would be one.
     for _ in range(TOKENS + 1):
         opening = _OPEN.match(head, place)
         start = opening.end() if opening else place
@@ -123,6 +125,7 @@ def find(line: str) -> LeadingTime | None:
         if moment := _at(head, start):
             iso, end, tz = moment
             return LeadingTime(iso, start, end, tz, begins, alone, level)
+        # A time of a spelling that nobody knows: to go on would find another number of the line.
         if alone and _LIKE.match(head, start):
             return UNREAD
         if match := _BEFORE.match(head, place):
@@ -150,6 +153,8 @@ def _at(head: str, start: int) -> tuple[str, int, str] | None:
     initial = head[place : place + 1]
     if not initial.isascii() or not initial.isalnum():
         return None
+    # Nearly all lines have no time at most places: the first character decides which shapes are
+    # tried.
     for shape in _shapes("digits" if initial.isdigit() else "letters"):
         match = shape.match(head, place)
         groups = match.groupdict() if match is not None else None

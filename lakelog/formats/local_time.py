@@ -43,6 +43,7 @@ def zone_note(form: Format, head: bytes) -> str:
     for line in head.splitlines():
         match = _WORD.search(line)
         word = match[1].decode() if match else ""
+        # A word that no table of zones has is named only where the format really reads it as one.
         if word and word not in zone_words and not severity(word) and word not in ZONES:
             zone_words += [word] if _has_word(form, line, word) else []
     if not zone_words:

@@ -147,6 +147,7 @@ class MixtureFormat(FormatWrapper):
         self, line: bytes, parse: Callable[[bytes], EventMembers | None] | None = None
     ) -> EventMembers | None:
         """The event of a line by the first style that fits; lines after it go to its message."""
+        # A style is told by the first line: a trace below it fits nothing.
         head, _, continuation = line.partition(b"\n")
         event = (parse or _by_style)(head.rstrip(b"\r"))
         if event is not None and continuation.strip():

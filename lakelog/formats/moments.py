@@ -152,6 +152,7 @@ def _read(time_format: str) -> Moment:
         end = token.end()
     regex += re.escape(time_format[end:])
     names = re.findall(r"\(\?P<(\w+)>", regex)
+    # A group of a regex can be there once.
     if len(set(names)) < len(names):
         raise _wrong(time_format, "says one thing twice")
     if "stamp" in names:
@@ -164,6 +165,7 @@ def _read(time_format: str) -> Moment:
         )
     if ("hour12" in names) != ("half" in names):
         raise _wrong(time_format, "needs %p beside %I, and only there")
+    # "?" is the year that puts the moment nearest before now.
     year = "{year}" if "year" in names else "20{yy}" if "yy" in names else "?"
     seconds = ":{second}" if "second" in names else ":00"
     seconds += ".{part}" if "part" in names else ""

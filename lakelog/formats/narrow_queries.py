@@ -58,6 +58,8 @@ class LineShape:
 
     def query(self) -> str:
         """The query that decides lines which are spelled so."""
+        # One typed parse of the members that a file has, instead of an extraction for each; lines
+        # that are spelled otherwise are `slow`, and read by the wider query.
         shape = "{" + ", ".join(f'"{k}":"{v}"' for k, v in self.kinds.items()) + "}"
         column = self.column
         severity = sqltext.level_sql(column["level"]) if "level" in self.key_of else "NULL::VARCHAR"

@@ -67,6 +67,7 @@ def plain(value: object) -> Any:
     """Return what an AnyValue holds as plain JSON; what is none comes back as it is."""
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
+    # The protobuf spelling of JSON: one member, which names the type of its value.
     (value_type, inner), *_ = value.items()
     if value_type in _PLAIN:
         return inner
@@ -194,6 +195,7 @@ def _level(data: JsonObject) -> str | None:
         data.get("severityText"),
         data.get("status"),
     )
+    # The JSON of protobuf allows a number, its digits as text and the name of an enumerator.
     if isinstance(number, str) and re.fullmatch(r"[0-9]{1,2}", number, re.ASCII):
         number = int(number)
     elif isinstance(number, str):
@@ -204,6 +206,7 @@ def _level(data: JsonObject) -> str | None:
         return next(name for minimum, name in reversed(SCALES["otel"]) if number >= minimum)
     if isinstance(severity_text, str) and severity(severity_text):
         return severity(severity_text)
+    # A span has no severity: a status of ERROR is the only thing that says so.
     failed = isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
     return "ERROR" if failed else None
 

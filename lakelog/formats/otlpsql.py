@@ -43,6 +43,8 @@ def flat_sql(pairs: str) -> str:
 
     It is what its values give when they are written again, so that nothing else stands in it.
     """
+    # Written back and compared: what does not give the same text has a value of another type, which
+    # the exact rule reads.
     parsed = f"from_json({pairs}, '{_PAIRS}')"
     kinds = ("stringValue", "boolValue", "intValue", "doubleValue")
     value_of = ", ".join(f"""'"{value_type}":' || e.value.{value_type}""" for value_type in kinds)

@@ -106,6 +106,7 @@ def by_name(name: str) -> Format:
     if form is not None and not colon:
         return form
     if form is access.FORM and log_format:
+        # The format itself reads both.
         return form if log_format in ("common", "combined") else logformat.form(log_format)
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 

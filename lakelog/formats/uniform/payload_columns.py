@@ -103,6 +103,8 @@ def _tried(
         return None
     none = pa.nulls(len(payloads), pa.string())
     rows = pa.table({"data": none, typed.COLUMN: structs})
+    # Proved, not believed: a layout is used only if the engine gives back each payload of the
+    # sample byte for byte.
     rebuilt = typed_rows.restored(engine, schema, rows)["data"].combine_chunks()
     places = arrays.integers(np.flatnonzero(is_struct))
     same = arrays.truths(pc.equal(rebuilt.take(places), payloads.take(places)))
@@ -241,6 +243,7 @@ class _Building:
 
 def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
     """Return a column of so many rows that has values in these, and is null elsewhere."""
+    # Nothing to spread, as for most columns of logs whose lines are alike.
     if len(rows) == count:
         return values
     present, value_type = np.zeros(count, bool), values.type
@@ -314,6 +317,8 @@ def _are_decimals(literals: pa.Array, values: pa.Array) -> np.ndarray:
     if len(points) < len(begin) or len(points) > len(begin):
         return np.zeros(len(begin), bool)
     digits_start = begin + (codes[begin - base] == _MINUS)
+    # Up to 15 digits a decimal is nearest to one double, which is written with these digits again
+    # (IEEE 754).
     size = np.abs(_doubles(values))
     is_canonical: np.ndarray = (
         (digits_start < points) & (points < end - 1) & (end - digits_start <= _SURE)
