@@ -172,7 +172,12 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "if earlier is not None and",
         "if False and",
     ),
-    ("a silent certificate", f"{TRAIN}.documents:texts", 'if "erased" in manifest', "if False"),
+    (
+        "a silent certificate",
+        f"{TRAIN}.report.card:documents",
+        'if "erased" in manifest',
+        "if False",
+    ),
     (
         "a set taken for clean",
         f"{ERASURE}.outside:is_clean",
