@@ -28,9 +28,10 @@ from lakelog.segments import identity_run, segment
 from lakelog.segments import rows as rows_module
 from lakelog.segments.connection import connect
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import bootstrap, disk, document, wal
+from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
+from lakelog.wal import frames as wal
 
 ROWS = 50
 MINUTE = 60_000_000
@@ -42,7 +43,7 @@ LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
 _MAKERS = """store/entry store/manifest segments/segment store/document store/paths store/refs
-    segments/identity_run store/wal store/verified_files"""
+    segments/identity_run wal/frames store/verified_files"""
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:

@@ -29,17 +29,16 @@ from lakelog.settings import Settings, parse, to_dict
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.branch_life import life_of
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 if TYPE_CHECKING:
-    from lakelog import appends, history
+    from lakelog import appends, history, wal
     from lakelog.appends import Receipt
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.maintain import seal
     from lakelog.moves import Follow
     from lakelog.query import behaviour, session
-    from lakelog.store import trim, wal
     from lakelog.store.ref import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
@@ -47,7 +46,7 @@ else:
     behaviour = Lazy("lakelog.query.behaviour")
     session = Lazy("lakelog.query.session")
     appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
-    trim, wal = Lazy("lakelog.store.trim"), Lazy("lakelog.store.wal")
+    wal = Lazy("lakelog.wal")
     seal = Lazy("lakelog.maintain.seal")
 
 Path = str | os.PathLike[str]
@@ -191,7 +190,7 @@ class Lake(LakeErasure, LakeState):
         if protection is not None:
             lines = [(*line[:3], protection.seal_line(line[3])) for line in lines]
         rows = [dict(zip(names, line, strict=True)) for line in lines]
-        self.writer().append(encode.encode_plain(rows), wal.QUARANTINED)
+        self.writer().append(encode.encode_plain(rows), wal.Frame.QUARANTINED)
 
     def view(
         self,
@@ -345,7 +344,7 @@ class Lake(LakeErasure, LakeState):
     def _release(self) -> None:
         if self._writer is not None:
             self._writer.retire()
-        trim.trim(self.store, self.branch_name, self._pending())
+        wal.trim(self.store, self.branch_name, self._pending())
 
     def close(self) -> None:
         """Finish the WAL file and close the database; acknowledged events are durable already."""

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from lakelog import history
     from lakelog.export import ExportResult
+    from lakelog.maintain import stats
     from lakelog.query.relation import Relation
     from lakelog.query.session import Session
-    from lakelog.store import stats
     from lakelog.views import ViewTables
 else:
-    history, stats = Lazy("lakelog.history"), Lazy("lakelog.store.stats")
+    history, stats = Lazy("lakelog.history"), Lazy("lakelog.maintain.stats")
 
 
 class LakeState(ABC):
@@ -202,7 +202,7 @@ class PinnedLake(LakeState):
     def stats(self) -> stats.Stats:
         """What this state holds, in numbers."""
         tail = self._session.tail(self._branch)
-        return stats.measure(self._store, self._branch, tail, self.id)
+        return stats.Stats.measure(self._store, self._branch, tail, self.id)
 
     def __repr__(self) -> str:
         return f"PinnedLake({self._store.paths.root!r}, {self.id[:12]!r})"

@@ -34,13 +34,13 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime workers libraries engine settings event keys protect store moves
-        appends history erased segments chunks proofs ranks maintain files formats render
-        pictures search query patterns views trace streams ingest audit export dataframes pinned
-        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers
-        pipeline analyze anomalies forecasts train deploy remotes state rollback sync recent
-        consume open_tables replay decisions outcomes folds eventsourcing alerts top containers
-        oos compat server cli notebook""",
+    "": """errors runtime workers libraries engine settings event keys protect store wal moves
+        appends history erased segments chunks proofs ranks maintain files formats render pictures
+        search query patterns views trace streams ingest audit export dataframes pinned
+        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
+        analyze anomalies forecasts train deploy remotes state rollback sync recent consume
+        open_tables replay decisions outcomes folds eventsourcing alerts top containers oos compat
+        server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
@@ -48,10 +48,10 @@ ORDER = {
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "workers": "worker_process pool",
     "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document attachment volume wal entry move_pack
-        erased_states manifest_text manifest hosts ref merge_note refs branch_life policy
-        signatures verified_files machine bootstrap tracking sealer_process clock tail trim
-        stats""",
+    "store": """paths modes regular_file disk document attachment volume entry move_pack
+        erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
+        verified_files machine bootstrap tracking sealer_process clock""",
+    "wal": "frames tail trimming",
     "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
         stream_versions writer_forks writer async_append arrival_signal""",
@@ -65,9 +65,9 @@ ORDER = {
     "erasure": """selection rewriting derived leftovers outside erasing known touched
         key_erasure status receipts on_lake""",
     "maintain": """seal payloads row_order compact indexing retention row_removal reachability
-        repair gc hotcopy upkeep""",
-    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows
-        lost_ids data comparison repair""",
+        repair gc hotcopy stats upkeep""",
+    "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
+        data comparison repair""",
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
         spool file_cursor cursors content cursor_paths file_copies identity""",
     "formats": """sqltext uniform format narrow_queries zones local_time encoded windows_1252
@@ -173,9 +173,8 @@ INDEPENDENT = set(
 )
 # May load our code by its name.
 LAZY_LOADERS = {"lakelog/runtime/lazy.py", "lakelog/cli/__init__.py"}
-TOP_MODULES_MAX = 8
-FREE_OF_ENGINES = tuple(f"lakelog/{name}/" for name in "store moves appends history".split())
-ENGINES = {"numpy", "pyarrow", "duckdb"}
+FREE_OF_ENGINES = tuple(f"lakelog/{name}/" for name in "store wal moves appends history".split())
+TOP_MODULES_MAX, ENGINES = 8, {"numpy", "pyarrow", "duckdb"}
 
 LINES_MAX = {"lakelog": 500, "tests": 700, "benchmarks": 500, "data": 500}
 FUNCTION_LINES_MAX = 70
@@ -188,7 +187,7 @@ PUBLIC_NAMES = range(5, 17)
 QUOTING, ENTRIES = "lakelog/segments/sql.py", "lakelog/store/entry.py"
 ENTRY_READERS = tuple(
     f"lakelog/{name}"
-    for name in "store moves appends history segments maintain query views files ingest".split()
+    for name in "store wal moves appends history segments maintain query views files ingest".split()
 )
 
 
@@ -475,19 +474,19 @@ def test_the_public_api_is_true() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "reported"),
     [
-        ("store/wal.py", "from lakelog.query import session", "session: query comes after store"),
-        ("store/wal.py", "import lakelog.query.session", "session: query comes after store"),
-        ("store/wal.py", "from lakelog.store import refs", "refs: refs comes after wal"),
-        ("store/wal.py", "from lakelog.store.refs import swap", "refs: refs comes after wal"),
-        ("store/wal.py", "from . import refs", "refs: refs comes after wal"),
-        ("store/wal.py", "from ..query.session import run", "session: query comes after store"),
-        ("store/wal.py", "from lakelog.store import anything", "__init__ comes after wal"),
-        ("store/wal.py", "from lakelog import open", "__init__ comes after store"),
-        ("store/wal.py", "import lakelog", "__init__ comes after store"),
+        ("store/entry.py", "from lakelog.query import session", "session: query comes after store"),
+        ("store/entry.py", "import lakelog.query.session", "session: query comes after store"),
+        ("store/entry.py", "from lakelog.store import refs", "refs: refs comes after entry"),
+        ("store/entry.py", "from lakelog.store.refs import swap", "refs: refs comes after entry"),
+        ("store/entry.py", "from . import refs", "refs: refs comes after entry"),
+        ("store/entry.py", "from ..query.session import run", "session: query comes after store"),
+        ("store/entry.py", "from lakelog.store import anything", "__init__ comes after entry"),
+        ("store/entry.py", "from lakelog import open", "__init__ comes after store"),
+        ("store/entry.py", "import lakelog", "__init__ comes after store"),
         ("errors.py", "if TYPE_CHECKING:\n    from lakelog.event import x", "event comes after"),
         ("lake.py", "from lakelog.cli import main", "cli comes after lake"),
         ("train/__init__.py", "import lakelog.collect", "train and collect do not know each other"),
-        ("store/wal.py", "from lakelog.segments import rows", "segments comes after store"),
+        ("store/entry.py", "from lakelog.segments import rows", "segments comes after store"),
         ("files/scan.py", "from lakelog.formats import registry", "formats comes after files"),
         ("query/sql/tree.py", "from lakelog.query import session", "session comes after sql"),
         ("remotes/pushes.py", "from lakelog.state import state", "do not know each other"),
@@ -507,9 +506,9 @@ def test_an_import_upward_is_reported(path: str, text: str, reported: str) -> No
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("store/wal.py", "import zlib, zstandard\nfrom lakelog.store import disk, paths"),
-        ("store/wal.py", "from lakelog.errors import DamagedWal\nfrom . import disk"),
-        ("store/__init__.py", "from lakelog.store.wal import replay"),
+        ("store/entry.py", "import zlib, zstandard\nfrom lakelog.store import disk, paths"),
+        ("store/entry.py", "from lakelog.errors import DamagedWal\nfrom . import disk"),
+        ("store/__init__.py", "from lakelog.store.entry import replay"),
         (
             "query/session.py",
             "from lakelog.store import refs\nfrom lakelog import errors, settings",
@@ -526,7 +525,7 @@ def test_an_import_downward_is_allowed(path: str, text: str) -> None:
 
 def test_a_ninth_module_at_the_top_is_reported() -> None:
     """Eight are allowed, however many there are in packages."""
-    tree = {f"lakelog/m{n}.py": "" for n in range(8)} | {"lakelog/store/wal.py": ""}
+    tree = {f"lakelog/m{n}.py": "" for n in range(8)} | {"lakelog/store/entry.py": ""}
     assert top_breaches(tree) == []
     assert len(top_breaches({**tree, "lakelog/m8.py": ""})) == 1
 
@@ -534,12 +533,12 @@ def test_a_ninth_module_at_the_top_is_reported() -> None:
 def test_a_cycle_is_reported() -> None:
     """Also one over three modules, or under TYPE_CHECKING."""
     tree = {
-        "lakelog/store/wal.py": "from lakelog.store import refs",
+        "lakelog/store/entry.py": "from lakelog.store import refs",
         "lakelog/store/refs.py": "if TYPE_CHECKING:\n    from lakelog.lake import Lake",
-        "lakelog/lake.py": "from lakelog.store.wal import replay",
+        "lakelog/lake.py": "from lakelog.store.entry import replay",
     }
     (breach,) = cycle_breaches(tree)
-    assert {"lakelog.store.wal", "lakelog.store.refs", "lakelog.lake"} <= {*breach.split()}
+    assert {"lakelog.store.entry", "lakelog.store.refs", "lakelog.lake"} <= {*breach.split()}
     assert cycle_breaches({**tree, "lakelog/lake.py": ""}) == []
 
 
@@ -559,11 +558,11 @@ def test_a_cycle_is_reported() -> None:
 )
 def test_an_engine_in_the_store_is_reported(text: str) -> None:
     """Imported, lazily or not, by the store or by a module that it imports; elsewhere it may be."""
-    tree = {"lakelog/store/wal.py": text, "lakelog/event/encode.py": "import numpy"}
+    tree = {"lakelog/store/entry.py": text, "lakelog/event/encode.py": "import numpy"}
     assert len(engine_breaches(tree)) == 1
     assert engine_breaches({"lakelog/segments/rows.py": text}) == []
     assert (
-        engine_breaches({**tree, "lakelog/store/wal.py": "from lakelog.event import types"}) == []
+        engine_breaches({**tree, "lakelog/store/entry.py": "from lakelog.event import types"}) == []
     )
 
 
@@ -581,7 +580,7 @@ def test_an_engine_behind_a_face_is_reported(text: str, count: int) -> None:
     """Where the name that the store takes of a lazy face loads one, and not where another does."""
     face = "from lakelog.keys.vault import VAULT\nfrom lakelog.keys.blocks import sealed\nlazy_face"
     tree = {
-        "lakelog/store/wal.py": text,
+        "lakelog/store/entry.py": text,
         "lakelog/keys/__init__.py": face,
         "lakelog/keys/vault.py": "",
         "lakelog/keys/blocks.py": "import numpy",
@@ -592,10 +591,10 @@ def test_an_engine_behind_a_face_is_reported(text: str, count: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "def seal():\n    from lakelog.store import wal",
-        "class Lake:\n    async def seal(self):\n        import lakelog.store.wal",
-        "def seal():\n    def now():\n        from .store import wal",
-        "import importlib\nimportlib.import_module('lakelog.store.wal')",
+        "def seal():\n    from lakelog.store import entry",
+        "class Lake:\n    async def seal(self):\n        import lakelog.store.entry",
+        "def seal():\n    def now():\n        from .store import entry",
+        "import importlib\nimportlib.import_module('lakelog.store.entry')",
         "from importlib import import_module\nimport_module(f'{__package__}.wal')",
     ],
 )

@@ -13,7 +13,8 @@ from tests.support.tree import Sources, nodes, sources
 DISK_MODULE = "lakelog/store/disk.py"
 DISK_SCOPE = tuple(
     f"lakelog/{name}"
-    for name in "store/ moves/ appends/ history/ segments/ chunks/ maintain/ query/ lake.py".split()
+    for name in """store/ wal/ moves/ appends/ history/ segments/ chunks/ maintain/ query/
+        lake.py""".split()
 )
 DISK_CALLS = {
     "os": """rename replace renames link symlink unlink remove rmdir removedirs mkdir makedirs

@@ -13,9 +13,9 @@ import os
 import threading
 from collections.abc import Iterator
 
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
-from lakelog.store.tail import Tail, WalFile
+from lakelog.wal import Frame, Tail, WalFile
 
 
 class _Held(threading.local):
@@ -84,5 +84,5 @@ class StreamLock:
         return files
 
 
-def _has_versions(frames: list[wal.Frame]) -> bool:
+def _has_versions(frames: list[Frame]) -> bool:
     return any(frame.is_versioned for frame in frames)

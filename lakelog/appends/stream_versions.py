@@ -17,11 +17,11 @@ from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event.encode import EncodedBatch
-from lakelog.store import disk, regular_file, wal
+from lakelog.store import disk, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.ref import Head
-from lakelog.store.tail import PendingFrames, Tail
+from lakelog.wal import Frame, PendingFrames, Tail
 
 BYTES_MAX, EVENTS_MAX, VERSION_MAX = 16 << 20, 65_536, 1 << 62
 """Of one append with expected versions: it is one frame, so that all of it is there or nothing."""
@@ -45,7 +45,7 @@ class VersionedBatch(AppendBatch):
                 f"an append with expected versions is all or nothing, so it has at most"
                 f" {EVENTS_MAX:,} events and {BYTES_MAX >> 20} MB: divide it"
             )
-        super().__init__(encoded.text, count, wal.KEYED | wal.VERSIONED)
+        super().__init__(encoded.text, count, Frame.KEYED | Frame.VERSIONED)
         self.lines = encoded.text.split(b"\n") if encoded.text else []
         self.expect = _checked(expect)
         subject, *further = self.expect
@@ -247,11 +247,11 @@ class _PendingVersions:
         self._seen |= {writer: frames[-1].sequence for writer, frames in pending.frames.items()}
 
 
-def _versioned_frames(pending: PendingFrames) -> list[wal.Frame]:
-    return [f for fs in pending.frames.values() for f in fs if f.flags & wal.VERSIONED]
+def _versioned_frames(pending: PendingFrames) -> list[Frame]:
+    return [f for fs in pending.frames.values() for f in fs if f.flags & Frame.VERSIONED]
 
 
-def _versions_in(frames: Iterable[wal.Frame]) -> dict[bytes, int]:
+def _versions_in(frames: Iterable[Frame]) -> dict[bytes, int]:
     """Return the last version of each stream in frames, by the digest of its subject."""
     versions = dict[str, int]()
     for frame in frames:
@@ -288,7 +288,7 @@ def _sync(store: Store, branch: str, pending: PendingFrames) -> None:
     paths = {
         file.path
         for writer, frames in pending.frames.items()
-        if any(frame.flags & wal.VERSIONED for frame in frames)
+        if any(frame.flags & Frame.VERSIONED for frame in frames)
         for file in pending.files[writer]
     }
     for path in paths:

@@ -25,13 +25,13 @@ from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event.encode import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, hosts, regular_file, wal
+from lakelog.store import disk, hosts, regular_file
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock
 from lakelog.store.paths import FORMAT, PLAIN_FORMAT, parse_wal
 from lakelog.store.sealer_process import is_worth_it, start_sealer
-from lakelog.store.tail import newest_stamp
+from lakelog.wal import END_BYTES, Frame, Header, Tail, encode_end, encode_frame, space_after
 
 # Appending must not cost the program more than writing the bytes; sealing compresses again.
 _LEVEL = 1
@@ -59,7 +59,7 @@ class Writer:
     def append(self, encoded: EncodedBatch, flags: int = 0) -> Receipt:
         """Store lines durably, or raise WriterClosed, ReentrantAppend, LakeReplaced or OSError."""
         if encoded.keyed:
-            flags |= wal.KEYED
+            flags |= Frame.KEYED
         me = threading.get_ident()
         if me in self._inside:  # it would wait for the append that it interrupts, for ever
             raise ReentrantAppend(_REENTRANT)
@@ -67,7 +67,7 @@ class Writer:
             self._inside.add(me)
             places = []
             # Each frame is durable by itself: of a long batch that fails the beginning may stay.
-            for content, events in wal.split_text(encoded.text, len(encoded.ids)):
+            for content, events in Frame.split_text(encoded.text, len(encoded.ids)):
                 batch = AppendBatch(content, events, flags)
                 self._commit(batch)
                 if batch.error is not None:
@@ -159,7 +159,7 @@ class Writer:
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         paths, refs = self._store.paths, self._store.refs
-        self._clock = Clock(paths.clock, lambda: newest_stamp(paths, refs))
+        self._clock = Clock(paths.clock, lambda: Tail.newest_stamp(paths, refs))
         self._versions = StreamVersions(self._store, self._branch)
         self._format, self._file_format = PLAIN_FORMAT, 0
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -219,7 +219,7 @@ class Writer:
                     self._leader = threading.get_ident()
                     group = []
                     self._take_group(group)
-            if group[0].flags & wal.VERSIONED:
+            if group[0].flags & Frame.VERSIONED:
                 self._write_versions(group)
             else:
                 self._write_group(group)
@@ -251,7 +251,7 @@ class Writer:
         size, events = sum(b.size for b in group), sum(b.events for b in group)
         for batch in queue:
             size, events = size + batch.size, events + batch.events
-            full = size > wal.FRAME_RAW_MAX or events > wal.FRAME_EVENTS_MAX
+            full = size > Frame.RAW_MAX or events > Frame.EVENTS_MAX
             # Flags are those of a whole frame; order is kept, so nobody is passed over.
             if (group or count) and (full or batch.flags != (*group, queue[0])[0].flags):
                 break
@@ -279,7 +279,7 @@ class Writer:
         events = sum([batch.events for batch in group])
         flags, stamp = group[0].flags, self._clock.stamp()
         place = events, self._sequence, flags, self.position, stamp, self._compressor
-        frame = wal.encode_frame(lines, *place, keys=self._store.paths.keys)
+        frame = encode_frame(lines, *place, keys=self._store.paths.keys)
         raw, position = len(lines) + 1, self.position
         try:
             self._store_frame(frame)
@@ -305,7 +305,7 @@ class Writer:
         if self._is_in_doubt:
             try:
                 stop = self._end + len(frame)
-                space, zeros = wal.space_after(stop, self._size, len(frame))
+                space, zeros = space_after(stop, self._size, len(frame))
                 os.lseek(self._fd, self._end, os.SEEK_SET)
                 disk.write_blocks(self._fd, frame + space, zeros)
                 disk.sync_file(self._fd)
@@ -332,7 +332,7 @@ class Writer:
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
         directory = paths.wal_dir(self._branch)
-        header = wal.Header(
+        header = Header(
             self._store.lake_id,
             self._branch,
             self._name,
@@ -348,7 +348,7 @@ class Writer:
         try:
             # Without space: most writers write one frame and are gone.
             new, keyed = self._format == FORMAT, bool(paths.keys)
-            data = wal.encode_header(header, is_versioned=new, is_encrypted=keyed) + frame
+            data = header.encode(is_versioned=new, is_encrypted=keyed) + frame
             disk.write_all(fd, data)
             disk.sync_file(fd)
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
@@ -459,9 +459,9 @@ class Writer:
             return
         with contextlib.suppress(OSError):
             os.lseek(fd, self._end, os.SEEK_SET)
-            disk.write_all(fd, wal.encode_end(self._last))
-            if self._size > self._end + wal.END_BYTES:
-                disk.truncate(fd, self._end + wal.END_BYTES)
+            disk.write_all(fd, encode_end(self._last))
+            if self._size > self._end + END_BYTES:
+                disk.truncate(fd, self._end + END_BYTES)
         with contextlib.suppress(OSError):
             disk.close(fd)
 

@@ -27,7 +27,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.state import rewind
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 if TYPE_CHECKING:
     from lakelog import lake

@@ -15,10 +15,10 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell, clock, fit, second
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.history import Diff, HistoryEntry, Snapshot
+from lakelog.maintain.stats import Stats
 from lakelog.query.behaviour import Behaviour, Finding
 from lakelog.render import QueryResult, dumps, micros, payload
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.stats import Stats
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
 _NAMES_SHOWN = _FINDINGS_SHOWN = 12

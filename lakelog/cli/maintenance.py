@@ -26,10 +26,11 @@ from lakelog.maintain import hotcopy
 from lakelog.maintain.compact import Compaction
 from lakelog.maintain.gc import GcResult
 from lakelog.maintain.gc import expire as expire_history
+from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.repair import repair as repair_store
-from lakelog.maintain.repair.verify import Problem, Report, open_for_check, verify_snapshot
+from lakelog.maintain.repair.verify import open_for_check, verify_snapshot
 from lakelog.maintain.repair.verify import verify as verify_store
 from lakelog.maintain.retention import RetentionResult
 from lakelog.proofs import PublicKey

@@ -14,10 +14,10 @@ from lakelog.cli.render.tables import Count, Share, cell, clock
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.keys import VAULT
 from lakelog.libraries import pq
+from lakelog.maintain.stats import Stats
 from lakelog.render import QueryResult, micros
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths
-from lakelog.store.stats import Stats
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20

@@ -27,11 +27,11 @@ from lakelog.errors import InvalidSetting
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
+from lakelog.maintain import stats
 from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import stats
 from lakelog.store.entry import Counts, SegmentEntry
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 if TYPE_CHECKING:
     from lakelog.query import tail_rows

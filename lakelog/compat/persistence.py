@@ -34,8 +34,8 @@ from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClo
 from lakelog.event.encode import EncodedBatch
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
-from lakelog.store import stats
-from lakelog.store.tail import Tail
+from lakelog.maintain import stats
+from lakelog.wal import Tail
 
 DEFAULTS = {
     "database_path": "events",
@@ -364,7 +364,7 @@ class EventPersistenceManager:
         with contextlib.suppress(LakelogError, OSError):
             # A tail of its own, that is dropped: it keeps in memory what it read.
             tail = Tail(lake.store.paths, lake.store.refs, lake.branch_name)
-            measured = stats.measure(lake.store, lake.branch_name, tail)
+            measured = stats.Stats.measure(lake.store, lake.branch_name, tail)
             self._measured = {
                 "total_events": measured.events + measured.pending,
                 "database_size_mb": round(stats.disk_bytes(lake.store) / 1e6, 3),

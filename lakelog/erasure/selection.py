@@ -17,11 +17,11 @@ from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.segments import bloom, rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, verified_files, wal
+from lakelog.store import disk, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import hex_dirs, parse_object
-from lakelog.store.tail import Tail
+from lakelog.wal import Frame, Tail
 
 _PAYLOAD = re.compile(r"\b(data|fields)\b", re.I)
 EVER = 1 << 62
@@ -132,14 +132,14 @@ class Chooser:
             table: pa.Table = cursor.sql(query).to_arrow_table()
             return table
 
-    def in_frames(self, frames: list[wal.Frame]) -> int:
+    def in_frames(self, frames: list[Frame]) -> int:
         """Return how many rows of frames are chosen."""
         count, connection = 0, self._connect()
         protected_fields = sealed_blocks.of_lake(self._store.paths)
         cursor = connection.cursor()
         with contextlib.closing(cursor):
-            for row_kind, is_quarantined in (("events", 0), ("quarantine", wal.QUARANTINED)):
-                condition_sql = [f for f in frames if f.flags & wal.QUARANTINED == is_quarantined]
+            for row_kind, is_quarantined in (("events", 0), ("quarantine", Frame.QUARANTINED)):
+                condition_sql = [f for f in frames if f.flags & Frame.QUARANTINED == is_quarantined]
                 if not condition_sql:
                     continue
                 decode = rows.quarantined if is_quarantined else rows.events
@@ -156,7 +156,7 @@ class Chooser:
         return count
 
 
-def frames_by_file(store: Store) -> Iterator[tuple[str, list[wal.Frame]]]:
+def frames_by_file(store: Store) -> Iterator[tuple[str, list[Frame]]]:
     """Yield the path and the good frames of each WAL file, sealed or not, of deleted branches
     too."""
     for branch in store.refs.all_branches():

@@ -18,8 +18,9 @@ from lakelog.event.types import JsonObject
 from lakelog.libraries import pa
 from lakelog.segments import rows
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.wal import Frame
 
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
@@ -134,8 +135,8 @@ def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[pa.Table
     """Yield each WAL file with its rows, events and quarantined lines apart."""
     for path, frames in frames_by_file(store):
         tables = []
-        for is_quarantined in (0, wal.QUARANTINED):
-            frames_of_kind = [f for f in frames if f.flags & wal.QUARANTINED == is_quarantined]
+        for is_quarantined in (0, Frame.QUARANTINED):
+            frames_of_kind = [f for f in frames if f.flags & Frame.QUARANTINED == is_quarantined]
             if frames_of_kind:
                 decode = rows.quarantined if is_quarantined else rows.events
                 tables.append(decode(connect(), frames_of_kind))

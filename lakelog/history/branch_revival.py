@@ -7,7 +7,7 @@ from lakelog.moves import link_move
 from lakelog.store import clock, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head, Move, author, escape_text
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 
 def last_frames(store: Store, branch: str) -> dict[str, int]:

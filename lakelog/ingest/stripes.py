@@ -10,7 +10,7 @@ from lakelog.formats import encoded, windows_1252
 from lakelog.ingest.records import Records
 from lakelog.libraries import np, pa, pc
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import wal
+from lakelog.wal import Frame
 
 if TYPE_CHECKING:
     import zstandard
@@ -21,12 +21,12 @@ LINES, BYTES = 8192, 4 << 20
 """Lines, and bytes of documents, that one thread of the engine processes at a time."""
 
 
-def frame(lines: list[bytes], origin: str) -> wal.Frame:
+def frame(lines: list[bytes], origin: str) -> Frame:
     """Return events as a frame of a WAL: rows are made of frames in one place, for appended and
     for parsed events."""
     body = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor(level=1).compress(body)
-    return wal.Frame(origin, 0, len(lines), wal.KEYED, 0, 0, len(body), payload)
+    return Frame(origin, 0, len(lines), Frame.KEYED, 0, 0, len(body), payload)
 
 
 def matching(lines: pa.Array, regex: str) -> np.ndarray:

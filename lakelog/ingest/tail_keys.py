@@ -9,9 +9,8 @@ from typing import Any
 from lakelog.errors import DamagedWal
 from lakelog.segments import identity_run, rows
 from lakelog.segments.connection import Connect
-from lakelog.store import wal
 from lakelog.store.bootstrap import Store
-from lakelog.store.tail import Tail, pick
+from lakelog.wal import Frame, Tail, WalFile
 
 _PARTS = 16
 """Keys that were read at so many looks are merged."""
@@ -39,7 +38,7 @@ class TailKeys:
             (frame.writer, frame.sequence): frame
             for pending in _pending(self._tail, store, branch).values()
             for frame in pending
-            if frame.flags & wal.KEYED and not frame.flags & wal.QUARANTINED
+            if frame.flags & Frame.KEYED and not frame.flags & Frame.QUARANTINED
         }
         # Of a part that is sealed, if only partly, nothing counts: a rollback may have taken away
         # what was sealed, and then its ids are free again.
@@ -59,12 +58,12 @@ class TailKeys:
         return [keys_part.keys for keys_part in current_parts if len(keys_part.keys[0])]
 
 
-def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[wal.Frame]]:
+def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[Frame]]:
     try:
         return tail.collect().frames
     except DamagedWal:  # what can be read of it counts; who seals it says what is wrong
         files, marks = tail.scan(), store.refs.head(branch).move.wal
-        return {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+        return {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
 
 
 def overlap(some: list[Any], other_runs: list[Any]) -> bool:

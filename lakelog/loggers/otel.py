@@ -30,7 +30,7 @@ from lakelog.event.types import JsonObject
 from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.wal import split_batch
+from lakelog.wal import Frame
 
 _FAILED = 2
 _traces, _logs = Lazy("opentelemetry.sdk.trace.export"), Lazy("opentelemetry.sdk._logs.export")
@@ -47,7 +47,7 @@ class _Exporter:
 
     def _store(self, events: Iterable[dict[str, object]]) -> bool:
         try:
-            for lines in split_batch([encode_event(event) for event in events]):
+            for lines in Frame.split_lines([encode_event(event) for event in events]):
                 self._lake.store(lines)
         except (OSError, LakelogError) as error:
             if not self._has_failed:

@@ -31,7 +31,7 @@ from lakelog.errors import LakelogError
 from lakelog.loggers import exits
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.runtime import forks
-from lakelog.store.wal import FRAME_EVENTS_MAX, split_batch
+from lakelog.wal import Frame
 
 LINGER, GUARD = 0.01, 0.008
 LATE, YIELD = 0.025, 0.004
@@ -320,7 +320,7 @@ class EventQueue:
                         self._buffer.drain(self._store_buffered)
                     if self._take():
                         self._store_taken()
-                    if len(self._lines) < FRAME_EVENTS_MAX // 2 and not self._buffered:
+                    if len(self._lines) < Frame.EVENTS_MAX // 2 and not self._buffered:
                         break  # the rest may wait for more to come
                 return True
             except (OSError, LakelogError) as error:
@@ -343,7 +343,7 @@ class EventQueue:
             # Meanwhile a call may have moved what waited to the buffer; that comes first.
             if self._buffered or not self._lines:
                 return False
-            batch = split_batch(self._lines[:FRAME_EVENTS_MAX])[0]
+            batch = Frame.split_lines(self._lines[: Frame.EVENTS_MAX])[0]
             frame = self.destination.prepare(batch, self._buffer)
             self._taken_size = sum(map(len, batch[: len(frame)]))
             del self._lines[: len(frame)]
@@ -353,7 +353,7 @@ class EventQueue:
         return True
 
     def _store_buffered(self, lines: list[bytes]) -> None:
-        for batch in split_batch(lines):
+        for batch in Frame.split_lines(lines):
             self.destination.store(batch)
             self.stored += len(batch)
             self._is_failing = False

@@ -33,7 +33,7 @@ from lakelog.store.paths import (
     parse_wal,
 )
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail, WalFile, pick
+from lakelog.wal import Tail, WalFile
 
 
 @dataclass
@@ -246,7 +246,7 @@ def _is_whole(files: list[WalFile], head: Head) -> bool:
     writer = files[0].writer
     if writer not in head.move.wal and not all(disk.exists(file.path) for file in files):
         return False
-    return pick(files, head.move.wal.get(writer, -1))[1]
+    return WalFile.pick(files, head.move.wal.get(writer, -1))[1]
 
 
 def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:

@@ -23,13 +23,12 @@ from lakelog.event.types import Event
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import arrays, bloom, identity_run, rows, segment, segment_sql
-from lakelog.store import disk, hosts, sealer_process, wal
+from lakelog.store import disk, hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail, WalFile, pick, sealed_ranges, start_time
-from lakelog.store.trim import trim
+from lakelog.wal import Frame, PendingFrames, Tail, WalFile, trim
 
 RAW_MAX = 256_000_000
 """JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""
@@ -47,7 +46,7 @@ ON e.id = d.id AND e.source IS NOT DISTINCT FROM d.source AND e.origin <> d.orig
 WHERE (e.type, e.subject, CAST(e.data AS VARCHAR))
     IS DISTINCT FROM (d.type, d.subject, CAST(d.data AS VARCHAR))
 ORDER BY d.origin, d.position"""
-Frames = dict[str, list[wal.Frame]]
+Frames = dict[str, list[Frame]]
 
 
 @dataclass
@@ -66,7 +65,7 @@ class _Attempt:
     checked: frozenset[str] = frozenset()
     erased: object = None
     """What had been erased by then, as `ErasedStates.looked` gives it."""
-    begun: list[disk.Begun] = field(default_factory=list)
+    pending_writes: list[disk.Begun] = field(default_factory=list)
     refused: int = 0
     """Events that were left out because they were erased."""
 
@@ -107,7 +106,7 @@ class Sealer:
         long as the next, which whoever waits for an event would notice."""
         events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
         place = len(events), 0, 0, disk.now_us()
-        frame = wal.Frame.unwritten(disk.random_hex(), encode.encode(events).text, *place)
+        frame = Frame.unwritten(disk.random_hex(), encode.encode(events).text, *place)
         table = rows.events(self._connect(), [frame])
         segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
 
@@ -131,7 +130,7 @@ class Sealer:
                 entries=(*attempt.entries, *attempt.hosts),
                 sealed=marks,
                 ids_add=tuple(attempt.ids),
-                pending_files=attempt.begun,
+                pending_files=attempt.pending_writes,
             )
 
         head = publish(self._store, self._branch, plan, attempts.clear, hint=hint, follow=follow)
@@ -192,26 +191,27 @@ class Sealer:
         try:
             if frames:
                 headers = (file.header for w in selected for file in files[w] if file.header)
-                self._write(attempt, frames, state, hosts.named_in(headers))
+                host_names = hosts.named_in((header.writer, header.host) for header in headers)
+                self._write(attempt, frames, state, host_names)
         except BaseException:
-            disk.abandon(attempt.begun)
+            disk.abandon(attempt.pending_writes)
             raise
         return attempt
 
     def _write(
-        self, attempt: _Attempt, frames: list[wal.Frame], state: Manifest, hosts_by_key: hosts.Hosts
+        self, attempt: _Attempt, frames: list[Frame], state: Manifest, hosts_by_key: hosts.Hosts
     ) -> None:
         # One commit for segment and id run: repair finds the run of a lost segment by it.
         commit, store = disk.random_hex(), self._store
-        notes = sealed_ranges(attempt.frames)
+        notes = PendingFrames.sealed_ranges(attempt.frames)
         connection = self._connect()
         lines = []
-        if any(not f.flags & wal.QUARANTINED for f in frames):
+        if any(not f.flags & Frame.QUARANTINED for f in frames):
             # Of a buffer, or of a writer that began before an erasure: others are refused at once.
             refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
             table = refusal.without(rows.events(connection, frames))
             attempt.refused = refusal.count
-            if any(f.flags & wal.KEYED for f in frames):
+            if any(f.flags & Frame.KEYED for f in frames):
                 unique = drop_duplicates(store, table, state.ids)
                 if reported := _repeated_ids(store, connection, state, table, unique):
                     lines.append(reported)
@@ -220,7 +220,7 @@ class Sealer:
                 attempt.keys = rows.key_arrays(table["key"].drop_null())
                 if len(attempt.keys[0]):
                     high, low = attempt.keys
-                    run = identity_run.write(store.paths, high, low, commit, attempt.begun)
+                    run = identity_run.write(store.paths, high, low, commit, attempt.pending_writes)
                     attempt.ids.append(run)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
@@ -237,10 +237,10 @@ class Sealer:
                         branch=self._branch,
                         lake=store.lake_id,
                         hosts=hosts_by_key,
-                        pending_writes=attempt.begun,
+                        pending_writes=attempt.pending_writes,
                     )
                 )
-        if any(f.flags & wal.QUARANTINED for f in frames):
+        if any(f.flags & Frame.QUARANTINED for f in frames):
             lines.append(rows.quarantined(connection, frames))
         if lines:
             # In the same move as the events: one watermark stands for both.
@@ -254,7 +254,7 @@ class Sealer:
                     wal=notes,
                     branch=self._branch,
                     lake=store.lake_id,
-                    pending_writes=attempt.begun,
+                    pending_writes=attempt.pending_writes,
                 )
             )
 
@@ -297,8 +297,8 @@ def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int
     What does not fit is cut by arrival, so that of two events with one id the first is sealed first
     and readers go on seeing the event they saw. Writers are in the order of their start (F12.5).
     """
-    frames = {w: pick(group, marks.get(w, -1))[0] for w, group in files.items()}
-    return first_batch(frames, {w: start_time(files[w]) for w in files}, rows_max)
+    frames = {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+    return first_batch(frames, {w: WalFile.start_time(files[w]) for w in files}, rows_max)
 
 
 def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frames:

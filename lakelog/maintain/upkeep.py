@@ -14,20 +14,20 @@ from lakelog.settings import span_us
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
     from lakelog import history
-    from lakelog.maintain import compact, gc, hotcopy, indexing, retention
+    from lakelog.maintain import compact, gc, hotcopy, indexing, retention, stats
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
     from lakelog.maintain.seal import Sealer
-    from lakelog.store import policy, stats
+    from lakelog.store import policy
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
     history = Lazy("lakelog.history")
-    policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.store.stats")
+    policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.maintain.stats")
     compact, gc, hotcopy, indexing, retention = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy indexing retention".split()
     )
@@ -140,7 +140,7 @@ class LakeUpkeep(ABC):
 
     def stats(self) -> stats.Stats:
         """Statistics of the branch."""
-        return stats.measure(self.store, self.branch_name, self._pending())
+        return stats.Stats.measure(self.store, self.branch_name, self._pending())
 
 
 def is_due(store: Store, branch: str) -> bool:

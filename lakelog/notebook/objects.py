@@ -27,7 +27,7 @@ else:
 RECORDS = {
     "store.history": "Snapshot HistoryEntry Diff",
     "store.ref": "Tag Move",
-    "store.stats": "Stats",
+    "maintain.stats": "Stats",
     "maintain.compact": "Compaction",
     "maintain.gc": "GcResult",
     "maintain.retention": "RetentionResult",

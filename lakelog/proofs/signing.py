@@ -17,8 +17,8 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.signatures import SignatureFile, Signatures
-from lakelog.store.tail import Tail
 from lakelog.store.tracking import is_tracking
+from lakelog.wal import Tail
 
 _AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")
 """Names of tags that exports, saves of states and containers, and rollbacks make by themselves."""

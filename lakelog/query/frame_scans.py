@@ -25,10 +25,10 @@ from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import nodes, tree_of
 from lakelog.query.stream import Stream
 from lakelog.segments import frame_sql
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.tail import PendingFrames
+from lakelog.wal import Frame, PendingFrames
 
 _TIMES = 3
 """So many queries together take about as long as making the rows of the tail once."""
@@ -46,7 +46,7 @@ _JOINS = ("REGULAR", "CROSS")
 class FrameFiles:
     """Frames in files in memory, which are closed once nothing refers to this."""
 
-    def __init__(self, frames: list[wal.Frame]) -> None:
+    def __init__(self, frames: list[Frame]) -> None:
         """Raises OSError, AttributeError where there are no such files."""
         self._fds: list[int] = []
         # The files are closed by whoever is left, also by a reader that was never read to its end.
@@ -146,7 +146,9 @@ class FrameScans:
         wanted = columns_read(nodes(tree_of(cursor, query.sql)["statements"]))
         if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
             return None
-        frames = [f for fs in pending.frames.values() for f in fs if not f.flags & wal.QUARANTINED]
+        frames = [
+            f for fs in pending.frames.values() for f in fs if not f.flags & Frame.QUARANTINED
+        ]
         try:
             files = FrameFiles(frames)
         except (OSError, AttributeError):  # too many descriptors, or none of this kind

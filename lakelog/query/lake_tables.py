@@ -33,8 +33,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
-from lakelog.store.tail import PendingFrames, Tail
 from lakelog.store.verified_files import hash_file
+from lakelog.wal import PendingFrames, Tail
 
 if TYPE_CHECKING:
     from lakelog.maintain import reachability

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lakelog.query.sql.analysis import Query
     from lakelog.query.sql.extractions import TypeTable
     from lakelog.store.manifest import Manifest
-    from lakelog.store.tail import PendingFrames
+    from lakelog.wal import PendingFrames
 
 Pinned: TypeAlias = "tuple[Manifest, PendingFrames | None]"
 """A state, and what of its branch is not yet published."""

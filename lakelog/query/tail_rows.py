@@ -11,11 +11,11 @@ from lakelog.maintain.seal import batches, drop_duplicates
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
-from lakelog.store.tail import PendingFrames, start_time
+from lakelog.wal import Frame, PendingFrames, WalFile
 
 _COMBINE, _WRITERS = 64, 64
 ORDER = "tail_order"
@@ -142,7 +142,7 @@ class TailRows:
             (stamp, frame.writer, frame.sequence, frame)
             for writer, frames in pending.frames.items()
             for stamp, frame in _stamped(_behind(frames, marks.get(writer, 0)))
-            if not frame.flags & wal.QUARANTINED
+            if not frame.flags & Frame.QUARANTINED
         ]
         arrivals.sort(key=lambda arrival: arrival[:3])
         sums = itertools.accumulate(arrival[3].events for arrival in arrivals)
@@ -155,9 +155,7 @@ class TailRows:
         ends = {frame.writer: frame.end for frame in frames}
         return TailSlice(table, ends, len(frames) == len(arrivals))
 
-    def _frame_rows(
-        self, pending: PendingFrames, state: Manifest, frames: list[wal.Frame]
-    ) -> pa.Table:
+    def _frame_rows(self, pending: PendingFrames, state: Manifest, frames: list[Frame]) -> pa.Table:
         """Rows of frames, of which those that were asked for before are not made again."""
         others = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
         if others:
@@ -184,7 +182,7 @@ class TailRows:
 
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
-        frames = [f for fs in pending.frames.values() for f in fs if f.flags & wal.QUARANTINED]
+        frames = [f for fs in pending.frames.values() for f in fs if f.flags & Frame.QUARANTINED]
         return rows.quarantined(self._connect(), frames) if frames else None
 
     def _refresh(self, pending: PendingFrames) -> pa.Table | None:
@@ -202,7 +200,7 @@ class TailRows:
             f
             for writer, frames in pending.frames.items()
             for f in _above(frames, self._upto.get(writer, -1))
-            if not f.flags & wal.QUARANTINED
+            if not f.flags & Frame.QUARANTINED
         ]
         self._head = number
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
@@ -220,7 +218,9 @@ class TailRows:
         """Rank writers by their start, as sealing does; False if a rank was moved by that."""
         writers = {writer for _, writer in self._writers}
         # Sealing takes writers by the start of their WALs.
-        fresh = [(start_time(pending.files[w]), w) for w in pending.frames if w not in writers]
+        fresh = [
+            (WalFile.start_time(pending.files[w]), w) for w in pending.frames if w not in writers
+        ]
         if not fresh:
             return True
         # Ranks only ever grow, but the list must not: writers that are gone leave it.
@@ -256,7 +256,7 @@ def begins_with(table: pa.Table, start: pa.Table) -> bool:
     return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
 
 
-def _ordered(table: pa.Table, frames: list[wal.Frame], writers: list[str]) -> pa.Table:
+def _ordered(table: pa.Table, frames: list[Frame], writers: list[str]) -> pa.Table:
     """Add the order in which rows of frames will be sealed: by writer, then as they were written.
     `writers` are in the order in which they are sealed."""
     ranks = {writer: rank << _WRITER_BITS for rank, writer in enumerate(writers)}
@@ -280,7 +280,7 @@ def _combined(table: pa.Table) -> pa.Table:
     return pa.concat_tables([table.slice(0, start), table.slice(start).combine_chunks()])
 
 
-def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
+def _above(frames: list[Frame], sequence: int) -> list[Frame]:
     """Return the frames above a sequence; looks at no others but one."""
     start = len(frames)
     while start and frames[start - 1].sequence > sequence:
@@ -289,7 +289,7 @@ def _above(frames: list[wal.Frame], sequence: int) -> list[wal.Frame]:
     return frames[start:]
 
 
-def _behind(frames: list[wal.Frame], position: int) -> list[wal.Frame]:
+def _behind(frames: list[Frame], position: int) -> list[Frame]:
     """Return the frames that end behind a position; looks at no others but one."""
     start = len(frames)
     while start and frames[start - 1].end > position:
@@ -297,14 +297,14 @@ def _behind(frames: list[wal.Frame], position: int) -> list[wal.Frame]:
     return frames[start:]
 
 
-def _stamped(frames: list[wal.Frame]) -> Iterator[tuple[int, wal.Frame]]:
+def _stamped(frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
     """Frames of a writer by when they arrived: in their order, though a clock was set back."""
     return zip(itertools.accumulate((f.ingested_at for f in frames), max), frames, strict=True)
 
 
 def _starts(pending: PendingFrames) -> dict[str, int]:
     """When each writer of a tail began (us)."""
-    return {writer: start_time(pending.files[writer]) for writer in pending.frames}
+    return {writer: WalFile.start_time(pending.files[writer]) for writer in pending.frames}
 
 
 def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
@@ -316,7 +316,7 @@ def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
     places, count = dict[FrameId, int](), 0
     for segment in segments:
         for frame in itertools.chain.from_iterable(segment.values()):
-            if not frame.flags & wal.QUARANTINED:
+            if not frame.flags & Frame.QUARANTINED:
                 places[frame.writer, frame.sequence] = count
                 count += frame.events
     return places

@@ -22,7 +22,7 @@ from lakelog.event.encode import identity_key
 from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
-from lakelog.store import wal
+from lakelog.wal import Frame
 
 _TEXT = (
     "time timestamp ts @timestamp type event_type category content_type source subject item_id"
@@ -71,9 +71,9 @@ FROM (SELECT *, from_json(line, '{"origin":"VARCHAR","position":"BIGINT","reason
       "line":"VARCHAR"}') AS j FROM lines)"""
 
 
-def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+def events(connection: duckdb.DuckDBPyConnection, frames: list[Frame]) -> pa.Table:
     """Return the rows of event frames, in frame order. Raises DamagedWal."""
-    frames = [f for f in frames if not f.flags & wal.QUARANTINED]
+    frames = [f for f in frames if not f.flags & Frame.QUARANTINED]
     rows = _rows_of_few(frames) if sum(f.events for f in frames) <= _FEW else None
     if rows is not None:
         return rows
@@ -81,12 +81,12 @@ def events(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa
     return _run(connection, frames, query).cast(_schema())
 
 
-def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame]) -> pa.Table:
+def quarantined(connection: duckdb.DuckDBPyConnection, frames: list[Frame]) -> pa.Table:
     """Return the rows of quarantine frames. Raises DamagedWal."""
-    return _run(connection, [f for f in frames if f.flags & wal.QUARANTINED], _QUARANTINE)
+    return _run(connection, [f for f in frames if f.flags & Frame.QUARANTINED], _QUARANTINE)
 
 
-def _run(connection: duckdb.DuckDBPyConnection, frames: list[wal.Frame], query: str) -> pa.Table:
+def _run(connection: duckdb.DuckDBPyConnection, frames: list[Frame], query: str) -> pa.Table:
     """Return what a query makes of all lines, parsing some while the next are decompressed."""
     failed: list[DamagedWal] = []
     try:
@@ -107,7 +107,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, lines: pa.Table, query: str) 
         cursor.close()
 
 
-def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
+def _rows_of_few(frames: list[Frame]) -> pa.Table | None:
     """Return the rows that the query would give, or None if a line is of an unusual shape."""
     try:
         columns = _columns_of_few(frames)
@@ -153,7 +153,7 @@ def _rows_of_few(frames: list[wal.Frame]) -> pa.Table | None:
     )
 
 
-def _versions(frames: list[wal.Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
+def _versions(frames: list[Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
     """Yield the rows that have versions, with what these make of their origin and position."""
     row = 0
     for frame in frames:
@@ -164,11 +164,11 @@ def _versions(frames: list[wal.Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
         row += frame.events
 
 
-def _columns_of_few(frames: list[wal.Frame]) -> list[Sequence[Any]]:
+def _columns_of_few(frames: list[Frame]) -> list[Sequence[Any]]:
     """Time, text columns, key and data of all lines. Raises as `_row` does."""
     groups = [
-        (bool(frame.flags & wal.KEYED), payload[:-1].split(b"\n") if payload else [])
-        for frame, payload in zip(frames, _texts(frames, wal.Frame.lines), strict=True)
+        (bool(frame.flags & Frame.KEYED), payload[:-1].split(b"\n") if payload else [])
+        for frame, payload in zip(frames, _texts(frames, Frame.lines), strict=True)
     ]
     if len({keyed for keyed, _ in groups}) == 1:
         together = _columns_of_like([line for _, lines in groups for line in lines], groups[0][0])
@@ -269,7 +269,7 @@ def _schema() -> pa.Schema:
     return pa.schema([(name, kinds.get(name, string)) for name in names.split()])
 
 
-def _texts(frames: list[wal.Frame], read_frame: Callable[[wal.Frame], bytes]) -> list[bytes]:
+def _texts(frames: list[Frame], read_frame: Callable[[Frame], bytes]) -> list[bytes]:
     """What is read of each frame. Raises DamagedWal."""
     contents: list[bytes] = []
     for frame in frames:
@@ -280,7 +280,7 @@ def _texts(frames: list[wal.Frame], read_frame: Callable[[wal.Frame], bytes]) ->
     return contents
 
 
-def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatchReader:
+def _stream(frames: list[Frame], failed: list[DamagedWal]) -> pa.RecordBatchReader:
     """Return the rows of `_lines`, some frames at a time, so that the engine parses while the next
     are decompressed. An error is added to `failed` before it is raised."""
     writers = sorted({f.writer for f in frames})
@@ -296,7 +296,7 @@ def _stream(frames: list[wal.Frame], failed: list[DamagedWal]) -> pa.RecordBatch
     return pa.RecordBatchReader.from_batches(_lines([], writers).schema, batches())
 
 
-def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
+def _pieces(frames: list[Frame]) -> Iterator[list[Frame]]:
     """Yield frames, some at a time."""
     start = size = 0
     for stop, frame in enumerate(frames, 1):
@@ -306,9 +306,9 @@ def _pieces(frames: list[wal.Frame]) -> Iterator[list[wal.Frame]]:
             start, size = stop, 0
 
 
-def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
+def _lines(frames: list[Frame], writers: list[str]) -> pa.Table:
     """Return a row per line with what its frame says of it; `writers` are at least theirs."""
-    joined = b"".join(_texts(frames, wal.Frame.text))
+    joined = b"".join(_texts(frames, Frame.text))
     lines, line_starts = split_lines(joined)
     counts = np.array([f.events for f in frames], dtype=np.int64)
     # The newlines of all frames are found here anyway: that each has as many as it says takes a
@@ -316,7 +316,7 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
     upto, ends = np.cumsum(counts), np.cumsum([f.raw for f in frames])
     counted = counts.sum() == len(lines) and (line_starts[upto] == ends).all()
     if not counted or joined[-1:] not in (b"\n", b""):
-        _texts(frames, wal.Frame.lines)
+        _texts(frames, Frame.lines)
     # A line's position is that of its frame plus its place in the frame (F3.8).
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if frames else counts
     positions = np.array([f.position for f in frames], dtype=np.int64)
@@ -339,7 +339,7 @@ def _lines(frames: list[wal.Frame], writers: list[str]) -> pa.Table:
             "position": arrays.integers(within + np.repeat(positions - starts, counts)),
             "writer": pa.DictionaryArray.from_arrays(codes, arrays.texts(writers)),
             "sequence": spread([f.sequence for f in frames]),
-            "keyed": flags_of([bool(f.flags & wal.KEYED) for f in frames]),
+            "keyed": flags_of([bool(f.flags & Frame.KEYED) for f in frames]),
             "versioned": flags_of([f.is_versioned for f in frames]),
         }
     )

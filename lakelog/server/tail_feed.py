@@ -33,8 +33,8 @@ from lakelog.server.tail_chunks import TailChunk, chunks_of, state_chunk
 from lakelog.server.tail_pace import ProcessorUse, settle
 
 if TYPE_CHECKING:
-    from lakelog.store.tail import PendingFrames
     from lakelog.subscriptions import BranchRewound, LivePages
+    from lakelog.wal import PendingFrames
 
 _LOG = logging.getLogger("lakelog.server")
 _PAGE = 2_000

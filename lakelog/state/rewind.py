@@ -39,7 +39,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lakelog import keys
 from lakelog.errors import (
@@ -133,7 +133,7 @@ def create(
     root: str,
     settings: Settings = DEFAULTS,
     branch: str = "main",
-    config: dict[str, Any] | None = None,
+    config: JsonObject | None = None,
     ring: KeyRing | None = None,
 ) -> Store:
     """Create a lake, encrypted with the keys of a ring if there is one; with a `config`, as the
@@ -288,7 +288,7 @@ def load(root: str) -> Store:
     return Store(root, body["lake"], settings, body["format"], attachment=attached)
 
 
-def _open_keys(paths: Paths, body: dict[str, Any]) -> None:
+def _open_keys(paths: Paths, body: JsonObject) -> None:
     """Open the data keys that a lakelog.json holds, if the lake is encrypted. Raises InvalidKey."""
     if "encryption" in body:
         VAULT.unlock(paths.root, keys.KeyRing.of_json(body["encryption"]))
@@ -296,7 +296,7 @@ def _open_keys(paths: Paths, body: dict[str, Any]) -> None:
         VAULT.forget_lake(paths.root)
 
 
-def _protect(paths: Paths, body: dict[str, Any]) -> None:
+def _protect(paths: Paths, body: JsonObject) -> None:
     """Note which fields of a lake are protected. Raises InvalidKey."""
     if body.get("protect"):
         fresh = Protection.of_json(body["protect"])
@@ -362,7 +362,7 @@ def _format_on_disk(store: Store) -> int:
     return int(_config_on_disk(store).get("format", 0))
 
 
-def _config_on_disk(store: Store) -> dict[str, Any]:
+def _config_on_disk(store: Store) -> JsonObject:
     """What lakelog.json says now; nothing if it is gone or damaged."""
     try:
         return document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
@@ -370,7 +370,7 @@ def _config_on_disk(store: Store) -> dict[str, Any]:
         return {}
 
 
-def _config_to_change(store: Store) -> dict[str, Any]:
+def _config_to_change(store: Store) -> JsonObject:
     """What lakelog.json says: data keys and more, which a new one must not lose. Raises
     DamagedLake."""
     body = _config_on_disk(store)

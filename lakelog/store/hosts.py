@@ -15,7 +15,6 @@ from functools import lru_cache
 from lakelog.store import disk
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest, Manifests
-from lakelog.store.wal import Header
 
 WHAT = "host"
 DIGITS = 12
@@ -43,10 +42,12 @@ def new_writer(host: str) -> str:
     return disk.random_hex(_RANDOM_BYTES) + digest_of(host)
 
 
-def named_in(headers: Iterable[Header]) -> Hosts:
-    """Return the hosts of WALs, without those of writers whose ids say none: these are older."""
-    hosts = {(header.writer, header.host) for header in headers}
-    return {digest_of(host): host for id, host in hosts if id.endswith(digest_of(host))}
+def named_in(writers: Iterable[tuple[str, str]]) -> Hosts:
+    """Return the hosts of writers, without those of writers whose ids say none: these are older.
+
+    `writers` has the id of each and the name of its host.
+    """
+    return {digest_of(host): host for id, host in set(writers) if id.endswith(digest_of(host))}
 
 
 def of_state(manifests: Manifests, state: Manifest) -> Hosts:

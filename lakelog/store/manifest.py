@@ -23,7 +23,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import orjson
 
@@ -378,7 +378,7 @@ class Manifests:
             reason = f"{error}" if type(error) is MalformedEntry else f"it is malformed ({error!r})"
             raise self._damaged(digest, reason) from None
 
-    def _state(self, digest: str) -> dict[str, Any]:
+    def _state(self, digest: str) -> JsonObject:
         """A manifest's body, of its file or of a ref that carries it."""
         if self._erased.holds(digest):
             return self._read(self._erased.of(digest), None)
@@ -388,7 +388,7 @@ class Manifests:
             carried = self._carriers.find_text(digest)
         return self._read(digest, None) if carried is None else self._parse(carried, digest)
 
-    def _read(self, digest: str, size: int | None) -> dict[str, Any]:
+    def _read(self, digest: str, size: int | None) -> JsonObject:
         try:
             data = self._volume.read(KEYS.object("manifests", digest))
         except FileNotFoundError:
@@ -402,10 +402,10 @@ class Manifests:
             data = VAULT.decrypt(data)
         return self._parse(decompressed(data), digest)
 
-    def _parse(self, encoded: bytes, digest: str) -> dict[str, Any]:
+    def _parse(self, encoded: bytes, digest: str) -> JsonObject:
         with self._refusing_malformed(digest):
             encoded = plain_text(encoded)
-        body: dict[str, Any] = orjson.loads(encoded)
+        body: JsonObject = orjson.loads(encoded)
         if body["format"] > FILE_FORMAT:
             location = self._volume.location(KEYS.object("manifests", digest))
             raise FormatTooNew(f"{location} has format {body['format']}: upgrade lakelog")
@@ -475,7 +475,7 @@ def add_up(totals: Totals, entries: Iterable[Entry]) -> Totals:
     return Totals(events, size, segments, quarantined)
 
 
-def _apply(live: dict[str, Any], entries: Iterable[Entry], entry_type: str) -> None:
+def _apply(live: JsonObject, entries: Iterable[Entry], entry_type: str) -> None:
     for entry in entries:
         if entry.what == entry_type:
             live.pop(entry.key, None)

@@ -12,7 +12,7 @@ from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 
 @dataclass(frozen=True)

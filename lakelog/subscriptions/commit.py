@@ -20,7 +20,7 @@ from lakelog.ingest.batch import Batch, Job
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.moves import Change, publish
 from lakelog.segments import rows
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -28,6 +28,7 @@ from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.delivery import Handled
 from lakelog.subscriptions.position import Position
 from lakelog.subscriptions.record import SubscriptionRecord, find
+from lakelog.wal import Frame
 
 OP = "subscription"
 _ATTEMPTS = 20
@@ -128,8 +129,8 @@ def _require(
 def _rows(access: BranchAccess, origin: str, position: int, events: list[Event]) -> ChunkResult:
     """Return events as rows of an origin of their own."""
     encoded = encode.encode(events)
-    flags = wal.KEYED if encoded.keyed else 0
+    flags = Frame.KEYED if encoded.keyed else 0
     place = len(events), flags, position, disk.now_us()
-    frame = wal.Frame.unwritten(origin, encoded.text, *place)
+    frame = Frame.unwritten(origin, encoded.text, *place)
     table = rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
     return ChunkResult(table=table, lines=len(events))

@@ -16,10 +16,10 @@ from lakelog.errors import QueryFailed
 from lakelog.event.types import Event
 from lakelog.libraries import pa
 from lakelog.store.ref import Head
-from lakelog.store.tail import PendingFrames
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_pages import BranchRewound, LivePages
 from lakelog.subscriptions.position import LivePosition
+from lakelog.wal import PendingFrames
 
 _ROWS_MAX = 100_000
 GAP = 0.02

@@ -23,7 +23,6 @@ from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
-from lakelog.store.tail import PendingFrames
 from lakelog.subscriptions import catch_up
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.position import (
@@ -35,6 +34,7 @@ from lakelog.subscriptions.position import (
     stream_mark,
 )
 from lakelog.subscriptions.registry import start_position
+from lakelog.wal import PendingFrames
 
 # Without writer and sequence, which events of segments do not have.
 _COLUMNS = ", ".join(COLUMNS)

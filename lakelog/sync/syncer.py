@@ -17,7 +17,6 @@ from lakelog.libraries import duckdb
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail
 from lakelog.sync import delta
 from lakelog.sync.delta import EMPTIED, Delta, DeltaStep, is_emptied
 from lakelog.sync.mapping import read_mapping
@@ -33,6 +32,7 @@ from lakelog.sync.target import (
     Watermark,
     WatermarkMoved,
 )
+from lakelog.wal import Tail
 
 RETRIES = 6
 _WAIT = 5.0

@@ -16,12 +16,11 @@ import orjson
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.store import wal
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import PendingFrames
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts
+from lakelog.wal import Frame, PendingFrames
 
 DECODED_MAX = 20_000
 """Events of one look that are read; of more, these stand for all."""
@@ -94,7 +93,7 @@ class LiveFeed:
             for frame in group
             if frame.sequence > self._marks.get(writer, pending.watermark(writer))
             # Quarantined lines are no events.
-            and not frame.flags & wal.QUARANTINED
+            and not frame.flags & Frame.QUARANTINED
         ]
         total = sum(frame.events for frame in frames)
         counts.events += total
@@ -216,7 +215,7 @@ def _count(entry: SegmentEntry, counts: SecondCounts) -> None:
             counts.add(column, value, events)
 
 
-def _decoded(frame: wal.Frame) -> list[JsonObject]:
+def _decoded(frame: Frame) -> list[JsonObject]:
     try:
         return [orjson.loads(line) for line in frame.text().splitlines()]
     except ValueError:  # of bytes that verify will name

@@ -22,7 +22,7 @@ from lakelog.libraries import duckdb, pa
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.store.tail import PendingFrames
+from lakelog.wal import PendingFrames
 
 ORIGINS, FILES = "origins", "files"
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet", ".arrow", ".feather")
@@ -66,7 +66,7 @@ def origins_table(
     # What waits is in no segment yet, so that the manifest cannot know its writers.
     if pending is not None:
         headers = (file.header for group in pending.files.values() for file in group if file.header)
-        writers_hosts |= hosts.named_in(headers)
+        writers_hosts |= hosts.named_in((header.writer, header.host) for header in headers)
     # Names of this cursor alone: other threads make the table of other states.
     cursor.register("lakelog_present", present)
     cursor.register("lakelog_files", _pairs((file.origin, file.host) for file in files))

@@ -27,8 +27,8 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, from_micros, parse_line, parse_time, to_micros
 from lakelog.segments import connection, rows
 from lakelog.settings import DEFAULTS
-from lakelog.store import wal
 from lakelog.store.paths import Paths
+from lakelog.wal import frames as wal
 from tests.support.effort import share
 
 COLUMNS = "time type category source subject level message data id".split()

@@ -277,10 +277,11 @@ def test_the_flags_of_frames(rich: Path) -> None:
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
     from lakelog.segments import connection, rows
-    from lakelog.store import paths, wal
+    from lakelog.store import paths
+    from lakelog.wal import frames as wal
 
     line = b'{"origin":"a.log","position":3,"reason":"bad","line":"{","id":"1"}'
-    flags = wal.KEYED | wal.QUARANTINED
+    flags = wal.Frame.KEYED | wal.Frame.QUARANTINED
     data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
     con = connection.connect(paths.Paths("/nowhere"), lakelog.Settings())
@@ -388,5 +389,5 @@ def test_the_worked_example_of_a_frame() -> None:
     assert frame["crc"] == 0x22246334
     assert struct.unpack_from("<I", data, 60)[0] == 0x87CF4CA1
     assert frame["text"] == b'{"time":"2026-01-01T00:00:00Z","type":"PING","id":"a1"}\n'
-    (again,) = lakelog.store.wal.scan(data, 0, "w").frames
+    (again,) = lakelog.wal.frames.scan(data, 0, "w").frames
     assert again.lines() == frame["text"]

@@ -20,10 +20,11 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.moves.publication import Change, publish
-from lakelog.store import bootstrap, disk, document, wal
+from lakelog.store import bootstrap, disk, document
 from lakelog.store.entry import Record
 from lakelog.store.refs import Refs
-from lakelog.store.tail import Tail
+from lakelog.wal import frames as wal
+from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, second_reader, statements
 
 pytestmark = pytest.mark.damaged
@@ -269,7 +270,7 @@ def test_only_keyed_frames_have_keys() -> None:
     line = b'{"time":"2026-01-01T00:00:00Z","type":"A","id":"1","key":"00"}'
     assert second_reader.parse(line, 0)["key"] == 0
     assert second_reader.parse(line, 1)["key"] == "00"
-    compressor = lakelog.store.wal.zstandard.ZstdCompressor()
+    compressor = lakelog.wal.frames.zstandard.ZstdCompressor()
     for flags, key in ((0, None), (1, "00")):
         data = wal.encode_frame(line, 1, 0, flags, 0, 0, compressor)
         frames = list(wal.scan(data, 0, "w").frames)
@@ -443,9 +444,9 @@ def test_newer_formats_are_refused(tmp_path: Path) -> None:
         lakelog.open(path)
     newer = wal.Header("l", "main", "0" * 32, 0, 0, (), "h", 1, 1)
     with mock.patch.object(wal, "PLAIN_FORMAT", 5):
-        data = wal.encode_header(newer)
+        data = wal.Header.encode(newer)
     with pytest.raises(FormatTooNew, match="upgrade"):
-        wal.decode_header(data)
+        wal.Header.decode(data)
 
 
 def test_unknown_members_are_passed_over(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lakelog.moves.publication import Change, publish
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.entry import Record
 from lakelog.store.refs import Refs
-from lakelog.store.tail import Tail
+from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam, second_reader, statements
 
 pytestmark = pytest.mark.damaged
@@ -116,7 +116,7 @@ def test_moves_are_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert steps.index("link") > 0
         b.writer().close()
         trace.steps.clear()
-        lakelog.store.trim.trim(a.store, "main", Tail(a.store.paths, a.store.refs, "main"))
+        lakelog.wal.trimming.trim(a.store, "main", Tail(a.store.paths, a.store.refs, "main"))
         names = [name for name, path in trace.steps if folder in path or "/wal/" in path]
         assert names == ["sync_dir", "unlink"]
 
@@ -218,7 +218,7 @@ def test_a_wal_goes_only_when_it_is_sealed_and_finished(tmp_path: Path) -> None:
         a.append({"type": "B"})
         a.close()
         b.sealer()._tail.scan()
-        lakelog.store.trim.trim(b.store, "main", Tail(b.store.paths, b.store.refs, "main"))
+        lakelog.wal.trimming.trim(b.store, "main", Tail(b.store.paths, b.store.refs, "main"))
         assert file.exists()
         b.settle()
         assert not file.exists()

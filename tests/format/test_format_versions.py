@@ -22,8 +22,9 @@ from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
 from lakelog.segments import identity_run
-from lakelog.store import disk, document, manifest, wal
-from lakelog.store.tail import Tail
+from lakelog.store import disk, document, manifest
+from lakelog.wal import frames as wal
+from lakelog.wal.tail import Tail
 from tests.support import lakes, second_reader, statements
 
 EVENT = {"type": "A", "subject": "order-17", "time": 0}
@@ -45,7 +46,7 @@ def test_versions_in_lines_and_rows(tmp_path: Path) -> None:
     with lakes.opened(str(path)) as lake:
         lake.append([EVENT, {**EVENT, "id": "i"}, {"type": "PLAIN"}], expect={"order-17": 0})
         [frame] = frames(lake)
-        assert frame.flags == wal.KEYED | wal.VERSIONED
+        assert frame.flags == wal.Frame.KEYED | wal.Frame.VERSIONED
         lines = frame.lines().splitlines()
         digest = hashlib.sha256(b"order-17").hexdigest()
         for version, line in enumerate(lines[:2], 1):
@@ -262,9 +263,9 @@ def test_what_is_required_is_refused(tmp_path: Path) -> None:
     dumps = orjson.dumps
     with mock.patch.object(wal, "orjson") as stub:
         stub.dumps = lambda members: dumps({**members, "requires": ["later"]})
-        data = wal.encode_header(header)
+        data = wal.Header.encode(header)
     with pytest.raises(FormatTooNew, match="requires later: upgrade"):
-        wal.decode_header(data)
+        wal.Header.decode(data)
 
 
 def test_unknown_frames_are_refused(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ from lakelog.maintain import seal
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection, rows, segment_sql
 from lakelog.store import bootstrap, disk, document
-from lakelog.store import wal as wal_format
 from lakelog.store.entry import Record, Removal, tombstone
-from lakelog.store.tail import Tail
+from lakelog.wal import frames as wal_format
+from lakelog.wal.tail import Tail
 from tests.golden import erasures, make
 from tests.support import damage, lakes, statements
 
@@ -304,7 +304,7 @@ def handmade(path: str) -> None:
         1,
         disk.now_us(),
     )
-    data, position = wal_format.encode_header(header), 0
+    data, position = wal_format.Header.encode(header), 0
     compressor = zstandard.ZstdCompressor()
     for sequence, (flags, lines) in enumerate(frames):
         text, count = b"\n".join(lines), len(lines)

@@ -25,8 +25,9 @@ import lakelog
 from lakelog.event.encode import to_micros
 from lakelog.history import thinning
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, manifest, wal
+from lakelog.store import disk, manifest
 from lakelog.store.entry import Record
+from lakelog.wal import frames as wal
 from tests.support import lakes
 
 FORMAT = 4

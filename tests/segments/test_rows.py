@@ -18,7 +18,7 @@ import lakelog
 from lakelog.errors import DamagedWal, InvalidEvent
 from lakelog.event.encode import encode
 from lakelog.segments import rows
-from lakelog.store import wal
+from lakelog.wal import frames as wal
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC, events
 
@@ -71,7 +71,7 @@ def test_a_few_lines_are_what_the_query_makes_of_them(
         lines = encode(events, content).lines
     except InvalidEvent:
         return
-    few, many = both(engine, [frame(lines, wal.KEYED if keyed else 0)])
+    few, many = both(engine, [frame(lines, wal.Frame.KEYED if keyed else 0)])
     assert few.schema == many.schema
     assert few.to_pylist() == many.to_pylist()
 
@@ -80,7 +80,7 @@ def test_frames_keep_their_order_and_places(engine: Any) -> None:
     """Rows say which frame of which writer they are from, and where in it they stand."""
     dice = random.Random(2)
     lines = encode(EXOTIC).lines
-    frames = [frame(dice.sample(lines, 5), wal.KEYED * (n % 2), n) for n in range(4)]
+    frames = [frame(dice.sample(lines, 5), wal.Frame.KEYED * (n % 2), n) for n in range(4)]
     few, many = both(engine, [*frames, frame([], 0, 9)])
     assert few.equals(many)
     assert few["position"].to_pylist()[5:10] == [7, 8, 9, 10, 11]

@@ -14,7 +14,8 @@ import lakelog
 from lakelog import history
 from lakelog.errors import AlreadyExists, InUse, UnknownRef
 from lakelog.history import branch_history
-from lakelog.store import branch_life, wal
+from lakelog.store import branch_life
+from lakelog.wal import frames as wal
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -154,7 +155,7 @@ def test_what_a_killed_process_left_is_not_in_a_later_branch(make_lake: MakeLake
     header = wal.Header(main.store.lake_id, "dev", name, 0, 0, (), uname, 0, 1)
     frame = wal.encode_frame(b'{"type":"z"}', 1, 0, 0, 0, 1, zstandard.ZstdCompressor())
     file = Path(main.store.paths.wal("dev", name, 0))
-    file.write_bytes(wal.encode_header(header) + frame)
+    file.write_bytes(wal.Header.encode(header) + frame)
     with main.branch("dev") as again:
         put(again, "x")
         assert types(again) == "x"

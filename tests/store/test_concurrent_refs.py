@@ -28,8 +28,9 @@ from lakelog.ingest import quarantine
 from lakelog.maintain import row_removal
 from lakelog.moves import publication as publish
 from lakelog.segments import bloom, identity_run
-from lakelog.store import disk, tail
+from lakelog.store import disk
 from lakelog.store.ref import Tag
+from lakelog.wal import tail
 from tests.support import damage
 from tests.support.publishing import before_next_move, event, found
 

@@ -18,8 +18,9 @@ import pytest
 
 import lakelog
 from lakelog.segments import connection
-from lakelog.store import disk, wal
-from lakelog.store.tail import PendingFrames
+from lakelog.store import disk
+from lakelog.wal import frames as wal
+from lakelog.wal.tail import PendingFrames
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -20,8 +20,8 @@ import lakelog
 from lakelog.segments import segment
 from lakelog.store import disk
 from lakelog.store.refs import Refs
-from lakelog.store.tail import Tail
-from lakelog.store.trim import trim
+from lakelog.wal.tail import Tail
+from lakelog.wal.trimming import trim
 from tests.support import lakes
 
 MakeLake = Callable[..., lakelog.Lake]

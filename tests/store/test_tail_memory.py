@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store.tail import Tail
+from lakelog.wal.tail import Tail
 
 MakeLake = Callable[..., lakelog.Lake]
 TEXT = "".join(random.Random(7).choices("0123456789abcdef", k=200_000))

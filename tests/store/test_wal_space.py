@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk, trim, wal
-from lakelog.store.tail import Tail, WalFile
+from lakelog.store import disk
+from lakelog.wal import frames as wal
+from lakelog.wal import trimming as trim
+from lakelog.wal.tail import Tail, WalFile
 from tests.support import lakes
 
 SECTOR = 512

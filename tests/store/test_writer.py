@@ -15,9 +15,10 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakeReplaced, WriterClosed
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import change_settings, make_branch_dirs
-from lakelog.store.tail import Tail, WalFile
+from lakelog.wal import frames as wal
+from lakelog.wal.tail import Tail, WalFile
 
 MakeLake = Callable[..., lakelog.Lake]
 Disk = Callable[..., list[str]]
@@ -176,8 +177,8 @@ def test_a_huge_batch_becomes_frames_of_bounded_size(lake: lakelog.Lake, size: i
     frames = [frame for file in files(lake) for frame in file.frames]
     assert sum(frame.events for frame in frames) == count
     for frame in frames:
-        assert frame.events <= wal.FRAME_EVENTS_MAX
-        assert frame.raw <= wal.FRAME_RAW_MAX + 4096 or frame.events == 1
+        assert frame.events <= wal.Frame.EVENTS_MAX
+        assert frame.raw <= wal.Frame.RAW_MAX + 4096 or frame.events == 1
     assert rows(lake) == list(range(count))
 
 
@@ -480,7 +481,7 @@ def test_only_frames_with_ids_are_keyed(
     for thread in threads:
         thread.join()
     [file] = files(lake)
-    assert [frame.flags & wal.KEYED for frame in file.frames] == [0, 0, wal.KEYED, 0]
+    assert [frame.flags & wal.Frame.KEYED for frame in file.frames] == [0, 0, wal.Frame.KEYED, 0]
     assert rows(lake) == [0, 1, 2, 3]
 
 

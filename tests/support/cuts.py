@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from lakelog.store import wal
+from lakelog.wal import frames as wal
 from tests.support import damage
 
 DOCUMENTS = {"lakelog.json", "move", "tags", "hint", "condemned"}
@@ -12,7 +12,7 @@ DOCUMENTS = {"lakelog.json", "move", "tags", "hint", "condemned"}
 
 def frames_of(data: bytes) -> list[tuple[int, int]]:
     """Return (sequence, where it ends) of the frames of a whole WAL."""
-    opened = wal.decode_header(data)
+    opened = wal.Header.decode(data)
     assert opened is not None
     frames = wal.scan(data[opened[1] :], opened[1], "").frames
     starts = [*(f.offset for f in frames[1:]), 0]

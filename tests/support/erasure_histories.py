@@ -29,7 +29,8 @@ from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
 from lakelog.lake import Lake
 from lakelog.segments import rows
-from lakelog.store import bootstrap, wal
+from lakelog.store import bootstrap
+from lakelog.wal import frames as wal
 
 SUBJECTS = 6
 
@@ -165,8 +166,8 @@ def frames_of(lake: Lake) -> list[bytes]:
     """What the frames of all write-ahead logs say, once they are decrypted."""
     contents = []
     for _, frames in frames_by_file(lake.store):
-        for flag, decode in ((0, rows.events), (wal.QUARANTINED, rows.quarantined)):
-            if chosen := [f for f in frames if f.flags & wal.QUARANTINED == flag]:
+        for flag, decode in ((0, rows.events), (wal.Frame.QUARANTINED, rows.quarantined)):
+            if chosen := [f for f in frames if f.flags & wal.Frame.QUARANTINED == flag]:
                 contents.append(repr(decode(lake.engine(), chosen).to_pylist()).encode())
     return contents
 

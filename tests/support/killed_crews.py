@@ -17,7 +17,7 @@ import pyarrow.parquet  # noqa: F401
 import lakelog
 from lakelog.query import session  # noqa: F401
 from lakelog.store.bootstrap import load
-from lakelog.store.tail import Tail
+from lakelog.wal.tail import Tail
 
 _ACK = struct.Struct("<qq")
 _EVENTS = 3

@@ -12,8 +12,10 @@ from lakelog.appends.writer import Writer
 from lakelog.maintain import compact, gc, seal
 from lakelog.moves import publication as publish
 from lakelog.query import tail_rows
-from lakelog.store import refs, tail, trim
+from lakelog.store import refs
 from lakelog.store.entry import tombstone
+from lakelog.wal import tail
+from lakelog.wal import trimming as trim
 from tests.support import seam
 
 Plant = Callable[[pytest.MonkeyPatch], None]

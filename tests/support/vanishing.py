@@ -26,7 +26,7 @@ from lakelog.segments import segment
 from lakelog.store import bootstrap, document
 from lakelog.store.paths import decode_name, parse_object
 from lakelog.store.refs import Refs
-from lakelog.store.tail import Tail
+from lakelog.wal.tail import Tail
 from tests.support import damage
 
 Keys = set[str]

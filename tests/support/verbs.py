@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.store import disk, document
-from lakelog.store.trim import trim
+from lakelog.wal.trimming import trim
 from tests.support import lakes
 
 SETTINGS = {"seal": "never", "rotate_events": 4, "threads": 1}

@@ -28,7 +28,7 @@ from lakelog.segments import connection, segment
 from lakelog.settings import Settings
 from lakelog.store.bootstrap import load
 from lakelog.store.paths import OBJECTS, Paths, parse_move
-from lakelog.store.trim import trim
+from lakelog.wal.trimming import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 from tests.support.scratch import memory
 

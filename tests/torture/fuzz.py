@@ -31,7 +31,8 @@ from lakelog.formats import registry
 from lakelog.ingest import transform
 from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
-from lakelog.store import document, wal
+from lakelog.store import document
+from lakelog.wal import frames as wal
 from tests.support import lakes
 from tests.support.document_texts import POOL
 from tests.support.feeds import PACKED, feed, keyed
@@ -263,15 +264,15 @@ def _documents(case: Case) -> None:
     compressor = zstandard.ZstdCompressor()
     text = b"\n".join(lines)
     frames = [wal.encode_frame(text, len(lines), n, 0, 3 * n, 5, compressor) for n in range(4)]
-    whole = wal.encode_header(header) + b"".join(frames) + wal.encode_end(3)
+    whole = wal.Header.encode(header) + b"".join(frames) + wal.encode_end(3)
     good = document.encode({"names": {"a": 1}, "text": "x" * 50})
     good_frames = [
-        f.payload for f in wal.scan(whole[len(wal.encode_header(header)) :], 0, "w").frames
+        f.payload for f in wal.scan(whole[len(wal.Header.encode(header)) :], 0, "w").frames
     ]
     for _ in range(case.some(LINES)):
         data = spoilt(whole, dice, [whole, b"\n"])
         began = time.thread_time()
-        opened = wal.decode_header(data)
+        opened = wal.Header.decode(data)
         if opened is not None:
             assert opened[0] == header, "a header that never was"
             seen = wal.scan(data[opened[1] :], opened[1], "w")

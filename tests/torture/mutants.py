@@ -199,7 +199,7 @@ EDITS = [
     _edited(
         "a torn frame believed",
         "corrupt",
-        f"{STORE}.wal:frame_at",
+        "lakelog.wal.frames:frame_at",
         "if zlib.crc32(payload) != crc:",
         "if False:",
     ),
@@ -269,7 +269,7 @@ EDITS = [
     _edited(
         "a trim one frame too early",
         "schedule",
-        f"{STORE}.trim:_is_sealed",
+        "lakelog.wal.trimming:_is_sealed",
         "file.last <= mark",
         "file.last <= mark + 1",
         0,

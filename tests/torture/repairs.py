@@ -30,8 +30,8 @@ from lakelog.store import bootstrap, disk, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
-from lakelog.store.tail import Tail
 from lakelog.store.volume import DirectoryVolume
+from lakelog.wal.tail import Tail
 from tests.support import damage, lakes, seam
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row

@@ -27,13 +27,13 @@ from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.segments import identity_run, segment, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, document, hosts, wal
+from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import Entry, IdRun, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.ref import Move, digest_of, open_ref
-from lakelog.store.tail import Tail, is_header_of
+from lakelog.wal import Frame, Header, Tail, scan
 
 _MISSING = "missing"
 
@@ -303,7 +303,7 @@ class Comparison:
 
     # --- WALs and documents ---
 
-    def _wals(self, branch: str, moves: list[Move]) -> Iterator[tuple[str, bytes, list[wal.Frame]]]:
+    def _wals(self, branch: str, moves: list[Move]) -> Iterator[tuple[str, bytes, list[Frame]]]:
         """Yield the copy's WALs that have frames which no move here, nor one of these, says were
         sealed, and which no WAL here has: the name, the bytes that the file has to have here, and
         the frames."""
@@ -320,15 +320,15 @@ class Comparison:
         sequences = orphans.wal_sequences(store, branch)
         for name in sorted(filter(parse_wal, disk.listing(folder))):
             content = disk.read(f"{folder}/{name}")
-            decoded = wal.decode_header(content)
+            decoded = Header.decode(content)
             path = f"{store.paths.wal_dir(branch)}/{name}"
-            if decoded is None or not is_header_of(decoded[0], path):
+            if decoded is None or not decoded[0].is_of(path):
                 continue
             writer = decoded[0].writer
-            scan = wal.scan(content[decoded[1] :], decoded[1], writer)
+            stretch = scan(content[decoded[1] :], decoded[1], writer)
             frames = [
                 f
-                for f in scan.frames
+                for f in stretch.frames
                 if f.sequence > marks.get(writer, -1)
                 and f.sequence not in sequences.get(writer, set())
             ]
@@ -400,17 +400,17 @@ class Comparison:
 
 def continue_copy(data: bytes, damaged: bytes, path: str) -> bytes | None:
     """Return a copy of a WAL, if it is intact, with what was written here since it was made."""
-    decoded = wal.decode_header(data)
-    if decoded is None or not is_header_of(decoded[0], path):
+    decoded = Header.decode(data)
+    if decoded is None or not decoded[0].is_of(path):
         return None
-    scan = wal.scan(data[decoded[1] :], decoded[1], "")
-    header = wal.decode_header(damaged)
+    stretch = scan(data[decoded[1] :], decoded[1], "")
+    header = Header.decode(damaged)
     # Another file under this name has nothing to add, and neither has one that was ended.
-    foreign = header is not None and not is_header_of(header[0], path)
-    ending = b"" if foreign or scan.ended else damaged[scan.end :]
-    data = data if scan.ended else data[: scan.end]  # frames take the place of its space
+    foreign = header is not None and not header[0].is_of(path)
+    ending = b"" if foreign or stretch.ended else damaged[stretch.end :]
+    data = data if stretch.ended else data[: stretch.end]  # frames take the place of its space
     # The same bytes as here would be "fetched" for ever.
-    return None if scan.torn or data + ending == damaged else data + ending
+    return None if stretch.torn or data + ending == damaged else data + ending
 
 
 def _move_name(move: Move | None) -> str:

@@ -14,13 +14,12 @@ from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments import identity_run
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, hosts, wal
+from lakelog.store import disk, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail, WalFile, pick, required_watermark
-from lakelog.store.trim import trim
+from lakelog.wal import Header, Tail, WalFile, resume, trim
 
 _SHOWN = 5
 
@@ -251,7 +250,7 @@ def mend_wals(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
     head = store.refs.head(branch)
     for writer, group in tail.scan().items():
         if not tail.start_is_known(group, head):
-            _pass_over(store, branch, writer, 0, required_watermark(group), outcome)
+            _pass_over(store, branch, writer, 0, WalFile.required_watermark(group), outcome)
             damaged.append(group[0])
     sealer = Sealer(store, branch, tail, connect)
     gap = _gap(store, branch, tail)
@@ -277,13 +276,13 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     if disk.is_locked(file.path):
         return
     data = disk.read(file.path)
-    frames = wal.resume(data, 0, 0, file.writer)
-    if not frames or wal.decode_header(data) is not None:  # nothing there, or another file's
+    frames = resume(data, 0, 0, file.writer)
+    if not frames or Header.decode(data) is not None:  # nothing there, or another file's
         set_aside(store, file.path, outcome)
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
     # It says nothing of doubtful frames; one that is missing is passed over as a gap.
-    header = wal.Header(
+    header = Header(
         store.lake_id,
         _branch_of(store, file.path),
         file.writer,
@@ -294,10 +293,8 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
         0,
         frames[0].ingested_at,
     )
-    encoded = wal.encode_header(
-        header,
-        is_versioned=any(f.is_versioned for f in frames),
-        is_encrypted=store.paths.keys is not None,
+    encoded = header.encode(
+        is_versioned=any(f.is_versioned for f in frames), is_encrypted=store.paths.keys is not None
     )
     replace(store, file.path, encoded + data[frames[0].offset :], outcome)
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
@@ -313,8 +310,8 @@ def _gap(store: Store, branch: str, tail: Tail) -> tuple[str, int, int] | None:
     None."""
     watermarks = store.refs.head(branch).move.wal
     for writer, group in tail.scan().items():
-        mark = watermarks.get(writer, required_watermark(group))
-        frames, is_complete = pick(group, watermarks.get(writer, -1))
+        mark = watermarks.get(writer, WalFile.required_watermark(group))
+        frames, is_complete = WalFile.pick(group, watermarks.get(writer, -1))
         if is_complete or any(f.header is None for f in group):
             continue
         reached = frames[-1].sequence if frames else mark

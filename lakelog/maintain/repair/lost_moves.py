@@ -27,7 +27,7 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded, parse_wal
 from lakelog.store.ref import Move
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 Ranges = dict[str, tuple[int, int]]
 _FROM_OTHERS = {"push", "pull", "merge"}

@@ -28,11 +28,11 @@ from lakelog.maintain.seal import drop_duplicates
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
-from lakelog.store.tail import Tail, sealed_ranges, start_time
+from lakelog.wal import Frame, PendingFrames, Tail, WalFile
 
 _LEVEL = 3
 
@@ -72,7 +72,7 @@ def seal_again(
                 kind="events",
                 layout="arrival",
                 commit=disk.random_hex(),
-                wal=sealed_ranges(frames),
+                wal=PendingFrames.sealed_ranges(frames),
                 branch=seal.branch,
                 lake=store.lake_id,
             )
@@ -162,31 +162,29 @@ def _seals(store: Store, keys: set[str]) -> dict[str, _Seal]:
     return seals
 
 
-def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[wal.Frame]], bool]:
+def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[Frame]], bool]:
     """Return the frames of a seal that WALs have, in the order in which they are sealed, and
     whether that order is certain: a writer's first file tells when it started (F12.5)."""
-    frames: dict[str, dict[int, wal.Frame]] = {}
+    frames: dict[str, dict[int, Frame]] = {}
     starts: dict[str, int] = {}
     whole_writers: set[str] = set()
     for source in sources:
         for writer, files in Tail(source.paths, source.refs, seal.branch).scan().items():
             low, high = seal.ranges.get(writer, (0, -1))
-            starts[writer] = min(start_time(files), starts.get(writer, sys.maxsize))
+            starts[writer] = min(WalFile.start_time(files), starts.get(writer, sys.maxsize))
             whole_writers |= {writer} if files[0].n == 0 else set()
             for frame in (f for file in files for f in (*file.frames, *file.resumed)):
-                if low <= frame.sequence <= high and not frame.flags & wal.QUARANTINED:
+                if low <= frame.sequence <= high and not frame.flags & Frame.QUARANTINED:
                     frames.setdefault(writer, {}).setdefault(frame.sequence, frame)
     order = sorted(frames, key=lambda writer: (starts[writer], writer))
     by_writer = {w: [frames[w][n] for n in sorted(frames[w])] for w in order}
     return by_writer, len(order) == 1 or whole_writers.issuperset(order)
 
 
-def _rows(
-    store: Store, state: Manifest, seal: _Seal, frames: list[wal.Frame], engine: Any
-) -> pa.Table:
+def _rows(store: Store, state: Manifest, seal: _Seal, frames: list[Frame], engine: Any) -> pa.Table:
     """Return the rows of frames, without those that the seal dropped, or that are there."""
     table = rows.events(engine, frames)
-    if any(f.flags & wal.KEYED for f in frames):
+    if any(f.flags & Frame.KEYED for f in frames):
         # The run of the seal has the keys of these very rows; once it is merged no run tells.
         is_own = seal.runs <= set(state.ids)
         runs = set(state.ids) - seal.runs if is_own else set()

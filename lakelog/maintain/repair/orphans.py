@@ -21,7 +21,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
-from lakelog.store.tail import Tail
+from lakelog.wal import Tail
 
 
 def adopt(

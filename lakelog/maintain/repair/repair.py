@@ -29,7 +29,7 @@ from lakelog.maintain.repair.outcome import (
 )
 from lakelog.maintain.repair.verify import verify
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, document, machine, policy, wal
+from lakelog.store import disk, document, machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (
@@ -46,7 +46,7 @@ from lakelog.store.paths import (
 )
 from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.signatures import SignatureFile
-from lakelog.store.tail import Tail
+from lakelog.wal import Header, Tail
 
 __all__ = ["RepairOutcome", "repair"]
 
@@ -228,7 +228,7 @@ def _fetch_before(
     sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
     for earlier in sorted(n for n in disk.listing(copy_path) if n[:32] == name[:32] and n < name):
         data = disk.read(f"{copy_path}/{earlier}")
-        decoded = wal.decode_header(data)
+        decoded = Header.decode(data)
         is_needed = decoded is not None and decoded[0].first > sealed
         if is_needed and not disk.exists(f"{folder}/{earlier}"):
             replace(store, f"{folder}/{earlier}", data, outcome)
@@ -302,7 +302,7 @@ def _id_in_wals(store: Store) -> str:
         if disk.is_file(f"{store.paths.wals}/{branch}"):
             continue
         for name in disk.listing(f"{store.paths.wals}/{branch}"):
-            decoded = wal.decode_header(disk.read(f"{store.paths.wals}/{branch}/{name}"))
+            decoded = Header.decode(disk.read(f"{store.paths.wals}/{branch}/{name}"))
             if decoded is not None:
                 return decoded[0].lake
     return ""

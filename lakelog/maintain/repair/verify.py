@@ -40,8 +40,7 @@ from lakelog.store.paths import (
 from lakelog.store.ref import Move, open_ref
 from lakelog.store.refs import Refs
 from lakelog.store.signatures import SignatureFile
-from lakelog.store.tail import Tail, WalFile, required_watermark
-from lakelog.store.wal import Header
+from lakelog.wal import Header, Tail, WalFile
 
 __all__ = ["Problem", "Report", "open_for_check", "verify", "verify_snapshot"]
 _TORN_WAIT = 0.05
@@ -317,7 +316,7 @@ def _check_wals(
         # Of all moves: a finished writer has no watermark in the newest.
         sealed = max((m.wal.get(writer, -1) for m in moves), default=-1)
         _check_writer(checker, branch, group, sealed)
-        watermark = required_watermark(group)
+        watermark = WalFile.required_watermark(group)
         if watermark > sealed:
             reason = f"group commits up to {watermark} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)

@@ -15,14 +15,14 @@ from lakelog.errors import LakelogError
 from lakelog.maintain.seal import Sealer, drop_duplicates
 from lakelog.moves import Change, publish
 from lakelog.segments import connection, identity_run, rows, segment
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
 from lakelog.store.disk import Begun
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail
+from lakelog.wal import Frame, Tail
 
 
 class VersionedAppend:
@@ -67,7 +67,7 @@ class VersionedAppend:
         # Those of a stream come one after the other, whatever the clocks of machines say.
         moment = following(head.move.time, disk.now_us())
         place = batch.events, batch.flags, 0, moment
-        frame = wal.Frame.unwritten(self.origin, batch.text, *place)
+        frame = Frame.unwritten(self.origin, batch.text, *place)
         with contextlib.closing(connection.connect(store.paths, store.settings)) as engine:
             table = rows.events(engine, [frame])
         table = drop_duplicates(store, table, state.ids)

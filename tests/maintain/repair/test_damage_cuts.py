@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog.errors import DamagedRef, DamagedWal
 from lakelog.maintain.repair.verify import verify
-from lakelog.store.tail import Tail
+from lakelog.wal.tail import Tail
 from tests.support import damage, lakes
 from tests.support.cuts import frames_of, pairs
 from tests.support.damage import Rows

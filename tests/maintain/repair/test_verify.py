@@ -18,8 +18,9 @@ from lakelog.errors import Damaged, DamagedRef, DamagedWal
 from lakelog.history import thinning
 from lakelog.maintain.repair import verify
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, tombstone
+from lakelog.wal import frames as wal
 from tests.support import damage, lakes
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -46,7 +47,7 @@ def lie(lake: lakelog.Lake) -> Path:
     frame = wal.encode_frame(b"\n".join(lines), len(lines), 0, 0, 0, 1, zstandard.ZstdCompressor())
     file = Path(lake.store.paths.wal("main", name, 0))
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(wal.encode_header(header) + frame)
+    file.write_bytes(wal.Header.encode(header) + frame)
     return file
 
 

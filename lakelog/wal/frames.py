@@ -29,7 +29,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 import zstandard
@@ -37,11 +37,10 @@ import zstandard
 from lakelog.errors import DamagedWal, FormatTooNew, LakelogError
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
-from lakelog.store.paths import FORMAT, PLAIN_FORMAT
+from lakelog.store.paths import FORMAT, PLAIN_FORMAT, encode_name, parse_wal
 
 Bytes = bytes | memoryview
-KEYED, SOURCED, QUARANTINED, VERSIONED, ENCRYPTED = 1, 2, 4, 8, 16
-_KNOWN = KEYED | SOURCED | QUARANTINED | VERSIONED | ENCRYPTED
+_KNOWN_FLAGS = 31
 
 _HEADER_MAGIC, _FRAME_MAGIC, _END_MAGIC = 0x184D2A5A, 0x184D2A5B, 0x184D2A5C
 _SPACE_MAGIC = 0x184D2A5E
@@ -52,9 +51,6 @@ _PLACE = struct.Struct("<5sQIIIQq")
 _END = struct.Struct("<II4sQ")
 _CRC = struct.Struct("<I")
 _FRAME_START, _SPACE_START = _CRC.pack(_FRAME_MAGIC), _CRC.pack(_SPACE_MAGIC)
-# Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
-FRAME_RAW_MAX = 1 << 20
-FRAME_EVENTS_MAX = 4096
 _MISFIT = "frame does not hold what its header says"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # The disk is written by pages: to compress what hardly fills one takes longer than the disk does.
@@ -80,6 +76,51 @@ class Header(NamedTuple):
     pid: int
     started: int
 
+    def encode(self, *, is_versioned: bool = False, is_encrypted: bool = False) -> bytes:
+        """Return its bytes; `is_versioned` and `is_encrypted` if a frame of the file may be."""
+        body: dict[str, Any] = {name: getattr(self, name) for name in self._fields}
+        if is_encrypted:
+            body["requires"] = ["encryption"]
+        is_newer = is_versioned or is_encrypted
+        body_json = orjson.dumps({"format": FORMAT if is_newer else PLAIN_FORMAT, **body})
+        return (
+            _SKIP.pack(_HEADER_MAGIC, 8 + len(body_json))
+            + b"LKW1"
+            + _CRC.pack(zlib.crc32(body_json))
+            + body_json
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> tuple[Header, int] | None:
+        """Return the header and where it ends, or None if it is not intact. Raises FormatTooNew."""
+        if len(data) < 16:
+            return None
+        magic, size = _SKIP.unpack_from(data)
+        body_json = data[16 : 8 + size]
+        if (
+            magic != _HEADER_MAGIC
+            or size < 8
+            or size != len(body_json) + 8
+            or data[8:12] != b"LKW1"
+        ):
+            return None
+        if zlib.crc32(body_json) != _CRC.unpack_from(data, 12)[0]:
+            return None
+        body = orjson.loads(body_json)
+        if body["format"] > FORMAT:
+            raise FormatTooNew(
+                f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
+            )
+        document.require_known(body.get("requires"), f"a WAL of {body['writer']}")
+        values = {name: body[name] for name in cls._fields}
+        return cls(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
+
+    def is_of(self, path: str) -> bool:
+        """Whether it is that of the file at `path`: a copy of another file is damage (F3.3)."""
+        folder, name = path.split("/")[-2:]
+        expected = folder, *(parse_wal(name) or ())
+        return (encode_name(self.branch), self.writer, self.n) == expected
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -95,6 +136,15 @@ class Frame:
     payload: Bytes
     offset: int = 0
     cursor: dict[str, Any] | None = None
+
+    KEYED: ClassVar[int] = 1
+    SOURCED: ClassVar[int] = 2
+    QUARANTINED: ClassVar[int] = 4
+    VERSIONED: ClassVar[int] = 8
+    ENCRYPTED: ClassVar[int] = 16
+    # Bounds of a group commit: what a power cut can tear, and what a reader decompresses at once.
+    RAW_MAX: ClassVar[int] = 1 << 20
+    EVENTS_MAX: ClassVar[int] = 4096
 
     @classmethod
     def unwritten(
@@ -114,7 +164,7 @@ class Frame:
     @property
     def is_versioned(self) -> bool:
         """Whether a line of it may have a version of its stream."""
-        return bool(self.flags & VERSIONED)
+        return bool(self.flags & self.VERSIONED)
 
     def alone(self) -> Frame:
         """The same frame, which does not keep in memory what was read with it."""
@@ -137,6 +187,29 @@ class Frame:
             raise ValueError(_MISFIT)
         return content
 
+    @classmethod
+    def split_text(cls, lines: bytes, events: int) -> list[tuple[bytes, int]]:
+        """Cut lines, with newlines between them, into texts of frames; count their events."""
+        # Nearly every batch is one frame: it is not even taken apart then.
+        if events <= cls.EVENTS_MAX and len(lines) < cls.RAW_MAX:
+            return [(lines, events)] if events else []
+        return [(b"\n".join(batch), len(batch)) for batch in cls.split_lines(lines.split(b"\n"))]
+
+    @classmethod
+    def split_lines(cls, lines: list[bytes]) -> list[list[bytes]]:
+        """Cut a batch into the lines of frames: at most 4,096 events and 1 MiB each (F3.12)."""
+        if len(lines) <= cls.EVENTS_MAX and sum(map(len, lines)) <= cls.RAW_MAX:
+            return [lines] if lines else []
+        slices: list[list[bytes]] = [[]]
+        size = 0
+        for line in lines:
+            if slices[-1] and (size + len(line) > cls.RAW_MAX or len(slices[-1]) >= cls.EVENTS_MAX):
+                slices.append([])
+                size = 0
+            slices[-1].append(line)
+            size += len(line) + 1
+        return slices
+
 
 class Scan(NamedTuple):
     """What a stretch of a WAL file holds.
@@ -155,66 +228,6 @@ class Scan(NamedTuple):
     damage: int | None = None
     resumed: tuple[Frame, ...] = ()
     final: int | None = None
-
-
-def encode_header(
-    header: Header, *, is_versioned: bool = False, is_encrypted: bool = False
-) -> bytes:
-    """Return the header of a file; `is_versioned` and `is_encrypted` if a frame of it may be."""
-    body: dict[str, Any] = {name: getattr(header, name) for name in Header._fields}
-    if is_encrypted:
-        body["requires"] = ["encryption"]
-    is_newer = is_versioned or is_encrypted
-    body_json = orjson.dumps({"format": FORMAT if is_newer else PLAIN_FORMAT, **body})
-    return (
-        _SKIP.pack(_HEADER_MAGIC, 8 + len(body_json))
-        + b"LKW1"
-        + _CRC.pack(zlib.crc32(body_json))
-        + body_json
-    )
-
-
-def decode_header(data: bytes) -> tuple[Header, int] | None:
-    """Return the header and where it ends, or None if it is not intact. Raises FormatTooNew."""
-    if len(data) < 16:
-        return None
-    magic, size = _SKIP.unpack_from(data)
-    body_json = data[16 : 8 + size]
-    if magic != _HEADER_MAGIC or size < 8 or size != len(body_json) + 8 or data[8:12] != b"LKW1":
-        return None
-    if zlib.crc32(body_json) != _CRC.unpack_from(data, 12)[0]:
-        return None
-    body = orjson.loads(body_json)
-    if body["format"] > FORMAT:
-        raise FormatTooNew(
-            f"a WAL of {body['writer']} has format {body['format']}: upgrade lakelog"
-        )
-    document.require_known(body.get("requires"), f"a WAL of {body['writer']}")
-    values = {name: body[name] for name in Header._fields}
-    return Header(**{**values, "doubtful": tuple(values["doubtful"])}), 8 + size
-
-
-def split_text(lines: bytes, events: int) -> list[tuple[bytes, int]]:
-    """Cut lines, with newlines between them, into the texts of frames, and count their events."""
-    # Nearly every batch is one frame: it is not even taken apart then.
-    if events <= FRAME_EVENTS_MAX and len(lines) < FRAME_RAW_MAX:
-        return [(lines, events)] if events else []
-    return [(b"\n".join(batch), len(batch)) for batch in split_batch(lines.split(b"\n"))]
-
-
-def split_batch(lines: list[bytes]) -> list[list[bytes]]:
-    """Cut a batch into the lines of frames: at most 4,096 events and about 1 MiB each (F3.12)."""
-    if len(lines) <= FRAME_EVENTS_MAX and sum(map(len, lines)) <= FRAME_RAW_MAX:
-        return [lines] if lines else []
-    slices: list[list[bytes]] = [[]]
-    size = 0
-    for line in lines:
-        if slices[-1] and (size + len(line) > FRAME_RAW_MAX or len(slices[-1]) >= FRAME_EVENTS_MAX):
-            slices.append([])
-            size = 0
-        slices[-1].append(line)
-        size += len(line) + 1
-    return slices
 
 
 def _checksum(payload: bytes) -> int:
@@ -245,7 +258,7 @@ def encode_frame(
     content = lines + b"\n"
     payload = _payload(content, compressor)
     if keys is not None:
-        flags |= ENCRYPTED
+        flags |= Frame.ENCRYPTED
         place = _PLACE.pack(b"frame", sequence, len(content), events, flags, position, ingested_at)
         payload = keys.series.encrypt(payload, place)
     position_json = orjson.dumps(cursor) if cursor else b""
@@ -370,11 +383,11 @@ def frame_at(data: Bytes, offset: int, base: int, writer: str) -> tuple[Frame, i
     payload = data[body:stop]
     if zlib.crc32(payload) != crc:
         return None
-    if flags & ~_KNOWN:
+    if flags & ~_KNOWN_FLAGS:
         raise FormatTooNew(f"a WAL of {writer} has frames with flags {flags}: upgrade lakelog")
-    if flags & ENCRYPTED:
+    if flags & Frame.ENCRYPTED:
         place = _PLACE.pack(b"frame", sequence, raw, events, flags, position, time)
-        payload, flags = _opened(bytes(payload), writer, place), flags ^ ENCRYPTED
+        payload, flags = _opened(bytes(payload), writer, place), flags ^ Frame.ENCRYPTED
     cursor = orjson.loads(data[offset + _FRAME.size : body - 4]) if extra else None
     frame = Frame(
         writer, sequence, events, flags, position, time, raw, payload, base + offset, cursor

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 
-from lakelog.store import disk, hosts, regular_file, wal
+from lakelog.store import disk, hosts, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS
 from lakelog.store.ref import Head
-from lakelog.store.tail import Tail, WalFile
+from lakelog.wal import frames as wal
+from lakelog.wal.tail import Tail, WalFile
 
 
 def trim(store: Store, branch: str, tail: Tail) -> int:

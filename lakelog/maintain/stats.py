@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.store import disk, wal
+from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import MANY, Counts, SegmentEntry
-from lakelog.store.tail import Tail
+from lakelog.wal import Frame, Tail
 
 # Of types and sources without bound only the most frequent are of use to a reader.
 _NAMES_MAX = 1000
@@ -52,51 +52,51 @@ class Stats:
     branches: int
     cut: int
 
-
-def measure(store: Store, branch: str, tail: Tail, snapshot: str | None = None) -> Stats:
-    """Measure a branch, or one `snapshot` of it by its digest. Raises UnknownRef, Damaged."""
-    # A snapshot has no tail: its numbers do not change. Else the head is that of the tail: what is
-    # sealed between two looks would be in neither.
-    pending = None if snapshot else tail.collect()
-    head = pending.head if pending else store.refs.head(branch)
-    state = store.manifests.load(snapshot or head.move.snapshot)
-    entries = store.manifests.segments(state)
-    wals = tail.scan()
-    files = [file for group in wals.values() for file in group]
-    live = [e for e in entries if e.kind == "events"]
-    quarantined = state.totals.quarantined
-    if pending:
-        frames = [f for fs in pending.frames.values() for f in fs]
-        # Unlike pending events, which duplicates may still reduce, each of these will be a row.
-        quarantined += sum(f.events for f in frames if f.flags & wal.QUARANTINED)
-    return Stats(
-        path=store.paths.root,
-        lake=store.lake_id,
-        branch=branch,
-        snapshot=state.digest,
-        snapshot_time=state.time,
-        events=state.totals.events,
-        pending=pending.events if pending else 0,
-        quarantined=quarantined,
-        bytes=state.totals.bytes,
-        segments=state.totals.segments,
-        wal_files=len(files),
-        wal_bytes=sum(file.used for file in files),
-        writers=len(wals),
-        ids=sum(r.count for r in state.ids),
-        ids_bytes=sum(r.bytes for r in state.ids),
-        words_bytes=sum(_size(store.paths.words(e.key)) for e in live),
-        time=_span(live),
-        types=_sum(e.types for e in live),
-        sources=_sum(e.sources for e in live),
-        levels=_sum(e.levels for e in live),
-        uncounted=sum(e.events for e in live if e.types == MANY),
-        moves=head.move.number,
-        generation=head.move.generation,
-        tags=len(store.refs.tags()),
-        branches=len(store.refs.branches()),
-        cut=len(disk.listing(store.paths.cut)),
-    )
+    @classmethod
+    def measure(cls, store: Store, branch: str, tail: Tail, snapshot: str | None = None) -> Stats:
+        """Measure a branch, or one `snapshot` of it by its digest. Raises UnknownRef, Damaged."""
+        # A snapshot has no tail: its numbers do not change. Else the head is that of the tail:
+        # what is sealed between two looks would be in neither.
+        pending = None if snapshot else tail.collect()
+        head = pending.head if pending else store.refs.head(branch)
+        state = store.manifests.load(snapshot or head.move.snapshot)
+        entries = store.manifests.segments(state)
+        wals = tail.scan()
+        files = [file for group in wals.values() for file in group]
+        live = [e for e in entries if e.kind == "events"]
+        quarantined = state.totals.quarantined
+        if pending:
+            frames = [f for fs in pending.frames.values() for f in fs]
+            # Unlike pending events, which duplicates may still reduce, each of these will be a row.
+            quarantined += sum(f.events for f in frames if f.flags & Frame.QUARANTINED)
+        return cls(
+            path=store.paths.root,
+            lake=store.lake_id,
+            branch=branch,
+            snapshot=state.digest,
+            snapshot_time=state.time,
+            events=state.totals.events,
+            pending=pending.events if pending else 0,
+            quarantined=quarantined,
+            bytes=state.totals.bytes,
+            segments=state.totals.segments,
+            wal_files=len(files),
+            wal_bytes=sum(file.used for file in files),
+            writers=len(wals),
+            ids=sum(r.count for r in state.ids),
+            ids_bytes=sum(r.bytes for r in state.ids),
+            words_bytes=sum(_size(store.paths.words(e.key)) for e in live),
+            time=_span(live),
+            types=_sum(e.types for e in live),
+            sources=_sum(e.sources for e in live),
+            levels=_sum(e.levels for e in live),
+            uncounted=sum(e.events for e in live if e.types == MANY),
+            moves=head.move.number,
+            generation=head.move.generation,
+            tags=len(store.refs.tags()),
+            branches=len(store.refs.branches()),
+            cut=len(disk.listing(store.paths.cut)),
+        )
 
 
 def _size(path: str) -> int:

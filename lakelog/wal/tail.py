@@ -23,10 +23,11 @@ from typing import ClassVar
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, regular_file, wal
-from lakelog.store.paths import Paths, encode_name, parse_wal
+from lakelog.store import disk, regular_file
+from lakelog.store.paths import Paths, parse_wal
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
+from lakelog.wal import frames as wal
 
 _PIECE = 1 << 16
 _PATIENCE = 3
@@ -67,6 +68,51 @@ class WalFile:
         """Bytes up to the last good frame, or END after it."""
         return self.end + (wal.END_BYTES if self.ended else 0)
 
+    @staticmethod
+    def start_time(files: list[WalFile]) -> int:
+        """When a writer started, in microseconds: writers are sealed in that order (F12.5)."""
+        return min((f.header.started for f in files if f.header), default=0)
+
+    @staticmethod
+    def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
+        """Return one writer's frames above `mark`, and whether nothing is missing among them.
+
+        A sequence that a later file's header calls doubtful may be absent. Without a watermark
+        (-1) the count starts where the oldest file does (F12.4).
+        """
+        frames: dict[int, wal.Frame] = {}
+        doubtful: set[int] = set()
+        oldest = files[0].header
+        if mark < 0 and oldest is not None:
+            mark = oldest.first - 1
+        highest = mark
+        for file in files:
+            # Without it nobody knows which sequences may be absent.
+            if file.header is None:
+                return _contiguous(frames, mark, doubtful)[0], False
+            doubtful.update(file.header.doubtful)
+            for frame in (*file.frames, *file.resumed):
+                # The first file wins: the next one repeats a frame whose sync failed (F9.5).
+                if frame.sequence > mark:
+                    frames.setdefault(frame.sequence, frame)
+            # Also what is not there: the start of a file proves that all before it was synced.
+            highest = max(highest, file.header.first - 1)
+            if file.damage is not None and not file.resumed:
+                unknown = max(mark, file.last, file.header.first - 1) + 1
+                highest = max(highest, unknown if file.final is None else file.final)
+        chosen_frames, newest = _contiguous(frames, mark, doubtful)
+        return chosen_frames, newest >= max([highest, *frames])
+
+    @staticmethod
+    def required_watermark(files: list[WalFile]) -> int:
+        """Return the last sequence that must be sealed before a writer's oldest file, or -1."""
+        header = files[0].header
+        watermark = header.first - 1 if header is not None else -1
+        # A doubtful frame may never have been written, so no watermark has to reach it.
+        while header is not None and watermark in header.doubtful:
+            watermark -= 1
+        return watermark
+
 
 @dataclass(frozen=True)
 class PendingFrames:
@@ -79,7 +125,7 @@ class PendingFrames:
     @LazyProperty
     def events(self) -> int:
         """Events in the tail, before any dedupe; quarantined lines left out."""
-        flagged = wal.QUARANTINED
+        flagged = wal.Frame.QUARANTINED
         return sum(f.events for fs in self.frames.values() for f in fs if not f.flags & flagged)
 
     @LazyProperty
@@ -90,7 +136,7 @@ class PendingFrames:
     @LazyProperty
     def has_keys(self) -> bool:
         """Whether some event of the tail may have an identity key."""
-        return any(f.flags & wal.KEYED for fs in self.frames.values() for f in fs)
+        return any(f.flags & wal.Frame.KEYED for fs in self.frames.values() for f in fs)
 
     @LazyProperty
     def has_versions(self) -> bool:
@@ -105,6 +151,11 @@ class PendingFrames:
     def watermark(self, writer: str) -> int:
         """The watermark of a writer: the last sequence that is sealed, -1 for none."""
         return self.head.move.wal.get(writer, -1)
+
+    @staticmethod
+    def sealed_ranges(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:
+        """Return {writer: [first, last sequence]} of picked frames."""
+        return {w: [fs[0].sequence, fs[-1].sequence] for w, fs in frames.items() if fs}
 
 
 @dataclass(frozen=True)
@@ -197,6 +248,17 @@ class Tail:
             if thread.ident is not None:  # whoever forks next must not meet it
                 thread.join()
 
+    @staticmethod
+    def newest_stamp(paths: Paths, refs: Refs) -> int:
+        """The highest `ingested_at` of the frames that are not sealed yet, on any branch, or 0."""
+        highest = 0
+        # A branch that cannot be read must not keep others from being appended to.
+        for branch in refs.all_branches():
+            with contextlib.suppress(OSError, LakelogError):
+                for frames in Tail(paths, refs, branch).collect().frames.values():
+                    highest = max(highest, *(frame.ingested_at for frame in frames))
+        return highest
+
     def forget(self) -> None:
         """Clear the cache of what was read."""
         with self._mutex.hold_once():
@@ -257,7 +319,7 @@ class Tail:
                     key, newest.frames, len(newest.frames), pending
                 )
                 return pending, whole
-        pending, whole = pick(files, mark)
+        pending, whole = WalFile.pick(files, mark)
         self._selections.pop(writer, None)
         if whole and newest.damage is None:
             self._selections[writer] = _Selection(key, newest.frames, len(newest.frames), pending)
@@ -292,7 +354,7 @@ class Tail:
 
     def start_is_known(self, files: list[WalFile], head: Head) -> bool:
         """Whether some kept move says that all before a writer's oldest file was sealed (F12.4)."""
-        watermark = required_watermark(files)
+        watermark = WalFile.required_watermark(files)
         start = (files[0].writer, watermark)
         if start[0] in head.move.wal or watermark < 0 or start in self._sealed_starts:
             return True
@@ -325,62 +387,6 @@ class Tail:
             if follows.header and follows.header.first > max(file.last, mark) + 1:
                 return DamagedWal(file.path, f"frames after {file.last} are missing", file.end)
         return DamagedWal(files[0].path, f"frames above {mark} and before it are missing", 0)
-
-
-def newest_stamp(paths: Paths, refs: Refs) -> int:
-    """The highest `ingested_at` of the frames that are not sealed yet, on any branch; else 0."""
-    highest = 0
-    # A branch that cannot be read must not keep others from being appended to.
-    for branch in refs.all_branches():
-        with contextlib.suppress(OSError, LakelogError):
-            for frames in Tail(paths, refs, branch).collect().frames.values():
-                highest = max(highest, *(frame.ingested_at for frame in frames))
-    return highest
-
-
-def start_time(files: list[WalFile]) -> int:
-    """When a writer started, in microseconds: writers are sealed in that order (F12.5)."""
-    return min((f.header.started for f in files if f.header), default=0)
-
-
-def pick(files: list[WalFile], mark: int) -> tuple[list[wal.Frame], bool]:
-    """Return one writer's frames above `mark`, and whether nothing is missing among them.
-
-    A sequence that a later file's header calls doubtful may be absent. Without a watermark
-    (-1) the count starts where the oldest file does (F12.4).
-    """
-    frames: dict[int, wal.Frame] = {}
-    doubtful: set[int] = set()
-    oldest = files[0].header
-    if mark < 0 and oldest is not None:
-        mark = oldest.first - 1
-    highest = mark
-    for file in files:
-        # Without it nobody knows which sequences may be absent.
-        if file.header is None:
-            return _contiguous(frames, mark, doubtful)[0], False
-        doubtful.update(file.header.doubtful)
-        for frame in (*file.frames, *file.resumed):
-            # The first file wins: the next one repeats a frame whose sync failed (F9.5).
-            if frame.sequence > mark:
-                frames.setdefault(frame.sequence, frame)
-        # Also what is not there: the start of a file proves that everything before it was synced.
-        highest = max(highest, file.header.first - 1)
-        if file.damage is not None and not file.resumed:
-            unknown = max(mark, file.last, file.header.first - 1) + 1
-            highest = max(highest, unknown if file.final is None else file.final)
-    chosen_frames, newest = _contiguous(frames, mark, doubtful)
-    return chosen_frames, newest >= max([highest, *frames])
-
-
-def required_watermark(files: list[WalFile]) -> int:
-    """Return the last sequence that must have been sealed before a writer's oldest file, or -1."""
-    header = files[0].header
-    watermark = header.first - 1 if header is not None else -1
-    # A doubtful frame may never have been written, so no watermark has to reach it.
-    while header is not None and watermark in header.doubtful:
-        watermark -= 1
-    return watermark
 
 
 def _contiguous(
@@ -426,9 +432,9 @@ def _read_on(file: WalFile, fd: int, size: int) -> None:
 def _take(file: WalFile, data: bytes) -> None:
     """Add newly read bytes to what was read of a file before."""
     if file.header is None:
-        decoded = wal.decode_header(data)
+        decoded = wal.Header.decode(data)
         # Damage, which `pick` reports: a file appears with its header (F3.11).
-        if decoded is None or not is_header_of(decoded[0], file.path):
+        if decoded is None or not decoded[0].is_of(file.path):
             return
         file.header, file.end = decoded
         scan = wal.scan(data, 0, file.writer, file.end)
@@ -439,17 +445,3 @@ def _take(file: WalFile, data: bytes) -> None:
     file.damage, file.resumed, file.final = scan.damage, scan.resumed, scan.final
     if not file.frames and file.damage is None:
         file.damage = file.end  # a file appears with its first frame, so that is never torn (F3.11)
-
-
-def is_header_of(header: wal.Header, path: str) -> bool:
-    """Whether a header is that of the file at `path`: a copy of another file is damage (F3.3)."""
-    folder, name = path.split("/")[-2:]
-    return (encode_name(header.branch), header.writer, header.n) == (
-        folder,
-        *(parse_wal(name) or ()),
-    )
-
-
-def sealed_ranges(frames: dict[str, list[wal.Frame]]) -> dict[str, list[int]]:
-    """Return {writer: [first, last sequence]} of picked frames."""
-    return {w: [fs[0].sequence, fs[-1].sequence] for w, fs in frames.items() if fs}
