@@ -44,9 +44,13 @@ def alarms_of(
     since_us: int,
     budget: Budget,
 ) -> list[Alarm]:
-    """Return the alarms of a series since a time, those that follow one another as one. `minutes`
-    are its numbers since then, by the minute, and `gaps` the longer times without an event, where
-    they are looked at."""
+    """Return the alarms of a series since a time, those that follow one another within a span as
+    one, in the order in which they were raised.
+
+    `minutes` are its numbers since `since_us` (microseconds), by the minute, and `gaps` the longer
+    times without an event; None where they are not looked at. `limits` follow from `budget`, which
+    is shared by all series of a run.
+    """
     limits = usual.limits(budget, spans)
     every = [*_of_spans(usual, spans, limits, budget, since_us)]
     if usual.series.field:
@@ -55,6 +59,9 @@ def alarms_of(
         every += _of_minutes(usual, minutes, spans, limits, budget, since_us)
     if gaps is not None:
         every += silences(usual, gaps, spans, limits[1], budget, since_us)
+    # In the order in which they were raised: an alarm can be joined to earlier ones only, so that a
+    # later run reports what an earlier one did. A rise and a fall stay apart, even where they
+    # touch.
     joined: list[Alarm] = []
     for alarm in sorted(every, key=lambda alarm: (alarm.raised_us, alarm.start_us)):
         before = joined[-1] if joined else None
@@ -78,10 +85,13 @@ def _of_spans(
     """Spans that are off, alone or together with those before them."""
     off, series = usual.off, usual.series
     for run in _RUNS:
+        # The sum of n independent deviations has a standard deviation of sqrt(n).
         together = sums_of(off, run) / np.sqrt(run)
         far = np.where(together > 0, limits[0][run - 1 :], limits[1][run - 1 :])
         for index in np.flatnonzero(np.abs(together) >= far).tolist():
             end, strength = index + run, float(together[index])
+            # Only while the last span is off to the same side: the spans after an incident, whose
+            # sums still hold it, must not raise it again.
             is_over = off[end - 1] * strength <= 0 or abs(off[end - 1]) < STILL_OFF
             if is_over or spans.begin_us(end - 1) < since_us:
                 continue
@@ -110,6 +120,7 @@ def _value_count(series: Series, start: int, end: int) -> float:
 
 
 def _is_improbable(usual: SeriesBaseline, start: int, end: int, budget: Budget) -> bool:
+    # A mean of 0 would make any event infinitely improbable, and has no logarithm.
     mean = max(float(counts_of(usual.expected[start:end]).sum()), 0.02)
     earlier = usual.series.values[:start]
     # A series that comes by the clock is no matter of chance.
@@ -128,6 +139,8 @@ def _of_minutes(
     since_us: int,
 ) -> Iterator[Alarm]:
     """Minutes that are off together, up to the last one."""
+    # Each minute is compared with what was expected of the span that it is in, and of counts with
+    # the share of a minute in it.
     first_us = since_us // MINUTE_US * MINUTE_US
     index = first_us - spans.start_us + np.arange(len(minutes.values)) * MINUTE_US
     places = np.clip(index // spans.length_us, 0, spans.count - 1)
@@ -146,6 +159,7 @@ def _of_minutes(
             weight = sums_of(weights, window)
             mean = sums_of(residuals, window) / np.maximum(weight, 1)
             z = mean * np.sqrt(weight) / deviation[window - 1 :]
+            # One slow request in a minute is no change of the mean.
             z = np.where(weight >= VALUES_MIN, z, 0.0)
             off_usual = (mean + (expected - usual.usual[places])[window - 1 :]) * np.sqrt(weight)
         else:
@@ -154,6 +168,8 @@ def _of_minutes(
             z = (roots_of(weight) - roots_of(mean)) / deviation[window - 1 :]
             seasonal = sums_of(counts_of(usual.usual[places]) * share, window)
             off_usual = roots_of(weight) - roots_of(seasonal)
+        # As in the baseline: what is usual at this time of day is no alarm, though the model that
+        # was best until now expected something else.
         ends_in = places[window - 1 :]
         far = np.where(z > 0, limits[0][ends_in], limits[1][ends_in])
         is_unusual = np.abs(off_usual) > USUAL * deviation[window - 1 :]
@@ -161,12 +177,15 @@ def _of_minutes(
         for row in np.flatnonzero(is_far).tolist():
             if usual.series.field:
                 centre = float(expected[row + window - 1])
+                # Fields are compared by their logarithms; a finding shows them as they are.
                 pair = math.exp(centre), math.exp(centre + float(mean[row]))
             else:
                 pair = float(mean[row]), float(weight[row])
                 # What comes by the clock, and twice in the window, is no matter of chance.
                 is_steady = z[row] < 0 and pair[0] >= BEATS
                 spread = float(deviation[row + window - 1]) ** 2 if is_steady else 1.0
+                # Count and mean are divided by the variance, so that the Poisson tail is that of a
+                # series which varies less than chance would.
                 spread = min(max(spread, baseline.COUNT_VARIANCE), 1.0)
                 digits = baseline.poisson_digits(pair[1] / spread, max(pair[0], 0.02) / spread)
                 if digits < budget.digits:

@@ -75,6 +75,8 @@ class _Models:
         present = ~np.isnan(values)
         values, weights = np.where(present, values, 0.0), np.where(present, weights, 1.0)
         means = np.stack([self._short, self._long, self._seasonal(slot)])
+        # Chosen by the errors up to the value before: this one is learnt below, so that nothing
+        # looks ahead.
         best = np.argmin(self._variance, axis=0)[None]
         expected = np.take_along_axis(means, best, 0)[0]
         variance = np.take_along_axis(np.maximum(self._variance, self._least), best, 0)[0]
@@ -102,14 +104,22 @@ class _Models:
     def _learn_variance(
         self, values: Matrix, weights: Matrix, means: Matrix, present: Mask, is_warm: Mask
     ) -> None:
+        # One incident must not widen the limits for those after it. Before half a day is known
+        # there is no deviation to clip by, and all is learnt.
         limit = np.where(is_warm, _CLIP**2 * np.maximum(self._variance, self._least), np.inf)
         squares = np.minimum((values - means) ** 2 * weights, limit)
+        # A plain mean in the first day, in which the least variance counts as one value; from then
+        # on an exponential one, which a day later has forgotten half.
         gain = np.where(self._seen < self._period, 1 / (self._seen + 2), self._gain_variance)
         learnt = self._variance + gain * (squares - self._variance)
         self._variance = np.where(present, learnt, self._variance)
 
     def _learn_means(self, values: Matrix, clipped: Matrix, present: Mask, slot: int) -> None:
+        # Of the first values a plain mean: with the gain of later ones, means would hold on to the
+        # zero that they begin with.
         young = 1 / (self._seen + 1)
+        # The short mean follows a new level at once, as it learns all of a value. The slow ones
+        # learn what is within `_CLIP` deviations, so that an incident does not become the norm.
         short = self._short + np.maximum(self._gain_short, young) * (values - self._short)
         long = self._long + np.maximum(self._gain_long, young) * (clipped - self._long)
         season = self._season[:, slot]
@@ -123,15 +133,20 @@ class _Models:
 def poisson_digits(count: float, mean: float) -> float:
     """Return -log10 of the probability that a Poisson variable of this mean is as far off as a
     count, to the side where the count is."""
+    # In logarithms, as exp(-mean) alone is 0 from a mean of 746 on.
     if count > mean:
         term = total = 1.0
         step = count
+        # P(X >= count) is its first term times a series in which each term is the one before times
+        # mean / step: it falls faster than a geometric series.
         while term > 1e-9 * total:
             step += 1
             term *= mean / step
             total += term
         logarithm = count * math.log(mean) - mean - math.lgamma(count + 1) + math.log(total)
     else:
+        # P(X <= count): the largest terms are those next to the count, and 200 of them bound
+        # the work where counts are in the millions.
         logarithms = [
             k * math.log(mean) - mean - math.lgamma(k + 1)
             for k in range(max(0, int(count) - 200), int(count) + 1)

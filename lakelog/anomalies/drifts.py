@@ -35,10 +35,13 @@ def drifts(
 ) -> Iterator[Alarm]:
     """Values that went up or down by and by: known by the minute, where these are looked at."""
     series = usual.series
+    # Limits are learnt from spans even where minutes are looked at: minutes reach no further back
+    # than the time that was asked for.
     off, _ = _off_slowly(usual, series, np.arange(spans.count), 1, spans)
     step, latest, places = 1, series, np.arange(spans.count)
     if minutes is not None:
         step, latest = spans.length_us // MINUTE_US, minutes
+        # Minutes end with the last span, and are counted back from there.
         ends_us = spans.end_us - np.arange(len(minutes.values))[::-1] * MINUTE_US
         places = (ends_us - 1 - spans.start_us) // spans.length_us
     by_step, counts = _off_slowly(usual, latest, places, step, spans)
@@ -52,6 +55,7 @@ def drifts(
     for sign in (1, -1):
         sums, _ = _sums(sign * off)
         limits = np.maximum(own_limits(sums, spans.length_us, _BEYOND), _SUM)
+        # A drift may have begun before the first minute: the sum of the spans up to there goes on.
         before = float(sums[first - 1]) if first else 0.0
         sums, starts = _sums(sign * blocks, before)
         is_over = (sums >= limits[at]) & (sign * blocks >= STILL_OFF)
@@ -59,10 +63,13 @@ def drifts(
             index = row * step + phase - padding
             end_us = spans.end_us - (len(places) - 1 - index) * (spans.length_us // step)
             number = weights[max(int(starts[row, phase]), 0) : row + 1, phase].sum()
+            # Padding, spans before the time that was asked for, and sums of too few values.
             if index < 0 or end_us - spans.length_us < since_us or number < VALUES_MIN:
                 continue
             lately = latest.values[max(index - step + 1, 0) : index + 1]
             observed = math.exp(float(np.nanmean(lately)))
+            # A sum is no number of deviations. Half of it orders drifts by size, and none may stand
+            # below the threshold that it has passed in its own way.
             strength = sign * max(THRESHOLD, float(sums[row, phase]) / 2)
             expected = math.exp(float(usual.expected[at[row, phase]]))
             yield Alarm(end_us - spans.length_us, end_us, end_us, strength, expected, observed)
@@ -90,6 +97,8 @@ def _sums(off: Matrix, before: float = 0.0) -> tuple[Matrix, Matrix]:
     row where each began; `before` is what they were before the first row."""
     # One value that is far off is no drift, and one to the other side ends it.
     steps = np.where(off > -_SLACK, np.minimum(off, _OFF_MAX) - _SLACK, -_END)
+    # CUSUM without a loop: a sum that is never let below 0 is the total less the lowest total so
+    # far, and it began where the total was lowest last.
     totals = np.cumsum(np.concatenate([np.full((1, *off.shape[1:]), before), steps]), axis=0)
     lows = np.minimum.accumulate(np.minimum(totals, 0.0), axis=0)
     rows = np.arange(len(totals)).reshape(-1, *[1] * (off.ndim - 1))

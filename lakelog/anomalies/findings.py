@@ -157,6 +157,8 @@ def _deviating(
     minutes = _minutes(state, spans, since_us)
     gaps = gaps_of(state, spans, since_us)
     budget = Budget.of(false_alarms, len(of_series), spans)
+    # Apart, as a matrix has one scale and one least variance: roots of counts, logarithms of
+    # fields.
     for is_field in (False, True):
         group = [series for series in of_series if bool(series.field) is is_field]
         for begin in range(0, len(group), _TOGETHER):
@@ -197,6 +199,8 @@ def _minutes(
     def by_minute(series: Series) -> Series | None:
         if series.field:
             return by_key.get((series.field, series.condition))
+        # A count that is not among them had no event in any of the minutes, which is what has to
+        # show. A field without values has nothing to be compared.
         silent = replace(series, values=np.zeros(count), weights=np.ones(count))
         return by_key.get(("", series.condition), silent)
 
@@ -260,10 +264,14 @@ def _new_patterns(
                 AND {condition} AND $data""",
         ).fetchall()[0]
         known_us = min((moment for moment in (errors, messages) if moment), default=0)
+        # LIKE is looser than a template: `<*>` stands for any text in it, so that messages of other
+        # templates may be among those above. The view's count is of this one alone.
         if not known_us or row["count"] < (_ERROR_COUNT if errors else _PATTERN_COUNT):
             continue
         of_pattern = f"e.time >= {literal(_iso(start_us))} AND pattern_id = "
         yield AnomalyFinding(
+            # It ends when it was known, not with its last message: a later run must find the same
+            # one.
             *("pattern", row["template"], start_us, max(known_us, start_us + MINUTE_US), 0.0),
             *(float(row["count"]), THRESHOLD_DEVIATIONS),
             "SELECT e.* FROM events e JOIN event_patterns USING (seq)"
@@ -320,6 +328,8 @@ def finding_events(of_incidents: Iterable[Incident]) -> list[dict[str, Any]]:
     found, so that each is stored once."""
     events = []
     for row in finding_records(of_incidents):
+        # Of what stays the same while an anomaly goes on: its end and its deviations grow from run
+        # to run, and would make another event of it each time.
         name = f"{row['kind']} {row['series']} {row['time'].isoformat()}"
         row["incident"] = str(row["incident"])
         message = f"{row['series']}: {row['observed']:.4g}, expected {row['expected']:.4g}"

@@ -42,9 +42,12 @@ class Budget:
     @staticmethod
     def of(false_alarms: float, series: int, spans: Spans) -> Budget:
         """For so many false alarms a day of so many series."""
+        # `THRESHOLD` is for `_USUAL_SERIES` series and one false alarm a day. With more series or
+        # fewer alarms it moves by as much as the quantile of the normal distribution does.
         tests = max(series, 1) * DAY_US / spans.length_us / false_alarms
         usual = _USUAL_SERIES * DAY_US / spans.length_us
         quantile = NormalDist().inv_cdf
+        # Bounded, as a generous budget over few spans would ask for a quantile of 0 or less.
         stricter = quantile(1 - min(0.2 / tests, 0.4)) - quantile(1 - 0.2 / usual)
         return Budget(THRESHOLD + stricter, max(math.log10(2.5 * tests), 2.0))
 
@@ -70,6 +73,8 @@ class SeriesBaseline(Deviations):
     def off_slowly(self, values: Matrix, weights: Matrix, places: Places) -> Matrix:
         """How far values of some spans are off the nearer one of the means that do not follow
         what goes up by and by, to the side of both; 0 where there is none."""
+        # The nearer of the two, and only where both agree on the side: what is usual at this time
+        # of day, or was so in the last days, is no drift.
         root = np.sqrt(weights)
         usual = (values - self.usual[places]) / self.usual_deviation[places] * root
         lately = (values - self.lately[places]) / self.lately_deviation[places] * root
@@ -79,6 +84,7 @@ class SeriesBaseline(Deviations):
 
     def is_warm(self, spans: Spans) -> Mask:
         """Before which spans half a day of values was known."""
+        # The count before each span: a span does not warm itself.
         counts = np.cumsum(~np.isnan(self.series.values))
         warm: Mask = np.concatenate([[0], counts[:-1]]) >= DAY_US // spans.length_us / 2
         return warm
@@ -115,22 +121,26 @@ def own_limits(off: Matrix, length_us: int, beyond: float = _BEYOND) -> Matrix:
         recent = sorted(
             height for place, height in peaks if (index - place) * length_us <= _WEEK_US
         )
+        # The second highest: the highest may have been an incident, which must not hide the next
+        # one. Later peaks write over this from where they end.
         limits[begin:] = beyond * recent[-2] if len(recent) > 1 else 0.0
     return limits
 
 
 def counts_of(roots: Matrix) -> Matrix:
     """Return counts for what `roots_of` gave."""
+    # Means begin at 0, which is below the root of no event.
     return np.maximum((roots / 2) ** 2 - 0.375, 0.0)
 
 
 def roots_of(counts: Matrix) -> Matrix:
-    """Return counts on a scale where the variance of chance is 1."""
+    """Return counts on a scale where the variance of chance is about 1, whatever their mean: the
+    transform of Anscombe (Biometrika 1948)."""
     return 2 * np.sqrt(counts + 0.375)
 
 
 def sums_of(values: Matrix, window: int) -> Matrix:
-    """Return the sums of as many values that follow one another."""
+    """Return the sums of `window` values that follow one another: of n values n - window + 1."""
     totals = np.concatenate([[0.0], np.cumsum(values)])
     sums: Matrix = totals[window:] - totals[:-window]
     return sums

@@ -54,6 +54,7 @@ class NoveltyDetector:
             return 0.0
         value = min(max(value, -_LARGEST), _LARGEST)
         self._low, self._high = min(value, self._low), max(value, self._high)
+        # A constant series has no range: the least one keeps the distance from being 0 / 0.
         extent = max(self._high - self._low, 1e-9 * (1 + abs(value)))
         time_of_day = time_us % _DAY_US / _DAY_US
         surprise = self._values.surprise(value, time_of_day, extent, None)
@@ -75,6 +76,7 @@ def score_rows(
     there is no value, the score is 0. Raises InvalidSetting for a row without a time, or whose
     value is no number."""
     detector = NoveltyDetector()
+    # Numbered as an editor does: line 1 is the header.
     for number, row in enumerate(rows, start=2):
         try:
             time_us = to_micros(parse_time(row[time_column]))
@@ -92,6 +94,7 @@ class _Leaders:
         self._leaders: npt.NDArray[np.float64] = np.empty(64)
         self._times: npt.NDArray[np.float64] = np.empty(64)
         self._size = 0
+        # As if one of two values had been novel: a rate of 0 has no logarithm.
         self._novel, self._rows = 1.0, 2.0
 
     def surprise(
@@ -108,6 +111,7 @@ class _Leaders:
         surprise = -math.log10(self._novel / self._rows) if is_novel and is_comparable else 0.0
         self._novel += is_novel
         self._rows += 1
+        # A bound for memory, and for the time of each score, which looks at all of them.
         if is_novel and self._size < LEADERS_MAX:
             self._learn(value, time_of_day)
         return surprise

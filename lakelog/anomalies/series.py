@@ -146,6 +146,7 @@ def _counts(state: Lake | PinnedLake, spans: Spans, least: int) -> Iterator[Seri
     for source, type_, span, number in asked(state, spans, _COUNTS.replace("$least", str(least))):
         counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
+    # The query gives up to SERIES_MAX of types and as many of errors.
     frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
     for source, type_ in frequent[:SERIES_MAX]:
         values = counts[source, type_]
@@ -183,6 +184,7 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
         by_source: dict[str | None, tuple[Values, Values]] = {}
         for source, span, mean, number in rows:
             if source not in by_source:
+                # NaN is a span without a value. A count of 0 would be a value, a mean is not.
                 by_source[source] = np.full(spans.count, np.nan), np.ones(spans.count)
             by_source[source][0][span], by_source[source][1][span] = mean, number
         for source, (values, weights) in by_source.items():

@@ -39,12 +39,15 @@ def silences(
     """Yield the gaps of a series that were too long, raised since a time; `limits` are from how
     many deviations below what was expected each span is an alarm."""
     edges = spans.start_us + np.arange(spans.count + 1) * spans.length_us
+    # From here on time is counted in events that were due. No rate is 0, as `raised_us` is looked
+    # up backwards, for which what is due has to rise with time.
     rates = np.maximum(usual.counts(), 1e-9)
     due, due_usually = (
         np.concatenate([[0.0], np.cumsum(counts)]) for counts in (rates, counts_of(usual.usual))
     )
     begins = np.interp(gaps.begins_us, edges, due)
     lengths = np.interp(gaps.ends_us, edges, due) - begins
+    # Shorter gaps are not in the sample, so that their distribution begins at this length.
     floors = np.interp(gaps.begins_us + GAP_US, edges, due) - begins
     places = np.clip((gaps.begins_us - spans.start_us) // spans.length_us, 0, spans.count - 1)
     variance = np.maximum(usual.deviation[places] ** 2, baseline.COUNT_VARIANCE)
@@ -66,6 +69,7 @@ def silences(
         strength = (none - expected) / deviation
         is_unusual = usually - none > USUAL * deviation
         if raised_us >= since_us and is_warm[place] and -strength >= limits[place] and is_unusual:
+            # Behind the last event, which the query of the finding must not show.
             yield Alarm(begin_us + 1, raised_us, raised_us, strength, missing, 0.0)
 
 
@@ -73,6 +77,7 @@ def _scales(lengths: Matrix, floors: Matrix, variance: Matrix) -> Matrix:
     """The mean by which gaps that are longer than their floors exceeded these, before each gap."""
     is_long = lengths > floors
     excess = np.where(is_long, np.minimum(lengths - floors, _EXCESS_MAX), 0.0)
+    # Sums less the gap itself: of those before it alone.
     total = _PRIOR * variance + np.cumsum(excess) - excess
     return np.asarray(total / (_PRIOR + np.cumsum(is_long) - is_long))
 
