@@ -77,6 +77,8 @@ class LakeServer:
 
     async def close(self) -> None:
         """End what the server has started."""
+        # The intake last: its writer seals what it has, and nothing may wait to be stored then.
+        # What reads the lake goes before, as it would hold up the end.
         await self.dashboard.close()
         await self.agents.close()
         await self.workers.close()

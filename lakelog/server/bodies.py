@@ -46,6 +46,7 @@ class _Zlib:
     """gzip, with all its members, or deflate, with or without its header."""
 
     def __init__(self, is_gzip: bool) -> None:
+        # Window bits of zlib: 31 reads gzip alone, 47 zlib or gzip by the header, -15 neither.
         self._bits = 31 if is_gzip else 47
         self._is_raw_tried = is_gzip
         self._stream = zlib.decompressobj(self._bits)
@@ -55,6 +56,7 @@ class _Zlib:
         chunks, size = [], 0
         while data:
             try:
+                # One byte more than is allowed tells the caller that there is more.
                 chunk = self._stream.decompress(data, longest - size + 1)
             except zlib.error:
                 # Some clients send deflate without the header of zlib.
@@ -67,6 +69,7 @@ class _Zlib:
             size += len(chunk)
             if size > longest:
                 break
+            # A file of gzip is one member or several, one behind the other (RFC 1952, 2.2).
             data = self._stream.unused_data or self._stream.unconsumed_tail
             self.is_ended = self._stream.eof
             if self._stream.eof and data:
@@ -115,10 +118,15 @@ async def read_body(request: Request, limits: ServerLimits) -> bytes:
 async def body_of(
     headers: Mapping[str, str], receive: Receive, limits: ServerLimits, *, is_there: bool = False
 ) -> bytes:
-    """Return the body that the messages of a request bring, as text; with `is_there` it needs not
-    be waited for. Raises RequestRefused."""
+    """Return the body that the messages of a request bring, decompressed, up to
+    `limits.text_bytes`. With `is_there` it is in the first message, and no timer is set for it.
+
+    Raises RequestRefused: 400 for a client that left or a broken stream, 408 for one that is too
+    slow, 413 for what is too large, 415 for an encoding that is not known.
+    """
     encoding = _encoding(headers)
     declared = headers.get("content-length", "")
+    # Before a byte is read. A chunked body does not say how long it is, and is counted as it comes.
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large(limits.body_bytes)
     if is_there:
@@ -241,6 +249,7 @@ def require_parsable(body: bytes, limits: ServerLimits) -> None:
     RequestRefused."""
     if len(body) > limits.document_bytes:
         raise too_large(limits.document_bytes)
+    # An upper bound that needs no parser: braces in texts are counted, too.
     if body.count(b"{") > limits.document_records:
         raise RequestRefused(
             413, f"the body has more than {limits.document_records:,} objects: send it in parts"

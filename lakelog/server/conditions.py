@@ -92,6 +92,7 @@ def check_condition(cursor: Any, condition: TailCondition) -> None:
 
 
 def _selection(condition: str) -> str:
+    # On lines of their own: a comment that a condition ends with must not hide the parenthesis.
     return f"SELECT * FROM events WHERE (\n{condition}\n)"
 
 

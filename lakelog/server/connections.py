@@ -71,6 +71,7 @@ class HeadDeadlines:
     def _look(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
         for transport, deadline in list(self._waiting.items()):
+            # The earliest that is left, and so all behind it have time yet: one timer is enough.
             if deadline > loop.time():
                 self._timer = loop.call_at(deadline, self._look)
                 return
@@ -96,6 +97,7 @@ class JoinedWrites:
                 return
             self._loop.call_soon(self._flush)
         self._held.append(data)
+        # A head and a body are two; a third write is of an answer that goes on.
         if len(self._held) > 2 or len(data) > _HELD_MAX:
             self._flush()
 

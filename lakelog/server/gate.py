@@ -129,6 +129,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _without_port(host: str) -> str:
+    # In `[::1]` what follows the last colon is `1]`, which is no port.
     name, _, port = host.rpartition(":")
     return name if port.isdigit() and name else host
 
@@ -138,6 +139,8 @@ def _is_same(origin: str, scheme: str, host: str) -> bool:
         address = urlsplit(origin)
     except ValueError:
         return False
+    # Browsers leave out the port that is the scheme's own, from Origin and from Host. The colons of
+    # an IPv6 address stand before its `]`.
     default = {"http": ":80", "https": ":443"}.get(scheme, "")
     expected = host if ":" in host.rpartition("]")[2] else host + default
     named = address.netloc.lower()

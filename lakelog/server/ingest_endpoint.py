@@ -144,6 +144,7 @@ class IngestEndpoint:
                 buffer += text
                 if len(buffer) > _STREAMED:
                     await store(is_end=False)
+                # What is left now is the beginning of one record, which may not grow for ever.
                 if len(buffer) > self._limits.document_bytes:
                     raise too_large(self._limits.document_bytes)
             await store(is_end=True)

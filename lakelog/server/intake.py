@@ -59,6 +59,7 @@ class EventIntake(Generic[AnswerType]):
     @contextmanager
     def room(self, size: int) -> Iterator[None]:
         """Reserve memory for a body. Raises RequestRefused if there is none left."""
+        # One body alone is always let in: refused for its size, it could never be stored.
         if self._waiting_bytes and self._waiting_bytes + size > self._limits.waiting_bytes:
             raise RequestRefused(
                 429, "too much waits to be stored: try again", {"Retry-After": _RETRY_SECONDS}
@@ -83,6 +84,7 @@ class EventIntake(Generic[AnswerType]):
         running = self._running.get(key)
         if running is not None:
             self.repeated += 1
+            # Who comes again may go away again, too: that must not cancel the first one.
             return await asyncio.shield(running)
         future: asyncio.Future[AnswerType] = asyncio.get_running_loop().create_future()
         self._running[key] = future
@@ -133,6 +135,8 @@ class EventIntake(Generic[AnswerType]):
         try:
             await self._appends.store(missing, key)
         except Exception:
+            # It was announced at these positions. The next server would take the events that stand
+            # there later for those of this request, and not store it when it comes again.
             with suppress(OSError):  # then the disk takes nothing at all
                 self._journal.cancel(self._own.writer().name, [key])
             raise

@@ -124,6 +124,7 @@ def _listener(plan: ServerPlan) -> socket.socket:
     # With its protocol, or asyncio leaves Nagle's delay on for each connection.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        # For a restart: connections of the server before may still be in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((plan.host, plan.port))
     except OSError as error:

@@ -215,6 +215,7 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
         # RFC 6587 octet counting: a length, a space, the message; else a message starts with its
         # `<PRI>`.
         if content[place : place + 1].isdigit() and not content.startswith(b"<", place):
+            # A length has seven digits at most, and is followed by a space.
             space = content.find(b" ", place, place + 8)
             if space < 0:
                 if len(content) - place < 8:
@@ -240,6 +241,8 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
 
 def event_of(message: bytes) -> EventMembers:
     """The event of one message, whatever it looks like."""
+    # The format of files is of one line. A counted message may have several, which all belong to
+    # its text.
     head, _, more = message.partition(b"\n")
     try:
         parsed = registry.by_name("syslog").parse(head)

@@ -112,7 +112,9 @@ class TailFeed:
     # The side of the loop.
 
     async def catch_up(self, position: str) -> CaughtUp:
-        """Return what follows a position. Raises LakelogError, OSError."""
+        """Return what follows a position: a chunk that was read lately for another client at once,
+        else the next page, for which the reader is asked. Raises LakelogError, OSError; also when
+        the feed ends meanwhile."""
         hit = self._cache.get(position)
         if hit is not None and hit.expires > self._loop.time():
             return hit
@@ -185,6 +187,7 @@ class TailFeed:
         for chunk in chunks:
             self._chunks.append(chunk)
             self._bytes += chunk.size
+        # The newest chunk stays, however large it is: clients at its place could not get it else.
         while self._bytes > self._limits.tail_bytes and len(self._chunks) > 1:
             self._bytes -= self._chunks.popleft().size
             self.first += 1
@@ -311,6 +314,8 @@ class TailFeed:
             for request in requests:
                 self._call(_refuse, request.answer, error)
             return
+        # The client is at the end of the lake, and the ring is not. The ring begins anew here; the
+        # place that is left out tells those who stood at its end that they have to catch up.
         if page.is_end and self._is_stale:
             self._is_stale, ring.place, ring.position = False, ring.place + 1, page.position
             self._call(self._begin_anew, ring.place, ring.position)

@@ -42,6 +42,7 @@ class TailHub:
         if self.clients >= self._limits.tail_clients:
             raise RequestRefused(503, "too many clients follow this lake", _LATER)
         feed = self._feed(condition)
+        # Counted before it waits: a feed ends with its last client, who may leave meanwhile.
         feed.clients += 1
         self.clients += 1
         try:
@@ -132,10 +133,13 @@ class TailClient:
                     await self._turn(chunk_here)
                     yield chunk_here
                     position, place = chunk_here.positions[-1], place + 1
+                # It was too slow: what it needs next has left the ring.
                 elif place < feed.first:
                     yield behind_chunk(position)
                     place = None
                 elif not await self._news():
+                    # It has all of the ring, which may reach further: behind events that its
+                    # condition leaves out.
                     position = feed.position
                     yield quiet_chunk(position)
             if self.is_over:

@@ -85,6 +85,7 @@ class TailPace:
             if not queue or queue[0][0] > now:
                 break
             begins, waiter = queue.popleft()
+            # By small steps up and down, so that it stays where the loop is just in time.
             self._price *= _PRICE_STEP if now - begins > _LATE else 1 / _PRICE_STEP
             self._price = min(max(self._price, self._lowest), _PRICE_MAX)
             settle(waiter, True)

@@ -19,6 +19,7 @@ def anomalies(question: DashboardQuestion) -> dict[str, object]:
     (ms), what was unusual, how many standard deviations, seq]."""
     span = range_of(question, span_of(question))
     limit = question.number("limit", _LIMIT)
+    # A finding has the time of its begin, which may be before the range that it reaches into.
     since = max(span.since - _LONGEST, _EARLIEST)
     rows = question.sql(
         "SELECT time, coalesce(try_cast(data->>'until' AS TIMESTAMPTZ), time) AS until, message,"

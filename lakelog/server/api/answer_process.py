@@ -75,7 +75,9 @@ class AnswerProcess:
         except Exception as error:
             message = f"a fault of the server: {type(error).__name__}: {error}"
             ending = QueryRefused("unavailable", message, status=500).ending()
+        # An interrupt that comes from here on finds nothing to stop, and not the next question.
         self.number, self._question = 0, None
+        # What the engine has allocated is hardly ever returned: a new process starts small.
         ending["retire"] = resident_bytes() > self._limits.memory // 2
         self._output.send(wire.END, orjson.dumps(ending))
 
@@ -102,6 +104,7 @@ def main() -> None:
     if plan["is_warm"]:
         _warm(lake)
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": ""}))
+    # What is there now lives as long as the process: later collections need not look at it.
     gc.freeze()
     answer_requests(AnswerProcess(lake, limits, output))
 

@@ -70,6 +70,7 @@ def span_of(question: DashboardQuestion) -> TimeSpan:
     first_time, last_time, events = row["first"], row["last"], row["events"]
     if not events:
         return TimeSpan(0, 1)
+    # The end is not in a range: the last event has to be before it.
     return TimeSpan(
         to_micros(first_time.astimezone(UTC)), to_micros(last_time.astimezone(UTC)) + 1, events
     )
@@ -169,6 +170,7 @@ def slice_of(question: DashboardQuestion, width: int, whole: TimeSpan, span: Tim
     table = CountTable(question, whole, FINE)
     columns = search.columns
     is_counted = columns is not None and columns <= set(FINE)
+    # The views can tell only where each bar is made of whole spans of theirs.
     if is_counted and width % table.width == 0:
         source, variables = table.source(span, condition)
         return Slice(source, variables, span)
@@ -209,6 +211,7 @@ def counts(question: DashboardQuestion) -> dict[str, object]:
     width = chart_width(span.until - span.since)
     event_slice = slice_of(question, width, whole, span)
     bar = f"epoch_us(time) // {width} * {width}"
+    # One scan for the bars and for the values of four columns.
     rows = question.sql(
         f"WITH found AS MATERIALIZED ({event_slice.source}) "
         f"SELECT 'bar' AS field, ({bar})::VARCHAR AS value, level, sum(events)::BIGINT AS n"

@@ -104,6 +104,8 @@ def event(question: DashboardQuestion) -> dict[str, object]:
     conditions = [f"seq = {seq}"]
     if moment := question.text("time"):
         try:
+            # Milliseconds as a fraction may be off by a microsecond after their way through
+            # JavaScript.
             micros = round(float(moment) * 1000)
             conditions.append(between(micros - 1, micros + 2))
         except (ValueError, OverflowError):
@@ -113,6 +115,7 @@ def event(question: DashboardQuestion) -> dict[str, object]:
     ).to_arrow_table()
     if not table.num_rows and moment:
         # An event that was live has another number once it is sealed: the time may tell which.
+        # Two would leave open which one is meant.
         same_time = question.sql(f"SELECT * FROM events WHERE {conditions[1]} LIMIT 2")
         table = same_time.to_arrow_table()
     if table.num_rows != 1:

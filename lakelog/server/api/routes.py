@@ -95,6 +95,7 @@ class DashboardApi:
 
     async def _ask(self, name: str, request: Request, caller: Caller) -> Answer:
         query = dict(request.query_params)
+        # The process may only read. Here the branches are settled, and names become snapshots.
         if name == "diff":
             pinned = await self._here(settled, self._question(query, {}, caller))
             if pinned.status != 200:

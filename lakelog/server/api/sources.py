@@ -52,6 +52,7 @@ def sources(question: DashboardQuestion) -> dict[str, object]:
 
 def _bars(pairs: list[list[int]] | None) -> list[int]:
     heights = [0] * _BARS
+    # The first span of time of a view may begin before the range, and counts for its first bar.
     for bar, events in pairs or ():
         heights[max(bar, 0)] += events
     return heights

@@ -92,6 +92,7 @@ def _span(placed: TraceEvent, payload: dict[str, Any]) -> dict[str, object]:
     operation = str(attributes.get("gen_ai.operation.name", ""))
     status = payload.get("status")
     code = status.get("code") if isinstance(status, dict) else None
+    # The number or the name of the enum of OTLP, by how a span was exported.
     is_error = event.level in ("ERROR", "FATAL") or str(code) in ("2", "STATUS_CODE_ERROR")
     begin = to_micros(event.time.astimezone(UTC)) / 1000
     return {

@@ -181,6 +181,7 @@ class LokiRequest:
         if not value:
             return default
         try:
+            # Eleven digits or more: as seconds they would be after the year 2286.
             if _NANOSECONDS.fullmatch(value):
                 micros = int(value) // 1000
             elif _NUMBER.fullmatch(value):
@@ -224,6 +225,7 @@ def number_text(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
+    # Up to here a float holds every whole number.
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 

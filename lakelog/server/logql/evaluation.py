@@ -67,6 +67,8 @@ class Evaluation:
     async def _vector(self, expression: VectorAggregation) -> SeriesMap:
         operand, grouping = expression.operand, expression.grouping
         if (
+            # Made by the engine in one step: the series of single streams, of which there may be
+            # many more, need not leave it.
             isinstance(operand, RangeAggregation)
             and operand.grouping is None
             and _PUSHED.get(operand.function) == expression.function
@@ -86,6 +88,8 @@ class Evaluation:
             if len(result) > SERIES_MAX:
                 raise LogQLFault(f"more than {SERIES_MAX:,} series: aggregate by fewer labels")
             step = row["step"]
+            # Streams are told apart by the text of their labels, in which the same ones may stand
+            # in another order. Counts of both add up; means and extremes do not.
             if step in steps and not is_additive:
                 raise LogQLFault(
                     "labels of one stream stand in several orders: say by which labels"

@@ -80,6 +80,8 @@ class LineScope:
             return overridden[name]
         if name.startswith("__error"):  # what does not parse has no labels, and no error
             return "NULL"
+        # A label of the stream goes before a parsed one of the same name, which Loki calls
+        # NAME_extracted.
         extractions = [_extraction(parser, name) for parser in self.parsers]
         base = name.removesuffix("_extracted")
         if base != name:
@@ -152,6 +154,7 @@ class LineScope:
         for name, value, is_template in stage.labels:
             labels[name] = self._filled(value) if is_template else self.label(value)
             if not is_template:
+                # A rename: the label of the old name is gone.
                 labels.setdefault(value, "NULL")
         return self._with_labels(labels)
 
@@ -279,6 +282,7 @@ def _logfmt(line: str, name: str) -> str:
 
 
 def _sum_of_units(value: str, units: Mapping[str, float]) -> str:
+    # The longest first, or `ms` would be read as `m` with an `s` left over.
     names = "|".join(sorted(units, key=len, reverse=True))
     is_whole = f"regexp_full_match({value}, '-?([0-9.]+ ?({names}))+')"
     amounts = []

@@ -79,6 +79,7 @@ def _extreme(
 def replaced(replacement: LabelReplacement, series: SeriesMap) -> SeriesMap:
     """Set a label from another one, where a pattern matches that whole; in linear time."""
     pattern = f"^(?s:{replacement.pattern})$"
+    # What Prometheus writes as $1 is \1 for RE2, and a backslash there means itself.
     template = re.sub(r"\\", r"\\\\", replacement.replacement)
     template = re.sub(r"\$(?:\{([0-9])\}|([0-9]))", r"\\\1\2", template)
     values = pa.array([dict(labels).get(replacement.source, "") for labels in series], pa.string())
@@ -121,6 +122,8 @@ def combined(operation: BinaryOperation, left_side: SeriesMap, right_side: Serie
             kept_steps = _calculated(
                 operation, ((s, v, right_steps[s]) for s, v in values.items() if s in right_steps)
             )
+        # Sets and comparisons choose series, which keep their labels. Arithmetic makes new ones, of
+        # the labels that were matched.
         is_named = is_set or (operation.operator in _COMPARISONS and not operation.is_bool)
         result_labels = labels if is_named or matching is None else key
         if result_labels in result:
@@ -163,6 +166,7 @@ def calculate(operator_name: str, left_value: float, right_value: float) -> floa
     try:
         return float(_ARITHMETIC[operator_name](left_value, right_value))
     except ZeroDivisionError:
+        # As IEEE 754 has it, and Go, in which Loki divides; Python raises.
         is_nan = left_value == 0 or math.isnan(left_value) or operator_name == "%"
         return math.nan if is_nan else math.copysign(math.inf, left_value)
     except (OverflowError, ValueError, TypeError):

@@ -68,6 +68,7 @@ class SeriesStatement:
 def lines_sql(selection: LogSelection, span: TimeRange, limit: int, *, is_forward: bool) -> str:
     """SQL for the lines of a span without its end, see `result_lines`. Raises LogQLFault."""
     scope = scope_of(selection)
+    # Ordered by the column `events.time`, as `time` alone is the number selected under that name.
     order = "" if is_forward else " DESC"
     sources = "".join(
         f", {source.expression} AS source_{number}" for number, source in enumerate(scope.sources)

@@ -101,6 +101,7 @@ class _Requests:
             return types.CallToolResult(
                 content=[types.TextContent(type="text", text=message)], is_error=True
             )
+        # Twice, as clients of revisions before 2025-06-18 read the text alone.
         text = orjson.dumps(answer).decode()
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=text)], structured_content=answer

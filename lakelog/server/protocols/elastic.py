@@ -60,6 +60,8 @@ class ElasticBulk(IngestProtocol):
         lines = (line for line in body.split(b"\n") if line.strip())
         for line in lines:
             action = _action(line, request.path.get("index"))
+            # Senders match items with what they sent by their places: a line that is no action has
+            # one.
             actions.append(action or ("index", {}))
             if action is None:
                 rejects.append(_refused(actions, "not an action line", line))

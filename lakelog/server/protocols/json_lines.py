@@ -78,6 +78,7 @@ def _of_slice(body: bytes, source: str | None, *, is_all: bool) -> Arrivals:
     is_document = is_all and documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
     records = None if is_document else _of_lines(body)
     if is_all and (records is None or (records[1] and not records[0])):
+        # Lines are parsed in slices, but a document as a whole.
         require_parsable(body, ServerLimits())
         records = _of_document(body) or records
     if records is None:
@@ -94,6 +95,7 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
     """The events of lines that can be stored as they are, as those of most programs can."""
     defaults = {"time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     if source:
+        # An empty source counts as a missing one, which only parsed events show.
         if b'"source":""' in body or b'"source": ""' in body:
             return None
         defaults["source"] = source

@@ -126,7 +126,7 @@ def _of_protobuf(body: bytes) -> Arrivals:
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return a number and where it ends. Raises RequestRefused."""
+    """Return a number and where it ends. Raises ValueError where it does not."""
     number = 0
     for index, byte in enumerate(data[start : start + _VARINT_BYTES]):
         number |= (byte & 0x7F) << (7 * index)
@@ -150,6 +150,7 @@ def _fields(data: bytes) -> list[tuple[int, Any]]:
             fields.append((tag >> 3, data[place : place + size]))
             place += size
         else:
+            # Wire types with a fixed width, which no field of a push has: they are skipped.
             place += {1: 8, 5: 4}[tag & 7] if tag & 7 in (1, 5) else len(data) + 1
             if place > len(data):
                 raise ValueError("a field of no known kind")

@@ -68,6 +68,8 @@ class OtlpHttp(IngestProtocol):
         """Return google.rpc.Status in the request's encoding."""
         if request.media_type == JSON:
             return Answer(status, {"code": 3, "message": reason})
+        # google.rpc.Status: the code in field 1, 3 for INVALID_ARGUMENT, and the message in field
+        # 2.
         message = reason.encode()
         content = b"\x08\x03\x12" + _varint(len(message)) + message
         return Answer(status, content, media_type=PROTOBUF)
@@ -90,6 +92,8 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
     """Events of a request in protobuf, by way of the objects that its JSON would be."""
     try:
         if signal == "logs":
+            # Most logs are encoded without objects between. What is not plain, or is broken, goes
+            # the long way, which says what is wrong with it.
             with contextlib.suppress(NotPlain, _message.DecodeError):
                 return Arrivals(encoded_logs(request_class().FromString(body), _object))
         request = {
