@@ -92,7 +92,12 @@ def delta_between(
     state: Manifest,
     generation: int,
 ) -> Delta:
-    """Return what a table with this watermark lacks of a state. Raises Damaged."""
+    """Return what a table with this watermark lacks of a state, as steps in the order of seq.
+
+    Where both states are there, segments are compared, so that compaction and rollbacks cost what
+    they changed. Where the old one was collected, rows are told by seq, if the history of the
+    branch vouches for them; else the table is filled again, and `reason` says why. Raises Damaged.
+    """
     entries = store.manifests.segments(state, "events")
     if not old.snapshot:
         return Delta(_steps(list(parts_of(entries)), 0, state.next_seq))
@@ -125,7 +130,9 @@ def everything(entries: list[SegmentEntry], state: Manifest, reason: str = "") -
 def is_in_history(
     store: Store, cursor: duckdb.DuckDBPyConnection, old: Watermark, entries: list[SegmentEntry]
 ) -> bool:
-    """Whether the branch, whose state now has these segments, was once in a watermark's state."""
+    """Whether the branch, whose state now has these segments, was once in a watermark's state: by
+    its move, or, where that was collected, by the digest of the last event. A lake that was
+    restored or replaced has the same numbers for other events."""
     try:
         return store.refs.read(old.branch, old.move).snapshot == old.snapshot
     except DamagedRef:

@@ -211,6 +211,7 @@ class Syncer:
         """Return the state to go to: the newest published one, with everything else published
         before, but seldom in a sync that goes on: each time is a segment."""
         clock = time.monotonic()
+        # A bucket of tokens: a seal costs one, and one comes back in each `_SEAL_EVERY` seconds.
         self._seals = min(_SEALS, self._seals + (clock - self._looked_at) / _SEAL_EVERY)
         self._looked_at = clock
         if self._continuous and self._seals < 1:
@@ -268,11 +269,13 @@ class Syncer:
                 group.append(steps.pop(0))
             group = delta.joined(group)
             is_last = not steps
+            # Refused where another sync has committed since the watermark was read.
             self._target.begin(self._table, mark.version)
             if is_first and plan.is_created:
                 self._target.create(self._table, self._mapping.columns, self._mode == "upsert")
             elif is_first and plan.added:
                 self._target.extend(self._table, plan.added)
+            # Once for the table: a delta that clears it is one step, and so one group.
             if change.clear:
                 self._target.clear(self._table)
                 mark = dataclasses.replace(mark, rows=0)

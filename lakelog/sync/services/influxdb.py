@@ -164,6 +164,7 @@ class InfluxTarget(IntentTarget):
         return IntentRecord(
             row["version"],
             row["watermark"],
+            # A field of a point cannot be null: -1 stands for none, see `_store`.
             row["start"] if row["start"] >= 0 else None,
             row["owner"],
             orjson.loads(row["columns"]),

@@ -120,6 +120,8 @@ class KafkaTarget(SyncTarget):
                     "compression.type": self._config.settings.get("compression.type", "zstd"),
                 },
             )
+            # This aborts what an earlier producer of the id has left open, and fences it off
+            # (KIP-98). The watermark is read afterwards: none of its messages can come behind it.
             self._run(lambda raw: raw.init_transactions(KafkaConfig.TIMEOUT))
         mark = self.watermarks().get(table)
         if (mark.version if mark else 0) != version:
@@ -225,6 +227,7 @@ class KafkaTarget(SyncTarget):
             try:
                 self._run(lambda raw: raw.produce(topic, value, key))
                 return
+            # The queue of the client is full: `poll` serves what was delivered, and makes room.
             except BufferError:
                 if time.monotonic() > until:
                     raise ConnectionLost(f"{self.address} does not take messages") from None
@@ -239,6 +242,7 @@ class KafkaTarget(SyncTarget):
             ).topics.get(topic)
         except kafka.KafkaException as error:
             raise reader.failure(error.args[0]) from None
+        # UNKNOWN_TOPIC_OR_PART of a broker, or _UNKNOWN_TOPIC of the client.
         if topic_metadata is None or (
             topic_metadata.error and "UNKNOWN_TOPIC" in topic_metadata.error.name()
         ):
@@ -301,6 +305,7 @@ class KafkaTarget(SyncTarget):
         if not is_compacted and self._asked(topic):
             return
         policy = {"cleanup.policy": "compact"} if is_compacted else {}
+        # Without a number of its own, -1, a topic has as many partitions as the cluster gives one.
         new = admin.NewTopic(topic, num_partitions=1 if policy else -1, config=policy)
         creator = self._config.administrator()
         try:
