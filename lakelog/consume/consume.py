@@ -213,6 +213,7 @@ class Consumer:
         self._add(batch, messages)
         if is_end:
             for state in states.values():
+                # Only at its end is it known what a stream has lost: what was added and not read.
                 before = _cursor(batch, state.key)
                 after = _counted(before, state)
                 missing += after.missing - before.missing
@@ -220,6 +221,7 @@ class Consumer:
         head = batch.publish(self._source.name)
         if head is None:
             return is_end
+        # Behind the publish: what the lake has is told to the server, and never what it may lose.
         self._source.acknowledge([_cursor(batch, key) for key in states])
         self._count(batch, len(messages), missing)
         return is_end
@@ -317,6 +319,8 @@ class Consumer:
             batch.add(messages, self._source.name)
             return
         order, key = self._source.order, messages[0].stream
+        # After a server has lost messages, those up to the newest that was ever read may be in the
+        # lake already; those behind it are new.
         newest_seen = order(_cursor(batch, key).seen or messages[0].position)
         repeat_count = (
             sum(order(m.position) <= newest_seen for m in messages)
@@ -328,6 +332,7 @@ class Consumer:
                 continue
             batch.add(chunk, self._source.name, is_retry=is_again)
             cursor = _cursor(batch, key)
+            # At distances of 1, 2, 4, ... from the end: what a server loses is mostly its newest.
             places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
             fresh = [
                 Mark(m.position, m.fingerprint(), cursor.messages - (len(chunk) - 1 - index))

@@ -202,6 +202,7 @@ class KafkaTopic(MessageSource):
             details["headers"] = _listed(headers)
         return Message(
             f"{self._prefix}{partition}",
+            # A position is that of the message to be read next.
             str(offset + 1),
             offset,
             raw.value(),

@@ -114,6 +114,7 @@ class RedisStream(MessageSource):
             position = messages[-1].position
             if size > _BYTES_MAX:
                 break
+            # As many as take about `_BYTES` at the mean size so far: entries may be large.
             estimate = _BYTES * len(messages) // max(size, 1) + 1
             count = min(limit - len(messages), estimate)
         return messages, False
