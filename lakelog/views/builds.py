@@ -68,6 +68,7 @@ class ViewBuild:
         if partials and lineage.unknown(cover):
             lineage.search(self._store.manifests, state, cover)
         leaves = lineage.leaves(cover)
+        # A piece that also has segments which this state lacks is of no use for it.
         covers = (lineage.leaves(partial.cover) for partial in partials)
         covered = frozenset[str]().union(
             *(its_leaves for its_leaves in covers if its_leaves <= leaves)

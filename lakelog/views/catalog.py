@@ -91,7 +91,8 @@ def check_free(store: Store, branch: str, name: str, replace: bool = False) -> N
 
 
 def create(store: Store, branch: str, definition: ViewDefinition, *, replace: bool = False) -> Head:
-    """Publish a checked definition. Raises InvalidView where the name is taken."""
+    """Publish a checked definition, and return the head that has it. Raises InvalidView where the
+    name is taken, also by another process since `check_free`."""
     view = StoredView(definition.name, definition.text, definition.version, disk.now_us())
 
     def plan(_: Head, state: Manifest) -> moves.Change:

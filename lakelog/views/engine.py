@@ -184,6 +184,7 @@ class Projector:
         if shape is None:
             maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
             shape = shape_of(cursor, definition, maps, merges)
+            # A name has the values of parameters in it, of which there is no end.
             if len(self._shapes) > 256:
                 self._shapes.clear()
             self._shapes[name] = shape
@@ -362,9 +363,11 @@ class Projector:
             try:
                 rows, tables = self._builder.pinned(cursor, layer)
                 self._pieces.save(name, cover, shape, cursor, rows)
+                # The rows are read from these tables: they have to live until here.
                 del tables
             finally:
                 cursor.close()
+            # Once the whole is on disk: until then the small ones answer.
             self._pieces.replace(name, shape, cover)
 
         self.background_writer.put(save)

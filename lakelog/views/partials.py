@@ -113,7 +113,11 @@ class Partials:
         cursor: duckdb.DuckDBPyConnection,
         query: str,
     ) -> None:
-        """Keep the rows of a query; a full or read-only disk only costs the next reader time."""
+        """Keep the rows of a query as the piece of the segments in `cover`.
+
+        It is written whole under its name or not at all, and not synced: what a power failure
+        leaves is known by its digest. A full or read-only disk only costs the next reader time.
+        """
         if not shape.is_lossless:
             return
         # A piece is known by what it covers, so that equal covers are one file.

@@ -194,6 +194,7 @@ class ViewTables:
             return 0
         values = params.values(definition.name, definition.params, None)
         if self._engine is not None:
+            # What this process is still writing would else be computed once more.
             self._engine.background_writer.drain()
         maps = protected_maps.ProtectedMaps(self._store.paths)
         connect = self._tables.connect
