@@ -267,7 +267,11 @@ def evaluating(
     site: str = "",
     clock: Callable[[], int] = disk.now_us,
 ) -> Iterator[Evaluator | None]:
-    """Yield what evaluates the rules of a branch, alone; None while another process does."""
+    """Yield what evaluates the rules of a branch; None while another process does.
+
+    A lock of the kernel makes it the only one, which is free again however its process ends. The
+    evaluator is closed, and the lock free, when the context is left; `clock` gives us.
+    """
     disk.make_dirs(directory_of(lake.store, lake.branch_name))
     # The kernel drops the lock of a process that dies.
     with disk.hold(lock_path(lake.store, lake.branch_name), shared=False) as is_held:
@@ -281,7 +285,8 @@ def evaluating(
 def evaluate_when_free(
     lake: Lake, say: Callable[[str], None], stop: threading.Event, *, site: str = ""
 ) -> None:
-    """Evaluate the rules of a branch until told to stop, as soon as no other process does."""
+    """Evaluate the rules of a branch, as soon as no other process does, until `stop` is set. It
+    returns only then: give it a thread."""
     while not stop.is_set():
         with evaluating(lake, say, stop, site=site) as evaluator:
             if evaluator is not None:

@@ -217,7 +217,9 @@ def find(store: Store, branch: str, name: str) -> AlertRule:
 
 
 def add(store: Store, branch: str, rule: AlertRule, *, replace: bool = False) -> Head:
-    """Publish a rule whose question was tried. Raises InvalidSetting, AlreadyExists."""
+    """Publish a rule whose question was tried, and return the head that has it. Raises
+    InvalidSetting for members that are wrong, AlreadyExists for a name that is taken without
+    `replace`."""
     # With the time of this change: a rule that is replaced counts as new.
     dated = dataclasses.replace(rule.checked(), time=disk.now_us())
 

@@ -34,7 +34,12 @@ def condition_of(condition: str | None, partitions: frozenset[int]) -> str:
 def register(
     access: BranchAccess, name: str, condition: str | None, start: str
 ) -> SubscriptionRecord:
-    """Return the subscription of that name, created if it is not there. Raises InvalidSetting."""
+    """Return the subscription of that name, created if it is not there.
+
+    One that is created is published on return, at `start`; that of one which is there stays. Of two
+    processes that create it at once, the position of the first counts. Raises InvalidSetting for a
+    name that is none, and for another `condition` than it has.
+    """
     check_name(name)
     created = SubscriptionRecord(
         name, disk.random_hex(4), condition, disk.now_us(), (Position(),) * PARTITIONS
