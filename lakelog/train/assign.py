@@ -94,7 +94,11 @@ def earliest(duplicate_of: Array, rank: Array, is_latest: bool = False) -> Array
 
 
 def dedupe(rows: RowTable, duplicate_of: Array, keep: str, reason: str) -> None:
-    """Leave out all but one of each set of duplicates."""
+    """Leave out all but one of each set of duplicates, and count the others under `reason`.
+
+    `duplicate_of` has for each row the number of its set; `keep` is `last`, or anything else for
+    the first by rank. Rows that were left out before do not stand for others.
+    """
     alive = np.flatnonzero(rows.split >= 0)
     keeper = earliest(duplicate_of[alive], rows.rank[alive], keep == "last")
     rows.drop(alive[keeper != np.arange(len(alive))], reason)

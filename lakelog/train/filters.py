@@ -67,7 +67,8 @@ def require_library() -> None:
 def passing_rows(
     batches: Iterable[pa.RecordBatch], column: str, filter: dict[str, list[str]], losses: Losses
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows whose text in a column passes the filters of a recipe; count the others."""
+    """Yield the rows whose text in a column passes the filters of a recipe, batch by batch in their
+    order; count the others in `losses`, each by the first rule that it breaks."""
     rules, languages = expand(filter["quality"]), set(filter["languages"])
     for batch in batches:
         passes = []

@@ -27,7 +27,12 @@ _SHOWN = 20
 
 
 def inspect(path: str, against: str | None, near: float | None, spill: str) -> Certificate:
-    """Check a set, or one against another. Raises ExportRefused for a directory without a set."""
+    """Check a set, or one against another, and return what was found as a certificate.
+
+    `near` is a similarity from 0 to 1 in place of the recipe's, `spill` the directory for what does
+    not fit in memory. The files may come from anybody: the engine that decodes them reaches nothing
+    else. Raises ExportRefused for a directory without a set.
+    """
     dataset, inventory, faults = load(path)
     other_set = None
     if against is not None:

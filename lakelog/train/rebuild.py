@@ -91,6 +91,8 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     that was killed goes on where it was."""
     path = os.path.abspath(path)
     again = f"{path}{_AGAIN}"
+    # Killed between the steps of `_put_in_place`: the new set is whole, the old one has lost its
+    # manifest.
     if os.path.isfile(f"{again}/{provenance.MANIFEST}") and not os.path.isfile(
         f"{path}/{provenance.MANIFEST}"
     ):
@@ -100,9 +102,11 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     erased = {e.key: e.tags[tag] for e in records.listing(lake.store.paths) if tag in e.tags}
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
+    # The old directory is deleted as a whole: nobody else's file may be in it.
     strangers = set(inventory.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
     if strangers:
         raise ExportRefused(f"{path}/{min(strangers)} is no file of the set: move it away first")
+    # Left by one that was killed: it may lack rows, or an erasure that came since.
     if os.path.isdir(again):
         shutil.rmtree(again)
     earlier = dataset.open_set(path)

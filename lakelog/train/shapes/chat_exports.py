@@ -57,6 +57,7 @@ def _branch(mapping: Payload, current: object) -> list[Payload]:
         leaves = [key for key, node in nodes.items() if not node.get("children")]
         current = max(leaves, key=lambda key: _created(nodes[key]), default=None)
     branch: list[Payload] = []
+    # A damaged export may have a node that is its own ancestor.
     visited = set()
     while current in nodes and current not in visited:
         visited.add(current)
@@ -152,6 +153,8 @@ def line_of(payload: Payload, losses: Counter[str]) -> Line | None:
 def conversation(lines: list[Line]) -> list[ChatMessage]:
     """Return the messages of the branch that the last of some lines ends, each answer whole."""
     by_uuid = {line.uuid: line for line in lines}
+    # By their parents from the last line up, as for a conversation: a line that is its own ancestor
+    # ends the way.
     chain: set[str] = set()
     place = lines[-1].uuid if lines else ""
     while place in by_uuid and place not in chain:

@@ -53,6 +53,7 @@ def _by_name(fields: Payload) -> list[ToolSchema]:
 
 
 def _schema(tool: object) -> list[ToolSchema]:
+    # Bedrock lists marks of its cache among the tools.
     if not isinstance(tool, dict) or set(tool) <= {"cachePoint"}:
         return []
     for key in ("functionDeclarations", "function_declarations"):
@@ -133,6 +134,7 @@ def extract(messages: JsonList) -> tuple[JsonList, list[ToolSchema]]:
 
 def unique(items: list[ToolSchema]) -> list[ToolSchema]:
     """Return the distinct definitions in their order."""
+    # Compared one by one: no set holds dicts, and a request has few tools.
     distinct: list[ToolSchema] = []
     for schema in items:
         if schema not in distinct:

@@ -153,6 +153,7 @@ def sequence(selection: RowQuery, recipe: Recipe) -> str:
     shape = recipe.shape
     subject = member(selection, recipe, "by")
     token = member(selection, recipe, "token")
+    # The window ends before its own row: a history that had its label would give it away.
     length = shape["length"]
     return f"""
     WITH base AS (
