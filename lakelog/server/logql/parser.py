@@ -84,6 +84,7 @@ class _LogQLParser:
 
     def _is(self, *spellings: str) -> bool:
         token = self._token
+        # A text in quotes is no keyword, whatever it says.
         return token.category in spellings or (
             token.spelling in spellings and token.category != "string"
         )
@@ -104,6 +105,7 @@ class _LogQLParser:
         while self._is(*_PRECEDENCE[level]):
             operator = self.expect("mark", "name").spelling
             self._operations += 1
+            # A chain becomes a tree as deep as it is long, which is evaluated by recursion.
             if self._operations > _OPERATIONS_MAX:
                 raise self._refuse(f"there are more than {_OPERATIONS_MAX} operations")
             is_bool, matching = self._modifiers()
@@ -146,6 +148,7 @@ class _LogQLParser:
         if self._skip("("):
             inner = self.expression()
             self.expect(")")
+            # Stages may stand behind a selection in parentheses.
             if isinstance(inner, LogSelection) and self._is("mark") and not self._is(")", ","):
                 return LogSelection(inner.matchers, (*inner.stages, *self._stages()))
             return inner
@@ -188,6 +191,7 @@ class _LogQLParser:
                 raise self._refuse(f"there are more than {_STAGES_MAX} stages")
             if self._is(*_LINE_FILTERS):
                 stages.append(self._line_filter())
+            # It belongs to a range, which reads it, and is no stage.
             elif self._tokens[self._place + 1].spelling == "unwrap":
                 break
             else:
@@ -212,6 +216,7 @@ class _LogQLParser:
     def _stage(self) -> PipelineStage:
         name = self._token.spelling
         following = self._tokens[self._place + 1]
+        # A label may be called as a stage is: what follows it tells which one is meant.
         is_label = following.spelling in ("=", "!=", "=~", "!~", *_COMPARISONS) and (
             following.category == "mark"
         )
@@ -276,6 +281,7 @@ class _LogQLParser:
 
     def _label_conjunction(self) -> LabelCondition:
         tests = [self._label_test()]
+        # Tests side by side are joined as by `and`.
         while self._skip("and", ",") or self._is("name"):
             if self._is("or"):
                 break
@@ -336,6 +342,7 @@ class _LogQLParser:
         self.expect("]")
         if not span:
             raise self._refuse("the span is 0")
+        # Loki's grammar has stages and unwrap before the span, or behind it.
         selection = LogSelection(selection.matchers, (*selection.stages, *self._stages()))
         if not unwrap:
             unwrap, conversion = self._unwrap()

@@ -26,6 +26,7 @@ def streams(rows: Iterable[Mapping[str, Any]], scope: LineScope) -> list[dict[st
     for row in rows:
         labels = chosen_labels(row, scope)
         key = tuple(sorted(labels.items()))
+        # Nanoseconds as text, as Loki has them: a number of JSON would lose digits.
         by_labels.setdefault(key, []).append([f"{row['time']}000", row["line"] or ""])
     return [{"stream": dict(key), "values": values} for key, values in by_labels.items()]
 
@@ -33,6 +34,7 @@ def streams(rows: Iterable[Mapping[str, Any]], scope: LineScope) -> list[dict[st
 def stream_labels(row: Mapping[str, Any]) -> Labels:
     """The labels of the stream of a row: its columns, and what was pushed with it."""
     labels = {name: str(row[name]) for name in STREAM_COLUMNS if row.get(name)}
+    # As for `LineScope.label`: what was pushed goes before columns, and labels before metadata.
     for home in ("metadata", "labels"):
         members = _members(row.get(home))
         labels |= {name: _text(value) for name, value in members.items() if _text(value)}

@@ -153,6 +153,7 @@ class LakeTools:
             query, params, at=ref, limit=limit, format=QueryFormat.JSON
         )
         answer = orjson.loads(b"".join([chunk async for chunk in running.chunks]))
+        # Their number is bounded, and their size as well: an agent has to read all of it.
         rows, size = [], 0
         for row in answer["rows"]:
             cells = [_short(cell) for cell in row]
@@ -202,6 +203,7 @@ class LakeTools:
         }
 
     async def _audit(self, arguments: Arguments) -> JsonObject:
+        # One at a time, as it reads every file that was ingested.
         if self._is_auditing:
             raise QueryRefused("busy", "an audit is running", "ask again later", 429)
         self._is_auditing = True
@@ -245,6 +247,7 @@ def _check(tool: ReadingTool, arguments: Arguments) -> None:
             allowed = ", ".join(tool.properties) or "none"
             raise QueryRefused("bad_request", f"{tool.name} has no {name}", f"it has {allowed}")
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        # bool is a subclass of int.
         if isinstance(value, bool) or not isinstance(value, tuple(types[n] for n in names)):
             raise QueryRefused("bad_request", f"{name} is of type {' or '.join(names)}")
         if "maximum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
