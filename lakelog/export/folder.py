@@ -174,6 +174,7 @@ def atomic_file(path: str) -> Iterator[BinaryIO]:
         temporary, lock = _claim(parent, name, is_dir=False)
         with open(temporary, "wb") as file:
             yield file
+        # Contents before the name, as for a directory; the lock's descriptor is of the same file.
         disk.sync_file(lock)
         os.replace(temporary, target)
         disk.sync_dir(parent)

@@ -55,6 +55,7 @@ def destination(
     path = os.fspath(out)
     ending, is_named = FileEnding.of(path), path.endswith("/")
     form = _format(format, FileEnding("", None, ending.compression) if is_named else ending)
+    # A name such as `v1.2` is that of a directory, and has no extension.
     is_file = (
         bool(ending.extension)
         and not partition_by

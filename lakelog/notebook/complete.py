@@ -35,6 +35,7 @@ def matcher(lake: Callable[[], Lake]) -> Any:
             return {"completions": []}
         try:
             open_lake = lake()
+        # Completion offers nothing where no lake is open: it must not fail a key press.
         except LakelogError:
             return {"completions": []}
         if match := _REF.search(before):
@@ -42,6 +43,7 @@ def matcher(lake: Callable[[], Lake]) -> Any:
             return _result(match[1], [ref for ref in refs if ref.startswith(match[1])])
         completer = completers.get(open_lake.path)
         if completer is None:
+            # One lake at a time: a completer holds the names of all that it offers.
             completers.clear()
             completer = completers[open_lake.path] = _completer(open_lake)
         after = sql_after(context.full_text, context.cursor_position, context.cursor_line)

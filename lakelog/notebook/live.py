@@ -47,6 +47,7 @@ class Live:
         # The first time here: a wrong query is an error of the cell.
         self._shown = self._ask()
         self._handle.display(self._shown, raw=True)
+        # A cell that is run again takes the place of its last run, whose thread would go on asking.
         if (former := _RUNNING.get(query)) is not None:
             former.stop()
         _RUNNING[query] = self
@@ -101,7 +102,9 @@ def live(
     lake: Lake | None = None,
     plot: bool | dict[str, object] = False,
 ) -> Live:
-    """Show the answer of a query, or a plot of it, and keep it up to date; see Live."""
+    """Show the answer of a query, or a plot of it, and keep it up to date every `seconds`; see
+    Live. Without `lake` it asks the one that the notebook has open. Raises InvalidSetting,
+    QueryFailed."""
     return Live(query, seconds, params=params, lake=lake, plot=plot)
 
 
