@@ -259,6 +259,7 @@ def expire(
     """
     with app.open() as lake:
         lake.settle()
+        # First without deleting, so that the question says how much it is about.
         result = expire_history(lake.store, lake.branch_name, dry_run=True)
         if not dry_run:
             files = f"{many(result.deleted, 'file')}, {size(result.bytes)}"

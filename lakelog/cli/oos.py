@@ -136,6 +136,7 @@ def process(
     """
     with app.progress("processing", "episodes") as progress, stop_at_signals() as stop:
         run = streams.SimpleLogProcessor(
+            # Only a file that was named has to be there.
             feeds if feeds != _FEEDS or os.path.exists(feeds) else None,
             log,
             shlex.split(processor) if processor else None,

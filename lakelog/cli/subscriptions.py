@@ -76,6 +76,7 @@ def run_subscription(
     # The lake first: a signal ends the run in order, and then the lake is closed.
     with app.open() as lake, stop_at_signals() as stop:
         subscription = subs.Subscription(lake.subscriptions(), name, where, start, say=app.say)
+        # Before any event is handed out: an erasure has to name whoever may have some.
         copies.note(lake.store.paths, "subscription", name)
         with subscription:
             count = subscription.run_batches(
