@@ -75,6 +75,8 @@ def load(lake: Lake, path: str, progress: ProgressCallback | None = None) -> Sql
     with closing(_connect(path)) as database:
         columns = _columns(database, path)
         totals = {table: _count(database, table) for table in columns}
+        # Rows that the lake has already are dropped by their ids when they are appended: what is
+        # new is the difference of the counts.
         before = _counts(lake)
         row_count = quarantined = 0
         damage = ""
@@ -146,6 +148,8 @@ def _batches(
     database: sqlite3.Connection, table: str, columns: dict[str, list[str]]
 ) -> Iterator[list[EventRow | InvalidRow]]:
     """Yield the rows of a table as events, or what is wrong with them."""
+    # By rowid from batch to batch: rows that are added meanwhile cannot shift others, as they would
+    # with OFFSET.
     query = f"""SELECT rowid, {", ".join(columns[table])} FROM {table}
         WHERE rowid > ? ORDER BY rowid LIMIT {_ROWS}"""
     last_id, names = -(2**63), TABLES[table]
@@ -159,6 +163,7 @@ def _batches(
                 record["id"] = last_id if record["id"] is None else record["id"]
                 size += sum(len(v) for v in record.values() if isinstance(v, bytes))
                 rows.append(_event(database, table, record, columns))
+                # Few rows where payloads are large: a batch is in memory as a whole.
                 if size > _BYTES:
                     break
         if not rows:
@@ -242,6 +247,7 @@ def _unpack(compressed: Any) -> bytes:
         plain = unpacker.decompress(compressed, _DATA_MAX)
     except (zlib.error, TypeError) as error:
         raise InvalidEvent(f"data_compressed does not unpack: {error}") from None
+    # Stopped by the bound, or for want of more.
     if not unpacker.eof:
         long = len(plain) >= _DATA_MAX
         why = f"unpacks to more than {_DATA_MAX:,} bytes" if long else "is cut short"
@@ -303,8 +309,9 @@ def _store(lake: Lake, path: str, table: str, rows: list[EventRow | InvalidRow])
     ]
     if events:
         lake.append(events)
+    # Behind the events: after a kill between the two, the next import marks them. It is named by
+    # what it says, so that the same rows are marked by one fact.
     if numbers:
-        # Named by what it says, so that the same rows are marked by one fact.
         name = f"{omega.IMPORTED}:processed:{content_id({'ids': numbers})}"
         lake.append({"type": omega.PROCESSED, "id": name, "data": {"ids": numbers}})
     if invalid:
