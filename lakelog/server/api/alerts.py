@@ -27,6 +27,7 @@ def add(question: DashboardQuestion) -> dict[str, object]:
     rule = _members(question)
     is_new = question.body.get("replace") is not True
     name = question.member("name")
+    # It came over the network, and may name no program, file or variable of this machine.
     remark = RuleBook(question.lake).add_remote(name, rule, replace=not is_new)
     return {"name": name, "remark": remark}
 

@@ -42,6 +42,7 @@ def capture_pattern(pattern: str) -> str:
     names = [name for name in fragments[1::2] if name != "_"]
     if not names or len({*names}) < len(names):
         raise LogQLFault("| pattern takes labels from captures with different names: <name>")
+    # A pattern that begins with a capture begins with the line: that would begin anywhere else.
     expression = "" if fragments[0] else "^"
     for number, fragment in enumerate(fragments):
         if number % 2 == 0:
@@ -50,6 +51,7 @@ def capture_pattern(pattern: str) -> str:
             expression += re.escape(fragment)
             continue
         is_final = number == len(fragments) - 2 and not fragments[-1]
+        # The last one goes to the end of the line, each other one up to the text behind it.
         body = ".*" if is_final else ".*?"
         expression += f"(?:{body})" if fragment == "_" else f"(?P<{fragment}>{body})"
     return expression

@@ -150,6 +150,7 @@ async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
     finally:
         leaving.cancel()
         working.cancel()
+        # Work that is cancelled is waited for: it gives its process back at its end.
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
@@ -159,6 +160,7 @@ def query_of(body: bytes, parameters: dict[str, Any]) -> tuple[str, dict[str, An
     Raises QueryRefused.
     """
     text = body.strip()
+    # No statement of SQL begins with a brace.
     if not text.startswith(b"{"):
         try:
             sql = text.decode()
@@ -184,6 +186,7 @@ def query_of(body: bytes, parameters: dict[str, Any]) -> tuple[str, dict[str, An
         raise QueryRefused(
             "bad_request", "params is a list or an object", 'params: {"name": value}'
         )
+    # What the body says goes before the query of the URL.
     return members["sql"], {**parameters, **members}
 
 
