@@ -51,7 +51,12 @@ class Gate:
         self._entries: tuple[TokenEntry, ...] | None = None
 
     def admit(self, headers: Mapping[str, str], scheme: str) -> Caller:
-        """Return who sent a request with these headers. Raises RequestRefused."""
+        """Return who sent a request with these headers; names are in small letters.
+
+        Raises RequestRefused: 421 for the name of another host, 403 for a page of another origin,
+        401 for a token that is missing, unknown or revoked. What the caller may do is for
+        `Caller.require` to say.
+        """
         host = headers.get("host", "").lower()
         if _without_port(host) not in self._hosts:
             raise RequestRefused(

@@ -82,6 +82,7 @@ class IngestEndpoint:
             (b"content-length", b"%d" % len(content)),
             *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
         ]
+        # An answer without a body has no type of one.
         if content or answer.status != 204:
             headers.append((b"content-type", answer.media_type.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -130,6 +130,7 @@ def storage(question: DashboardQuestion) -> dict[str, object]:
     """Bytes of the state, growth a day, and how far readers and writers are behind."""
     state = question.state
     whole, stats = span_of(question), state.stats()
+    # At least an hour: minutes of a lake that has just begun say nothing of a day.
     days = max((whole.until - whole.since) / _DAY, 1 / 24)
     root = question.lake.path
     disk = shutil.disk_usage(root)

@@ -23,6 +23,7 @@ def watchers(lake: Lake) -> list[dict[str, object]]:
             status: dict[str, Any] = orjson.loads(disk.read(path))
         except (OSError, orjson.JSONDecodeError):
             continue
+        # By the last that it wrote: a watcher that was killed cannot say that it does not run.
         last_round = float(status.get("last_round") or 0)
         statuses.append(
             {

@@ -113,6 +113,7 @@ class LineScope:
         return dataclasses.replace(self, conditions=(*self.conditions, condition))
 
     def _parsed(self, stage: LineParser) -> LineScope:
+        # Which labels these give only each line knows: one is extracted where a stage asks for it.
         if stage.name == "json" and not stage.expressions:
             json = _PAYLOAD if self.line == _PLAIN_LINE else _json_of(self.line)
             return self._with_parser(LabelSource("json", json))

@@ -100,7 +100,12 @@ def replaced(replacement: LabelReplacement, series: SeriesMap) -> SeriesMap:
 
 
 def combined(operation: BinaryOperation, left_side: SeriesMap, right_side: SeriesMap) -> SeriesMap:
-    """Two vectors, series with equal labels at a time."""
+    """Combine two vectors, series with equal labels at a time, as Prometheus matches one to one.
+
+    Arithmetic and comparisons leave out steps that one side lacks; what only one side has is there
+    for `or` and, of the left side, for `unless`. Raises LogQLFault where several series of a side
+    have the same labels.
+    """
     matching, result = operation.matching, SeriesMap()
     right_series = {_matched(labels, matching): values for labels, values in right_side.items()}
     if len(right_series) < len(right_side):
@@ -146,7 +151,8 @@ def _matched(labels: LabelSet, matching: Grouping | None) -> LabelSet:
 def with_scalar(
     operation: BinaryOperation, series: SeriesMap, scalar: float, *, is_left: bool
 ) -> SeriesMap:
-    """A vector and a number, which is on the left or on the right."""
+    """Combine a vector and a number, which is on the left or on the right. A comparison without
+    `bool` leaves the values of the vector for which it holds."""
     result: SeriesMap = {}
     for labels, values in series.items():
         triples = (

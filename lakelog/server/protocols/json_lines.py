@@ -143,4 +143,5 @@ def _binary_event(request: IngestRequest, body: bytes) -> EventMembers:
     try:
         return event | {"data": body.decode()}
     except UnicodeDecodeError:
+        # As the JSON format of CloudEvents has data that is no text.
         return event | {"data_base64": base64.b64encode(body).decode()}
