@@ -103,6 +103,7 @@ class RuleBook:
             remark = queries.check(rule)
             until = disk.now_us()
             if rule.clock == "log":
+                # A window ends before its end: the newest event has to be in it.
                 until = min(until, queries.newest() + 1)
             since = max(0, until - rule.window)
             rows = queries.ask(rule, since, until)
@@ -120,6 +121,7 @@ class RuleBook:
         tested = dataclasses.replace(rule, message="This is a test: nothing is wrong.")
         document = self._document(tested, row, disk.now_us(), "", [])
         for spelled in rule.sinks:
+            # Each for itself: one that fails must not keep the others from their test.
             sink = known.parse(spelled, lambda _: None)
             notice = Notice(f"{document['id']}-{sink_id(spelled)}", 1, document)
             outcomes[sink.address] = ""

@@ -158,7 +158,9 @@ class LivePages:
         *,
         is_patient: bool = False,
     ) -> PositionedPage:
-        """Return what follows a position, at most `limit` events. Raises QueryFailed, Damaged."""
+        """Return what follows a position, at most `limit` events: published ones, or those of the
+        tail where none is left, never both on one page. Of an older generation what it still had,
+        then the rewind that ended it. Raises QueryFailed, Damaged."""
         self._hold(pending)
         head = pending.head
         if position.generation != head.move.generation:
