@@ -154,7 +154,7 @@ def _deviating(
 ) -> Iterator[AnomalyFinding]:
     """Rates and values that are off, a finding for each run of spans."""
     of_series = list(series_of(state, spans))
-    minutes = _minutes(state, spans, since_us)
+    minutes = _minutes(state, spans, since_us, of_series)
     gaps = gaps_of(state, spans, since_us)
     budget = Budget.of(false_alarms, len(of_series), spans)
     # Apart, as a matrix has one scale and one least variance: roots of counts, logarithms of
@@ -186,15 +186,16 @@ def _baselines(group: list[Series], spans: Spans) -> Iterator[SeriesBaseline]:
 
 
 def _minutes(
-    state: Lake | PinnedLake, spans: Spans, since_us: int
+    state: Lake | PinnedLake, spans: Spans, since_us: int, chosen: list[Series]
 ) -> Callable[[Series], Series | None]:
-    """Return what gives the numbers of a series by the minute, where these are shorter spans."""
+    """Return what gives the numbers of a chosen series by the minute, where these are shorter
+    spans."""
     first_us = max(since_us, spans.start_us) // MINUTE_US * MINUTE_US
     count = (spans.end_us - first_us) // MINUTE_US
     if spans.length_us % MINUTE_US or spans.length_us == MINUTE_US or not 0 < count <= _SPANS_MAX:
         return lambda _: None
     within = Spans(first_us, MINUTE_US, count)
-    by_key = {(s.field, s.condition): s for s in series_of(state, within, least=1)}
+    by_key = {(s.field, s.condition): s for s in series_of(state, within, chosen)}
 
     def by_minute(series: Series) -> Series | None:
         if series.field:

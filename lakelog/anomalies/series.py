@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,24 +38,22 @@ _FIELDS = f"""
 
 
 # Which series are frequent is decided here: a lake may have a million sources.
-_COUNTS = f"""
+_COUNTS = """
     WITH counted AS MATERIALIZED (
         SELECT source, type, $span AS span, count(*) AS n,
             count(*) FILTER (level IN ('ERROR', 'FATAL')) AS errors
         FROM events WHERE time >= $start AND time < $end AND $data GROUP BY ALL
-    ), frequent AS (
-        SELECT source, type FROM counted GROUP BY ALL HAVING sum(n) >= $least
-        ORDER BY sum(n) DESC, source, type LIMIT {SERIES_MAX}
-    ), failing AS (
-        SELECT source FROM counted GROUP BY source HAVING sum(errors) > 0
-        ORDER BY sum(errors) DESC, source LIMIT {SERIES_MAX}
-    )
+    ), frequent AS ($frequent), failing AS ($failing)
     SELECT c.source, c.type, span, n FROM counted c
         JOIN frequent f ON c.type = f.type AND c.source IS NOT DISTINCT FROM f.source
     UNION ALL
     SELECT c.source, NULL, span, sum(errors) FROM counted c
         JOIN failing f ON c.source IS NOT DISTINCT FROM f.source
         WHERE errors > 0 GROUP BY ALL"""
+_FREQUENT = f"""SELECT source, type FROM counted GROUP BY ALL HAVING sum(n) >= {EVENTS_MIN}
+    ORDER BY sum(n) DESC, source, type LIMIT {SERIES_MAX}"""
+_FAILING = f"""SELECT source FROM counted GROUP BY source HAVING sum(errors) > 0
+    ORDER BY sum(errors) DESC, source LIMIT {SERIES_MAX}"""
 
 
 GAP_US, _GAPS_BEFORE_US = 60_000_000, 345_600_000_000
@@ -94,6 +92,9 @@ class Spans:
         return self.start_us + self.length_us * index
 
 
+CountKey = tuple[str | None, str | None]
+
+
 @dataclass(frozen=True)
 class Series:
     """Numbers of events by span of time, or means of a field, with how many values each has.
@@ -105,6 +106,8 @@ class Series:
     field: str
     values: Values
     weights: Values
+    key: CountKey | None = None
+    """Of numbers of events, the source and type; without a type, the errors of the source."""
 
 
 @dataclass(frozen=True)
@@ -131,32 +134,47 @@ def gaps_of(state: Lake | PinnedLake, spans: Spans, since_us: int) -> dict[str, 
     }
 
 
-def series_of(state: Lake | PinnedLake, spans: Spans, least: int = EVENTS_MIN) -> Iterator[Series]:
-    """Yield the series of a state, counts first, those of `least` events."""
-    yield from _counts(state, spans, least)
+def series_of(
+    state: Lake | PinnedLake, spans: Spans, chosen: Iterable[Series] | None = None
+) -> Iterator[Series]:
+    """Yield the series of a state, counts first: those of the most events, or the counts among
+    `chosen` that have one in these spans."""
+    keys = None if chosen is None else [series.key for series in chosen if series.key is not None]
+    yield from _counts(state, spans, keys)
     yield from _fields(state, spans)
 
 
-CountKey = tuple[str | None, str | None]
-"""A source and a type; without a type, its errors."""
-
-
-def _counts(state: Lake | PinnedLake, spans: Spans, least: int) -> Iterator[Series]:
+def _counts(
+    state: Lake | PinnedLake, spans: Spans, keys: list[CountKey] | None
+) -> Iterator[Series]:
     counts: dict[CountKey, Values] = {}
-    for source, type_, span, number in asked(state, spans, _COUNTS.replace("$least", str(least))):
+    frequent_sql, failing_sql = _FREQUENT, _FAILING
+    if keys is not None:
+        frequent_sql = _rows_sql("source, type", [key for key in keys if key[1] is not None])
+        failing_sql = _rows_sql("source", [key[:1] for key in keys if key[1] is None])
+    query = _COUNTS.replace("$frequent", frequent_sql).replace("$failing", failing_sql)
+    for source, type_, span, number in asked(state, spans, query):
         counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
     # The query gives up to SERIES_MAX of types and as many of errors.
     frequent = sorted(counts, key=lambda key: (-counts[key].sum(), key[0] or "", key[1] or ""))
     for source, type_ in frequent[:SERIES_MAX]:
         values = counts[source, type_]
-        if type_ is None and values.sum() > 0 and not _is_of_one_type(counts, source):
+        if type_ is not None:
+            name = f"{type_} of {source or 'no source'}"
+            yield Series(name, of_type(source, type_), "", values, ones, (source, type_))
+        elif values.sum() > 0 and (keys is not None or not _is_of_one_type(counts, source)):
             name = f"errors of {source or 'no source'}"
             condition = f"{is_source(source)} AND level IN ('ERROR', 'FATAL')"
-            yield Series(name, condition, "", values, ones)
-        elif type_ is not None:
-            name = f"{type_} of {source or 'no source'}"
-            yield Series(name, of_type(source, type_), "", values, ones)
+            yield Series(name, condition, "", values, ones, (source, None))
+
+
+def _rows_sql(columns: str, rows: Sequence[tuple[str | None, ...]]) -> str:
+    """SQL for rows of texts."""
+    if not rows:
+        return f"SELECT {columns} FROM counted WHERE false"
+    spelled = (", ".join("NULL" if v is None else literal(v) for v in row) for row in rows)
+    return f"SELECT * FROM (VALUES {', '.join(f'({row})' for row in spelled)}) AS t({columns})"
 
 
 def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -155,6 +157,21 @@ def test_many_sources_cost_no_series_each(make_lake: MakeLake) -> None:
     spans = Spans(START * 1_000_000, SPAN * 1_000_000, 500)
     assert len([s for s in series_of(lake, spans) if not s.field]) <= SERIES_MAX
     assert "error of web" in [f.series for i in seen(lake) for f in i.findings]
+
+
+def test_a_steady_source_is_not_silent_beside_many_busier_ones(make_lake: MakeLake) -> None:
+    """More new sources than there are series: its minutes are counted all the same."""
+    half_minutes = np.arange(5 * 2880, dtype=np.int64)
+    times = START * 1_000_000 + half_minutes * 30_000_000
+    last_day = times[4 * 2880 :]
+    names = [f"new{n}" for n in range(SERIES_MAX + 5)]
+    lake = make_lake()
+    for source, moments in (("steady", times[::2]), *((name, last_day) for name in names)):
+        size = len(moments)
+        columns = {"type": ["beat"] * size, "source": [source] * size, "time": pa.array(moments)}
+        lake.append(pa.table(columns))
+    found = [f.series for incident in incidents(lake) for f in incident.findings]
+    assert [name for name in found if "steady" in name] == []
 
 
 def known(found: list[Incident]) -> set[tuple[str, int, int]]:
