@@ -263,6 +263,13 @@ def test_loki_push_as_protobuf_in_snappy(server: HttpLake) -> None:
     # A length of four gigabytes in front of nothing.
     assert server.ask("/loki/api/v1/push", b"\xff\xff\xff\xff\x0fx").status == 413
     assert server.ask("/loki/api/v1/push", b"\x05nope").status == 400
+    assert server.ask("/loki/api/v1/push", b"\xff" * 40).status == 400
+    # Seconds, labels and a line of another type than they have in a push.
+    entry = part(1, part(1, b"9" * 30)) + b"\x10\x05" + part(2, b"of 1970")
+    stream = b"\x08\x05" + part(1, b'{app="odd"}') + part(2, entry) + b"\x10\x07"
+    body = pa.Codec("snappy").compress(part(1, stream)).to_pybytes()
+    assert server.ask("/loki/api/v1/push", body).status == 204
+    assert [event["message"] for event in stored(server, "odd")] == ["of 1970"]
 
 
 def _varint(number: int) -> bytes:

@@ -109,10 +109,12 @@ def _event(
 
 
 def _of_protobuf(body: bytes) -> Arrivals:
-    size, _ = _varint(body, 0)
-    if size > _TEXT_MAX:
-        raise RequestRefused(413, f"the body has more than {_TEXT_MAX:,} bytes: send it in parts")
     try:
+        size, _ = _varint(body, 0)
+        if size > _TEXT_MAX:
+            raise RequestRefused(
+                413, f"the body has more than {_TEXT_MAX:,} bytes: send it in parts"
+            )
         push = pa.Codec("snappy").decompress(body, decompressed_size=size).to_pybytes()
         events = [
             _event(time, line, labels, metadata)
@@ -135,9 +137,19 @@ def _varint(data: bytes, start: int) -> tuple[int, int]:
     raise ValueError("a number without an end")
 
 
-def _fields(data: bytes) -> list[tuple[int, Any]]:
-    """The fields of a protobuf message: numbers, and bytes of those with a length."""
-    fields, place = list[tuple[int, Any]](), 0
+def _numbers(data: bytes) -> list[tuple[int, int]]:
+    """The fields of a protobuf message that are numbers, each with its own."""
+    return [(field, value) for field, value in _fields(data) if isinstance(value, int)]
+
+
+def _texts(data: bytes) -> list[tuple[int, bytes]]:
+    """The same of its fields with a length. One of another type than it should have is unknown, as
+    it is to protobuf's own readers."""
+    return [(field, value) for field, value in _fields(data) if isinstance(value, bytes)]
+
+
+def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
+    fields, place = list[tuple[int, int | bytes]](), 0
     while place < len(data):
         tag, place = _varint(data, place)
         if tag & 7 == 0:
@@ -161,11 +173,11 @@ def _streams(push: bytes) -> list[tuple[str, list[tuple[int, str, dict[str, str]
     """PushRequest{streams=1}, Stream{labels=1, entries=2}, Entry{timestamp=1, line=2,
     structuredMetadata=3}, Timestamp{seconds=1, nanos=2}, Label{name=1, value=2}."""
     streams = []
-    for number, stream in _fields(push):
+    for number, stream in _texts(push):
         if number != 1:
             continue
         labels, entries = "", []
-        for field, value in _fields(stream):
+        for field, value in _texts(stream):
             if field == 1:
                 labels = value.decode()
             elif field == 2:
@@ -176,14 +188,14 @@ def _streams(push: bytes) -> list[tuple[str, list[tuple[int, str, dict[str, str]
 
 def _entry(data: bytes) -> tuple[int, str, dict[str, str]]:
     time, line, metadata = 0, "", {}
-    for number, value in _fields(data):
+    for number, value in _texts(data):
         if number == 1:
-            stamp = dict(_fields(value))
+            stamp = dict(_numbers(value))
             time = stamp.get(1, 0) * 1_000_000_000 + stamp.get(2, 0)
         elif number == 2:
             line = value.decode("utf-8", "replace")
         elif number == 3:
-            pair = dict(_fields(value))
+            pair = dict(_texts(value))
             metadata[pair.get(1, b"").decode()] = pair.get(2, b"").decode("utf-8", "replace")
     return time, line, metadata
 
