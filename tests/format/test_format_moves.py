@@ -15,7 +15,6 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.event.encode import from_micros
 from lakelog.history import thinning
 from lakelog.history import window as history_window
-from lakelog.maintain import gc as collecting
 from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
@@ -248,9 +247,9 @@ def test_thinning_may_die_at_every_step(
     monkeypatch.setattr(thinning, "PACKED", 60)
     path, copy = str(tmp_path / "lake"), str(tmp_path / "copy")
     real = thinning.pack
-    monkeypatch.setattr(collecting, "pack", lambda *given: iter(()) if not keep else real(*given))
+    monkeypatch.setattr(thinning, "pack", lambda *given: iter(()) if not keep else real(*given))
     long_life(path, clock)
-    monkeypatch.setattr(collecting, "pack", real)
+    monkeypatch.setattr(thinning, "pack", real)
     clock[0] += 30 * HOUR
     right, at = damage.read(path), 0
     while True:

@@ -361,7 +361,7 @@ def many_segments(lake: lakelog.Lake, count: int) -> int:
     made = lake.sealer()
     head = lake.store.refs.head("main")
     work = made._prepare(head, lake.store.manifests.load(head.move.snapshot))
-    disk.finish(work.begun)
+    disk.finish(work.pending_writes)
     table = segment.read(lake.store.paths, work.entries[0].key)
     fresh = [
         segment.write(

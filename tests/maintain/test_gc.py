@@ -192,7 +192,7 @@ def test_references_go_before_what_they_name(
     head = lake.store.refs.head("main")
     state = lake.store.manifests.load(head.move.snapshot)
     work = pending._prepare(head, state)
-    disk.finish(work.begun)
+    disk.finish(work.pending_writes)
     orphan(lake)
     lake.gc()
     age(lake, listed=25, written=25)
