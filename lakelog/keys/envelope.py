@@ -30,7 +30,7 @@ import hmac
 import itertools
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import MissingPackage
 
@@ -200,7 +200,7 @@ def _derived(secret: bytes, purpose: int, salt: bytes) -> AESGCM:
 
 
 @functools.lru_cache(maxsize=64)
-def _hmac_states(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash, hashlib._Hash]:
+def _hmac_states(secret: bytes) -> tuple[Any, Any, Any]:
     """Return the hashes of the HMAC with a data key as far as all envelopes share them: the inner
     one of both purposes, and the outer."""
     inner, outer = (secret.ljust(64, b"\0").translate(pad) for pad in _PADS)

@@ -15,10 +15,10 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head
 from lakelog.wal import Tail
-from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
     from lakelog import history
+    from lakelog import workers as pools
     from lakelog.maintain import compact, gc, hotcopy, indexing, retention, stats
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakelog.store import policy
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
-    history = Lazy("lakelog.history")
+    history, pools = Lazy("lakelog.history"), Lazy("lakelog.workers")
     policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.maintain.stats")
     compact, gc, hotcopy, indexing, retention = (
         Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy indexing retention".split()
@@ -95,7 +95,7 @@ class LakeUpkeep(ABC):
         """
         self.settle()
         level = compact.SMALLEST if smallest else compact.LEVEL
-        with WorkerPool.at(workers) as pool:
+        with pools.WorkerPool.at(workers) as pool:
             compaction = compact.compact(self.store, self.branch_name, progress, level, pool)
             indexing.build_missing(self.store, self.branch_name, pool=pool)
         return compaction
