@@ -186,16 +186,16 @@ def _baselines(group: list[Series], spans: Spans) -> Iterator[SeriesBaseline]:
 
 
 def _minutes(
-    state: Lake | PinnedLake, spans: Spans, since_us: int, chosen: list[Series]
+    state: Lake | PinnedLake, spans: Spans, since_us: int, selection: list[Series]
 ) -> Callable[[Series], Series | None]:
-    """Return what gives the numbers of a chosen series by the minute, where these are shorter
+    """Return what gives the numbers of a selected series by the minute, where these are shorter
     spans."""
     first_us = max(since_us, spans.start_us) // MINUTE_US * MINUTE_US
     count = (spans.end_us - first_us) // MINUTE_US
     if spans.length_us % MINUTE_US or spans.length_us == MINUTE_US or not 0 < count <= _SPANS_MAX:
         return lambda _: None
     within = Spans(first_us, MINUTE_US, count)
-    by_key = {(s.field, s.condition): s for s in series_of(state, within, chosen)}
+    by_key = {(s.field, s.condition): s for s in series_of(state, within, selection)}
 
     def by_minute(series: Series) -> Series | None:
         if series.field:

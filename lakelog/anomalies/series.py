@@ -135,11 +135,15 @@ def gaps_of(state: Lake | PinnedLake, spans: Spans, since_us: int) -> dict[str, 
 
 
 def series_of(
-    state: Lake | PinnedLake, spans: Spans, chosen: Iterable[Series] | None = None
+    state: Lake | PinnedLake, spans: Spans, selection: Iterable[Series] | None = None
 ) -> Iterator[Series]:
     """Yield the series of a state, counts first: those of the most events, or the counts among
-    `chosen` that have one in these spans."""
-    keys = None if chosen is None else [series.key for series in chosen if series.key is not None]
+    `selection` that have one in these spans."""
+    keys = (
+        None
+        if selection is None
+        else [series.key for series in selection if series.key is not None]
+    )
     yield from _counts(state, spans, keys)
     yield from _fields(state, spans)
 
@@ -173,8 +177,8 @@ def _rows_sql(columns: str, rows: Sequence[tuple[str | None, ...]]) -> str:
     """SQL for rows of texts."""
     if not rows:
         return f"SELECT {columns} FROM counted WHERE false"
-    spelled = (", ".join("NULL" if v is None else literal(v) for v in row) for row in rows)
-    return f"SELECT * FROM (VALUES {', '.join(f'({row})' for row in spelled)}) AS t({columns})"
+    row_texts = (", ".join("NULL" if v is None else literal(v) for v in row) for row in rows)
+    return f"SELECT * FROM (VALUES {', '.join(f'({row})' for row in row_texts)}) AS t({columns})"
 
 
 def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
