@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import datetime as dt
 import itertools
@@ -83,7 +84,7 @@ def _take_spoilt(engine: Any, form: Any, raw: bytes, data: Any) -> None:
     full = [
         at
         for at, line in zip(places, lines, strict=False)
-        if line.strip().removeprefix(records.BOM)
+        if line.strip().removeprefix(codecs.BOM_UTF8)
     ]
     assert sorted(found + bad) == full
     assert found == sorted(found)
