@@ -145,6 +145,7 @@ class LakeDialect(DefaultDialect):
         if not url.database:
             raise exc.ArgumentError("which lake? lakelog:///PATH names its directory")
         options = dict(url.query)
+        # A misspelled option would open the present state in place of the one that was meant.
         unknown = sorted(options.keys() - set(_OPTIONS))
         if unknown:
             raise exc.ArgumentError(f"a lake has no option {unknown[0]}: {' and '.join(_OPTIONS)}")

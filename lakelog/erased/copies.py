@@ -42,6 +42,7 @@ def note(paths: Paths, place: str, name: str) -> None:
     copy = {"place": place, "name": printable, "time": disk.now_us()}
     if printable != name:
         copy["path_bytes"] = path_bytes.hex()
+    # One document for each place, so that two writers of different ones do not meet.
     key = hashlib.sha256(place.encode() + b"\0" + path_bytes).hexdigest()[:16]
     with contextlib.suppress(OSError):
         disk.make_dirs(paths.copies)

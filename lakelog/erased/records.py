@@ -86,6 +86,8 @@ class Erasure:
     def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:
         """Return the erasure that a run which was killed left, or a new one. Raises DamagedRef."""
         earlier = listing(paths)
+        # A run that was killed is ended by the same erasure: a second one would not know its rows,
+        # which are gone.
         for erasure in earlier:
             if not (erasure.is_swept or erasure.subjects) and erasure.is_of(subject, predicate):
                 return erasure

@@ -111,6 +111,7 @@ class LakeApplicationRecorder(LakeAggregateRecorder, persistence.ApplicationReco
         tracking, numbers = kwargs.get("tracking"), list[int]()
 
         def events_after(newest: int) -> list[JsonObject]:
+            # Called again after each lost race, with what is newest then.
             numbers[:] = range(newest + 1, newest + 1 + len(stored_events))
             pairs = zip(stored_events, numbers, strict=True)
             events = [self._encoded(event, notification=number) for event, number in pairs]

@@ -101,6 +101,7 @@ class EnvelopeSeries:
 def _chunks(aead: AESGCM, head: bytes, data: bytes | memoryview, context: bytes) -> bytes:
     """Return the envelope of a header, with its chunks."""
     view, step = memoryview(data), 1 << CHUNK_BITS
+    # An envelope of nothing has a chunk, too: its tag says that nothing was cut off.
     final = max(-(-len(view) >> CHUNK_BITS), 1) - 1
     ciphertexts = [head]
     for number in range(final + 1):
@@ -149,6 +150,7 @@ class EnvelopeReader:
         self.plain_bytes = body - TAG_BYTES * self.count
         if self.plain_bytes < (self.count - 1) * self.step + (self.count > 1):
             raise NotDecrypted("its envelope is cut off")
+        # Nonces of a series have 24 bits for the number of a chunk.
         if self.count >> 24 and head[5]:
             raise NotDecrypted("its envelope is too long")
         self._aead, self._head, self._associated = _cipher(secret, head), head, head + context
@@ -173,6 +175,7 @@ class EnvelopeReader:
                 chunk = view[offset : offset + stride]
                 plaintexts.append(decrypt_chunk(nonce, chunk, self._associated))
         except (InvalidTag, ValueError):
+            # The nonce has the number and whether it is the last, so that each of the three shows.
             place = "its last chunk" if number == self.count - 1 else f"its chunk {number}"
             raise NotDecrypted(f"{place} was changed, moved or cut off") from None
         return plaintexts[0] if len(plaintexts) == 1 else b"".join(plaintexts)

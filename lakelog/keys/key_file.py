@@ -13,6 +13,7 @@ from lakelog.errors import InvalidKey
 def refuse_in_lake(path: str, owned: str) -> None:
     """Refuse a file in a lake, whose copies would have the key, too: `owned` is what the error says
     to keep elsewhere. Raises InvalidKey."""
+    # The real path: a link in another place would be followed by every backup.
     folder = os.path.dirname(os.path.realpath(path))
     while not os.path.exists(f"{folder}/lakelog.json"):
         if folder == os.path.dirname(folder):

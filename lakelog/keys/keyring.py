@@ -60,6 +60,7 @@ class KeyRing:
                 tuple(map(str, body.get("former", ()))),
                 keys,
             )
+            # A ring whose present key is missing could write what nobody opens.
             keys[ring.key]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidKey(
@@ -126,6 +127,7 @@ class KeyRing:
         try:
             return master.find(self.master)
         except InvalidKey:
+            # Who gives the key of yesterday is told so, and not that the lake is damaged.
             present = master.of_environment()
             if present is not None and present.id in self.former:
                 raise InvalidKey(

@@ -113,6 +113,8 @@ def find(master_id: str) -> Master:
 def of_environment() -> Master | None:
     """Return the master key that the environment gives, None where it gives none. Raises
     InvalidKey."""
+    # The first that is set, in the order of the guide: a shell that exports one is not asked for
+    # more.
     name = next((name for name in _VARIABLES if os.environ.get(name)), "")
     value = os.environ.get(name, "")
     if name == "LAKELOG_KEY":
@@ -132,6 +134,7 @@ def load(path: str) -> MasterKey:
             mode, data = os.fstat(file.fileno()).st_mode, file.read(_FILE_MAX)
     except OSError as error:
         raise InvalidKey(f"{path}: the master key cannot be read: {error.strerror}") from None
+    # As OpenSSH does: a key that others may read is no secret any more.
     if mode & _OTHERS:
         raise InvalidKey(f"{path}: other users may read this key: run chmod 600 on it")
     return MasterKey(_parsed(data.decode("utf-8", "replace"), path), path)

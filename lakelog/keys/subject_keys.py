@@ -94,6 +94,7 @@ class SubjectKeys:
             }
         except (envelope.NotDecrypted, struct.error):
             raise _damaged(path) from None
+        # A tree with a node less has keys that look destroyed.
         if len(nodes) != count:
             raise _damaged(path)
         return SubjectKeys(file_id, destroyed, nodes, master_id)
@@ -164,6 +165,8 @@ class SubjectKeys:
 
     def secret(self, subject: str, generation: int) -> bytes | None:
         """Return a key, 32 bytes; None for one that was destroyed."""
+        # Destroyed keys are not in the tree: nodes are kept for what was not destroyed, and a key
+        # is derived from the highest one above its leaf.
         leaf = self._leaf(subject, generation)
         for depth in range(DEPTH + 1):
             node = self.nodes.get((depth, leaf >> (DEPTH - depth)))

@@ -137,6 +137,7 @@ class _DeltaTable:
             copy = published_state.renamed(self._lake, entry, self._renamed[entry.fields])
         name = f"{COPY if copy else ''}{entry.key}.parquet"
         segment = self._lake.store.paths.object("segments", entry.key)
+        # A hard link costs no bytes, and outlives the gc of the lake.
         if copy is None and self._folder.link(segment, name):
             return TableFile(entry, name, entry.bytes)
         data = disk.read(segment) if copy is None else copy
@@ -145,6 +146,7 @@ class _DeltaTable:
 
     def commit(self, state: str, change: TableChange) -> None:
         now = disk.now_us() // 1000
+        # First, for a log that names a file which a power cut took is a broken table.
         self._folder.sync()
         removed = (self._paths[key] for key in change.removed)
         actions: list[transaction.AddAction | transaction.RemoveAction] = [
@@ -206,6 +208,7 @@ def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddActi
         ("seq", *entry.seq),
         ("time", _iso(entry.time[0]), _iso(entry.time[1])),
     ]
+    # Where types are too many a manifest has their number alone, and a bound would be a guess.
     if isinstance(entry.types, dict) and entry.types:
         bounds.append(("type", min(entry.types), max(entry.types)))
     stats = {

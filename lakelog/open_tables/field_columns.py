@@ -84,6 +84,8 @@ class _MemberMerge:
             before = child.field_type if child else None
             type_ = self._type(member, path, before)
             if child is None:
+                # Spark and Hive tell names apart without case; the number is what a reader of
+                # Iceberg goes by.
                 names = {sibling.name.casefold() for sibling in by_number.values()}
                 name = free_name(_PLAIN.sub("_", member.name), names)
                 by_number[number] = types.NestedField(number, name, type_, doc=json.dumps(key))
@@ -99,6 +101,7 @@ class _MemberMerge:
             return types.StructType(*self.merged(children, member.members, path))
         if member.kind == "list":
             element, inside = member.members[0], (*path, "")
+            # Numbers of elements have to stay, too: a reader finds columns of files by them.
             old = before.element_type if isinstance(before, types.ListType) else None
             _, number = self._key_and_number(inside)
             return types.ListType(

@@ -99,6 +99,7 @@ class _IcebergTable:
             try:
                 schema = field_columns.with_members(schema, payloads)
             except NumberConflict:
+                # Its segments are copied under numbers of this table.
                 unfit.add(key)
         if schema is not self._table.schema():
             with _lost():
@@ -160,6 +161,7 @@ def _table(catalog: Catalog, lake: Lake, target: str, source: TableSource) -> Ta
         properties = publishing.identity(lake, source) | _SETTINGS
         return catalog.create_table(target, schema, properties=properties)
     publishing.require_ours(lake, source, target, table.properties)
+    # A retry of pyiceberg would commit files of a state that another publish has replaced by then.
     if table.properties.get("commit.retry.num-retries") != "0":
         with table.transaction() as transaction:
             transaction.set_properties(_SETTINGS)
@@ -222,6 +224,7 @@ def _map_tags(lake: Lake, table: Table, state: Manifest) -> None:
         for tag in lake.tags()
         if tag.snapshot == state.digest and not tag.name.startswith("published-")
     }
+    # Iceberg moves a tag by taking it away first.
     stale = [n for n in names & present.keys() if present[n].snapshot_id != snapshot.snapshot_id]
     fresh = names - present.keys()
     if not (stale or fresh):

@@ -100,6 +100,7 @@ def renamed(lake: Lake, entry: SegmentEntry, struct: pa.DataType) -> bytes:
     with pq.ParquetFile(lake.store.paths.object("segments", entry.key)) as file:
         table = file.read().replace_schema_metadata(None)
     place = table.column_names.index(typed.COLUMN)
+    # A view renames, and copies no value.
     chunks = [chunk.view(struct) for chunk in table[typed.COLUMN].chunks]
     column = pa.chunked_array(chunks, struct)
     return _encoded(table.set_column(place, typed.COLUMN, column))

@@ -127,6 +127,7 @@ def publish(
     state = published_state.state_of(lake, source.ref)
     note_copy(lake.store.paths, "table", place)
     for _ in range(_ATTEMPTS):
+        # Planned anew from what the other commit left: its files may be ours.
         with contextlib.suppress(LostCommit):
             return _publish(lake, load(), target, state, source)
     raise Unreachable(f"{target}: {_ATTEMPTS} commits to it were refused: publish again")
@@ -143,6 +144,7 @@ def one_line(name: str, package: str, extra: str) -> Iterator[None]:
         raise MissingPackage(f"publish {extra}: {hint}") from None
     except Exception as error:
         module = type(error).__module__.partition(".")[0]
+        # Faults of our own keep their traceback.
         if module == "lakelog" or isinstance(error, (NameError, TypeError, AttributeError)):
             raise
         line = " ".join(_COLOUR.sub("", str(error)).split()) or type(error).__name__

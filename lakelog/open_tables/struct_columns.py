@@ -42,6 +42,7 @@ def _struct(
     children = {(f.metadata[_NAME], f.metadata[_KIND]): f for f in before or ()}
     names, alone = {field.name.casefold() for field in children.values()}, []
     for member in members:
+        # By name and type: of one name with two types each is a column.
         key = member.name.encode(), _spelling(member).encode()
         child = children.get(key)
         name = child.name if child else free_name(_UNNAMEABLE.sub("_", member.name), names)

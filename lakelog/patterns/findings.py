@@ -57,6 +57,7 @@ def statistics_event(
     templates = list(rows)
     if not templates:
         return None
+    # By the newest message and not by the clock: one state has one such event.
     newest = max(row["last_seen"] for row in templates)
     active = [row for row in templates if row["last_seen"] > newest - _ACTIVE]
     messages = sum(row["count"] for row in active)

@@ -38,7 +38,10 @@ MASKS = {
 }
 """What is a value wherever it stands. Groups are kept: what
 follows a host, and the sign before a value."""
+# Numbers are values wherever they are: ids, sizes, versions and times are seldom what a message is
+# about.
 _TOKEN = rf"[^{_DELIMITERS}]*[0-9{VALUE}][^{_DELIMITERS}]*"
+# A list of values is one value, however many it has.
 _RUN = rf"{VALUE}(?:[\s:,]*{VALUE}|\s*\(\s*{VALUE}\s*\))+"
 
 PASSES = (
@@ -52,6 +55,7 @@ every other word that has a digit or a part of such a value; values one after th
 
 def shape_sql(message: str) -> str:
     """Return SQL for the shape of a message, which is an SQL expression."""
+    # Cut at a word: half a word has another shape than the whole one.
     shape = (
         f"CASE WHEN length({message}) > {LENGTH_MAX} THEN"
         f" regexp_replace(left({message}, {LENGTH_MAX}), '\\S*\\z', '{VALUE}') ELSE {message} END"

@@ -32,10 +32,15 @@ SHAPES_MAX = 20_000
 first word alone."""
 PREFIX = 1
 _MANY, _FEW, _PAIRS = 8, 4, 8
+"""Shapes that differ in one word: so many make it a value whatever they are, and so few may; and so
+many are needed where two words differ."""
 _PAIR_TOKENS = 24
+"""Tokens of a shape whose pairs of words are looked at: their number grows with the square."""
 _RARE = 10
+"""How many times rarer than the most frequent word those are that make a word a value."""
 _TOKENS_MAX = 60
 _ROUNDS = (1, 1, 1, 2, 1, 2, 1)
+"""In how many words shapes may differ in each round: a merge makes others equal but for one."""
 _SIGNS = frozenset("=:,;()[]{}\"'|<>")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(r"\s*(?:[=:,;()\[\]{}\"'|<>]|[^\s=:,;()\[\]{}\"'|<>]+)")
@@ -59,12 +64,16 @@ class Template:
 def templates_of(counts: Mapping[str, int]) -> dict[str, Template]:
     """Return the template of each shape, given how many messages have it."""
     tokens_of = {shape: tokens(shape) for shape in counts}
+    # By count, then by the shape itself: of equal counts the same ones, in whatever order segments
+    # gave them.
     frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:SHAPES_MAX]
     merging = _TemplateMerger(_summed((tokens_of[shape], counts[shape]) for shape in frequent))
     merging.run()
     templates: dict[Tokens, Template] = {}
     template_of: dict[str, Template] = {}
     for shape, its_tokens in tokens_of.items():
+        # Rare shapes beyond the bound are told apart by their beginning: each message has a
+        # template.
         sequence = merging.template.get(its_tokens) or _coarse(its_tokens)
         if sequence not in templates:
             templates[sequence] = Template.of(sequence)
@@ -79,6 +88,7 @@ def tokens(shape: str) -> Tokens:
         for word in _TOKEN.findall(shape.strip())[: _TOKENS_MAX + 1]
     ]
     if len(cut_words) > _TOKENS_MAX:
+        # What is that long is a dump of values, and no two would be equal.
         cut_words[_TOKENS_MAX:] = [" " + VALUE]
     return _collapsed(cut_words)
 
@@ -166,6 +176,8 @@ class _TemplateMerger:
         for places, members in sequences.similar(width):
             if len(places) > 1 or self._is_slot(places[0], members):
                 slots.append((-len(members), places, _opened(members[0], places), members))
+        # The slot of the most members first: a sequence that fits several goes where most others
+        # do.
         for _, _, sequence, members in sorted(slots, key=lambda slot: slot[:3]):
             template = _collapsed(sequence)
             for key in members:
@@ -177,8 +189,11 @@ class _TemplateMerger:
         of a few words, because most of them are rare beside the most frequent one."""
         if len(members) >= _MANY or any(_is_value(key[place]) for key in members):
             return True
+        # `name=word` is an assignment, also of a word that two shapes alone have.
         if place and members[0][place - 1].endswith("="):
             return True
+        # Two frequent words are two messages (`opened`, `closed`); a frequent one and rare others
+        # are a value and its usual one.
         sizes = [self._counts[key] for key in members]
         return 2 * sum(size * _RARE <= max(sizes) for size in sizes) >= len(members) - 1
 
@@ -197,6 +212,8 @@ class _TokenMatrix:
         ]
         self._words = np.array(token_ids, dtype=np.int64).reshape(len(keys), -1)
         dice = np.random.Generator(np.random.PCG64(1))
+        # Of a fixed seed, so that equal shapes are merged in equal order; a collision of 64 bits
+        # would merge two, once in 10^11 lakes of 20,000 shapes.
         ids = dice.integers(1, 2**63, len(vocabulary) + 2, dtype=np.uint64)
         names = list(vocabulary)
         self._is_sign = np.array([_is_sign(name) for name in names])[self._words]
@@ -204,6 +221,7 @@ class _TokenMatrix:
         self._is_assigned = np.zeros_like(self._is_sign)
         ends = np.array([name.endswith("=") for name in names])[self._words]
         self._is_assigned[:, 1:] = ends[:, :-1]
+        # Odd, so that a product is 0 for no word.
         weights = dice.integers(1, 2**63, self._words.shape[1], dtype=np.uint64) | np.uint64(1)
         values = np.where([name[0] == " " for name in names], ids[-1], ids[-2])[self._words]
         self._of_word = np.where(self._is_value, values, ids[self._words]) * weights
@@ -226,6 +244,8 @@ class _TokenMatrix:
 
     def _similar_but(self, place: int) -> Iterator[list[Tokens]]:
         own_constant = ~self._is_value[:, place]
+        # Of what stays equal a word has to be constant, or any two messages of that length would be
+        # one.
         rows = np.flatnonzero(~self._is_sign[:, place] & (self._constants > own_constant))
         groups, sizes = self._groups(self._hashes[rows] + self._change[rows, place])
         has_value = np.bincount(groups, self._is_value[rows, place], len(sizes)) > 0
@@ -241,6 +261,8 @@ class _TokenMatrix:
         changes = self._change[rows, place] + self._change[rows, partner]
         groups, sizes = self._groups(self._hashes[rows] + changes)
         for members in self._members(rows, groups, sizes >= _PAIRS):
+            # Both places have to vary: else it is one word with a value beside it, which the rounds
+            # of one word see.
             if all(len({key[p] for key in members}) >= _FEW for p in (place, partner)):
                 yield members
 
@@ -252,7 +274,7 @@ class _TokenMatrix:
     def _members(
         self, rows: Integers, groups: Integers, is_slot: npt.NDArray[np.bool_]
     ) -> Iterator[list[Tokens]]:
-        """The sequences of each group that is is_slot."""
+        """The sequences of each group that may have a value there."""
         if not is_slot.any():
             return
         of_slot = is_slot[groups]
@@ -287,6 +309,7 @@ def _contracted(key: Tokens) -> Iterator[Tokens]:
 
 
 def _last(moves: dict[Tokens, Tokens], key: Tokens) -> Tokens:
+    # Each move makes a sequence shorter, so that it ends.
     while key in moves:
         key = moves[key]
     return key

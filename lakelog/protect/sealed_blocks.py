@@ -349,6 +349,7 @@ def packed(
         return table, {}
     values: list[Any] = table["data"].to_pylist()
     subjects, types = table["subject"].to_pylist(), table["type"].to_pylist()
+    # Who merges segments without the keys carries blocks on as they are.
     ciphers = protection.require_ciphers() if is_new else _ciphers(fields)
     if ciphers is None:
         return table, _carried(fields, [values[row].encode() for row in numbers.tolist()])
@@ -418,6 +419,7 @@ class _Packing:
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
         for (owner, generation), events in self._groups.items():
             for start, stop in _spans([len(members) for _, _, members in events]):
+                # Random, so that segments of several machines may be merged.
                 name = os.urandom(_ID)
                 joined = _SEPARATOR.join([members for _, _, members in events[start:stop]])
                 compressed = compressor.compress(joined)
@@ -431,6 +433,7 @@ def _spans(sizes: list[int]) -> Iterable[tuple[int, int]]:
     """Yield from where to where the texts of each block are."""
     start = total = 0
     for number, size in enumerate(sizes):
+        # One event is read by opening its block, so that blocks are small.
         if number > start and (total + size > _BLOCK_BYTES or number - start >= _BLOCK_EVENTS):
             yield start, number
             start, total = number, 0

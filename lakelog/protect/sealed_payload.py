@@ -32,6 +32,7 @@ def split(data: bytes, names: frozenset[str]) -> tuple[bytes, bytes] | None:
         members = orjson.loads(data)
         if not isinstance(members, dict) or names.isdisjoint(members):
             return None
+        # Only what orjson writes back to the same bytes may be put together again from its members.
         is_plain = orjson.dumps(members) == data
     except (TypeError, ValueError):
         is_plain = False
@@ -107,6 +108,7 @@ def joined(stays: bytes, sealed: bytes) -> bytes:
         return sealed[1:]
     places, brace, encoded = sealed[1:].partition(b"{")
     secret_members = iter(orjson.loads(brace + encoded).items())
+    # The order of members is that of the writer: proofs are over the bytes.
     indexes, members = set(map(int, places.split(b","))), orjson.loads(stays)
     plain_members = iter(members.items())
     order = range(len(members) + len(indexes))
