@@ -7,7 +7,9 @@ fork that nobody announced, which costs a tenth of a microsecond.
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -35,6 +37,10 @@ def _call_hooks() -> None:
     if os.getpid() == _calling:  # another thread was quicker, or a hook comes here
         return
     _calling = os.getpid()
+    # Garbage of the parent may hold results of the engine, which is freed by threads that are not
+    # here: a collection would wait for them for ever, or crash. What was there stays.
+    if "duckdb" in sys.modules:
+        gc.freeze()
     for hook in list(_HOOKS):
         hook()
     _pid = _calling

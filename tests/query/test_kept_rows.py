@@ -7,6 +7,8 @@ differs from an earlier one in a name alone is not parsed again.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import QueryFailed
+from tests.support.effort import PATIENCE
 
 MakeLake = Callable[..., lakelog.Lake]
 QUERIES = (
@@ -171,6 +174,30 @@ def test_parameters_are_those_of_each_call(make_lake: MakeLake) -> None:
         for value, name in ((1, "INTEGER"), ("1", "VARCHAR"), (1, "INTEGER")):
             typed = lake.sql("SELECT typeof(?), count(*) FROM events", [value])
             assert typed.fetchall() == [(name, 9)]
+
+
+def test_a_child_of_fork_frees_no_results_of_its_parent(make_lake: MakeLake) -> None:
+    """Nor those that the parent has forgotten: the threads of the engine are not in the child."""
+    program = (
+        "import gc, os, sys, lakelog\n"
+        f"lake = lakelog.open({make_lake(seal='never').path!r})\n"
+        "lake.append([{'type': 'A'}] * 9)\n"
+        "gc.disable()\n"
+        "cursor = lake._session.connect().cursor()\n"
+        "cursor.execute('SELECT * FROM range(10_000_000) ORDER BY 1 DESC').fetchmany(1)\n"
+        "garbage = [cursor, lake]\n"
+        "garbage.append(garbage)\n"
+        "path = lake.path\n"
+        "del garbage, cursor, lake\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    gc.collect()\n"
+        "    count = lakelog.open(path).count()\n"
+        "    os._exit(0 if count == 9 else 1)\n"
+        "sys.exit(os.waitpid(child, 0)[1])\n"
+    )
+    run = [sys.executable, "-W", "ignore", "-c", program]
+    assert subprocess.run(run, timeout=10 * PATIENCE).returncode == 0
 
 
 def test_a_child_of_fork_asks_on(make_lake: MakeLake) -> None:
