@@ -294,6 +294,7 @@ class ErasureRun:
         self._rows = self._rows.joined(ErasedRows(leaves=signed_leaves(store, findings)))
         counted = Counter[str]()
         for row_kind in ("events", "quarantine"):
+            # A run that was killed noted some of them already: none is counted twice.
             counted[row_kind] = sum(
                 self._erasure.fingerprint(*place) not in before
                 for place in findings.places(row_kind)
@@ -307,6 +308,7 @@ class ErasureRun:
             segments=erasure.segments + len(findings.rows),
             branches=branches_with(store, findings) | erasure.branches,
             tags=tags | erasure.tags,
+            # As it was when the rows were last there: later looks no longer find who has them.
             outside=erasure.outside or outside.places(store, tags),
         )
         self._erasure.save(store.paths, self._rows)

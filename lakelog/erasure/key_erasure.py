@@ -61,6 +61,7 @@ def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:
     protection = _protection(store)
     protection.require_ciphers()
     fields = ", ".join(protection.fields)
+    # All that a key does not seal stays, which a preview must not hide.
     stays = [Leftover(f"fields other than {fields}", _OTHERS)]
     states = map(store.state, store.refs.branches())
     if any(store.manifests.segments(state, "quarantine") for state in states):

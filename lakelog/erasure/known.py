@@ -134,6 +134,7 @@ def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
 
 def _subjects(store: Store) -> Iterator[str]:
     """Yield the subjects of events, and what stands as a word in a quarantined line, each once."""
+    # One at a time: a lake may have millions, and each costs a hash.
     subjects = set[str]()
     for table in _tables(store, ["subject", "line"]):
         names: Iterable[str] = ()

@@ -178,7 +178,9 @@ def _in_definitions(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[
     for entries in (*history.pages.values(), *(s.recent for s in history.states.values())):
         for entry in entries:
             if isinstance(entry, Record) and _has(entry.members, entry.key, needles):
+                # A name that is the subject itself must not be shown.
                 name = f"{entry.what} {entry.key}" if not _in(entry.key, needles) else entry.what
+                # Counted by name: a state after the other has the same definition.
                 findings[name] = findings.get(name, 0) + 1
     for name in findings:
         advice = "drop it, then `lakelog expire` gives up the states that still have it"
@@ -201,6 +203,7 @@ def _in(content: str, needles: list[re.Pattern[bytes]]) -> bool:
 def _in_moves(store: Store, needles: list[re.Pattern[bytes]]) -> Iterator[Leftover]:
     """Moves whose message, author or branch names the subject."""
     for branch in store.refs.all_branches():
+        # Names of branches are in their directory, whatever a move says.
         if _in(branch, needles):
             yield Leftover("the name of a branch", "it cannot be changed: delete the branch")
         try:

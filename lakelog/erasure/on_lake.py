@@ -44,6 +44,7 @@ class LakeErasure(LakeUpkeep):
     def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored, and seal their protected fields.
         Raises InvalidEvent, InvalidKey."""
+        # One `stat` an append, which tells whether anything was erased since.
         looked = self.store.erased.looked()
         if looked[0]:
             present = self._refusal

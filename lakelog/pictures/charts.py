@@ -96,6 +96,7 @@ def curves_chart(
     forecast; `spans` (us) are marked in all of them, `limit` is a line in the first."""
     height = _HEIGHT if len(panels) == 1 else _PANEL_HEIGHT
     times = [time for panel in panels for curve in panel for time in (curve.start_us, _end(curve))]
+    # One axis of times for all panels, which are compared by when something happened.
     domain = alt.Scale(type="utc", domain=[min(times) / 1e3, max(times) / 1e3])
     marked = [
         {"x": max(start, min(times)) / 1e3, "x2": min(end, max(times)) / 1e3}
@@ -165,6 +166,7 @@ def _layers(curve: Curve, domain: alt.Scale) -> list[alt.Chart]:
     rows = _rows(curve)
     data = alt.InlineData(values=rows)
     x = alt.X("x:T", scale=domain, title=None, axis=alt.Axis(grid=False, labelExpr=_CLOCK))
+    # From 0 on, a latency between 200 and 210 ms would be a flat line.
     y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("x:T", title="time", format="%Y-%m-%d %H:%M"), alt.Tooltip("y:Q")]
     layers = []
@@ -189,6 +191,8 @@ def _outstanding(values: Numbers) -> float | None:
 
 def _rows(curve: Curve) -> list[JsonObject]:
     """The points of a curve, each at the middle of its span; few enough to be drawn."""
+    # What stands out most of each step is drawn: a mean would hide the outlier that the picture is
+    # for.
     step = max(1, -(-len(curve.values) // POINTS_MAX))
     columns = {"y": curve.values, "expected": curve.expected, "low": curve.low, "high": curve.high}
     rows = []

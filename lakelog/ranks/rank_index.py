@@ -142,10 +142,13 @@ class RankIndex:
                 whole = {**document, **whole}
                 for name in disk.listing(source):
                     if not name.startswith(".") and name not in (_LIST, _MARK):
+                        # Hard links: tantivy reads one directory, and no byte is copied.
                         disk.link(f"{source}/{name}", f"{folder}/{name}")
+            # The list last: tantivy takes what it names for whole.
             disk.replace_whole(f"{folder}/{_LIST}", orjson.dumps(whole), sync=False)
             with _sound():
                 index = tantivy.Index.open(folder)
+                # Its watcher would be a thread that looks for commits, of which there are none.
                 index.config_reader("manual")
                 return cls(index)
 
@@ -193,9 +196,11 @@ class RankIndex:
         if need is None or isinstance(need, WordPiece):
             return None
         if isinstance(need, str):
+            # A longer word is not in the index: it lets any row through.
             return self._term(need) if len(need) < _WORD_MAX else None
         queries = [query for inner in need.needs if (query := self._superset(inner)) is not None]
         if isinstance(need, AnyOf):
+            # One alternative that no query can narrow lets any row through.
             is_certain = len(queries) == len(need.needs)
             pairs = [(tantivy.Occur.Should, query) for query in queries] if is_certain else []
         else:
