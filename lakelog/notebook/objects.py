@@ -25,7 +25,7 @@ else:
     alt, vl_convert = Lazy("altair"), Lazy("vl_convert")
 
 RECORDS = {
-    "store.history": "Snapshot HistoryEntry Diff",
+    "history.branch_history": "Snapshot HistoryEntry Diff",
     "store.ref": "Tag Move",
     "maintain.stats": "Stats",
     "maintain.compact": "Compaction",
@@ -38,9 +38,10 @@ RECORDS = {
     "maintain.repair.outcome": "RepairOutcome",
     "export.tables": "ExportResult",
     "sync.delta": "SyncStatus",
-    "sync.sync": "SyncResult",
+    "sync.syncer": "SyncResult",
     "consume.consume": "ConsumeResult",
-    "state.state": "SavedState SaveResult",
+    "state.listing": "SavedState",
+    "state.state": "SaveResult",
     "state.restore": "Restored",
     "train.leaks": "Certificate",
     "train.trainingset": "TrainingExport",

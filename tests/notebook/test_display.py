@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import re
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import lakelog
+from lakelog.notebook import objects
 from tests.conftest import MakeLake
 
 ELEMENTS = {"table", "thead", "tbody", "tr", "th", "td", "br", "small", "span"}
@@ -144,3 +146,10 @@ def test_interchange(lake: lakelog.Lake) -> None:
     answer: Any = lake.sql("SELECT 1 AS n, 'a' AS t")
     assert answer.__dataframe__().column_names() == ["n", "t"]
     assert pa.table(answer).to_pydict() == {"n": [1], "t": ["a"]}
+
+
+def test_each_record_is_in_the_module_by_which_it_is_known() -> None:
+    """IPython compares names, so that a class that has moved would be shown as text."""
+    for module, names in objects.RECORDS.items():
+        home = importlib.import_module(f"lakelog.{module}")
+        assert {getattr(home, name).__module__ for name in names.split()} == {home.__name__}
