@@ -2,8 +2,8 @@
 
 Exports, backups of the lake, targets of syncs, published tables, receivers of replays and alerts,
 and subscriptions that hand events to a program are noted, so that an erasure can name what is to be
-cleaned. So are directories of training sets, whose states have tags; remotes
-have documents of their own.
+cleaned. So are directories of training sets, whose states have tags; remotes have documents of
+their own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lakelog.store.paths import Paths
 class CopyNote:
     """A place that got rows. `place` is `export`, `backup`, `sync`, `table`, `training set`,
     `replay`, `alert` or `subscription`, `name` a path, an address without a password, a table, a
-    program or a subscription, `time` (us) when it got some last. A
-    path that is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
+    program or a subscription, `time` (us) when it got some last. A path that is no UTF-8 is escaped
+    in `name`, and `path_bytes` has it in hex."""
 
     place: str
     name: str

@@ -83,13 +83,15 @@ class Refusal:
         refused = np.zeros(len(table), dtype=bool)
         columns = set(table.column_names)
         is_event = "time" in columns  # and no line of quarantine
+        spellings = list[pa.Table]()
         for erasure, rows in self._erasures:
             if erasure.subject and is_event:
                 refused |= _from_before(table, erasure, self._by_arrival)
             if rows.places and {"origin", "position"} <= columns:
                 refused |= _known(table, erasure, rows.places, ("origin", "position"))
             if rows.contents and columns.issuperset(_CONTENT):
-                for spelling in _spellings(table, protection):
+                spellings = spellings or list(_spellings(table, protection))
+                for spelling in spellings:
                     prints = self.contents(erasure, spelling)
                     refused |= np.array([p in rows.contents for p in prints])
         return refused
