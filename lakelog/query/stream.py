@@ -26,9 +26,6 @@ import signal
 import threading
 import time
 import weakref
-
-# Without an enum of each answer, which for all signals takes longer than some queries.
-from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -226,6 +223,9 @@ lost."""
 HEARD = 0.1
 """Seconds until a signal is heard that does not end a wait."""
 _SIGNALS = tuple(signal.valid_signals())
+# Where it is wrapped, without an enum of each answer, which for all signals takes longer than some
+# queries.
+_getsignal = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 
 
 class _Watch:
@@ -306,7 +306,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[bool]:
 
 
 def _is_default(number: int) -> bool:
-    handler = getsignal(number)
+    handler = _getsignal(number)
     return handler is signal.default_int_handler or not callable(handler)
 
 
