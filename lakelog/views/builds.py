@@ -38,8 +38,7 @@ class ViewBuild:
         self._definition, self._values = definition, values
         self._builder = LayerBuilder(self._tables.connect(), Limits().small)
         self._cursor = self._builder.cursor()
-        maps, merges = (definition.filled(section, values) for section in ("map", "merge"))
-        self._shape = shape_of(self._cursor, definition, maps, merges)
+        self._shape = shape_of(self._cursor, definition, values)
         self._name = definition.state(values, engine_name())
         self._pieces = Partials(self._store.paths, Limits().disk_bytes)
 

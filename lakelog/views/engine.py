@@ -182,8 +182,7 @@ class Projector:
     ) -> StateShape:
         shape = self._shapes.get(name)
         if shape is None:
-            maps, merges = (definition.filled(s, values) for s in ("map", "merge"))
-            shape = shape_of(cursor, definition, maps, merges)
+            shape = shape_of(cursor, definition, values)
             # A name has the values of parameters in it, of which there is no end.
             if len(self._shapes) > 256:
                 self._shapes.clear()

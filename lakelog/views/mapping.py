@@ -16,6 +16,7 @@ from lakelog.store.paths import Paths
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape, view
 from lakelog.views.lineage import SegmentRead
+from lakelog.views.params import Values
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
@@ -98,9 +99,10 @@ class Mapper:
 
 
 def shape_of(
-    cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, maps: str, merges: str
+    cursor: duckdb.DuckDBPyConnection, definition: ViewDefinition, values: Values
 ) -> StateShape:
     """Ask the engine which columns a map gives; its merge must give the same."""
+    maps, merges = (definition.filled(section, values) for section in ("map", "merge"))
     view(cursor, "segment", f"SELECT *, {PLACE} FROM ({sql.no_rows((*EVENT_COLUMNS, 'seq'))})")
     relation = cursor.sql(maps)
     columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))

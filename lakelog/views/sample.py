@@ -95,7 +95,7 @@ def _both_ways(
     mapped = _run(database, definition, "map", maps)
     database.register("mapped", mapped)
     try:
-        shape = shape_of(database.cursor(), definition, maps, merges)
+        shape = shape_of(database.cursor(), definition, values)
     except Exception as error:
         raise guard.engine_error(definition.sections["map"], str(error)) from None
     columns = ", ".join(f'"{n}"::{type_} AS "{n}"' for n, type_ in shape.columns)
