@@ -9,7 +9,6 @@ If-None-Match.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import TransferRefused
@@ -42,9 +41,7 @@ class AzureRemote(ObjectStoreRemote):
             retry_config={"max_retries": 0},
         )
 
-    def names(self, folder: str) -> Iterator[str]:
-        """Yield the names below a prefix, each once."""
-        return self._children(folder)
+    names = ObjectStoreRemote.children
 
 
 REMOTE_CLASS = AzureRemote

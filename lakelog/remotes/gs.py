@@ -8,7 +8,6 @@ taken is sent with a match of generation 0.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -50,9 +49,7 @@ class GoogleRemote(ObjectStoreRemote):
             raise TransferRefused(f"{self.url}: {path} is no file of a service account") from None
         return str(body.get("gcs_base_url", "")) if isinstance(body, dict) else ""
 
-    def names(self, folder: str) -> Iterator[str]:
-        """Yield the names below a prefix, each once."""
-        return self._children(folder)
+    names = ObjectStoreRemote.children
 
 
 REMOTE_CLASS = GoogleRemote

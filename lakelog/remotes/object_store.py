@@ -157,8 +157,9 @@ class ObjectStoreRemote(Remote):
             offset = f"{prefix}{previous}/~" if is_folder else last_key
         raise TransferRefused(f"{self.url}: the list of {folder} has no end: refused")
 
-    def _children(self, folder: str) -> Iterator[str]:
-        """Yield the names below a prefix by the store's own folders."""
+    def children(self, folder: str) -> Iterator[str]:
+        """Yield the names below a prefix, each once, by the store's own folders: the `names` of one
+        that cannot begin a list behind a key."""
         with self._translating(folder):
             prefix = f"{folder}/" if folder else ""
             listing = obstore.list_with_delimiter(self._store, prefix or None)
