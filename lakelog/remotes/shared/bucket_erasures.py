@@ -173,7 +173,9 @@ class BucketErasures:
 
     def segments_there(self) -> set[str]:
         """Return the digests of all segments of the bucket."""
-        return self._listed("segments")
+        bucket = self._volume.bucket
+        listings = remotes.in_parallel(lambda name: bucket.names(f"segments/{name}"), _HEX)
+        return {d for _, names in listings for d in filter(None, map(parse_object, names))}
 
     def without(self, subject: str, digests: Set[str]) -> set[str]:
         """Return those of segments that certainly have no event of a subject, by names."""
@@ -207,11 +209,6 @@ class BucketErasures:
         live |= set(map(name_file.key_of, segments))
         present = map(name_file.key_of, self._volume.bucket.names(KEYS.names))
         return [key for key in present if key not in live]
-
-    def _listed(self, folder: str) -> set[str]:
-        bucket = self._volume.bucket
-        listings = remotes.in_parallel(lambda name: bucket.names(f"{folder}/{name}"), _HEX)
-        return {d for _, names in listings for d in filter(None, map(parse_object, names))}
 
     def _strip(self, key: str) -> None:
         """Take the text of a replaced state out of a move or tag of the bucket."""
