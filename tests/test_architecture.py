@@ -138,8 +138,8 @@ ORDER = {
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail
         loki_tail mcp metrics api pages openapi alerting syslog app connections run""",
-    "server/sql": """query_limits statement_guard landlock confinement rows request_loop worker
-        worker_process workers endpoint""",
+    "server/sql": """query_limits statement_guard landlock confinement rows bucket_relay
+        request_loop worker worker_process workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook listing""",
     "top": "rates machine lag feed layout",

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from lakelog.event.types import JsonObject
+
 if TYPE_CHECKING:
     from lakelog.store.paths import Paths
 
@@ -47,6 +49,13 @@ class Attachment(Protocol):
 
     def fetch(self, files: list[tuple[str, str]]) -> None:
         """Bring objects of the bucket here, by digest and path, which are about to be read."""
+
+    def relay(self, ask: Callable[[JsonObject], bytes]) -> None:
+        """Have another process read the bucket, whose `answer` the function gives."""
+
+    def answer(self, request: JsonObject) -> bytes:
+        """Do what `relay` asks for: bring objects here, by their `keys`, or return `length` bytes
+        of the file of names `key` from `start` on."""
 
     def mend(self, store: Any, outcome: Any) -> None:
         """Replace what is damaged here by what the bucket has, and the other way round."""

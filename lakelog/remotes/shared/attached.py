@@ -14,17 +14,26 @@ from dataclasses import replace
 from typing import Any
 
 from lakelog.appends import Receipt, VersionedBatch
-from lakelog.errors import AlreadyExists, DamagedLake, UnknownRef, Unreachable, UnsupportedStore
+from lakelog.errors import (
+    AlreadyExists,
+    DamagedLake,
+    TransferRefused,
+    UnknownRef,
+    Unreachable,
+    UnsupportedStore,
+)
 from lakelog.event.encode import EncodedBatch
+from lakelog.event.types import JsonObject
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.moves import Change
+from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
 from lakelog.remotes.shared.bucket_erasures import BucketErasures
 from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mending import BucketMending
-from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume, RelayedRequest
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
@@ -34,7 +43,7 @@ from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import KEYS, Paths, decode_name, is_encoded
+from lakelog.store.paths import KEYS, OBJECTS, Paths, decode_name, is_encoded, parse_object
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 
@@ -43,6 +52,7 @@ _FROM_BUCKET = (
     "`lakelog exchange` brings what its other machines have; of another lake export the events, and"
     " ingest them here"
 )
+_PIECE_MAX = 16 << 20
 _NOT_SHARED = {
     "state": ("saved directories", _ELSEWHERE),
     "container": ("saved directories", _ELSEWHERE),
@@ -72,6 +82,28 @@ class BucketAttachment:
         TransferRefused."""
         if lacking := self._cache.fetch(files):
             self.erasures.replaces(lacking)  # else the states here go on naming them
+
+    def relay(self, ask: RelayedRequest) -> None:
+        """Have another process read the bucket: this one reaches no network, and writes nothing."""
+        self.volume.ask = ask
+
+    def answer(self, request: JsonObject) -> bytes:
+        """Do what such a process asks for, which may be in the hands of others: bring objects here,
+        or return bytes of a file of names. Raises TransferRefused, Unreachable, OSError."""
+        if "keys" in request:
+            self.fetch([self._file(key) for key in request["keys"]])
+            return b""
+        key, start, length = (request[name] for name in ("key", "start", "length"))
+        if key.rpartition("/")[0] != KEYS.names or not 0 <= length <= _PIECE_MAX:
+            raise TransferRefused(f"{self.url}: {key} is not for queries")
+        return remotes.retrying(lambda: self.volume.piece(key, start, length))
+
+    def _file(self, key: str) -> tuple[str, str]:
+        """Return the digest of an object and its path. Raises TransferRefused."""
+        object_type, digest = key.partition("/")[0], parse_object(key.rpartition("/")[2]) or ""
+        if object_type not in OBJECTS or KEYS.object(object_type, digest) != key:
+            raise TransferRefused(f"{self.url}: {key} is not for queries")
+        return digest, self._paths.object(object_type, digest)
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of other machines, any other change as it is; None where

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
+from lakelog.event.types import JsonObject
 from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
@@ -33,6 +34,7 @@ from lakelog.store.ref import Move, Tag, digest_of
 from lakelog.store.volume import DirectoryVolume
 
 _PIECE = 1 << 20
+RelayedRequest = Callable[[JsonObject], bytes]
 _WINDOW = 16
 """Moves that are asked for at once at most, while there are more."""
 
@@ -48,6 +50,8 @@ class MirroredVolume(DirectoryVolume):
         self._confirmed: dict[str, int] = {}
         self.learn: Callable[[], object] = lambda: None
         """Brings here what was erased, before a move says so."""
+        self.ask: RelayedRequest | None = None
+        """Has another process read the bucket, where this one reaches none."""
         self.erased = ErasedStates(DirectoryVolume(root))
         self.required: Sizes = {}
         """Objects of an older state, to which the next move goes back."""
@@ -225,6 +229,9 @@ class MirroredVolume(DirectoryVolume):
         """Bring an object of the bucket here, checked against its name; return its path. Raises
         FileNotFoundError, TransferRefused where it is damaged there."""
         path = self.location(key)
+        if self.ask is not None:
+            self.ask({"keys": [key]})
+            return path
         folder = os.path.dirname(path)
         disk.make_object_dir(folder)
 
@@ -256,6 +263,12 @@ class MirroredVolume(DirectoryVolume):
             disk.unlink(temporary)
         self._delivered.add(key)
         return path
+
+    def piece(self, key: str, start: int, length: int) -> bytes:
+        """Return bytes of a file of the bucket. Raises FileNotFoundError, Interrupted."""
+        if self.ask is not None:
+            return self.ask({"key": key, "start": start, "length": length})
+        return self.remote.piece(key, start, length)
 
     def take_move(self, key: str) -> bool:
         """Bring one move here, with its manifest; False if the bucket has none of that number."""

@@ -164,9 +164,9 @@ class NameIndex:
             try:
                 head = NameHead(disk.read(self._path(digest)), about)
             except (FileNotFoundError, Malformed):
-                data = self._volume.remote.piece(key_of(digest), 0, _FIRST)
+                data = self._volume.piece(key_of(digest), 0, _FIRST)
                 if (missing := name_file.head_size(data) - len(data)) > 0:
-                    data += self._volume.remote.piece(key_of(digest), len(data), missing)
+                    data += self._volume.piece(key_of(digest), len(data), missing)
                 head = NameHead(data, about)
                 # A whole file stays, and the head of a longer one.
                 self._keep(digest, data if len(data) < _FIRST else data[: head.size])
@@ -178,7 +178,7 @@ class NameIndex:
             file.seek(start)
             if len(data := file.read(size)) == size:
                 return data
-        return self._volume.remote.piece(key_of(digest), start, size)
+        return self._volume.piece(key_of(digest), start, size)
 
     def _path(self, digest: str) -> str:
         return f"{self._paths.root}/{key_of(digest)}"

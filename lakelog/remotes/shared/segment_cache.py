@@ -42,6 +42,9 @@ class SegmentCache:
         self._note([digest for digest, _ in files])
         if not absent:
             return set()
+        if self._volume.ask is not None:
+            self._volume.ask({"keys": [self._key(path) for _, path in absent]})
+            return set()  # who was asked knows of those that are gone
         fetched = [file for file, is_there in remotes.in_parallel(self._fetch, absent) if is_there]
         self._fetched += sum(os.path.getsize(path) for _, path in fetched)
         if self._fetched >= min(_CHECKED_AFTER, self._limit):
@@ -51,10 +54,13 @@ class SegmentCache:
 
     def _fetch(self, file: tuple[str, str]) -> bool:
         try:
-            self._volume.fetch(os.path.relpath(file[1], self._paths.root))
+            self._volume.fetch(self._key(file[1]))
         except FileNotFoundError:
             return False  # whoever reads it says what that means
         return True
+
+    def _key(self, path: str) -> str:
+        return os.path.relpath(path, self._paths.root)
 
     def _note(self, digests: list[str]) -> None:
         """Note that objects are read now."""
@@ -80,9 +86,8 @@ class SegmentCache:
         for digest, path, size, last_read in sorted(files, key=lambda file: file[3]):
             if freed >= excess or last_read > resting:
                 break
-            key = os.path.relpath(path, self._paths.root)
             # What is not published yet is nowhere else.
-            if self._volume.bucket.exists(key):
+            if self._volume.bucket.exists(self._key(path)):
                 disk.unlink(path)
                 freed += size
                 read_at.pop(digest, None)

@@ -19,6 +19,7 @@ from lakelog.server.api.answers import QUESTIONS, answered
 from lakelog.server.api.question import DashboardQuestion
 from lakelog.server.gate import Caller
 from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.bucket_relay import BucketNeeds
 from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
@@ -97,16 +98,17 @@ def main() -> None:
     )
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
         disk.make_dir(store.paths.cache)
-    is_confined = store.attachment is None and confine(
-        store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""]
-    )
+    needs = BucketNeeds(output)
+    if store.attachment is not None:
+        store.attachment.relay(needs.ask)
+    is_confined = confine(store.paths, store.paths.cache, limits.memory, limits.spill, of_lake=[""])
     lake = Lake(store, plan["branch"])
     if plan["is_warm"]:
         _warm(lake)
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": ""}))
     # What is there now lives as long as the process: later collections need not look at it.
     gc.freeze()
-    answer_requests(AnswerProcess(lake, limits, output))
+    answer_requests(AnswerProcess(lake, limits, output), needs)
 
 
 def _warm(lake: Lake) -> None:

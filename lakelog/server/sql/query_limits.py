@@ -7,6 +7,8 @@ Between server and worker go frames: a byte for their type, four for their lengt
     HEAD     columns, types and the state that is read, as JSON
     CHUNK    a piece of the answer in its format
     END      how many rows there were, and whether there are more, or an error; as JSON
+    NEED     what the server is to fetch from the bucket of a shared lake (`bucket_relay`)
+    GIVEN    the answer to that
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from lakelog.event.types import JsonObject
 
 HEADER = struct.Struct(">cI")
 ASK, CANCEL, HEAD, CHUNK, END = b"A", b"X", b"H", b"C", b"E"
+NEED, GIVEN = b"N", b"G"
 SQL_MAX = 1 << 18
 """Bytes of the text of a query."""
 
@@ -44,6 +47,8 @@ class QueryLimits:
     """Rows of an answer."""
     result: int = 256 << 20
     """Bytes of an answer."""
+    fetch: int = 4 << 30
+    """Bytes of a shared lake that a query may have fetched from its bucket."""
     waiting: int = 64
     """Queries that wait for a process; one more is answered with 429."""
 
@@ -58,6 +63,14 @@ class ProcessRequest(Protocol):
 
     def encode(self) -> bytes:
         """The request as the process decodes it."""
+        ...
+
+
+class FrameSender(Protocol):
+    """Where a process sends frames to."""
+
+    def send(self, frame_type: bytes, content: bytes | memoryview) -> None:
+        """Send a frame."""
         ...
 
 

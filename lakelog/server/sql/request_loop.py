@@ -19,6 +19,7 @@ import orjson
 from lakelog.event.types import JsonObject
 from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.bucket_relay import BucketNeeds
 from lakelog.store import disk
 
 _DESCRIPTORS_MAX = 1 << 16
@@ -32,12 +33,13 @@ class FrameOutput:
     """Where frames are written to."""
 
     def __init__(self, output: BinaryIO) -> None:
-        self._output = output
+        self._output, self._lock = output, threading.Lock()
 
     def send(self, frame_type: bytes, content: bytes | memoryview) -> None:
         """Send a frame."""
-        self._output.write(wire.frame(frame_type, content))
-        self._output.flush()
+        with self._lock:  # threads of a query ask for what is in a bucket
+            self._output.write(wire.frame(frame_type, content))
+            self._output.flush()
 
     def send_chunks(self, content: bytes | memoryview) -> None:
         """Send a content of any size."""
@@ -73,8 +75,9 @@ def begin() -> tuple[JsonObject, FrameOutput]:
     return plan, FrameOutput(output)
 
 
-def answer_requests(answerer: RequestAnswerer) -> None:
-    """Answer requests until the input ends, and the process with it."""
+def answer_requests(answerer: RequestAnswerer, needs: BucketNeeds) -> None:
+    """Answer requests until the input ends, and the process with it; `needs` has what else comes
+    from the server."""
     source = sys.stdin.buffer
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -89,6 +92,8 @@ def answer_requests(answerer: RequestAnswerer) -> None:
         content = source.read(size)
         if frame_type == wire.ASK:
             requests.put(content)
+        elif frame_type == wire.GIVEN:
+            needs.give(content)
         else:
             _interrupt(answerer, int(content))
     os._exit(0)  # what the engine still does is of no use

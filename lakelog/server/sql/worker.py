@@ -28,6 +28,7 @@ from lakelog.query.session import Session
 from lakelog.search import expanded
 from lakelog.segments.connection import SPILL
 from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.bucket_relay import BucketNeeds
 from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused, QueryRequest
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
@@ -166,12 +167,15 @@ def main() -> None:
     plan, output = begin()
     limits = QueryLimits(**plan["limits"])
     session, is_confined, spill = _session(plan["root"], plan["branch"], limits)
+    needs = BucketNeeds(output)
+    if session.store.attachment is not None:
+        session.store.attachment.relay(needs.ask)
     # The engine is started, so that the first query does not wait for it.
     session.connect().cursor().execute("SELECT 1").fetchall()
     output.send(wire.HEAD, orjson.dumps({"confined": is_confined, "spill": spill}))
     # What is there now lives as long as the process: later collections need not look at it.
     gc.freeze()
-    answer_requests(QueryProcess(session, limits, output))
+    answer_requests(QueryProcess(session, limits, output), needs)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,10 @@ class WorkerProcess:
         """Send a request, whose answer is to be read. Raises OSError where the process ended."""
         await self._write(wire.frame(wire.ASK, request.encode()))
 
+    async def give(self, answer: bytes) -> None:
+        """Send what it needed of a bucket. Raises OSError where the process ended."""
+        await self._write(wire.frame(wire.GIVEN, answer))
+
     async def read(self) -> tuple[bytes, bytes]:
         """Return the next frame. Raises EOFError where the process ended."""
         assert self._process.stdout is not None

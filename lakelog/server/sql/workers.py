@@ -8,6 +8,7 @@ another one takes its place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Coroutine
@@ -18,6 +19,7 @@ import orjson
 
 from lakelog.libraries import pa
 from lakelog.server.sql import query_limits as wire
+from lakelog.server.sql.bucket_relay import BucketRelay, FetchAllowance
 from lakelog.server.sql.query_limits import (
     ProcessRequest,
     QueryFormat,
@@ -56,6 +58,7 @@ class QueryWorkers:
     ) -> None:
         """`module` is what its processes run."""
         self._root, self._branch, self.limits, self._module = root, branch, limits, module
+        self._relay = BucketRelay(root)
         self._idle: list[WorkerProcess] = []
         self._processes = set[WorkerProcess]()
         self._free = asyncio.Semaphore(limits.workers)
@@ -149,7 +152,7 @@ class QueryWorkers:
     async def frames(self, request: ProcessRequest) -> AsyncGenerator[bytes, None]:
         """Yield the head of an answer, and then its pieces. Raises QueryRefused."""
         worker = await self._leased()
-        is_settled = False
+        is_settled, allowance = False, FetchAllowance(self.limits.fetch)
         # From here: waiting for a process is not the query's time.
         deadline = asyncio.get_running_loop().time() + self.limits.seconds
         try:
@@ -157,6 +160,9 @@ class QueryWorkers:
             while True:
                 async with asyncio.timeout_at(deadline):
                     frame_type, content = await worker.read()
+                if frame_type == wire.NEED:
+                    self._begin(self._give(worker, content, allowance))
+                    continue
                 if frame_type == wire.END:
                     is_settled = True
                     self._note_end(worker, orjson.loads(content))
@@ -174,11 +180,18 @@ class QueryWorkers:
             self.refused += 1
             raise await self._ended(worker) from None
         finally:
+            allowance.has_ended = True
             if is_settled:
                 self._give_back(worker)
             else:
                 # Not here: the caller may be cancelled once more meanwhile.
                 self._begin(self._settle(worker, request.number))
+
+    async def _give(self, worker: WorkerProcess, need: bytes, allowance: FetchAllowance) -> None:
+        """Give a process what it needs of a bucket."""
+        answer = await asyncio.to_thread(self._relay.answer, need, allowance)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            await worker.give(answer)
 
     def _note_end(self, worker: WorkerProcess, ending: dict[str, Any]) -> None:
         if ending["retire"]:
