@@ -113,9 +113,9 @@ ORDER = {
     "proofs": "keys envelope event_tree snapshot_tree signing proof receipt",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory object_store s3 az gs sftp ssh
-        registry_connections registry oci_manifests oci conditions known objects untrusted site
-        encryption ancestry carry signature_files erasures pushes merge_records merge_rows merge
-        fetches checks prunes shared""",
+        registry_connections registry oci_manifests oci_erasing oci conditions known objects
+        untrusted site encryption ancestry carry signature_files erasures pushes merge_records
+        merge_rows merge fetches checks prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
         segment_cache machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present

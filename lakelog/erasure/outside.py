@@ -51,10 +51,6 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
         if name.endswith(".json") and not name.startswith("."):
             remote = decode_name(name[:-5])
             command = f"lakelog push {shlex.quote(remote)}"
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                body = document.decode(disk.read(f"{store.paths.remotes}/{name}"))
-                if body["url"].startswith("oci:"):
-                    command = "push to a new repository, then delete this one"
             destinations.append(
                 {"place": REMOTE, "name": remote, "command": command, "done": False}
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
@@ -109,15 +110,17 @@ def _directory(store: Store, connect: Connect) -> _Directory:
     return _Directory(unfinished, list(_frames(store, connect)))
 
 
-def confirm(store: Store, key: str, name: str) -> Erasure:
-    """Note that somebody cleaned a place outside the lake. Raises UnknownRef for no such one."""
+def confirm(store: Store, key: str, name: str, advice: str = "") -> Erasure:
+    """Note that somebody cleaned a place outside the lake, or what is to be done there, with the
+    `{name}` of the place. Raises UnknownRef for no such one."""
     erasure = one(store, key)
     if store.attachment is not None and store.attachment.erasures.machines.forget(name):
         return erasure  # it is gone for good, with all that it had
     if all(place["name"] != name for place in erasure.outside):
         names = ", ".join(str(place["name"]) for place in erasure.outside) or "none"
         raise UnknownRef(f"erasure {erasure.key} knows no place {name!r}: it has {names}")
-    places = [p | {"done": True} if p["name"] == name else p for p in erasure.outside]
+    news = {"command": advice.format(name=shlex.quote(name))} if advice else {"done": True}
+    places = [p | news if p["name"] == name else p for p in erasure.outside]
     confirmed = dataclasses.replace(erasure, outside=places)
     confirmed.save(store.paths)
     return confirmed

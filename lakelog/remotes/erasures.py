@@ -9,6 +9,7 @@ without an erasure that is there is refused, and who pulls erases the same here.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable
 
@@ -20,6 +21,7 @@ from lakelog.history import remove_tag
 from lakelog.keys import VAULT
 from lakelog.lake import Lake
 from lakelog.remotes import carry
+from lakelog.remotes import remote as remotes
 from lakelog.remotes.carry import Carried
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.known import track
@@ -33,6 +35,12 @@ from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
+
+_COLLECT = "run the garbage collection of the registry, then say --cleaned {name}"
+_REFUSED = (
+    "the registry deletes nothing: allow it there, then `lakelog push --repair {name}`; or push to"
+    " a new repository, delete this one, then say --cleaned {name}"
+)
 
 
 class RemoteErasures:
@@ -51,8 +59,7 @@ class RemoteErasures:
         return {match[1] for match in map(_FILE.fullmatch, self._names()) if match}
 
     def _names(self) -> list[str]:
-        """The files of erasures there; a registry has none."""
-        return [] if self._site.remote.lists_objects else self.volume.names(KEYS.erasures)
+        return self.volume.names(KEYS.erasures)
 
     def refuse_unknown(self) -> None:
         """Refuse to push from a lake that lacks an erasure of the remote: it may have the rows.
@@ -80,8 +87,6 @@ class RemoteErasures:
     def stored_as(self, snapshots: Iterable[str]) -> dict[str, str]:
         """Return the digests of the manifests that are read there as some states, by one look.
         Raises TransferRefused."""
-        if self._site.remote.lists_objects:
-            return {snapshot: snapshot for snapshot in snapshots}  # a registry has no such files
         self.erased.refresh()
         digests = {snapshot: self.erased.of(snapshot) for snapshot in snapshots}
         if not all(map(_DIGEST.fullmatch, digests.values())):
@@ -105,23 +110,25 @@ class RemoteErasures:
 
     def offer(self, snapshot: str, carried: Carried) -> None:
         """Let the remote know what is read in the place of a state that is about to be named there.
-        Raises TransferRefused for a registry, which cannot."""
+        Raises TransferRefused."""
         if self._store.manifests.stored_as(snapshot) == snapshot:
             return
         if self.stored_as([snapshot])[snapshot] == snapshot:
             self._replace([snapshot], carried)
 
-    def push(self, lake: Lake, carried: Carried) -> list[str]:
+    def push(self, lake: Lake, carried: Carried, *, is_repair: bool = False) -> list[str]:
         """Erase at the remote what was erased here; return the keys of erasures that are new there.
-        Raises TransferRefused, Unreachable, Damaged."""
+        A repair does it again in a registry, which may delete now. Raises TransferRefused,
+        Unreachable, Damaged."""
         self._store.erased.refresh()
         records_here = self._records()
         # Rows refused, manifests replaced, bytes swept, record written: a kill leaves the remote
         # refusing.
         names = self._names() if records_here else []
         # Without its record an erasure is not complete there, and is done again.
-        fresh = [key for key in records_here if f"{key}.json" not in names]
-        if self._site.remote.lists_objects or not fresh:
+        is_repair = is_repair and self._site.remote.lists_objects
+        fresh = [key for key in records_here if is_repair or f"{key}.json" not in names]
+        if not fresh:
             return []
         if unfinished := next((key for key in records_here if not records_here[key].is_swept), ""):
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
@@ -134,16 +141,42 @@ class RemoteErasures:
         for key in fresh:
             self._write(f"{key}.rows", records_here[key].rows(self._store.paths).encoded())
         self._replace(states, carried)
+        advice = ""
         if isinstance(self._site.remote, DirectoryRemote):
             # It may be a lake in use, which derived something from what goes.
             erasures.clean(bootstrap.load(self._site.remote.url))
+        elif self._site.remote.lists_objects:
+            advice = _COLLECT if self._purge() else _REFUSED
         else:
             sweep.sweep(self)
         for key in fresh:
             # Where else rows of this lake went is of no use there.
             self._write(f"{key}.json", records_here[key].without_places().encoded())
-            self._confirm(key)
+            self._confirm(key, advice)
         return fresh
+
+    def _purge(self) -> bool:
+        """Let each move and tag of a registry list what is read in the place of its state, and
+        delete what was listed before; return whether the registry deleted all."""
+        store, far = self._store, self._site.remote
+        self.erased.refresh()
+        pairs = (
+            (key, snapshot) for key in self.erased.refs() for snapshot, _ in self.erased.named(key)
+        )
+        stand_ins = {key: store.erased.of(s) for key, s in pairs if self.erased.holds(s)}
+        needed = {key: KEYS.object("manifests", digest) for key, digest in stand_ins.items()}
+        for key in far.without(needed):
+            document_alone = self.erased.without_text(self.volume.read(key))
+            objects = objects_of(store, stand_ins[key])
+            with far.publishing({key_of(name): size for name, size in objects.items()}):
+                remotes.retrying(functools.partial(far.rewrite, key, document_alone))
+        for file in self._site.signatures():
+            if signature := self._site.signature(file):
+                # Of what it signs another manifest is the subject now.
+                self._site.put_signature(file, signature, replace=True)
+        segments = (k for k, new in self.erased.segments().items() if new != k)
+        obsolete = {*sweep.unfinished(self), *(KEYS.object("segments", key) for key in segments)}
+        return far.purge(obsolete, lambda data: self.erased.without_text(data) != data)
 
     def _records(self) -> dict[str, Erasure]:
         return {record.key: record for record in records.listing(self._store.paths)}
@@ -213,10 +246,6 @@ class RemoteErasures:
     def _replace(self, states: Iterable[str], carried: Carried) -> None:
         """Send what is read in the place of states, then say so there."""
         store, far = self._store, self._site.remote
-        if far.lists_objects:
-            raise TransferRefused(
-                f"{far.url}: a registry cannot be told of erased states: push to a new repository"
-            )
         names = {snapshot: store.erased.of(snapshot) for snapshot in states}
         objects: Sizes = {}
         for digest in dict.fromkeys(names.values()):
@@ -234,10 +263,10 @@ class RemoteErasures:
         path = f"{KEYS.erasures}/{name}"
         self.volume.replace(path, keys.encrypt(data) if keys else data)
 
-    def _confirm(self, key: str) -> None:
-        """Note here that the remote is clean."""
+    def _confirm(self, key: str, advice: str = "") -> None:
+        """Note here that the remote is clean, or by which advice it will be."""
         if any(place["name"] == self._name for place in self._records()[key].outside):
-            erasures.confirm(self._store, key, self._name)
+            erasures.confirm(self._store, key, self._name, advice)
 
 
 def keys_in(volume: RemoteVolume) -> set[str]:

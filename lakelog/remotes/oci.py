@@ -7,6 +7,7 @@
     <name>                    a tag
     <owner>_s<16 hex>         a signature of a tag, or of `_40` and the digest of a state
     _l<64 hex>                a manifest that a move or tag names, by its digest
+    _x<file>                  a document of `erasures/`
 
 In names, bytes that registries do not take are `_<2 hex>`, and `_` is `__`; so no two keys share a
 tag. An object is the blob with the digest of its name; a state's file has one of its own. A move or
@@ -25,7 +26,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,19 +35,23 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidName, TransferRefused
+from lakelog.remotes import oci_erasing
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.oci_manifests import (
     CHUNK_MEDIA,
     CONFIG,
     CONFIG_TAG,
+    ERASURE_TAG,
     HINT,
     INDEX_MEDIA,
+    KEY,
     KIND,
     LAKE_TAG,
     MOVE,
     OBJECT_MEDIA,
     PLAIN,
     SIGNATURE,
+    SNAPSHOT,
     TAG,
     TITLE,
     Descriptor,
@@ -56,24 +61,24 @@ from lakelog.remotes.oci_manifests import (
     descriptor,
     digest_of,
     encoded,
+    list_tag,
     tag_for,
     tag_of,
 )
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository, divide
 from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
 from lakelog.store import document
-from lakelog.store.paths import CHUNK, decode_name, encode_name, parse_state
+from lakelog.store.paths import CHUNK, KEYS, decode_name, encode_name, parse_state
 
-SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
-"""The type of a move or tag; those of its first manifest and of the lists of objects follow."""
+ERASED_STATES = f"{KEYS.erasures}/states.json"
 REF, OBJECTS, DOCUMENT = (
     f"application/vnd.lakelog.{content}.v1" for content in ("ref", "objects", "document")
 )
 _DOCUMENT_TYPE = f"{DOCUMENT}+json"
 _CREATED = "org.opencontainers.image.created"
-_KEY = "vnd.lakelog.key"
 _LISTED, _LISTED_MAX = 64, 512
 """Objects of one list: on average, since it ends where a digest says so, and at most."""
+_LISTED_FOLDERS = ("segments", "manifests")
 _WORKERS = 8
 _TAGS_READ = 200
 """Tags in which a state's file is looked for, before it counts as missing."""
@@ -82,12 +87,12 @@ _OBJECT = re.compile(r"(segments|ids|manifests)/../([0-9a-f]{64})\.")
 
 @dataclass(frozen=True)
 class _Ref:
-    """What a tag names: the document's key and descriptor, lakelog.json beside it, and its own
-    descriptor."""
+    """What a tag names: the document's key and descriptor, those of documents beside it by key, and
+    its own descriptor."""
 
     key: str
     document: Descriptor
-    config: Descriptor | None
+    further: dict[str, Descriptor]
     itself: Descriptor
 
 
@@ -114,7 +119,11 @@ class OciRemote(remotes.Remote):
         self._unread: list[Descriptor] = []
         self._subjects: dict[str, Descriptor] = {}
         self._has_all = False
+        self._is_copied = False
+        """Whether moves or tags were copied here without the documents of the lake."""
         self._states: dict[str, tuple[str, int]] = {}
+        self._references: oci_erasing.TagReferences | None = None
+        """What the tags here name, since it was last read for a listing of objects."""
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of an object or document."""
@@ -130,11 +139,18 @@ class OciRemote(remotes.Remote):
             yield self._document(ref)[start:]
 
     def names(self, folder: str) -> Iterator[str]:
-        """Yield the names of refs; objects cannot be listed."""
+        """Yield the names of refs, of documents of erasures, and of objects that a list names: the
+        latter cost a request for each tag."""
+        if folder.startswith(_LISTED_FOLDERS):
+            yield from self._names_of_objects(folder)
+            return
         tags = list(self._repository.tags())
         if folder == "":
             # Tags without a lake are those of somebody else.
             yield from ("refs", CONFIG) if CONFIG_TAG in tags else tags
+            return
+        if folder == KEYS.erasures:
+            yield from (t.removeprefix(ERASURE_TAG) for t in tags if t.startswith(ERASURE_TAG))
             return
         matches = [match for match in map(TAG.fullmatch, tags) if match]
         if folder.startswith("refs/heads"):
@@ -148,6 +164,13 @@ class OciRemote(remotes.Remote):
                     yield f"{file}.{match['key']}.json"
                 elif folder == "refs/tags" and not (match["key"] or match["move"]):
                     yield f"{file}.json"
+
+    def _names_of_objects(self, folder: str) -> Iterator[str]:
+        with self._lock:
+            if self._references is None:
+                self._references = oci_erasing.tag_references(self._repository, self._manifests)
+            names = self._references.names(folder)
+        yield from names
 
     def _names_of_moves(self, folder: str, matches: list[re.Match[str]]) -> Iterator[str]:
         """Yield the names of branches, or of the moves of one."""
@@ -218,6 +241,36 @@ class OciRemote(remotes.Remote):
         body, media_type = self._written(key, data)
         self._repository.put_manifest(tag_of(key), body, media_type)
 
+    def without(self, needed: Mapping[str, str]) -> list[str]:
+        """Return those of the moves and tags that do not list the object that each needs."""
+        self._references = self._references or oci_erasing.tag_references(
+            self._repository, self._manifests
+        )
+        return [
+            key
+            for key, object_key in needed.items()
+            if not self._references.lists_object(key, object_key)
+        ]
+
+    def rewrite(self, key: str, data: bytes) -> None:
+        """Store a move or tag in its own place with other objects, which `publishing` says; what
+        its tag named before has one of its own until it is purged."""
+        ref = self._ref(key)
+        body, media_type = self._written(key, data)
+        if ref and ref.itself["digest"] != digest_of(body):
+            before = self._repository.manifest(ref.itself["digest"])
+            tag = list_tag(ref.itself["digest"])
+            self._repository.put_manifest(tag, before or b"", ref.itself["mediaType"])
+        self._repository.put_manifest(tag_of(key), body, media_type)
+
+    def purge(self, erased: Collection[str], is_old: Callable[[bytes], bool]) -> bool:
+        """Delete objects, documents that are old, and whatever names them."""
+        for branch in self.names("refs/heads"):
+            with contextlib.suppress(FileNotFoundError):
+                self._point(branch, int(document.decode(self._hint(branch))["number"]))
+        self._references = None
+        return oci_erasing.purge(self._repository, self._manifests, erased, is_old)
+
     def remove(self, key: str) -> None:
         """Registries remove what no tag needs, by themselves."""
         raise TransferRefused(f"{self.url}: remove tags there with the registry's own tools")
@@ -243,28 +296,28 @@ class OciRemote(remotes.Remote):
         ref = self._ref_of_tag(tag_of(key))
         if ref is None and (match := MOVE.fullmatch(key)):
             ref = self._ref_of_tag(tag_for(decode_name(match[1])))
-        if ref is None and key == CONFIG:
-            return self._config_of_a_ref()
+        if ref is None and (key == CONFIG or (key == ERASED_STATES and self._is_copied)):
+            return self._beside_a_ref(key)
         return ref if ref and ref.key == key else None
 
     def _ref_of_tag(self, tag: str) -> _Ref | None:
         data = self._repository.manifest(tag)
         return self._parsed_ref(data) if data else None
 
-    def _config_of_a_ref(self) -> _Ref | None:
-        """Return lakelog.json as a move or tag has it, where those were copied alone."""
+    def _beside_a_ref(self, key: str) -> _Ref | None:
+        """Return a document of the lake as a move or tag has it, where those were copied alone."""
         names = (tag for tag in self._repository.tags() if PLAIN.fullmatch(tag))
         # At most so many tags are read: a repository of somebody else may have thousands.
         for tag in itertools.islice(names, _TAGS_READ):
             ref = self._ref_of_tag(tag)
-            if ref and ref.config:
-                return _Ref(CONFIG, ref.config, None, ref.itself)
+            if ref and key in ref.further:
+                self._is_copied = True
+                return _Ref(key, ref.further[key], {}, ref.itself)
         return None
 
     def _parsed_ref(self, data: bytes) -> _Ref | None:
         body = self._manifests.parsed(data)
-        # Older clients that copy an index leave its artifactType out.
-        is_index = body.get("artifactType") == SNAPSHOT or bool(annotation(body, _KEY))
+        is_index = oci_erasing.is_index(body)
         media_type = INDEX_TYPE if is_index else MANIFEST_TYPE
         itself = {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
         lists: list[Descriptor] = []
@@ -284,8 +337,8 @@ class OciRemote(remotes.Remote):
             fresh = [listed for listed in lists if listed["digest"] not in self._lists]
             self._lists.update(listed["digest"] for listed in fresh)
             self._unread += [listed for listed in fresh if annotation(listed, KIND) == "states"]
-        config = next((listed for listed in layers if annotation(listed, TITLE) == CONFIG), None)
-        return _Ref(annotation(document_layer, TITLE), document_layer, config, itself)
+        further = {annotation(layer, TITLE): layer for layer in layers}
+        return _Ref(annotation(document_layer, TITLE), document_layer, further, itself)
 
     def _document(self, ref: _Ref) -> bytes:
         if ref.document["size"] > DOCUMENT_MAX:
@@ -349,8 +402,8 @@ class OciRemote(remotes.Remote):
                 DOCUMENT, [document_layer], self._subject(key)
             ), MANIFEST_TYPE
         # With lakelog.json, so that whoever pulls all files has a lake.
-        config = self._ref(CONFIG)
-        layers = [document_layer, config.document] if config else [document_layer]
+        refs = filter(None, map(self._ref, (CONFIG, ERASED_STATES)))
+        layers = [document_layer, *(ref.document for ref in refs)]
         self._manifests.list_tags()
         groups = [
             (REF, "", layers),
@@ -365,7 +418,7 @@ class OciRemote(remotes.Remote):
             "mediaType": INDEX_TYPE,
             "artifactType": SNAPSHOT,
             "manifests": manifests,
-            "annotations": {_CREATED: created, _KEY: key},
+            "annotations": {_CREATED: created, KEY: key},
         }
         index = orjson.dumps(body)
         itself = {"mediaType": INDEX_TYPE, "digest": digest_of(index), "size": len(index)}

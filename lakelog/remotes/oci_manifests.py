@@ -20,7 +20,11 @@ from lakelog.event.types import JsonObject
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
 from lakelog.store.paths import decode_name
 
-KIND = "vnd.lakelog.kind"
+KIND, KEY = "vnd.lakelog.kind", "vnd.lakelog.key"
+SNAPSHOT = "application/vnd.lakelog.snapshot.v1"
+"""The type of a move or tag."""
+LIST_TAG, ERASURE_TAG = "_l", "_x"
+"""How the tags of manifests that an index names begin, and those of documents of erasures."""
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _VALUES_MAX, _CONTAINERS_MAX = 400_000, 100_000
@@ -72,12 +76,11 @@ class OciManifests:
         """Store a list of layers under a tag of its digest, unless it is there."""
         data = self.encoded(artifact, layers)
         digest = digest_of(data)
-        tag = f"_l{digest.removeprefix('sha256:')}"
         # A list that has a tag is kept by the registry: its bytes are there, too.
-        if tag not in (self._tagged or ()):
-            self._repository.put_manifest(tag, data, MANIFEST_TYPE)
+        if list_tag(digest) not in (self._tagged or ()):
+            self._repository.put_manifest(list_tag(digest), data, MANIFEST_TYPE)
             if self._tagged is not None:
-                self._tagged.add(tag)
+                self._tagged.add(list_tag(digest))
         list_descriptor = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(data)}
         return {
             **list_descriptor,
@@ -117,6 +120,10 @@ class OciManifests:
         """Learn which tags there are: lists that have one are not stored again."""
         if self._tagged is None:
             self._tagged = set(self._repository.tags())
+
+    def forget_tags(self) -> None:
+        """Some tags were deleted."""
+        self._tagged = None
 
 
 TITLE = "org.opencontainers.image.title"
@@ -175,12 +182,15 @@ MOVE = re.compile(r"refs/heads/([^/]+)/(\d{12})\.json")
 HINT = re.compile(r"refs/heads/([^/]+)/hint")
 SIGNATURE = re.compile(r"refs/signatures/([^/]+)\.([0-9a-f]{16})\.json")
 LAKE_TAG = re.compile(r"refs/tags/([^/]+)\.json")
+ERASURE = re.compile(r"erasures/([0-9a-z.]+)")
 
 
 def tag_of(key: str) -> str:
     """Return the tag of a document's key. Raises TransferRefused for a name that is too long."""
     if key == CONFIG:
         return CONFIG_TAG
+    if match := ERASURE.fullmatch(key):
+        return f"{ERASURE_TAG}{match[1]}"
     if match := MOVE.fullmatch(key):
         return tag_for(decode_name(match[1]), f"_m{int(match[2])}")
     if match := HINT.fullmatch(key) or LAKE_TAG.fullmatch(key):
@@ -189,6 +199,11 @@ def tag_of(key: str) -> str:
     if match is None:
         raise ValueError(key)
     return tag_for(decode_name(match[1]), f"_s{match[2]}")
+
+
+def list_tag(digest: str) -> str:
+    """Return the tag of a manifest that an index names, or named, by its digest."""
+    return f"{LIST_TAG}{digest.removeprefix('sha256:')}"
 
 
 def tag_for(name: str, suffix: str = "") -> str:

@@ -91,7 +91,9 @@ class _Push:
         # Before anything is sent: a push must not bring back what was erased there.
         self._erasures.refuse_unknown()
         if not self._result.dry_run:
-            self._result.erased = self._erasures.push(self._lake, self._result.carried)
+            self._result.erased = self._erasures.push(
+                self._lake, self._result.carried, is_repair=self.is_repair
+            )
 
     def branch(self, branch: str) -> None:
         """Push one branch."""
@@ -137,12 +139,7 @@ class _Push:
     def tag(self, name: str) -> None:
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
-        # Its name stands for a state whose rows were erased: the remote has to know it first.
-        if self._store.manifests.stored_as(tag.snapshot) != tag.snapshot:
-            if self._site.remote.lists_objects:
-                self._result.refs[name] = "erased"  # there nobody would know what to read for it
-                return
-            self._offer(tag.snapshot)
+        self._offer(tag.snapshot)
         data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
         remote_tag = self._site.tag(name)
         if remote_tag and remote_tag[1] == data:
@@ -218,7 +215,8 @@ class _Push:
     def _named(self, objects: Sizes, snapshot: str) -> AbstractContextManager[None]:
         """Hold off gc there while a ref is made, once all that it names is there."""
         far = self._site.remote
-        needed = objects_of(self._store, snapshot) if far.lists_objects else objects
+        stored_as = self._store.manifests.stored_as(snapshot)
+        needed = objects_of(self._store, stored_as) if far.lists_objects else objects
         keys = {key_of(name): size for name, size in needed.items()}
         return carry.gc_held_off(
             lambda: far.publishing(keys),

@@ -111,6 +111,13 @@ class Repository:
             path = following
         raise TransferRefused(f"{self.url}: its list of tags has no end: refused")
 
+    def delete(self, path: str) -> bool:
+        """Delete `manifests/DIGEST` or `blobs/DIGEST`; whether it is gone: registries may have that
+        turned off."""
+        answer = self._request("DELETE", path)
+        answer.close()
+        return answer.status in (200, 202, 204, 404)
+
     # --- blobs ------------------------------------------------------------------------------------
 
     def blob_size(self, digest: str) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -90,8 +90,8 @@ class Remote(abc.ABC):
     """The service that decides whether `put_new` may take a name, which has to be tried once; "" of
     a kind that is known to refuse a taken name, or that looks again by itself."""
     lists_objects = False
-    """Whether each ref there lists all objects that it needs, as `publishing` is told. Such a
-    remote has no folders of objects."""
+    """Whether each ref there lists all objects that it needs, as `publishing` is told. Then
+    `without`, `rewrite` and `purge` are what erases there."""
 
     @property
     def collects(self) -> bool:
@@ -146,6 +146,21 @@ class Remote(abc.ABC):
     @abc.abstractmethod
     def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
+
+    def without(self, needed: Mapping[str, str]) -> list[str]:
+        """Return those refs that do not list the object that each needs."""
+        return []
+
+    def rewrite(self, key: str, data: bytes) -> None:
+        """Store a ref once more, with other lists."""
+        self.replace(key, data)
+
+    def purge(self, erased: Collection[str], is_old: Callable[[bytes], bool]) -> bool:
+        """Delete objects by key, documents of refs that are old, and what lists them; return
+        whether all could be deleted. Raises TransferRefused where a ref needs one."""
+        for key in erased:
+            self.remove(key)
+        return True
 
     def flush(self) -> None:  # noqa: B027
         """Make durable what `put` stored, where that is not by itself."""

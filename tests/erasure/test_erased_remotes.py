@@ -13,29 +13,7 @@ from lakelog import remotes
 from lakelog.errors import DamagedManifest, TransferRefused
 from lakelog.lake import Lake
 from lakelog.store import document, manifest
-from tests.support import erasure_histories as histories
-
-ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
-SETTINGS = {"seal": "never"}
-
-
-def add(lake: Lake, first: int, count: int = 4) -> None:
-    """Seal events of which every second one is ADA's."""
-    for n in range(first, first + count):
-        is_hers = n % 2 == 0
-        lake.append(
-            {
-                "type": "A",
-                "subject": ADA if is_hers else f"u{n}",
-                "message": f"{WORD} {n}" if is_hers else f"number {n}",
-            }
-        )
-    lake.settle()
-
-
-def found(root: Path) -> list[str]:
-    """The files below a directory that have a word of ADA's."""
-    return histories.places_with(root, [ADA, WORD])
+from tests.support.erased_lakes import ADA, SETTINGS, add, found
 
 
 @pytest.fixture

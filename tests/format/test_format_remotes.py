@@ -90,7 +90,8 @@ def test_what_a_merge_adds(pushed: tuple[Path, Path], home: Path) -> None:
 
 
 def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F8.12: objects as blobs of their digests, all else as tags that list what they need."""
+    """F8.12: objects as blobs of their digests, all else as tags that list what they need; F23.4:
+    after an erasure what is read instead."""
     monkeypatch.setenv("DOCKER_CONFIG", str(home))
     monkeypatch.setattr(oci, "SETTLING", 0.0)
     path = home / "lake"
@@ -132,3 +133,18 @@ def test_what_a_registry_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
             assert name.startswith("states/") or layer["digest"] == f"sha256:{in_name}"
         kinds = [m["annotations"]["vnd.lakelog.kind"] for m in index["manifests"]]
         assert "states" in kinds
+
+        with opened(str(path)) as lake:
+            lake.erase(where="true", why="asked")
+        push(str(path))
+        state = document.decode((path / "refs/tags/_a%20b.json").read_bytes())["snapshot"]
+        states = json.loads(get("manifests/_xstates.json"))["layers"][0]
+        stand_in = document.decode(get(f"blobs/{states['digest']}"))["states"][state]
+        index = json.loads(get("manifests/__a_20b"))
+        first, *lists = (json.loads(get(f"manifests/{m['digest']}")) for m in index["manifests"])
+        titles = [layer["annotations"][title] for layer in first["layers"]]
+        assert titles[1:] == ["lakelog.json", "erasures/states.json"]
+        names = {layer["annotations"][title] for each in lists for layer in each["layers"]}
+        assert f"manifests/{stand_in[:2]}/{stand_in}.json.zst" in names
+        assert not any(name.startswith("segments/") for name in names)
+        assert b"first" not in get(f"blobs/{first['layers'][0]['digest']}").partition(b"\n")[2]

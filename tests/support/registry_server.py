@@ -51,6 +51,11 @@ def served(**more: object) -> Iterator[str]:
             server.wait()
 
 
+def folder(host: str) -> Path:
+    """The folder with all that a registry stores."""
+    return _CONFIGS[host].parent
+
+
 def collect_garbage(host: str) -> None:
     """Delete what the registry thinks nobody needs, manifests without a tag included."""
     command = [need("docker-registry"), "garbage-collect", "-m", str(_CONFIGS[host])]
