@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -23,9 +24,10 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import EPOCH, parse_time
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
+from lakelog.libraries import pa
 from lakelog.loggers.destination import flush_lake
 from lakelog.loggers.logfile import flush_file
-from lakelog.oos.oos_state import FAILURES, HOUR, STATES, LogEvent, LoggedFailure, LogState
+from lakelog.oos.oos_state import FAILURES, HOUR, STATES, UNKNOWN, LogEvent, LoggedFailure, LogState
 
 CHUNK = 1 << 18
 _LARGE = 1 << 24
@@ -53,6 +55,29 @@ SELECT status, count(*) AS items FROM state GROUP BY status
 SELECT status, items FROM totals
 """
 """Unlike the view `status`, of an item's categories together, and of these four types alone."""
+_YEAR_1 = -62_135_596_800_000_000
+"""No event is older: the engine rounds a division to zero, not down."""
+_COUNTS = f"""
+-- name: oos_counts
+-- about: Events by hour, and how they ended by source and error.
+-- map
+SELECT hour, outcome, source, error, count(*) AS events, min(time) AS first, max(time) AS last
+FROM (
+    SELECT time, (epoch_us(time) - {_YEAR_1}) // {HOUR} AS hour, source,
+        CASE WHEN type IN ('COMPLETE', 'FAIL') THEN type END AS outcome,
+        CASE WHEN type = 'FAIL' THEN coalesce(nullif(data ->> '$.error', ''), '{UNKNOWN}') END
+            AS error
+    FROM segment)
+GROUP BY GROUPING SETS ((hour, outcome), (outcome, source, error))
+-- merge
+SELECT hour, outcome, source, error, sum(events) AS events, min(first) AS first, max(last) AS last
+FROM partials GROUP BY ALL
+-- finish
+SELECT hour + {_YEAR_1 // HOUR} AS hour, outcome, source, error, events::BIGINT AS events,
+    epoch_us(first) AS first, epoch_us(last) AS last
+FROM state WHERE hour IS NOT NULL OR outcome IS NOT NULL
+"""
+"""As one, for each view that is kept costs every new event."""
 
 
 class Answers(Protocol):
@@ -199,6 +224,7 @@ class LakeFeed:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
+        self._counted: tuple[pa.Table, list[JsonObject]] | None = None
 
     def state(self) -> Answers:
         """The branch as it is now, with live events, and what loggers of this process wrote."""
@@ -207,7 +233,8 @@ class LakeFeed:
 
     def standing(self) -> dict[str, int]:
         """Return how many items are in each state."""
-        counts = {row["status"]: row["items"] for row in self._rows(_STANDING)}
+        rows = self._lake.view(_STANDING).to_pylist()
+        counts = {row["status"]: row["items"] for row in rows}
         # The four states of the old view; others have no place there.
         return {state: counts.get(name, 0) for name, state in STATES.items()}
 
@@ -217,54 +244,73 @@ class LakeFeed:
 
     def completed(self, low: int, high: int) -> dict[int, int]:
         """Return completions above `low`, up to `high`, by hours since 1970, in their order."""
-        return self._counts("COMPLETE", low, high)
+        return dict(sorted(self._counts("COMPLETE", low, high).items()))
 
     @property
     def sources(self) -> dict[str, tuple[int, int]]:
         """How many events of each source completed and failed."""
         counts: dict[str, tuple[int, int]] = {}
-        for row in self._rows("reliability"):
+        for row in self._outcomes():
             # Events without a source and those of an empty one are of the same.
             completed, failed = counts.get(row["source"] or "", (0, 0))
-            counts[row["source"] or ""] = completed + row["completed"], failed + row["failed"]
+            is_failed, events = row["outcome"] == "FAIL", row["events"]
+            after = completed + events * (not is_failed), failed + events * is_failed
+            counts[row["source"] or ""] = after
         return counts
 
     @property
     def errors(self) -> dict[str, int]:
         """How many failures have each error."""
-        return {row["error"]: row["failures"] for row in self._rows("errors")}
+        counts = Counter[str]()
+        for row in self._outcomes():
+            if row["outcome"] == "FAIL":
+                counts[row["error"]] += row["events"]
+        return counts
 
     @property
     def failures(self) -> list[LoggedFailure]:
         """The newest failures, the oldest first."""
-        return [
-            LoggedFailure(row["time"], row["source"], row["subject"], row["error"])
-            for row in reversed(self._rows("failures", {"limit": FAILURES}))
-        ]
+        table = self._lake.view("failures", {"limit": FAILURES})
+        # As numbers: Arrow would make objects of pandas of some units.
+        table = table.set_column(0, "time", table["time"].cast("int64"))
+        rows = reversed(table.select(["time", "source", "subject", "error"]).to_pylist())
+        return [LoggedFailure(*row.values()) for row in rows]
 
     @property
     def first(self) -> int | None:
         """The time of the first event in us."""
-        time: int | None = self._rows("health")[0]["first"]
-        return time
+        return min((row["first"] for row in _hours(self._rows())), default=None)
 
-    def _counts(self, name: str | None, low: int, high: int) -> dict[int, int]:
-        """Return the events of a type, or of all, by hours since 1970."""
-        # Half-open in the views: one more on both ends makes the old view's bounds.
-        rows = self._rows("throughput", {"type": name}, since=low + 1, until=high + 1)
-        return {row["bucket"] // HOUR: row["events"] for row in rows}
+    def _rows(self) -> list[JsonObject]:
+        """Return all counts; those of the last answer if it is still the same."""
+        table = self._lake.view(_COUNTS)
+        if self._counted is None or self._counted[0] is not table:
+            self._counted = table, table.to_pylist()
+        return self._counted[1]
 
-    def _rows(
-        self, view: str, params: Mapping[str, object] | None = None, **window: int
-    ) -> list[JsonObject]:
-        """Return the rows of a view; times are numbers of us, which need no pandas."""
-        table = self._lake.view(view, params, **window)
-        for place, column in enumerate(table.schema):
-            if str(column.type).startswith("timestamp"):
-                # As numbers: Arrow would make objects of pandas of some units.
-                table = table.set_column(place, column.name, table.column(place).cast("int64"))
-        rows: list[dict[str, object]] = table.to_pylist()
-        return rows
+    def _outcomes(self) -> list[JsonObject]:
+        return [row for row in self._rows() if row["hour"] is None]
+
+    def _counts(self, outcome: str | None, low: int, high: int) -> dict[int, int]:
+        """Return the events of an outcome, or of all, by hours since 1970."""
+        counts, cut_hours = Counter[int](), set[int]()
+        for row in _hours(self._rows(), outcome):
+            if low < row["first"] and row["last"] <= high:
+                counts[row["hour"]] += row["events"]
+            elif row["first"] <= high and row["last"] > low:
+                cut_hours.add(row["hour"])
+        # Two at most, at the ends of the window: only the events of these are read again.
+        for hour in cut_hours:
+            # Half-open in the views: one more on both ends makes the old view's bounds.
+            since, until = max(low, hour * HOUR - 1) + 1, min(high + 1, (hour + 1) * HOUR)
+            rows = self._lake.view(_COUNTS, since=since, until=until).to_pylist()
+            counts[hour] = sum(row["events"] for row in _hours(rows, outcome))
+        return +counts
+
+
+def _hours(rows: list[JsonObject], outcome: str | None = None) -> list[JsonObject]:
+    """The counts by hour, of an outcome or of all."""
+    return [r for r in rows if r["hour"] is not None and outcome in (None, r["outcome"])]
 
 
 OosFeed = FileFeed | LakeFeed

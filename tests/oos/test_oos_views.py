@@ -224,6 +224,29 @@ def test_a_lake_that_goes_on(
         assert told(views) == reference(present)
 
 
+def test_a_window_of_a_lake_ends_between_two_events(make_lake: MakeLake, tmp_path: Path) -> None:
+    """Wherever in an hour a window begins and ends, a lake counts what a file does: the events
+    after its begin, up to its end, before 1970 too."""
+    micros = [*range(5), 3_599_999_999, 1_800_000_000]
+    log = "".join(
+        f"{day}T{hour}:{at // 60_000_000:02d}:{at % 60_000_000 / 10**6:09.6f}Z|{name}|p|s|i|{{}}\n"
+        for day in ("2026-05-01", "1969-12-31")
+        for hour, at in itertools.product((10, 11, 12), micros)
+        for name in ("COMPLETE", "FAIL")
+    )
+    path = tmp_path / "oos.log"
+    path.write_text(log)
+    lake = make_lake("windows")
+    lake.ingest(str(path), format="oos")
+    for end in ("12:00:00.000002", "12:00:00", "11:30:00", "12:59:59.999999", "11:00:00.000003"):
+        for now, window in itertools.product(
+            (f"2026-05-01T{end}", f"1969-12-31T{end}"), ("1h", "2h")
+        ):
+            views, right = lakelog.get_views(lake, now=now), lakelog.get_views(path, now=now)
+            assert views.throughput_view(window) == right.throughput_view(window)
+            assert views.system_health_view() == right.system_health_view()
+
+
 @pytest.mark.parametrize(
     "odd", ['{"error":{"c":5}}', '{"error":7}', "[1]", '{"error":""}', '{"n":3,"error":"w"}']
 )
