@@ -71,7 +71,7 @@ ORDER = {
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
         spool file_cursor cursors content cursor_paths file_copies identity""",
     "formats": """sqltext uniform format narrow_queries zones local_time encoded windows_1252
-        pattern moments jsonl dialect lakelog_json dialects cloudevents pieces winevent docker
+        pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd
         compose zeek w3c delimited plain date_orders leading_times mixture registry""",

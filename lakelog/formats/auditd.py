@@ -38,7 +38,7 @@ class AuditRecords(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are records of auditd."""
-        return pattern.share(lines, self.parse)
+        return pattern.timed_share(lines, self.parse)
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one record. Raises InvalidEvent."""

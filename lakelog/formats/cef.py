@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits, share
 from lakelog.formats.pattern import CLOCK, MONTH, Pattern
 from lakelog.formats.zones import TZ
 
 _FIELD = r"((?:[^|\\]|\\.)*)\|"
 _CEF = re.compile(rf"(?:([^|]*?)CEF: ?)?([01])\|{_FIELD * 6}(.*)", re.DOTALL)
 _LEEF = re.compile(rf"([^|]*?)LEEF: ?([12](?:\.\d)?)\|{_FIELD * 4}(.*)", re.DOTALL)
-_MARKS = (b"CEF:", b"LEEF:", b"0|", b"1|")
+_MARKED = re.compile(rb"CEF:|LEEF:|[01]\||.*EF:", re.DOTALL)
 """Beginnings of lines that may be such events; a relay may have cut off the name."""
 _DELIMITER = re.compile(r"(?:(0?x[0-9A-Fa-f]{1,4})|([^|]?))\|")
 _KEY = re.compile(r"(?:^|(?<=\s))([\w.\[\]-]+)=")
@@ -68,9 +68,7 @@ class Envelope(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are such events."""
-        full = [line for line in lines if line.strip()]
-        marked = [line for line in full if line.startswith(_MARKS) or b"EF:" in line]
-        return sum(map(self._is_one, marked)) / len(full) if marked else 0.0
+        return share(lines, lambda line: _MARKED.match(line) and self.is_event(line))
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
@@ -90,12 +88,6 @@ class Envelope(Format):
                 key += "_"
             data[key] = value
         return _event(self.NAME, data, moment)
-
-    def _is_one(self, line: bytes) -> bool:
-        try:
-            return bool(self.parse(line))
-        except InvalidEvent:
-            return False
 
 
 CEF, LEEF = Envelope("cef", __doc__), Envelope("leef", __doc__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from lakelog.errors import InvalidEvent
 from lakelog.event.encode import merge, parse_line
 from lakelog.formats import dialects, logfmt, pattern
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits, share
 
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(
@@ -34,8 +34,7 @@ class ComposeJson(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are objects after the names of services."""
-        full = [line for line in lines if line.strip()]
-        return sum(map(self._is_one, full)) / len(full) if full else 0.0
+        return share(lines, self.is_event)
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
@@ -60,12 +59,6 @@ class ComposeJson(Format):
         # the logger, which is the source otherwise, is in the payload already
         event["source"] = match[1]
         return event
-
-    def _is_one(self, line: bytes) -> bool:
-        try:
-            return bool(self.parse(line))
-        except InvalidEvent:
-            return False
 
 
 FORM = ComposeJson(__doc__)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 
 from lakelog.formats import pattern
-from lakelog.formats.format import EventMembers, Format, Heads, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.formats.pattern import MESSAGE, Pattern
-from lakelog.formats.pieces import open_after
 from lakelog.libraries import np, pa, pc
 
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
@@ -50,7 +49,7 @@ class ContainerLog(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of a container."""
-        return pattern.share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
+        return pattern.timed_share(lines, lambda line: pattern.parse(_PIECES, line, _OTHERWISE))
 
     def parse(self, line: bytes) -> list[EventMembers]:
         """Return the events of a record, in the order of their first pieces. Raises

@@ -22,7 +22,7 @@ from lakelog.event.encode import parse_time
 from lakelog.event.levels import SEVERITIES, with_word
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.formats.definition import FormatDefinition, read
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
 
@@ -91,12 +91,11 @@ class CustomFormat(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return the share of lines that fit; of longer records, of lines that begin one."""
-        full = [line for line in lines if line.strip() and self._begins(line)]
-        return sum(map(self._fits, full)) / len(full) if full else 0.0
+        return share([line for line in lines if self._begins(line)], self.is_event)
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of a line and of those that continue it. Raises InvalidEvent."""
-        record = _decoded(line)
+        record = _text_of(line)
         head, _, continuation = record.partition("\n")
         head = head.rstrip(_END)
         values = self._groups(head)
@@ -134,12 +133,6 @@ class CustomFormat(Format):
             return not begins
         return not (continues and re2.matches(continues, line_text))
 
-    def _fits(self, line: bytes) -> bool:
-        try:
-            return bool(self.parse(line))
-        except InvalidEvent:
-            return False
-
     def _groups(self, head: str) -> dict[str, str] | None:
         """The values of the groups of a line, None if it does not fit."""
         values = re2.groups(self._layout.regex, head)
@@ -154,7 +147,7 @@ class CustomFormat(Format):
 
     def _way(self, line: bytes) -> moments.Moment | None:
         try:
-            values = self._groups(_decoded(line).partition("\n")[0].rstrip(_END))
+            values = self._groups(_text_of(line).partition("\n")[0].rstrip(_END))
         except InvalidEvent:
             return None
         moment = self._time(values) if values else None
@@ -371,11 +364,8 @@ def _rule(name: str, rule: str, defines: dict[str, str]) -> str:
     return f"(?m:^(?:{regex}))"
 
 
-def _decoded(line: bytes) -> str:
-    try:
-        return line.removeprefix(b"\xef\xbb\xbf").decode("utf-8").rstrip(_END)
-    except UnicodeDecodeError as error:
-        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+def _text_of(line: bytes) -> str:
+    return utf8(line.removeprefix(b"\xef\xbb\xbf")).rstrip(_END)
 
 
 def _number(value: str | None, number_type: str) -> Any:

@@ -26,7 +26,7 @@ from lakelog.event.exported import assigned_columns
 from lakelog.event.levels import severity
 from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
-from lakelog.formats.format import EventMembers, Format, Heads, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits, utf8
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.libraries import np, pa, pc
 from lakelog.segments.sql import literal
@@ -146,10 +146,7 @@ class DelimitedFormat(Format):
 
     def parse(self, line: bytes) -> list[EventMembers]:
         """Return the event of a record, none for the header. Raises InvalidEvent."""
-        try:
-            record = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+        record = utf8(line).removeprefix("\ufeff").rstrip("\r\n")
         return [] if record == self._header else [self._table.event(record)]
 
     def heads(self, lines: pa.Array, starts: np.ndarray) -> Heads:

@@ -52,7 +52,7 @@ class Dialect(Format):
     member whose presence makes an event an ERROR, all others are INFO then. `prepared` makes an
     object fit for the exact rule; what it changes SQL must leave to that rule. A dialect that is
     `exact` leaves all to it, which is cheaper where many members would be looked for in large
-    objects.
+    objects. One that is `plain` is only a name: its objects are read as JSON lines are.
     """
 
     NAME: str
@@ -73,6 +73,7 @@ class Dialect(Format):
     prepared: Callable[[JsonObject], JsonObject] | None = None
     exact: bool = False
     lacks: tuple[str, ...] = ()
+    plain: bool = False
     traits = Traits(surest=1.01)
 
     def sniff(self, lines: list[bytes]) -> float:
@@ -109,7 +110,7 @@ class Dialect(Format):
     def event(self, members: JsonObject) -> EventMembers:
         """Return the event of an object. Raises InvalidEvent."""
         # Lines of other kinds in the same file are read as plain JSON lines, not refused.
-        if not self.is_one(members):
+        if self.plain or not self.is_one(members):
             return jsonl.typed(members)
         payload = dict(self.prepared(members) if self.prepared else members)
         event: EventMembers = {}
@@ -142,6 +143,8 @@ class Dialect(Format):
 
     def query(self, lines: str) -> str:
         """SQL over a table of lines for those of this dialect."""
+        if self.plain:
+            return jsonl.query(lines)
         if self.exact:
             return sqltext.none_sql(lines)
         members = self._members()
@@ -177,6 +180,10 @@ SELECT time, {event_type} AS type, {column["category"]} AS category, {column["so
   odd OR time IS NULL OR NOT {in_range_sql("time")}
     OR (severity IS NULL AND coalesce(regexp_matches(grade, '[^ -~]|[+-][0-9]'), false)) AS slow
 FROM typed"""
+
+    def cheaper(self, lines: list[bytes]) -> list[str]:
+        """Return cheaper queries for files whose lines look like these, the cheapest first."""
+        return jsonl.FORM.cheaper(lines) if self.plain else []
 
     def _text(self, values: JsonObject, members: tuple[str, ...], empty: bool = False) -> Any:
         """The first of some members that a column of text can hold."""

@@ -11,8 +11,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.event.types import JsonObject
 from lakelog.formats.dialect import Dialect
-from lakelog.formats.format import EventMembers, Format, Heads, Traits
-from lakelog.formats.pieces import open_after
+from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.libraries import np, pa, pc
 
 _LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'

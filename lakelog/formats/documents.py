@@ -22,7 +22,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import encode, parse_line
 from lakelog.event.exact import parse_value
 from lakelog.event.types import JsonObject
-from lakelog.formats import cloudevents, dialects, jsonl, lakelog_json, sqltext
+from lakelog.formats import dialects, jsonl, lakelog_json, sqltext
 from lakelog.formats.dialect import Dialect, glimpse
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import VALID
@@ -47,11 +47,7 @@ _FIRST = re.compile(
     rb"\s*(?:\[|\{\s*\"(?:" + _NAMES.encode() + rb")\"\s*:\s*\[)[ \t\r]*\n([ \t]*)\{"
 )
 _OPENED = rf"^(?:\[|(?:\{{\s*|\s*)\"(?:{_NAMES})\"\s*:\s*\[)\s*$"
-_INNER: tuple[Dialect | lakelog_json.LakelogJson, ...] = (
-    lakelog_json.FORM,
-    cloudevents.FORM,
-    *dialects.LINES,
-)
+_INNER: tuple[Dialect | lakelog_json.LakelogJson, ...] = (lakelog_json.FORM, *dialects.LINES)
 _HEAD = 4096
 _SHIFT = 32
 """Events of a document are counted in so many bits of a position."""

@@ -9,10 +9,11 @@ JSON lines of members (`dialect.py`): one declaration gives both ways.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lakelog.errors import InvalidEvent
 from lakelog.formats import sqltext
 from lakelog.libraries import np, pa
 from lakelog.runtime.lazy import LazyProperty
@@ -24,6 +25,33 @@ EventMembers: TypeAlias = dict[str, Any]
 """The members of one event, as `lakelog.event` encodes them."""
 Heads: TypeAlias = "tuple[np.ndarray, bool | None]"
 """Which lines begin a record, and whether the last record is open; None if no line says so yet."""
+SPACE = " \t\n\v\f\r"
+
+
+def utf8(record: bytes) -> str:
+    """Return a record as text. Raises InvalidEvent if it is none."""
+    try:
+        return record.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+
+
+def share(lines: list[bytes], fits: Callable[[bytes], object]) -> float:
+    """Return the share of the lines that are not blank that fit."""
+    full = [line for line in lines if line.strip()]
+    return sum(bool(fits(line)) for line in full) / len(full) if full else 0.0
+
+
+def open_after(is_piece: np.ndarray, streams: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a mask of the lines after which a stream is open: its last line so far is a piece.
+
+    Masks over the same lines; `streams` has one mask for each stream.
+    """
+    mask = np.zeros(len(is_piece), dtype=bool)
+    for stream in streams:
+        previous = np.maximum.accumulate(np.where(stream, np.arange(len(is_piece)), -1))
+        mask |= (previous >= 0) & is_piece[previous]
+    return mask
 
 
 @dataclass(frozen=True)
@@ -108,6 +136,14 @@ class Format(ABC):
         """Return the events of a record as a list. Raises InvalidEvent."""
         events = self.parse(line)
         return events if isinstance(events, list) else [events]
+
+    def is_event(self, line: bytes) -> bool:
+        """Return whether a record gives events, which may be none."""
+        try:
+            self.parse(line)
+        except InvalidEvent:
+            return False
+        return True
 
     def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """As `parse`, but refuse lines of other styles."""

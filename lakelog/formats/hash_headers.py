@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidEvent
 from lakelog.formats import pattern
 from lakelog.formats.columns import LineTable
-from lakelog.formats.format import EventMembers, Format, Heads, Traits
+from lakelog.formats.format import EventMembers, Format, Heads, Traits, utf8
 from lakelog.libraries import np, pa, pc
 
 ReadHeader = Callable[[list[str]], LineTable | None]
@@ -88,11 +88,7 @@ class HashHeaderFormat(Format):
 
     def parse(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the event of a line, or those of the lines under a header. Raises InvalidEvent."""
-        try:
-            record = line.decode("utf-8").removeprefix("\ufeff")
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
-        record = record.rstrip("\r\n")
+        record = utf8(line).removeprefix("\ufeff").rstrip("\r\n")
         if record.startswith("#"):
             lines = record.split("\n")
             header = _header(lines)

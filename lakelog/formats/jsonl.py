@@ -10,7 +10,7 @@ from __future__ import annotations
 from lakelog.event.encode import gather, merge, parse_line
 from lakelog.event.levels import severity, with_word, without_offset
 from lakelog.formats import moments, narrow_queries
-from lakelog.formats.format import EventMembers, Format
+from lakelog.formats.format import EventMembers, Format, share
 from lakelog.formats.sqltext import (
     DEFAULT_TYPE,
     HINTS,
@@ -41,8 +41,7 @@ class JsonLines(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are JSON lines."""
-        full = [line for line in lines if line.strip()]
-        return sum(line.lstrip()[:1] == b"{" for line in full) / len(full) if full else 0.0
+        return share(lines, lambda line: line.lstrip()[:1] == b"{")
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""

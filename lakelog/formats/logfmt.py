@@ -41,7 +41,7 @@ class LogfmtLines(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are lines of pairs."""
-        return pattern.share(lines, self.parse)
+        return pattern.timed_share(lines, self.parse)
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""

@@ -10,7 +10,7 @@ import re
 from lakelog.errors import InvalidEvent
 from lakelog.event.exact import parse_value
 from lakelog.formats import sqltext
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
 
 _SHAPE = re.compile(
@@ -33,15 +33,11 @@ class OosLines(Format):
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are OOS lines."""
-        full = [line for line in lines if line.strip()]
-        return sum(bool(_SHAPE.match(line)) for line in full) / len(full) if full else 0.0
+        return share(lines, _SHAPE.match)
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
-        try:
-            fields = line.decode("utf-8").rstrip("\r\n").split("|", 5)
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+        fields = utf8(line).rstrip("\r\n").split("|", 5)
         if len(fields) != 6:
             raise InvalidEvent(f"{len(fields)} fields, but an OOS line has 6, separated by |")
         time, name, category, source, subject, payload = fields

@@ -20,7 +20,8 @@ from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event.encode import parse_time
 from lakelog.event.levels import with_word
 from lakelog.formats import sqltext
-from lakelog.formats.format import EventMembers
+from lakelog.formats.format import SPACE as SPACE
+from lakelog.formats.format import EventMembers, share, utf8
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
@@ -31,7 +32,6 @@ CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
 PRI = r"<(?P<pri>\d{1,2}|1[0-8]\d|19[01])>"
 AHEAD = timedelta(days=1)
 """How far after the time of ingest a date without a year may be; else it is a year older."""
-SPACE = " \t\n\v\f\r"
 MESSAGE = "(?P<message>.*)"
 REST = f"(?: {MESSAGE})?"
 """The message may be empty, and then the space before it is missing."""
@@ -241,16 +241,12 @@ def _coloured(line: str, message: str) -> str:
 
 def decoded(line: bytes) -> str:
     """A line as text without the white space around it. Raises InvalidEvent if it is none."""
-    try:
-        return line.decode("utf-8").strip(SPACE)
-    except UnicodeDecodeError as error:
-        raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+    return utf8(line).strip(SPACE)
 
 
-def share(lines: list[bytes], parse_line: Callable[[bytes], EventMembers]) -> float:
+def timed_share(lines: list[bytes], parse_line: Callable[[bytes], EventMembers]) -> float:
     """The share of the lines that are not blank that are events with a time of their own."""
-    full = [line for line in lines if line.strip()]
-    return sum(_timed(line, parse_line) for line in full) / len(full) if full else 0.0
+    return share(lines, lambda line: _timed(line, parse_line))
 
 
 def query(patterns: Sequence[Pattern], *, joined: bool = False, kinds: Sequence[int] = ()) -> str:

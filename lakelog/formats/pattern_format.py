@@ -96,13 +96,8 @@ class PatternFormat(Format):
         return re.compile(self.traits.head.encode(), re.ASCII)
 
     def _score(self, line: bytes) -> float:
-        timed = pattern.share([line], self._unrivalled)
-        if timed or not self.untimed:
-            return timed
-        try:
-            return self.untimed if self.parse(line) else 0.0
-        except InvalidEvent:
-            return 0.0
+        timed = pattern.timed_share([line], self._unrivalled)
+        return timed or (self.untimed if self.untimed and self.is_event(line) else 0.0)
 
     def _unrivalled(self, line: bytes) -> EventMembers:
         """The event of a line that no rival reads better. Raises InvalidEvent."""

@@ -33,7 +33,7 @@ class Plain(PatternFormat):
 
     def _is_words(self, line: bytes) -> bool:
         """Whether this is text that is no beginning of a document."""
-        return not _JSON.match(line) and pattern.share([line], self._untimed) > 0
+        return not _JSON.match(line) and pattern.timed_share([line], self._untimed) > 0
 
     def _untimed(self, line: bytes) -> EventMembers:
         return {**self.parse(line), "time": 0}

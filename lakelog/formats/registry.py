@@ -13,7 +13,6 @@ from lakelog.formats import (
     auditd,
     bulk,
     cef,
-    cloudevents,
     compose,
     cri,
     custom,
@@ -42,7 +41,6 @@ from lakelog.formats import (
 from lakelog.formats.format import Format
 
 _ALL: tuple[Format, ...] = (
-    cloudevents.FORM,
     *dialects.LINES,
     docker.FORM,
     otlp.FORM,

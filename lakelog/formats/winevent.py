@@ -17,7 +17,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event.encode import parse_line
 from lakelog.event.types import JsonObject
 from lakelog.formats.dialects import NAMED
-from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.formats.format import EventMembers, Format, Traits, utf8
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ class WindowsEvents(Format):
 
     def parse(self, record: bytes) -> list[EventMembers]:
         """Return the events of a record. Raises InvalidEvent."""
-        try:
-            decoded = record.decode("utf-8").removeprefix("\ufeff")
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(f"not UTF-8 at byte {error.start}") from None
+        decoded = utf8(record).removeprefix("\ufeff")
         bare = re.sub(r"\s*Record \d+\s*$", "", _RECORD.sub("", decoded, count=1))
         if bare.lstrip()[:1] == "{":
             return [NAMED["evtx"].event(parse_line(bare.encode()))]

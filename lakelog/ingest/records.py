@@ -115,11 +115,7 @@ def _is_event(line: bytes, form: Format) -> bool:
 
 def _is_taken(line: bytes, form: Format) -> bool:
     """Whether a line becomes an event in any way, also of another style or as text."""
-    try:
-        form.parse(windows_1252.as_utf8(line))
-    except InvalidEvent:
-        return False
-    return True
+    return form.is_event(windows_1252.as_utf8(line))
 
 
 def is_text(data: bytes) -> bool:

@@ -9,14 +9,18 @@ are then compared. What is `null`, and how many elements a list has, belongs to 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from lakelog.formats.uniform.quoted_text import QuotedText
 from lakelog.libraries import np
 
-_TOKEN = re.compile(
-    rb'"([^"\\\x00-\x1f]*)"|(-?[0-9][0-9.eE+-]*|true|false)|null|[{}\[\],:]|(?P<space> +)'
-)
+_MemberNames = tuple[str, ...]
+_TOKEN = re.compile(rb'"[^"]*" *:|"([^"]*)"|(-?[0-9][0-9.eE+-]*|true|false)')
+"""Names, and in groups the values: texts, numbers and truth values."""
 _DEPTH_MAX = 8
 LONGEST = 65_536
 """Longer payloads, in bytes, are left to the caller."""
@@ -75,112 +79,45 @@ class PayloadLayout:
         return fits, bounds
 
 
-@dataclass
-class _Reader:
-    """Reads one payload; raises ValueError where it has no layout."""
-
-    data: bytes
-    position: int = 0
-    literals: list[bytes] = field(default_factory=lambda: [b""])
-    slots: list[Slot] = field(default_factory=list)
-    objects: list[tuple[str, ...]] = field(default_factory=list)
-    lists: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
-
-    def token(self) -> re.Match[bytes]:
-        """Return the next token, but for spaces, which are a part of the piece."""
-        match = _TOKEN.match(self.data, self.position)
-        if match is None:
-            raise ValueError("no token of a layout")
-        self.position = match.end()
-        if match["space"]:
-            self.literals[-1] += match[0]
-            return self.token()
-        return match
-
-    def value(self, token: re.Match[bytes], path: tuple[str, ...], *, is_element: bool) -> None:
-        """Read the value that a token begins."""
-        if token[0] == b"{" and not is_element and len(path) <= _DEPTH_MAX:
-            self.literals[-1] += token[0]
-            self.members(path)
-        elif token[0] == b"[" and not is_element and path:
-            self.literals[-1] += token[0]
-            self.elements(path)
-        elif token[1] is not None:
-            self.literals[-1] += b'"'
-            self.slot(Slot(path, True, is_element), b'"')
-        elif token[2] is not None:
-            self.slot(Slot(path, False, is_element), b"")
-        elif token[0] == b"null" and not is_element:
-            self.literals[-1] += token[0]
-        else:
-            raise ValueError("no value of a layout")
-
-    def slot(self, slot: Slot, after: bytes) -> None:
-        """End a piece with a value; the next one begins with these bytes."""
-        self.slots.append(slot)
-        self.literals.append(after)
-
-    def members(self, path: tuple[str, ...]) -> None:
-        """Read the members of an object up to its end."""
-        self.objects.append(path)
-        token = self.token()
-        while token[0] != b"}":
-            if token[1] is None:
-                raise ValueError("no name")
-            self.literals[-1] += token[0]
-            self.symbol(b":")
-            self.value(self.token(), (*path, token[1].decode()), is_element=False)
-            token = self.token()
-            if token[0] == b",":
-                self.literals[-1] += token[0]
-                token = self.token()
-            elif token[0] != b"}":
-                raise ValueError("no comma")
-        self.literals[-1] += token[0]
-
-    def elements(self, path: tuple[str, ...]) -> None:
-        """Read the elements of a list up to its end."""
-        count, token = 0, self.token()
-        while token[0] != b"]":
-            self.value(token, path, is_element=True)
-            count, token = count + 1, self.token()
-            if token[0] == b",":
-                self.literals[-1] += token[0]
-                token = self.token()
-            elif token[0] != b"]":
-                raise ValueError("no comma")
-        self.literals[-1] += token[0]
-        self.lists.append((path, count))
-
-    def symbol(self, symbol: bytes) -> None:
-        """Read a token that has to be these bytes."""
-        token = self.token()
-        if token[0] != symbol:
-            raise ValueError("another token")
-        self.literals[-1] += symbol
-
-
 def payload_layout(payload: bytes) -> PayloadLayout | None:
     """Return the layout of a payload, an object in JSON; None if it is none that is looked for."""
-    reader = _Reader(payload)
+    slots, objects = list[Slot](), list[_MemberNames]()
+    lists, names = list[tuple[_MemberNames, int]](), list[str]()
+
+    def add(value: Any, path: _MemberNames, *, is_element: bool = False) -> None:
+        """Note what a value is, and those in it. Raises ValueError for one of no layout."""
+        if isinstance(value, dict) and not is_element and len(path) <= _DEPTH_MAX:
+            objects.append(path)
+            names.extend(value)
+            for name, member in value.items():
+                add(member, (*path, name))
+        elif isinstance(value, list) and not is_element and path:
+            lists.append((path, len(value)))
+            for element in value:
+                add(element, path, is_element=True)
+        elif isinstance(value, (str, int, float)):
+            slots.append(Slot(path, isinstance(value, str), is_element))
+        elif value is not None or is_element:
+            raise ValueError("no value of a layout")
+
     try:
-        reader.value(reader.token(), (), is_element=False)
-    except (ValueError, RecursionError):
+        add(orjson.loads(payload), ())
+    except ValueError:
         return None
-    paths = [slot.path for slot in reader.slots if not slot.is_element]
-    paths += [*reader.objects, *(path for path, _ in reader.lists)]
-    is_object = reader.position == len(payload) and () in reader.objects
-    if not is_object or len({*paths}) < len(paths) or not _are_found(reader.literals, reader.slots):
+    # What stands between the values, which come in the same order.
+    tokens = [*_TOKEN.finditer(payload)]
+    spans = [token.span(token.lastindex) for token in tokens if token.lastindex]
+    ends = [0, *(stop for _, stop in spans)]
+    begins = [*(begin for begin, _ in spans), len(payload)]
+    literals = tuple(payload[end:begin] for end, begin in zip(ends, begins, strict=True))
+    # Of a name that is there twice one value counts; behind a backslash a quote ends no text.
+    is_plain = len(tokens) - len(names) == len(spans) == len(slots) and b"\\" not in payload
+    if not is_plain or () not in objects or not _are_found(literals, slots):
         return None
-    return PayloadLayout(
-        tuple(reader.literals),
-        tuple(reader.slots),
-        frozenset(reader.objects),
-        frozenset(reader.lists),
-    )
+    return PayloadLayout(literals, tuple(slots), frozenset(objects), frozenset(lists))
 
 
-def _are_found(literals: list[bytes], slots: list[Slot]) -> bool:
+def _are_found(literals: Sequence[bytes], slots: Sequence[Slot]) -> bool:
     """Whether a quote, or the end, tells where each value that is no text ends."""
     return all(
         slot.is_text or b'"' in literals[number + 1] or number + 1 == len(slots)
