@@ -39,6 +39,8 @@ class History:
     """Those that lost a page, as gc lets go of old states. Nobody can read them, but the text that
     a move carries names subjects."""
     pages: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    roots: tuple[str, ...] = ()
+    """Those of moves and tags; of the others there is a file only, which gc deletes."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry of every page and state."""
@@ -57,9 +59,9 @@ def history_of(store: Store) -> History:
     left out."""
     store.manifests.forget()
     store.refs.forget()
-    history = History()
     names = dict.fromkeys(store.refs.states())
     names |= dict.fromkeys(tag.snapshot for tag in store.refs.tags())
+    history = History(roots=tuple(names))
     stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
     files = (d for d in manifest_files(store) if d not in stand_ins)
     for digest in (*names, *(d for d in files if d not in names)):
@@ -124,26 +126,32 @@ class Redactor:
         self, store: Store, history: History, rewritten: Rewritten, subjects: Iterable[str]
     ) -> None:
         self._store, self._history = store, history
-        self._rewritten = dict.fromkeys(self._absent(rewritten)) | rewritten
+        self._rewritten = self._earlier_stand_ins(rewritten) | rewritten
         self._subjects = set(subjects)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
         """Segments that are gone, whose entries lost their lowest and highest subject."""
 
-    def _absent(self, rewritten: Rewritten) -> set[str]:
-        """The segments that an earlier erasure replaced and no state has any more, which states
-        that came back from a remote still name among what was compacted. A sweep deletes every page
-        that names one."""
-        stand_ins = self._store.erased.segments()
+    def _earlier_stand_ins(self, rewritten: Rewritten) -> Rewritten:
+        """What stands in the place of the segments that an earlier erasure replaced, and that
+        states which came back from a remote still name. A sweep deletes every page that names one.
+        """
+        stand_ins, entries = self._store.erased.segments(), self._history.segments()
         keys = {entry.key for entry in self._history.entries() if entry.what == "segment"}
-        absent = {
-            key
-            for key in keys & stand_ins.keys() - rewritten.keys()
-            if stand_ins[key] != key and not self._store.volume.exists(KEYS.object("segments", key))
-        }
-        for state in self._history.states.values() if absent else ():
-            absent -= {entry.key for entry in self._store.manifests.segments(state)}
-        return absent
+        earlier, absent = Rewritten(), set[str]()
+        for key in keys & stand_ins.keys() - rewritten.keys():
+            new = stand_ins[key]
+            if new == key or self._store.volume.exists(KEYS.object("segments", key)):
+                continue
+            if new in rewritten or new in entries:
+                earlier[key] = rewritten[new] if new in rewritten else entries[new]
+            else:
+                absent.add(key)  # compacted since, and deleted
+        for digest in self._history.roots if absent else ():
+            # Nothing may take the place of rows that a state has: it stays unreadable.
+            if state := self._history.states.get(digest):
+                absent -= {entry.key for entry in self._store.manifests.segments(state)}
+        return earlier | dict.fromkeys(absent)
 
     def is_needed(self) -> bool:
         """Whether a state names a segment that was replaced, or an erased subject as the bound of

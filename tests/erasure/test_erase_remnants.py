@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import lakelog
 from lakelog.chunks import ChunkWriter, StateEntry, StateIndex
 from lakelog.lake import Lake
 from lakelog.moves import publication as publish
+from lakelog.remotes import known
 from lakelog.segments import segment
 from lakelog.state.state import save_state
+from lakelog.store import manifest
+from lakelog.store.entry import Removal
 from lakelog.views import LakeViews
 from tests.support import erasure_histories as histories
 
@@ -145,3 +149,28 @@ def test_a_word_across_two_chunks_of_a_saved_file_is_named(tmp_path: Path) -> No
             writer.finish()
         status = lake.erase(subject=ADA, why="asked")
         assert [left.place for left in status.leftovers] == [f"states/{index[:2]}/{index}.json.zst"]
+
+
+def test_a_state_that_came_back_beside_an_older_one(tmp_path: Path) -> None:
+    """An older state, of which only a file is left, has a segment that an earlier erasure replaced;
+    the one that a remote's branch names has removed it since. Its pages stay readable."""
+    with opened(tmp_path) as lake:
+        manifests = lake.store.manifests
+        for subject in (ADA, "bob"):
+            lake.append([{"type": "A", "subject": name} for name in (subject, "zoe")])
+            lake.settle()
+        before = lake.store.state("main")
+        theirs, later = manifests.segments(before, "events")
+        lake.erase(subject=ADA, why="asked")
+        removal = Removal("segment", theirs.key, theirs.events, theirs.bytes, theirs.kind)
+        first = manifests.write_page((theirs,), "c" * 16)
+        second = manifests.write_page((removal, later), "d" * 16)
+        totals = manifest.add_up(manifest.Totals(), [later])
+        newer = dataclasses.replace(before, pages=(first, second), recent=(), totals=totals)
+        older = dataclasses.replace(newer, time=before.time - 1, pages=(first,))
+        manifests.write(older)
+        known.track(lake.store, "home", "main", manifests.write(newer).digest)
+        lake.erase(subject="bob", why="asked")
+        state = manifests.load(lake.store.refs.tag("home/main").snapshot)
+        assert [entry.events for entry in manifests.segments(state)] == [1]
+        assert lake.verify().intact
