@@ -24,9 +24,10 @@ import zstandard
 from benchmarks import gen, measure
 from lakelog.event.encode import encode
 from lakelog.moves.publication import Change, publish, run_maintenance
-from lakelog.segments import identity_run, segment
 from lakelog.segments import rows as rows_module
+from lakelog.segments import segment
 from lakelog.segments.connection import connect
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.bootstrap import Store
@@ -91,8 +92,8 @@ def with_ids(root: Path, count: int) -> None:
         for size in run_sizes(count):
             high = random.integers(0, 2**64, size, dtype=np.uint64)
             low = random.integers(0, 2**32, size, dtype=np.uint32)
-            run = identity_run.write(store.paths, high, low, disk.random_hex())
-            publish(store, "main", lambda *_, run=run: Change("seal", ids_add=(run,)))
+            runs = IdentityKeys.of_numbers(high, low).write(store.paths, disk.random_hex())
+            publish(store, "main", lambda *_, runs=runs: Change("seal", ids_add=runs))
 
 
 def run_sizes(count: int) -> list[int]:

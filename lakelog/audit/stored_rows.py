@@ -13,9 +13,8 @@ from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
 from lakelog.maintain.row_removal import dedupes
-from lakelog.maintain.seal import open_run
 from lakelog.query.sql.keys import EventKey, key_of
-from lakelog.segments import identity_run, rows, segment_sql, sql
+from lakelog.segments import identity_run, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -97,10 +96,7 @@ class StoredRows:
 
     def ask(self, file: int, positions: np.ndarray, keys: pa.ChunkedArray) -> np.ndarray:
         """A mask of the keys that are in the identity runs; those are looked up in rows later."""
-        high, low = rows.key_arrays(keys)
-        is_known = np.zeros(len(high), dtype=bool)
-        for run in self._ids:
-            is_known |= identity_run.contains(open_run(self._store, run), high, low)
+        is_known = identity_run.stored_keys(self._store, self._ids, keys)
         if is_known.any():
             count = int(is_known.sum())
             questions = pa.table(

@@ -33,13 +33,13 @@ from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.event_segments import EventSegments
-from lakelog.ingest.tail_keys import TailKeys, overlap
+from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
-from lakelog.maintain.seal import drop_duplicates, open_run
 from lakelog.moves import Change, publish
-from lakelog.segments import arrays, identity_run, rows, segment, typed
+from lakelog.segments import arrays, segment, typed
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys, unique_rows
 from lakelog.segments.typed import Schema
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
@@ -117,7 +117,7 @@ class Job:
     follows: bool = False
     inodes: Inodes | None = None
     cache: IndexCache = field(default_factory=lambda: IndexCache())
-    runs: list[Any] = field(default_factory=list)
+    runs: list[IdentityKeys] = field(default_factory=list)
     formats: Formats = field(default_factory=dict)
     conformance: Conformance = field(default_factory=lambda: Conformance({}))
     tail_keys: TailKeys = field(default_factory=lambda: TailKeys())
@@ -228,7 +228,7 @@ class Batch:
         self.target = segment.rows_target(job.store.settings, self.state.totals.events)
         """Rows of a segment."""
         self._segments = EventSegments(job.store.paths, self.commit, self.target)
-        self.runs: list[Any] = list(job.runs)
+        self.runs = list(job.runs)
         self.bad: list[RejectedLine] = []
         self.unfinished: list[RejectedLine] = []
         self.unfinished_keys: dict[str, str] = {}
@@ -385,10 +385,8 @@ class Batch:
 
     def id_run(self) -> list[IdRun]:
         """Write the identity keys, if there are any; return their run."""
-        if not self.runs:
-            return []
-        high, low = self._keys()
-        return [identity_run.write(self._job.store.paths, high, low, self.commit)]
+        keys = IdentityKeys.merged(self.runs)
+        return list(keys.write(self._job.store.paths, self.commit))
 
     def clashes(self, state: Manifest) -> bool:
         """Whether an identity run published since holds one of our keys."""
@@ -396,27 +394,22 @@ class Batch:
         fresh = [run for run in state.ids if run.digest not in had]
         if not self.runs or not fresh:
             return False
-        high, low = self._keys()
-        store = self._job.store
+        keys, store = IdentityKeys.merged(self.runs), self._job.store
         # Our own runs were checked against the base; only runs published since can hold the same
         # key.
-        return any(identity_run.contains(open_run(store, run), high, low).any() for run in fresh)
+        return keys.overlaps(IdentityKeys.read(store, run) for run in fresh)
 
     def is_first(self) -> bool:
         """Whether the tail has none of our keys: an event that was acknowledged before stays."""
-        return not (self.runs and overlap(self._job.keys_of_tail(), self.runs))
-
-    def _keys(self) -> Any:
-        return identity_run.merge(self.runs)
+        return not (self.runs and IdentityKeys.merged(self.runs).overlaps(self._job.keys_of_tail()))
 
     def _new_only(self, table: pa.Table) -> pa.Table:
         # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored
         # once.
         run_keys = [*self.runs, *self._job.keys_of_tail()]
-        table = drop_duplicates(self._job.store, table, self.state.ids, run_keys)
-        keys = rows.key_arrays(table["key"].drop_null())
-        if len(keys[0]):
-            self.runs.append(identity_run.sort_keys(*keys))
+        table, keys = unique_rows(self._job.store, table, self.state.ids, run_keys)
+        if len(keys):
+            self.runs.append(keys)
         return table
 
 

@@ -22,14 +22,14 @@ from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions, message_events, stream_cursor
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.tail_keys import TailKeys, overlap
+from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
-from lakelog.libraries import np, pa
-from lakelog.maintain.seal import drop_duplicates
+from lakelog.libraries import pa
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
-from lakelog.segments import identity_run, rows, segment
+from lakelog.segments import segment
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys, unique_rows
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
@@ -164,7 +164,7 @@ class _Retry:
         self._streams = tuple(cursor.origin for cursor in streams)
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
-        self._keys: list[object] = []
+        self._keys: list[IdentityKeys] = []
         self._parsed_count = self._stored = self._unparsed_count = 0
         self.entries: list[Entry] = []
         self.runs: list[IdRun] = []
@@ -209,23 +209,20 @@ class _Retry:
         waiting, self._waiting = pa.concat_tables(self._waiting), []
         # Against the keys of this replay, too: it may meet one id in two segments.
         stored_keys = [*self._keys, *self._tail_keys()]
-        fresh = drop_duplicates(self._store, waiting, self._state.ids, stored_keys)
+        fresh, _ = unique_rows(self._store, waiting, self._state.ids, stored_keys)
         fresh = Refusal(self._store.paths).without(fresh, self._store.paths.protection)
         self._stored += fresh.num_rows
-        high, low = rows.key_arrays(fresh["key"].drop_null())
-        order = np.lexsort((low, high))
-        self._keys.append((high[order], low[order]))
+        self._keys.append(keys := IdentityKeys.of(fresh["key"]))
         if not fresh.num_rows or not self._is_kept:
             return
         paths, commit = self._store.paths, self._commit
         entry = segment.write(paths, fresh, kind="events", layout="arrival", commit=commit)
         self.entries.append(entry)
-        if len(high):
-            self.runs.append(identity_run.write(paths, high, low, commit))
+        self.runs += keys.write(paths, commit)
 
     def is_first(self) -> bool:
         """Whether the tail has none of our keys: an event that was acknowledged before stays."""
-        return not (self.runs and overlap(self._tail_keys(), self._keys))
+        return not (self.runs and IdentityKeys.merged(self._keys).overlaps(self._tail_keys()))
 
     def _parse_lines(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
         """Return the rows of lines that are events now, and the other lines."""

@@ -4,11 +4,11 @@ leaves out those that the tail has, and looks again right before the link (F13.5
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.errors import DamagedWal
-from lakelog.segments import identity_run, rows
+from lakelog.segments import rows
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Frame, Tail, WalFile
 
@@ -21,7 +21,7 @@ class _Part:
     """The sorted keys of some frames."""
 
     frames: frozenset[tuple[str, int]]
-    keys: Any
+    keys: IdentityKeys
 
 
 class TailKeys:
@@ -31,8 +31,8 @@ class TailKeys:
         self._tail: Tail | None = None
         self._parts: list[_Part] = []
 
-    def look(self, store: Store, branch: str, connect: Connect) -> list[Any]:
-        """Return the keys of now, as pairs of sorted arrays."""
+    def look(self, store: Store, branch: str, connect: Connect) -> list[IdentityKeys]:
+        """Return the keys of now."""
         self._tail = self._tail or Tail(store.paths, store.refs, branch)
         frames = {
             (frame.writer, frame.sequence): frame
@@ -47,15 +47,14 @@ class TailKeys:
         ]
         if len(current_parts) >= _PARTS:
             whole = frozenset().union(*(keys_part.frames for keys_part in current_parts))
-            keys = identity_run.merge([keys_part.keys for keys_part in current_parts])
-            current_parts = [_Part(whole, identity_run.sort_keys(*keys))]
+            keys = IdentityKeys.merged(keys_part.keys for keys_part in current_parts)
+            current_parts = [_Part(whole, keys)]
         known_frames = frozenset().union(*(keys_part.frames for keys_part in current_parts))
         if fresh := [frame for place, frame in frames.items() if place not in known_frames]:
-            table = rows.events(connect(), fresh)
-            keys = identity_run.sort_keys(*rows.key_arrays(table["key"].drop_null()))
+            keys = IdentityKeys.of(rows.events(connect(), fresh)["key"])
             current_parts.append(_Part(frozenset(frames.keys() - known_frames), keys))
         self._parts = current_parts
-        return [keys_part.keys for keys_part in current_parts if len(keys_part.keys[0])]
+        return [keys_part.keys for keys_part in current_parts if len(keys_part.keys)]
 
 
 def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[Frame]]:
@@ -64,8 +63,3 @@ def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[Frame]]:
     except DamagedWal:  # what can be read of it counts; who seals it says what is wrong
         files, marks = tail.scan(), store.refs.head(branch).move.wal
         return {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
-
-
-def overlap(some: list[Any], other_runs: list[Any]) -> bool:
-    """Whether a key of sorted ones is among others."""
-    return any(bool(identity_run.contains(keys, *o).any()) for keys in some for o in other_runs)

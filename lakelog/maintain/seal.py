@@ -17,12 +17,13 @@ from typing import Any
 
 from lakelog.appends import StreamLock
 from lakelog.erased import Refusal
-from lakelog.errors import DamagedIds, StaleFiles
+from lakelog.errors import StaleFiles
 from lakelog.event import encode
 from lakelog.event.types import Event
-from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
-from lakelog.segments import arrays, bloom, identity_run, rows, segment, segment_sql
+from lakelog.segments import bloom, identity_run, rows, segment, segment_sql
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk, hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
@@ -61,7 +62,7 @@ class _Attempt:
     entries: list[SegmentEntry] = field(default_factory=list)
     hosts: tuple[Record, ...] = ()
     ids: list[IdRun] = field(default_factory=list)
-    keys: Any = None
+    keys: IdentityKeys | None = None
     checked: frozenset[str] = frozenset()
     erased: object = None
     """What had been erased by then, as `ErasedStates.looked` gives it."""
@@ -175,8 +176,8 @@ class Sealer:
         attempt.checked |= {r.digest for r in state.ids}
         return True
 
-    def _hits(self, run: IdRun, keys: tuple[Any, Any]) -> bool:
-        return bool(identity_run.contains(open_run(self._store, run), *keys).any())
+    def _hits(self, run: IdRun, keys: IdentityKeys) -> bool:
+        return IdentityKeys.read(self._store, run).overlaps([keys])
 
     def _prepare(self, head: Head, state: Manifest) -> _Attempt:
         """Pick frames above this head's watermarks and write them as a segment."""
@@ -212,16 +213,12 @@ class Sealer:
             table = refusal.without(rows.events(connection, frames))
             attempt.refused = refusal.count
             if any(f.flags & Frame.KEYED for f in frames):
-                unique = drop_duplicates(store, table, state.ids)
+                # The keys of rows that stay: those of duplicates are in another run already.
+                unique, attempt.keys = identity_run.unique_rows(store, table, state.ids)
                 if reported := _repeated_ids(store, connection, state, table, unique):
                     lines.append(reported)
                 table = unique
-                # After the duplicates are gone: their keys are in another run already.
-                attempt.keys = rows.key_arrays(table["key"].drop_null())
-                if len(attempt.keys[0]):
-                    high, low = attempt.keys
-                    run = identity_run.write(store.paths, high, low, commit, attempt.pending_writes)
-                    attempt.ids.append(run)
+                attempt.ids += attempt.keys.write(store.paths, commit, attempt.pending_writes)
             # All rows may have been duplicates; an empty segment would serve nobody.
             if table.num_rows:
                 state_hosts = hosts.of_state(store.manifests, state)
@@ -266,10 +263,7 @@ class Sealer:
         runs = identity_run.runs_to_merge(self._head_state().ids)
         if not runs:
             return False
-        paths = self._store.paths
-        joined = identity_run.join(
-            paths, [open_run(self._store, run) for run in runs], disk.random_hex()
-        )
+        joined = identity_run.join(self._store, runs, disk.random_hex())
         self._store.verified.add_written("ids", [joined.digest])
         names = tuple(run.digest for run in runs)
 
@@ -330,62 +324,6 @@ def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[
         yield batch
         remaining = {w: fs[len(batch.get(w, ())) :] for w, fs in remaining.items()}
         remaining = {w: fs for w, fs in remaining.items() if fs}
-
-
-def open_run(store: Store, run: IdRun) -> tuple[Any, Any]:
-    """Return the keys of a run, verified once: a flipped bit would let a duplicate in.
-
-    Raises DamagedIds.
-    """
-    path = store.paths.object("ids", run.digest)
-    store.verified.obtain([(run.digest, path)])
-    keys = identity_run.read(store.paths, run)
-    if not store.verified.is_intact(run.digest, path):
-        raise DamagedIds(path, "the content does not match its name")
-    return keys
-
-
-def drop_duplicates(
-    store: Store, table: pa.Table, runs: tuple[IdRun, ...], pending: list[Any] | None = None
-) -> pa.Table:
-    """Drop rows whose key came earlier in the table, or is in an id run or in one of `pending`,
-    pairs of key arrays that no run has yet."""
-    keyed = np.flatnonzero(arrays.truths(table["key"].is_valid()))
-    high, low = rows.key_arrays(table["key"].drop_null())
-    order = np.argsort(high, kind="stable")
-    # In order, as look-ups in runs are several times faster then.
-    ordered = high[order], low[order]
-    keep = np.ones(len(high), dtype=bool)
-    # Most tables have no repeated key: then it does not matter which row is the first.
-    if bool((ordered[0][1:] == ordered[0][:-1]).any()):
-        _unmark_repeats(keep, precedence(table, keyed, high, low), high, low)
-    is_stored = np.zeros(len(high), dtype=bool)
-    for keys in (*(open_run(store, run) for run in runs), *(pending or ())):
-        is_stored |= identity_run.contains(keys, *ordered)
-    keep[order[is_stored]] = False
-    if keep.all():
-        return table
-    mask = np.ones(table.num_rows, dtype=bool)
-    mask[keyed] = keep
-    return table.filter(arrays.mask(mask))
-
-
-def precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
-    """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
-    come from no WAL are in the order of the table (F12.6)."""
-    place = np.arange(len(high))
-    if "writer" not in table.column_names:
-        return np.lexsort((place, low, high))
-    arrived_at = arrays.numbers(table["ingested_at"])[keyed]
-    writers = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
-    sequence = arrays.numbers(table["sequence"])[keyed]
-    return np.lexsort((place, sequence, writers, arrived_at, low, high))
-
-
-def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
-    """Clear `keep` for every key that follows an equal one in this order."""
-    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    keep[order[1:][same]] = False
 
 
 def _repeated_ids(

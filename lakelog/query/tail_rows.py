@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from lakelog.libraries import np, pa
-from lakelog.maintain.seal import batches, drop_duplicates
+from lakelog.maintain.seal import batches
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import unique_rows
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
@@ -96,7 +97,7 @@ class TailRows:
         cached = self._deduped
         count = 0 if before is None else before.num_rows
         if cached is not None and cached[0] is before and cached[1] == runs and self._grew:
-            fresh = drop_duplicates(self._store, table.slice(count), runs)
+            fresh, _ = unique_rows(self._store, table.slice(count), runs)
             keys = fresh["key"].drop_null().to_pylist()
             # An id of theirs that comes again among the new rows: the order decides which one
             # stays.
@@ -105,7 +106,7 @@ class TailRows:
                 deduped = _combined(pa.concat_tables([cached[2], fresh]))
                 self._deduped = table, runs, deduped
                 return deduped
-        deduped = drop_duplicates(self._store, table, runs)
+        deduped, _ = unique_rows(self._store, table, runs)
         self._keys = set(deduped["key"].drop_null().to_pylist())
         self._deduped_run = disk.random_hex()
         self._deduped = table, runs, deduped

@@ -32,7 +32,7 @@ from lakelog.remotes.merge_records import (
     subscription_beyond,
 )
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
-from lakelog.segments import identity_run, segment
+from lakelog.segments import segment
 from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, Removal, SegmentEntry
@@ -211,8 +211,8 @@ class Merge:
 
     def _runs(self, state: Manifest, commit: str) -> tuple[IdRun, ...]:
         """Write our identity keys that are not there."""
-        high, low = merge_rows.own_keys(self._store, state, self._base, self._theirs)
-        return (identity_run.write(self._store.paths, high, low, commit),) if len(high) else ()
+        keys = merge_rows.own_keys(self._store, state, self._base, self._theirs)
+        return keys.write(self._store.paths, commit)
 
     def _refused(self, reason: str) -> Diverged:
         return refusal(self._url, self._branch, reason)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.appends import StreamSubject
 from lakelog.errors import Diverged, TransferRefused
-from lakelog.libraries import duckdb, np, pa
-from lakelog.maintain.seal import drop_duplicates, open_run
+from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import identity_run, rows, segment, segment_sql, sql
+from lakelog.segments import segment, segment_sql, sql
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys, unique_rows
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -139,11 +139,10 @@ class RowSieve:
     def _without_ids(self, table: pa.Table, theirs: Manifest, found: OwnRows) -> pa.Table:
         """Leave out rows whose id is there."""
         # Against ids of both: theirs, and those of our rows that came before in this merge.
-        table = drop_duplicates(self._store, table, theirs.ids, found.keys)
+        table, keys = unique_rows(self._store, table, theirs.ids, found.keys)
         found.events += table.num_rows
-        keys = rows.key_arrays(table["key"].drop_null())
-        if len(keys[0]):
-            found.keys.append(identity_run.sort_keys(*keys))
+        if len(keys):
+            found.keys.append(keys)
         return table
 
     def quarantined(
@@ -243,15 +242,12 @@ def write_rows(
     return entries
 
 
-def own_keys(store: Store, ours: Manifest, base: Manifest, theirs: Manifest) -> Any:
-    """Return our identity keys that theirs lacks, in the order of a run. Raises DamagedIds."""
+def own_keys(store: Store, ours: Manifest, base: Manifest, theirs: Manifest) -> IdentityKeys:
+    """Return our identity keys that theirs lacks. Raises DamagedIds."""
     passed = {run.digest for run in (*base.ids, *theirs.ids)}
-    fresh = [open_run(store, run) for run in ours.ids if run.digest not in passed]
-    if not fresh:
-        return np.zeros(0, "<u8"), np.zeros(0, "<u4")
-    high, low = identity_run.sort_keys(*identity_run.merge(fresh))
+    fresh = [run for run in ours.ids if run.digest not in passed]
+    keys = IdentityKeys.merged(IdentityKeys.read(store, run) for run in fresh)
     # Run by run: ids of a large lake are never in memory together.
-    for run in theirs.ids:
-        is_new = ~identity_run.contains(open_run(store, run), high, low)
-        high, low = high[is_new], low[is_new]
-    return high, low
+    for run in theirs.ids if len(keys) else ():
+        keys = keys.where(~IdentityKeys.read(store, run).contains(keys))
+    return keys

@@ -8,6 +8,9 @@
 Integers are stored little-endian. A key is 12 bytes of SHA-256, so a match needs no second
 look: a false one has probability below 1e-8 at 1e10 events. Equal first parts are ordered by
 their second. Runs are read by memory map.
+
+`IdentityKeys` are the keys of a run or of a table, in the order of a run; `unique_rows` drops the
+rows of a table whose keys are stored already.
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from lakelog.errors import DamagedIds
-from lakelog.libraries import np
+from lakelog.libraries import np, pa
+from lakelog.segments import arrays
 from lakelog.store import disk, document, regular_file
+from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
-if TYPE_CHECKING:
-    Keys = tuple[np.ndarray, np.ndarray]
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20
 """Keys that are merged at a time: 12 MB, however long the runs are."""
@@ -36,19 +40,167 @@ FAN = 8
 of a class stay, whatever is appended."""
 
 
-def size_class(count: int) -> int:
-    """Return the power of eight that a run of `count` keys belongs to."""
-    level = 0
-    while count >= 8 ** (level + 1):
-        level += 1
-    return level
+@dataclass(frozen=True, slots=True, eq=False)
+class IdentityKeys:
+    """Identity keys in the order of a run: their first 8 bytes (u64 array) and the 4 after them
+    (u32)."""
+
+    high: np.ndarray
+    low: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> IdentityKeys:
+        """Return the keys of a column of 24 hex digits each; a null is none."""
+        return cls.of_numbers(*_numbers(column.drop_null()))
+
+    @classmethod
+    def read(cls, store: Store, run: IdRun) -> IdentityKeys:
+        """Map a run into memory, verified once: a flipped bit would let a duplicate in.
+
+        Raises DamagedIds when it is missing or not what its manifest names.
+        """
+        path = store.paths.object("ids", run.digest)
+        store.verified.obtain([(run.digest, path)])
+        keys = cls(*_mapped(path, run))
+        if not store.verified.is_intact(run.digest, path):
+            raise DamagedIds(path, "the content does not match its name")
+        return keys
+
+    @classmethod
+    def merged(cls, runs: Iterable[IdentityKeys]) -> IdentityKeys:
+        """Return the keys of several together."""
+        pairs = [(keys.high, keys.low) for keys in runs]
+        if not pairs:
+            return cls(np.zeros(0, "<u8"), np.zeros(0, "<u4"))
+        return cls.of_numbers(*map(np.concatenate, zip(*pairs, strict=True)))
+
+    @classmethod
+    def of_numbers(cls, high: np.ndarray, low: np.ndarray) -> IdentityKeys:
+        """Return keys whose halves are given in any order."""
+        order = np.argsort(high, kind="stable")
+        high_sorted = high[order]
+        # Equal first parts are rare among hashes, and sorting by both takes several times as long.
+        if len(high_sorted) > 1 and bool((high_sorted[1:] == high_sorted[:-1]).any()):
+            order = np.lexsort((low, high))
+            high_sorted = high[order]
+        return cls(high_sorted, low[order])
+
+    def where(self, mask: np.ndarray) -> IdentityKeys:
+        """Return the keys at which a boolean array is true."""
+        return IdentityKeys(self.high[mask], self.low[mask])
+
+    def contains(self, others: IdentityKeys) -> np.ndarray:
+        """Return a boolean array: which of the other keys are among these."""
+        hit = np.zeros(len(others), dtype=bool)
+        if not len(self) or not len(others):
+            return hit
+        places = np.searchsorted(self.high, others.high)
+        # `places` is where each key is looked for next, `remaining` which keys these are. Several
+        # may have the same first part, so the search goes on entry by entry, for all keys at once.
+        remaining = np.arange(len(others))
+        while len(remaining):
+            inside = places < len(self)
+            places, remaining = places[inside], remaining[inside]
+            same = self.high[places] == others.high[remaining]
+            places, remaining = places[same], remaining[same]
+            match = self.low[places] == others.low[remaining]
+            hit[remaining[match]] = True
+            places, remaining = places[~match] + 1, remaining[~match]
+        return hit
+
+    def overlaps(self, runs: Iterable[IdentityKeys]) -> bool:
+        """Whether any key of the others is among these."""
+        return any(bool(self.contains(keys).any()) for keys in runs)
+
+    def encode(self, commit: str) -> bytes:
+        """Return the bytes of a run."""
+        body = self.high.astype("<u8").tobytes() + self.low.astype("<u4").tobytes()
+        return _header(len(self), commit, zlib.crc32(body)) + body
+
+    def write(
+        self, paths: Paths, commit: str, pending_writes: list[disk.Begun] | None = None
+    ) -> tuple[IdRun, ...]:
+        """Write a run, durably or to be finished with `pending_writes`; return what a manifest says
+        of it. Of no keys there is none."""
+        if not len(self):
+            return ()
+        data = self.encode(commit)
+        digest = document.digest(data)
+        path = paths.object("ids", digest)
+        if pending_writes is None:
+            disk.put_object(path, data)
+        else:
+            pending_writes.append(disk.begin_object(path, data))
+        return (IdRun(digest, len(data), len(self)),)
 
 
-def encode(high: np.ndarray, low: np.ndarray, commit: str) -> bytes:
-    """Return a run of keys, which need not be sorted yet (u64 and u32 arrays of equal length)."""
-    high, low = sort_keys(high, low)
-    body = high.astype("<u8").tobytes() + low.astype("<u4").tobytes()
-    return _header(len(high), commit, zlib.crc32(body)) + body
+def stored_keys(store: Store, runs: Iterable[IdRun], column: pa.ChunkedArray) -> np.ndarray:
+    """Return a boolean array: which of the keys in a column are in runs. Raises DamagedIds."""
+    high, low = _numbers(column)
+    # In order, as neighbouring look-ups touch the same pages of the memory map.
+    order = np.argsort(high, kind="stable")
+    mask = np.zeros(len(high), dtype=bool)
+    mask[order] = _is_stored(store, runs, IdentityKeys(high[order], low[order]))
+    return mask
+
+
+def unique_rows(
+    store: Store, table: pa.Table, runs: Iterable[IdRun], pending: Iterable[IdentityKeys] = ()
+) -> tuple[pa.Table, IdentityKeys]:
+    """Drop rows whose `key` came earlier in the table, or is in an id run or in one of `pending`,
+    which no run has yet. Return the others and their keys. Raises DamagedIds."""
+    keyed = np.flatnonzero(arrays.truths(table["key"].is_valid()))
+    high, low = _numbers(table["key"].drop_null())
+    order = np.argsort(high, kind="stable")
+    ordered = IdentityKeys(high[order], low[order])
+    keep = np.ones(len(high), dtype=bool)
+    # Most tables have no repeated key: then it does not matter which row is the first.
+    if bool((ordered.high[1:] == ordered.high[:-1]).any()):
+        _unmark_repeats(keep, _precedence(table, keyed, high, low), high, low)
+    keep[order[_is_stored(store, runs, ordered, pending)]] = False
+    if not keep.all():
+        mask = np.ones(table.num_rows, dtype=bool)
+        mask[keyed] = keep
+        table = table.filter(arrays.mask(mask))
+    return table, IdentityKeys.of_numbers(high[keep], low[keep])
+
+
+def _is_stored(
+    store: Store, runs: Iterable[IdRun], keys: IdentityKeys, pending: Iterable[IdentityKeys] = ()
+) -> np.ndarray:
+    mask = np.zeros(len(keys), dtype=bool)
+    for run in itertools.chain((IdentityKeys.read(store, run) for run in runs), pending):
+        mask |= run.contains(keys)
+    return mask
+
+
+def _precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
+    """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
+    come from no WAL are in the order of the table (F12.6)."""
+    place = np.arange(len(high))
+    if "writer" not in table.column_names:
+        return np.lexsort((place, low, high))
+    arrived_at = arrays.numbers(table["ingested_at"])[keyed]
+    writers = np.asarray(table["writer"].cast("string").to_pylist())[keyed]
+    sequence = arrays.numbers(table["sequence"])[keyed]
+    return np.lexsort((place, sequence, writers, arrived_at, low, high))
+
+
+def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
+    """Clear `keep` for every key that follows an equal one in this order."""
+    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    keep[order[1:][same]] = False
+
+
+def _numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
+    digits = "".join(column.to_pylist())
+    # Big-endian, so that the order of the numbers is the order of the bytes (F5.1).
+    raw = np.frombuffer(bytes.fromhex(digits), dtype=[("high", ">u8"), ("low", ">u4")])
+    return raw["high"].astype("<u8"), raw["low"].astype("<u4")
 
 
 def _header(count: int, commit: str, crc: int) -> bytes:
@@ -56,27 +208,8 @@ def _header(count: int, commit: str, crc: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(head))
 
 
-def write(
-    paths: Paths,
-    high: np.ndarray,
-    low: np.ndarray,
-    commit: str,
-    pending_writes: list[disk.Begun] | None = None,
-) -> IdRun:
-    """Write a run, durably or to be finished with `begun`; return what a manifest says of it."""
-    data = encode(high, low, commit)
-    digest = document.digest(data)
-    path = paths.object("ids", digest)
-    if pending_writes is None:
-        disk.put_object(path, data)
-    else:
-        pending_writes.append(disk.begin_object(path, data))
-    return IdRun(digest, len(data), len(high))
-
-
-def read(paths: Paths, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
-    """Map a run into memory. Raises DamagedIds when it is missing or not of the right shape."""
-    path = paths.object("ids", run.digest)
+def _mapped(path: str, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
+    """Map the arrays of a run into memory. Of its bytes only the header is looked at."""
     try:
         with open(regular_file.open_file(path), "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -84,55 +217,19 @@ def read(paths: Paths, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
         raise DamagedIds(path, "the id run is missing or empty") from None
     count = run.count
     head = data[:64]
-    # Only the header: `open_run` compares the hash of the whole file with its name.
     is_intact = len(data) == run.bytes == 64 + 12 * count and head[:4] == b"LKI1"
     if not is_intact or zlib.crc32(head[:60]) != struct.unpack_from("<I", head, 60)[0]:
         raise DamagedIds(path, "the id run does not have the shape its manifest names")
-    high = np.frombuffer(data, "<u8", count, 64)
-    low = np.frombuffer(data, "<u4", count, 64 + 8 * count)
-    return high, low
+    return np.frombuffer(data, "<u8", count, 64), np.frombuffer(data, "<u4", count, 64 + 8 * count)
 
 
-def contains(run: tuple[np.ndarray, np.ndarray], high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return a boolean array: which of the keys are in the run (fastest if they are sorted)."""
-    run_high, run_low = run
-    hit = np.zeros(len(high), dtype=bool)
-    if not len(run_high) or not len(high):
-        return hit
-    # In order, neighbouring look-ups touch the same pages of the memory map.
-    in_order = bool((high[1:] >= high[:-1]).all())
-    order = np.arange(len(high)) if in_order else np.argsort(high, kind="stable")
-    places = np.searchsorted(run_high, high[order])
-    # `places` is where each key is looked for next, `remaining` which keys these are. Several keys
-    # may have the same first part, so the search goes on entry by entry, for all keys at once.
-    remaining = np.arange(len(high))
-    while len(remaining):
-        inside = places < len(run_high)
-        places, remaining = places[inside], remaining[inside]
-        same = run_high[places] == high[order[remaining]]
-        places, remaining = places[same], remaining[same]
-        match = run_low[places] == low[order[remaining]]
-        hit[order[remaining[match]]] = True
-        places, remaining = places[~match] + 1, remaining[~match]
-    return hit
-
-
-def sort_keys(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys in the order of a run."""
-    order = np.argsort(high, kind="stable")
-    high_sorted = high[order]
-    # Equal first parts are rare among hashes, and sorting by both takes several times as long.
-    if len(high_sorted) > 1 and bool((high_sorted[1:] == high_sorted[:-1]).any()):
-        order = np.lexsort((low, high))
-        high_sorted = high[order]
-    return high_sorted, low[order]
-
-
-def join(paths: Paths, runs: list[Keys], commit: str) -> IdRun:
-    """Merge several runs into one, a range of keys at a time; return what a manifest says of it."""
-    count = sum(len(high) for high, _ in runs)
+def join(store: Store, names: Iterable[IdRun], commit: str) -> IdRun:
+    """Merge several runs into one, a range of keys at a time; return what a manifest says of it.
+    Raises DamagedIds, OSError."""
+    paths, runs = store.paths, [IdentityKeys.read(store, name) for name in names]
+    count = sum(map(len, runs))
     if count <= RANGE:
-        return write(paths, *merge(runs), commit)
+        return IdentityKeys.merged(runs).write(paths, commit)[0]
     # The file holds all first parts before all second parts, and its header a checksum of both: so
     # the parts wait in temporary files, unsynced, until everything before them is known.
     lows: list[str] = []
@@ -153,22 +250,22 @@ def join(paths: Paths, runs: list[Keys], commit: str) -> IdRun:
     return IdRun(name, 64 + 12 * count, count)
 
 
-def _ranges(paths: Paths, runs: list[Keys], count: int, lows: list[str]) -> Iterator[bytes]:
+def _ranges(paths: Paths, runs: list[IdentityKeys], count: int, lows: list[str]) -> Iterator[bytes]:
     """Yield the first parts of all keys in order; leave the second parts in files, in `lows`.
 
     Keys are hashes and so spread evenly: equal ranges of them hold about equally many.
     """
     steps = -(-count // RANGE)
     bounds = [np.uint64((n << 64) // steps) for n in range(1, steps)]
-    cuts = [[0, *np.searchsorted(high, bounds).tolist(), len(high)] for high, _ in runs]
+    cuts = [[0, *np.searchsorted(keys.high, bounds).tolist(), len(keys)] for keys in runs]
     for n in range(steps):
         slices = [slice(run_bounds[n], run_bounds[n + 1]) for run_bounds in cuts]
-        merged_range = merge(
-            [(run[0][span], run[1][span]) for run, span in zip(runs, slices, strict=True)]
+        pairs = zip(runs, slices, strict=True)
+        merged = IdentityKeys.merged(IdentityKeys(k.high[span], k.low[span]) for k, span in pairs)
+        lows.append(
+            disk.write_pieces(paths.cache, [merged.low.astype("<u4").tobytes()], sync=False)
         )
-        high, low = sort_keys(*merged_range)
-        lows.append(disk.write_pieces(paths.cache, [low.astype("<u4").tobytes()], sync=False))
-        yield high.astype("<u8").tobytes()
+        yield merged.high.astype("<u8").tobytes()
 
 
 def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
@@ -181,9 +278,12 @@ def _hash_pieces(blocks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield block
 
 
-def merge(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys of several runs together."""
-    return np.concatenate([r[0] for r in runs]), np.concatenate([r[1] for r in runs])
+def size_class(count: int) -> int:
+    """Return the power of eight that a run of `count` keys belongs to."""
+    level = 0
+    while count >= 8 ** (level + 1):
+        level += 1
+    return level
 
 
 def runs_to_merge(runs: Iterable[IdRun]) -> list[IdRun]:

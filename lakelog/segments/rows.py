@@ -361,11 +361,3 @@ def split_lines(data: bytes) -> tuple[pa.Array, np.ndarray]:
     # Offsets into the very bytes that were read: no line is copied.
     buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts
-
-
-def key_arrays(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (u64, u32) arrays of 24-hex-digit keys without nulls."""
-    digits = "".join(column.to_pylist())
-    # Big-endian, so that the order of the numbers is the order of the bytes (F5.1).
-    raw = np.frombuffer(bytes.fromhex(digits), dtype=[("high", ">u8"), ("low", ">u4")])
-    return raw["high"].astype("<u8"), raw["low"].astype("<u4")

@@ -22,6 +22,7 @@ import zstandard
 
 import lakelog
 from lakelog.moves.publication import Change, publish
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.entry import to_json
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object
@@ -207,7 +208,7 @@ def test_the_worked_example_of_an_id_run() -> None:
     high = np.array([int(key[:16], 16)], dtype="u8")
     low = np.array([int(key[16:], 16)], dtype="u4")
     commit = "00112233445566778899aabbccddeeff"
-    assert lakelog.segments.identity_run.encode(high, low, commit) == data
+    assert IdentityKeys.of_numbers(high, low).encode(commit) == data
     assert lakelog.event.encode.identity_key(None, "a1") == key
 
 

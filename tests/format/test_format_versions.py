@@ -21,7 +21,7 @@ from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.segments import identity_run
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk, document, manifest
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
@@ -61,8 +61,8 @@ def test_versions_in_lines_and_rows(tmp_path: Path) -> None:
             places = [(row["origin"], row["position"]) for row in second_reader.rows(str(path))]
             assert sorted(places)[1:] == [("stream:order-17", 1), ("stream:order-17", 2)]
         [run] = lake.store.state("main").ids
-        high, low = identity_run.read(lake.store.paths, run)
-        keys = {struct.pack(">QI", h, n).hex() for h, n in zip(high, low, strict=True)}
+        read = IdentityKeys.read(lake.store, run)
+        keys = {struct.pack(">QI", h, n).hex() for h, n in zip(read.high, read.low, strict=True)}
         key = hashlib.sha256(f"stream:{digest}:1".encode()).hexdigest()[:24]
         assert len(keys) == 2
         assert key in keys

@@ -31,9 +31,9 @@ import lakelog
 from lakelog import history
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event.encode import EncodedBatch, parse_time, to_micros
-from lakelog.maintain import seal
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection, rows, segment_sql
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.wal import frames as wal_format
@@ -598,7 +598,8 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
             with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
                 table = con.sql(segment_sql.rows_sql(store.paths, group)).to_arrow_table()
             found = sorted(as_rows(table, EVENT), key=lambda row: row[12])
-        runs = [np.stack(seal.open_run(store, run)).T for run in state.ids]
+        read = [IdentityKeys.read(store, run) for run in state.ids]
+        runs = [np.stack((keys.high, keys.low)).T for keys in read]
         keys = np.unique(np.concatenate(runs), axis=0) if runs else []
         bad = sum(entry.events for entry in entries if entry.kind == "quarantine")
         return {

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,9 @@ import lakelog
 from lakelog.errors import DamagedIds
 from lakelog.event.encode import identity_key
 from lakelog.segments import identity_run
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk
 from lakelog.store.entry import IdRun
-from lakelog.store.paths import Paths
 from tests.support.effort import share
 
 COMMIT = "0123456789abcdef" * 2
@@ -28,18 +29,23 @@ LOWS = st.sampled_from(EDGES[:4]) | st.integers(0, 2**32 - 1)
 KEYS = st.lists(st.tuples(HIGHS, LOWS), max_size=40)
 
 
-def arrays(keys: Iterable[tuple[int, int]]) -> tuple[Any, Any]:
-    """Return keys as the pair of arrays that runs are made of."""
+def numbers(keys: Iterable[tuple[int, int]]) -> IdentityKeys:
+    """Return keys by their two parts."""
     pairs = list(keys)
-    return (
+    return IdentityKeys.of_numbers(
         np.array([high for high, _ in pairs], dtype=np.uint64),
         np.array([low for _, low in pairs], dtype=np.uint32),
     )
 
 
-def write(paths: Paths, keys: Iterable[tuple[int, int]]) -> IdRun:
-    """Write keys as a run; return its entry."""
-    return identity_run.write(paths, *arrays(keys), COMMIT)
+def write(lake: lakelog.Lake, keys: Iterable[tuple[int, int]]) -> tuple[IdRun, ...]:
+    """Write keys as a run, if there are any; return its entry."""
+    return numbers(keys).write(lake.store.paths, COMMIT)
+
+
+def read(lake: lakelog.Lake, keys: Iterable[tuple[int, int]]) -> IdentityKeys:
+    """Write keys as a run; return what is read of it."""
+    return IdentityKeys.merged(IdentityKeys.read(lake.store, run) for run in write(lake, keys))
 
 
 @settings(max_examples=share(150))
@@ -49,11 +55,10 @@ def test_a_run_finds_exactly_its_keys(
 ) -> None:
     """Whatever is asked for, in any order and repeated, is found if and only if it was stored."""
     asked = asked + stored[::2]
-    paths = lake.store.paths
-    run = identity_run.read(paths, write(paths, stored))
-    hits = identity_run.contains(run, *arrays(asked))
+    digits = pa.chunked_array([[f"{high:016x}{low:08x}" for high, low in asked]], pa.string())
+    hits = identity_run.stored_keys(lake.store, write(lake, stored), digits)
     assert list(hits) == [key in set(stored) for key in asked]
-    by_order = identity_run.contains(run, *identity_run.sort_keys(*arrays(asked)))
+    by_order = read(lake, stored).contains(IdentityKeys.of(digits))
     assert list(by_order) == [key in set(stored) for key in sorted(asked)]
 
 
@@ -63,31 +68,33 @@ def test_a_run_is_sorted_and_of_known_size(
     lake: lakelog.Lake, stored: list[tuple[int, int]]
 ) -> None:
     """A run has 64 bytes of header and 12 a key, in order of both parts."""
-    entry = write(lake.store.paths, stored)
-    high, low = identity_run.read(lake.store.paths, entry)
-    assert list(zip(high.tolist(), low.tolist(), strict=True)) == sorted(stored)
-    assert entry.count == len(stored)
-    assert entry.bytes == 64 + 12 * len(stored)
+    entries = write(lake, stored)
+    assert len(entries) == bool(stored)
+    for entry in entries:
+        keys = IdentityKeys.read(lake.store, entry)
+        assert list(zip(keys.high.tolist(), keys.low.tolist(), strict=True)) == sorted(stored)
+        assert entry.count == len(stored)
+        assert entry.bytes == 64 + 12 * len(stored)
 
 
 def test_keys_of_a_run_that_share_their_first_part_are_told_apart(lake: lakelog.Lake) -> None:
     """Many keys with one first part are found by their second."""
     stored = [(7, low) for low in range(0, 2_000, 2)]
-    run = identity_run.read(lake.store.paths, write(lake.store.paths, stored))
-    hits = identity_run.contains(run, *arrays((7, low) for low in range(2_000)))
+    hits = read(lake, stored).contains(numbers((7, low) for low in range(2_000)))
     assert hits.tolist() == [low % 2 == 0 for low in range(2_000)]
 
 
 def test_merged_runs_hold_the_keys_of_all(lake: lakelog.Lake) -> None:
     """Merging loses no key and invents none."""
-    paths, draw = lake.store.paths, random.Random(5)
+    draw = random.Random(5)
     parts = [[(draw.getrandbits(64), draw.getrandbits(32)) for _ in range(n)] for n in (0, 1, 500)]
-    merged = identity_run.merge([identity_run.read(paths, write(paths, part)) for part in parts])
-    run = identity_run.read(paths, identity_run.write(paths, *merged, COMMIT))
-    assert len(run[0]) == 501
+    merged = IdentityKeys.merged(read(lake, part) for part in parts)
+    (entry,) = merged.write(lake.store.paths, COMMIT)
+    run = IdentityKeys.read(lake.store, entry)
+    assert len(run) == 501
     for part in parts:
-        assert identity_run.contains(run, *arrays(part)).all()
-    assert not identity_run.contains(run, *arrays([(1, 1)])).any()
+        assert run.contains(numbers(part)).all()
+    assert not run.overlaps([numbers([(1, 1)])])
 
 
 @pytest.mark.parametrize(
@@ -148,14 +155,14 @@ def test_merging_keeps_runs_few_whatever_comes() -> None:
 def test_a_run_of_the_wrong_shape_is_damage(lake: lakelog.Lake, damage: Any) -> None:
     """A run that is missing, cut, longer or not of its header's making is DamagedIds, named."""
     paths = lake.store.paths
-    entry = write(paths, [(1, 2), (3, 4)])
+    (entry,) = write(lake, [(1, 2), (3, 4)])
     path = paths.object("ids", entry.digest)
     data = disk.read(path)
     disk.unlink(path)
     if damage is not None:
         disk.create_whole(path, damage(data))
     with pytest.raises(DamagedIds, match=entry.digest):
-        identity_run.read(paths, entry)
+        IdentityKeys.read(lake.store, entry)
 
 
 @pytest.mark.damaged
@@ -189,9 +196,9 @@ def test_joined_runs_are_one_run_of_all_keys(
     lake: lakelog.Lake, parts: list[list[tuple[int, int]]], size: int
 ) -> None:
     """Joined a range at a time, runs give the bytes that one run of all their keys has."""
-    paths = lake.store.paths
-    runs = [identity_run.read(paths, write(paths, keys)) for keys in parts]
+    runs = [run for keys in parts for run in write(lake, keys)]
     with mock.patch.object(identity_run, "RANGE", size):
-        joined = identity_run.join(paths, runs, COMMIT)
-    assert joined == write(paths, [key for keys in parts for key in keys])
-    assert not [n for n in disk.listing(paths.cache) if n.startswith(disk.TEMPORARY)]
+        joined = [identity_run.join(lake.store, runs, COMMIT)] if runs else []
+    assert joined == [*write(lake, [key for keys in parts for key in keys])]
+    leftovers = disk.listing(lake.store.paths.cache)
+    assert not [name for name in leftovers if name.startswith(disk.TEMPORARY)]

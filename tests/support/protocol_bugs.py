@@ -63,7 +63,7 @@ def _does_not_look_again(patch: pytest.MonkeyPatch) -> None:
 
 def _counts_ids_twice(patch: pytest.MonkeyPatch) -> None:
     """A reader does not drop ids of the tail that it has already (F12.6)."""
-    patch.setattr(tail_rows, "drop_duplicates", lambda store, table, *_, **__: table)
+    patch.setattr(tail_rows, "unique_rows", lambda store, table, *_, **__: (table, None))
 
 
 def _drops_watermarks_early(patch: pytest.MonkeyPatch) -> None:

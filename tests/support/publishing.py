@@ -10,7 +10,7 @@ import pytest
 
 import lakelog
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import identity_run, rows
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk
 
 
@@ -43,6 +43,5 @@ def publish_ids(lake: lakelog.Lake, keys: list[str]) -> None:
     """Publish a run of ids, as whoever takes in files does."""
     text = [f"sha256('s' || chr(0) || '{key}')[1:24]" for key in keys]
     table = lake._session.connect().sql(f"SELECT unnest([{', '.join(text)}]) AS key")
-    high, low = rows.key_arrays(table.to_arrow_table()["key"])
-    run = identity_run.write(lake.store.paths, high, low, disk.random_hex())
-    publish(lake.store, "main", lambda *_: Change("ingest", ids_add=(run,)))
+    runs = IdentityKeys.of(table.to_arrow_table()["key"]).write(lake.store.paths, disk.random_hex())
+    publish(lake.store, "main", lambda *_: Change("ingest", ids_add=runs))

@@ -292,8 +292,8 @@ EDITS = [
     _edited(
         "a given id stored twice",
         "sequence",
-        f"{MAINTAIN}.seal:drop_duplicates",
-        "keep[order[is_stored]] = False",
+        "lakelog.segments.identity_run:unique_rows",
+        "keep[order[_is_stored(store, runs, ordered, pending)]] = False",
         "pass",
     ),
     _edited(

@@ -25,11 +25,11 @@ from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.outcome import RepairOutcome, replace
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
-from lakelog.segments import identity_run, segment, sql
+from lakelog.segments import segment, sql
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
-from lakelog.store.entry import Entry, IdRun, SegmentEntry
+from lakelog.store.entry import Entry, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.ref import Move, digest_of, open_ref
@@ -124,9 +124,7 @@ class Comparison:
             for t in tables
         ]
         keys = orphans.keys_of(self._store, self._connect, [e.key for e in entries])
-        runs: tuple[IdRun, ...] = ()
-        if len(keys[0]):
-            runs = (identity_run.write(self._store.paths, *keys, commit),)
+        runs = keys.write(self._store.paths, commit)
         copy_state = self.there.manifests.of(lead.newest)
         hosts_there = hosts.of_state(self.there.manifests, copy_state)
         hosts_here = hosts.of_state(self._store.manifests, self._store.state(branch))

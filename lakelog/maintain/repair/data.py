@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import Any
 
 from lakelog.event.encode import from_micros
 from lakelog.libraries import np
@@ -12,8 +11,8 @@ from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, re
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
 from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments import identity_run
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
@@ -142,8 +141,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
     key_tables = [_keys_left(store, run) for run in bad]
     entries = store.manifests.segments(state, "events")
     key_tables.append(orphans.keys_of(store, connect, [e.key for e in entries]))
-    high, low = identity_run.merge(key_tables)
-    rebuilt = (identity_run.write(store.paths, high, low, disk.random_hex()),) if len(high) else ()
+    rebuilt = IdentityKeys.merged(key_tables).write(store.paths, disk.random_hex())
     names = tuple(r.digest for r in bad)
     give_up(store, "ids", list(names), outcome)
     publish(
@@ -152,19 +150,20 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
         lambda *_: Change("repair", "id runs rebuilt", ids_add=rebuilt, ids_drop=names),
     )
     outcome.done.append(f"branch {branch}: {len(bad)} id run(s) rebuilt from the events")
-    if any(len(key_table[0]) < run.count for key_table, run in zip(key_tables, bad, strict=False)):
+    if any(len(key_table) < run.count for key_table, run in zip(key_tables, bad, strict=False)):
         outcome.lost.append(f"branch {branch}: keys of content dedupe, if there were any")
 
 
-def _keys_left(store: Store, run: IdRun) -> tuple[Any, Any]:
-    """The keys of a damaged run; one with a flipped bit matches no id."""
+def _keys_left(store: Store, run: IdRun) -> IdentityKeys:
+    """The keys of a damaged run, in no order; one with a flipped bit matches no id."""
     try:
         data = disk.read(store.paths.object("ids", run.digest))
     except FileNotFoundError:
         data = b""
     count = run.count if len(data) == run.bytes else 0
     high = np.frombuffer(data, "<u8", count, 64 if count else 0)
-    return high, np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
+    low = np.frombuffer(data, "<u4", count, 64 + 8 * count if count else 0)
+    return IdentityKeys(high, low)
 
 
 def take_back(

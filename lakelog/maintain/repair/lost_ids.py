@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog.errors import Damaged
 from lakelog.maintain.repair import orphans, recover
-from lakelog.segments import identity_run, segment
+from lakelog.segments import segment
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -48,26 +48,22 @@ def free(
     runs = [run for run in published if recover.is_intact(store, "ids", run.digest)]
     if not runs:
         return Freed()
-    keys_lost = identity_run.merge([identity_run.read(store.paths, run) for run in runs])
-    present_ids = identity_run.sort_keys(*orphans.keys_of(store, connect, present))
-    is_present = identity_run.contains(present_ids, *keys_lost)
-    keys_lost = identity_run.sort_keys(keys_lost[0][~is_present], keys_lost[1][~is_present])
-    return _without(store, state, keys_lost)
+    keys_lost = IdentityKeys.merged(IdentityKeys.read(store, run) for run in runs)
+    is_present = orphans.keys_of(store, connect, present).contains(keys_lost)
+    return _without(store, state, keys_lost.where(~is_present))
 
 
-def _without(store: Store, state: Manifest, keys: tuple[Any, Any]) -> Freed:
+def _without(store: Store, state: Manifest, keys_lost: IdentityKeys) -> Freed:
     """Write the runs of a state again that have any of these keys, without them."""
-    dropped, added = [], []
+    dropped, added = list[str](), list[IdRun]()
     for run in state.ids:
         if not recover.is_intact(store, "ids", run.digest):
             continue  # it is rebuilt from the events and from what can be read of it
-        high, low = identity_run.read(store.paths, run)
-        is_lost = identity_run.contains(keys, high, low)
+        keys = IdentityKeys.read(store, run)
+        is_lost = keys_lost.contains(keys)
         if is_lost.any():
             dropped.append(run.digest)
-            if not is_lost.all():
-                remaining = high[~is_lost], low[~is_lost]
-                added.append(identity_run.write(store.paths, *remaining, disk.random_hex()))
+            added += keys.where(~is_lost).write(store.paths, disk.random_hex())
     return Freed(tuple(dropped), tuple(added))
 
 

@@ -24,10 +24,10 @@ from lakelog.libraries import pa, pc
 from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
-from lakelog.maintain.seal import drop_duplicates
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import unique_rows
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -189,7 +189,7 @@ def _rows(store: Store, state: Manifest, seal: _Seal, frames: list[Frame], engin
         is_own = seal.runs <= set(state.ids)
         runs = set(state.ids) - seal.runs if is_own else set()
         intact = [run for run in runs if recover.is_intact(store, "ids", run.digest)]
-        table = drop_duplicates(store, table, tuple(intact))
+        table, _ = unique_rows(store, table, intact)
     keys = [e.key for e in store.manifests.segments(state, "events")]
     keys = [key for key in keys if recover.is_intact(store, "segments", key)]
     if not keys or not table.num_rows:

@@ -9,13 +9,12 @@ unnamed segments are left over from lost races, or inputs of compactions.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Any
 
-from lakelog.libraries import np
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
-from lakelog.segments import identity_run, rows, segment, sql
+from lakelog.segments import segment, sql
 from lakelog.segments.connection import Connect
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk, document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
@@ -124,9 +123,8 @@ def identity_runs(store: Store, connect: Connect, batches: list[SealedBatch]) ->
     for batch in batches:
         runs += batch.runs
         if not batch.runs:
-            high, low = keys_of(store, connect, _events(store, batch))
-            if len(high):
-                runs.append(identity_run.write(store.paths, high, low, disk.random_hex()))
+            keys = keys_of(store, connect, _events(store, batch))
+            runs += keys.write(store.paths, disk.random_hex())
     return runs
 
 
@@ -136,15 +134,15 @@ def host_records(store: Store, state: Manifest, batches: list[SealedBatch]) -> t
     return hosts.records(hosts_by_key, hosts.of_state(store.manifests, state))
 
 
-def keys_of(store: Store, connect: Connect, keys: list[str]) -> tuple[Any, Any]:
+def keys_of(store: Store, connect: Connect, keys: list[str]) -> IdentityKeys:
     """Return the identity keys of the ids in event segments; content keys are in no segment."""
     if not keys:
-        return np.zeros(0, "<u8"), np.zeros(0, "<u4")
+        return IdentityKeys.merged([])
     query = (
         f"SELECT DISTINCT {sql.id_key(of_streams=True)} AS key"
         f" FROM {sql.parquet(_paths(store, keys))} WHERE key IS NOT NULL"
     )
-    return rows.key_arrays(connect().cursor().sql(query).to_arrow_table()["key"])
+    return IdentityKeys.of(connect().cursor().sql(query).to_arrow_table()["key"])
 
 
 def _paths(store: Store, keys: list[str]) -> list[str]:

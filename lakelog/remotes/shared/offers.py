@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import random
 import re
 import time
@@ -20,12 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import LakelogError, UnknownRef
-from lakelog.maintain.seal import open_run
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.segments import identity_run
+from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, SegmentEntry, to_json
@@ -205,12 +203,10 @@ class OfferBook:
         if not offer.ids or not new_runs:
             return False
         try:
-            offered_keys = [open_run(store, run) for run in offer.ids]
-            new_keys = [open_run(store, run) for run in new_runs]
+            offered_keys = [IdentityKeys.read(store, run) for run in offer.ids]
+            return any(IdentityKeys.read(store, run).overlaps(offered_keys) for run in new_runs)
         except LakelogError:
             return True
-        pairs = itertools.product(new_keys, offered_keys)
-        return any(bool(identity_run.contains(run, *keys).any()) for run, keys in pairs)
 
     def _is_right(self, store: Store, offer: Offer, move: Move, sealed: dict[str, int]) -> bool:
         """Whether an offer can be published after a move: what was made before an erasure may have

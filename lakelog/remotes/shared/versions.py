@@ -12,7 +12,7 @@ import contextlib
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
-from lakelog.maintain.seal import Sealer, drop_duplicates
+from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments import connection, identity_run, rows, segment
 from lakelog.store import disk
@@ -53,15 +53,15 @@ class VersionedAppend:
             raise batch.refusal
         pending_writes = list[Begun]()
         try:
-            entry, run = self._written(head, state, pending_writes)
+            entry, runs = self._written(head, state, pending_writes)
         except BaseException:
             disk.abandon(pending_writes)
             raise
-        return Change("seal", entries=(entry,), ids_add=(run,), pending_files=pending_writes)
+        return Change("seal", entries=(entry,), ids_add=runs, pending_files=pending_writes)
 
     def _written(
         self, head: Head, state: Manifest, pending_writes: list[Begun]
-    ) -> tuple[SegmentEntry, IdRun]:
+    ) -> tuple[SegmentEntry, tuple[IdRun, ...]]:
         """Write the events as a segment, with the run of their keys."""
         store, batch, commit = self._store, self._batch, disk.random_hex()
         # Those of a stream come one after the other, whatever the clocks of machines say.
@@ -70,9 +70,8 @@ class VersionedAppend:
         frame = Frame.unwritten(self.origin, batch.text, *place)
         with contextlib.closing(connection.connect(store.paths, store.settings)) as engine:
             table = rows.events(engine, [frame])
-        table = drop_duplicates(store, table, state.ids)
-        high, low = rows.key_arrays(table["key"].drop_null())
-        run = identity_run.write(store.paths, high, low, commit, pending_writes)
+        table, keys = identity_run.unique_rows(store, table, state.ids)
+        runs = keys.write(store.paths, commit, pending_writes)
         entry = segment.write(
             store.paths,
             table,
@@ -82,4 +81,4 @@ class VersionedAppend:
             lake=store.lake_id,
             pending_writes=pending_writes,
         )
-        return entry, run
+        return entry, runs
