@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
-from lakelog import subscriptions, views
+from lakelog import maintain, subscriptions, views
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from lakelog.appends import Receipt
     from lakelog.event.encode import EncodedBatch
     from lakelog.ingest import batch, ingest
-    from lakelog.maintain import seal
     from lakelog.moves import Follow
     from lakelog.query import behaviour, session
     from lakelog.store.ref import Head, Tag
@@ -47,7 +46,6 @@ else:
     session = Lazy("lakelog.query.session")
     appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
     wal = Lazy("lakelog.wal")
-    seal = Lazy("lakelog.maintain.seal")
 
 Path = str | os.PathLike[str]
 
@@ -274,11 +272,11 @@ class Lake(LakeErasure, LakeState):
         self._require_open()
         return self._session.connect()
 
-    def sealer(self) -> seal.Sealer:
+    def sealer(self) -> maintain.Sealer:
         """A sealer of this branch's tail."""
         self._require_open()
         tail = self._session.tail(self.branch_name)
-        return seal.Sealer(self.store, self.branch_name, tail, self._session.connect)
+        return maintain.Sealer(self.store, self.branch_name, tail, self._session.connect)
 
     def snapshot(self, message: str = "") -> history.Snapshot:
         """Settle and record a move with a message."""

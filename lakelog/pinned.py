@@ -13,6 +13,7 @@ import lakelog.export as exports
 import lakelog.search as searches
 import lakelog.streams as streams
 import lakelog.trace as traces
+from lakelog import maintain
 from lakelog.erased import copies
 from lakelog.errors import InvalidSearch
 from lakelog.libraries import pa
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
 
     from lakelog import history
     from lakelog.export import ExportResult
-    from lakelog.maintain import stats
     from lakelog.query.relation import Relation
     from lakelog.query.session import Session
     from lakelog.views import ViewTables
 else:
-    history, stats = Lazy("lakelog.history"), Lazy("lakelog.maintain.stats")
+    history = Lazy("lakelog.history")
 
 
 class LakeState(ABC):
@@ -199,10 +199,10 @@ class PinnedLake(LakeState):
         """This state's id, time, author, message and counts."""
         return history.Snapshot.of(self._store.manifests.load(self.id))
 
-    def stats(self) -> stats.Stats:
+    def stats(self) -> maintain.Stats:
         """What this state holds, in numbers."""
         tail = self._session.tail(self._branch)
-        return stats.Stats.measure(self._store, self._branch, tail, self.id)
+        return maintain.Stats.measure(self._store, self._branch, tail, self.id)
 
     def __repr__(self) -> str:
         return f"PinnedLake({self._store.paths.root!r}, {self.id[:12]!r})"

@@ -51,7 +51,7 @@ ORDER = {
     "store": """paths modes regular_file disk document attachment volume entry move_pack
         erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
         verified_files machine bootstrap tracking sealer_process clock""",
-    "wal": "frames tail trimming",
+    "wal": "frames batching tail trimming",
     "moves": "page_tree publication",
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
         stream_versions writer_forks writer async_append arrival_signal""",

@@ -18,7 +18,7 @@ from tests.support.tree import Sources, nodes, sources
 FACES = set(
     """alerts analyze anomalies appends audit backup chunks cli clients collect compat consume
     containers dataframes decisions deploy engine erased erasure eventsourcing export folds
-    forecasts history keys libraries moves notebook oos open_tables outcomes patterns
+    forecasts history keys libraries maintain moves notebook oos open_tables outcomes patterns
     pictures pipeline proofs protect ranks recent remotes render replay rollback runtime
     search server streams subscriptions sync top trace train views wal workers""".split()
 )

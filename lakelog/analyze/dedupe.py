@@ -23,7 +23,7 @@ from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
-from lakelog.maintain import row_removal
+from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import EventKey, key_of
 from lakelog.runtime.progress import ProgressCallback
@@ -148,7 +148,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckd
     """Return the rows of a plan, by seq. Raises DamagedSegment."""
     state = lake.store.manifests.load(chosen.snapshot)
     seqs = chosen.seqs[:limit]
-    entries = [e for e, _ in row_removal.segments_with(lake.store.manifests.segments(state), seqs)]
+    entries = [e for e, _ in RowRemoval.segments_with(lake.store.manifests.segments(state), seqs)]
     # Verified first: a damaged segment must not show as rows that do not exist.
     lake.store.verified.require(entries)
     if not entries:
@@ -162,30 +162,18 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckd
     return chosen_rows
 
 
-def apply(
-    lake: Lake, chosen: Plan, progress: ProgressCallback | None = None
-) -> row_removal.RowRemoval:
+def apply(lake: Lake, chosen: Plan, progress: ProgressCallback | None = None) -> RowRemoval:
     """Remove exactly the rows of a plan from the branch; events appended since are kept.
 
     Raises StalePlan if the branch was rewound, or some of the rows are gone, since it was planned.
     """
     # Nothing to remove is no move, and no entry in the history.
     if not len(chosen):
-        return row_removal.RowRemoval(0, 0, 0)
-    names = ",".join(chosen.by)
+        return RowRemoval(0, 0, 0)
     # The note tells an audit which key and rule removed the rows.
-    note = row_removal.DedupeNote(chosen.by, chosen.keep, disk.now_us(), len(chosen), chosen.nulls)
-    message = f"{len(chosen)} events by {names}, kept the {chosen.keep}"
-    return row_removal.apply(
-        lake.store,
-        lake.branch_name,
-        chosen.seqs,
-        chosen.generation,
-        note,
-        message,
-        lake.engine,
-        progress,
-    )
+    note = DedupeNote(chosen.by, chosen.keep, disk.now_us(), len(chosen), chosen.nulls)
+    store, seqs = lake.store, chosen.seqs
+    return note.apply(store, lake.branch_name, seqs, chosen.generation, lake.engine, progress)
 
 
 def _repeated_hashes(key: EventKey) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
-from lakelog.maintain.row_removal import dedupes
+from lakelog.maintain import DedupeNote
 from lakelog.query.sql.keys import EventKey, key_of
 from lakelog.segments import identity_run, segment_sql, sql
 from lakelog.segments.connection import Connect
@@ -32,7 +32,7 @@ class StoredRows:
         segments = store.manifests.segments(state)
         self.events = [e for e in segments if e.kind == "events"]
         self._bad = [e for e in segments if e.kind == "quarantine"]
-        self.deduped = [key_of(note.by, note.nulls) for note in dedupes(store, state)]
+        self.deduped = [key_of(note.by, note.nulls) for note in DedupeNote.all_of(store, state)]
         self.origins: dict[str, int] = {}
         self._checked = False
         self._cursor = connect().cursor()

@@ -15,7 +15,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell, clock, fit, second
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.history import Diff, HistoryEntry, Snapshot
-from lakelog.maintain.stats import Stats
+from lakelog.maintain import Stats
 from lakelog.query.behaviour import Behaviour, Finding
 from lakelog.render import QueryResult, dumps, micros, payload
 from lakelog.store.entry import SegmentEntry

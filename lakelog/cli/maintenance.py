@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import textwrap
@@ -20,22 +19,9 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import confirm, many, size, width
 from lakelog.cli.signatures import UNSIGNED, with_signatures
-from lakelog.errors import Damaged
-from lakelog.history import resolve
-from lakelog.maintain import hotcopy
-from lakelog.maintain.compact import Compaction
-from lakelog.maintain.gc import GcResult
-from lakelog.maintain.gc import expire as expire_history
-from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.maintain.repair.comparison import Comparison
-from lakelog.maintain.repair.outcome import RepairOutcome
-from lakelog.maintain.repair.repair import repair as repair_store
-from lakelog.maintain.repair.verify import open_for_check, verify_snapshot
-from lakelog.maintain.repair.verify import verify as verify_store
-from lakelog.maintain.retention import RetentionResult
+from lakelog.maintain import LakeCheck, RepairOutcome, Report
 from lakelog.proofs import PublicKey
 from lakelog.render import micros
-from lakelog.segments import connection
 from lakelog.settings import span_us
 from lakelog.store import sealer_process
 from lakelog.store.bootstrap import Store, load
@@ -70,15 +56,14 @@ def verify(
         raise click.UsageError("--signed-in goes with --signed-by KEY")
     public = [PublicKey.load(key_text) for key_text in signed_by]
     # Opened by hand: a lake that cannot be opened is what there is to check.
-    store, opening_problem = open_for_check(app.path)
-    report = verify_with_progress(app, store, opening_problem, ref)
+    check = LakeCheck(app.path)
+    report = verify_with_progress(app, check, ref)
     if public:
-        report = with_signatures(app, store, report, ref, public, signed_in)
-    record = report_record(store, report)
-    emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
+        report = with_signatures(app, check.store, report, ref, public, signed_in)
+    _emit_report(check.store, report, target)
     # The report comes first: the question is answered by who has read it.
     if with_repair and report.problems:
-        report = _confirm_and_repair(store, opening_problem, report, None, yes).after or report
+        report = _confirm_and_repair(check, report, None, yes).after or report
     exits.exit_if(not report.intact, exits.WRONG)
 
 
@@ -101,28 +86,27 @@ def repair(
     left as it is.
     """
     _refuse_no_lake(copy)
-    store, opening_problem = open_for_check(app.path)
-    connect = functools.partial(connection.connect, store.paths, store.settings)
+    check = LakeCheck(app.path)
+    store = check.store
     if store.attachment is not None and not dry_run:
         # Also where nothing is damaged here: the bucket may be.
-        _emit_outcome(store, repair_store(store, connect, copy), copy, target)
+        _emit_outcome(store, check.repair(copy), copy, target)
         return
-    report = verify_with_progress(app, store, opening_problem)
-    if copy is not None and opening_problem is None:
-        if comparison := Comparison.with_copy(store, copy, connect):
-            report = comparison.added_to(report)
-        else:
+    report = verify_with_progress(app, check)
+    if copy is not None:
+        compared = check.compared(report, copy)
+        if compared is None:
             app.say(f"{copy} is no copy of this lake: only damaged files are sought in it")
+        report = compared or report
     # An intact lake is left as it is, and nothing is asked.
     if dry_run or not report.problems:
-        record = report_record(store, report)
-        emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
+        _emit_report(store, report, target)
         exits.exit_if(not report.intact, exits.WRONG)
         return
-    for problem in report.problems[:_LISTED_MAX]:
+    for line in _problem_lines(store, report):
         # On stderr, so that the damage is read before the question.
-        app.say(_wrap(_problem_line(store, problem)))
-    outcome = _confirm_and_repair(store, opening_problem, report, copy, yes)
+        app.say(_wrap(line))
+    outcome = _confirm_and_repair(check, report, copy, yes)
     after = outcome.after or report
     if copy is not None and after.intact:
         with app.open() as lake:
@@ -130,6 +114,11 @@ def repair(
                 app.say(f"erasure {erasure.key}: what came with the copy is erased again")
     outcome.after = after
     _emit_outcome(store, outcome, copy, target)
+
+
+def _emit_report(store: Store, report: Report, target: OutputTarget) -> None:
+    record = report_record(store, report)
+    emit_record(record, target, lambda: "\n".join(_report_lines(store, report)) + "\n")
 
 
 def _emit_outcome(
@@ -155,8 +144,8 @@ def backup(
     TO is a lake as well: query it with --lake TO, verify it, copy it back to restore. Do not write
     to it. `lakelog repair --copy TO` fetches damaged files from it.
     """
-    with app.progress("copying", "files") as progress:
-        result = hotcopy.copy(load(source), to, progress)
+    with App(source).open() as lake, app.progress("copying", "files") as progress:
+        result = lake.backup(to, progress)
     were = many(result.kept, "was there", "were there")
     line = f"copied {many(result.files, 'file')}, {size(result.bytes)}; {were}\n"
     emit_record(dataclasses.asdict(result), target, lambda: line)
@@ -187,8 +176,13 @@ def compact(
             # One line for each round: a single one would say `done` of a round that is long over.
             with app.progress("compacting", "groups") as progress:
                 result = lake.compact(progress, smallest=smallest, workers=workers)
-            if result.removed or not watch:
-                _emit_compaction(result, target)
+            record = dataclasses.asdict(result)
+            if result.removed:
+                into = f"{many(result.removed, 'segment')} into {result.added:,}"
+                sizes = f"{size(result.bytes_before)} -> {size(result.bytes_after)}"
+                emit_record(record, target, f"{into}, {sizes}\n".format)
+            elif not watch:
+                emit_record(record, target, "nothing to merge\n".format)
             if not watch:
                 return
             time.sleep(pause)
@@ -209,7 +203,18 @@ def gc(
     with app.open() as lake, app.progress("deleting", "files") as progress:
         result = lake.gc(dry_run=dry_run, progress=progress)
         grace = lake.store.settings.gc_grace_hours
-    lines = _gc_lines(result, grace)
+    lines = ["nothing to delete"]
+    if result.deleted:
+        would = "would delete" if dry_run else "deleted"
+        lines = [f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"]
+    if waiting := result.condemned - (result.deleted if dry_run else 0):
+        lines.append(
+            f"{many(waiting, 'more file')} can be deleted after the grace of {many(grace, 'hour')}"
+        )
+    if result.packed:
+        lines.append(f"{many(result.packed, 'old move')} packed into one file")
+    if dry_run:
+        lines += [f"  {name}" for name in result.names[:_LISTED_MAX]]
     emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
@@ -235,13 +240,21 @@ def retention(
         if apply:
             lake.settle()
         result = lake.retention(older_than)
+        events = f"{'' if result.exact else 'up to '}{many(result.events, 'event')}"
         if apply and result.events:
-            events = f"{_event_count(result)} older than {clock(result.before)}"
-            if not confirm(f"remove {events} from {app.branch}?", yes):
+            older = f"{events} older than {clock(result.before)}"
+            if not confirm(f"remove {older} from {app.branch}?", yes):
                 raise click.ClickException("nothing was removed")
             result = lake.retention(older_than, apply=True)
+    advice = "" if apply else "; --apply removes them"
+    line = f"{events} of {app.branch} before {clock(result.before)}{advice}"
+    if not result.events:
+        line = f"no event of {app.branch} is older than {clock(result.before)}"
+    elif result.applied:
+        removed = f"removed {many(result.events, 'event')} before {clock(result.before)}"
+        line = f"{removed}; `lakelog undo` reverts it"
     record = {**dataclasses.asdict(result), "before": micros(result.before)}
-    emit_record(record, target, lambda: f"{_retention_line(app, result, apply)}\n")
+    emit_record(record, target, lambda: f"{line}\n")
 
 
 @verb()
@@ -258,9 +271,8 @@ def expire(
     No event of the branch changes. Tags and other branches keep what they name.
     """
     with app.open() as lake:
-        lake.settle()
         # First without deleting, so that the question says how much it is about.
-        result = expire_history(lake.store, lake.branch_name, dry_run=True)
+        result = lake.expire(dry_run=True)
         if not dry_run:
             files = f"{many(result.deleted, 'file')}, {size(result.bytes)}"
             if not confirm(f"give up the earlier states of {app.branch} ({files}) for good?", yes):
@@ -268,22 +280,21 @@ def expire(
             with app.progress("deleting", "files") as progress:
                 result = lake.expire(message, progress=progress)
         tags = [tag.name for tag in lake.store.refs.tags()]
-    lines = _expire_lines(result, tags)
+    would = "would delete" if dry_run else "deleted"
+    lines = [f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"]
+    if result.condemned:
+        files = many(result.condemned, "more file")
+        lines.append(f"{files} wait for a push: run it again later")
+    if tags:
+        names = ", ".join(tags[:5]) + (" and more" if len(tags) > 5 else "")
+        lines.append(f"{many(len(tags), 'tag')} kept with what they name: {cell(names)}")
     emit_record(dataclasses.asdict(result), target, lambda: "\n".join(lines) + "\n")
 
 
-def verify_with_progress(
-    app: App, store: Store, opening_problem: Problem | None, ref: str | None = None
-) -> Report:
-    """Verify a lake or a state of it with progress; a ref that cannot be read is a problem."""
+def verify_with_progress(app: App, check: LakeCheck, ref: str | None = None) -> Report:
+    """Verify a lake or a state of it with progress; a state that cannot be read is a problem."""
     with app.progress("verifying", "bytes") as progress:
-        if ref is None:
-            return verify_store(store, progress, opening_problem)
-        try:
-            return verify_snapshot(store, resolve(store, app.branch, ref), progress)
-        # A damaged state is what verify is there to find, so it is a finding and no failure.
-        except Damaged as error:
-            return Report((Problem(error.path, error.reason, "damage", error.offset),), 0, 0)
+        return check.verify_ref(app.branch, ref, progress) if ref else check.verify(progress)
 
 
 def report_record(store: Store, report: Report) -> dict[str, object]:
@@ -306,15 +317,13 @@ def report_record(store: Store, report: Report) -> dict[str, object]:
 
 
 def _confirm_and_repair(
-    store: Store, opening_problem: Problem | None, report: Report, copy: str | None, yes: bool
+    check: LakeCheck, report: Report, copy: str | None, yes: bool
 ) -> RepairOutcome:
     files = many(len({p.path for p in report.problems}), "file")
     source = f"fetch {files} from {copy}, or set them aside" if copy else f"set {files} aside"
     if not confirm(f"{source}; events in them may be lost?", yes):
         raise click.ClickException("nothing was changed")
-    # A factory: repair opens the engine only where rows have to be read.
-    connect = functools.partial(connection.connect, store.paths, store.settings)
-    return repair_store(store, connect, copy, opening_problem)
+    return check.repair(copy)
 
 
 def _refuse_no_lake(copy: str | None) -> None:
@@ -331,8 +340,8 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
     # Derived files are rebuilt when they are needed, so their damage is no loss.
     damaged = [p for p in report.problems if p.kind != "derived"]
     yield f"intact: {volume}" if not damaged else f"{many(len(damaged), 'problem')}: {volume}"
-    for problem in report.problems[:_LISTED_MAX]:
-        line = f"  {_problem_line(store, problem)}"
+    for problem_line in _problem_lines(store, report):
+        line = f"  {problem_line}"
         # The reason on a line of its own, where both do not fit: a cut path would be of no use.
         yield line if len(line) <= width() else line.replace(": ", ":\n      ", 1)
     if len(report.problems) > _LISTED_MAX:
@@ -343,11 +352,12 @@ def _report_lines(store: Store, report: Report) -> Iterator[str]:
         yield "`lakelog repair` sets these files aside, or fetches them with --from COPY"
 
 
-def _problem_line(store: Store, problem: Problem) -> str:
-    path = cell(_relative_path(store, problem.path))
-    offset_note = "" if problem.offset is None else f" at byte {problem.offset:,}"
-    note = {"torn": " (torn)", "derived": " (derived, no loss)"}.get(problem.kind, "")
-    return f"{path}{offset_note}: {cell(problem.reason)}{note}"
+def _problem_lines(store: Store, report: Report) -> Iterator[str]:
+    for problem in report.problems[:_LISTED_MAX]:
+        path = cell(_relative_path(store, problem.path))
+        offset_note = "" if problem.offset is None else f" at byte {problem.offset:,}"
+        note = {"torn": " (torn)", "derived": " (derived, no loss)"}.get(problem.kind, "")
+        yield f"{path}{offset_note}: {cell(problem.reason)}{note}"
 
 
 def _repair_lines(store: Store, outcome: RepairOutcome, copy: str | None) -> Iterator[str]:
@@ -407,54 +417,3 @@ def _relative_path(store: Store, path: str) -> str:
     # A file of a copy or a remote is outside of the lake, and keeps its whole path.
     root = store.paths.root
     return os.path.relpath(path, root) if path.startswith(f"{root}/") else path
-
-
-def _compaction_line(result: Compaction) -> str:
-    if not result.removed:
-        return "nothing to merge"
-    into = f"{many(result.removed, 'segment')} into {result.added:,}"
-    return f"{into}, {size(result.bytes_before)} -> {size(result.bytes_after)}"
-
-
-def _emit_compaction(result: Compaction, target: OutputTarget) -> None:
-    emit_record(dataclasses.asdict(result), target, lambda: f"{_compaction_line(result)}\n")
-
-
-def _gc_lines(result: GcResult, grace: int) -> list[str]:
-    would = "would delete" if result.dry_run else "deleted"
-    lines = [f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"]
-    if not result.deleted:
-        lines = ["nothing to delete"]
-    waiting = result.condemned - (result.deleted if result.dry_run else 0)
-    if waiting:
-        lines.append(
-            f"{many(waiting, 'more file')} can be deleted after the grace of {many(grace, 'hour')}"
-        )
-    if result.packed:
-        lines.append(f"{many(result.packed, 'old move')} packed into one file")
-    names = [f"  {name}" for name in result.names] if result.dry_run else []
-    return lines + names[:_LISTED_MAX]
-
-
-def _expire_lines(result: GcResult, tags: list[str]) -> Iterator[str]:
-    would = "would delete" if result.dry_run else "deleted"
-    yield f"{would} {many(result.deleted, 'file')}, {size(result.bytes)}"
-    if result.condemned:
-        yield f"{many(result.condemned, 'more file')} wait for a push: run it again later"
-    if tags:
-        names = ", ".join(tags[:5]) + (" and more" if len(tags) > 5 else "")
-        yield f"{many(len(tags), 'tag')} kept with what they name: {cell(names)}"
-
-
-def _retention_line(app: App, result: RetentionResult, apply: bool) -> str:
-    line = clock(result.before)
-    if not result.events:
-        return f"no event of {app.branch} is older than {line}"
-    if result.applied:
-        return f"removed {many(result.events, 'event')} before {line}; `lakelog undo` reverts it"
-    advice = "" if apply else "; --apply removes them"
-    return f"{_event_count(result)} of {app.branch} before {line}{advice}"
-
-
-def _event_count(result: RetentionResult) -> str:
-    return f"{'' if result.exact else 'up to '}{many(result.events, 'event')}"

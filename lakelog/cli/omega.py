@@ -17,7 +17,7 @@ from lakelog.cli.signatures import with_signatures
 from lakelog.cli.state import chosen_directories
 from lakelog.containers import ContainerSnapshot
 from lakelog.deploy import ENGINES, Engine
-from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.maintain import Report
 from lakelog.proofs import PublicKey
 from lakelog.render import QueryResult, micros
 from lakelog.state.restore import is_enabled, require_enabled
@@ -121,8 +121,7 @@ def verify_snapshot(
     with app.open() as lake:
         entry = containers.find_snapshot(lake, id)
         # Damage of both kinds goes into one report, so that a script looks at one list.
-        damage = tuple(Problem(*problem) for problem in containers.verify_snapshot(lake, entry))
-        report = Report(damage, 0, 0)
+        report = Report((), 0, 0).with_faults(containers.verify_snapshot(lake, entry))
         if public:
             report = with_signatures(app, lake.store, report, id, public, ())
     problems = [{"path": problem.path, "reason": problem.reason} for problem in report.problems]

@@ -8,8 +8,7 @@ import os
 
 from lakelog.cli.app import App, verb
 from lakelog.errors import LakelogError
-from lakelog.lake import Lake
-from lakelog.maintain import upkeep
+from lakelog.maintain import BackgroundWork
 from lakelog.store import disk, sealer_process
 
 # The lowest priority there is: nobody waits for this process.
@@ -30,17 +29,4 @@ def seal(app: App) -> None:
         # give_way leaves the processors to whoever else wants them, as nice 19 alone does not.
         if len(disk.listing(lake.store.paths.wal_dir(lake.branch_name))) < sealer_process.FILES:
             sealer_process.give_way()
-        work(lake)
-
-
-def work(lake: Lake) -> None:
-    """Seal the lake's branch and do what maintenance is due, each unless another process does."""
-    # A claim of its own for each of the two: while one process compacts for minutes, another can
-    # still publish.
-    with disk.claim(sealer_process.lock_path(lake.store, lake.branch_name)) as has_claim:
-        if has_claim:
-            with contextlib.suppress(LakelogError, OSError):
-                lake.settle()
-    with disk.claim(sealer_process.maintenance_path(lake.store)) as has_claim:
-        if has_claim:
-            upkeep.do_what_is_due(lake.sealer(), lake.store, lake.branch_name)
+        BackgroundWork(lake).run()

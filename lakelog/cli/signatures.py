@@ -17,7 +17,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_done, emit_reco
 from lakelog.cli.render.tables import clock
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, NotProven, UnknownRef
-from lakelog.maintain.repair.checker import Problem, Report
+from lakelog.maintain import Report
 from lakelog.proofs import Statement
 from lakelog.render import micros
 from lakelog.settings import span_us
@@ -164,9 +164,7 @@ def with_signatures(
         # Damage was named by verify, but what cannot be read has no signature, either.
         except Damaged as error:
             faults = [(error.path, error.reason)]
-    reported = {(p.path, p.reason) for p in report.problems}
-    added = [Problem(*fault, UNSIGNED) for fault in faults if fault not in reported]
-    return dataclasses.replace(report, problems=(*report.problems, *added))
+    return report.with_faults(faults, UNSIGNED)
 
 
 def _seq_of(store: Store, signed_target: proofs.Target, id: str, source: str | None) -> int:

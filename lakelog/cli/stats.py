@@ -14,7 +14,7 @@ from lakelog.cli.render.tables import Count, Share, cell, clock
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.keys import VAULT
 from lakelog.libraries import pq
-from lakelog.maintain.stats import Stats
+from lakelog.maintain import Stats
 from lakelog.render import QueryResult, micros
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths

@@ -22,7 +22,7 @@ from lakelog.collect.status import Say
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.files.cursors import printable
-from lakelog.maintain import upkeep
+from lakelog.maintain import BackgroundWork
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.sealer_process import start_sealer
 
@@ -79,9 +79,9 @@ class CompactionRuns:
         if self.running or time.monotonic() - self._since < _COMPACT_EVERY:
             return
         self._since = time.monotonic()
-        store, branch = self._watcher.lake.store, self._watcher.lake.branch_name
-        if upkeep.is_due(store, branch):
-            self._process = start_sealer(store, branch)
+        lake = self._watcher.lake
+        if BackgroundWork(lake).is_due():
+            self._process = start_sealer(lake.store, lake.branch_name)
 
     def close(self) -> None:
         """End the run in progress; what it published stays, the rest never happened."""

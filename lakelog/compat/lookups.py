@@ -27,7 +27,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
-from lakelog.maintain import stats
+from lakelog.maintain import Stats
 from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.entry import Counts, SegmentEntry
@@ -131,7 +131,7 @@ class Lookups:
         from manifests and the tail, and database_size_mb, which the lake's files take on disk."""
         counts: JsonObject = self._answer("stats", self._measure)
         # Asked each time: gc changes it, and no state.
-        size = round(stats.disk_bytes(self._store) / 1e6, 3)
+        size = round(Stats.disk_bytes(self._store) / 1e6, 3)
         return {**counts, "event_types": dict(counts["event_types"]), "database_size_mb": size}
 
     def learning(self) -> JsonObject:

@@ -19,10 +19,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
-    from lakelog.maintain import compact
     from lakelog.segments import segment
 else:
-    compact = Lazy("lakelog.maintain.compact")
     segment = Lazy("lakelog.segments.segment")
 
 # A look-up decodes whole blocks: smaller ones compress worse, larger ones decode rows that nobody

@@ -34,7 +34,7 @@ from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClo
 from lakelog.event.encode import EncodedBatch
 from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
-from lakelog.maintain import stats
+from lakelog.maintain import Stats
 from lakelog.wal import Tail
 
 DEFAULTS = {
@@ -364,10 +364,10 @@ class EventPersistenceManager:
         with contextlib.suppress(LakelogError, OSError):
             # A tail of its own, that is dropped: it keeps in memory what it read.
             tail = Tail(lake.store.paths, lake.store.refs, lake.branch_name)
-            measured = stats.Stats.measure(lake.store, lake.branch_name, tail)
+            measured = Stats.measure(lake.store, lake.branch_name, tail)
             self._measured = {
                 "total_events": measured.events + measured.pending,
-                "database_size_mb": round(stats.disk_bytes(lake.store) / 1e6, 3),
+                "database_size_mb": round(Stats.disk_bytes(lake.store) / 1e6, 3),
             }
 
     def _clean_up(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lakelog import erased, proofs
 from lakelog.errors import UnknownRef
 from lakelog.event.encode import EncodedBatch
-from lakelog.maintain.upkeep import LakeUpkeep
+from lakelog.maintain import LakeUpkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lakelog.erasure import erasing, key_erasure, known, receipts, status, touched
     from lakelog.erasure.status import ErasureStatus
     from lakelog.erasure.touched import ErasurePreview
-    from lakelog.maintain.repair.outcome import RepairOutcome
+    from lakelog.maintain import RepairOutcome
 else:
     erasing, key_erasure, known, receipts, status, touched = (
         Lazy(f"lakelog.erasure.{name}")

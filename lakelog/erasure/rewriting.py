@@ -13,10 +13,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from lakelog import maintain
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
-from lakelog.maintain import compact
 from lakelog.segments import segment
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, manifest
@@ -102,7 +102,7 @@ def without_rows(
     if entry.kind == "events":
         seqs = {_ERASED: erased_rows.select(["seq"])}
         condition = f"seq NOT IN (SELECT seq FROM {_ERASED})"
-        rewritten = compact.rewrite(store, connect(), [entry], condition, _LEVEL, seqs)
+        rewritten = maintain.rewrite(store, connect(), [entry], condition, _LEVEL, seqs)
         # Where the entry says from where to where: in an older state it may be of more rows.
         return dataclasses.replace(rewritten, seq=entry.seq, made_from=entry.made_from)
     rows = segment.read(store.paths, entry.key)

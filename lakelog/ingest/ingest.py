@@ -34,7 +34,7 @@ from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer
 from lakelog.ingest.group import Group
 from lakelog.ingest.repeats import report as report_repeats
-from lakelog.maintain.seal import Sealer
+from lakelog.maintain import Sealer
 
 WENT = os.strerror(errno.ENOENT)
 """The error of a report of a file that was renamed or removed before it was opened."""

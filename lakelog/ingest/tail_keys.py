@@ -10,7 +10,7 @@ from lakelog.segments import rows
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.bootstrap import Store
-from lakelog.wal import Frame, Tail, WalFile
+from lakelog.wal import Frame, PendingFrames, Tail
 
 _PARTS = 16
 """Keys that were read at so many looks are merged."""
@@ -61,5 +61,5 @@ def _pending(tail: Tail, store: Store, branch: str) -> dict[str, list[Frame]]:
     try:
         return tail.collect().frames
     except DamagedWal:  # what can be read of it counts; who seals it says what is wrong
-        files, marks = tail.scan(), store.refs.head(branch).move.wal
-        return {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+        files = tail.scan()
+        return PendingFrames.above(store.refs.head(branch), files).frames

@@ -39,6 +39,21 @@ class RowRemoval:
     rewritten: int
     events: int
 
+    @staticmethod
+    def segments_with(
+        entries: list[SegmentEntry], removed_seqs: np.ndarray
+    ) -> list[tuple[SegmentEntry, np.ndarray]]:
+        """Return the event segments that have chosen rows, each with its part of them.
+
+        `removed_seqs` is sorted; segments of one state share no seq.
+        """
+        affected = []
+        for entry in (e for e in entries if e.kind == "events"):
+            low, high = np.searchsorted(removed_seqs, [entry.seq[0], entry.seq[1] + 1])
+            if low < high:
+                affected.append((entry, removed_seqs[low:high]))
+        return affected
+
 
 @dataclass(frozen=True, slots=True)
 class DedupeNote:
@@ -70,72 +85,59 @@ class DedupeNote:
         by, nulls = tuple(members["by"]), members.get("nulls", True)
         return cls(by, members["keep"], members["time"], members["events"], nulls)
 
+    @classmethod
+    def all_of(cls, store: Store, state: Manifest) -> list[DedupeNote]:
+        """Return the dedupes that a state notes. Raises DamagedManifest."""
 
-def dedupes(store: Store, state: Manifest) -> list[DedupeNote]:
-    """Return the dedupes that a state notes. Raises DamagedManifest."""
+        def read(record: Record) -> list[DedupeNote]:
+            return [cls.from_entry(record)] if record.key.startswith(_DEDUPE) else []
 
-    def read(record: Record) -> list[DedupeNote]:
-        return [DedupeNote.from_entry(record)] if record.key.startswith(_DEDUPE) else []
+        notes = store.manifests.read_records(state, "artifact", read)
+        return list(itertools.chain.from_iterable(notes))
 
-    notes = store.manifests.read_records(state, "artifact", read)
-    return list(itertools.chain.from_iterable(notes))
+    def apply(
+        self,
+        store: Store,
+        branch: str,
+        removed_seqs: np.ndarray,
+        generation: int,
+        connect: Connect,
+        progress: ProgressCallback | None = None,
+    ) -> RowRemoval:
+        """Remove the rows of the sorted seqs `removed_seqs` from a branch, as one `dedupe` move
+        whose state has this note.
 
+        Raises StalePlan if the branch was rewound since `generation` or lacks a chosen row,
+        DamagedSegment, NotAllowed, OSError.
+        """
+        policy.require(store.paths, "dedupe")
+        rewritten: dict[str, SegmentEntry | None] = {}
+        counts = {"removed": 0, "rewritten": 0}
 
-def segments_with(
-    entries: list[SegmentEntry], removed_seqs: np.ndarray
-) -> list[tuple[SegmentEntry, np.ndarray]]:
-    """Return the event segments that have chosen rows, each with its part of them.
+        def plan(head: Head, state: Manifest) -> Change | None:
+            affected = RowRemoval.segments_with(store.manifests.segments(state), removed_seqs)
+            # Ranges of seq may have holes, so this is a first check; `_rest` counts the rows.
+            present = sum(len(removed_part) for _, removed_part in affected)
+            if head.move.generation != generation or present != len(removed_seqs):
+                raise StalePlan(
+                    f"{branch!r} was rewound, or its rows removed, meanwhile: plan again"
+                )
+            # Planned again after a lost race: what was rewritten is used again unless compacted.
+            for number, (entry, removed_part) in enumerate(affected):
+                if entry.key not in rewritten:
+                    rewritten[entry.key] = _rest(store, connect, entry, removed_part)
+                if progress:
+                    progress(number + 1, len(affected))
+            remainders = [r for e, _ in affected if (r := rewritten[e.key])]
+            counts.update(removed=len(affected) - len(remainders), rewritten=len(remainders))
+            tombstones = (tombstone(e) for e, _ in affected)
+            numbers = compact.number_entries(store, state, remainders)
+            entries: tuple[Entry, ...] = (*tombstones, *remainders, *numbers, self.entry())
+            message = f"{self.events} events by {','.join(self.by)}, kept the {self.keep}"
+            return Change("dedupe", message, entries=entries)
 
-    `removed_seqs` is sorted; segments of one state share no seq.
-    """
-    affected = []
-    for entry in (e for e in entries if e.kind == "events"):
-        low, high = np.searchsorted(removed_seqs, [entry.seq[0], entry.seq[1] + 1])
-        if low < high:
-            affected.append((entry, removed_seqs[low:high]))
-    return affected
-
-
-def apply(
-    store: Store,
-    branch: str,
-    removed_seqs: np.ndarray,
-    generation: int,
-    note: DedupeNote,
-    message: str,
-    connect: Connect,
-    progress: ProgressCallback | None = None,
-) -> RowRemoval:
-    """Remove the rows of the sorted seqs `removed_seqs` from a branch, as one `dedupe` move.
-
-    `note` says so in the manifest. Raises StalePlan if the branch was
-    rewound since `generation` or lacks a chosen row, DamagedSegment, NotAllowed, OSError.
-    """
-    policy.require(store.paths, "dedupe")
-    rewritten: dict[str, SegmentEntry | None] = {}
-    counts = {"removed": 0, "rewritten": 0}
-
-    def plan(head: Head, state: Manifest) -> Change | None:
-        affected = segments_with(store.manifests.segments(state), removed_seqs)
-        # Ranges of seq may have holes, so this is a first check; `_rest` counts the rows.
-        present = sum(len(removed_part) for _, removed_part in affected)
-        if head.move.generation != generation or present != len(removed_seqs):
-            raise StalePlan(f"{branch!r} was rewound, or its rows removed, meanwhile: plan again")
-        # Planned again after a lost race: what was rewritten is used again unless it was compacted.
-        for number, (entry, removed_part) in enumerate(affected):
-            if entry.key not in rewritten:
-                rewritten[entry.key] = _rest(store, connect, entry, removed_part)
-            if progress:
-                progress(number + 1, len(affected))
-        remainders = [r for e, _ in affected if (r := rewritten[e.key])]
-        counts.update(removed=len(affected) - len(remainders), rewritten=len(remainders))
-        tombstones = (tombstone(e) for e, _ in affected)
-        numbers = compact.number_entries(store, state, remainders)
-        entries: tuple[Entry, ...] = (*tombstones, *remainders, *numbers, note.entry())
-        return Change("dedupe", message, entries=entries)
-
-    publish(store, branch, plan, discard=rewritten.clear)
-    return RowRemoval(**counts, events=len(removed_seqs))
+        publish(store, branch, plan, discard=rewritten.clear)
+        return RowRemoval(**counts, events=len(removed_seqs))
 
 
 def _rest(

@@ -10,8 +10,6 @@ watermarks changed. `settle` seals everything that was pending when it was calle
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +27,8 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
-from lakelog.wal import Frame, PendingFrames, Tail, WalFile, trim
+from lakelog.wal import Frame, PendingFrames, Tail, trim
 
-RAW_MAX = 256_000_000
-"""JSON bytes of one seal at most: they are in memory at once. More is sealed in several."""
 _SAMPLE = 2_000
 """Events that are sealed as those of a busy second are."""
 _NEWEST = 256
@@ -182,7 +178,8 @@ class Sealer:
     def _prepare(self, head: Head, state: Manifest) -> _Attempt:
         """Pick frames above this head's watermarks and write them as a segment."""
         files = StreamLock(self._store, self._branch).scan(self._tail)
-        selected = choose(files, head.move.wal, self._store.settings.segment_rows)
+        pending = PendingFrames.above(head, files)
+        selected = next(pending.batches(self._store.settings.segment_rows), {})
         base = {w: head.move.wal.get(w, -1) for w in selected}
         paths = {w: [f.path for f in files[w]] for w in selected}
         attempt = _Attempt(base, head.move.generation, selected, paths)
@@ -283,47 +280,6 @@ class Sealer:
 def _covers(head: Head, goal: dict[str, int]) -> bool:
     """Whether frames up to these are sealed."""
     return all(head.move.wal.get(writer, -1) >= sequence for writer, sequence in goal.items())
-
-
-def choose(files: dict[str, list[WalFile]], marks: dict[str, int], rows_max: int) -> Frames:
-    """Pick frames for one segment: of each writer a prefix above its watermark.
-
-    What does not fit is cut by arrival, so that of two events with one id the first is sealed first
-    and readers go on seeing the event they saw. Writers are in the order of their start (F12.5).
-    """
-    frames = {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
-    return first_batch(frames, {w: WalFile.start_time(files[w]) for w in files}, rows_max)
-
-
-def first_batch(pending: Frames, starts: dict[str, int], rows_max: int) -> Frames:
-    """Pick what one segment takes of frames above the watermarks; see `choose`."""
-    arrivals = []
-    for writer, frames in pending.items():
-        # The highest stamp so far, not its own: if a clock was set back, sorting by the stamp alone
-        # would take a later frame of the writer before an earlier one.
-        stamps = itertools.accumulate((f.ingested_at for f in frames), max)
-        arrivals += [
-            (arrival, writer, f.sequence, f) for arrival, f in zip(stamps, frames, strict=True)
-        ]
-    batch: Frames = {}
-    events = size = 0
-    for _, writer, _, frame in sorted(arrivals, key=lambda a: a[:3]):
-        events, size = events + frame.events, size + frame.raw
-        # One frame is always taken, however large, else sealing would not get past it.
-        if batch and (events > rows_max or size > RAW_MAX):
-            break
-        batch.setdefault(writer, []).append(frame)
-    return {w: batch[w] for w in sorted(batch, key=lambda w: (starts[w], w))}
-
-
-def batches(pending: Frames, starts: dict[str, int], rows_max: int) -> Iterator[Frames]:
-    """Yield what each of the next segments would take if nothing else arrived."""
-    remaining = {w: frames for w, frames in pending.items() if frames}
-    while remaining:
-        batch = first_batch(remaining, starts, rows_max)
-        yield batch
-        remaining = {w: fs[len(batch.get(w, ())) :] for w, fs in remaining.items()}
-        remaining = {w: fs for w, fs in remaining.items() if fs}
 
 
 def _repeated_ids(

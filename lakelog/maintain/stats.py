@@ -98,22 +98,23 @@ class Stats:
             cut=len(disk.listing(store.paths.cut)),
         )
 
+    @staticmethod
+    def disk_bytes(store: Store) -> int:
+        """Return the bytes that all files of a lake take on disk: of earlier states and caches,
+        too."""
+        total = 0
+        for folder, _, names in os.walk(store.paths.root):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    total += os.lstat(f"{folder}/{name}").st_blocks * 512
+        return total
+
 
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def disk_bytes(store: Store) -> int:
-    """Return the bytes that all files of a lake take on disk: of earlier states and caches, too."""
-    total = 0
-    for folder, _, names in os.walk(store.paths.root):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                total += os.lstat(f"{folder}/{name}").st_blocks * 512
-    return total
 
 
 def _span(entries: list[SegmentEntry]) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from lakelog.errors import LakelogError, TransferRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
-from lakelog.store import disk
+from lakelog.store import disk, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head
 from lakelog.wal import Tail
@@ -19,17 +19,17 @@ from lakelog.wal import Tail
 if TYPE_CHECKING:
     from lakelog import history
     from lakelog import workers as pools
-    from lakelog.maintain import compact, gc, hotcopy, indexing, retention, stats
+    from lakelog.maintain import compact, gc, hotcopy, indexing, retention, seal, stats
     from lakelog.maintain.repair import repair, verify
     from lakelog.maintain.repair.outcome import RepairOutcome
-    from lakelog.maintain.seal import Sealer
     from lakelog.store import policy
 else:
     repair, verify = Lazy("lakelog.maintain.repair.repair"), Lazy("lakelog.maintain.repair.verify")
     history, pools = Lazy("lakelog.history"), Lazy("lakelog.workers")
     policy, stats = Lazy("lakelog.store.policy"), Lazy("lakelog.maintain.stats")
-    compact, gc, hotcopy, indexing, retention = (
-        Lazy(f"lakelog.maintain.{name}") for name in "compact gc hotcopy indexing retention".split()
+    compact, gc, hotcopy, indexing, retention, seal = (
+        Lazy(f"lakelog.maintain.{name}")
+        for name in "compact gc hotcopy indexing retention seal".split()
     )
 
 
@@ -110,14 +110,21 @@ class LakeUpkeep(ABC):
         connect = self.engine
         return retention.apply(self.store, self.branch_name, cutoff, connect)
 
-    def expire(self, message: str = "", *, progress: ProgressCallback | None = None) -> gc.GcResult:
+    def expire(
+        self, message: str = "", *, dry_run: bool = False, progress: ProgressCallback | None = None
+    ) -> gc.GcResult:
         """Give up the states of the branch before the present one, and delete at once what only
         they needed: nothing before can be gone back to, but for tags. Raises GcRefused, NotAllowed.
+
+        With `dry_run` only count what would be deleted.
         """
-        policy.require(self.store.paths, "expire")
+        if not dry_run:
+            policy.require(self.store.paths, "expire")
         self.settle()
-        self._release()
-        return gc.expire(self.store, self.branch_name, message, progress=progress)
+        if not dry_run:
+            self._release()
+        branch = self.branch_name
+        return gc.expire(self.store, branch, message, dry_run=dry_run, progress=progress)
 
     def gc(self, *, dry_run: bool = False, progress: ProgressCallback | None = None) -> gc.GcResult:
         """Delete what no ref has reached for the grace. Raises GcRefused, NotAllowed."""
@@ -143,25 +150,46 @@ class LakeUpkeep(ABC):
         return stats.Stats.measure(self.store, self.branch_name, self._pending())
 
 
-def is_due(store: Store, branch: str) -> bool:
-    """Whether there is enough to compact or to collect."""
-    entries = store.manifests.segments(store.state(branch))
-    return compact.is_due(entries, store.settings) or gc.is_due(store)
+class BackgroundWork:
+    """What the helper process does at low priority (store/sealer_process.py): a failure is retried
+    by the next one, and reported by the verbs."""
 
+    def __init__(self, lake: LakeUpkeep) -> None:
+        self._lake, self._store, self._branch = lake, lake.store, lake.branch_name
 
-def do_what_is_due(sealer: Sealer, store: Store, branch: str) -> None:
-    """Merge id runs, compact, index and collect; a failure is retried by the next helper process,
-    and reported by the verbs."""
-    # Each step suppresses its own errors: one that fails must not keep the others from being done.
-    with contextlib.suppress(LakelogError, OSError):
-        sealer.merge_ids()
-    with contextlib.suppress(LakelogError, OSError):
+    def is_due(self) -> bool:
+        """Whether there is enough to compact or to collect."""
+        return self._is_scattered() or gc.is_due(self._store)
+
+    def run(self) -> None:
+        """Seal the branch and do what maintenance is due, each unless another process does."""
+        # A claim of its own for each of the two: while one process compacts for minutes, another
+        # can still publish.
+        with disk.claim(sealer_process.lock_path(self._store, self._branch)) as has_claim:
+            if has_claim:
+                with contextlib.suppress(LakelogError, OSError):
+                    self._lake.settle()
+        with disk.claim(sealer_process.maintenance_path(self._store)) as has_claim:
+            if has_claim:
+                self._maintain()
+
+    def _is_scattered(self) -> bool:
         # The state is read here: a settle, or another process, has moved the head.
-        if compact.is_due(store.manifests.segments(store.state(branch)), store.settings):
-            compact.compact(store, branch)
-    with contextlib.suppress(LakelogError, OSError):
-        indexing.build_missing(store, branch)
-    with contextlib.suppress(LakelogError, OSError):
-        # Last: compaction has just made files that nothing refers to.
-        if gc.is_due(store):
-            gc.gc(store)
+        entries = self._store.manifests.segments(self._store.state(self._branch))
+        return compact.is_due(entries, self._store.settings)
+
+    def _maintain(self) -> None:
+        """Merge id runs, compact, index and collect."""
+        store, branch, lake = self._store, self._branch, self._lake
+        # Each step suppresses its own errors: one that fails must not keep others from being done.
+        with contextlib.suppress(LakelogError, OSError):
+            seal.Sealer(store, branch, lake._pending(), lake.engine).merge_ids()
+        with contextlib.suppress(LakelogError, OSError):
+            if self._is_scattered():
+                compact.compact(store, branch)
+        with contextlib.suppress(LakelogError, OSError):
+            indexing.build_missing(store, branch)
+        with contextlib.suppress(LakelogError, OSError):
+            # Last: compaction has just made files that nothing refers to.
+            if gc.is_due(store):
+                gc.gc(store)

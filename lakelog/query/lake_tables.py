@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from lakelog import maintain
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
@@ -37,14 +38,12 @@ from lakelog.store.verified_files import hash_file
 from lakelog.wal import PendingFrames, Tail
 
 if TYPE_CHECKING:
-    from lakelog.maintain import reachability
     from lakelog.protect import sealed_blocks
     from lakelog.query import tail_rows
     from lakelog.query.sql.extractions import Extraction
     from lakelog.query.tail_rows import TailRows
 else:
     tail_rows = Lazy("lakelog.query.tail_rows")
-    reachability = Lazy("lakelog.maintain.reachability")
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 SEAL_BYTES = 64_000_000
@@ -413,7 +412,7 @@ class SegmentChoice:
     def _missing(self, entry: SegmentEntry, path: str) -> Exception:
         """A segment is not there: collected behind a slow reader's back, or lost."""
         # What a repair gave up is damage that is known, and not gc.
-        if f"segments/{entry.key}" in reachability.lost_names(self._store):
+        if f"segments/{entry.key}" in maintain.lost_names(self._store):
             return DamagedSegment(path, "it was lost, and a repair has given it up")
         state = self._store.state(self._branch)
         if any(e.key == entry.key for e in self._store.manifests.segments(state)):

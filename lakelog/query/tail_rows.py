@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from lakelog.libraries import np, pa
-from lakelog.maintain.seal import batches
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.segments.connection import Connect
@@ -172,8 +171,7 @@ class TailRows:
             count -= self._frame_tables.pop(next(iter(self._frame_tables))).num_rows
         if self._places is None or self._places[0] is not pending:
             self._places = pending, _frame_places(pending, self._store.settings.segment_rows)
-        starts = _starts(pending)
-        writers = sorted(starts, key=lambda writer: (starts[writer], writer))
+        writers = sorted(pending.starts, key=lambda writer: (pending.starts[writer], writer))
         places = [
             np.arange(frame.events) + self._places[1][frame.writer, frame.sequence]
             for frame in frames
@@ -303,17 +301,11 @@ def _stamped(frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
     return zip(itertools.accumulate((f.ingested_at for f in frames), max), frames, strict=True)
 
 
-def _starts(pending: PendingFrames) -> dict[str, int]:
-    """When each writer of a tail began (us)."""
-    return {writer: WalFile.start_time(pending.files[writer]) for writer in pending.frames}
-
-
 def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
     """The place of the first event of each frame among all, in the order in which they would be
     sealed if each event is kept."""
-    starts = _starts(pending)
-    is_of_one = len(starts) == 1  # whose frames keep their order in however many segments
-    segments = iter([pending.frames]) if is_of_one else batches(pending.frames, starts, rows_max)
+    is_of_one = len(pending.frames) == 1  # whose frames keep their order in all segments
+    segments = iter([pending.frames]) if is_of_one else pending.batches(rows_max)
     places, count = dict[FrameId, int](), 0
     for segment in segments:
         for frame in itertools.chain.from_iterable(segment.values()):
@@ -326,8 +318,7 @@ def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np.ndarray:
     """Return the place of each row among all, in the order in which they would be sealed."""
     order = arrays.numbers(table[ORDER])
-    starts = _starts(pending)
-    batch_list = list(batches(pending.frames, starts, rows_max))
+    batch_list = list(pending.batches(rows_max))
     # Sealing fills one segment after the other: rows of the first come before those of the next.
     if len(batch_list) > 1:
         ends = [{w: fs[-1].sequence for w, fs in batch.items()} for batch in batch_list]

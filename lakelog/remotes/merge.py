@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from lakelog.appends import StreamLock
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
-from lakelog.maintain.row_removal import dedupes
+from lakelog.maintain import DedupeNote
 from lakelog.moves import Change, publish
 from lakelog.remotes import merge_rows
 from lakelog.remotes.ancestry import refusal
@@ -233,7 +233,7 @@ def removed_since(store: Store, base: Manifest, state: Manifest) -> str:
     """
     if state.retention != base.retention:
         return "a retention removed events"
-    if dedupes(store, state) != dedupes(store, base):
+    if DedupeNote.all_of(store, state) != DedupeNote.all_of(store, base):
         return "a dedupe removed events"
     # Erasures take rows out of both without a trace in the log: then holes say nothing.
     holes = state.next_seq - state.totals.events

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from lakelog.errors import TransferRefused
 from lakelog.history import lake_time
 from lakelog.lake import Lake
-from lakelog.maintain.reachability import Marker
+from lakelog.maintain import Marker
 from lakelog.remotes import checks as check
 from lakelog.remotes import known
 from lakelog.remotes import remote as remotes

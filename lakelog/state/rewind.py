@@ -29,7 +29,7 @@ from lakelog.appends import StreamLock
 from lakelog.deploy import Kubectl
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.history import BranchHistory, remove_tag
-from lakelog.maintain import seal
+from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments import connection
 from lakelog.state import exchange, origin
@@ -230,7 +230,7 @@ def _seal_versions(store: Store, branch: str) -> None:
     """Publish versioned events that wait: they belong to the state that the branch leaves."""
     if StreamLock(store, branch).has_pending():
         connect = functools.partial(connection.connect, store.paths, store.settings)
-        seal.Sealer(store, branch, Tail(store.paths, store.refs, branch), connect).settle()
+        Sealer(store, branch, Tail(store.paths, store.refs, branch), connect).settle()
 
 
 @contextlib.contextmanager

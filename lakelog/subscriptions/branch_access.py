@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lakelog.appends import ArrivalSignal, signal_of
-from lakelog.maintain.seal import Sealer
+from lakelog.maintain import Sealer
 from lakelog.query.tail_rows import TailRows
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store

@@ -27,6 +27,7 @@ from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths, parse_wal
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
+from lakelog.wal import batching
 from lakelog.wal import frames as wal
 
 _PIECE = 1 << 16
@@ -121,6 +122,24 @@ class PendingFrames:
     head: Head
     frames: dict[str, list[wal.Frame]]
     files: dict[str, list[WalFile]]
+
+    @classmethod
+    def above(cls, head: Head, files: dict[str, list[WalFile]]) -> PendingFrames:
+        """Return what of files that were read is above the watermarks of a head: of each writer
+        what follows on its watermark."""
+        marks = head.move.wal
+        frames = {w: WalFile.pick(group, marks.get(w, -1))[0] for w, group in files.items()}
+        return cls(head, frames, files)
+
+    def batches(self, rows_max: int) -> Iterator[dict[str, list[wal.Frame]]]:
+        """Yield by writer the frames that each of the next segments would take, of so many rows at
+        most, if nothing else arrived."""
+        return batching.batches(self.frames, self.starts, rows_max)
+
+    @LazyProperty
+    def starts(self) -> dict[str, int]:
+        """When each writer began (us)."""
+        return {writer: WalFile.start_time(self.files[writer]) for writer in self.frames}
 
     @LazyProperty
     def events(self) -> int:

@@ -25,7 +25,7 @@ from lakelog.errors import (
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.ingest import quarantine
-from lakelog.maintain import row_removal
+from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
 from lakelog.segments import bloom, identity_run
 from lakelog.store import disk
@@ -371,8 +371,8 @@ def test_a_removal_that_lost_a_race_retries(
     lake.append([event(name) for name in "abcd"])
     lake.settle()
     tried = before_next_move(monkeypatch, lambda: other.snapshot("meanwhile"))
-    note = row_removal.DedupeNote(("id",), "first", 0, 2)
-    row_removal.apply(lake.store, "main", np.array([1, 2]), 0, note, "two", lake.engine)
+    note = DedupeNote(("id",), "first", 0, 2)
+    note.apply(lake.store, "main", np.array([1, 2]), 0, lake.engine)
     assert tried == ["000000000003.json", "000000000003.json", "000000000004.json"]
     assert found(lake) == ["a", "d"]
     assert len(list(Path(lake.path, "segments").rglob("*.parquet"))) == 2

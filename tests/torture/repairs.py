@@ -22,7 +22,7 @@ from typing import Any
 import lakelog
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
 from lakelog.history import window as history_window
-from lakelog.maintain import row_removal
+from lakelog.maintain import DedupeNote
 from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.segments import segment
@@ -232,10 +232,8 @@ class Life:
             import numpy as np
 
             chosen = np.array(sorted(self.dice.sample(seqs, min(2, len(seqs)))), dtype=np.int64)
-            note = row_removal.DedupeNote((), "first", head.number, len(chosen))
-            row_removal.apply(
-                lake.store, name, chosen, head.generation, note, "", lake._session.connect
-            )
+            note = DedupeNote((), "first", head.number, len(chosen))
+            note.apply(lake.store, name, chosen, head.generation, lake._session.connect)
 
     def ingests(self, name: str) -> None:
         """Rows come that no WAL ever held."""

@@ -24,13 +24,12 @@ from typing import Any
 
 import lakelog
 from lakelog.appends import writer
-from lakelog.cli.seal import work
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
 from lakelog.history import delete_branch, delete_tag
 from lakelog.history.thinning import window
-from lakelog.maintain import reachability
+from lakelog.maintain import BackgroundWork, reachability
 from lakelog.moves.publication import AUTOMATIC_OPS
 from lakelog.query import lake_tables
 from lakelog.store import disk, sealer_process
@@ -90,7 +89,7 @@ class World:
         self._is_helping = True
         try:
             with lakelog.open(store.paths.root, create=False, branch=branch) as lake:
-                work(lake)
+                BackgroundWork(lake).run()
         except LakelogError:
             pass  # the branch may be gone
         finally:
@@ -150,7 +149,7 @@ class Life:
                 self._append()
                 self.verb(lakelog.Lake.settle)
             self._world.now += 2 * DAY // 3
-            self.verb(work)
+            self.verb(lambda lake: BackgroundWork(lake).run())
         self.check()
 
     def take_over(self, other: Life) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog import chunks
@@ -37,6 +39,17 @@ class Report:
     bytes: int
     cut: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+
+    @classmethod
+    def of_damage(cls, *damage: Damaged) -> Report:
+        """Return a report of files that were found damaged in another way."""
+        return cls(tuple(Problem(d.path, d.reason, offset=d.offset) for d in damage), 0, 0)
+
+    def with_faults(self, faults: Iterable[tuple[str, str]], kind: str = "damage") -> Report:
+        """Return the report with further problems, by path and reason, but for those it has."""
+        reported = {(p.path, p.reason) for p in self.problems}
+        added = [Problem(*fault, kind) for fault in faults if fault not in reported]
+        return dataclasses.replace(self, problems=(*self.problems, *added))
 
     @property
     def intact(self) -> bool:

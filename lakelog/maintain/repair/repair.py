@@ -10,11 +10,12 @@ place of one that cannot be read. On a lake without damage nothing changes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator
 
-from lakelog import chunks
+from lakelog import chunks, history
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
@@ -27,7 +28,9 @@ from lakelog.maintain.repair.outcome import (
     replace,
     set_aside,
 )
-from lakelog.maintain.repair.verify import verify
+from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
+from lakelog.runtime.progress import ProgressCallback
+from lakelog.segments import connection
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, document, machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
@@ -48,7 +51,43 @@ from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.signatures import SignatureFile
 from lakelog.wal import Header, Tail
 
-__all__ = ["RepairOutcome", "repair"]
+__all__ = ["LakeCheck", "RepairOutcome", "repair"]
+
+
+class LakeCheck:
+    """A lake that is checked and repaired by its path: it may be too damaged to be opened.
+
+    Raises LakeNotFound, FormatTooNew.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.store, self._problem = open_for_check(path)
+        # A factory: the engine is opened only where rows have to be read.
+        self._connect = functools.partial(connection.connect, self.store.paths, self.store.settings)
+
+    def verify(self, progress: ProgressCallback | None = None) -> Report:
+        """Check every byte of the lake."""
+        return verify(self.store, progress, self._problem)
+
+    def verify_ref(self, branch: str, ref: str, progress: ProgressCallback | None = None) -> Report:
+        """Check every byte of one state. Raises UnknownRef."""
+        try:
+            return verify_snapshot(self.store, history.resolve(self.store, branch, ref), progress)
+        # A damaged state is what verify is there to find, so it is a finding and no failure.
+        except Damaged as error:
+            return Report.of_damage(error)
+
+    def compared(self, report: Report, copy: str) -> Report | None:
+        """Return a report with what a copy has and the lake lacks; None if it is no copy of it."""
+        if self._problem is not None:
+            return report
+        comparison = Comparison.with_copy(self.store, copy, self._connect)
+        return comparison.added_to(report) if comparison else None
+
+    def repair(self, copy: str | None = None) -> RepairOutcome:
+        """Make the lake usable again. Raises NotAllowed, OSError, and Damaged where nothing is
+        left."""
+        return repair(self.store, self._connect, copy, self._problem)
 
 
 def repair(

@@ -24,7 +24,7 @@ from lakelog.errors import (
 )
 from lakelog.event.encode import EncodedBatch
 from lakelog.event.types import JsonObject
-from lakelog.maintain.repair.outcome import RepairOutcome
+from lakelog.maintain import RepairOutcome
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import objects_of

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 
 from lakelog.errors import DamagedRef, TransferRefused
-from lakelog.maintain.repair.outcome import RepairOutcome
+from lakelog.maintain import RepairOutcome
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Sizes, objects_of

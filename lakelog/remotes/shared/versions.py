@@ -12,7 +12,7 @@ import contextlib
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
-from lakelog.maintain.seal import Sealer
+from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments import connection, identity_run, rows, segment
 from lakelog.store import disk
