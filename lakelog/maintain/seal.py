@@ -43,7 +43,6 @@ ON e.id = d.id AND e.source IS NOT DISTINCT FROM d.source AND e.origin <> d.orig
 WHERE (e.type, e.subject, CAST(e.data AS VARCHAR))
     IS DISTINCT FROM (d.type, d.subject, CAST(d.data AS VARCHAR))
 ORDER BY d.origin, d.position"""
-Frames = dict[str, list[Frame]]
 
 
 @dataclass
@@ -53,7 +52,7 @@ class _Attempt:
 
     base: dict[str, int]
     generation: int
-    frames: Frames
+    frames: dict[str, list[Frame]]
     files: dict[str, list[str]]
     entries: list[SegmentEntry] = field(default_factory=list)
     hosts: tuple[Record, ...] = ()

@@ -119,7 +119,7 @@ def care(lake: Lake, home: pathlib.Path) -> None:
     lake.verify().require()
     lake.backup(home / "copy")
     lake.compact(workers="local:1")
-    assert_type(lake.expire("give up earlier states").deleted, int)
+    assert_type(lake.expire("give up earlier states", dry_run=False).deleted, int)
     lake.retention("10000d")
     assert_type(lake.preview_erasure(subject="nobody").events, int)
     status = lake.erase(subject="nobody", why="asked")
