@@ -22,7 +22,7 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import rows as rows_module
 from lakelog.segments import segment
@@ -159,7 +159,7 @@ def make_segments(store: Store, first: int, count: int) -> Iterator[SegmentEntry
 @cache
 def template() -> pa.Table:
     """Rows of a hundred small segments, made from WAL lines as sealing does."""
-    lines = encode(list(gen.events(_CYCLE * ROWS))).lines
+    lines = EncodedBatch.of(list(gen.events(_CYCLE * ROWS))).lines
     text = b"\n".join(lines) + b"\n"
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)

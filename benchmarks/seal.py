@@ -12,7 +12,7 @@ import lakelog
 from benchmarks import gen, lakes
 from benchmarks.measure import Scale, directory, interleave, seconds
 from benchmarks.report import Row, Target
-from lakelog.event.encode import EncodedBatch, encode
+from lakelog.event import EncodedBatch
 
 BATCH = 1_000
 
@@ -52,7 +52,9 @@ def identities(scale: Scale) -> list[Row]:
 
 def _encoded(events: list[gen.Event]) -> list[EncodedBatch]:
     """Encode the events in batches."""
-    return [encode(events[start : start + BATCH]) for start in range(0, len(events), BATCH)]
+    return [
+        EncodedBatch.of(events[start : start + BATCH]) for start in range(0, len(events), BATCH)
+    ]
 
 
 def _with_ids(events: list[gen.Event], random: Random) -> list[EncodedBatch]:

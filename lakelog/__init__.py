@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lakelog.compat import OMEGALogManager as OMEGALogManager
     from lakelog.compat import create_event_persistence as create_event_persistence
     from lakelog.dbapi import connect
-    from lakelog.event.types import Event
+    from lakelog.event import Event
     from lakelog.history import Diff, Snapshot
     from lakelog.lake import Lake, open
     from lakelog.loggers.adapters import LoguruSink as LoguruSink

@@ -14,10 +14,7 @@ from lakelog import maintain, subscriptions, views
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
-from lakelog.event import encode
-from lakelog.event.arrow_rows import as_list
-from lakelog.event.encode import is_by_content
-from lakelog.event.types import Event, Events
+from lakelog.event import EncodedBatch, Event, Events, as_list
 from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.runtime.lazy import Lazy
@@ -34,7 +31,7 @@ from lakelog.wal import Tail
 if TYPE_CHECKING:
     from lakelog import appends, history, wal
     from lakelog.appends import Receipt
-    from lakelog.event.encode import EncodedBatch
+    from lakelog.event import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.moves import Follow
     from lakelog.query import behaviour, session
@@ -114,7 +111,7 @@ class Lake(LakeErasure, LakeState):
                 ),
                 lambda subject, after, limit: self.stream(subject, after=after, limit=limit),
             )
-        return self.append_encoded(encode.encode(as_list(events), is_by_content(dedupe)))
+        return self.append_encoded(EncodedBatch.of(as_list(events), dedupe))
 
     async def aappend(self, events: Events, *, dedupe: str | None = None) -> Receipt:
         """Like `append`, for asyncio: the loop goes on meanwhile, and appends of many tasks share a
@@ -124,7 +121,7 @@ class Lake(LakeErasure, LakeState):
                 self._async_appends = self._async_appends or appends.AsyncAppends(
                     self.append_encoded
                 )
-        return await self._async_appends.append(as_list(events), is_by_content(dedupe), None)
+        return await self._async_appends.append(as_list(events), dedupe, None)
 
     def append_encoded(self, encoded: EncodedBatch) -> Receipt:
         """Store encoded events; durable when this returns. Raises OSError, WriterClosed."""
@@ -188,7 +185,7 @@ class Lake(LakeErasure, LakeState):
         if protection is not None:
             lines = [(*line[:3], protection.seal_line(line[3])) for line in lines]
         rows = [dict(zip(names, line, strict=True)) for line in lines]
-        self.writer().append(encode.encode_plain(rows), wal.Frame.QUARANTINED)
+        self.writer().append(EncodedBatch.plain(rows), wal.Frame.QUARANTINED)
 
     def view(
         self,

@@ -26,9 +26,9 @@ from sqlalchemy.sql import compiler
 from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
-from lakelog.event.types import JsonObject
 from lakelog.query.sql.tree import TABLES
 from lakelog.segments.sql import identifier
+from lakelog.values import JsonObject
 
 _OPTIONS = ("branch", "at")
 _SCHEMA = "main"

@@ -34,20 +34,21 @@ from tests.support.tree import (
 # A folder's modules and folders, each free to import only earlier ones; `__init__` and `__main__`
 # come last without being named. A new module is added here, at the place where it may stand.
 ORDER = {
-    "": """errors runtime workers libraries engine settings event keys protect store wal moves
-        appends history erased segments chunks proofs ranks maintain files formats render pictures
-        search query patterns views trace streams ingest audit export dataframes pinned
-        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers pipeline
-        analyze anomalies forecasts train deploy remotes state rollback sync recent consume
-        open_tables replay decisions outcomes folds eventsourcing alerts top containers oos compat
-        server cli notebook""",
+    "": """errors runtime workers libraries engine settings values event keys protect store wal
+        moves appends history erased segments chunks proofs ranks maintain files formats render
+        pictures search query patterns views trace streams ingest audit export dataframes pinned
+        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers
+        pipeline analyze anomalies forecasts train deploy remotes state rollback sync recent
+        consume open_tables replay decisions outcomes folds eventsourcing alerts top containers
+        oos compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
     "engine": "core syntax messages volatility catalog",
     "runtime": "progress living forks lazy interpreter closest tables locks",
     "workers": "worker_process pool",
-    "event": "types exact exported levels uniform encode arrow_rows bookkeeping",
+    "values": "types exact times",
+    "event": "types exported levels uniform encode arrow_rows bookkeeping",
     "store": """paths modes regular_file disk document attachment volume entry move_pack
         erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
         verified_files machine bootstrap tracking sealer_process clock""",

@@ -24,7 +24,7 @@ ADAPTERS = {
     "lakelog/remotes/gs.py": "obstore",
     "lakelog/remotes/object_store.py": "obstore",
     "lakelog/remotes/s3.py": "obstore",
-    "lakelog/event/exact.py": "orjson",
+    "lakelog/values/exact.py": "orjson",
     "lakelog/formats/re2.py": "pyarrow",
     "lakelog/cli/exits.py": "click",
 }

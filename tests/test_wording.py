@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
+from lakelog.values import parse_value
 from tests.support.tree import ROOT
 
 HOUSE_WORDS = re.compile(

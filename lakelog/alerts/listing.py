@@ -19,9 +19,9 @@ from lakelog.alerts.standing import (
     read_standing,
     text_of,
 )
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.store import disk
+from lakelog.values import JsonObject
 
 _STALE = 3
 """After so many times its `every` without an answer a rule counts as not evaluated."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lakelog.alerts.judgement import AlertChange
 from lakelog.alerts.rule import AlertRule
 from lakelog.alerts.standing import FIRING, RESOLVED, micros_of, text_of
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _FOREVER = "9999-01-01T00:00:00Z"

@@ -27,7 +27,7 @@ from lakelog.alerts.standing import (
     text_of,
 )
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 GIVE_UP_US = 86_400_000_000
 """How long a change is offered to a sink that fails."""

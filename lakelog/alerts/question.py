@@ -24,13 +24,13 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse
 from lakelog.engine.volatility import foreign
 from lakelog.errors import InvalidSetting, QueryFailed
-from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, analyze
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
+from lakelog.values import from_micros
 
 if TYPE_CHECKING:
     from lakelog.query import session as sessions

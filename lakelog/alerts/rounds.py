@@ -30,7 +30,7 @@ from lakelog.alerts.silence import Silence
 from lakelog.alerts.sinks.sink import sink_id
 from lakelog.alerts.standing import FIRING, AlertLog, change_event
 from lakelog.errors import LakelogError
-from lakelog.event.types import Event
+from lakelog.event import Event
 from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store

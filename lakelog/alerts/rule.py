@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.event.types import JsonObject
 from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
@@ -24,6 +23,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.values import JsonObject
 
 ENTRY = "alert"
 OP = "alert"

@@ -19,10 +19,10 @@ from lakelog.alerts.sinks import known
 from lakelog.alerts.sinks.sink import DeliveryFailed, sink_id
 from lakelog.alerts.standing import FIRING, read_standing
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.store.ref import author
+from lakelog.values import JsonObject
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,14 @@ import orjson
 
 from lakelog.alerts.question import ALERT, DELIVERY
 from lakelog.erased import copies
-from lakelog.event import bookkeeping
-from lakelog.event.encode import to_micros
-from lakelog.event.types import Event, JsonObject
+from lakelog.event import BookkeepingEvent, Event
 from lakelog.lake import Lake
 from lakelog.render import micros
+from lakelog.values import JsonObject, to_micros
 
 PENDING, FIRING, RESOLVED = STATES = ("pending", "firing", "resolved")
 DELIVERED, FAILED, GIVEN_UP = ("delivered", "failed", "given up")
-OWN = f"source = '{bookkeeping.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}')"
+OWN = f"source = '{BookkeepingEvent.SOURCE}' AND type IN ('{ALERT}', '{DELIVERY}')"
 """SQL for the events of alerts."""
 # More than there can be: all of them.
 _ALL = 2**31
@@ -201,13 +200,13 @@ def change_event(document: JsonObject) -> Event:
     """Return the event of a change. It has no level: views of levels must not count it."""
     labels = "".join(f" {name}={value}" for name, value in document["labels"].items())
     message = f"{document['rule']}{labels} is {document['state']}"
-    return bookkeeping.event(ALERT, document["rule"], message=message, data=document)
+    return BookkeepingEvent.of(ALERT, document["rule"], message=message, data=document)
 
 
 def delivery_event(document: JsonObject) -> Event:
     """Return the event of an attempt to tell a sink."""
     message = f"{document['to']}: {document['outcome']}"
-    return bookkeeping.event(DELIVERY, document["rule"], message=message, data=document)
+    return BookkeepingEvent.of(DELIVERY, document["rule"], message=message, data=document)
 
 
 def fingerprint(rule: str, labels: Mapping[str, str]) -> str:

@@ -8,11 +8,11 @@ PATTERNS_MAX patterns, so that the cost stays that of one scan.
 from __future__ import annotations
 
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.query.sql.keys import part_of
 from lakelog.segments.sql import literal
+from lakelog.values import JsonObject
 
 PATTERNS_MAX = 1_000
 # In this order: a UUID or a hash would otherwise be cut into numbers.

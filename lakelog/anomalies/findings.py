@@ -25,11 +25,11 @@ from lakelog.anomalies.limits import (
 from lakelog.anomalies.sequences import overdue
 from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np
 from lakelog.pictures import Curve
 from lakelog.segments.sql import literal
 from lakelog.settings import span_us
+from lakelog.values import parse_time, to_micros
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

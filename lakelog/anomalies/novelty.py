@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np
+from lakelog.values import parse_time, to_micros
 
 if TYPE_CHECKING:
     import numpy.typing as npt

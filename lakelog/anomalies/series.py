@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
 from lakelog.segments.sql import literal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
     Values = npt.NDArray[np.float64]
-IS_LOOKED_AT = f"{bookkeeping.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
+IS_LOOKED_AT = f"{BookkeepingEvent.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
 """What analyses recorded, such as findings and predictions, is no series itself."""
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""

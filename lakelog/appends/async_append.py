@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from lakelog.appends.receipt import Receipt
-from lakelog.event.encode import EncodedBatch, encode
+from lakelog.event import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
 
@@ -54,13 +54,13 @@ class AsyncAppends(Generic[LabelType]):
         self._waiting: list[_Waiting[LabelType]] = []
         self._is_running = False
 
-    async def append(self, events: list[Any], content: bool, tag: LabelType) -> Receipt:
+    async def append(self, events: list[Any], dedupe: str | None, tag: LabelType) -> Receipt:
         """Store events; return once they are durable. Raises what `Lake.append` does."""
         loop = asyncio.get_running_loop()
         if len(events) <= _INLINE:
-            encoded = encode(events, content)
+            encoded = EncodedBatch.of(events, dedupe)
         else:
-            encoded = await loop.run_in_executor(None, partial(encode, events, content))
+            encoded = await loop.run_in_executor(None, partial(EncodedBatch.of, events, dedupe))
         return await self.store(encoded, tag)
 
     async def store(self, encoded: EncodedBatch, tag: LabelType) -> Receipt:

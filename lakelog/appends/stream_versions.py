@@ -16,7 +16,7 @@ from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.store import disk, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun

@@ -22,7 +22,7 @@ from lakelog.appends.append_batch import AppendBatch, own_error
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import disk, hosts, regular_file

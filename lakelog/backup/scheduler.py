@@ -26,7 +26,7 @@ from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.files.cursors import CursorIndex, of_state, printable
 from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
@@ -332,8 +332,8 @@ class BackupScheduler:
         self, path: str, level: str, message: str, backup: Backup | None = None
     ) -> None:
         data = {"backup": printable(backup.path), "sha256": backup.sha256} if backup else None
-        event = bookkeeping.event(
-            bookkeeping.BACKUP, printable(path), level=level, message=message, data=data
+        event = BookkeepingEvent.of(
+            BookkeepingEvent.BACKUP, printable(path), level=level, message=message, data=data
         )
         # The lake may be what is failing; the words on stderr have been said already.
         with contextlib.suppress(LakelogError, OSError):

@@ -17,10 +17,10 @@ from typing import ClassVar
 
 import orjson
 
-from lakelog.event.types import JsonObject
 from lakelog.libraries import np
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, parse_state
+from lakelog.values import JsonObject
 
 CHUNK_MAX = 8 << 20
 """Bytes of a chunk before compression, at most: a reader holds one in memory."""

@@ -20,7 +20,7 @@ from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.render import QueryResult, micros
 
 if TYPE_CHECKING:
-    from lakelog.event.types import JsonObject
+    from lakelog.values import JsonObject
 
 _ROWS_SHOWN = 10
 

@@ -8,10 +8,9 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time, to_micros
-from lakelog.event.exact import parse_value
 from lakelog.settings import span_us
 from lakelog.store import disk
+from lakelog.values import parse_time, parse_value, to_micros
 
 
 def event_of(pairs: tuple[str, ...]) -> dict[str, Any]:

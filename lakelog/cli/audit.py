@@ -17,7 +17,7 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import arrival, many, size
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.lake import Lake
 from lakelog.render import QueryResult
 
@@ -33,7 +33,7 @@ _REPORTED = f"""
     SELECT count(DISTINCT subject) FILTER (data->>'lost_bytes' IS NOT NULL),
         sum(TRY_CAST(data->>'lost_bytes' AS DOUBLE)),
         sum(TRY_CAST(data->>'repeated_lines' AS DOUBLE))
-    FROM events WHERE type = '{bookkeeping.WATCH}'"""
+    FROM events WHERE type = '{BookkeepingEvent.WATCH}'"""
 # The columns of counts need the rest of 80 columns.
 _NAME_MAX = 20
 

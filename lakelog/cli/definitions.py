@@ -22,7 +22,7 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_record
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import arrival, many, width
-from lakelog.event.levels import severity
+from lakelog.event import Severity
 from lakelog.formats import custom, registry
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
@@ -289,7 +289,7 @@ def _outcome_words(outcome: Outcome, room: int) -> list[str]:
     # known as one.
     if "level" in data and "level" not in outcome.event:
         fields["data.level"] += "  (no level that is known: see --level)"
-    if "level" in outcome.event and severity(outcome.event["level"]) is None:
+    if "level" in outcome.event and Severity.of(outcome.event["level"]) is None:
         fields["level"] += "  (a level of its own: see --level)"
     # At most half of the line: one long name must not leave no room for the values.
     wide = min(max([_NAMES, *map(len, fields)]), room // 2)

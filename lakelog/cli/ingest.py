@@ -27,7 +27,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.files.scan import Selection
 from lakelog.ingest import quarantine as lines
 from lakelog.ingest.file_report import FileReport
@@ -227,7 +227,7 @@ def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> No
             message = f"skipped: the same content was ingested from {file.same_as}"
             app.say(f"{file.path}: {message} (`--source NAME` keeps both)")
         if file.repeated:
-            app.say(f"{file.path}: {bookkeeping.repeated_words(file.repeated)}", fg="red")
+            app.say(f"{file.path}: {BookkeepingEvent.repeated_words(file.repeated)}", fg="red")
         if file.note:
             app.say(f"{file.path}: {file.note}")
         # Only with --verbose: of a thousand files those without trouble are not worth a line.

@@ -17,8 +17,8 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
-from lakelog.event.types import JsonObject
 from lakelog.render import QueryResult
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     import altair as alt

@@ -19,9 +19,8 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.exact import parse_value
 from lakelog.files.source import between_characters
+from lakelog.values import parse_line, parse_value
 
 # What a pipe holds by default on Linux.
 CHUNK = 1 << 16

@@ -8,8 +8,8 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
-from lakelog.event.exact import parse_value
 from lakelog.render import QueryResult
+from lakelog.values import parse_value
 
 
 @verb()

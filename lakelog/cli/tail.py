@@ -22,13 +22,13 @@ from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
-from lakelog.event.exact import parse_value
 from lakelog.history import Snapshot
 from lakelog.libraries import pa
 from lakelog.query.newest import COLUMNS
 from lakelog.render import ColumnBatch, QueryResult, text
 from lakelog.runtime.lazy import Lazy
 from lakelog.subscriptions import GAP, BranchRewound, Follower
+from lakelog.values import parse_value
 
 if TYPE_CHECKING:
     from rich import cells as rich_cells

@@ -22,7 +22,7 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import cell
 from lakelog.cli.stdin_lines import InputLine, chunks, documents, split
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import TYPE_HINTS, encode
+from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.settings import parse
 from lakelog.store import bootstrap
@@ -91,7 +91,7 @@ def append(
         with_defaults(event, kind, source)
         # Before a lake is created: an event that cannot be stored must not leave an empty one
         # behind.
-        encode([event])
+        EncodedBatch.of([event])
     elif terminal.is_terminal(sys.stdin):
         app.say("reading JSON lines from the terminal; Ctrl-D ends them", dim=True)
     versions = dict(map(_expected, expect))
@@ -132,7 +132,7 @@ def _whole_input(kind: str | None, source: str | None) -> list[dict[str, object]
         try:
             event = line.event()
             with_defaults(event, kind, source)
-            encode([event])
+            EncodedBatch.of([event])
         except InvalidEvent as error:
             raise InvalidEvent(f"{line.unit} {line.number}: {error.reason}") from None
         events.append(event)
@@ -282,7 +282,7 @@ def with_defaults(event: dict[str, object], default_type: str | None, source: st
 def _has_type(event: dict[str, object]) -> bool:
     if any(event.get(key) not in (None, "") for key in ("type", "event_type")):
         return True
-    return any(isinstance(event.get(key), str) for key in TYPE_HINTS)
+    return any(isinstance(event.get(key), str) for key in EncodedBatch.TYPE_HINTS)
 
 
 def _sift(
@@ -292,7 +292,7 @@ def _sift(
     good, refused = [], []
     for line, event in accepted:
         try:
-            encode([event])
+            EncodedBatch.of([event])
             good.append((line, event))
         except InvalidEvent as error:
             refused.append((line, error.reason))

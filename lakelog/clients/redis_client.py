@@ -29,8 +29,8 @@ from lakelog.clients import connection
 from lakelog.clients.address import Address
 from lakelog.clients.redis_config import RedisConfig, RedisLogin
 from lakelog.errors import LakelogError, MissingPackage, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 redis = Lazy("redis")
 _CERTIFICATE = re.compile(r"certificate verify failed: (.*?)(?:\s*\(_ssl|\.?\s*$)", re.DOTALL)

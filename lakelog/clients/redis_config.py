@@ -36,7 +36,7 @@ from urllib.parse import quote, unquote, urlencode
 
 from lakelog.clients.address import Address
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 RedisLogin = tuple[str, str]
 """A user name and a password; empty ones are not sent."""

@@ -15,8 +15,7 @@ import orjson
 
 from lakelog.collect.successors import LostFile
 from lakelog.errors import LakelogError
-from lakelog.event import bookkeeping
-from lakelog.event.types import Event
+from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.cursors import printable
 from lakelog.files.scan import FileScan
 from lakelog.runtime.lazy import Lazy
@@ -30,7 +29,7 @@ else:
     ingest = Lazy("lakelog.ingest.ingest")
 
 _STATUS_EVERY = 10.0
-_HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{bookkeeping.WATCH}' AND id = ?"
+_HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{BookkeepingEvent.WATCH}' AND id = ?"
 Say = Callable[[str], None]
 
 
@@ -113,8 +112,8 @@ class Reporter:
         """Report something about a path, and store it as an event, with figures for queries."""
         path = printable(path)
         self._say(path, message)
-        event = bookkeeping.event(
-            bookkeeping.WATCH, path, level="WARN", message=message, data=data or None
+        event = BookkeepingEvent.of(
+            BookkeepingEvent.WATCH, path, level="WARN", message=message, data=data or None
         )
         if id_:
             event["id"] = id_
@@ -143,7 +142,7 @@ class Reporter:
     def repeat(self, path: str, lines: int) -> None:
         """Report lines that are stored twice, of which the lake has an event already."""
         self.totals.repeated_lines += lines
-        self._say(path, bookkeeping.repeated_words(lines))
+        self._say(path, BookkeepingEvent.repeated_words(lines))
 
     def count(self, listing: FileScan, start: float, new: int) -> None:
         """Count a round that began at `start` and ingested so many events."""

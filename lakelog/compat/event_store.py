@@ -25,12 +25,11 @@ from lakelog import lake as lakes
 from lakelog.compat import omega
 from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakeNotFound
-from lakelog.event.encode import EncodedBatch, encode, gather, parse_time
-from lakelog.event.exact import kind, spell_numbers, to_json
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch, gather
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.store import bootstrap
+from lakelog.values import JsonObject, kind, parse_time, spell_numbers, to_json
 
 if TYPE_CHECKING:
     from lakelog.compat import lookups
@@ -175,7 +174,7 @@ def encode_events(events: list[object]) -> tuple[EncodedBatch, list[EventRow]]:
             rows.append(identified(event))
         except InvalidEvent as error:
             raise InvalidEvent(error.reason, index) from None
-    return encode(rows), rows
+    return EncodedBatch.of(rows), rows
 
 
 def identified(event: object) -> EventRow:

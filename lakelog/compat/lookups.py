@@ -24,13 +24,13 @@ from lakelog.compat import omega, packs
 from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
 from lakelog.maintain import Stats
 from lakelog.query.sql.analysis import HIGHEST, LOWEST
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.entry import Counts, SegmentEntry
+from lakelog.values import JsonObject
 from lakelog.wal import Tail
 
 if TYPE_CHECKING:

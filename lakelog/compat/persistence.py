@@ -31,10 +31,10 @@ from typing import Any, overload
 from lakelog.compat.event_store import EventDatabase, encode_events, open_lake
 from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError, WriterClosed
-from lakelog.event.encode import EncodedBatch
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.maintain import Stats
+from lakelog.values import JsonObject
 from lakelog.wal import Tail
 
 DEFAULTS = {

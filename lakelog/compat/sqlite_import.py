@@ -24,10 +24,10 @@ from lakelog.compat import omega
 from lakelog.compat.event_store import content_id, identified
 from lakelog.compat.omega import EventRow
 from lakelog.errors import InvalidEvent, LakelogError
-from lakelog.event.encode import encode, parse_time, to_micros
-from lakelog.event.exact import parse_value
+from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
+from lakelog.values import parse_time, parse_value, to_micros
 
 TABLES = {
     "events": (
@@ -221,7 +221,7 @@ def _numbered(table: str, number: Any, created: object, row: EventRow) -> EventR
     event = identified({name: value for name, value in row.items() if value is not None})
     content = content_id({name: value for name, value in event.items() if name != "id"})
     event["id"] = omega.imported_id(table, number, created_us, content[:16])
-    encode([event])  # here it concerns one row only, later the whole batch
+    EncodedBatch.of([event])  # here it concerns one row only, later the whole batch
     return event
 
 

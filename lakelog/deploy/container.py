@@ -17,7 +17,7 @@ import orjson
 from lakelog.clients import Address
 from lakelog.deploy import program
 from lakelog.errors import ContainerFailed, MissingPackage
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 ENGINES = ("docker", "podman")
 """In the order in which they are tried."""

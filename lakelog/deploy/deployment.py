@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 KINDS = ("kubernetes", "compose")
 LAKE, STATE = "/data/lake", "/data/state"

@@ -14,10 +14,10 @@ import orjson
 
 from lakelog.deploy import program
 from lakelog.errors import DeploymentFailed, MissingPackage
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.moves import note, with_reason
 from lakelog.store import policy
+from lakelog.values import JsonObject
 
 _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from lakelog.errors import DamagedRef, InvalidEvent
-from lakelog.event.types import JsonObject
 from lakelog.store import disk, document, regular_file
 from lakelog.store.paths import Paths
 from lakelog.store.ref import author
+from lakelog.values import JsonObject
 
 _PRINT = 16
 _T = TypeVar("_T")

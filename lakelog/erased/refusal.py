@@ -15,10 +15,10 @@ import orjson
 from lakelog.appends import StreamSubject
 from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import np, pa, pc
 from lakelog.protect import Protection
 from lakelog.store.paths import Paths
+from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """The columns of an event that its writer gave."""

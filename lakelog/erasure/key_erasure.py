@@ -11,11 +11,11 @@ from lakelog.erasure import derived, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.touched import ErasurePreview
 from lakelog.errors import InvalidEvent, InvalidSetting, NotAllowed
-from lakelog.event.types import JsonObject
 from lakelog.keys import SubjectKeys
 from lakelog.protect import Protection
 from lakelog.store import disk, policy
 from lakelog.store.bootstrap import Store
+from lakelog.values import JsonObject
 
 _SEALED_COPIES = ("alert", "backup", "remote")
 """Copies that have the fields as the lake has them, sealed, or never had them."""

@@ -23,13 +23,13 @@ from lakelog import chunks
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
-from lakelog.event.types import JsonObject
 from lakelog.keys import VAULT
 from lakelog.segments.connection import SPILL
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record
 from lakelog.store.paths import INDEX, decode_name
+from lakelog.values import JsonObject
 
 _PIECE = 1 << 20
 _ZSTD, _LINE = b"\xb5\x2f\xfd", re.compile(rb"lkn1:[0-9A-Za-z+/=]+")

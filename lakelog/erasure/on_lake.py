@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import erased, proofs
 from lakelog.errors import UnknownRef
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.maintain import LakeUpkeep
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback

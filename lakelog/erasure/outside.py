@@ -9,10 +9,10 @@ import shlex
 import orjson
 
 from lakelog.erased import copies
-from lakelog.event.types import JsonObject
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
+from lakelog.values import JsonObject
 
 TRAINING_SET, REMOTE = "training set", "remote"
 _TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "

@@ -8,10 +8,10 @@ import re
 from lakelog import proofs
 from lakelog.erasure import outside
 from lakelog.erasure.status import ErasureStatus
-from lakelog.event.types import JsonObject
 from lakelog.render import micros
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.values import JsonObject
 
 _WORD = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]+")
 _HIDDEN = "(it names the subject)"

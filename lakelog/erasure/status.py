@@ -15,12 +15,12 @@ from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.libraries import pa
 from lakelog.segments import rows
 from lakelog.segments.connection import Connect
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
+from lakelog.values import JsonObject
 from lakelog.wal import Frame
 
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Chooser, Selector
-from lakelog.event.types import JsonObject
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
+from lakelog.values import JsonObject
 
 _GOES_TOO = ("wal/", "cache/views/", "cache/folds/", "refs/heads/", "refs/tags/")
 """Where the rows are now, too, and are not once they are erased."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lakelog.event.exported import assigned_columns, payload
-from lakelog.event.types import JsonObject
 from lakelog.libraries import pa
+from lakelog.values import JsonObject
 
 
 def events_of(stream: object) -> Iterator[JsonObject]:

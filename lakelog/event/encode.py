@@ -13,46 +13,87 @@ Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canoni
 from __future__ import annotations
 
 import hashlib
-import re
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import (
+from lakelog.event.exported import as_event, assigned_columns
+from lakelog.event.levels import Severity
+from lakelog.event.uniform import (
+    ALIASES,
+    NAMES,
+    PLAIN,
+    TEXT_COLUMNS,
+    Encoded,
+    encode_alike,
+    encode_lines,
+    encode_one,
+    shape_of,
+)
+from lakelog.values import (
+    JsonObject,
     kind,
-    parse_object,
-    parse_objects,
+    parse_time,
     parse_value,
     replace_surrogates,
     spell_numbers,
+    text_of,
     to_json,
 )
-from lakelog.event.exported import as_event, assigned_columns
-from lakelog.event.levels import level_of
-from lakelog.event.types import JsonObject
-from lakelog.event.uniform import ALIASES as ALIASES
-from lakelog.event.uniform import NAMES, PLAIN, TEXT_COLUMNS, encode_alike, encode_one, shape_of
-from lakelog.event.uniform import EncodedBatch as EncodedBatch
-from lakelog.event.uniform import encode_lines as encode_lines
 
-TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
-"""Keys that name the type of an event without one; they stay in `data` too."""
-
-UTC = UTC  # re-exported
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMNS = PLAIN - {"data"} | ALIASES.keys()
 """Keys of an envelope, in which NaN stands for a value that is missing, as in pandas."""
 _OPTIONS = orjson.OPT_UTC_Z
-_iso = datetime.fromisoformat
 
 
-def encode(events: list[Any], content: bool = False) -> EncodedBatch:
-    """Turn events into WAL lines, filling in the arrival time where one has none.
+class EncodedBatch:
+    """A batch as WAL lines: `text` (lines of JSON with newlines between them), `ids` given (or
+    None), `keyed`."""
 
-    Raises InvalidEvent, naming the first event at fault by its place in the batch.
-    """
+    TYPE_HINTS = ("event", "eventName", "event_name", "eventType", "EventType")
+    """Keys that name the type of an event without one; they stay in `data` too."""
+    __slots__ = ("ids", "keyed", "text")
+
+    def __init__(self, lines: bytes, ids: list[str | None], keyed: bool) -> None:
+        self.text, self.ids, self.keyed = lines, ids, keyed
+
+    @classmethod
+    def of(cls, events: list[Any], dedupe: str | None = None) -> EncodedBatch:
+        """Turn events into WAL lines, filling in the arrival time where one has none. With `dedupe`
+        "content" each gets a key of its content.
+
+        Raises InvalidEvent, naming the first event at fault by its place in the batch.
+        """
+        if dedupe not in (None, "content"):
+            raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
+        lines, ids = _encode(events, dedupe is not None)
+        return cls(lines, ids, dedupe is not None or any(ids))
+
+    @classmethod
+    def of_lines(cls, lines: bytes, defaults: Mapping[str, str]) -> EncodedBatch | None:
+        """Encode lines of JSON that are written as `of` would write them, or None.
+
+        `defaults` are columns for events that have none; where the first event has none, no other
+        may have one.
+        """
+        encoded = encode_lines(lines, defaults)
+        return None if encoded is None else cls(*encoded, any(encoded[1]))
+
+    @classmethod
+    def plain(cls, objects: list[dict[str, object]]) -> EncodedBatch:
+        """Encode objects that are not events (quarantined lines) as they are."""
+        return cls(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The line of each event, without newline."""
+        return self.text.split(b"\n") if self.ids else []
+
+
+def _encode(events: list[Any], content: bool) -> Encoded:
     if events and not content:
         batch = encode_alike(events) if len(events) > 1 else encode_one(events[0])
         if batch is not None:
@@ -82,11 +123,7 @@ def encode(events: list[Any], content: bool = False) -> EncodedBatch:
         raise InvalidEvent("data holds a piece of JSON text with a newline in it", index)
     # JSON has no NaN, and orjson makes it null.
     is_odd = b"null" in whole or (b"\\" in whole and b"\\u" in whole)
-    return EncodedBatch(
-        _settled(events, lines, ids, arrived, content) if is_odd else whole,
-        ids,
-        content or any(ids),
-    )
+    return _settled(events, lines, ids, arrived, content) if is_odd else whole, ids
 
 
 def _settled(
@@ -132,89 +169,14 @@ def _spell(events: list[object], lines: list[bytes], arrived: datetime, content:
             lines[index] = _dump(row)
 
 
-def encode_plain(objects: list[dict[str, object]]) -> EncodedBatch:
-    """Encode objects that are not events (quarantined lines) as they are."""
-    return EncodedBatch(b"\n".join(map(orjson.dumps, objects)), [None] * len(objects), False)
-
-
-def is_by_content(dedupe: str | None) -> bool:
-    """Whether an event is only stored if no equal one is there. Raises InvalidEvent."""
-    if dedupe not in (None, "content"):
-        raise InvalidEvent(f"dedupe is None or 'content', not {dedupe!r}")
-    return dedupe == "content"
-
-
 def payload_of(line: bytes) -> bytes:
-    """Return the JSON text of `data` in a line that `encode` made; b"" if it has none."""
+    """Return the JSON text of `data` in a line that `EncodedBatch` made; b"" if it has none."""
     return line.partition(b',"data":')[2][:-1]
-
-
-def parse_line(line: bytes) -> JsonObject:
-    """Parse one JSON object without loss. Raises InvalidEvent with the reason."""
-    return parse_object(line, PLAIN)
-
-
-def parse_lines(lines: list[bytes]) -> list[JsonObject | InvalidEvent | None]:
-    """Parse many lines as `parse_line` does: each is an object, its error, or None if blank."""
-    return parse_objects(lines, PLAIN)
 
 
 def identity_key(source: str | None, event_id: str) -> str:
     """Return the 24 hex digits that identify an event with a given id."""
     return hashlib.sha256(f"{source or ''}\0{event_id}".encode()).hexdigest()[:24]
-
-
-def to_micros(moment: datetime) -> int:
-    """Return microseconds since 1970 of an aware datetime."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(micros: int) -> datetime:
-    """Return the aware UTC datetime of microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=micros)
-
-
-def parse_time(value: object, zone: tzinfo = UTC) -> datetime:
-    """Convert ISO text, epoch s/ms/us/ns (recognized by magnitude) or a datetime to UTC.
-
-    Text without a zone is of `zone`; where clocks were set back and it may be either of two
-    moments, it is the later. Raises InvalidEvent outside the years 1 to 9999.
-    """
-    try:
-        if type(value) is str:
-            # The common form first; everything else is looked at more closely.
-            try:
-                moment = _iso(value) if value[4:5] == "-" else _time_of_text(value)
-            except ValueError:
-                moment = _time_of_text(value)
-            if moment.tzinfo is UTC:
-                return moment
-        elif isinstance(value, datetime):
-            moment = value
-        elif isinstance(value, date):
-            moment = datetime(value.year, value.month, value.day)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            moment = _time_of_number(value)
-        elif (spelled := _text_of(value)) is not None:
-            return parse_time(spelled, zone)
-        elif isinstance(value, orjson.Fragment):  # more digits than a double holds
-            moment = _time_of_text(orjson.dumps(value).decode())
-        else:
-            raise ValueError
-        if moment.tzinfo is None:
-            return moment.replace(tzinfo=UTC) if zone is UTC else _localized(moment, zone)
-        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        if isinstance(value, orjson.Fragment):
-            value = orjson.dumps(value).decode()
-        boxed = isinstance(value, (dict, list, bool))
-        described = f"({kind(value)})" if boxed else repr(str(value)[:40])
-        raise InvalidEvent(f"time {described} is not a date from year 1 to 9999") from None
-
-
-def _localized(moment: datetime, zone: tzinfo) -> datetime:
-    """The later of the moments that a clock in a zone may mean, which is the engine's choice."""
-    return max(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def _row(event: object, arrived: datetime) -> JsonObject:
@@ -345,7 +307,7 @@ def _gather_twice(event: JsonObject) -> JsonObject:
 def _add_extra(columns: dict[str, object], extra: dict[str, object]) -> JsonObject:
     if columns.get("type") is None:
         columns["type"] = next(
-            (extra[k] for k in TYPE_HINTS if isinstance(extra.get(k), str)), None
+            (extra[k] for k in EncodedBatch.TYPE_HINTS if isinstance(extra.get(k), str)), None
         )
     if extra:
         columns["data"] = merge(columns.get("data"), extra)
@@ -365,7 +327,7 @@ def _type_of(event: dict[str, object]) -> str:
     value = event.get("type")
     if value is None or value == "" or value != value:
         raise InvalidEvent('no type: give each event a "type"')
-    spelled = _text_of(value)
+    spelled = text_of(value)
     if spelled is None and isinstance(value, (int, float, orjson.Fragment)):
         spelled = orjson.dumps(to_json(value)).decode()
     if not spelled:
@@ -373,48 +335,15 @@ def _type_of(event: dict[str, object]) -> str:
     return spelled
 
 
-def _text_of(value: object) -> str | None:
-    """Return the text that JSON has for a value: of a text, a UUID, a date, or an enumeration's
-    member that has one; None where JSON has no text for it."""
-    if type(value) is str:
-        return value
-    try:
-        encoded = orjson.dumps(value)
-        return str(orjson.loads(encoded)) if encoded[:1] == b'"' else None
-    except (TypeError, ValueError):  # half of a surrogate pair; what JSON has nothing for
-        return str.__str__(value) if isinstance(value, str) else None
-
-
 def _text(column: str, value: object) -> tuple[str | None, bool]:
     """Return the column's text and whether the original must be kept in data."""
-    spelled = _text_of(value)
+    spelled = text_of(value)
     if spelled is None and isinstance(value, orjson.Fragment):
         spelled = orjson.dumps(value).decode()
     if column == "level":
-        level = None if spelled is None else level_of(spelled)
+        level = None if spelled is None else Severity.level_of(spelled)
         return level, level is None
     if spelled is None and isinstance(value, (int, float)):
         missing = value != value  # what pandas gives for a cell without a value
         return None if missing else orjson.dumps(to_json(value)).decode(), False
     return spelled, spelled is None
-
-
-def _time_of_text(spelled: str) -> datetime:
-    # A comma before the milliseconds, as Python's logging writes it.
-    spelled = spelled.strip().replace(",", ".")
-    if re.fullmatch(r"-?\d+(\.\d+)?", spelled) and not re.fullmatch(r"[0-9]{8}", spelled):
-        return _time_of_number(float(spelled) if "." in spelled else int(spelled))
-    return datetime.fromisoformat(re.sub(r"\s*(UTC|GMT|z)$", "Z", spelled))
-
-
-def _time_of_number(value: int | float) -> datetime:
-    # Seconds up to the year 5138, milliseconds from 1973 on, then micro- and nanoseconds.
-    size = abs(value)
-    if not size < 1e20:
-        raise ValueError
-    unit = 10**6 if size < 1e11 else 10**3 if size < 1e14 else 1 if size < 1e17 else 0
-    if unit == 0:
-        return from_micros(int(value) // 1000)
-    if isinstance(value, int):
-        return from_micros(value * unit)
-    return from_micros(round(value * unit))

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject, parse_value
 
 GIVEN_COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 """Columns of an event."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
-SEVERITIES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-"""The six, the least severe first."""
 _LEVELS = {
     "TRACE": "TRACE",
     "VERBOSE": "TRACE",
@@ -39,28 +37,38 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,23}")
 """What names a level that is no known severity."""
 
 
-def severity(level: str) -> str | None:
-    """Return the severity that a level's name stands for, None if it is not known."""
-    return _LEVELS.get(level.strip().upper())
+class Severity:
+    """Names of levels, and the six severities they stand for."""
 
+    ALL = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+    """The six, the least severe first."""
 
-def without_offset(word: str) -> str:
-    """Return the name of a level without the number that Go's slog puts behind it (`ERROR+2`)."""
-    match = _OFFSET.fullmatch(word)
-    return match[1] if match else word
+    @staticmethod
+    def of(level: str) -> str | None:
+        """Return the severity that a level's name stands for, None if it is not known."""
+        return _LEVELS.get(level.strip().upper())
 
+    @staticmethod
+    def without_offset(word: str) -> str:
+        """Return the name of a level without the number of Go's slog behind it (`ERROR+2`)."""
+        match = _OFFSET.fullmatch(word)
+        return match[1] if match else word
 
-def with_word(event: JsonObject, word: str) -> JsonObject:
-    """Return an event whose payload has the word for its level as `level`, where that is another
-    than the severity it stands for, in more than its case; a `level` of the payload stays."""
-    name, data = severity(event["level"]), event.get("data")
-    if name is None or word.strip().upper() == name:
+    @staticmethod
+    def with_word(event: JsonObject, word: str) -> JsonObject:
+        """Return an event whose payload has the word for its level as `level`, where that is
+        another than the severity it stands for, in more than its case; a `level` of the payload
+        stays."""
+        name, data = Severity.of(event["level"]), event.get("data")
+        if name is None or word.strip().upper() == name:
+            return event
+        if data is None or (isinstance(data, dict) and "level" not in data):
+            event["data"] = {**(data or {}), "level": word}
         return event
-    if data is None or (isinstance(data, dict) and "level" not in data):
-        event["data"] = {**(data or {}), "level": word}
-    return event
 
-
-def level_of(name: str) -> str | None:
-    """Return a severity, or a level's own name in capitals if it is a word; None for other text."""
-    return severity(name) or (name.strip().upper() if _WORD.fullmatch(name.strip()) else None)
+    @staticmethod
+    def level_of(name: str) -> str | None:
+        """Return a severity, or a level's own name in capitals if it is a word; None for other
+        text."""
+        own_name = name.strip().upper() if _WORD.fullmatch(name.strip()) else None
+        return Severity.of(name) or own_name

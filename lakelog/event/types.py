@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol, Required, TypedDict
 
-JsonObject = dict[str, Any]
-"""An object as it was parsed: its values are of any kind."""
-
 
 class Event(TypedDict, total=False):
     """An event as a dict: what append takes, and what a tail gives back."""

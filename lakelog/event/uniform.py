@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.levels import SEVERITIES
-from lakelog.event.types import JsonObject
+from lakelog.event.levels import Severity
+from lakelog.values import JsonObject
 
 TEXT_COLUMNS = ("category", "source", "subject", "level", "message", "id")
 ALIASES = {
@@ -29,6 +29,8 @@ ALIASES = {
 }
 PLAIN = frozenset(("time", "type", "data", *TEXT_COLUMNS))
 NAMES = {**{name: name for name in PLAIN}, **ALIASES}
+Encoded = tuple[bytes, list[str | None]]
+"""Lines with newlines between them, and the ids that were given."""
 _SHAPES: dict[tuple[object, ...], _Shape | None] = {}
 # Events whose keys are data, not names, would otherwise fill the memory with shapes.
 _SHAPES_MAX = 512
@@ -39,37 +41,22 @@ _TIME = (
     rb"|(?:0[13578]|1[02])-31)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6}+)?+Z"
 )
 _TEXTS = frozenset((str, type(None)))
-_LEVEL = b"(?:" + "|".join(SEVERITIES).encode() + b")"
+_LEVEL = b"(?:" + "|".join(Severity.ALL).encode() + b")"
 # Half of a surrogate pair is written by its code, which is why no text with a code is plain.
 _TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
 
-class EncodedBatch:
-    """A batch as WAL lines: `text` (lines of JSON with newlines between them), `ids` given (or
-    None), `keyed`."""
-
-    __slots__ = ("ids", "keyed", "text")
-
-    def __init__(self, lines: bytes, ids: list[str | None], keyed: bool) -> None:
-        self.text, self.ids, self.keyed = lines, ids, keyed
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The line of each event, without newline."""
-        return self.text.split(b"\n") if self.ids else []
-
-
-def encode_one(event: Any) -> EncodedBatch | None:
+def encode_one(event: Any) -> Encoded | None:
     """Encode one event as `encode` does, or None where that takes the full rule."""
     shape = shape_of(event)
     line = None if shape is None else shape.line(event)
     if shape is None or line is None or b"null" in line or b"\\u" in line or b"\n" in line:
         return None
     event_id = event["id"] or None if shape.has_id else None
-    return EncodedBatch(line, [event_id], event_id is not None)
+    return line, [event_id]
 
 
-def encode_alike(events: list[Any]) -> EncodedBatch | None:
+def encode_alike(events: list[Any]) -> Encoded | None:
     """Encode events of one shape by one call, as `encode` does one by one; None where they differ,
     or one of them is for the full rule."""
     shape = shape_of(events[0])
@@ -94,10 +81,10 @@ def encode_alike(events: list[Any]) -> EncodedBatch | None:
         ids = [event["id"] or None for event in events]
         if not _TEXTS.issuperset(map(type, ids)):
             return None
-    return EncodedBatch(lines, ids, any(ids))
+    return lines, ids
 
 
-def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | None:
+def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
     """Encode lines of JSON that are written as `encode` would write them, or None.
 
     But for spaces their text is the one that orjson makes of them, so nothing of them is lost when
@@ -134,7 +121,7 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> EncodedBatch | Non
     ids: list[str | None] = [None] * len(events)
     if has_ids:
         ids = [event.get("id") or None for event in events]
-    return EncodedBatch(lines, ids, any(ids))
+    return lines, ids
 
 
 def _without_spaces(lines: bytes) -> bytes:

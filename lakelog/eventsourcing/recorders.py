@@ -21,9 +21,9 @@ from eventsourcing.persistence import Notification, StoredEvent, Tracking
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
 from lakelog import lake
-from lakelog.event import bookkeeping
-from lakelog.event.types import JsonObject
+from lakelog.event import BookkeepingEvent
 from lakelog.streams import NumberedStreams
+from lakelog.values import JsonObject
 
 _PAGE = 500
 """Notifications that a subscription reads at once."""
@@ -51,7 +51,7 @@ class LakeRecorder(persistence.Recorder):
 
     def _counted(self, number: int, *names: str) -> JsonObject:
         event: JsonObject = {"subject": self._named(*names), "data": {"number": number}}
-        return event | {"type": "lakelog.counted", "source": bookkeeping.SOURCE}
+        return event | {"type": "lakelog.counted", "source": BookkeepingEvent.SOURCE}
 
 
 class LakeAggregateRecorder(LakeRecorder, persistence.AggregateRecorder):

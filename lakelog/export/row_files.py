@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import ExportRefused, QueryFailed
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.export import folder, tables
 from lakelog.export.tables import SHARD_ROWS, ExportResult, Opener
 from lakelog.libraries import pa
@@ -135,7 +135,7 @@ def _is_events(query: str, columns: Sequence[str]) -> bool:
 
 def _data_only(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Leave out of events what lakelog itself noted; the engine would take longer for it."""
-    return pa.RecordBatchReader.from_batches(reader.schema, map(bookkeeping.without, reader))
+    return pa.RecordBatchReader.from_batches(reader.schema, map(BookkeepingEvent.without, reader))
 
 
 def _with_date(query: str, columns: Sequence[str], ask: Ask, params: object) -> str:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
-from lakelog.event.exported import assigned_columns
+from lakelog.event import assigned_columns
 from lakelog.files.inflate import BrokenStream
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import parse_value
 
 if TYPE_CHECKING:
     import uuid

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
 from lakelog.query.sql.keys import part_of
 from lakelog.segments.sql import literal
@@ -44,7 +44,7 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
     condition, value = _of(state, metric)
     rows = state.sql(
         f"SELECT epoch_us(time) // {length_us} AS span, {value} AS value FROM events"
-        f" WHERE {condition} AND {bookkeeping.IS_DATA} AND {_IS_DUE}"
+        f" WHERE {condition} AND {BookkeepingEvent.IS_DATA} AND {_IS_DUE}"
         " GROUP BY ALL HAVING value IS NOT NULL"
         " ORDER BY span"
     ).fetchall()

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, time_sql
 from lakelog.segments.sql import literal
+from lakelog.values import parse_time
 
 _HEAD = (
     r"(?:node=([^ ]+) )?type=([A-Z][A-Z0-9_]*|UNKNOWN\[\d+\])"

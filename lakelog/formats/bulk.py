@@ -9,10 +9,9 @@ is no event.
 from __future__ import annotations
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.types import JsonObject
 from lakelog.formats import jsonl
 from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.values import JsonObject, parse_line
 
 ACTIONS = ("index", "create", "update", "delete")
 Action = tuple[str, JsonObject]

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits, share
 from lakelog.formats.pattern import CLOCK, MONTH, Pattern
 from lakelog.formats.zones import TZ
+from lakelog.values import parse_time
 
 _FIELD = r"((?:[^|\\]|\\.)*)\|"
 _CEF = re.compile(rf"(?:([^|]*?)CEF: ?)?([01])\|{_FIELD * 6}(.*)", re.DOTALL)

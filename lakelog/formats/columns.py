@@ -18,14 +18,12 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.exact import parse_value
-from lakelog.event.levels import with_word
-from lakelog.event.types import JsonObject
+from lakelog.event import Severity
 from lakelog.formats import pattern, sqltext
 from lakelog.formats.format import EventMembers
 from lakelog.formats.pattern import STATUS
 from lakelog.segments.sql import literal
+from lakelog.values import JsonObject, parse_time, parse_value
 
 DATA, NOWHERE = "data", ""
 _WHOLE = r"-?[1-9]\d{0,17}|0"
@@ -95,7 +93,7 @@ class LineTable:
         if self.status is not None and values[self.status]:
             event["level"] = STATUS.of(str(values[self.status]))
         event = _with_data(event, data)
-        return with_word(event, event["level"]) if has_word else event
+        return Severity.with_word(event, event["level"]) if has_word else event
 
     def _value(self, cell: str, cell_type: str) -> Any:
         if cell_type.startswith("["):

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import merge, parse_line
+from lakelog.event import merge
 from lakelog.formats import dialects, logfmt, pattern
 from lakelog.formats.format import EventMembers, Format, Traits, share
+from lakelog.values import parse_line
 
 _COLOURS = pattern.COLOURS
 _LINE = re.compile(

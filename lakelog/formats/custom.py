@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import SEVERITIES, with_word
+from lakelog.event import Severity
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
 from lakelog.formats.definition import FormatDefinition, read
 from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
+from lakelog.values import parse_time
 
 TYPE = "log"
 TEXT_MAX = 20_000
@@ -177,7 +177,7 @@ class CustomFormat(Format):
             # value.
             kinds = {f.name: f.kind for f in self._layout.data}
             event["data"] = {n: _number(v, kinds[n]) for n, v in data.items()}
-        return event if word is None else with_word(event, word)
+        return event if word is None else Severity.with_word(event, word)
 
     def _misfit(self, head: str) -> str:
         """Why a line does not fit."""
@@ -350,8 +350,8 @@ def _listed(
 
 
 def _level(name: str) -> str:
-    if name.upper() not in SEVERITIES:
-        raise InvalidSetting(f"no level {name!r}: choose from {', '.join(SEVERITIES)}")
+    if name.upper() not in Severity.ALL:
+        raise InvalidSetting(f"no level {name!r}: choose from {', '.join(Severity.ALL)}")
     return name.upper()
 
 

@@ -21,15 +21,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.exported import assigned_columns
-from lakelog.event.levels import severity
+from lakelog.event import Severity, assigned_columns
 from lakelog.formats import columns
 from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, utf8
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.libraries import np, pa, pc
 from lakelog.segments.sql import literal
+from lakelog.values import parse_time
 
 _MARKS = (",", "\t", ";", "|")
 _WORD = re.compile(r"@?[^\W\d][\w .:()/#%-]{0,60}")
@@ -264,7 +263,7 @@ def _is_time(cell: str) -> bool:
 
 
 def _is_level(cell: str) -> bool:
-    return cell.isalpha() and severity(cell) is not None
+    return cell.isalpha() and Severity.of(cell) is not None
 
 
 def _bare(name: str) -> str:

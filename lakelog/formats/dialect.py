@@ -18,14 +18,13 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.levels import severity, without_offset
-from lakelog.event.types import JsonObject
+from lakelog.event import Severity
 from lakelog.formats import jsonl, moments, sqltext
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import VALID, in_range_sql, level_sql, odd_sql, time_sql
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.tables import tables_beside
+from lakelog.values import JsonObject, parse_line
 
 Scale = tuple[tuple[int, str], ...]
 """From which number on a level has which name; the last entry ends the scale."""
@@ -208,7 +207,7 @@ FROM typed"""
             return next(
                 (name for minimum, name in reversed(self.scale) if int(grade) >= minimum), None
             )
-        return severity(without_offset(grade))
+        return Severity.of(Severity.without_offset(grade))
 
     def _level_sql(self) -> str:
         if self.failure:

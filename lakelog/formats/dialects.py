@@ -5,12 +5,12 @@ Audit records have no level; one that failed is an ERROR, any other INFO.
 
 from __future__ import annotations
 
-from lakelog.event.encode import encode
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch
 from lakelog.formats import dialect, jsonl
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers
 from lakelog.runtime.tables import tables_beside
+from lakelog.values import JsonObject
 
 _BYTE = range(256)
 
@@ -68,5 +68,5 @@ def event_of(members: JsonObject) -> EventMembers:
     InvalidEvent."""
     form = next((form for form in LINES if form.is_one(members)), None)
     event = form.event(members) if form else jsonl.typed(members)
-    encode([event])
+    EncodedBatch.of([event])
     return event

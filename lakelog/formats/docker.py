@@ -8,11 +8,10 @@ attributes that Docker was configured to add stay in `data`.
 from __future__ import annotations
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.types import JsonObject
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, open_after
 from lakelog.libraries import np, pa, pc
+from lakelog.values import JsonObject, parse_line
 
 _LINE = r'^\s*\{"log":"(?:[^"\\]|\\.)*"'
 _ENDED = r'^\s*\{"log":"(?:[^"\\]|\\.)*\\n"'

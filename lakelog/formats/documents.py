@@ -19,15 +19,14 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode, parse_line
-from lakelog.event.exact import parse_value
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch
 from lakelog.formats import dialects, jsonl, lakelog_json, sqltext
 from lakelog.formats.dialect import Dialect, glimpse
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import VALID
 from lakelog.libraries import np, pa, pc
 from lakelog.segments.sql import literal
+from lakelog.values import JsonObject, parse_line, parse_value
 
 LISTS = ("Records", "records", "logEvents")
 """Members whose elements are events: of CloudTrail and S3, of Azure, of CloudWatch."""
@@ -131,7 +130,7 @@ class Documents(Format):
             members = {**siblings, **members} if siblings else members
             event = self.inner.event(members) if self.inner else jsonl.typed(dict(members))
             # Refused here, an element is kept as data; later it would spoil its whole document.
-            encode([event])
+            EncodedBatch.of([event])
             return event
         except InvalidEvent:
             payload = {**siblings, "data": element} if siblings else element

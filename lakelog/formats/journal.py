@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import to_json
-from lakelog.event.types import JsonObject
 from lakelog.formats.dialects import NAMED
 from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.values import JsonObject, to_json
 
 _FIELD = "[A-Za-z_][A-Za-z0-9_]*"
 _FIRST = re.compile(rb"\s*(__CURSOR|__REALTIME_TIMESTAMP|__SEQNUM)=[^\n]*\n")

@@ -7,8 +7,7 @@ for a level stays there, too, where it is not the name of the severity (`warning
 
 from __future__ import annotations
 
-from lakelog.event.encode import gather, merge, parse_line
-from lakelog.event.levels import severity, with_word, without_offset
+from lakelog.event import Severity, gather, merge
 from lakelog.formats import moments, narrow_queries
 from lakelog.formats.format import EventMembers, Format, share
 from lakelog.formats.sqltext import (
@@ -26,6 +25,7 @@ from lakelog.formats.sqltext import (
     with_word_sql,
 )
 from lakelog.formats.uniform.uniform_lines import UniformLines, uniform_lines
+from lakelog.values import parse_line
 
 _TEXTS = ("category", "content_type", "source", "subject", "item_id", "level", "message", "id")
 _SHAPED = HINTS[:-1]
@@ -77,9 +77,9 @@ def typed(event: EventMembers) -> EventMembers:
         event["type"] = event_type
     level = event.get("level")
     if isinstance(level, str):
-        name = without_offset(level)
-        if severity(name) not in (None, level):
-            return with_word(gather({**event, "level": name}), level)
+        name = Severity.without_offset(level)
+        if Severity.of(name) not in (None, level):
+            return Severity.with_word(gather({**event, "level": name}), level)
     return event
 
 

@@ -7,14 +7,13 @@ event is the same as before; any other object is read as JSON lines are.
 
 from __future__ import annotations
 
-from lakelog.event.encode import parse_line
-from lakelog.event.exported import EVENT_COLUMNS, assigned_columns
-from lakelog.event.types import JsonObject
+from lakelog.event import EVENT_COLUMNS, assigned_columns
 from lakelog.formats import jsonl, sqltext
 from lakelog.formats.dialect import objects
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.jsonl import JsonLines
 from lakelog.segments.sql import literal
+from lakelog.values import JsonObject, parse_line
 
 _OWN = (
     r',"ingested_at":"[^"]*","origin":(?:"[^"\\]*"|null),"position":(?:[0-9]+|null)'

@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import severity, with_word
+from lakelog.event import Severity
 from lakelog.formats import pattern, windows_1252
 from lakelog.formats.date_orders import AHEAD, GAP, HEAD, MONTHS, TOKENS, TRIPLE, date_of, is_day
 from lakelog.formats.format import EventMembers
@@ -42,6 +41,7 @@ from lakelog.formats.zones import SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
 from lakelog.runtime.tables import tables_beside
 from lakelog.segments import arrays
+from lakelog.values import parse_time
 
 _TABLE = tables_beside(__file__, "leading_times.toml")
 _FRAGMENTS = with_fragments(
@@ -293,8 +293,8 @@ def _event(line: str, moment: LeadingTime) -> EventMembers:
     if moment.tz:
         event["data"] = {"tz": moment.tz}
     if word := level or moment.level:
-        event["level"] = severity(word) or "INFO"  # a Note is MySQL's
-        return with_word(event, word)
+        event["level"] = Severity.of(word) or "INFO"  # a Note is MySQL's
+        return Severity.with_word(event, word)
     return event
 
 

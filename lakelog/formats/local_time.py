@@ -15,12 +15,12 @@ from datetime import UTC, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import severity
+from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import parse_time
 
 if TYPE_CHECKING:
     import zoneinfo
@@ -44,7 +44,7 @@ def zone_note(form: Format, head: bytes) -> str:
         match = _WORD.search(line)
         word = match[1].decode() if match else ""
         # A word that no table of zones has is named only where the format really reads it as one.
-        if word and word not in zone_words and not severity(word) and word not in ZONES:
+        if word and word not in zone_words and not Severity.of(word) and word not in ZONES:
             zone_words += [word] if _has_word(form, line, word) else []
     if not zone_words:
         return ""

@@ -12,11 +12,11 @@ import json
 import re
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import with_word, without_offset
+from lakelog.event import Severity
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, level_sql, time_sql, with_word_sql
+from lakelog.values import parse_time
 
 _KEY = r'[^ \t="]+'
 _VALUE = r'"(?:[^"\\]|\\.)*"|[^ \t"]*'
@@ -76,7 +76,7 @@ class LogfmtLines(Format):
         if "level" not in event:
             return event
         word = event["level"]
-        return with_word({**event, "level": without_offset(word)}, word)
+        return Severity.with_word({**event, "level": Severity.without_offset(word)}, word)
 
     def _query(self) -> str:
         # A column goes to the first of its keys that has a value, as in parse().

@@ -18,7 +18,6 @@ from dataclasses import replace
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line, parse_time
 from lakelog.formats import (
     access,
     auditd,
@@ -40,6 +39,7 @@ from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.pattern_format import IndentedFormat
 from lakelog.segments.sql import literal
+from lakelog.values import parse_line, parse_time
 
 CARRIED = object()
 """The time of an event that has the one of the line before."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time
 from lakelog.formats import pattern
 from lakelog.formats.zones import TZ
 from lakelog.segments.sql import literal
+from lakelog.values import parse_time
 
 NONE = "none"
 """A time format that means the time of ingest."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.types import JsonObject
 from lakelog.formats import sqltext
 from lakelog.formats.sqltext import COLUMN
+from lakelog.values import JsonObject, parse_line
 
 _TAIL = r",\s*}\s*$"
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@.-]+")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
 from lakelog.formats import sqltext
 from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.sqltext import LARGE_WRITTEN, in_range_sql, odd_sql, time_sql
+from lakelog.values import parse_value
 
 _SHAPE = re.compile(
     rb"\d{4}-\d\d-\d\d[T ][\d:.]+ ?(?:[A-Z]{1,5}|[+-]\d\d:?\d\d)?\|[^|]+\|[^|]*\|[^|]*\|[^|]*\|"

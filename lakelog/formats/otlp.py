@@ -14,13 +14,11 @@ import re
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.exact import parse_value
-from lakelog.event.levels import severity
-from lakelog.event.types import JsonObject
+from lakelog.event import Severity
 from lakelog.formats import documents
 from lakelog.formats.dialect import SCALES
 from lakelog.formats.format import EventMembers, Format, Traits
+from lakelog.values import JsonObject, parse_time, parse_value
 
 _KINDS = {
     "resourceLogs": ("scopeLogs", "logRecords"),
@@ -198,12 +196,12 @@ def _level(data: JsonObject) -> str | None:
         number = int(number)
     elif isinstance(number, str):
         severity_text = (
-            severity(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or severity_text
+            Severity.of(re.sub(r"SEVERITY_NUMBER_([A-Z]+)[2-4]?$", r"\1", number)) or severity_text
         )
     if isinstance(number, int) and not isinstance(number, bool) and 0 < number < 25:
         return next(name for minimum, name in reversed(SCALES["otel"]) if number >= minimum)
-    if isinstance(severity_text, str) and severity(severity_text):
-        return severity(severity_text)
+    if isinstance(severity_text, str) and Severity.of(severity_text):
+        return Severity.of(severity_text)
     # A span has no severity: a status of ERROR is the only thing that says so.
     failed = isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
     return "ERROR" if failed else None

@@ -17,8 +17,7 @@ from datetime import UTC, datetime, timedelta
 from string import Formatter
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import with_word
+from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import SPACE as SPACE
 from lakelog.formats.format import EventMembers, share, utf8
@@ -26,6 +25,7 @@ from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments.sql import literal
+from lakelog.values import parse_time
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 CLOCK = r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)"
@@ -149,7 +149,7 @@ class Pattern:
             event["data"] = {
                 k: int(v) if v and k in self.numbers else v for k, v in payload.items()
             }
-        return with_word(event, grade) if self.has_word and grade is not None else event
+        return Severity.with_word(event, grade) if self.has_word and grade is not None else event
 
     @property
     def has_word(self) -> bool:

@@ -23,7 +23,7 @@ import re
 from string import Formatter
 from typing import Any
 
-from lakelog.event.levels import severity
+from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.format import Traits
 from lakelog.formats.line_starts import DATE, OTHERS, SLOW_QUERY
@@ -66,7 +66,7 @@ _NUMBERS = {
 }
 """Levels by the numbers that a group of this name holds."""
 _SCALES = {
-    "any": Level("level", sqltext.level_sql, severity),
+    "any": Level("level", sqltext.level_sql, Severity.of),
     "own": Level("level", lambda text: f"coalesce({sqltext.level_sql(text)}, {text})", str),
     "word": WORD,
 }

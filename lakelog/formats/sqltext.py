@@ -54,7 +54,7 @@ def time_sql(expression: str) -> str:
     date). Decimals are rounded as Python rounds them.
     """
     whole, value = f"try_cast({expression} AS BIGINT)", f"try_cast({expression} AS DOUBLE)"
-    # The size of an epoch says its unit, by the thresholds of lakelog.event.encode.parse_time.
+    # The size of an epoch says its unit, by the thresholds of lakelog.values.parse_time.
     scaled = f"""{value} * CASE WHEN abs({value}) < 1e11 THEN 1e6 WHEN abs({value}) < 1e14 THEN 1e3
         WHEN abs({value}) < 1e17 THEN 1e0 END"""
     return f"""CASE

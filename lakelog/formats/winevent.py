@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.types import JsonObject
 from lakelog.formats.dialects import NAMED
 from lakelog.formats.format import EventMembers, Format, Traits, utf8
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject, parse_line
 
 if TYPE_CHECKING:
     from xml.parsers import expat

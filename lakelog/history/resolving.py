@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
-from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.history.thinning import DAY, HOUR, MINUTE
 from lakelog.history.window import require_kept
 from lakelog.runtime.closest import did_you_mean
@@ -22,6 +21,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.paths import encode_name, parse_object
 from lakelog.store.ref import Move
+from lakelog.values import from_micros, parse_time, to_micros
 
 _ID, _RECENT = 64, 3
 

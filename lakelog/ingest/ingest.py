@@ -21,7 +21,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.event.types import Event
+from lakelog.event import Event
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Hole

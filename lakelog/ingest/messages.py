@@ -30,7 +30,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidSetting
-from lakelog.event.encode import to_micros
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import LINE_MAX
@@ -60,6 +59,7 @@ from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.values import to_micros
 
 TOMBSTONE, EMPTY = "message.tombstone", "message.empty"
 _SAMPLE = 1 << 18

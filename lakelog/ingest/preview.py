@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk, visible
@@ -22,6 +21,7 @@ from lakelog.ingest.definitions import Formats
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.segments import arrays
 from lakelog.segments.connection import Connect
+from lakelog.values import parse_value
 
 SAMPLE = 256 << 10
 """Bytes of a file that are read for a preview."""

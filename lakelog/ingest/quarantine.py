@@ -15,7 +15,7 @@ from typing import Any
 
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.files import cursors
 from lakelog.formats import jsonl, registry, sqltext
 from lakelog.formats.definition import FormatDefinition
@@ -303,7 +303,7 @@ def _parse(
             if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
                 event["type"] = type_
         # Refused here, a line stays in quarantine; later it would fail the whole replay.
-        encode(events)
+        EncodedBatch.of(events)
         return events
     except (InvalidEvent, UnicodeEncodeError):
         return None

@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from lakelog.event import bookkeeping
-from lakelog.event.types import Event
+from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
@@ -73,11 +72,11 @@ def report(
 
 
 def _event(repeat: Repeats) -> Event:
-    return bookkeeping.event(
-        bookkeeping.WATCH,
+    return BookkeepingEvent.of(
+        BookkeepingEvent.WATCH,
         repeat.path,
         level="WARN",
-        message=bookkeeping.repeated_words(repeat.lines),
+        message=BookkeepingEvent.repeated_words(repeat.lines),
         data={"repeated_lines": repeat.lines},
     )
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.files.pieces import Chunk
 from lakelog.formats import date_orders, leading_times, windows_1252
 from lakelog.formats.date_orders import DateOrders
@@ -20,6 +19,7 @@ from lakelog.formats.format import Format
 from lakelog.ingest import stripes
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
+from lakelog.values import parse_time, to_micros
 
 
 class Untimed:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats import bulk, mixture, sqltext, windows_1252
@@ -131,7 +131,7 @@ class Transformer:
 
     def rows_of(self, events: list[dict[str, Any]], places: list[int]) -> pa.Table | None:
         """Turn parsed events into rows. Raises InvalidEvent."""
-        return self._rows(encode(events).lines, places, datetime.now(UTC))
+        return self._rows(EncodedBatch.of(events).lines, places, datetime.now(UTC))
 
     def _by_sql(
         self, chunk_records: Records, chunk: Chunk, untimed: Untimed, older: set[int]
@@ -348,7 +348,7 @@ class Transformer:
                         if mixture.uncarry(events):
                             carried.append(chunk.base + start)
                         labelled = [self._labelled(event, untimed.now) for event in events]
-                        good += encode(labelled).lines
+                        good += EncodedBatch.of(labelled).lines
                         # Positions must be unique within a file, and stable: events are counted
                         # from the start of their line.
                         offsets = places_of(line) if places_of else range(len(events))
@@ -440,7 +440,9 @@ class Transformer:
                     result.bad.append(self._bad(chunk, start, reason, line))
             elif stripped and action is not None:
                 try:
-                    good += encode([self._labelled(bulk.join(action, stripped), ingest_time)]).lines
+                    good += EncodedBatch.of(
+                        [self._labelled(bulk.join(action, stripped), ingest_time)]
+                    ).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:
                     result.bad.append(self._bad(chunk, start, error.reason, line))

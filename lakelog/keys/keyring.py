@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidKey
-from lakelog.event.types import JsonObject
 from lakelog.keys import envelope
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.keys import master

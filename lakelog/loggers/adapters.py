@@ -14,13 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import level_of
-from lakelog.event.types import JsonObject
+from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Recorder
+from lakelog.values import JsonObject, parse_time
 
 _FLUSH = 5.0
 _MESSAGES = ("event", "message", "msg")
@@ -96,7 +95,7 @@ def _structlog_event(logger: object, method: str, members: dict[str, object]) ->
     error = exception_in(members.pop("exc_info", None))
     if error is not None:
         members["exception"] = exception_data(error)
-    severity = level_of(level)
+    severity = Severity.level_of(level)
     if severity is None:
         # A level of the program's own stays with its data, as the column has known ones only.
         members["level"] = level
@@ -131,7 +130,7 @@ def _loguru_event(record: JsonObject) -> dict[str, object]:
         "process": record["process"].id,
         **record["extra"],
     }
-    level = level_of(record["level"].name)
+    level = Severity.level_of(record["level"].name)
     # loguru gives an exception without a value where there was none.
     if record["exception"] is not None and record["exception"].value is not None:
         error = record["exception"]

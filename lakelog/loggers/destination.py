@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, TypeAlias
 
 from lakelog.errors import LakeReplaced
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.loggers import buffer
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.queue import EventQueue

@@ -6,7 +6,7 @@ import sys
 import traceback
 from types import TracebackType
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 _CHAIN_MAX = 20
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 Fields = JsonObject
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.levels import level_of
+from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, exception_in
 from lakelog.loggers.queue import QueueStats
@@ -234,4 +234,4 @@ def severity_of(number: int, name: str) -> str:
     """Return the level of a record: that of its number, for a level of its own its name."""
     exact = next((level for minimum, level in _LEVELS if number == minimum), None)
     nearest = next((level for minimum, level in _LEVELS if number >= minimum), "TRACE")
-    return exact or level_of(name) or nearest
+    return exact or Severity.level_of(name) or nearest

@@ -24,12 +24,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from lakelog.errors import LakelogError
-from lakelog.event.encode import from_micros
-from lakelog.event.levels import SEVERITIES
-from lakelog.event.types import JsonObject
+from lakelog.event import Severity
 from lakelog.loggers.destination import LakeDestination, LakeOrPath, opened_lake
 from lakelog.loggers.values import encode_event
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject, from_micros
 from lakelog.wal import Frame
 
 _FAILED = 2
@@ -132,7 +131,7 @@ def log_event(readable: Any) -> JsonObject:
     if readable.dropped_attributes if hasattr(readable, "dropped_attributes") else 0:
         data["droppedAttributesCount"] = readable.dropped_attributes
     # Each has four numbers (OpenTelemetry, SeverityNumber).
-    level = SEVERITIES[min(number - 1, 23) // 4] if number > 0 else None
+    level = Severity.ALL[min(number - 1, 23) // 4] if number > 0 else None
     moment = record.timestamp or record.observed_timestamp
     message = record.body if is_text else None
     scope = readable.instrumentation_scope

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Protocol
 
-from lakelog.event.types import JsonObject
 from lakelog.loggers.destination import LakeOrPath, queue_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.values import encode_event
+from lakelog.values import JsonObject
 
 LoggedEvent = JsonObject
 Sample = float | Callable[[LoggedEvent], bool]

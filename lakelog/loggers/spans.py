@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from lakelog.event.encode import from_micros
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.exceptions import exception_data, text_of
 from lakelog.loggers.recorder import OPEN_SPAN, HasIds, Recorder, open_span
+from lakelog.values import from_micros
 
 _LAKE = "lake"
 INTERNAL, CLIENT = 1, 3

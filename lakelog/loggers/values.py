@@ -24,8 +24,8 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode, payload_of
-from lakelog.event.exact import spell, spell_numbers, to_json
+from lakelog.event import EncodedBatch, payload_of
+from lakelog.values import spell_numbers, to_json
 
 DEPTH_MAX = 100
 REPR_MAX = 8192
@@ -47,7 +47,7 @@ def encode_event(event: dict[str, object]) -> bytes:
             return line
     except (TypeError, RecursionError):  # cycles, long integers, keys that are no text, surrogates
         pass
-    return encode([plain(event)]).lines[0]
+    return EncodedBatch.of([plain(event)]).lines[0]
 
 
 def encode_members(members: dict[str, object]) -> bytes:
@@ -58,7 +58,7 @@ def encode_members(members: dict[str, object]) -> bytes:
             return encoded
     except (TypeError, RecursionError):
         pass
-    line = encode([{"type": "log", "data": plain(members)}]).lines[0]
+    line = EncodedBatch.of([{"type": "log", "data": plain(members)}]).lines[0]
     return payload_of(line)
 
 
@@ -72,7 +72,7 @@ def _plain(value: Any, inside: set[int], depth: int) -> object:
     if value is None or cls in (str, bool, orjson.Fragment):
         return value
     if cls is float:
-        return value if value - value == 0 else spell(value)
+        return value if value - value == 0 else spell_numbers(value)
     try:
         if isinstance(value, int):
             return _integer(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lakelog.event.encode import from_micros
 from lakelog.maintain import compact
 from lakelog.moves import Change, publish
 from lakelog.segments.connection import Connect
@@ -18,6 +17,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import RetentionEntry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.values import from_micros
 
 EARLIEST_US = -62_135_596_800_000_000
 """The beginning of the year 1, before which there are no events."""

@@ -16,8 +16,7 @@ from typing import Any
 from lakelog.appends import StreamLock
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
-from lakelog.event import encode
-from lakelog.event.types import Event
+from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import bloom, identity_run, rows, segment, segment_sql
@@ -102,7 +101,7 @@ class Sealer:
         long as the next, which whoever waits for an event would notice."""
         events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
         place = len(events), 0, 0, disk.now_us()
-        frame = Frame.unwritten(disk.random_hex(), encode.encode(events).text, *place)
+        frame = Frame.unwritten(disk.random_hex(), EncodedBatch.of(events).text, *place)
         table = rows.events(self._connect(), [frame])
         segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
 

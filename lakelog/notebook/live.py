@@ -12,10 +12,10 @@ from IPython.core.formatters import format_display_data
 from IPython.display import DisplayHandle
 
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.query.relation import Relation
 from lakelog.render import visible
+from lakelog.values import JsonObject
 
 _RUNNING: weakref.WeakValueDictionary[str, Live] = weakref.WeakValueDictionary()
 

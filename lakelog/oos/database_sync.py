@@ -21,21 +21,21 @@ from lakelog import backup, pipeline
 from lakelog import lake as lakes
 from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.errors import InvalidSetting, SyncRefused
-from lakelog.event import bookkeeping
-from lakelog.event.types import JsonObject
+from lakelog.event import BookkeepingEvent
 from lakelog.files.rotation import base_name
 from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.store import bootstrap, disk
 from lakelog.sync import RETRIES, Syncer, SyncResult
+from lakelog.values import JsonObject
 
 TRANSCRIPTS, STATS = "completed_transcripts", "processing_stats"
 DEFAULT_DATABASE = "oos.db"
 BATCH_SIZE = 1000
 CLEANUPS = ("keep", "rotate", "remove")
 BACKUPS = "backups"
-_STATS_TYPE = f"{bookkeeping.SOURCE}.stats"
+_STATS_TYPE = f"{BookkeepingEvent.SOURCE}.stats"
 _COUNTS = ("events", "discovered", "processing", "completed", "failed", "total_failures")
 _TRANSCRIPTS_SQL = """
 SELECT time AS completed_at, category AS content_type, source, subject AS item_id,
@@ -43,7 +43,7 @@ SELECT time AS completed_at, category AS content_type, source, subject AS item_i
 _STATS_SQL = f"""
 SELECT time AS computed_at, {", ".join(f"(data->>'{n}')::BIGINT AS {n}" for n in _COUNTS)},
   (data->>'success_rate')::DOUBLE AS success_rate
-FROM events WHERE type = '{_STATS_TYPE}' AND source = '{bookkeeping.SOURCE}'"""
+FROM events WHERE type = '{_STATS_TYPE}' AND source = '{BookkeepingEvent.SOURCE}'"""
 # A path of Windows has one letter before its colon; a URL has more.
 _URL = re.compile(r"[a-z][a-z0-9+]+:")
 
@@ -108,7 +108,7 @@ class BatchDatabaseSync:
         # By its content: equal figures are equal events, whenever they are computed.
         digest = hashlib.sha256(repr(sorted(stats.items())).encode()).hexdigest()
         # Under an id: after a kill the same figures are the same event, and the same row.
-        event = bookkeeping.event(_STATS_TYPE, "oos", data=stats)
+        event = BookkeepingEvent.of(_STATS_TYPE, "oos", data=stats)
         self.lake.append(event | {"id": digest[:32]})
         self._sync(STATS, _STATS_SQL, BATCH_SIZE)
         return stats
@@ -173,7 +173,7 @@ class BatchDatabaseSync:
         errors = self._views.error_analysis_view()
         outcomes = self._views.source_reliability_view().values()
         total = sum(outcome["total_processed"] for outcome in outcomes)
-        condition = bookkeeping.IS_DATA
+        condition = BookkeepingEvent.IS_DATA
         rows = self.lake.sql(f"SELECT count(*) AS n FROM events WHERE {condition}").to_arrow_table()
         return {
             "events": rows["n"][0].as_py(),

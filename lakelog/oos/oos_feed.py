@@ -21,13 +21,12 @@ from typing import Protocol
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import EPOCH, parse_time
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.libraries import pa
 from lakelog.loggers.destination import flush_lake
 from lakelog.loggers.logfile import flush_file
 from lakelog.oos.oos_state import FAILURES, HOUR, STATES, UNKNOWN, LogEvent, LoggedFailure, LogState
+from lakelog.values import JsonObject, from_micros, parse_time
 
 CHUNK = 1 << 18
 _LARGE = 1 << 24
@@ -204,7 +203,7 @@ class FileFeed:
             try:
                 if len(fields) == _FIELDS and not (is_final and not _is_json(fields[-1])):
                     time, name, _, source, item, payload = fields
-                    moment = parse_time(time) - EPOCH
+                    moment = parse_time(time) - from_micros(0)
                     # As `to_micros`, which divides: that takes most of the time here.
                     micros = (moment.days * 86_400 + moment.seconds) * 10**6 + moment.microseconds
                     events.append(LogEvent(micros, name, source, item, payload))

@@ -28,8 +28,6 @@ from typing import Any
 
 from lakelog import pipeline
 from lakelog.errors import DownloadFailed, InvalidSetting
-from lakelog.event.encode import from_micros
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.oos import download as http
 from lakelog.oos.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabaseSync
@@ -37,6 +35,7 @@ from lakelog.oos.oos_views import DEFAULT_LOG, get_views
 from lakelog.pipeline import FETCH, Fact, Item, RunReport, WorkQueue
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
+from lakelog.values import JsonObject, from_micros
 
 FEEDS_FILE = "feeds.toml"
 DOWNLOADS = "downloads"

@@ -26,12 +26,12 @@ import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import LakelogError, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.loggers import exits
 from lakelog.loggers.destination import LakeOrPath
 from lakelog.loggers.recorder import Recorder
 from lakelog.oos.redis_metrics import RedisMetrics
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 redis = Lazy("redis")
 Scalar = str | int | float | bool | None

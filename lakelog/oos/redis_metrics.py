@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 _LATENCIES, _PREFIXES, _SEPARATOR = 1_000, 1_000, ":"
 _REST = "(other)"

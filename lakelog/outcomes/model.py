@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import InvalidName, InvalidSetting, UnknownRef
-from lakelog.event.types import JsonObject
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
 from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
@@ -24,6 +23,7 @@ from lakelog.outcomes.features import SOURCES, Feature
 from lakelog.outcomes.scoring import Calibration, Scorer, calibration_of, scorer_of
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.entry import Record
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.event.types import JsonObject
 from lakelog.libraries import np
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakelog.errors import InvalidSetting, MissingPackage
-from lakelog.event.types import JsonObject
 from lakelog.render import visible
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     import altair as alt

@@ -18,7 +18,7 @@ import orjson
 from lakelog import lake as lakes
 from lakelog import subscriptions
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode, payload_of
+from lakelog.event import EncodedBatch, payload_of
 from lakelog.formats import oos
 from lakelog.lake import Lake
 from lakelog.segments.sql import literal
@@ -81,7 +81,7 @@ class LakeLog:
 
     def check(self, fact: Fact) -> None:
         """Raise InvalidEvent for a fact that is no event."""
-        encode([fact])
+        EncodedBatch.of([fact])
 
     def restart(self) -> None:
         """Read all again at the next call."""
@@ -148,7 +148,7 @@ class FileLog:
 
     def check(self, fact: Fact) -> None:
         """Raise InvalidEvent for a fact that is no event, or whose fields would divide a line."""
-        encode([fact])
+        EncodedBatch.of([fact])
         for name in ("type", "category", "source", "subject"):
             if any(mark in str(fact.get(name) or "") for mark in "|\r\n"):
                 raise InvalidEvent(f"{name} holds a bar or a line break: {fact[name]!r}")
@@ -194,7 +194,7 @@ def _line(fact: Fact) -> bytes:
     """Return a fact as a line."""
     head = (fact["time"], fact["type"], fact["category"], fact["source"], fact["subject"])
     # Through the encoder, which knows what of a payload JSON can express.
-    (line,) = encode([fact]).lines
+    (line,) = EncodedBatch.of([fact]).lines
     data = payload_of(line) or b"{}"
     return "|".join(str(field or "") for field in head).encode() + b"|" + data + b"\n"
 

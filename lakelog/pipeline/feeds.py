@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
-from lakelog.event.encode import parse_time
+from lakelog.values import parse_time
 
 _ROOT = re.compile(rb"<(?:\w+:)?(?:rss|rdf|feed|channel)\b", re.IGNORECASE)
 JSON_FEED = "https://jsonfeed.org/version/"

@@ -28,13 +28,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
-from lakelog.event.encode import from_micros
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
 from lakelog.pipeline.standing import Item, ItemKey, Standing, key_of, state_of
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk
+from lakelog.values import from_micros
 
 _GRACE = 30.0
 """Seconds of a lease beyond the time-out: for the worker to record its outcomes."""

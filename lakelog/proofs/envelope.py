@@ -18,9 +18,8 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent, NotProven
-from lakelog.event.encode import from_micros, parse_time, to_micros
-from lakelog.event.types import JsonObject
 from lakelog.proofs.keys import PrivateKey, PublicKey
+from lakelog.values import JsonObject, from_micros, parse_time, to_micros
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

@@ -24,8 +24,8 @@ import itertools
 import struct
 from dataclasses import dataclass
 
-from lakelog.event.types import JsonObject
 from lakelog.libraries import np, pa, pc
+from lakelog.values import JsonObject
 
 TEXTS = ("type", "category", "source", "subject", "level", "message", "data", "id", "origin")
 NUMBERS = ("seq", "time", "ingested_at", "position")

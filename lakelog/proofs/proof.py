@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import NotProven
-from lakelog.event.types import JsonObject
 from lakelog.proofs import envelope, event_tree, signing, snapshot_tree
 from lakelog.proofs.envelope import Signed
 from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
@@ -22,6 +21,7 @@ from lakelog.proofs.keys import PublicKey
 from lakelog.proofs.signing import Target
 from lakelog.store import disk, document
 from lakelog.store.bootstrap import Store
+from lakelog.values import JsonObject
 
 VERSION = 1
 _MEMBERS = {"lakelog_proof", "event", "index", "events", "root", "path", "envelope"}

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.errors import NotProven
-from lakelog.event.types import JsonObject
 from lakelog.proofs import envelope
 from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.store import document
+from lakelog.values import JsonObject
 
 VERSION = 1
 PREDICATE_TYPE = "https://lakelog.dev/erasure/v1"

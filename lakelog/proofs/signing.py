@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import Damaged, NotProven, UnknownRef
-from lakelog.event.encode import from_micros
 from lakelog.history import resolve
 from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
@@ -18,6 +17,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.store.tracking import is_tracking
+from lakelog.values import from_micros
 from lakelog.wal import Tail
 
 _AUTOMATIC = re.compile(r"train-[0-9a-f]+|(state-|before-rollback-|)\d{8}-\d{6}(-\d+)?")

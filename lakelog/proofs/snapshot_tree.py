@@ -19,7 +19,6 @@ from collections.abc import Mapping
 
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
-from lakelog.event.types import JsonObject
 from lakelog.libraries import np, pa, pc
 from lakelog.proofs import event_tree
 from lakelog.proofs.envelope import Statement
@@ -31,6 +30,7 @@ from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.signatures import SignatureFile, Signatures
+from lakelog.values import JsonObject
 
 _HEAD = struct.Struct("<4sI16sqq")
 _CHECKED = 8

@@ -23,8 +23,8 @@ import orjson
 
 from lakelog import keys
 from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
-from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -24,14 +24,14 @@ from dataclasses import dataclass, field
 import orjson
 
 from lakelog.appends import StreamSubject
-from lakelog.event.bookkeeping import IS_DATA
-from lakelog.event.types import JsonObject
+from lakelog.event import BookkeepingEvent
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
+from lakelog.values import JsonObject
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0
 SHAPES_MAX = 20_000
@@ -160,7 +160,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
             entries_of_side = store.manifests.segments(manifest, "events")
             store.verified.require(entries_of_side)
             query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
-        query = query and f"SELECT * FROM ({query}) WHERE {IS_DATA}"
+        query = query and f"SELECT * FROM ({query}) WHERE {BookkeepingEvent.IS_DATA}"
         sides.append(_Side(query, entries_of_side, whole))
     return sides[0], sides[1]
 

@@ -19,7 +19,6 @@ from typing import Any
 from lakelog import clients, sync
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.recent.newest_entries import Addition, NewestEntries, batches_of
@@ -38,6 +37,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved
+from lakelog.values import JsonObject
 from lakelog.views import SegmentRead
 
 redis = Lazy("redis")

@@ -31,7 +31,6 @@ import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
@@ -39,6 +38,7 @@ from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.manifest import Manifest
 from lakelog.sync import Watermark
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from redis.client import Pipeline

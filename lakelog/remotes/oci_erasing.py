@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from lakelog.errors import TransferRefused
-from lakelog.event.types import JsonObject
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.oci_manifests import (
     KEY,
@@ -29,6 +28,7 @@ from lakelog.remotes.oci_manifests import (
 )
 from lakelog.remotes.registry import Repository
 from lakelog.store.paths import decode_name
+from lakelog.values import JsonObject
 
 
 @dataclass

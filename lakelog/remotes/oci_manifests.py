@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 from lakelog.errors import TransferRefused
-from lakelog.event.types import JsonObject
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
 from lakelog.store.paths import decode_name
+from lakelog.values import JsonObject
 
 KIND, KEY = "vnd.lakelog.kind", "vnd.lakelog.key"
 SNAPSHOT = "application/vnd.lakelog.snapshot.v1"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import QueryFailed
-from lakelog.event.types import JsonObject
 from lakelog.render.display import DisplaySource, is_number, visible
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     import altair as alt

@@ -15,8 +15,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.exact import spell_numbers
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject, spell_numbers
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
-from lakelog.event.encode import parse_time
-from lakelog.event.levels import SEVERITIES, level_of
+from lakelog.event import Severity
 from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
     COLUMNS,
@@ -32,6 +31,7 @@ from lakelog.search.words import is_of_word, lowered, marked
 from lakelog.segments import sql
 from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
+from lakelog.values import parse_time
 
 if TYPE_CHECKING:
     from lakelog.formats import re2
@@ -158,18 +158,18 @@ class _Conditions:
 
     def _of_level(self, node: FieldComparison) -> str:
         # A level that is not among the known ones can be equal, but has no place.
-        level, name = f"{self._row}level", level_of(node.value) or node.value
+        level, name = f"{self._row}level", Severity.level_of(node.value) or node.value
         if node.comparison is Operator.EQUAL:
             return f"coalesce({level} = {sql.literal(name)}, false)"
-        if name not in SEVERITIES:
-            severities = " ".join(SEVERITIES)
+        if name not in Severity.ALL:
+            severities = " ".join(Severity.ALL)
             raise InvalidSearch(f"{node.value!r} has no place among the levels {severities}")
-        place = SEVERITIES.index(name)
+        place = Severity.ALL.index(name)
         matches = {
-            Operator.AT_LEAST: SEVERITIES[place:],
-            Operator.MORE: SEVERITIES[place + 1 :],
-            Operator.AT_MOST: SEVERITIES[: place + 1],
-            Operator.LESS: SEVERITIES[:place],
+            Operator.AT_LEAST: Severity.ALL[place:],
+            Operator.MORE: Severity.ALL[place + 1 :],
+            Operator.AT_MOST: Severity.ALL[: place + 1],
+            Operator.LESS: Severity.ALL[:place],
         }[node.comparison]
         literals = ", ".join(map(sql.literal, matches))
         return f"coalesce({level} IN ({literals}), false)" if matches else "false"

@@ -18,7 +18,7 @@ import orjson
 
 from lakelog.appends import StreamSubject
 from lakelog.errors import DamagedWal
-from lakelog.event.encode import identity_key
+from lakelog.event import identity_key
 from lakelog.libraries import duckdb, np, pa
 from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import DamagedSegment
-from lakelog.event.exported import EVENT_COLUMNS as EVENT_COLUMNS
+from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakelog.errors import InvalidEvent, LakelogError
-from lakelog.event.encode import EncodedBatch, encode
+from lakelog.event import EncodedBatch
 
 LINE_MAX = 1 << 20
 """Bytes of a refused record that are kept."""
@@ -57,19 +57,19 @@ def arrivals_of(events: list[Any], rejects: Iterable[Reject] = ()) -> Arrivals:
 
 def _encoded(events: list[Any]) -> Arrivals:
     try:
-        return Arrivals(encode(events))
+        return Arrivals(EncodedBatch.of(events))
     except InvalidEvent:
         pass
     # One by one only now: nearly all bodies have no fault, and are encoded once.
     accepted, rejects = [], []
     for number, event in enumerate(events):
         try:
-            encode([event])
+            EncodedBatch.of([event])
         except InvalidEvent as error:
             rejects.append(Reject(number, error.reason, as_text(event)))
         else:
             accepted.append(event)
-    return Arrivals(encode(accepted), rejects)
+    return Arrivals(EncodedBatch.of(accepted), rejects)
 
 
 def joined(slices: list[tuple[int, Arrivals]]) -> Arrivals:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from lakelog.appends import AsyncAppends
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.formats.format import EventMembers
 from lakelog.lake import Lake
 from lakelog.lake import open as open_lake

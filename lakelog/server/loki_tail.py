@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.event.encode import parse_time, to_micros
-from lakelog.event.types import JsonObject
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.conditions import TailCondition
@@ -23,6 +21,7 @@ from lakelog.server.logql.result_lines import streams
 from lakelog.server.logql.syntax import LogQLFault
 from lakelog.server.tail import TailQuery, TailWording
 from lakelog.server.tail_chunks import TailChunk
+from lakelog.values import JsonObject, parse_time, to_micros
 
 if TYPE_CHECKING:
     from starlette import responses

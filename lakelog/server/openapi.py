@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from lakelog.event.types import JsonObject
 from lakelog.runtime.tables import tables_beside
+from lakelog.values import JsonObject
 
 JSON = "application/json"
 _TEXT, _FORM = "text/plain", "application/x-www-form-urlencoded"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.store.paths import Paths

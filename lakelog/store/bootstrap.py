@@ -34,9 +34,9 @@ from lakelog.store.verified_files import VerifiedFiles
 from lakelog.store.volume import DirectoryVolume, Volume
 
 if TYPE_CHECKING:
-    from lakelog.event.types import JsonObject
     from lakelog.keys import KeyRing
     from lakelog.keys.master import Master
+    from lakelog.values import JsonObject
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")

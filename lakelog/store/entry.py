@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, ClassVar
 
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 Pair = tuple[int, int]
 Counts = dict[str, int] | str

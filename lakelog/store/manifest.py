@@ -28,7 +28,6 @@ from typing import Protocol, TypeVar
 import orjson
 
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
-from lakelog.event.types import JsonObject
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
 from lakelog.store.disk import Begun
@@ -49,6 +48,7 @@ from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest_text import compressed, decompressed, plain_text
 from lakelog.store.paths import FILE_FORMAT, KEYS
 from lakelog.store.volume import Volume
+from lakelog.values import JsonObject
 
 # Small enough that a publish writes about 4 kB, large enough that 10,000 segments are two levels.
 FAN = 16

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Required, cast
 
 from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
 from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
-from lakelog.event import encode
-from lakelog.event.encode import EncodedBatch
-from lakelog.event.types import Event
+from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -147,7 +145,7 @@ def append(
     """
     if dedupe is not None:
         raise InvalidEvent("expect and dedupe exclude each other: a version is given once anyway")
-    encoded = encode.encode(events)
+    encoded = EncodedBatch.of(events)
     try:
         return store(encoded, expect)
     except WrongVersion:

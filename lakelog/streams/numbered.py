@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.appends import StreamSubject
 from lakelog.errors import WrongVersion
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

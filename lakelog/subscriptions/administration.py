@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.event import bookkeeping
-from lakelog.event.types import Event
+from lakelog.event import BookkeepingEvent, Event
 from lakelog.moves import Change, publish
 from lakelog.segments import segment_sql, sql
 from lakelog.store import disk
@@ -155,7 +154,7 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
         return []
     access.store.verified.require(entries)
     query = f"""SELECT seq, type, data FROM ({segment_sql.rows_sql(access.store.paths, entries)})
-        WHERE source = '{bookkeeping.SOURCE}' AND subject = {sql.literal(name)}
+        WHERE source = '{BookkeepingEvent.SOURCE}' AND subject = {sql.literal(name)}
         AND type IN ('{DEAD_LETTER}', '{SETTLED}') ORDER BY seq"""
     letters: dict[int, DeadEvent] = {}
     with closing(access.connect().cursor()) as cursor:
@@ -197,7 +196,7 @@ def _settle(access: BranchAccess, name: str, letter: DeadEvent, outputs: Sequenc
         # Looked up again for each head: of two that retry at a time one finds it settled.
         if letter not in dead_letters(access, name):
             return False
-        note = bookkeeping.event(SETTLED, name, data={"letter": letter.seq})
+        note = BookkeepingEvent.of(SETTLED, name, data={"letter": letter.seq})
         handled = Handled(0, -1, [*outputs, note])
         try:
             commit(

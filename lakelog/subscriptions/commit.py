@@ -14,8 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lakelog.errors import StaleFiles
-from lakelog.event import encode
-from lakelog.event.types import Event
+from lakelog.event import EncodedBatch, Event
 from lakelog.ingest.batch import Batch, Job
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.moves import Change, publish
@@ -128,7 +127,7 @@ def _require(
 
 def _rows(access: BranchAccess, origin: str, position: int, events: list[Event]) -> ChunkResult:
     """Return events as rows of an origin of their own."""
-    encoded = encode.encode(events)
+    encoded = EncodedBatch.of(events)
     flags = Frame.KEYED if encoded.keyed else 0
     place = len(events), flags, position, disk.now_us()
     frame = Frame.unwritten(origin, encoded.text, *place)

@@ -17,13 +17,13 @@ from typing import Any, cast
 import orjson
 
 from lakelog.errors import LakelogError
-from lakelog.event import bookkeeping
-from lakelog.event.types import Event
+from lakelog.event import BookkeepingEvent, Event
 
 DEAD_LETTER, SETTLED = "lakelog.dead_letter", "lakelog.dead_letter.settled"
 """Types of events: one that was given up, and that it was handled later on."""
 NOT_DEAD = (
-    f"(source IS DISTINCT FROM '{bookkeeping.SOURCE}' OR NOT starts_with(type, '{DEAD_LETTER}'))"
+    f"(source IS DISTINCT FROM '{BookkeepingEvent.SOURCE}'"
+    f" OR NOT starts_with(type, '{DEAD_LETTER}'))"
 )
 """SQL for the events that subscriptions hand out: a dead letter would cause the next one."""
 ATTEMPTS = 5
@@ -122,7 +122,7 @@ def dead_letter(name: str, event: ReadEvent, problem: str, attempts: int) -> Eve
     # Nulls are left out, as the letter is stored in the lake's own rows.
     original = {key: value for key, value in event.items() if value is not None}
     data = {"attempts": attempts, "error": problem, "event": original}
-    return bookkeeping.event(DEAD_LETTER, name, level="ERROR", message=problem, data=data)
+    return BookkeepingEvent.of(DEAD_LETTER, name, level="ERROR", message=problem, data=data)
 
 
 def as_events(outputs: Any) -> list[Event]:

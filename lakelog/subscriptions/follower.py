@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from lakelog.errors import QueryFailed
-from lakelog.event.types import Event
+from lakelog.event import Event
 from lakelog.libraries import pa
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 import orjson
 
 from lakelog.errors import InvalidSetting
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 PARTITIONS = 64
 """Events are divided by their subject into so many; this never changes."""

@@ -16,7 +16,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import QueryFailed
-from lakelog.event.bookkeeping import IS_DATA
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import is_events, nodes
 from lakelog.search import expanded
@@ -26,7 +26,7 @@ from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_ty
 from lakelog.sync.dependence import Dependent, RowMapping, row_mapping, tables
 from lakelog.sync.target import KEY, REPLACE, TargetColumn
 
-ALL_EVENTS = f"SELECT * FROM events WHERE {IS_DATA}"
+ALL_EVENTS = f"SELECT * FROM events WHERE {BookkeepingEvent.IS_DATA}"
 """The mapping of a sync without a query: all events but bookkeeping ones, as `export` has them."""
 NO_ROWS = sql.no_rows((*EVENT_COLUMNS, KEY))
 _KINDS = {

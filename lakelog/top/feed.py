@@ -13,13 +13,13 @@ from collections import Counter
 
 import orjson
 
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts
+from lakelog.values import JsonObject
 from lakelog.wal import Frame, PendingFrames
 
 DECODED_MAX = 20_000

@@ -10,11 +10,11 @@ import orjson
 from lakelog.alerts import glance
 from lakelog.collect import journal_path, status_path
 from lakelog.errors import LakelogError
-from lakelog.event.types import JsonObject
 from lakelog.lake import Lake
 from lakelog.store import disk
 from lakelog.subscriptions import listed
 from lakelog.sync import status as sync_status
+from lakelog.values import JsonObject
 
 STALE = 120.0
 """Seconds without a round after which a watcher counts as not running."""

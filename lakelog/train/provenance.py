@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.erased import copies
 from lakelog.errors import AlreadyExists, ExportRefused
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.train import dataset, inventory
 from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe
@@ -96,7 +96,7 @@ def pin(lake: Lake, facts: JsonMap) -> None:
 
 def record(lake: Lake, facts: JsonMap) -> None:
     """Append a bookkeeping event about the export to the lake."""
-    lake.append(bookkeeping.event(bookkeeping.TRAIN, facts["name"], data=facts))
+    lake.append(BookkeepingEvent.of(BookkeepingEvent.TRAIN, facts["name"], data=facts))
     copies.note(lake.store.paths, "training set", facts["path"])
 
 
@@ -116,8 +116,8 @@ def exports(lake: Lake) -> list[JsonMap]:
     # appends an event.
     notes = lake.sql(
         "SELECT data->>'$.export', data->>'$.path' FROM events"
-        f" WHERE type IN ('{bookkeeping.TRAIN}', '{bookkeeping.EARLIER_TRAIN}')"
-        f" AND source = '{bookkeeping.SOURCE}' ORDER BY time, seq NULLS LAST"
+        f" WHERE type IN ('{BookkeepingEvent.TRAIN}', '{BookkeepingEvent.EARLIER_TRAIN}')"
+        f" AND source = '{BookkeepingEvent.SOURCE}' ORDER BY time, seq NULLS LAST"
     ).fetchall()
     for name, path in notes:
         if name in by_id and path:

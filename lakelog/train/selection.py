@@ -17,7 +17,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse, sql_of
 from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
-from lakelog.event.bookkeeping import IS_DATA
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
@@ -228,7 +228,7 @@ def content_hashes(columns: Iterable[str]) -> str:
 def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
     """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
     events out, unless the recipe asks for them: a set would hold the note on the set before it."""
-    only = None if recipe.select["bookkeeping"] else IS_DATA
+    only = None if recipe.select["bookkeeping"] else BookkeepingEvent.IS_DATA
     return sessions.Session(_with_memory_limit(lake, memory_bytes), lake.branch_name, only=only)
 
 

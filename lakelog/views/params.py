@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
-from lakelog.event.encode import parse_time, to_micros
 from lakelog.libraries import duckdb
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import json_path, literal
 from lakelog.settings import span_us
+from lakelog.values import parse_time, to_micros
 
 NOW = "now"
 _TEXTS = 256

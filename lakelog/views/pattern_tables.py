@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.patterns import shape_sql, templates_of
 from lakelog.workers import WorkerPool
@@ -22,7 +22,7 @@ PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
 NAMES = (PATTERNS, EVENT_PATTERNS)
 _EXAMPLE = 300
 SHAPES, TEMPLATES = "lakelog_shapes", "lakelog_templates"
-IS_MINED = f"{bookkeeping.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
+IS_MINED = f"{BookkeepingEvent.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
 """SQL for the events whose messages have templates: not what analyses recorded."""
 PATTERNS_QUERY = f"""
     SELECT pattern_id, template,

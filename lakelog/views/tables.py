@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from lakelog import values
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
@@ -24,7 +25,6 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from lakelog.event import encode
     from lakelog.query.sql import extractions
     from lakelog.query.sql.extractions import TypeTable
     from lakelog.views import (
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from lakelog.views.engine import Projector
     from lakelog.workers import WorkerPool
 else:
-    encode = Lazy("lakelog.event.encode")
     extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
     builds, catalog, engine, guard, ledger = (
@@ -456,7 +455,7 @@ def _micros(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        return encode.to_micros(encode.parse_time(value))
+        return values.to_micros(values.parse_time(value))
     except InvalidEvent:
         raise InvalidView(f"{name} is a time such as 2026-11-20T08:00, not {value!r}") from None
 

@@ -326,8 +326,8 @@ def test_retention(lake: lakelog.Lake, tmp_path: Path) -> None:
     """Events that a retention took are let go, younger ones are missing once they are lost."""
     late = text([event(5, time=None), event(6, time=None), event(7000), event(8000)])
     lake.ingest(put(tmp_path / "f.jsonl", feed(5) + late))
-    line = lakelog.event.encode.parse_time("2026-02-02T03:00:00Z")
-    age = disk.now_us() - lakelog.event.encode.to_micros(line)
+    line = lakelog.values.parse_time("2026-02-02T03:00:00Z")
+    age = disk.now_us() - lakelog.values.to_micros(line)
     lake.retention(f"{age}us", apply=True)
     file = one(lake)
     assert (file.let_go, sound(file)) == (5, (9, 4, 0, 0))

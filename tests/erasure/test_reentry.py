@@ -10,6 +10,7 @@ import pytest
 import lakelog
 from lakelog import remotes
 from lakelog.errors import InvalidEvent, TransferRefused
+from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from tests.support import erasure_histories as histories
 from tests.support import protected
@@ -101,7 +102,7 @@ def test_a_time_to_come_after_the_key_is_gone(
 
 def test_a_frame_of_a_writer_that_looked_before(lake: Lake) -> None:
     """What reached a write-ahead log all the same is dropped when it is sealed."""
-    encoded = lakelog.lake.encode.encode([{"type": "A", "subject": ADA, "time": OLD}])
+    encoded = EncodedBatch.of([{"type": "A", "subject": ADA, "time": OLD}])
     lake.erase(subject=ADA, why="asked")
     lake.writer().append(encoded)
     lake.settle()

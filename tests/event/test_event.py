@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode, from_micros, parse_line, parse_time, to_micros
+from lakelog.event import EncodedBatch
 from lakelog.segments import connection, rows
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
+from lakelog.values import from_micros, parse_line, parse_time, to_micros
 from lakelog.wal import frames as wal
 from tests.support.effort import share
 
@@ -43,7 +44,7 @@ def engine_for_rows() -> Any:
 
 def row(event: Any) -> dict[str, Any]:
     """Return the columns that are not null of one event, taken through a WAL frame."""
-    lines = encode([event]).lines
+    lines = EncodedBatch.of([event]).lines
     data = wal.encode_frame(b"\n".join(lines), len(lines), 0, 0, 0, 0, zstandard.ZstdCompressor())
     [made] = rows.events(engine_for_rows(), list(wal.scan(data, 0, "w").frames)).to_pylist()
     return {name: made[name] for name in COLUMNS if made[name] is not None}
@@ -123,7 +124,7 @@ def test_an_event_without_type_takes_it_from_a_hint(hint: str) -> None:
 def test_an_event_needs_a_type(value: object) -> None:
     """No type, or one that is no text, is refused with the event's place in the batch."""
     with pytest.raises(InvalidEvent, match=r"^event 1: .*type") as caught:
-        encode([{"type": "A"}, {"type": value}])
+        EncodedBatch.of([{"type": "A"}, {"type": value}])
     assert caught.value.index == 1
 
 
@@ -219,7 +220,7 @@ def test_a_number_in_a_text_column_becomes_text(column: str, value: object, text
 def test_a_uuid_is_an_id() -> None:
     """An id or subject given as a UUID object is its text, so that it counts for dedupe."""
     key = uuid.uuid5(uuid.NAMESPACE_DNS, "lakelog")
-    encoded = encode([{"type": "A", "id": key, "subject": key}])
+    encoded = EncodedBatch.of([{"type": "A", "id": key, "subject": key}])
     assert encoded.ids == [str(key)]
     assert encoded.keyed
     assert row({"type": "A", "subject": key})["subject"] == str(key)
@@ -229,7 +230,7 @@ def test_a_number_that_is_none_leaves_a_text_column_null() -> None:
     """NaN, which pandas gives for an empty cell, is no id and no source."""
     event = {"type": "A", "id": float("nan"), "source": np.nan}
     assert row(event).keys() == {"time", "type"}
-    assert encode([event]).ids == [None]
+    assert EncodedBatch.of([event]).ids == [None]
 
 
 def test_a_list_in_a_text_column_stays_in_data() -> None:
@@ -243,7 +244,7 @@ def test_a_list_in_a_text_column_stays_in_data() -> None:
 def test_ready_json_with_a_newline_is_refused(at: dict[str, str]) -> None:
     """A Fragment is taken as it is, except where its newline would break the log into pieces."""
     with pytest.raises(InvalidEvent, match="newline"):
-        encode([{"type": "A", **at, "data": {"x": orjson.Fragment(b'{"a":\n1}')}}])
+        EncodedBatch.of([{"type": "A", **at, "data": {"x": orjson.Fragment(b'{"a":\n1}')}}])
     assert payload({"type": "A", **at, "data": orjson.Fragment(b'{"a":1.10}')}) == '{"a":1.10}'
 
 
@@ -253,8 +254,8 @@ def test_empty_text_is_kept_but_an_empty_id_is_none() -> None:
     event = {"type": "A", **empty}
     for each in (event, {**event, "time": "2024-01-01T00:00:00Z"}):
         assert all(row(each)[c] == "" for c in empty if c != "id")
-        assert encode([each]).ids == [None]
-        assert not encode([each]).keyed
+        assert EncodedBatch.of([each]).ids == [None]
+        assert not EncodedBatch.of([each]).keyed
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ def test_a_time_may_be_written_in_many_ways(given: object, iso: str) -> None:
 def test_a_time_outside_years_1_to_9999_is_refused(given: object) -> None:
     """What is no date from year 1 to 9999 is refused in one short line."""
     with pytest.raises(InvalidEvent, match=r"^event 0: time .* year 1 to 9999$") as caught:
-        encode([{"type": "A", "time": given}])
+        EncodedBatch.of([{"type": "A", "time": given}])
     assert len(str(caught.value)) < 120
 
 
@@ -443,7 +444,7 @@ def test_a_python_value_becomes_json_without_loss(value: object, text: str) -> N
 def test_a_value_json_cannot_hold_is_refused(value: object) -> None:
     """What has no JSON is refused, naming the event, never stored as something else."""
     with pytest.raises(InvalidEvent, match=r"^event 0: "):
-        encode([{"type": "A", "data": {"v": value}}])
+        EncodedBatch.of([{"type": "A", "data": {"v": value}}])
 
 
 @pytest.mark.parametrize("depth", [300, 2_000, 100_000])
@@ -453,7 +454,7 @@ def test_nesting_without_end_is_refused(depth: int) -> None:
     for _ in range(depth):
         value = [value]
     with pytest.raises(InvalidEvent):
-        encode([{"type": "A", "data": value}])
+        EncodedBatch.of([{"type": "A", "data": value}])
 
 
 def test_a_mapping_is_an_event() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lakelog
-from lakelog.event.exported import EVENT_COLUMNS, assigned_columns
+from lakelog.event import EVENT_COLUMNS, assigned_columns
 
 MakeLake = Callable[..., lakelog.Lake]
 QUERY = """SELECT epoch_us(time), type, category, source, subject, level, message, data, id

@@ -17,8 +17,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.event import encode, uniform
+from lakelog.event import EncodedBatch, payload_of, uniform
 from lakelog.formats import jsonl
+from lakelog.values import parse_line
 
 TIME = "2026-01-02T03:04:05.678901Z"
 Event = dict[str, Any]
@@ -118,8 +119,8 @@ def test_a_batch_has_the_lines_of_its_events(odd: str, at: int) -> None:
     """Wherever an odd event stands, each event has the line and the id that it has alone."""
     events = [plain(n) for n in range(5)]
     events[at] = ODD[odd](events[at])
-    batch = encode.encode(events)
-    alone = [encode.encode([one]) for one in events]
+    batch = EncodedBatch.of(events)
+    alone = [EncodedBatch.of([one]) for one in events]
     assert batch.lines == [line for one in alone for line in one.lines]
     assert batch.ids == [given for one in alone for given in one.ids]
     assert {type(given) for given in batch.ids} <= {str, type(None)}
@@ -130,8 +131,8 @@ def test_a_batch_has_the_lines_of_its_events(odd: str, at: int) -> None:
 def test_events_that_are_all_odd_have_their_lines(odd: str) -> None:
     """The same of a batch of which every event is odd in the same way."""
     events = [ODD[odd](plain(n)) for n in range(4)]
-    batch = encode.encode(events)
-    assert batch.lines == [line for one in events for line in encode.encode([one]).lines]
+    batch = EncodedBatch.of(events)
+    assert batch.lines == [line for one in events for line in EncodedBatch.of([one]).lines]
     for line in batch.lines:
         orjson.loads(line)
 
@@ -143,9 +144,9 @@ def test_an_event_at_fault_is_named_by_its_place(wrong: str, at: int) -> None:
     events = [plain(n) for n in range(4)]
     events[at] = WRONG[wrong](events[at])
     with pytest.raises(InvalidEvent) as alone:
-        encode.encode([events[at]])
+        EncodedBatch.of([events[at]])
     with pytest.raises(InvalidEvent) as found:
-        encode.encode(events)
+        EncodedBatch.of(events)
     assert str(found.value) == str(alone.value).replace("event 0", f"event {at}")
     assert f"event {at}" in str(found.value)
 
@@ -203,24 +204,24 @@ def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> No
         keys = ["type", *rng.sample(sorted(_VALUES), rng.randrange(5))]
         keys = [*dict.fromkeys(key for key in keys if key != "data"), "data"]
         text = b"\n".join(_random_line(rng, keys) for _ in range(rng.randrange(1, 4)))
-        batch = uniform.encode_lines(text, defaults)
+        batch = EncodedBatch.of_lines(text, defaults)
         if batch is None:
             continue
         taken += 1
         spaced += b'": ' in text
         events = []
         for line in text.split(b"\n"):
-            event = jsonl.typed(encode.parse_line(line))
+            event = jsonl.typed(parse_line(line))
             event.setdefault("source", "given")
             if not {"time", "ts"} & event.keys():
                 event = {"time": defaults["time"], **event}
             events.append(event)
-        expected = encode.encode(events)
+        expected = EncodedBatch.of(events)
         assert batch.ids == expected.ids
         assert batch.keyed == expected.keyed
         for line, other in zip(batch.lines, expected.lines, strict=True):
             assert _columns(line) == _columns(other)
-            assert encode.payload_of(line) in (encode.payload_of(other), b"null")
+            assert payload_of(line) in (payload_of(other), b"null")
     assert taken > 300
     assert spaced > 100
 

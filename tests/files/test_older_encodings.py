@@ -82,7 +82,7 @@ def test_a_line_of_an_older_encoding(
     report = lake.ingest(str(path))
     assert (report.events, report.quarantined) == (times, 0)
     for event in events(lake):
-        data = event["data"] and lakelog.event.exact.parse_value(event["data"].encode())
+        data = event["data"] and lakelog.values.parse_value(event["data"].encode())
         said = {name: data if name == "data" else event[name] for name in told}
         assert said == told
     with path.open("ab") as file:

@@ -12,13 +12,13 @@ import pytest
 
 import lakelog
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
-from lakelog.event.encode import from_micros
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
 from lakelog.store import disk, document
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
+from lakelog.values import from_micros
 from tests.golden import make
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.effort import IS_WHOLE

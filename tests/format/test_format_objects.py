@@ -209,7 +209,7 @@ def test_the_worked_example_of_an_id_run() -> None:
     low = np.array([int(key[16:], 16)], dtype="u4")
     commit = "00112233445566778899aabbccddeeff"
     assert IdentityKeys.of_numbers(high, low).encode(commit) == data
-    assert lakelog.event.encode.identity_key(None, "a1") == key
+    assert lakelog.event.identity_key(None, "a1") == key
 
 
 # --- 6. manifests and pages ---------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_seq_of_a_rewritten_segment_is_a_range(tmp_path: Path) -> None:
     with lakes.opened(str(tmp_path / "lake")) as lake:
         lake.append([{"type": "A", "time": f"20{20 + i}-01-01"} for i in range(6)])
         lake.settle()
-        line = lakelog.event.encode.to_micros(lakelog.event.encode.parse_time("2022-06-01"))
+        line = lakelog.values.to_micros(lakelog.values.parse_time("2022-06-01"))
         lake.retention(f"{lakelog.store.disk.now_us() - line}us", apply=True)
     (entry,) = statements.segment_entries(tmp_path / "lake")
     assert (entry["layout"], entry["seq"], entry["events"]) == ("sorted", [0, 5], 3)
@@ -420,7 +420,7 @@ def test_seq_is_given_at_publish_and_kept(tmp_path: Path) -> None:
         assert [row[0] for row in before] == list(range(12))
         lake.compact()
         assert lake.sql(query).fetchall() == before
-        line = lakelog.event.encode.to_micros(lakelog.event.encode.parse_time("2021-06-01"))
+        line = lakelog.values.to_micros(lakelog.values.parse_time("2021-06-01"))
         lake.retention(f"{lakelog.store.disk.now_us() - line}us", apply=True)
         assert lake.sql(query).fetchall() == before[6:]
         assert lake.settle().move.number == statements.moves(tmp_path / "lake")[-1]["number"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.event.encode import to_micros
+from lakelog.values import to_micros
 from tests.support import damage, lakes, second_reader
 
 Row = dict[str, Any]

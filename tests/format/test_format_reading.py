@@ -223,7 +223,7 @@ def test_the_worked_example_of_a_content_key() -> None:
     event, canonical = ("".join(lines) for lines in statements.shown("F13.2"))
     key = hashlib.sha256(canonical.encode()).hexdigest()[:24]
     assert f"its key `{key}`" in (statements.ROOT / "FORMAT.md").read_text("utf-8")
-    encoded = lakelog.event.encode.encode([orjson.loads(event)], content=True)
+    encoded = lakelog.event.EncodedBatch.of([orjson.loads(event)], content=True)
     assert orjson.loads(encoded.lines[0])["key"] == key
 
 
@@ -242,7 +242,7 @@ def test_numbers_of_a_content_key(number: float, text: str) -> None:
     """F13.2: numbers have one spelling, whatever version of the JSON library writes them."""
     canonical = f'{{"data":{text},"time":"2026-01-01T00:00:00Z","type":"A"}}'
     event = {"type": "A", "time": "2026-01-01T00:00:00Z", "data": number}
-    found = orjson.loads(lakelog.event.encode.encode([event], content=True).lines[0])["key"]
+    found = orjson.loads(lakelog.event.EncodedBatch.of([event], dedupe="content").lines[0])["key"]
     assert found == hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 
@@ -261,7 +261,7 @@ def test_texts_of_a_content_key(data: str, text: str) -> None:
     """F13.2: names go by their bytes; strings, numbers and repeated names have one spelling."""
     canonical = f'{{"data":{text},"time":"2026-01-01T00:00:00Z","type":"A"}}'
     event = {"type": "A", "time": "2026-01-01T00:00:00Z", "data": orjson.Fragment(data)}
-    found = orjson.loads(lakelog.event.encode.encode([event], content=True).lines[0])["key"]
+    found = orjson.loads(lakelog.event.EncodedBatch.of([event], dedupe="content").lines[0])["key"]
     assert found == hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 

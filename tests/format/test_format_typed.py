@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from tests.support import lakes, second_reader, statements
 from tests.support.json_documents import ACCEPTED
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk
 from lakelog.formats import docker, documents, journal, otlp, registry
 from lakelog.ingest import transform
@@ -386,7 +386,7 @@ def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
         form = registry.specialize(registry.FORMATS[name], text[:4096])
         with contextlib.suppress(InvalidEvent):
             found = form.parse(text)
-            assert encode(found if isinstance(found, list) else [found]) is not None
+            assert EncodedBatch.of(found if isinstance(found, list) else [found]) is not None
         if form.complete is not None:
             form.complete(text)
 

@@ -12,10 +12,10 @@ import pytest
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
-from lakelog.event.encode import parse_time
 from lakelog.files.pieces import Chunk
 from lakelog.formats import local_time, registry
 from lakelog.ingest.transform import FEW, Transformer
+from lakelog.values import parse_time
 
 MakeLake = Callable[..., lakelog.Lake]
 BERLIN = "Europe/Berlin"

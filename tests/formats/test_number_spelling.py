@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.event.encode import parse_line
+from lakelog.values import parse_line
 
 MakeLake = Callable[..., lakelog.Lake]
 NUMBERS = """7e16 7e+16 70000000000000000.0 1e20 1e21 1e+21 1e22 1.5e300 1e-7 1E5 1e15 1e16 -7e16

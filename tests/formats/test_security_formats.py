@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk
 from lakelog.formats import cef, dialects, registry, winevent
 from lakelog.ingest.transform import Transformer
@@ -70,7 +70,7 @@ def test_whatever_becomes_of_a_line(line: bytes) -> None:
     """A line is an event that can be stored, or is refused with a reason."""
     for form in (cef.CEF, cef.LEEF):
         try:
-            encode([form.parse(line)])
+            EncodedBatch.of([form.parse(line)])
         except InvalidEvent:
             continue
 

@@ -18,8 +18,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import parse_line
-from lakelog.event.exact import parse_value
+from lakelog.values import parse_line, parse_value
 from tests.support.real_files import DATA, FACTS
 
 SUITE = DATA / "jsontestsuite" / "test_parsing"

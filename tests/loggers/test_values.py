@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.event.encode import parse_line
-from lakelog.event.exact import parse_value
 from lakelog.loggers.values import CYCLE, DEPTH_MAX, encode_event, encode_members
+from lakelog.values import parse_line, parse_value
 
 
 class Colour(Enum):

@@ -16,13 +16,13 @@ import pytest
 import lakelog
 from lakelog import history
 from lakelog.errors import GcRefused, LakelogError, UnknownRef
-from lakelog.event.encode import from_micros
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
 from lakelog.store import disk, document, manifest
 from lakelog.store.ref import Move
+from lakelog.values import from_micros
 
 MakeLake = Callable[..., lakelog.Lake]
 HOUR = 3_600_000_000

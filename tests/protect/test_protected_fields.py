@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidKey, InvalidSetting
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.keys.subject_keys import SubjectKeys
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.proofs import snapshot_tree
@@ -67,7 +67,7 @@ def test_no_word_of_a_protected_field_is_in_any_byte(
         count = f"SELECT count(*) FROM events WHERE search('{PLANTED}3')"
         assert lake.sql(count).fetchall() == [(250,)]
         buffer = DiskBuffer(f"{root}/cache/buffer")
-        buffer.add([encode([protected.event(1250)]).text])
+        buffer.add([EncodedBatch.of([protected.event(1250)]).text])
         buffer.close()
         lake.backup(tmp_path / "copy")
         run(root, "remote", "add", "origin", (tmp_path / "remote").as_uri())

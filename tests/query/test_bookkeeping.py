@@ -9,12 +9,12 @@ from click.testing import CliRunner
 import lakelog
 from lakelog import train
 from lakelog.cli import cli
-from lakelog.event import bookkeeping
+from lakelog.event import BookkeepingEvent
 from tests.support.trainsets import lake_of, notes, recipe, rows
 
 OWN = [
-    bookkeeping.event(kind, "a.log", level="WARN", message="could not be read")
-    for kind in (bookkeeping.WATCH, bookkeeping.BACKUP)
+    BookkeepingEvent.of(kind, "a.log", level="WARN", message="could not be read")
+    for kind in (BookkeepingEvent.WATCH, BookkeepingEvent.BACKUP)
 ]
 EARLIER = {"type": "train.export", "source": "lakelog", "subject": "demo"}
 NAMESAKES = [
@@ -31,7 +31,7 @@ def test_second_training_set_is_the_first(tmp_path: Path, kind: str) -> None:
     with lake_of(tmp_path / "lake", [*notes(20), *OWN, EARLIER]) as lake:
         for name in ("one", "two"):
             train.export(lake, recipe(kind, **ALL), tmp_path / name)
-        assert lake.sql(f"FROM events WHERE type = '{bookkeeping.TRAIN}'").fetchall()
+        assert lake.sql(f"FROM events WHERE type = '{BookkeepingEvent.TRAIN}'").fetchall()
     first, second = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(first) == 20
     assert first == second
@@ -45,8 +45,8 @@ def test_events_without_bookkeeping_are_those_of_the_sql(tmp_path: Path) -> None
     with lake_of(tmp_path / "lake", events) as lake:
         for only in ("true", "source = 'lakelog'", "source IS NULL", "false"):
             query = f"SELECT type, source FROM events WHERE {only}"
-            rows = bookkeeping.without(lake.sql(query).to_arrow_table().combine_chunks())
-            wanted = lake.sql(f"{query} AND {bookkeeping.IS_DATA}").to_arrow_table()
+            rows = BookkeepingEvent.without(lake.sql(query).to_arrow_table().combine_chunks())
+            wanted = lake.sql(f"{query} AND {BookkeepingEvent.IS_DATA}").to_arrow_table()
             assert rows.to_pylist() == wanted.to_pylist()
 
 

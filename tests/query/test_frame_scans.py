@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.cli.render.results import PROBE
-from lakelog.event import encode
+from lakelog.event import EncodedBatch
 from lakelog.query.frame_scans import columns_read
 from lakelog.query.sql.tree import nodes, tree_of
 
@@ -82,7 +82,7 @@ def test_lakes_of_one_process_are_not_mixed_up(make_lake: MakeLake) -> None:
 
 def test_a_payload_that_the_engine_cannot_parse_is_answered_from_rows(make_lake: MakeLake) -> None:
     lake = make_lake(seal="never")
-    batch = encode.encode([{"type": "A", "data": {"t": "HOLE"}}, {"type": "B"}])
+    batch = EncodedBatch.of([{"type": "A", "data": {"t": "HOLE"}}, {"type": "B"}])
     batch.text = batch.text.replace(b"HOLE", b"\\ud8")
     lake.append_encoded(batch)
     assert lake.sql(TYPES).fetchall() == [("A",), ("B",)]
@@ -179,7 +179,7 @@ def test_the_command_line_has_rows_of_payloads_that_the_engine_cannot_parse(
 ) -> None:
     """Whether it comes to them with the first rows or behind them."""
     lake = make_lake(seal="never")
-    batch = encode.encode([{"type": f"T{n}", "data": {"t": "HOLE"}} for n in range(PROBE + 10)])
+    batch = EncodedBatch.of([{"type": f"T{n}", "data": {"t": "HOLE"}} for n in range(PROBE + 10)])
     lines = batch.text.split(b"\n")
     lines[at] = lines[at].replace(b"HOLE", b"\\ud8")
     batch.text = b"\n".join(lines)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedIds
-from lakelog.event.encode import identity_key
+from lakelog.event import identity_key
 from lakelog.segments import identity_run
 from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import disk

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import DamagedWal, InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.segments import rows
 from lakelog.wal import frames as wal
 from tests.support.effort import share
@@ -68,7 +68,7 @@ def test_a_few_lines_are_what_the_query_makes_of_them(
 ) -> None:
     """Every column is the same, for any text, payload and key."""
     try:
-        lines = encode(events, content).lines
+        lines = EncodedBatch.of(events, "content" if content else None).lines
     except InvalidEvent:
         return
     few, many = both(engine, [frame(lines, wal.Frame.KEYED if keyed else 0)])
@@ -79,7 +79,7 @@ def test_a_few_lines_are_what_the_query_makes_of_them(
 def test_frames_keep_their_order_and_places(engine: Any) -> None:
     """Rows say which frame of which writer they are from, and where in it they stand."""
     dice = random.Random(2)
-    lines = encode(EXOTIC).lines
+    lines = EncodedBatch.of(EXOTIC).lines
     frames = [frame(dice.sample(lines, 5), wal.Frame.KEYED * (n % 2), n) for n in range(4)]
     few, many = both(engine, [*frames, frame([], 0, 9)])
     assert few.equals(many)
@@ -184,7 +184,9 @@ def test_lines_of_several_layouts_keep_their_order(engine: duckdb.DuckDBPyConnec
         {"type": "E"},
     ]
     given = [kinds[n % 7 % 5] | {"category": str(n)} for n in range(300)]
-    frames = [frame(encode(given[at : at + 50]).lines, 0, at // 50) for at in range(0, 300, 50)]
+    frames = [
+        frame(EncodedBatch.of(given[at : at + 50]).lines, 0, at // 50) for at in range(0, 300, 50)
+    ]
     _, table = both(engine, frames)
     assert table["category"].to_pylist() == [str(n) for n in range(300)]
     assert table["type"].to_pylist() == [event["type"] for event in given]
@@ -195,7 +197,7 @@ def test_many_frames_are_parsed_some_at_a_time(
 ) -> None:
     """However many frames the engine is given at a time, the rows and their order are the same."""
     frames = [
-        replace(frame(encode(events(f"T{n}", 20)).lines, 0, n), writer=f"w{n % 3}")
+        replace(frame(EncodedBatch.of(events(f"T{n}", 20)).lines, 0, n), writer=f"w{n % 3}")
         for n in range(40)
     ]
     whole = rows.events(engine, frames)

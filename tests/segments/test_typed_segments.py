@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.event.encode import EncodedBatch
+from lakelog.event import EncodedBatch
 from lakelog.maintain.repair import recover
 from lakelog.segments import segment, typed, typed_rows
 from lakelog.store.entry import SegmentEntry

@@ -22,9 +22,10 @@ import pytest
 import zstandard
 
 import lakelog
-from lakelog.event.encode import encode, parse_time, payload_of
+from lakelog.event import EncodedBatch, payload_of
 from lakelog.formats import otlp as otlp_format
 from lakelog.server.protocols import otlp, otlp_logs
+from lakelog.values import parse_time
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -127,7 +128,7 @@ def test_values_keep_their_text(server: HttpLake) -> None:
 def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None:
     source = f"{encoding}{time.monotonic_ns()}"
     body = lines(*({"n": number, "source": source} for number in range(50)))
-    reply = server.ask("/ingest", encode(body), {"content-encoding": encoding})
+    reply = server.ask("/ingest", EncodedBatch.of(body), {"content-encoding": encoding})
     assert (reply.status, reply.json) == (200, {"accepted": 50, "rejected": 0})
     assert len(stored(server, source)) == 50
 
@@ -147,7 +148,7 @@ def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None
 def test_broken_compression_and_bombs_are_refused(
     server: HttpLake, encoding: str, encode: Any, status: int
 ) -> None:
-    body = encode(b'{"a":1}\n' * 99)
+    body = EncodedBatch.of(b'{"a":1}\n' * 99)
     reply = server.ask("/ingest", body, {"content-encoding": encoding})
     assert reply.status == status
     assert reply.json["error"]
@@ -444,7 +445,7 @@ def test_log_records_of_protobuf_are_those_of_their_json() -> None:
     rng, direct = random.Random(3), 0
     for _ in range(450):
         request = _otlp_request(rng)
-        expected = encode(otlp_format.events_of(otlp._object(request)))
+        expected = EncodedBatch.of(otlp_format.events_of(otlp._object(request)))
         sent = otlp_logs.request_class().FromString(request.SerializeToString())
         try:
             batch = otlp_logs.encoded_logs(sent, otlp._object)

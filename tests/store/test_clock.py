@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.event.encode import to_micros
 from lakelog.store import disk
+from lakelog.values import to_micros
 from tests.support import lakes
 
 HOUR = 3_600_000_000

@@ -24,9 +24,9 @@ from lakelog.errors import (
     UnknownRef,
     WouldDropEvents,
 )
-from lakelog.event.encode import from_micros
 from lakelog.store import disk
 from lakelog.store.paths import decode_name, encode_name
+from lakelog.values import from_micros
 
 MakeLake = Callable[..., lakelog.Lake]
 

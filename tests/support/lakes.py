@@ -186,8 +186,8 @@ def retained(path: str) -> Refs:
             lake.settle()
         lake.append([{"type": "MIXED", "time": f"{y}-06-01"} for y in range(2018, 2027)])
         lake.tag("all")
-        line = lakelog.event.encode.parse_time("2022-06-15")
-        age = disk.now_us() - lakelog.event.encode.to_micros(line)
+        line = lakelog.values.parse_time("2022-06-15")
+        age = disk.now_us() - lakelog.values.to_micros(line)
         lake.retention(f"{age}us", apply=True)
         lake.append(events("LATER", 2))
     return [*MAIN, ("", "all")]

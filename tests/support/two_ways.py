@@ -14,7 +14,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 from lakelog.formats import sqltext
 from lakelog.ingest.transform import Transformer
 from lakelog.segments import rows
@@ -237,7 +237,7 @@ def one_by_one(engine: duckdb.DuckDBPyConnection, form: Any, lines: list[bytes])
     for line in lines:
         try:
             event = form.parse(line.strip())
-            encode([event])
+            EncodedBatch.of([event])
             good.append(event)
             places.append(at)
         except InvalidEvent as error:

@@ -12,7 +12,7 @@ import polars
 
 import lakelog
 from lakelog import Event, Lake, PinnedLake, Receipt, Relation, Settings, Snapshot
-from lakelog.event.encode import encode
+from lakelog.event import EncodedBatch
 
 if TYPE_CHECKING:
     import dask.dataframe
@@ -30,7 +30,7 @@ def store(home: pathlib.Path) -> Lake:
     lake.append({"type": "n", "data": n} for n in range(3))
     assert_type(asyncio.run(later(lake)), Receipt)
     lake.append(lake.sql("SELECT 'copied' AS type FROM events"))
-    lake.append_encoded(encode([{"type": "encoded"}]))
+    lake.append_encoded(EncodedBatch.of([{"type": "encoded"}]))
     lake.quarantine([("a.log", 0, "no event", "text")])
     return lake
 

@@ -18,7 +18,7 @@ def event(minute: float, type: str, subject: str | None = "a", **more: Any) -> d
 
 
 def iso(micros: int) -> str:
-    from lakelog.event.encode import from_micros
+    from lakelog.values import from_micros
 
     return from_micros(micros).isoformat()
 

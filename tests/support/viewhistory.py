@@ -240,6 +240,6 @@ def agent_event(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _iso(micros: int) -> str:
-    from lakelog.event.encode import from_micros
+    from lakelog.values import from_micros
 
     return from_micros(micros).isoformat()

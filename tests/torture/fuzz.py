@@ -24,7 +24,6 @@ import zstandard
 
 from lakelog.audit.audit import audit
 from lakelog.errors import LakelogError
-from lakelog.event.encode import parse_time
 from lakelog.files import pieces
 from lakelog.files.pieces import Chunk
 from lakelog.formats import registry
@@ -32,6 +31,7 @@ from lakelog.ingest import transform
 from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
 from lakelog.store import document
+from lakelog.values import parse_time
 from lakelog.wal import frames as wal
 from tests.support import lakes
 from tests.support.document_texts import POOL

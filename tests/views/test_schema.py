@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.event.encode import EncodedBatch, encode
+from lakelog.event import EncodedBatch
 from lakelog.lake import Lake
 from lakelog.views import Ledger
 from tests.conftest import MakeLake
@@ -224,7 +224,9 @@ def test_payloads_too_large_or_deep_are_counted_as_such(make_lake: MakeLake) -> 
 
 
 def _deep(levels: int) -> EncodedBatch:
-    return encode([{"type": "a", "data": orjson.loads('{"a":' * levels + "1" + "}" * levels)}])
+    return EncodedBatch.of(
+        [{"type": "a", "data": orjson.loads('{"a":' * levels + "1" + "}" * levels)}]
+    )
 
 
 @pytest.mark.damaged

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.event.levels import severity
+from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.sqltext import COLUMN
 from lakelog.formats.uniform import payload_columns
@@ -173,7 +173,7 @@ def _are_levels(columns: dict[str, object]) -> bool:
     if "level" not in columns:
         return True
     names = pc.unique(columns["level"])
-    return len(names) <= _LEVELS_MAX and all(severity(n) == n for n in names.to_pylist())
+    return len(names) <= _LEVELS_MAX and all(Severity.of(n) == n for n in names.to_pylist())
 
 
 def _unproved(connection: duckdb.DuckDBPyConnection, payloads: pa.Array) -> list[int]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from lakelog import chunks
 from lakelog.errors import Damaged
-from lakelog.event.types import JsonObject
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import disk, document, regular_file, verified_files
@@ -17,6 +16,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import open_ref
+from lakelog.values import JsonObject
 
 
 @dataclass(frozen=True)

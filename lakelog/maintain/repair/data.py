@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 
-from lakelog.event.encode import from_micros
 from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
@@ -18,6 +17,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.values import from_micros
 from lakelog.wal import Header, Tail, WalFile, resume, trim
 
 _SHOWN = 5

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lakelog import values
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.libraries import duckdb
 from lakelog.query import session_settings
@@ -40,12 +41,10 @@ from lakelog.segments.sql import literal
 from lakelog.segments.tokens import payload_text
 
 if TYPE_CHECKING:
-    from lakelog.event import encode
     from lakelog.search import words
     from lakelog.segments import word_index
     from lakelog.segments.word_index import WordNeed
 else:
-    encode = Lazy("lakelog.event.encode")
     words, word_index = Lazy("lakelog.search.words"), Lazy("lakelog.segments.word_index")
 
 LOWEST, HIGHEST = -(2**62), 2**62
@@ -405,7 +404,7 @@ class _Constants:
         constant = self._parameter_value(value)
         # Of a time without a zone the session says which it is.
         if isinstance(constant, datetime.datetime) and constant.tzinfo is not None:
-            return encode.to_micros(constant)
+            return values.to_micros(constant)
         if (literal := times.micros(value)) is not None or not _is_constant(value):
             return literal
         # The engine folds constants as the query itself will: no rule is written twice.

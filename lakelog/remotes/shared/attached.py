@@ -22,8 +22,7 @@ from lakelog.errors import (
     Unreachable,
     UnsupportedStore,
 )
-from lakelog.event.encode import EncodedBatch
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch
 from lakelog.maintain import RepairOutcome
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
@@ -46,6 +45,7 @@ from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, OBJECTS, Paths, decode_name, is_encoded, parse_object
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
+from lakelog.values import JsonObject
 
 _ELSEWHERE = "save them in a lake of its own"
 _FROM_BUCKET = (

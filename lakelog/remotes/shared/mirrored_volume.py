@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
@@ -32,6 +31,7 @@ from lakelog.store.move_pack import encode_packed
 from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move, parse_object
 from lakelog.store.ref import Move, Tag, digest_of
 from lakelog.store.volume import DirectoryVolume
+from lakelog.values import JsonObject
 
 _PIECE = 1 << 20
 RelayedRequest = Callable[[JsonObject], bytes]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from lakelog.event.encode import to_micros
 from lakelog.server.api.counts import between, range_of, span_of
 from lakelog.server.api.question import DashboardQuestion, cut, milliseconds
+from lakelog.values import to_micros
 
 _LIMIT = 200
 _LONGEST = 86_400_000_000

@@ -6,7 +6,6 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from lakelog.errors import UnknownRef
-from lakelog.event.encode import from_micros, to_micros
 from lakelog.pinned import PinnedLake
 from lakelog.search import Search, highlighter, search_condition
 from lakelog.segments import sql
@@ -14,6 +13,7 @@ from lakelog.server.api.counts import SLICE_EVENTS, between, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
 from lakelog.server.arrivals import RequestRefused
 from lakelog.store.manifest import Manifest
+from lakelog.values import from_micros, to_micros
 
 _ROWS = 200
 _COLUMNS_MAX = 20

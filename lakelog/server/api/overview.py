@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lakelog.event.encode import to_micros
 from lakelog.search import Search, search_condition
 from lakelog.server.api import watching
 from lakelog.server.api.counts import (
@@ -22,6 +21,7 @@ from lakelog.server.api.counts import (
     span_of,
 )
 from lakelog.server.api.question import DashboardQuestion, cut
+from lakelog.values import to_micros
 
 _HOUR, _DAY = 3_600 * SECOND, 86_400 * SECOND
 _TOP = 8

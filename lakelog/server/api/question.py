@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.server.arrivals import RequestRefused
@@ -18,6 +17,7 @@ from lakelog.server.gate import Caller
 from lakelog.server.limits import is_number
 from lakelog.settings import span_us
 from lakelog.store import disk
+from lakelog.values import from_micros, parse_time, to_micros
 
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation

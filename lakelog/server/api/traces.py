@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.encode import to_micros
 from lakelog.search import Search, search_condition
 from lakelog.server.api.counts import between, range_of, span_of
 from lakelog.server.api.question import DashboardQuestion, cut, milliseconds
 from lakelog.server.arrivals import RequestRefused
 from lakelog.trace import ORDERS, TraceEvent, trace_of
 from lakelog.trace import traces as listed_traces
+from lakelog.values import to_micros
 
 _EVENTS_MAX = 2_000
 _TEXT_MAX = 4_000

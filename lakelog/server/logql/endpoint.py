@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import from_micros, parse_time, to_micros
 from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits, is_number
@@ -29,6 +28,7 @@ from lakelog.server.protocols.protocol import Answer
 from lakelog.server.sql.endpoint import ClientLeft, while_connected
 from lakelog.server.sql.query_limits import QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
+from lakelog.values import from_micros, parse_time, to_micros
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.errors import LakelogError
-from lakelog.event.types import JsonObject
 from lakelog.history import Diff, Snapshot, resolve
 from lakelog.lake import Lake
 from lakelog.render import micros
@@ -23,6 +22,7 @@ from lakelog.runtime.tables import tables_beside
 from lakelog.search import Search
 from lakelog.server.sql.query_limits import QueryFormat, QueryRefused
 from lakelog.server.sql.workers import QueryWorkers
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.audit import audit as auditing

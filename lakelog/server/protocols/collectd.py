@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
-from lakelog.event.types import JsonObject
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
+from lakelog.values import JsonObject, parse_value
 
 _NAMES = ("plugin", "plugin_instance", "type", "type_instance", "interval", "meta")
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.types import JsonObject
 from lakelog.formats import bulk
 from lakelog.formats.bulk import Action
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
+from lakelog.values import JsonObject
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
 VERSION = "8.17.0"

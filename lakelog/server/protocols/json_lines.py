@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.encode import EncodedBatch, encode_lines, parse_lines
-from lakelog.event.exact import parse_value
+from lakelog.event import EncodedBatch
 from lakelog.formats import documents, jsonl
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text, joined
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
+from lakelog.values import parse_lines, parse_value
 
 _ATTRIBUTE = "ce-"
 _HEAD = 4096
@@ -99,7 +99,7 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
         if b'"source":""' in body or b'"source": ""' in body:
             return None
         defaults["source"] = source
-    return encode_lines(body.removesuffix(b"\n"), defaults)
+    return EncodedBatch.of_lines(body.removesuffix(b"\n"), defaults)
 
 
 def _of_lines(body: bytes) -> tuple[list[EventMembers], list[Reject]]:

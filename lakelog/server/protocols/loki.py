@@ -12,12 +12,12 @@ import re
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.exact import parse_value
-from lakelog.event.levels import severity
+from lakelog.event import Severity
 from lakelog.formats.format import EventMembers
 from lakelog.libraries import pa
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
+from lakelog.values import parse_value
 
 _SERVICES = ("service_name", "service", "app", "application", "job", "container", "host")
 _LEVELS = ("level", "detected_level", "severity")
@@ -97,7 +97,7 @@ def _event(
     both = {**labels, **metadata}
     source = next((both[name] for name in _SERVICES if isinstance(both.get(name), str)), None)
     level_names = (both[name] for name in _LEVELS if isinstance(both.get(name), str))
-    level = next((name for word in level_names if (name := severity(word))), None)
+    level = next((name for word in level_names if (name := Severity.of(word))), None)
     return {
         "time": nanoseconds,
         "type": "log",

@@ -12,12 +12,12 @@ import contextlib
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
-from lakelog.event.types import JsonObject
 from lakelog.formats import otlp
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
+from lakelog.values import JsonObject
 
 PROTOBUF = "application/x-protobuf"
 _PACKAGE = "opentelemetry.proto.collector"

@@ -16,11 +16,10 @@ from typing import Any
 
 import orjson
 
-from lakelog.event.encode import EncodedBatch
-from lakelog.event.levels import severity
-from lakelog.event.types import JsonObject
+from lakelog.event import EncodedBatch, Severity
 from lakelog.formats import otlp
 from lakelog.runtime.lazy import Lazy
+from lakelog.values import JsonObject
 
 _PROTO, _PACKAGE = "google.protobuf", "opentelemetry.proto"
 descriptor_pb2 = Lazy(f"{_PROTO}.descriptor_pb2")
@@ -125,7 +124,7 @@ class _Severities(dict[tuple[int, str], tuple[bytes, list[bytes]]]):
         number, label = severity_of
         members = [_pair("severityNumber", number)] if number else []
         members += [_pair("severityText", label)] if label else []
-        level = _LEVEL_OF.get(number) or severity(label)
+        level = _LEVEL_OF.get(number) or Severity.of(label)
         columns = self._source + (b"," + _pair("level", level) if level else b"")
         self[severity_of] = entry = columns, members
         return entry

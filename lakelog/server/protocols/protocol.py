@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from lakelog.event.types import JsonObject
 from lakelog.server.arrivals import Arrivals
+from lakelog.values import JsonObject
 
 JSON = "application/json"
 

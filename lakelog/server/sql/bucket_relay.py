@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from lakelog.errors import LakelogError, TransferRefused, Unreachable
-from lakelog.event.types import JsonObject
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import FrameSender, QueryRefused
 from lakelog.store import bootstrap
+from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.store.bootstrap import Store

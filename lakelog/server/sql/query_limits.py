@@ -21,7 +21,7 @@ from typing import Protocol
 import orjson
 
 from lakelog.errors import LakelogError
-from lakelog.event.types import JsonObject
+from lakelog.values import JsonObject
 
 HEADER = struct.Struct(">cI")
 ASK, CANCEL, HEAD, CHUNK, END = b"A", b"X", b"H", b"C", b"E"

@@ -16,11 +16,11 @@ from typing import BinaryIO, Protocol
 
 import orjson
 
-from lakelog.event.types import JsonObject
 from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.bucket_relay import BucketNeeds
 from lakelog.store import disk
+from lakelog.values import JsonObject
 
 _DESCRIPTORS_MAX = 1 << 16
 _CHUNK_BYTES = 1 << 20

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.event.types import JsonObject
+from lakelog.values.types import JsonObject
 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9.]{15}[0-9.eE]|[eE][+-]?[0-9]{3})")
 _NUMBER_TEXT = re.compile(rb'"[0-9]{16,}"|(?<![0-9.eE+-])[0-9]{17,19}(?![0-9.eE])')
@@ -31,28 +31,28 @@ _ESCAPES = re.compile(
 """Escaped backslashes and surrogate pairs, to be skipped; the group is half of a pair alone."""
 EXACT = "lakelog_exact"
 """Member of a payload with its original text, where that is not valid Unicode."""
+_COLUMNS = frozenset("time type data category source subject level message id".split())
+"""Columns of an event."""
 _INTEGER_DIGITS = 20  # no integer of 64 bits is longer, its sign included
 _OPTIONS = orjson.OPT_UTC_Z
 
 
-def parse_object(line: bytes, columns: frozenset[str]) -> JsonObject:
+def parse_line(line: bytes) -> JsonObject:
     """Parse one JSON object, keeping the text of numbers and keys Python could not give back.
 
-    A key of `columns` that is repeated keeps its last value, any other keeps all. Raises
+    A column of events that is repeated keeps its last value, any other key keeps all. Raises
     InvalidEvent with the reason when the line is not a JSON object.
     """
     value, exact = _parse(line, b"}")
     if not exact and isinstance(value, _Pairs):
-        value = _settle_top(value, columns)
+        value = _settle_top(value)
     if not isinstance(value, dict):
         raise InvalidEvent(f"expected a JSON object, not {kind(value)}")
     return value
 
 
-def parse_objects(
-    lines: list[bytes], columns: frozenset[str]
-) -> list[JsonObject | InvalidEvent | None]:
-    """Parse many lines as `parse_object` does: each is an object, its error, or None if blank.
+def parse_lines(lines: list[bytes]) -> list[JsonObject | InvalidEvent | None]:
+    """Parse many lines as `parse_line` does: each is an object, its error, or None if blank.
 
     What makes a line need the exact parser is looked for in all of them at once, so that most
     batches cost a quarter of what their lines would cost one by one.
@@ -68,14 +68,14 @@ def parse_objects(
                 return values
     except (orjson.JSONDecodeError, TypeError):
         pass
-    return [_object_or_error(line, columns) for line in lines]
+    return [_object_or_error(line) for line in lines]
 
 
-def _object_or_error(line: bytes, columns: frozenset[str]) -> JsonObject | InvalidEvent | None:
+def _object_or_error(line: bytes) -> JsonObject | InvalidEvent | None:
     if not line.strip():
         return None
     try:
-        return parse_object(line, columns)
+        return parse_line(line)
     except InvalidEvent as error:
         return error
 
@@ -96,7 +96,7 @@ def to_json(value: object) -> object:
         return value
     # `float` makes a plain number of a subclass such as numpy's; only finite numbers give 0 here.
     if isinstance(value, float):
-        return float(value) if value - value == 0 else spell(float(value))
+        return float(value) if value - value == 0 else _spell(float(value))
     if isinstance(value, datetime):
         return value if type(value) is datetime else datetime.fromisoformat(value.isoformat())
     if isinstance(value, int):
@@ -110,7 +110,7 @@ def to_json(value: object) -> object:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Decimal):
-        return orjson.Fragment(str(value)) if value.is_finite() else spell(float(value))
+        return orjson.Fragment(str(value)) if value.is_finite() else _spell(float(value))
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
         return to_json(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -122,7 +122,7 @@ def to_json(value: object) -> object:
     return value
 
 
-def spell(number: float) -> str:
+def _spell(number: float) -> str:
     """Return NaN or an infinity as the text that SQL casts to it: JSON has no number for them."""
     return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
 
@@ -130,7 +130,7 @@ def spell(number: float) -> str:
 def spell_numbers(value: object) -> object:
     """Return a value with NaN and infinities spelled; the same object where there are none."""
     if isinstance(value, float):
-        return value if value - value == 0 else spell(value)
+        return value if value - value == 0 else _spell(value)
     if isinstance(value, dict):
         pairs = {k: spell_numbers(v) for k, v in value.items()}
         return pairs if any(pairs[k] is not v for k, v in value.items()) else value
@@ -161,6 +161,18 @@ def kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     names.update({int: "a number", float: "a number"})
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def text_of(value: object) -> str | None:
+    """Return the text that JSON has for a value: of a text, a UUID, a date, or an enumeration's
+    member that has one; None where JSON has no text for it."""
+    if type(value) is str:
+        return value
+    try:
+        encoded = orjson.dumps(value)
+        return str(orjson.loads(encoded)) if encoded[:1] == b'"' else None
+    except (TypeError, ValueError):  # half of a surrogate pair; what JSON has nothing for
+        return str.__str__(value) if isinstance(value, str) else None
 
 
 def _long_integer(value: int) -> orjson.Fragment:
@@ -261,13 +273,13 @@ def _not_json(error: ValueError) -> InvalidEvent:
     return InvalidEvent(f"not JSON: {reason} at {line}column {error.colno}")
 
 
-def _settle_top(pairs: _Pairs, columns: frozenset[str]) -> JsonObject:
+def _settle_top(pairs: _Pairs) -> JsonObject:
     """Return an event; a repeated column keeps its last value, all others keep every value."""
     try:
         top: dict[str, object] = {k: v if isinstance(v, str) else _settle(v) for k, v in pairs}
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
-    twice = {k for k, _ in pairs if sum(k == second_key for second_key, _ in pairs) > 1} - columns
+    twice = {k for k, _ in pairs if sum(k == second_key for second_key, _ in pairs) > 1} - _COLUMNS
     for key in twice:
         top[key] = [_settle(v) for k, v in pairs if k == key]
     return top

@@ -1,0 +1,8 @@
+"""The types of values, for type checkers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+JsonObject = dict[str, Any]
+"""An object as it was parsed: its values are of any kind."""
