@@ -223,7 +223,7 @@ def test_the_worked_example_of_a_content_key() -> None:
     event, canonical = ("".join(lines) for lines in statements.shown("F13.2"))
     key = hashlib.sha256(canonical.encode()).hexdigest()[:24]
     assert f"its key `{key}`" in (statements.ROOT / "FORMAT.md").read_text("utf-8")
-    encoded = lakelog.event.EncodedBatch.of([orjson.loads(event)], content=True)
+    encoded = lakelog.event.EncodedBatch.of([orjson.loads(event)], dedupe="content")
     assert orjson.loads(encoded.lines[0])["key"] == key
 
 
