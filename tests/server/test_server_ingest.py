@@ -128,7 +128,7 @@ def test_values_keep_their_text(server: HttpLake) -> None:
 def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None:
     source = f"{encoding}{time.monotonic_ns()}"
     body = lines(*({"n": number, "source": source} for number in range(50)))
-    reply = server.ask("/ingest", EncodedBatch.of(body), {"content-encoding": encoding})
+    reply = server.ask("/ingest", encode(body), {"content-encoding": encoding})
     assert (reply.status, reply.json) == (200, {"accepted": 50, "rejected": 0})
     assert len(stored(server, source)) == 50
 
