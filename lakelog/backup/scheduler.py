@@ -25,6 +25,7 @@ from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.expiry import select_expired
+from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
 from lakelog.files.cursors import CursorIndex, of_state, printable
@@ -347,7 +348,8 @@ def backup_directories(lake: Lake) -> list[BackupDirectory]:
 
 
 def remember_directory(lake: Lake, root: str) -> None:
-    """Record a directory of backups in the lake's cache."""
+    """Record a directory of backups in the lake's cache, and for erasures."""
+    copies.note(lake.store.paths, "logs", root)
     roots = [root, *(remembered for remembered in _remembered_roots(lake) if remembered != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
     with contextlib.suppress(OSError):

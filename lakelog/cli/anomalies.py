@@ -76,7 +76,7 @@ def anomalies(
         raise click.UsageError("--record and --at do not go together")
     if tag and ref:
         raise click.UsageError("--tag and --at do not go together")
-    with app.open(target.path, plot) as lake:
+    with app.open() as lake:
         incident_list = incidents(
             lake.at(ref) if ref else lake,
             since=since,

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
 from lakelog import views
-from lakelog.cli.options import bind, option
+from lakelog.cli.options import bind, option, output_files
 from lakelog.cli.render import terminal
 from lakelog.erased import copies
 from lakelog.errors import LakelogError
@@ -34,11 +34,11 @@ class App:
     quiet: bool = False
     verbose: bool = False
 
-    def open(self, *outputs: str | None) -> lakes.Lake:
-        """Open the lake, which must exist; `outputs` are files that get rows of it, if they are
-        given, which an erasure then names."""
+    def open(self, *, notes_outputs: bool = True) -> lakes.Lake:
+        """Open the lake, which must exist. What options of the verb name for its output gets rows
+        of it, and is noted for erasures."""
         lake = lakes.open(self.path, create=False, branch=self.branch)
-        for path in filter(None, outputs):
+        for path in output_files() if notes_outputs else ():
             copies.note(lake.store.paths, "export", os.path.abspath(path))
         return lake
 

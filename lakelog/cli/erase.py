@@ -58,7 +58,7 @@ def erase(
     if action == "receipt":
         _receipt(app, key or "", sign, target)
         return
-    with app.open() as lake:
+    with app.open(notes_outputs=False) as lake:
         # A person's word, for nobody but them can look into a place outside of the lake.
         if cleaned:
             erasures.confirm(lake.store, key or "", cleaned)
@@ -74,7 +74,7 @@ def erase(
 
 
 def _receipt(app: App, key: str, sign: str | None, target: OutputTarget) -> None:
-    with app.open() as lake:
+    with app.open(notes_outputs=False) as lake:
         data = lake.erasure_receipt(key, sign)
     if target.path is None:
         # Bytes as they were signed: text mode could translate line ends, and break the signature.
@@ -102,7 +102,7 @@ def _erase(
         raise click.UsageError("say what to erase: --subject TEXT or --where SQL")
     if not dry_run and not why:
         raise click.UsageError("say why with --why TEXT, or look first with --dry-run")
-    with app.open() as lake:
+    with app.open(notes_outputs=False) as lake:
         with app.progress("searching", "segments") as progress:
             touched = lake.preview_erasure(
                 subject=subject, where=predicate, rows=rows, progress=progress

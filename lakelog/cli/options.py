@@ -111,6 +111,13 @@ def bind(function: Callable[..., None]) -> tuple[Callable[..., None], list[click
     return run, [p for n, entry in declared.items() for p in entry.parameters(n, types.get(n, ""))]
 
 
+def output_files() -> list[str]:
+    """The files that options of the verb which runs name for its output, to be added to."""
+    context = click.get_current_context(silent=True)
+    paths: list[str] = context.meta.setdefault("lakelog.outputs", []) if context else []
+    return paths
+
+
 def _attributes_of(parameter_class: type[click.Parameter], annotation: str) -> dict[str, Any]:
     """Return what an annotation says of an argument or option."""
     is_argument = parameter_class is click.Argument

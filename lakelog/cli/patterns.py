@@ -65,7 +65,7 @@ def patterns(
         raise click.UsageError("--new and --gone do not go together")
     if record and any((since, until, absent_since, ref)):
         raise click.UsageError("--record is for the present state: without times, --gone and --at")
-    with app.open(target.path, plot) as lake:
+    with app.open() as lake:
         answer = views.patterns(
             lake.at(ref) if ref else lake,
             source=source,
@@ -92,7 +92,7 @@ def show(
     app: App, id: str = argument("ID"), ref: str | None = _AT, target: OutputTarget = OUTPUT
 ) -> None:
     """Show one, with its newest messages."""
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         state = lake if ref is None else lake.at(ref)
         rows = views.patterns(state).to_pylist()
         template = next((row for row in rows if row["pattern_id"] == id), None)

@@ -76,7 +76,7 @@ def apply(
     """
     if record and ref:
         raise click.UsageError("--record and --at do not go together")
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         known = outcomes.find_model(lake, model)
         answer = outcomes.predict(lake, known, ref, despite_drift=despite_drift)
         # Appended before anything is printed: a reader that closes the pipe must not prevent it.

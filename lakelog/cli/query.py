@@ -55,7 +55,7 @@ def sql(
         shell.start(app, at, values, target.format)
         return
     query_text = _query(query, path)
-    with app.open(target.path) as lake, StatementRunner(lake.store, lake.branch_name) as runner:
+    with app.open() as lake, StatementRunner(lake.store, lake.branch_name) as runner:
         # A ref is resolved once, so that all statements see the same state though the branch moves.
         digest = lake.at(at).id if at else None
         statements = runner.statements(query_text)

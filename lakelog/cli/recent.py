@@ -96,7 +96,7 @@ def recent(
     does, and a line says so.
     """
     config = RedisConfig.from_env() if redis_url is None else RedisConfig.from_url(redis_url)
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         if rebuild:
             with contextlib.closing(RecentFeeder(lake, config, say=app.say)) as feeder:
                 rebuilt_entries = feeder.rebuild()

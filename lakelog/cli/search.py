@@ -115,7 +115,7 @@ def search(
     # On a terminal a search reads like a log.
     is_lines = is_lines or (target.format == "table" and format is None and output is None)
     query_plan = searches.Search.of(" ".join(query), since, until)
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         state = lake if at is None else lake.at(at)
         if follow:
             _follow(app, lake, query_plan, count or _LOOK_BACK, "lines" if is_lines else "ndjson")

@@ -28,7 +28,7 @@ def stream(
     A stream is the events of a subject that were appended with an expected version; other
     events of the subject have no version, and are not shown.
     """
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         events = (lake if state is None else lake.at(state)).stream(
             subject, after=after, limit=count
         )

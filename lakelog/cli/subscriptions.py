@@ -123,7 +123,7 @@ def show_dead(
     target: OutputTarget = OUTPUT,
 ) -> None:
     """List events that NAME gave up, or retry them."""
-    with app.open(target.path) as lake:
+    with app.open() as lake:
         access = lake.subscriptions()
         if command is None:
             letters = [dataclasses.asdict(letter) for letter in subs.dead_letters(access, name)]

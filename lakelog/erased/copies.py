@@ -19,10 +19,10 @@ from lakelog.store.paths import Paths
 
 @dataclass(frozen=True)
 class CopyNote:
-    """A place that got rows. `place` is `export`, `backup`, `sync`, `table`, `training set`,
-    `replay`, `alert` or `subscription`, `name` a path, an address without a password, a table, a
-    program or a subscription, `time` (us) when it got some last. A path that is no UTF-8 is escaped
-    in `name`, and `path_bytes` has it in hex."""
+    """A place that got rows. `place` is `export`, `backup`, `logs` (copies of log files), `sync`,
+    `table`, `training set`, `replay`, `alert` or `subscription`, `name` a path, an address without
+    a password, a table, a program or a subscription, `time` (us) when it got some last. A path that
+    is no UTF-8 is escaped in `name`, and `path_bytes` has it in hex."""
 
     place: str
     name: str

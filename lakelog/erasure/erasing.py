@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from lakelog import proofs
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
-from lakelog.erasure import derived, leftovers, outside, rewriting
+from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
 from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
+from lakelog.event.types import JsonObject
 from lakelog.libraries import pa, pc
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
@@ -300,6 +301,9 @@ class ErasureRun:
                 for place in findings.places(row_kind)
             )
         erasure, tags = self._erasure, tags_with(store, findings)
+        # As it was when the rows were last there: later looks no longer find who has them.
+        outside_places = erasure.outside or outside.places(store, tags)
+        outside_places += self._recorded(findings, {place["name"] for place in outside_places})
         self._erasure = dataclasses.replace(
             erasure,
             phase="rewritten",
@@ -308,10 +312,25 @@ class ErasureRun:
             segments=erasure.segments + len(findings.rows),
             branches=branches_with(store, findings) | erasure.branches,
             tags=tags | erasure.tags,
-            # As it was when the rows were last there: later looks no longer find who has them.
-            outside=erasure.outside or outside.places(store, tags),
+            outside=outside_places,
         )
         self._erasure.save(store.paths, self._rows)
+
+    def _recorded(self, findings: ChosenRows, names: set[str]) -> list[JsonObject]:
+        """Places of what lakelog recorded of the rows, but those that are known by their names."""
+        store, history = self._store, findings.history
+        own_events = recorded.own_events(store, self._connect, history)
+        tokens = recorded.telling_words(
+            store,
+            self._connect,
+            own_events,
+            history,
+            findings.rows.values(),
+            self._selector.events_sql(),
+        )
+        states = {digest for digest in history.states if findings.events_in(store, digest)}
+        places = recorded.places(own_events, tokens, history, states)
+        return [place for place in places if place["name"] not in names]
 
     def _move(self, branch: str) -> None:
         """Make a move `erase` on a branch, so that whoever is about to publish on the state before

@@ -20,6 +20,7 @@ _MANIFEST_MAX = 8_000_000
 _CLEANED = {
     "export": "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
+    "logs": "delete the copies of log files that have its lines: {name}",
     "table": "publish it again, then expire its older snapshots: {name}",
     "replay": "delete there what was replayed: {name}",
     "alert": "delete there what it was told: {name}",

@@ -21,11 +21,12 @@ from lakelog.segments import segment
 from lakelog.segments.connection import Connect
 from lakelog.store import disk, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Removal, SegmentEntry
+from lakelog.store.entry import Entry, Record, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page, Totals
 from lakelog.store.paths import KEYS
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
+ARTIFACT = "artifact"
 Rewritten = dict[str, "SegmentEntry | None"]
 """The entry that stands in the place of each segment, None where no row stayed."""
 
@@ -49,9 +50,29 @@ class History:
         for state in (*self.states.values(), *self.incomplete.values()):
             yield from state.recent
 
+    def models(self) -> set[tuple[str, str]]:
+        """The key of each outcome model, with the state that it was learnt from."""
+        records = (e for e in self.entries() if isinstance(e, Record) and e.what == ARTIFACT)
+        return {(r.key, str(r.members.get("snapshot"))) for r in records if _is_model(r.key)}
+
     def segments(self) -> dict[str, SegmentEntry]:
         """The segments that any of them adds, by key."""
         return {e.key: e for e in self.entries() if isinstance(e, SegmentEntry)}
+
+
+def stale_models(store: Store, history: History) -> set[tuple[str, str]]:
+    """Return the models that were learnt from states of which rows were erased, but those that a
+    branch has now: nobody can make these again but their users."""
+    stale = {(key, snapshot) for key, snapshot in history.models() if store.erased.holds(snapshot)}
+    for branch in store.refs.branches() if stale else ():
+        state = store.state(branch)
+        records = (store.manifests.find(state, ARTIFACT, key) for key, _ in stale)
+        stale = stale - {(r.key, r.members.get("snapshot")) for r in records if r}
+    return stale
+
+
+def _is_model(key: str) -> bool:
+    return key.startswith("model/")
 
 
 def history_of(store: Store) -> History:
@@ -128,6 +149,7 @@ class Redactor:
         self._store, self._history = store, history
         self._rewritten = self._earlier_stand_ins(rewritten) | rewritten
         self._subjects = set(subjects)
+        self._stale_models = stale_models(store, history)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
         """Segments that are gone, whose entries lost their lowest and highest subject."""
@@ -161,7 +183,7 @@ class Redactor:
             or (isinstance(entry, SegmentEntry) and self._names_subject(entry))
             for entry in self._history.entries()
             if entry.what == "segment"
-        )
+        ) or bool(self._stale_models)
 
     def states(self) -> dict[str, str]:
         """Write the states that name such a segment; return the digest of the new one by each."""
@@ -199,6 +221,9 @@ class Redactor:
         return tuple(new for entry in entries if (new := self._entry(entry)) is not None)
 
     def _entry(self, entry: Entry) -> Entry | None:
+        if isinstance(entry, Record) and entry.what == ARTIFACT:
+            stale = (entry.key, entry.members.get("snapshot")) in self._stale_models
+            return None if stale else entry
         if entry.what != "segment" or not isinstance(entry, (SegmentEntry, Removal)):
             return entry
         if entry.key in self._rewritten:

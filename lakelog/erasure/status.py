@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erasure import derived, known, outside
+from lakelog.erasure import derived, known, outside, recorded
 from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
@@ -58,6 +58,7 @@ def statuses(store: Store, connect: Connect, settle: SettleBranch) -> list[Erasu
     if store.attachment is not None:
         records_ = records.listing(store.paths)  # another machine may have ended one
     directory = _directory(store, connect)
+    records_ = recorded.confirmed(store, connect, records_)
     return [_status(store, erasure, directory, machines) for erasure in records_]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from lakelog import clients, sync
 from lakelog.clients import RedisClient, RedisConfig
+from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
@@ -314,6 +315,7 @@ class RecentFeeder:
 
         Of another generation than the one that is read only the last range has one.
         """
+        copies.note(self._store.paths, "sync", self._config.address)
         is_new, version, total = generation != self._generation, int(self._version), 0
         cursor = self._engine()
         chunk = _REBUILT if is_new else _CHUNK

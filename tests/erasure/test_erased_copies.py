@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import datetime
+import shlex
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 import lakelog
+from lakelog import outcomes
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
 from tests.support.cli import run
+from tests.support.erasure_histories import places_with
 from tests.support.sync_places import synced
 
-ADA = "ada-3f9k2m"
+ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+RECIPE = """
+name = "failing"
+[select]
+sql = "SELECT * FROM events"
+[shape]
+kind = "decision"
+decision = "START"
+chosen = "type"
+outcome = ["DONE", "FAIL"]
+window = "5h"
+keep = ["source"]
+[split]
+train = 0.4
+validation = 0.1
+test = 0.5
+before = {}
+"""
 
 
 def filled(path: Path) -> Lake:
@@ -58,6 +79,7 @@ def test_a_copy_of_what_the_lake_lost_before_is_named(tmp_path: Path) -> None:
         ("sql SELECT%*%FROM%events -o {path}/rows.csv", "export", "{path}/rows.csv"),
         ("search {ada} -o {path}/found.jsonl", "export", "{path}/found.jsonl"),
         ("export events -o {path}/all.parquet", "export", "{path}/all.parquet"),
+        ("stats -o {path}/stats.json", "export", "{path}/stats.json"),
         ("replay --speed max --to-command cat%>{path}/seen", "replay", "cat"),
         ("subscriptions run mail --once --to-command cat%>{path}/seen", "subscription", "mail"),
     ],
@@ -106,3 +128,64 @@ def test_the_next_sync_takes_the_rows_out(tmp_path: Path) -> None:
     assert said == ["events were erased: all rows are written again"]
     assert subjects() == others
     assert not synced(lake_path, target).is_rebuilt
+
+
+def test_copies_of_log_files_are_named(tmp_path: Path) -> None:
+    """Those that a watcher made: nobody rewrites them."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "a.jsonl").write_text(f'{{"type":"A","subject":"{ADA}"}}\n')
+    lakelog.open(tmp_path / "lake").close()
+    run(tmp_path / "lake", "watch", str(logs), "--once", "--backup-dir", str(tmp_path / "kept"))
+    assert places_with(tmp_path / "kept", [ADA])
+    with lakelog.open(tmp_path / "lake") as lake:
+        (copy,) = lake.erase(subject=ADA, why="asked").copies
+    assert (copy["place"], copy["name"]) == ("logs", str(tmp_path / "kept"))
+    assert copy["name"] in copy["command"]
+
+
+def test_what_was_recorded_of_the_rows_is_named(tmp_path: Path) -> None:
+    """A finding with words that nobody else has, with the command that erases it; no other one."""
+    with lakelog.open(tmp_path / "lake", settings={"seal": "never"}) as lake:
+        events = [{"type": "A", "subject": f"u{n}", "message": f"began {n} now"} for n in range(9)]
+        events += [{"type": "A", "subject": ADA, "message": f"told zanzibar {n}"} for n in range(9)]
+        lake.append(events)
+    run(tmp_path / "lake", "patterns", "--record")
+    with lakelog.open(tmp_path / "lake") as lake:
+        copies = lake.erase(subject=ADA, why="asked").copies
+        assert [(c["place"], c["name"]) for c in copies] == [("finding", "PATTERN_DETECTED")]
+        assert places_with(tmp_path / "lake", ["zanzibar"])
+    words = shlex.split(str(copies[0]["command"]))
+    run(tmp_path / "lake", *words[1:], "--why", "asked", "--yes")
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert all(status.is_done for status in lake.erasures())
+        assert places_with(tmp_path / "lake", ["zanzibar"]) == []
+        patterns = "SELECT data->>'pattern' FROM events WHERE type = 'PATTERN_DETECTED'"
+        assert lake.sql(patterns).fetchall() == [("began <*> now",)]
+
+
+def test_a_model_that_was_learnt_from_the_rows_is_named(tmp_path: Path) -> None:
+    """Its categories are words of events. It is clean once no state has it any more."""
+    start = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    events = []
+    for number in range(400):
+        is_hers = number % 7 == 0
+        item = {"subject": ADA if is_hers else f"u{number}", "source": WORD if is_hers else "web"}
+        outcome = "FAIL" if number * 7919 % 11 < 4 else "DONE"
+        for seconds, name in ((0, "START"), (60, outcome)):
+            time = start + datetime.timedelta(minutes=10 * number, seconds=seconds)
+            events.append({**item, "type": name, "time": time.isoformat()})
+    recipe = tmp_path / "failing.toml"
+    recipe.write_text(RECIPE.format((start + datetime.timedelta(hours=40)).isoformat()))
+    with lakelog.open(tmp_path / "lake", settings={"seal": "never"}) as lake:
+        lake.append(events)
+        outcomes.train_model(lake, str(recipe))
+        place = next(c for c in lake.erase(subject=ADA, why="x").copies if c["place"] == "model")
+        assert (place["name"], "predict train" in place["command"]) == ("failing", True)
+        assert "model" in [c["place"] for c in lake.erasures()[0].copies]
+        outcomes.train_model(lake, str(recipe))
+        lake.erase(subject=ADA, why="x")
+        assert outcomes.find_model(lake, "failing").features
+        assert lake.verify().intact
+        assert "model" not in [c["place"] for c in lake.erasures()[0].copies]
+        assert places_with(tmp_path / "lake", [ADA, WORD]) == []

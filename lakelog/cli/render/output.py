@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from lakelog import export, pictures
-from lakelog.cli.options import combined, flag, option
+from lakelog.cli.options import combined, flag, option, output_files
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
@@ -72,6 +72,8 @@ def choose(format: str | None, as_json: bool, output: str | None) -> OutputTarge
     format = format or ("table" if on_terminal else "ndjson")
     if is_binary and on_terminal:
         raise click.UsageError(f"{format} is not for a terminal: add -o FILE")
+    if path is not None:
+        output_files().append(path)
     return OutputTarget(format, path)
 
 
@@ -92,6 +94,7 @@ OUTPUT = combined(
 def _drawable(path: str | None) -> str | None:
     if path is not None:
         pictures.require_drawable(path)
+        output_files().append(path)
     return path
 
 

@@ -1,0 +1,178 @@
+"""What lakelog itself recorded in the lake of rows that were erased: events such as findings and
+predictions, which have words of them, and outcome models that were learnt from them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+import orjson
+
+from lakelog.erased.records import Erasure
+from lakelog.erasure import rewriting
+from lakelog.erasure.rewriting import History
+from lakelog.event.bookkeeping import SOURCE
+from lakelog.event.types import JsonObject
+from lakelog.libraries import pa, pc
+from lakelog.segments import segment_sql, sql
+from lakelog.segments.connection import Connect
+from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import KEYS
+
+FINDING, MODEL = "finding", "model"
+_MODEL_KEY = "model/"
+_IS_OWN = f"(source = '{SOURCE}' OR starts_with(source, '{SOURCE} '))"
+_OWN_SOURCE = f"^{SOURCE}( |$)"
+_TEXTS = ("source", "subject", "message", "data", "id")
+_WORD = re.compile(r"\w[\w.@:-]{2,}\w")
+_LOOKED_AT = 8
+"""Segments in which words are looked for that others have, too."""
+OwnEvent = tuple[str, str, frozenset[str]]
+"""The type, the id and the words of an event that lakelog recorded itself."""
+_LISTED_MAX = 5
+"""Findings that a command names by their ids."""
+
+
+def own_events(store: Store, connect: Connect, history: History) -> list[OwnEvent]:
+    """Return what lakelog recorded, of the segments that may have some."""
+    rows = list[OwnEvent]()
+    for entry in history.segments().values():
+        path = KEYS.object("segments", entry.key)
+        if entry.kind != "events" or not _may_be_own(entry) or not store.volume.exists(path):
+            continue
+        source = segment_sql.rows_sql(store.paths, [entry])
+        query = f"SELECT type, id, message, data FROM ({source}) WHERE {_IS_OWN} AND id IS NOT NULL"
+        with contextlib.closing(connect().cursor()) as cursor:
+            for type_, id, *values in cursor.execute(query).fetchall():
+                rows.append((type_, id, frozenset(_words(values))))
+    return rows
+
+
+def _may_be_own(entry: SegmentEntry) -> bool:
+    return isinstance(entry.sources, str) or any(
+        source == SOURCE or source.startswith(f"{SOURCE} ") for source in entry.sources
+    )
+
+
+def telling_words(
+    store: Store,
+    connect: Connect,
+    events: list[OwnEvent],
+    history: History,
+    chosen_rows: Iterable[tuple[SegmentEntry, pa.Table]],
+    condition: str,
+) -> set[str]:
+    """Return the words of own events that chosen rows have, and that no event in some of the
+    largest segments has for which the SQL condition that chose them does not hold."""
+    tokens = set[str]()
+    for entry, rows in chosen_rows:
+        if entry.kind == "events":
+            is_own = pc.match_substring_regex(rows["source"].cast(pa.string()), _OWN_SOURCE)
+            rows = rows.filter(pc.invert(pc.fill_null(is_own, False)))
+            columns = (pc.unique(rows[name]).to_pylist() for name in _TEXTS)
+            tokens.update(_words(itertools.chain.from_iterable(columns)))
+    tokens &= set[str]().union(*(own_words for _, _, own_words in events))
+    entries = (e for e in history.segments().values() if e.kind == "events")
+    for entry in sorted(entries, key=lambda entry: -entry.events)[:_LOOKED_AT]:
+        if not tokens or not store.volume.exists(KEYS.object("segments", entry.key)):
+            continue
+        candidates = sorted(tokens)
+        values = f"concat_ws(' ', {', '.join(_TEXTS)})"
+        looks = (
+            f"coalesce(bool_or(contains({values}, {sql.literal(w)})), false)" for w in candidates
+        )
+        source = segment_sql.rows_sql(store.paths, [entry])
+        query = (
+            f"SELECT [{', '.join(looks)}] FROM ({source})"
+            f" WHERE NOT coalesce({_IS_OWN}, false) AND NOT {condition}"
+        )
+        with contextlib.closing(connect().cursor()) as cursor:
+            is_common = cursor.execute(query).fetchall()[0][0]
+        tokens = {word for word, common in zip(candidates, is_common, strict=True) if not common}
+    return tokens
+
+
+def _words(values: Iterable[str | None]) -> Iterator[str]:
+    """Yield what may tell something: no names of members, no common numbers."""
+    for value in filter(None, values):
+        content: object = value
+        if value[:1] in "{[":
+            with contextlib.suppress(ValueError):
+                content = orjson.loads(value)
+        yield from itertools.chain.from_iterable(map(_WORD.findall, _values(content)))
+
+
+def _values(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        members = content.values() if isinstance(content, dict) else content
+        yield from itertools.chain.from_iterable(map(_values, members))
+
+
+def places(
+    events: list[OwnEvent], tokens: set[str], history: History, states: Collection[str]
+) -> list[JsonObject]:
+    """Return a place for each type of own events that have some of the words, and for each model
+    that was learnt from one of the states."""
+    ids: dict[str, set[str]] = {}
+    for type_, id, own_words in events:
+        if own_words & tokens:
+            ids.setdefault(type_, set()).add(id)
+    learnt_from: dict[str, set[str]] = {}
+    for key, snapshot in history.models():
+        if snapshot in states:
+            learnt_from.setdefault(key.removeprefix(_MODEL_KEY), set()).add(snapshot)
+    return [_finding(type_, sorted(of_type)) for type_, of_type in ids.items()] + [
+        {
+            "place": MODEL,
+            "name": name,
+            "command": "lakelog predict train it again, then run the same `lakelog erase` again",
+            "done": False,
+            "states": sorted(snapshots),
+        }
+        for name, snapshots in learnt_from.items()
+    ]
+
+
+def _finding(type_: str, ids: list[str]) -> JsonObject:
+    names = ", ".join(f"'{id}'" for id in ids)
+    all_of_them = f"type = {sql.literal(type_)} AND {_IS_OWN}"
+    condition = f"id IN ({names})" if len(ids) <= _LISTED_MAX else all_of_them
+    command = f'lakelog erase --where "{condition}"'
+    return {"place": FINDING, "name": type_, "command": command, "done": False, "ids": ids}
+
+
+def confirmed(store: Store, connect: Connect, erasures: list[Erasure]) -> list[Erasure]:
+    """Return erasures, with a note, which is saved, on what lakelog recorded and is in no state any
+    more."""
+    if not any(map(_waiting, erasures)):
+        return erasures
+    history = rewriting.history_of(store)
+    ids = {id for _, id, _ in own_events(store, connect, history)}
+    models = history.models()
+
+    def is_clean(place: JsonObject) -> bool:
+        if place["place"] == FINDING:
+            return ids.isdisjoint(place["ids"])
+        return models.isdisjoint((_MODEL_KEY + place["name"], s) for s in place["states"])
+
+    confirmed_erasures = []
+    for erasure in erasures:
+        clean = [place for place in _waiting(erasure) if is_clean(place)]
+        if clean:
+            places = [p | {"done": True} if p in clean else p for p in erasure.outside]
+            erasure = replace(erasure, outside=places)
+            erasure.save(store.paths)
+        confirmed_erasures.append(erasure)
+    return confirmed_erasures
+
+
+def _waiting(erasure: Erasure) -> list[JsonObject]:
+    """What lakelog recorded of the rows of an erasure and may still be there."""
+    places = (place for place in erasure.outside if place["place"] in (FINDING, MODEL))
+    return [place for place in places if not place["done"]]
