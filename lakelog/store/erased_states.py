@@ -100,7 +100,7 @@ class ErasedStates:
 
     def _joined(self, states: dict[str, str], segments: dict[str, str]) -> Replacements:
         before = self._read()
-        states = {d: states.get(d, n) for d, n in before.states.items()} | states
+        states = {d: states.get(n, n) for d, n in before.states.items()} | states
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
         return Replacements(states, segments)
 

@@ -174,3 +174,16 @@ def test_a_state_that_came_back_beside_an_older_one(tmp_path: Path) -> None:
         state = manifests.load(lake.store.refs.tag("home/main").snapshot)
         assert [entry.events for entry in manifests.segments(state)] == [1]
         assert lake.verify().intact
+
+
+def test_a_state_that_is_only_a_file_is_erased_from_twice(tmp_path: Path) -> None:
+    """As one that a remote names: what was put in its place is replaced itself."""
+    with opened(tmp_path) as lake:
+        manifests = lake.store.manifests
+        lake.append([{"type": "A", "subject": name} for name in (ADA, "bob", "zoe")])
+        lake.settle()
+        head = lake.store.state("main")
+        state = manifests.write(dataclasses.replace(head, time=head.time - 1)).digest
+        for left, subject in ((2, ADA), (1, "bob")):
+            lake.erase(subject=subject, why="asked")
+            assert manifests.load(state).totals.events == left
