@@ -24,7 +24,6 @@ from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
 from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
 from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
-from lakelog.event.types import JsonObject
 from lakelog.libraries import pa, pc
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
@@ -35,6 +34,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.values import JsonObject
 
 _ROUNDS = 20
 """How often states are read again because others published meanwhile."""

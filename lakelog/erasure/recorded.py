@@ -14,19 +14,20 @@ import orjson
 from lakelog.erased.records import Erasure
 from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import History
-from lakelog.event.bookkeeping import SOURCE
-from lakelog.event.types import JsonObject
+from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
 from lakelog.segments import segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS
+from lakelog.values import JsonObject
 
 FINDING, MODEL = "finding", "model"
 _MODEL_KEY = "model/"
-_IS_OWN = f"(source = '{SOURCE}' OR starts_with(source, '{SOURCE} '))"
-_OWN_SOURCE = f"^{SOURCE}( |$)"
+_SOURCE = BookkeepingEvent.SOURCE
+_IS_OWN = f"(source = '{_SOURCE}' OR starts_with(source, '{_SOURCE} '))"
+_OWN_SOURCE = f"^{_SOURCE}( |$)"
 _TEXTS = ("source", "subject", "message", "data", "id")
 _WORD = re.compile(r"\w[\w.@:-]{2,}\w")
 _LOOKED_AT = 8
@@ -54,7 +55,7 @@ def own_events(store: Store, connect: Connect, history: History) -> list[OwnEven
 
 def _may_be_own(entry: SegmentEntry) -> bool:
     return isinstance(entry.sources, str) or any(
-        source == SOURCE or source.startswith(f"{SOURCE} ") for source in entry.sources
+        source == _SOURCE or source.startswith(f"{_SOURCE} ") for source in entry.sources
     )
 
 
