@@ -57,9 +57,9 @@ ORDER = {
     "appends": """receipt versioned append_batch known_keys stream_lock stream_marks
         stream_versions writer_forks writer async_append arrival_signal""",
     "history": "branch_revival thinning window resolving branch_history",
-    "segments": """encrypted_files sql arrays connection typed field_inference column_encoding
-        typed_rows field_ids bloom tokens word_dictionary word_index segment word_indexing
-        identity_run frame_sql rows segment_sql""",
+    "segments": """block_ranges engine_files sql arrays connection typed field_inference
+        column_encoding typed_rows field_ids bloom tokens word_dictionary word_index segment
+        word_indexing identity_run frame_sql rows segment_sql""",
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",
     "erased": "copies records refusal sweep",
@@ -118,7 +118,7 @@ ORDER = {
         untrusted site encryption ancestry carry signature_files erasures pushes merge_records
         merge_rows merge fetches checks prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
-        segment_cache machines bucket_erasures mending versions attached""",
+        segment_cache segment_ranges machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
         contents listing state changes extract parts restore""",
     "rollback": "revisions preflight rollback",

@@ -313,7 +313,7 @@ class Writer:
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
                 # and trimmed the file with the frame that was just written. Its path comes first
                 # (who reads the times of a file makes the next write set them anew: a slow sync).
-                has_name = disk.is_there(self._path) or os.fstat(self._fd).st_nlink > 0
+                has_name = os.access(self._path, os.F_OK) or os.fstat(self._fd).st_nlink > 0
                 # Afterwards, as repair replaces lakelog.json before it puts another file there.
                 self._require_lake()
                 if has_name:

@@ -58,7 +58,9 @@ def clean(store: Store) -> None:
     # Of a shared lake the directory alone: the bucket is swept once, by the machine that erases.
     sweep(store.attachment.erasures.local if store.attachment else store)
     for key in store.erased.segments():
-        for path in (store.paths.bloom(key), store.paths.words(key), f"{store.paths.peaks}/{key}"):
+        paths = store.paths
+        by_key = (f"{f}/{key}" for f in (paths.names, paths.peaks, paths.ranges))
+        for path in (paths.bloom(key), paths.words(key), *by_key):
             disk.unlink(path)
         ranks.drop(store.paths, [key])
     now_us = lake_time(store)

@@ -247,7 +247,7 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     paths = store.paths
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
         indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
-        for folder in indexes:
+        for folder in (*indexes, paths.ranges):
             for name in disk.listing(folder):
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live

@@ -229,7 +229,10 @@ class LakeTables:
             entries = self.choose(state, query)
             ranges = self.row_ranges(entries, query)
             tail = self.numbered_tail(pending, state)
-            views.append(View("events", entries, tail, ranges=ranges, opens=opens))
+            is_needle = query.parsed and bool(query.needles) and not self.hides_tables
+            views.append(
+                View("events", entries, tail, ranges=ranges, opens=opens, by_ranges=is_needle)
+            )
         if "quarantine" in names:
             entries = self.store.manifests.segments(state, "quarantine")
             lines = self.rows_of(self.branch).quarantine(pending) if pending else None
@@ -239,7 +242,7 @@ class LakeTables:
     def make(self, cursor: duckdb.DuckDBPyConnection, views: list[View]) -> None:
         """Make views on a cursor. Raises DamagedSegment, SnapshotGone."""
         for view in views:
-            self.choice.verify(view.entries)
+            self.choice.verify(view.entries, by_ranges=view.by_ranges)
             self._make(cursor, view)
 
     def _make(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
@@ -275,6 +278,11 @@ class LakeTables:
         in it unless it `opens` them. Raises DamagedSegment."""
         self.choice.verify(entries)
         return self.view_sql("events", entries, None, extractions, ranges, opens=opens)
+
+    def needle_sql(self, view: View) -> str:
+        """The same for a view without rows of the tail."""
+        self.choice.verify(view.entries, by_ranges=view.by_ranges)
+        return self.view_sql("events", view.entries, None, view.more, view.ranges, opens=view.opens)
 
     def view_sql(
         self,
@@ -389,9 +397,13 @@ class SegmentChoice:
             return holding(entries, needs, self._filters)
         return near(entries, needs)
 
-    def verify(self, entries: list[SegmentEntry]) -> None:
-        """Hash segments not yet verified as they are. Raises DamagedSegment, SnapshotGone."""
+    def verify(self, entries: list[SegmentEntry], *, by_ranges: bool = False) -> None:
+        """Hash segments not yet verified as they are; those that can be read `by_ranges` are so.
+        Raises DamagedSegment, SnapshotGone."""
         store, fresh = self._store, []
+        if by_ranges and store.attachment is not None:
+            remote_keys = store.attachment.by_ranges(entries)
+            entries = [entry for entry in entries if entry.key not in remote_keys]
         # Bytes of a shared lake may be in a bucket still: they are fetched together.
         store.verified.obtain([(e.key, store.paths.object("segments", e.key)) for e in entries])
         for entry in entries:
@@ -439,10 +451,18 @@ class SegmentChoice:
         if names and missing:
             lacking = names.lacking(missing)
             entries, missing = [e for e in entries if e.key not in lacking], missing - lacking
+        remote_keys = set[str]()
+        if attachment and missing:
+            remote_keys = attachment.by_ranges([e for e in entries if e.key in missing])
+            missing -= remote_keys  # to make a filter, all of it would be fetched
+            lacking = names.lacking(remote_keys, 0) if names else set()
+            entries = [e for e in entries if e.key not in lacking]
         if missing:
             # filters to be made of them
             self.verify([entry for entry in entries if entry.key in missing])
-        return holding(entries, needs, self._filters)
+        holders = holding([e for e in entries if e.key not in remote_keys], needs, self._filters)
+        keys = remote_keys | {entry.key for entry in holders}
+        return [entry for entry in entries if entry.key in keys] if remote_keys else holders
 
 
 def _times(needs: list[Predicate]) -> tuple[int, int]:

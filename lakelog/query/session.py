@@ -457,7 +457,7 @@ class NeedlePlan:
         if len(views) != 1 or table_sql.has_names(rewritten):
             return None
         view = views[0]
-        rows = self._tables.rows_sql(view.entries, view.more, view.ranges, opens=view.opens)
+        rows = self._tables.needle_sql(view)
         shape = query.shape if rewritten is query.sql else ""
         rewritten = table_sql.inlined(rewritten, view.name, rows)
         return self._cursors.stream(rewritten, [], selection.params, shape=shape, is_once=True)

@@ -347,7 +347,7 @@ class CursorPool:
             self._tables.make(cursor, views)
             return cursor
         for view in views:
-            self._tables.choice.verify(view.entries)
+            self._tables.choice.verify(view.entries, by_ranges=view.by_ranges)
         return cursor
 
     def give_back(self, views: list[View], cursor: duckdb.DuckDBPyConnection) -> None:

@@ -89,11 +89,6 @@ def characters(column: pa.Array) -> np.ndarray:
     return np.frombuffer(column.buffers()[2] or b"", np.uint8)[begin[0] : end[-1]]
 
 
-def repeated(value: str, count: int) -> pa.Array:
-    """One text, many times."""
-    return spread([value], [count])
-
-
 def spread(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
     """Texts, each so many times."""
     raw = [value.encode() for value in values]

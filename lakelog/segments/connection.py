@@ -14,16 +14,16 @@ from lakelog.libraries import duckdb
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
-from lakelog.segments import sql
+from lakelog.segments import block_ranges, sql
 from lakelog.settings import Settings
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
-    from lakelog.segments import encrypted_files
+    from lakelog.segments import engine_files
 else:
-    encrypted_files = Lazy("lakelog.segments.encrypted_files")
+    engine_files = Lazy("lakelog.segments.engine_files")
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
@@ -87,8 +87,9 @@ def connect_engine(
     connection = core.connect(config)
     _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone
+    if VAULT.lakes or block_ranges.SHARED:
+        connection.register_filesystem(engine_files.EngineFiles())
     if VAULT.lakes:
-        connection.register_filesystem(encrypted_files.EncryptedFiles())
         # Else it reads whole columns ahead, as from a network, where a few pages are wanted.
         connection.execute("SET GLOBAL disable_parquet_prefetching = true")
     if paths.protection is not None:
@@ -105,8 +106,8 @@ def _isolate(
     settings. What it may read it may also write (DuckDB 2.0): statements that write are to be
     refused before."""
     folder_list = [f"{paths.root}/segments", paths.cache]
-    if VAULT.lakes:
-        folder_list = [*encrypted_files.folder_names(), *folder_list]
+    if VAULT.lakes or block_ranges.SHARED:
+        folder_list = [*engine_files.folder_names(), *folder_list]
     spill = "" if paths.keys else spill
     folders = ", ".join(map(sql.literal, folder_list))
     names = ", ".join(map(sql.literal, _CHANGEABLE.split()))

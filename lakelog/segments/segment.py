@@ -31,6 +31,7 @@ from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import arrays, bloom, column_encoding
+from lakelog.segments.block_ranges import SegmentBlocks
 from lakelog.segments.connection import connect
 from lakelog.settings import DEFAULTS
 from lakelog.store import disk, document
@@ -146,6 +147,9 @@ def put(
         pending_writes.append(disk.begin_object(path, data))
     # Before a write that is waited for, while the rows are in the processor's cache.
     entry = describe(digest, len(data), table, kind, layout)
+    if kind == "events" and not keys and SegmentBlocks.is_shared(paths):
+        root = SegmentBlocks.root_of(SegmentBlocks.hashes_of(data))
+        entry = dataclasses.replace(entry, blocks=root)
     if pending_writes is None:
         disk.put_object(path, data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.

@@ -15,11 +15,12 @@ from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidName
 from lakelog.keys import VAULT
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments import block_ranges
 
 if TYPE_CHECKING:
-    from lakelog.segments import encrypted_files
+    from lakelog.segments import engine_files
 else:
-    encrypted_files = Lazy("lakelog.segments.encrypted_files")
+    engine_files = Lazy("lakelog.segments.engine_files")
 
 _WILDCARD = re.compile(r"[*?\[]")
 # Of the columns of segments; all others are text.
@@ -90,7 +91,7 @@ def file_pattern(path: str) -> str:
 
     Raises InvalidName for a path with both a wildcard and a backslash, which has none.
     """
-    path = encrypted_files.engine_name(path) if VAULT.lakes else path
+    path = engine_files.engine_name(path) if VAULT.lakes or block_ranges.OPEN else path
     if not _WILDCARD.search(path):
         return path
     if "\\" in path:

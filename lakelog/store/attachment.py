@@ -23,8 +23,9 @@ class NameLookup(Protocol):
         """Return what gives the entries of a page of a state that may have one of them between two
         times (us): all of those pages of which that is not known."""
 
-    def lacking(self, digests: Set[str]) -> set[str]:
-        """Return those of segments that certainly have none of them."""
+    def lacking(self, digests: Set[str], opened: int = ...) -> set[str]:
+        """Return those of segments that certainly have none of them; none of so few that they may
+        be opened as well."""
 
 
 class Attachment(Protocol):
@@ -56,6 +57,10 @@ class Attachment(Protocol):
     def answer(self, request: JsonObject) -> bytes:
         """Do what `relay` asks for: bring objects here, by their `keys`, or return `length` bytes
         of the file of names `key` from `start` on."""
+
+    def by_ranges(self, entries: Any) -> set[str]:
+        """Have segments that are not here read by ranges where that can be; return their
+        digests."""
 
     def mend(self, store: Any, outcome: Any) -> None:
         """Replace what is damaged here by what the bucket has, and the other way round."""

@@ -68,11 +68,6 @@ def write_blocks(fd: int, data: bytes, zeros: int = 0) -> None:
         write_all(fd, _ZEROS[: zeros - start])
 
 
-def is_there(path: str) -> bool:
-    """Whether a path names a file, without a look at the file itself."""
-    return os.access(path, os.F_OK)
-
-
 def truncate(fd: int, size: int) -> None:
     """Shorten a file; not durable until it is synced."""
     os.ftruncate(fd, size)
@@ -335,6 +330,12 @@ def append_line(path: str, data: bytes) -> None:
         os.write(fd, data)
     finally:
         os.close(fd)
+
+
+def write_at(path: str, start: int, data: bytes) -> None:
+    """Write into a derived file, which may have holes, unsynced: its reader checks what it has."""
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY | _IN_PLACE, 0o644), "wb") as file:
+        os.pwrite(file.fileno(), data, start)
 
 
 def map_shared(path: str, size: int) -> mmap.mmap:

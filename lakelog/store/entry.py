@@ -60,6 +60,8 @@ class SegmentEntry:
     """In a typed segment, the number of rows whose payload is text in `data`."""
     has_numbers: bool = False
     """Whether the columns of a sorted segment have the numbers of F4.9."""
+    blocks: str = ""
+    """The root of the hashes of its blocks, by which it is read by ranges (F22.16); or ""."""
     other: JsonObject | None = None
     """Members that this version does not know."""
 
@@ -113,7 +115,7 @@ _Draft: Any = dataclasses.make_dataclass(
 )
 _QUARANTINE = frozenset("add key bytes kind events layout time".split())
 _EVENTS = _QUARANTINE | frozenset(
-    "types sources levels subject seq from fields texts numbers".split()
+    "types sources levels subject seq from fields texts numbers blocks".split()
 )
 _REMOVAL = frozenset(("del", "key"))
 _SEGMENT_REMOVAL = _REMOVAL | {"events", "bytes", "kind"}
@@ -150,14 +152,14 @@ def _segment(body: JsonObject) -> SegmentEntry:
         subject, made_from, members = body["subject"], body.get("from", ()), _EVENTS
         fields = body.get("fields", "")
         text_bytes = body["texts"] if fields else 0
-        has_numbers = body.get("numbers", False)
-        absent = (not made_from) + 2 * (not fields) + (not has_numbers)
+        has_numbers, blocks = body.get("numbers", False), body.get("blocks", "")
+        absent = (not made_from) + 2 * (not fields) + (not has_numbers) + (not blocks)
         is_known = len(body) == len(_EVENTS) - absent
     else:
         oldest, newest = UNNUMBERED
         types, sources, levels = {}, {}, {}
         subject, made_from, members = None, (), _QUARANTINE
-        fields, text_bytes, has_numbers = "", 0, False
+        fields, text_bytes, has_numbers, blocks = "", 0, False, ""
         is_known = len(body) == len(_QUARANTINE)
     entry = _Draft(
         key,
@@ -175,6 +177,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
         intern(fields),
         text_bytes,
         has_numbers,
+        blocks,
         None if is_known else _others(body, members),
     )
     entry.__class__ = SegmentEntry
@@ -227,6 +230,8 @@ def to_json(entry: Entry) -> JsonObject:
             body["texts"] = entry.texts
         if entry.has_numbers:
             body["numbers"] = True
+        if entry.blocks:
+            body["blocks"] = entry.blocks
     return body if entry.other is None else body | entry.other
 
 

@@ -129,6 +129,7 @@ class Keys:
         self.verified = f"{self.cache}/verified.jsonl"
         self.blooms = f"{self.cache}/bloom"
         self.names = f"{self.cache}/names"
+        self.ranges = f"{self.cache}/ranges"
         self.word_indexes = f"{self.cache}/words"
         self.rank_indexes = f"{self.cache}/ranks"
         self.peaks = f"{self.cache}/merkle"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import struct
 import zlib
@@ -19,6 +20,7 @@ from lakelog.remotes.shared import move_spans, name_file, offers
 from lakelog.segments import bloom
 from lakelog.store import document
 from lakelog.store.bootstrap import load
+from lakelog.store.entry import to_json
 from lakelog.store.move_pack import decode_packed
 from tests.support.attached import SharedMachines, append, numbers
 
@@ -197,6 +199,27 @@ def test_names_of_a_segment_are_sorted_hashes(
     assert struct.unpack_from("<2Q", data, 64) == (keys[0], keys[3])
     hashed = bloom.hashes(pa.array(["i0", "i1", "i2"])).tolist()
     assert list(keys[:3]) == sorted(value >> 16 << 16 for value in hashed)
+
+
+def test_an_entry_binds_the_hashes_of_blocks(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22.16: behind the keys of a segment's names, and their root in its entry (F6.7)."""
+    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 100_000)
+    machines["a"].append({"type": "T", "id": "i", "subject": "s", "data": os.urandom(90_000).hex()})
+    machines["a"].exchange()
+    (file,) = (tmp_path / "bucket" / "cache" / "names").iterdir()
+    (segment,) = (tmp_path / "bucket" / "segments").rglob(f"{file.name}.parquet")
+    data, bytes_there = file.read_bytes(), segment.read_bytes()
+    blocks = [bytes_there[n : n + 65_536] for n in range(0, len(bytes_there), 65_536)]
+    assert struct.unpack_from("<q", data, 56) == (len(blocks),)
+    hashes = data[-32 * len(blocks) :]
+    assert hashes == b"".join(hashlib.sha256(block).digest() for block in blocks)
+    store = machines["a"].store
+    entries = store.manifests.segments(store.state("main"))
+    (entry,) = (entry for entry in entries if entry.key == file.name)
+    assert entry.blocks == hashlib.sha256(hashes).hexdigest()[:32]
+    assert to_json(entry)["blocks"] == entry.blocks
 
 
 def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class View(NamedTuple):
     """Which rows are read of segments, where those are not all."""
     opens: bool = False
     """Whether it shows protected fields."""
+    by_ranges: bool = False
+    """Whether few rows of its segments are wanted, so that those in a bucket are not fetched."""
     is_kept: bool = False
     """Whether the engine reads its rows once, and keeps them with the cursor."""
 

@@ -9,7 +9,7 @@ An exchange takes what other machines have published, and publishes what is ackn
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -36,11 +36,13 @@ from lakelog.remotes.shared.mirrored_volume import MirroredVolume, RelayedReques
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
+from lakelog.remotes.shared.segment_ranges import SegmentRanges
 from lakelog.remotes.shared.versions import VersionedAppend
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
+from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, OBJECTS, Paths, decode_name, is_encoded, parse_object
 from lakelog.store.ref import Head, Move
@@ -71,6 +73,7 @@ class BucketAttachment:
         self.volume = MirroredVolume(paths.root, url, lake_id)
         self._cache = SegmentCache(paths, self.volume, limit)
         self._names = NameIndex(paths, self.volume)
+        self._ranges = SegmentRanges(paths, self.volume, self._names)
         self._offers = OfferBook(self.volume)
         machines = Machines(paths.root, self.volume, machine)
         self.erasures = BucketErasures(paths, self.volume, self._names, machines)
@@ -94,8 +97,10 @@ class BucketAttachment:
             self.fetch([self._file(key) for key in request["keys"]])
             return b""
         key, start, length = (request[name] for name in ("key", "start", "length"))
-        if key.rpartition("/")[0] != KEYS.names or not 0 <= length <= _PIECE_MAX:
-            raise TransferRefused(f"{self.url}: {key} is not for queries")
+        if key.rpartition("/")[0] != KEYS.names:
+            self._file(key)
+        if not 0 <= length <= _PIECE_MAX:
+            raise TransferRefused(f"{self.url}: so many bytes of {key} are not for queries")
         return remotes.retrying(lambda: self.volume.piece(key, start, length))
 
     def _file(self, key: str) -> tuple[str, str]:
@@ -104,6 +109,11 @@ class BucketAttachment:
         if object_type not in OBJECTS or KEYS.object(object_type, digest) != key:
             raise TransferRefused(f"{self.url}: {key} is not for queries")
         return digest, self._paths.object(object_type, digest)
+
+    def by_ranges(self, entries: Iterable[SegmentEntry]) -> set[str]:
+        """Have segments that are not here read by ranges where that can be; return their digests.
+        Raises Unreachable, TransferRefused."""
+        return self._ranges.open(entries)
 
     def join(self, store: Store, head: Head, state: Manifest, change: Change) -> Change | None:
         """Return a seal with the offers of other machines, any other change as it is; None where

@@ -1,9 +1,10 @@
 """Which entries have which ids and subjects: sorted hashes, of which a range answers (F22.12).
 
     64 bytes   "LKN1", crc32 of the rest of the head u32, keys of ids and of subjects i64 (-1: not
-               known), 32 bytes of what it is about
+               known), 32 bytes of what it is about, hashes of blocks i64
     head       for each block the first key u64; then for each its crc32 u32
     blocks     keys u64 in ascending order, BLOCK of them but for the last one of each column
+    hashes     of the blocks of a segment (F22.16), in their order
 
 A key is 48 bits of the hash of a name (`bloom.hashes`), then 16 bits for the entry that has it.
 """
@@ -16,8 +17,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from lakelog.libraries import np, pq
+from lakelog.libraries import np, pa, pq
 from lakelog.segments import bloom
+from lakelog.segments.block_ranges import SegmentBlocks
+from lakelog.store import disk
 from lakelog.store.paths import KEYS
 
 BLOCK = 4096
@@ -25,8 +28,8 @@ FILE_LEAST = 64 << 10
 """Shorter segments have no file: to fetch it would take as long as the segment."""
 COLUMNS = ("id", "subject")
 START = 64
-_HEAD = struct.Struct("<4sIqq32s8x")
-_LOW = 0xFFFF
+_HEAD = struct.Struct("<4sIqq32sq")
+_LOW, _HASH = 0xFFFF, 32
 
 
 class Malformed(ValueError):
@@ -40,30 +43,34 @@ def key_of(digest: str) -> str:
 
 def of_segment(path: str, digest: str) -> bytes:
     """Return the file about a segment that is here; b"" where it has no names."""
-    segment = pq.ParquetFile(path)
+    data = disk.read(path)
+    segment = pq.ParquetFile(pa.BufferReader(data))
     if not {*COLUMNS} <= {*segment.schema_arrow.names}:
         return b""
     table = segment.read(columns=list(COLUMNS))
     hashed = (bloom.hashes(table[name].combine_chunks()) for name in COLUMNS)
-    return encode(bytes.fromhex(digest), [np.unique(h & ~np.uint64(_LOW)) for h in hashed])
+    keys = [np.unique(h & ~np.uint64(_LOW)) for h in hashed]
+    return encode(bytes.fromhex(digest), keys, SegmentBlocks.hashes_of(data))
 
 
-def encode(about: bytes, keys: Sequence[Any]) -> bytes:
+def encode(about: bytes, keys: Sequence[Any], hashes: bytes = b"") -> bytes:
     """Return the bytes of a file about an object, of the sorted keys of each column, None for what
-    is not known."""
+    is not known, and the hashes of its blocks."""
     starts = [(k, n) for k in keys if k is not None for n in range(0, len(k), BLOCK)]
     blocks = [k[n : n + BLOCK].astype("<u8") for k, n in starts]
     firsts = np.array([block[0] for block in blocks], "<u8").tobytes()
     bodies = [block.tobytes() for block in blocks]
     checks = struct.pack(f"<{len(blocks)}I", *map(zlib.crc32, bodies))
     counts = [-1 if k is None else len(k) for k in keys]
-    head = _HEAD.pack(b"LKN1", 0, *counts, about) + firsts + checks
-    return b"".join((b"LKN1", struct.pack("<I", zlib.crc32(head[8:])), head[8:], *bodies))
+    head = _HEAD.pack(b"LKN1", 0, *counts, about, len(hashes) // _HASH) + firsts + checks
+    crc = struct.pack("<I", zlib.crc32(head[8:]))
+    return b"".join((b"LKN1", crc, head[8:], *bodies, hashes))
 
 
-def longest(rows: int) -> int:
-    """Return the bytes of a file about so many rows at most."""
-    return START + len(COLUMNS) * (8 * rows + 12 * _blocks(rows))
+def longest(rows: int, size: int) -> int:
+    """Return the bytes of a file about so many rows, in so many bytes, at most."""
+    keys = len(COLUMNS) * (8 * rows + 12 * _blocks(rows))
+    return START + keys + SegmentBlocks.hash_bytes(size)
 
 
 def _blocks(count: int) -> int:
@@ -88,10 +95,13 @@ class NameHead:
     def __init__(self, data: bytes, about: bytes) -> None:
         """Raises Malformed, also for a file that is about something else."""
         size = head_size(data)
-        _, crc, *counts, digest = _HEAD.unpack_from(data)
+        _, crc, *counts, digest, hash_count = _HEAD.unpack_from(data)
         if len(data) < size or zlib.crc32(data[8:size]) != crc or digest != about:
             raise Malformed("the head is damaged, or of another file")
         self.size, self.counts = size, counts
+        begin = size + 8 * sum(max(count, 0) for count in counts)
+        self.hashes = begin, _HASH * max(hash_count, 0)
+        """Where the hashes of blocks begin in the file, and how many bytes they have."""
         self._starts = [0, *itertools.accumulate(map(_blocks, counts))]
         total, head = self._starts[-1], data[:size]  # a head stays in memory, and no block
         self._firsts = np.frombuffer(head, "<u8", total, START)
@@ -137,7 +147,9 @@ class NameHead:
             self._check(self._starts[column], body)
             arrays.append(np.frombuffer(body, "<u8"))
             begin += len(body)
-        if begin != len(data) or any(len(a) < n for a, n in zip(arrays, self.counts, strict=True)):
+        if begin + self.hashes[1] != len(data) or any(
+            len(a) < n for a, n in zip(arrays, self.counts, strict=True)
+        ):
             raise Malformed("it is cut")
         return arrays
 

@@ -118,9 +118,10 @@ class NeededNames:
 
         return entries
 
-    def lacking(self, digests: Set[str]) -> set[str]:
-        """Return those of segments that certainly have none."""
-        if len(digests) <= _OPENED:
+    def lacking(self, digests: Set[str], opened: int = _OPENED) -> set[str]:
+        """Return those of segments that certainly have none; so few as may be opened are not asked
+        for."""
+        if len(digests) <= opened:
             return set()
         return {digest for digest, numbers in self._entries(digests) if numbers == set()}
 
@@ -156,6 +157,14 @@ class NameIndex:
             self._absent[digest] = time.monotonic() + _RETRY_SECONDS
             return None
         return entries
+
+    def hashes(self, digest: str) -> bytes:
+        """Return the hashes of the blocks of a segment, as they are there; b"" for none."""
+        try:
+            start, size = self._head(digest).hashes
+            return self._piece(digest, start, size) if size else b""
+        except _FAULTS:
+            return b""
 
     def _head(self, digest: str) -> NameHead:
         head = self._heads.get(digest)
@@ -228,7 +237,7 @@ class NameIndex:
         about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
         if not disk.exists(path):
             with contextlib.suppress(FileNotFoundError, Malformed):
-                longest = name_file.longest(entry.events)
+                longest = name_file.longest(entry.events, entry.bytes)
                 data = remotes.read(self._volume.remote, key_of(digest), longest)
                 return NameHead(data, about).columns(data)
             store.verified.obtain([(digest, path)])

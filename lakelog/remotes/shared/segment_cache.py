@@ -87,7 +87,7 @@ class SegmentCache:
             if freed >= excess or last_read > resting:
                 break
             # What is not published yet is nowhere else.
-            if self._volume.bucket.exists(self._key(path)):
+            if path.startswith(self._paths.ranges) or self._volume.bucket.exists(self._key(path)):
                 disk.unlink(path)
                 freed += size
                 read_at.pop(digest, None)
@@ -105,6 +105,9 @@ class SegmentCache:
                 if digest and name.endswith(OBJECTS["segments"]):
                     status = os.stat(path)
                     yield digest, path, status.st_size, status.st_ctime
+        for name in disk.listing(self._paths.ranges):
+            status = os.stat(path := f"{self._paths.ranges}/{name}")
+            yield name, path, 512 * status.st_blocks, status.st_mtime
 
     def _last_reads(self) -> dict[str, float]:
         reads: dict[str, float] = {}

@@ -1,9 +1,9 @@
-"""Encrypted segments for the SQL engine: a file system with names such as
-`lakelog://<lake>/<digest>.parquet`.
+"""Segments that the SQL engine cannot open itself, encrypted ones and those that are in a bucket: a
+file system with names such as `lakelog://<lake>/<digest>.parquet`.
 
-The engine reads ranges, and only the chunks of the envelope that these touch are decrypted, in
-memory, which is so bounded whatever the length of a segment. Segments never change, so what is
-known of one stays true.
+The engine reads ranges, and only what these touch is decrypted, or fetched (`block_ranges`). So
+memory is bounded whatever the length of a segment. Segments never change, so what is known of one
+stays true.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from lakelog.keys import VAULT
+from lakelog.segments.block_ranges import OPEN, SHARED, BlockReader
 
 _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -24,8 +25,8 @@ _ROOTS: dict[str, str] = {}
 _SIZES_MAX = 1 << 16
 
 
-class EncryptedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """The encrypted segments of this process's lakes."""
+class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """Such segments of this process's lakes."""
 
     protocol = "lakelog"
     cachable = False
@@ -38,21 +39,21 @@ class EncryptedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         """Return a file for reading. Raises OSError, DamagedSegment."""
         if set(mode) & set("wax+"):
             raise PermissionError(f"{path}: segments never change")
-        return VAULT.file(_path_of(path))
+        return _file(path)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return what is known of a file: its name and the length of its plaintext."""
         if path not in self._sizes:
             if len(self._sizes) > _SIZES_MAX:
                 self._sizes.clear()
-            with VAULT.file(_path_of(path)) as file:
+            with _file(path) as file:
                 self._sizes[path] = file.size
         return {"name": path, "size": self._sizes[path], "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether a segment is there."""
         try:
-            return os.path.exists(_path_of(path))
+            return _path_of(path) in OPEN or os.path.exists(_path_of(path))
         except FileNotFoundError:
             return False
 
@@ -71,7 +72,9 @@ class EncryptedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
 def engine_name(path: str) -> str:
     """Return the name by which the engine opens a file: its path, unless it is an encrypted
-    segment."""
+    segment, or one that is not here whole."""
+    if path in OPEN and not os.path.exists(path):
+        return f"{_lake_name(_lake_of(path))}{os.path.basename(path)}"
     root = next((root for root in VAULT.lakes if path.startswith(f"{root}segments/")), "")
     if not root or not VAULT.is_envelope(path):
         return path
@@ -80,7 +83,20 @@ def engine_name(path: str) -> str:
 
 def folder_names() -> list[str]:
     """Return the beginnings of all names that `engine_name` gives in this process."""
-    return [_lake_name(root) for root in VAULT.lakes]
+    return [_lake_name(root) for root in {*VAULT.lakes, *SHARED}]
+
+
+def _file(name: str) -> Any:
+    path = _path_of(name)
+    # Whole by now, perhaps: then it may have gone from the bucket.
+    if path in OPEN and not os.path.exists(path):
+        return BlockReader(OPEN[path])
+    return VAULT.file(path) if VAULT.lakes else open(path, "rb")
+
+
+def _lake_of(path: str) -> str:
+    """Return the directory, with a slash, of the lake that has a segment."""
+    return path[: path.rindex("segments/")]
 
 
 def _lake_name(root: str) -> str:

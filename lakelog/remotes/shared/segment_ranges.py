@@ -1,0 +1,48 @@
+"""Which segments of a bucket are read by ranges: long ones of which a query needs few rows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+
+from lakelog.remotes import remote as remotes
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.shared.names import NameIndex
+from lakelog.segments.block_ranges import SegmentBlocks
+from lakelog.store import disk
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import KEYS, Paths
+
+
+class SegmentRanges:
+    """Opens them in one directory. Safe for threads."""
+
+    def __init__(self, paths: Paths, volume: MirroredVolume, names: NameIndex) -> None:
+        self._paths, self._volume, self._names = paths, volume, names
+        if importlib.util.find_spec("fsspec") is not None:  # through which the engine reads them
+            SegmentBlocks.share(paths)
+
+    def open(self, entries: Iterable[SegmentEntry]) -> set[str]:
+        """Have those of segments read by ranges that are not here, and of which it is known what
+        each block is; return their digests."""
+        if not SegmentBlocks.is_shared(self._paths):
+            return set()
+        absent = [e for e in entries if e.blocks and not disk.exists(self._path(e))]
+        return {e.key for e, is_open in remotes.in_parallel(self._open, absent) if is_open}
+
+    def _path(self, entry: SegmentEntry) -> str:
+        return self._paths.object("segments", entry.key)
+
+    def _open(self, entry: SegmentEntry) -> bool:
+        path, key = self._path(entry), KEYS.object("segments", entry.key)
+        if SegmentBlocks.is_open(path):
+            return True
+        hashes = self._names.hashes(entry.key)
+        # Whoever can write to the bucket can write hashes of other bytes there, and no entry.
+        if SegmentBlocks.root_of(hashes) != entry.blocks:
+            return False
+
+        def fetch(start: int, length: int) -> bytes:
+            return remotes.retrying(lambda: self._volume.piece(key, start, length))
+
+        return SegmentBlocks(self._paths, entry.key, entry.bytes, hashes, fetch).open(path)
