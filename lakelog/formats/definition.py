@@ -6,7 +6,7 @@ audit reads the file in the same way on any machine, whatever happened to the de
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import orjson
@@ -73,22 +73,10 @@ def is_pattern(name: str) -> bool:
 
 def of_members(members: dict[str, Any]) -> FormatDefinition:
     """Return the definition that members of a JSON object give; others are ignored."""
-
-    def text(name: str) -> str:
-        return str(members.get(name) or "")
-
-    def pairs(name: str) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted((str(k), str(v)) for k, v in dict(members.get(name) or {}).items()))
-
-    return FormatDefinition(
-        text("pattern"),
-        text("format"),
-        text("begins"),
-        text("continues"),
-        text("time_format"),
-        text("zone"),
-        pairs("levels"),
-        pairs("define"),
-        text("name"),
-        text("encoding"),
-    )
+    values: dict[str, Any] = {f.name: members.get(f.name) or "" for f in fields(FormatDefinition)}
+    for name, value in values.items():
+        if name in ("levels", "define"):
+            values[name] = tuple(sorted((str(k), str(v)) for k, v in dict(value or {}).items()))
+        else:
+            values[name] = str(value)
+    return FormatDefinition(**values)

@@ -12,7 +12,6 @@ element is a record: such a file may be of any size. Else a document is a record
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,8 +66,40 @@ class Documents(Format):
     NAME = "json"
 
     def _query(self) -> str:
-        # All or nothing of each document.
-        return query(self._parts_sql(), self.inner.query if self.inner else jsonl.query)
+        names = ", ".join(f"'{name}'" for name in (*LISTS, _ANSWER))
+        lists = " ".join(
+            f"WHEN keys = ['{name}'] AND json_type(line, '$.{name}') = 'ARRAY'"
+            f" THEN json_extract(line, '$.{name}[*]')::VARCHAR[]"
+            for name in LISTS
+        )
+        parts = f"""CASE kind WHEN 'ARRAY' THEN json_extract(line, '$[*]')::VARCHAR[]
+          WHEN 'OBJECT' THEN CASE {lists}
+            WHEN NOT list_has_any(keys, [{names}]) THEN [line] END END"""
+        # A record may be one element of an array, with the brackets and commas around it.
+        bare = f"regexp_replace(regexp_replace(line, {literal(_OPEN)}, ''), {literal(_CLOSE)}, '')"
+        inner = self.inner.query if self.inner else jsonl.query
+        # Elements are numbered within their document by shifting its position; a document of which
+        # any element is slow is left as a whole: its events are never split between the two ways.
+        return f"""
+WITH docs AS MATERIALIZED (
+  SELECT line, position, json_type(line) AS kind,
+    CASE WHEN json_type(line) = 'OBJECT' THEN json_keys(line) END AS keys
+  FROM (SELECT {VALID} AS line, position FROM (
+    SELECT CASE WHEN json_valid(line) THEN line ELSE {bare} END AS line, position FROM lines))),
+cut AS MATERIALIZED (
+  SELECT position, {parts} AS parts FROM docs
+  WHERE line IS NOT NULL AND NOT {sqltext.document_sql("line")}),
+elements AS MATERIALIZED (
+  SELECT unnest(parts) AS line,
+    (position << {_SHIFT}) + generate_subscripts(parts, 1) - 1 AS position FROM cut),
+decided AS MATERIALIZED ({inner("elements")}),
+whole AS MATERIALIZED (
+  SELECT position FROM cut JOIN (
+    SELECT position >> {_SHIFT} AS position, count(*) AS found, bool_or(slow) AS any_slow
+    FROM decided GROUP BY 1) USING (position)
+  WHERE found = len(parts) AND NOT any_slow)
+SELECT * REPLACE (position >> {_SHIFT} AS position), position & {(1 << _SHIFT) - 1} AS nth
+FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that this is a document and not JSON lines."""
@@ -136,50 +167,8 @@ class Documents(Format):
             payload = {**siblings, "data": element} if siblings else element
             return {"type": sqltext.DEFAULT_TYPE, "data": payload}
 
-    def _parts_sql(self) -> str:
-        names = ", ".join(f"'{name}'" for name in (*LISTS, _ANSWER))
-        lists = " ".join(
-            f"WHEN keys = ['{name}'] AND json_type(line, '$.{name}') = 'ARRAY'"
-            f" THEN json_extract(line, '$.{name}[*]')::VARCHAR[]"
-            for name in LISTS
-        )
-        return f"""CASE kind WHEN 'ARRAY' THEN json_extract(line, '$[*]')::VARCHAR[]
-          WHEN 'OBJECT' THEN CASE {lists}
-            WHEN NOT list_has_any(keys, [{names}]) THEN [line] END END"""
-
 
 FORM = Documents(__doc__)
-
-
-def query(elements: str, inner: Callable[[str], str]) -> str:
-    """SQL over `lines` of documents: `parts` gives their elements as lines for a query.
-
-    `inner` makes that query over a table; `parts` may use line, kind and keys.
-    """
-    # A record may be one element of an array, with the brackets and commas around it.
-    trimmed = f"regexp_replace(regexp_replace(line, {literal(_OPEN)}, ''), {literal(_CLOSE)}, '')"
-    # Elements are numbered within their document by shifting its position; a document of which any
-    # element is slow is left as a whole, so that its events are never split between the two ways.
-    return f"""
-WITH docs AS MATERIALIZED (
-  SELECT line, position, json_type(line) AS kind,
-    CASE WHEN json_type(line) = 'OBJECT' THEN json_keys(line) END AS keys
-  FROM (SELECT {VALID} AS line, position FROM (
-    SELECT CASE WHEN json_valid(line) THEN line ELSE {trimmed} END AS line, position FROM lines))),
-cut AS MATERIALIZED (
-  SELECT position, {elements} AS parts FROM docs
-  WHERE line IS NOT NULL AND NOT {sqltext.document_sql("line")}),
-elements AS MATERIALIZED (
-  SELECT unnest(parts) AS line,
-    (position << {_SHIFT}) + generate_subscripts(parts, 1) - 1 AS position FROM cut),
-decided AS MATERIALIZED ({inner("elements")}),
-whole AS MATERIALIZED (
-  SELECT position FROM cut JOIN (
-    SELECT position >> {_SHIFT} AS position, count(*) AS found, bool_or(slow) AS any_slow
-    FROM decided GROUP BY 1) USING (position)
-  WHERE found = len(parts) AND NOT any_slow)
-SELECT * REPLACE (position >> {_SHIFT} AS position), position & {(1 << _SHIFT) - 1} AS nth
-FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
 
 
 def _elements(value: Any) -> list[tuple[Any, JsonObject]]:
