@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from lakelog.event import Event
     from lakelog.history import Diff, Snapshot
     from lakelog.lake import Lake, open
-    from lakelog.loggers.adapters import LoguruSink as LoguruSink
-    from lakelog.loggers.adapters import StructlogProcessor as StructlogProcessor
-    from lakelog.loggers.ai import get_ai_logger as get_ai_logger
-    from lakelog.loggers.ai import log_system_start as log_system_start
-    from lakelog.loggers.ai import measure_operation as measure_operation
-    from lakelog.loggers.genai import instrument_anthropic as instrument_anthropic
-    from lakelog.loggers.genai import instrument_openai as instrument_openai
-    from lakelog.loggers.handler import LakeHandler as LakeHandler
-    from lakelog.loggers.oos import get_logger as get_logger
-    from lakelog.loggers.otel import LakeLogExporter as LakeLogExporter
-    from lakelog.loggers.otel import LakeSpanExporter as LakeSpanExporter
-    from lakelog.loggers.spans import span as span
+    from lakelog.loggers import LakeHandler as LakeHandler
+    from lakelog.loggers import LakeLogExporter as LakeLogExporter
+    from lakelog.loggers import LakeSpanExporter as LakeSpanExporter
+    from lakelog.loggers import LoguruSink as LoguruSink
+    from lakelog.loggers import StructlogProcessor as StructlogProcessor
+    from lakelog.loggers import get_ai_logger as get_ai_logger
+    from lakelog.loggers import get_logger as get_logger
+    from lakelog.loggers import instrument_anthropic as instrument_anthropic
+    from lakelog.loggers import instrument_openai as instrument_openai
+    from lakelog.loggers import span as span
     from lakelog.notebook.live import live as live
     from lakelog.oos import BatchDatabaseSync as BatchDatabaseSync
     from lakelog.oos import PodcastProcessor as PodcastProcessor
     from lakelog.oos import SimpleLogProcessor as SimpleLogProcessor
+    from lakelog.oos import log_system_start as log_system_start
+    from lakelog.oos import measure_operation as measure_operation
     from lakelog.pinned import PinnedLake
     from lakelog.query.relation import Relation
     from lakelog.settings import Settings
@@ -89,15 +89,11 @@ _NAMES_OF = {
     "clients.redis_config": "RedisConfig",
     "compat": "EventDatabase EventPersistenceManager LogEntry OMEGALogManager"
     " create_event_persistence",
-    "oos": "BatchDatabaseSync PodcastProcessor RedisManager SimpleLogProcessor get_views",
+    "oos": "BatchDatabaseSync PodcastProcessor RedisManager SimpleLogProcessor get_views"
+    " log_system_start measure_operation",
     # What an application logs with.
-    "loggers.adapters": "LoguruSink StructlogProcessor",
-    "loggers.ai": "get_ai_logger log_system_start measure_operation",
-    "loggers.genai": "instrument_anthropic instrument_openai",
-    "loggers.handler": "LakeHandler",
-    "loggers.oos": "get_logger",
-    "loggers.otel": "LakeLogExporter LakeSpanExporter",
-    "loggers.spans": "span",
+    "loggers": "LakeHandler LakeLogExporter LakeSpanExporter LoguruSink StructlogProcessor"
+    " get_ai_logger get_logger instrument_anthropic instrument_openai span",
     "notebook.live": "live",
 }
 """The public names of each module; it loads when one of them is asked for."""

@@ -98,8 +98,9 @@ ORDER = {
     "clients": "connection address http_client redis_config redis_client kafka_config",
     "collect": "followed_file successors status turns watch loop",
     "backup": "copy directory expiry restoration delete scheduler",
-    "loggers": """exits buffer queue values destination recorder exceptions handler adapters
-        otel spans genai_fields genai_streams genai_calls genai follower logfile oos ai""",
+    "loggers": """exits buffer queue values destination recorder figure_recorder exceptions
+        handler adapters otel spans genai_fields genai_streams genai_calls genai follower logfile
+        oos ai""",
     "pipeline": "fact_log standing work_queue feeds",
     "analyze": "dedupe similar",
     "forecasts": "models trend metrics",
@@ -156,8 +157,8 @@ ORDER = {
         live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
     "containers": "container_snapshots",
-    "oos": """download redis_metrics oos_state oos_feed oos_views database_sync podcasts
-        oos_demo redis""",
+    "oos": """ai_functions download redis_metrics oos_state oos_feed oos_views database_sync
+        podcasts oos_demo redis""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample
         shell connect write serve definitions ingest audit backups recent consume watch_status
         watch tail trace stream search anomalies patterns forecast decisions predict against

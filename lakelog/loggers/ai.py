@@ -31,7 +31,6 @@ DEFAULT_LOG = "ai.log"
 _KIND, _STAMP = rb'"event_type":"([^"]*)"', rb'^\{"timestamp":"([^"]*)"'
 _EVERY = 1.0
 Details = Mapping[str, object]
-# What the functions of the module write to, as the older logger had it.
 _newest: AILogger | None = None
 
 
@@ -104,6 +103,18 @@ class AILogger(LineLogger):
         super().__init__(log)
         self.source = source
         _SAMPLER.start()
+
+    @staticmethod
+    def log_newest_start(name: str, version: str = "", config: Details | None = None) -> None:
+        """Write to the logger that `get_ai_logger` returned last that a service began; without one
+        to ./ai.log."""
+        (_newest or get_ai_logger()).log_system_start(name, version, config)
+
+    @staticmethod
+    def measure_newest(name: str, **details: object) -> Operation:
+        """Measure an operation in the logger that `get_ai_logger` returned last, else in
+        ./ai.log."""
+        return (_newest or get_ai_logger()).measure_operation(name, **details)
 
     def log(
         self,
@@ -283,14 +294,3 @@ def get_ai_logger(
     log = LineLog(path, lake, _KIND, _STAMP, rotate_bytes, strict)
     _newest = AILogger(log, program if source is None else source)
     return _newest
-
-
-def log_system_start(name: str, version: str = "", config: Details | None = None) -> None:
-    """Write to the logger that `get_ai_logger` returned last that a service began; without one to
-    ./ai.log."""
-    (_newest or get_ai_logger()).log_system_start(name, version, config)
-
-
-def measure_operation(name: str, **details: object) -> Operation:
-    """Measure an operation in the logger that `get_ai_logger` returned last, else in ./ai.log."""
-    return (_newest or get_ai_logger()).measure_operation(name, **details)

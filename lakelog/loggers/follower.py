@@ -87,7 +87,7 @@ class FileFollower:
         # Within a frozen program there is no interpreter to start.
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
-                [*_command(self.lake), "follow-log", self.file],
+                [*_command(self.lake), "follow-log", self.file, lock_path(self.lake, self.file)],
                 start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
                 # A directory that may be unmounted must not be kept busy.
                 cwd="/",
@@ -99,46 +99,12 @@ class FileFollower:
             _STARTED.append(self._process)
 
 
-class FollowTurn:
-    """The turn of this process to follow a file, which one process has at a time."""
-
-    def __init__(self, lake: str, file: str) -> None:
-        self._lock_path, self._file = lock_path(lake, file), file
-        self._fd, self._sizes = -1, set[tuple[int, int]]()
-
-    def take(self, *, wait: bool) -> bool:
-        """Begin the turn, once no other process has it if `wait`; whether it began."""
-        self._fd = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        # One that waits is the next to follow, without a gap.
-        if not disk.lock(self._fd, wait=wait):
-            os.close(self._fd)
-            return False
-        self._sizes = _sizes_of(self._file)
-        return True
-
-    def end(self) -> bool:
-        """End it; whether nothing was written since it began."""
-        os.close(self._fd)
-        # Looked at without the lock: who writes from now on finds nobody that follows.
-        return _sizes_of(self._file) == self._sizes
-
-
 def _files_of(file: str) -> list[str]:
     """Return the backups of a file, the oldest first, and the file."""
     folder, name = os.path.split(file)
     backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
     # Sorted by name, as rotated logs have their time in it.
     return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [file]
-
-
-def _sizes_of(file: str) -> set[tuple[int, int]]:
-    """Return the inode and the size of a file and of each of its backups."""
-    sizes = set()
-    for path in _files_of(file):
-        with contextlib.suppress(OSError):  # renamed at this moment: it is there under another name
-            status = os.stat(path)
-            sizes.add((status.st_ino, status.st_size))
-    return sizes
 
 
 def lock_path(lake: str, file: str) -> str:

@@ -26,7 +26,7 @@ from collections import Counter
 import orjson
 
 from lakelog.loggers.buffer import DiskBuffer
-from lakelog.loggers.destination import LakeOrPath, opened_lake
+from lakelog.loggers.destination import LakeOrPath, flush_lake, opened_lake
 from lakelog.loggers.follower import FileFollower
 from lakelog.loggers.queue import EventQueue, QueueStats
 from lakelog.loggers.recorder import Recorder
@@ -185,12 +185,6 @@ def queue_of_file(
         return queue
 
 
-def flush_file(path: str, timeout: float) -> bool:
-    """Wait until a file has what loggers of this process wrote to it; whether it has."""
-    queue = _QUEUES.get(os.path.realpath(path)) if _QUEUES else None
-    return queue is None or queue.flush(timeout)
-
-
 def _second(moment: float) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime(moment))
 
@@ -253,6 +247,15 @@ class LineLogger:
 
     def __init__(self, log: LineLog) -> None:
         self._log = log
+
+    @staticmethod
+    def flush_all(path: str, timeout: float, branch: str = "") -> bool:
+        """Wait until a file, or with a branch that of a lake, has what all loggers of this process
+        wrote to it; whether it has."""
+        if branch:
+            return flush_lake(path, branch, timeout)
+        queue = _QUEUES.get(os.path.realpath(path)) if _QUEUES else None
+        return queue is None or queue.flush(timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the file has everything, or so many seconds; whether it has."""

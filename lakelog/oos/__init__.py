@@ -2,7 +2,8 @@
 
 `get_views` gives `OOSViews` of a log or a lake; a `SimpleLogProcessor` works on what a
 `PodcastProcessor` found, and a `BatchDatabaseSync` copies it. `play` is the demonstration, whose
-steps are `DemoCheck`s. `RedisManager` is the older one.
+steps are `DemoCheck`s. `RedisManager` is the older one; `log_system_start` and `measure_operation`
+are functions of the older AI logger.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from lakelog.oos.ai_functions import log_system_start, measure_operation
     from lakelog.oos.database_sync import BatchDatabaseSync
     from lakelog.oos.oos_demo import DemoCheck, play
     from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
@@ -27,11 +29,14 @@ __all__ = [
     "RedisManager",
     "SimpleLogProcessor",
     "get_views",
+    "log_system_start",
+    "measure_operation",
     "play",
 ]
 
 __getattr__ = lazy_face(
     __name__,
+    ai_functions="log_system_start measure_operation",
     database_sync="BatchDatabaseSync",
     oos_demo="DemoCheck play",
     oos_views="DEFAULT_LOG OOSViews get_views",

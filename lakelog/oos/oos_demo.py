@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog import lake as lakes
-from lakelog.loggers.ai import get_ai_logger
-from lakelog.loggers.oos import get_logger
+from lakelog.loggers import get_ai_logger, get_logger
 from lakelog.oos.database_sync import TRANSCRIPTS, BatchDatabaseSync
 from lakelog.oos.oos_views import get_views
 from lakelog.oos.podcasts import PodcastProcessor, SimpleLogProcessor

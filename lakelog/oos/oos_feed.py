@@ -23,8 +23,7 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
 from lakelog.libraries import pa
-from lakelog.loggers.destination import flush_lake
-from lakelog.loggers.logfile import flush_file
+from lakelog.loggers import AILogger
 from lakelog.oos.oos_state import FAILURES, HOUR, STATES, UNKNOWN, LogEvent, LoggedFailure, LogState
 from lakelog.values import JsonObject, from_micros, parse_time
 
@@ -127,7 +126,7 @@ class FileFeed:
     def state(self) -> Answers:
         """The log as it is now, with what loggers of this process wrote to it."""
         # Lines that this process has not written yet belong to the answer.
-        flush_file(self.path, _FLUSH_SECONDS)
+        AILogger.flush_all(self.path, _FLUSH_SECONDS)
         with self._mutex:
             return self._refresh()
 
@@ -227,7 +226,7 @@ class LakeFeed:
 
     def state(self) -> Answers:
         """The branch as it is now, with live events, and what loggers of this process wrote."""
-        flush_lake(self._lake.path, self._lake.branch_name, _FLUSH_SECONDS)
+        AILogger.flush_all(self._lake.path, _FLUSH_SECONDS, self._lake.branch_name)
         return self
 
     def standing(self) -> dict[str, int]:

@@ -16,22 +16,23 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import threading
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import LakelogError, Unreachable
-from lakelog.loggers import exits
-from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.recorder import Recorder
+from lakelog.loggers import FigureRecorder
 from lakelog.oos.redis_metrics import RedisMetrics
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
+
+if TYPE_CHECKING:
+    from lakelog.lake import Lake
 
 redis = Lazy("redis")
 Scalar = str | int | float | bool | None
@@ -58,7 +59,7 @@ class RedisManager:
         config: RedisConfig | None = None,
         *,
         credentials: Callable[[], tuple[str, str]] | None = None,
-        lake: LakeOrPath | None = None,
+        lake: Lake | str | os.PathLike[str] | None = None,
         record_seconds: float = 60.0,
     ) -> None:
         """Connect; without a configuration to the server that the environment names.
@@ -70,11 +71,7 @@ class RedisManager:
         self.config = config or RedisConfig.from_env()
         self._metrics = RedisMetrics()
         self._redis = RedisClient(self.config, credentials, self._metrics.note)
-        self._recorder = Recorder(lake) if lake is not None else None
-        self._stopped = threading.Event()
-        self._seconds = record_seconds
-        self._start()
-        exits.watch(self)
+        self._recorder = FigureRecorder(lake, record_seconds, self._event, self._redis.close)
 
     def __repr__(self) -> str:
         return f"RedisManager({self.config.address!r})"
@@ -234,54 +231,25 @@ class RedisManager:
 
     def close(self) -> None:
         """Record the last figures and close the connections."""
-        if not self._stopped.is_set():
-            self.finish()
-            exits.unwatch(self)
-
-    def finish(self) -> None:
-        """At the end of the process: record the last figures, and close the connections."""
-        self._stopped.set()
-        self.flush()
-        self._redis.close()
+        self._recorder.close()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Record the figures, if a lake was given; whether it has them."""
-        if self._recorder is None:
-            return True
-        self._record()
         return self._recorder.flush(timeout)
 
-    def is_in_use(self) -> bool:
-        """Never: its figures may be read at any time."""
-        return False
-
-    def after_fork(self) -> None:
-        """A child has connections and a thread of its own."""
-        self._start()
-
-    def _start(self) -> None:
-        if self._recorder is not None:
-            threading.Thread(target=self._run, name="redis-metrics", daemon=True).start()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            self._record()
-
-    def _record(self) -> None:
-        """Store the figures as an event; those of a server that is away without its own part."""
-        assert self._recorder is not None
+    def _event(self) -> JsonObject:
+        """The figures as an event; those of a server that is away without its own part."""
         try:
             figures, level = self.get_metrics(), "INFO"
         except (LakelogError, redis.RedisError) as error:
             figures, level = self._metrics.figures() | {"error": str(error)}, "WARN"
-        event = {
+        return {
             "time": datetime.now(UTC),
             "type": "redis.metrics",
             "source": self.config.address,
             "level": "WARN" if _needs_attention(figures) else level,
             "data": figures,
         }
-        self._recorder.record(event)
 
     def _on(self, command: str, key: str, run: Callable[[Any], object]) -> Any:
         self._metrics.access(key)
