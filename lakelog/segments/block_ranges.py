@@ -153,3 +153,10 @@ class BlockReader(io.RawIOBase):
     def tell(self) -> int:
         """Where it stands."""
         return self._place
+
+
+def reader(path: str) -> BlockReader | None:
+    """Return what reads a segment by ranges, None where it is not read so, or is here whole by now:
+    then it may have gone from the bucket."""
+    blocks = OPEN.get(path)
+    return None if blocks is None or os.path.exists(path) else BlockReader(blocks)

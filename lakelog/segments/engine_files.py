@@ -16,7 +16,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from lakelog.keys import VAULT
-from lakelog.segments.block_ranges import OPEN, SHARED, BlockReader
+from lakelog.segments.block_ranges import OPEN, SHARED, reader
 
 _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -46,8 +46,12 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if path not in self._sizes:
             if len(self._sizes) > _SIZES_MAX:
                 self._sizes.clear()
-            with _file(path) as file:
-                self._sizes[path] = file.size
+            blocks = OPEN.get(_path_of(path))
+            if blocks is None:
+                with VAULT.file(_path_of(path)) as file:
+                    self._sizes[path] = file.size
+            else:
+                self._sizes[path] = blocks.size
         return {"name": path, "size": self._sizes[path], "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
@@ -88,10 +92,7 @@ def folder_names() -> list[str]:
 
 def _file(name: str) -> Any:
     path = _path_of(name)
-    # Whole by now, perhaps: then it may have gone from the bucket.
-    if path in OPEN and not os.path.exists(path):
-        return BlockReader(OPEN[path])
-    return VAULT.file(path) if VAULT.lakes else open(path, "rb")
+    return reader(path) or (VAULT.file(path) if VAULT.lakes else open(path, "rb"))
 
 
 def _lake_of(path: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,22 @@ def test_a_needle_reads_some_blocks_and_keeps_them(machines: SharedMachines) -> 
     assert 0 < 512 * cached(machines).stat().st_blocks <= size // 4
     os.rename(machines.root / "bucket", machines.root / "away")
     assert machines.reopened("b").sql(NEEDLE).fetchall() == ANSWER
+
+
+def test_a_typed_segment_is_read_by_ranges_in_a_new_process(machines: SharedMachines) -> None:
+    """Its schema is in the footer, which nothing has read there."""
+    lake = machines["a"]
+    lake.append([{"type": "U", "subject": "u", "data": {"n": n, "x": noise()}} for n in range(40)])
+    lake.exchange()
+    lake.compact()
+    store = lake.store
+    assert all(entry.fields for entry in store.manifests.segments(store.state("main")))
+    machines["b"].exchange()
+    program = "import lakelog, sys; print(lakelog.open(sys.argv[1]).sql(sys.argv[2]).fetchall())"
+    query = "SELECT max((data->>'n')::int) FROM events WHERE subject = 'u'"
+    command = [sys.executable, "-c", program, machines["b"].path, query]
+    assert subprocess.check_output(command, text=True) == "[(39,)]\n"
+    assert not is_whole(machines)
 
 
 def test_a_query_over_all_rows_fetches_the_segment(machines: SharedMachines) -> None:
