@@ -148,7 +148,7 @@ def test_compressed_bodies(server: HttpLake, encoding: str, encode: Any) -> None
 def test_broken_compression_and_bombs_are_refused(
     server: HttpLake, encoding: str, encode: Any, status: int
 ) -> None:
-    body = EncodedBatch.of(b'{"a":1}\n' * 99)
+    body = encode(b'{"a":1}\n' * 99)
     reply = server.ask("/ingest", body, {"content-encoding": encoding})
     assert reply.status == status
     assert reply.json["error"]
