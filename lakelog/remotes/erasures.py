@@ -165,7 +165,7 @@ class RemoteErasures:
         )
         stand_ins = {key: store.erased.of(s) for key, s in pairs if self.erased.holds(s)}
         needed = {key: KEYS.object("manifests", digest) for key, digest in stand_ins.items()}
-        for key in far.without(needed):
+        for key in remotes.retrying(lambda: far.without(needed)):
             document_alone = self.erased.without_text(self.volume.read(key))
             objects = objects_of(store, stand_ins[key])
             with far.publishing({key_of(name): size for name, size in objects.items()}):
@@ -176,7 +176,11 @@ class RemoteErasures:
                 self._site.put_signature(file, signature, replace=True)
         segments = (k for k, new in self.erased.segments().items() if new != k)
         obsolete = {*sweep.unfinished(self), *(KEYS.object("segments", key) for key in segments)}
-        return far.purge(obsolete, lambda data: self.erased.without_text(data) != data)
+
+        def is_old(document: bytes) -> bool:
+            return self.erased.without_text(document) != document
+
+        return remotes.retrying(lambda: far.purge(obsolete, is_old))
 
     def _records(self) -> dict[str, Erasure]:
         return {record.key: record for record in records.listing(self._store.paths)}

@@ -7,26 +7,39 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
+from lakelog.store import manifest
 from tests.support import erasure_histories as histories
 from tests.support import seam
 from tests.support.effort import IS_WHOLE
 from tests.support.seam import Fault, Killed
 
 ADA, WORD = "ada-3f9k2m", "secret-8x4q7t"
+OTHERS = 6
 POINTS = 3
 """Changes at which it is stopped, of all that it makes; each one with LAKELOG_MATRIX=all."""
 
 
-def prepared(path: Path) -> str:
-    """A lake with pages, a tag, a branch, a filter and a write-ahead log."""
+@pytest.fixture(autouse=True, scope="module")
+def _small_pages() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "FAN", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A lake with pages, a tag, a branch, a filter and a write-ahead log, and how many changes to
+    the disk it takes to erase ADA."""
+    path = tmp_path_factory.mktemp("prepared") / "lake"
     with lakelog.open(path, settings={"seal": "never"}) as lake:
-        for number in range(18):
+        for number in range(OTHERS):
             lake.append({"type": "A", "subject": f"u{number}"})
             lake.append({"type": "A", "subject": ADA, "message": WORD})
             lake.settle()
@@ -35,22 +48,21 @@ def prepared(path: Path) -> str:
         lake.compact()
         lake.schema()
         lake.append({"type": "A", "subject": ADA, "message": WORD})
-    return str(path)
+    erased, counted = str(path.with_name("erased")), Fault(10**9, None)
+    shutil.copytree(path, erased)
+    with pytest.MonkeyPatch.context() as patch, lakelog.open(erased, create=False) as lake:
+        seam.install(patch, counted)
+        assert lake.erase(subject=ADA, why="asked").is_done
+    return path, counted.changes
 
 
 @pytest.mark.parametrize("fault", ["death", "error"])
 def test_an_erasure_may_stop_at_every_step(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, prepared: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed or failed anywhere, it is not done while a byte is there, and can be ended."""
-    before, path = prepared(tmp_path / "before"), str(tmp_path / "lake")
-    shutil.copytree(before, path)
-    counted = Fault(10**9, None)
-    with monkeypatch.context() as patch, lakelog.open(path, create=False) as lake:
-        seam.install(patch, counted)
-        assert lake.erase(subject=ADA, why="asked").is_done
-    shutil.rmtree(path)
-    changes, unfinished = counted.changes, 0
+    path, unfinished = str(tmp_path / "lake"), 0
+    before, changes = prepared
     for at in range(1, changes, 1 if IS_WHOLE else changes // POINTS):
         shutil.copytree(before, path)
         error = Killed() if fault == "death" else OSError(errno.EIO, "planted")
@@ -69,7 +81,7 @@ def test_an_erasure_may_stop_at_every_step(
             assert again.verify().intact, where
             assert again.sql(
                 "SELECT count(*) FROM events WHERE subject <> ?", [ADA]
-            ).fetchall() == [(18,)], where
+            ).fetchall() == [(OTHERS,)], where
             found = histories.places_with(Path(path), [ADA, WORD])
             statuses = again.erasures()
             if any(status.is_done for status in statuses):
@@ -82,7 +94,7 @@ def test_an_erasure_may_stop_at_every_step(
             assert len([s for s in again.erasures() if not s.is_done]) == 0, where
             assert histories.places_with(Path(path), [ADA, WORD]) == [], where
             assert again.verify().intact, where
-            assert again.at("v1").count() == again.count() == 18, where
+            assert again.at("v1").count() == again.count() == OTHERS, where
         with contextlib.suppress(OSError):
             lake.close()
         shutil.rmtree(path)

@@ -36,15 +36,21 @@ def host() -> Iterator[str]:
 
 
 def pushed(path: Path, url: str) -> Lake:
-    """A lake that was pushed several times, with a tag and a branch."""
+    """A lake that was pushed once, with a tag."""
     lake = lakelog.open(path, settings=SETTINGS)
     remotes.add_tested(lake.store, "hub", url)
-    for n in range(2):
-        add(lake, 10 * n)
-        remotes.push(lake, "hub", branches=["main"])
+    add(lake, 0)
     lake.tag("v1")
+    remotes.push(lake, "hub", branches=["main"], tags=["v1"])
+    return lake
+
+
+def pushed_often(path: Path, url: str) -> Lake:
+    """A lake that was pushed several times, with a tag and a branch."""
+    lake = pushed(path, url)
+    add(lake, 10)
     lake.branch("side").close()
-    remotes.push(lake, "hub", branches=["side"], tags=["v1"])
+    remotes.push(lake, "hub", branches=["main", "side"])
     lake.compact()
     remotes.push(lake, "hub", branches=["main"])
     return lake
@@ -53,7 +59,7 @@ def pushed(path: Path, url: str) -> Lake:
 def test_a_push_and_a_collection_erase_there(tmp_path: Path, host: str) -> None:
     """Old moves, a tag, a branch that is not pushed: no byte stays; clones have all others."""
     url = f"oci://{host}/erased"
-    lake = pushed(tmp_path / "lake", url)
+    lake = pushed_often(tmp_path / "lake", url)
     remotes.clone(url, str(tmp_path / "clone"))
     assert found(registry_server.folder(host))
     status = lake.erase(subject=ADA, why="asked")
@@ -71,11 +77,20 @@ def test_a_push_and_a_collection_erase_there(tmp_path: Path, host: str) -> None:
     for name in ("clone", "again"):
         with lakelog.open(tmp_path / name) as clone:
             assert clone.verify().intact
-            assert clone.count() == clone.at("v1").count() == 4
+            assert (clone.count(), clone.at("v1").count()) == (4, 2)
             with pytest.raises(InvalidEvent, match="erased"):
                 clone.append({"type": "A", "subject": ADA, "time": "2020-01-01T00:00:00Z"})
         assert found(tmp_path / name) == []
     lake.close()
+    # An index of an erased state has beside it what is read in its place.
+    for tag in ("main", "v1"):
+        ends = [f"docker://{host}/{name}:{tag}" for name in ("erased", "alone")]
+        tls = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        subprocess.run([need("skopeo"), "copy", "--all", *tls, *ends], check=True)
+    remotes.clone(f"oci://{host}/alone", str(tmp_path / "alone"))
+    with lakelog.open(tmp_path / "alone") as clone:
+        assert (clone.count(), clone.at("v1").count()) == (4, 2)
+        assert clone.verify().intact
 
 
 def test_an_interrupted_push_erases_when_it_is_made_again(tmp_path: Path, host: str) -> None:
@@ -86,7 +101,8 @@ def test_an_interrupted_push_erases_when_it_is_made_again(tmp_path: Path, host: 
         lake.erase(subject=ADA, why="asked")
         proxy.pass_all()
         remotes.push(lake, "hub", branches=["main"])
-        at, cuts, between = 3, 0, 7 if IS_WHOLE else proxy.requests // 3
+        cuts, between = 0, 7 if IS_WHOLE else proxy.requests
+        at = between // 2
         for step in itertools.count():
             name = f"bob-7t{step}x"
             lake.append({"type": "A", "subject": name})
@@ -100,10 +116,11 @@ def test_an_interrupted_push_erases_when_it_is_made_again(tmp_path: Path, host: 
                 cuts += 1
             finally:
                 proxy.pass_all()
-            assert "push" in lake.erasures()[-1].copies[0]["command"]
-            assert remotes.push(lake, "hub", branches=["main"]).erased == [status.erasure.key]
+            is_due = "push" in lake.erasures()[-1].copies[0]["command"]
+            result = remotes.push(lake, "hub", branches=["main"])
+            assert result.erased == [status.erasure.key] * is_due
             at += between
-        assert cuts > 1
+        assert cuts
         registry_server.collect_garbage(host)
         folder = registry_server.folder(host)
         names = [f"bob-7t{number}x" for number in range(step + 1)]
@@ -112,7 +129,7 @@ def test_an_interrupted_push_erases_when_it_is_made_again(tmp_path: Path, host: 
         remotes.clone(url, str(tmp_path / "clone"))
         with lakelog.open(tmp_path / "clone") as clone:
             assert clone.verify().intact
-            assert clone.count() == clone.at("v1").count() == 4
+            assert clone.count() == clone.at("v1").count() == 2
         lake.close()
 
 
@@ -141,19 +158,3 @@ def test_a_registry_that_deletes_nothing_is_named(tmp_path: Path) -> None:
     erasure.confirm(lake.store, key, "hub")
     assert lake.erasures()[0].is_done
     lake.close()
-
-
-def test_what_was_copied_alone_can_be_read(tmp_path: Path, host: str) -> None:
-    """An index of an erased state has what is read in its place beside it."""
-    lake = pushed(tmp_path / "lake", f"oci://{host}/whole")
-    lake.erase(subject=ADA, why="asked")
-    remotes.push(lake, "hub", branches=["main"])
-    lake.close()
-    for tag in ("main", "v1"):
-        ends = [f"docker://{host}/{name}:{tag}" for name in ("whole", "alone")]
-        tls = ["--src-tls-verify=false", "--dest-tls-verify=false"]
-        subprocess.run([need("skopeo"), "copy", "--all", *tls, *ends], check=True)
-    remotes.clone(f"oci://{host}/alone", str(tmp_path / "clone"))
-    with lakelog.open(tmp_path / "clone") as clone:
-        assert clone.count() == clone.at("v1").count() == 4
-        assert clone.verify().intact
