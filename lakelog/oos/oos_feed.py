@@ -57,23 +57,26 @@ _YEAR_1 = -62_135_596_800_000_000
 """No event is older: the engine rounds a division to zero, not down."""
 _COUNTS = f"""
 -- name: oos_counts
--- about: Events by hour, and how they ended by source and error.
+-- about: Events and how they ended, by hour, by source and by error.
 -- map
-SELECT hour, outcome, source, error, count(*) AS events, min(time) AS first, max(time) AS last
+SELECT hour, source, error, count(*) AS events, count_if(type = 'COMPLETE') AS completed,
+    count_if(type = 'FAIL') AS failed, min(time) AS first, max(time) AS last
 FROM (
-    SELECT time, (epoch_us(time) - {_YEAR_1}) // {HOUR} AS hour, source,
-        CASE WHEN type IN ('COMPLETE', 'FAIL') THEN type END AS outcome,
+    SELECT time, type, (epoch_us(time) - {_YEAR_1}) // {HOUR} AS hour,
+        coalesce(source, '') AS source,
         CASE WHEN type = 'FAIL' THEN coalesce(nullif(data ->> '$.error', ''), '{UNKNOWN}') END
             AS error
     FROM segment)
-GROUP BY GROUPING SETS ((hour, outcome), (outcome, source, error))
+GROUP BY GROUPING SETS (hour, source, error)
 -- merge
-SELECT hour, outcome, source, error, sum(events) AS events, min(first) AS first, max(last) AS last
+SELECT hour, source, error, sum(events) AS events, sum(completed) AS completed,
+    sum(failed) AS failed, min(first) AS first, max(last) AS last
 FROM partials GROUP BY ALL
 -- finish
-SELECT hour + {_YEAR_1 // HOUR} AS hour, outcome, source, error, events::BIGINT AS events,
+SELECT hour + {_YEAR_1 // HOUR} AS hour, source, error, events::BIGINT AS events,
+    completed::BIGINT AS completed, failed::BIGINT AS failed,
     epoch_us(first) AS first, epoch_us(last) AS last
-FROM state WHERE hour IS NOT NULL OR outcome IS NOT NULL
+FROM state
 """
 """As one, for each view that is kept costs every new event."""
 
@@ -238,32 +241,22 @@ class LakeFeed:
 
     def active(self, low: int, high: int) -> int:
         """Return how many events have a time above `low`, up to `high`."""
-        return sum(self._counts(None, low, high).values())
+        return sum(self._between("events", low, high).values())
 
     def completed(self, low: int, high: int) -> dict[int, int]:
         """Return completions above `low`, up to `high`, by hours since 1970, in their order."""
-        return dict(sorted(self._counts("COMPLETE", low, high).items()))
+        return dict(sorted(self._between("completed", low, high).items()))
 
     @property
     def sources(self) -> dict[str, tuple[int, int]]:
         """How many events of each source completed and failed."""
-        counts: dict[str, tuple[int, int]] = {}
-        for row in self._outcomes():
-            # Events without a source and those of an empty one are of the same.
-            completed, failed = counts.get(row["source"] or "", (0, 0))
-            is_failed, events = row["outcome"] == "FAIL", row["events"]
-            after = completed + events * (not is_failed), failed + events * is_failed
-            counts[row["source"] or ""] = after
-        return counts
+        counts = {row["source"]: (row["completed"], row["failed"]) for row in self._by("source")}
+        return {source: outcomes for source, outcomes in counts.items() if any(outcomes)}
 
     @property
     def errors(self) -> dict[str, int]:
         """How many failures have each error."""
-        counts = Counter[str]()
-        for row in self._outcomes():
-            if row["outcome"] == "FAIL":
-                counts[row["error"]] += row["events"]
-        return counts
+        return {row["error"]: row["failed"] for row in self._by("error")}
 
     @property
     def failures(self) -> list[LoggedFailure]:
@@ -277,38 +270,31 @@ class LakeFeed:
     @property
     def first(self) -> int | None:
         """The time of the first event in us."""
-        return min((row["first"] for row in _hours(self._rows())), default=None)
+        return min((row["first"] for row in self._by("hour")), default=None)
 
-    def _rows(self) -> list[JsonObject]:
-        """Return all counts; those of the last answer if it is still the same."""
-        table = self._lake.view(_COUNTS)
-        if self._counted is None or self._counted[0] is not table:
-            self._counted = table, table.to_pylist()
-        return self._counted[1]
+    def _by(self, column: str, **window: int) -> list[JsonObject]:
+        """Return the counts by hour, source or error; without a window those of the last answer if
+        it is still the same."""
+        table, counted = self._lake.view(_COUNTS, None, **window), self._counted
+        if counted is None or counted[0] is not table:
+            counted = table, table.to_pylist()
+            self._counted = self._counted if window else counted
+        return [row for row in counted[1] if row[column] is not None]
 
-    def _outcomes(self) -> list[JsonObject]:
-        return [row for row in self._rows() if row["hour"] is None]
-
-    def _counts(self, outcome: str | None, low: int, high: int) -> dict[int, int]:
-        """Return the events of an outcome, or of all, by hours since 1970."""
-        counts, cut_hours = Counter[int](), set[int]()
-        for row in _hours(self._rows(), outcome):
-            if low < row["first"] and row["last"] <= high:
-                counts[row["hour"]] += row["events"]
-            elif row["first"] <= high and row["last"] > low:
-                cut_hours.add(row["hour"])
-        # Two at most, at the ends of the window: only the events of these are read again.
-        for hour in cut_hours:
-            # Half-open in the views: one more on both ends makes the old view's bounds.
-            since, until = max(low, hour * HOUR - 1) + 1, min(high + 1, (hour + 1) * HOUR)
-            rows = self._lake.view(_COUNTS, since=since, until=until).to_pylist()
-            counts[hour] = sum(row["events"] for row in _hours(rows, outcome))
+    def _between(self, counted: str, low: int, high: int) -> dict[int, int]:
+        """Return the counts of events above `low`, up to `high`, by hours since 1970."""
+        counts = Counter[int]()
+        for row in self._by("hour"):
+            hour, rows = row["hour"], [row]
+            # Of the two hours at most in which the window begins and ends, events are read again.
+            if row["first"] <= low < row["last"] or row["first"] <= high < row["last"]:
+                # Half-open in the views: one more on both ends makes the old view's bounds.
+                since, until = max(low, hour * HOUR - 1) + 1, min(high + 1, (hour + 1) * HOUR)
+                rows = self._by("hour", since=since, until=until)
+            elif row["last"] <= low or row["first"] > high:
+                continue
+            counts[hour] = sum(inner[counted] for inner in rows)
         return +counts
-
-
-def _hours(rows: list[JsonObject], outcome: str | None = None) -> list[JsonObject]:
-    """The counts by hour, of an outcome or of all."""
-    return [r for r in rows if r["hour"] is not None and outcome in (None, r["outcome"])]
 
 
 OosFeed = FileFeed | LakeFeed

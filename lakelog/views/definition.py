@@ -20,6 +20,7 @@ numbers, one of them never 0. What is new is then added to what is known, and fi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class ViewDefinition:
         return hashlib.sha256("\0".join(inputs).encode()).hexdigest()
 
 
+# A view that is asked for by its text is so again and again.
+@functools.lru_cache(64)
 def parse(source: str, name: str | None = None) -> ViewDefinition:
     """Read a definition; `name` overrides the header's. Raises InvalidView: line, what."""
     # By bytes, as the manifest stores it.
