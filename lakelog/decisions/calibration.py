@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.decisions.intervals import Interval, share
+from lakelog.decisions.intervals import Finding, Interval, share
 
 BIN_COUNT = 10
 
@@ -34,7 +34,7 @@ class ConfidenceSums:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
+class ReliabilityBin(Finding):
     """Decisions of about the same confidence: between which, on average, and the share won."""
 
     low: float
@@ -45,7 +45,7 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class ConfidenceCalibration:
+class ConfidenceCalibration(Finding):
     """How right confidences were. `error` is the expected calibration error: how far they are from
     the share that was won, on average; `error_by_chance` what it would be if they were right."""
 
@@ -58,25 +58,6 @@ class ConfidenceCalibration:
     error: float
     error_by_chance: float
     bins: tuple[ReliabilityBin, ...]
-
-    def record(self) -> dict[str, object]:
-        """The calibration as JSON has it."""
-        names = "count brier reliability resolution uncertainty within error error_by_chance"
-        return {
-            **{name: getattr(self, name) for name in names.split()},
-            "bins": [
-                {
-                    "low": cell.low,
-                    "high": cell.high,
-                    "count": cell.count,
-                    "confidence": cell.confidence,
-                    "won": cell.won.mean,
-                    "won_low": cell.won.low,
-                    "won_high": cell.won.high,
-                }
-                for cell in self.bins
-            ],
-        }
 
 
 def calibration(sums: Iterable[ConfidenceSums]) -> ConfidenceCalibration | None:

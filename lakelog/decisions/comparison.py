@@ -15,7 +15,7 @@ from lakelog.decisions import records
 from lakelog.decisions.challengers import Challenger
 from lakelog.decisions.decision_rows import REWARD
 from lakelog.decisions.estimate import EFFECTIVE_MIN, GainEstimate, RatedDecisions, estimate
-from lakelog.decisions.intervals import Interval, share
+from lakelog.decisions.intervals import Interval, ranks, share
 from lakelog.decisions.records import Recorded, RecordedAnswer
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -211,13 +211,13 @@ class _Comparer:
     def _sample(self, matches: Mask, contexts: Places) -> RatedDecisions:
         records = self._records
         rewards = [np.nan if r.reward is None else r.reward for r in records]
-        clusters = np.unique(np.array([r.cluster for r in records]), return_inverse=True)[1]
+        clusters = ranks(np.array([r.cluster for r in records]))
         if self._has_propensities:
             weights = np.array([1 / (r.propensity or 1.0) for r in records])
             cells = np.zeros(len(records), dtype=np.int64)
         else:
             weights = np.ones(len(records))
-            answers = np.unique(np.array(self._answers), return_inverse=True)[1]
+            answers = ranks(np.array(self._answers))
             cells = contexts * (int(answers.max()) + 1) + answers
         return RatedDecisions(np.array(rewards), matches, weights, cells, clusters)
 
@@ -272,7 +272,7 @@ def _is_better(new: list[tuple[float, str]], old: list[tuple[float, str]]) -> bo
     if min(len(new), len(old)) < EFFECTIVE_MIN:
         return None
     rewards = np.array([reward for reward, _ in (*new, *old)])
-    clusters = np.unique([cluster for _, cluster in (*new, *old)], return_inverse=True)[1]
+    clusters = ranks(np.array([cluster for _, cluster in (*new, *old)]))
     matches = np.arange(len(rewards)) < len(new)
     zeros = np.zeros(len(rewards), dtype=np.int64)
     gain = estimate(

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog.decisions.intervals import Interval, student
+from lakelog.decisions.intervals import Interval, effective_count, ranks, student
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class RatedDecisions:
             self.rewards[mask],
             self.matches[mask],
             self.weights[mask],
-            np.unique(self.cells[mask], return_inverse=True)[1],
-            np.unique(self.clusters[mask], return_inverse=True)[1],
+            ranks(self.cells[mask]),
+            ranks(self.clusters[mask]),
         )
 
 
@@ -68,11 +68,7 @@ class GainEstimate:
     @property
     def verdict(self) -> str:
         """`win`, `loss`, `undecided` where the interval holds 0, or `not enough overlap`."""
-        if self.gain is None:
-            return "not enough overlap"
-        if self.gain.low > 0:
-            return "win"
-        return "loss" if self.gain.high < 0 else "undecided"
+        return self.gain.verdict if self.gain else "not enough overlap"
 
 
 def estimate(sample: RatedDecisions) -> GainEstimate:
@@ -107,9 +103,7 @@ def _effective(sample: RatedDecisions, weights: Numbers) -> float:
     if not len(sample.cells):
         return 0.0
     changes = np.bincount(sample.cells, ~sample.matches) > 0
-    informative = weights[changes[sample.cells]]
-    squares = float((informative**2).sum())
-    return float(informative.sum()) ** 2 / squares if squares else 0.0
+    return effective_count(weights[changes[sample.cells]])
 
 
 def _gain(sample: RatedDecisions, weights: Numbers, clusters: int, effective: float) -> Interval:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.decisions import logged, recommendation, tuning
 from lakelog.decisions.decision_rows import REWARD, DecisionRows, DecisionScope, decided, member
+from lakelog.decisions.intervals import Finding
 from lakelog.decisions.listing import DecisionPoint, decision_points
 from lakelog.decisions.logged import PointColumns, PointLog
 from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, evaluate
 from lakelog.decisions.recommendation import Recommendation
-from lakelog.decisions.report import PointReport, ends, notes, point_report
+from lakelog.decisions.report import PointReport, notes, point_report
 from lakelog.decisions.tuning import SettingProposal
 from lakelog.libraries import np
 from lakelog.segments.sql import identifier
@@ -36,7 +37,7 @@ _ASSUMED_CONTEXT = (
 
 
 @dataclass(frozen=True)
-class PolicyEstimate:
+class PolicyEstimate(Finding):
     """What a policy would have been worth at a point. `recorded` is the mean of what was."""
 
     point: str
@@ -54,11 +55,7 @@ class PolicyEstimate:
         """`win`, `loss`, `undecided` where the interval of the gain holds 0, or `not enough
         overlap`; by the doubly robust estimate."""
         gain = self.methods[-1].gain
-        if gain is None:
-            return recommendation.NO_OVERLAP
-        if gain.low > 0:
-            return "win"
-        return "loss" if gain.high < 0 else "undecided"
+        return gain.verdict if gain else recommendation.NO_OVERLAP
 
     @property
     def assumption(self) -> str:
@@ -67,25 +64,16 @@ class PolicyEstimate:
 
     def record(self) -> dict[str, Any]:
         """The estimate as JSON has it."""
-        doubly = self.methods[-1]
-        return {
-            "point": self.point,
-            "snapshot": self.snapshot,
-            "policy": self.policy,
+        record, doubly = super().record(), self.methods[-1]
+        return record | {
             "verdict": self.verdict,
             "decisions": doubly.decisions,
             "left_out": doubly.left_out,
             "effective": round(doubly.effective, 1),
-            "recorded": self.recorded,
-            "methods": [
-                {"method": value.method, **ends("value", value.value), **ends("gain", value.gain)}
-                for value in self.methods
-            ],
-            "propensities": self.has_propensities,
-            "context": list(self.members),
+            "propensities": record.pop("has_propensities"),
+            "context": record.pop("members"),
             "assumption": self.assumption,
             "notes": [*self.notes, *doubly.cautions],
-            "query": self.query,
         }
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog.libraries import np
 
@@ -39,6 +39,49 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    @property
+    def verdict(self) -> str:
+        """Of a gain: `win`, `loss`, or `undecided` where the interval holds 0."""
+        if self.low > 0:
+            return "win"
+        return "loss" if self.high < 0 else "undecided"
+
+
+class Finding:
+    """A dataclass that JSON can hold, by the names of its members."""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it: an interval is three members, see `ends`."""
+        record: dict[str, Any] = {}
+        for member in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, member.name)
+            is_interval = str(member.type).startswith("Interval")
+            record |= ends(member.name, value) if is_interval else {member.name: _plain(value)}
+        return record
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Finding):
+        return value.record()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """An interval as three members of JSON."""
+    figures = (interval.mean, interval.low, interval.high) if interval else (None,) * 3
+    return dict(zip((name, f"{name}_low", f"{name}_high"), figures, strict=True))
+
+
+def ranks(numbers: np.ndarray) -> Places:
+    """Return numbers from 0 on for those that there are, in their order."""
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def effective_count(weights: Numbers) -> float:
+    """Kish's number of samples."""
+    square = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / square if square else 0.0
 
 
 def student(freedom: float, level: float = LEVEL) -> float:

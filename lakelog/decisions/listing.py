@@ -14,13 +14,14 @@ from lakelog.decisions.calibration import (
     calibration,
 )
 from lakelog.decisions.decision_rows import DecisionRows
-from lakelog.decisions.intervals import Interval, share
+from lakelog.decisions.intervals import Finding, Interval, share
 
 
 @dataclass(frozen=True)
-class DecisionPoint:
+class DecisionPoint(Finding):
     """A point at which is decided. `rated` decisions have an outcome that is worth something;
-    a win is one that is worth more than 0. `majority` is the option that is chosen most."""
+    a win is one that is worth more than 0: `won` is the share of them, None where no outcome is
+    known. `majority` is the option that is chosen most."""
 
     point: str
     decisions: int
@@ -28,32 +29,18 @@ class DecisionPoint:
     options: int
     majority: str
     majority_share: float
-    won: Interval
+    won: Interval | None
     reward: float | None
     calibration: ConfidenceCalibration | None
-    begin: datetime.datetime
-    end: datetime.datetime
+    first: datetime.datetime
+    last: datetime.datetime
 
     def record(self) -> dict[str, Any]:
-        """The row as JSON has it; shares are NULL where no outcome is known."""
-        calibrated = self.calibration
-        won = self.won if self.rated else None
-        return {
-            "point": self.point,
-            "decisions": self.decisions,
-            "rated": self.rated,
-            "options": self.options,
-            "majority": self.majority,
-            "majority_share": self.majority_share,
-            "won": won and won.mean,
-            "won_low": won and won.low,
-            "won_high": won and won.high,
-            "reward": self.reward,
-            "calibration_error": calibrated and calibrated.error,
-            "brier": calibrated and calibrated.brier,
-            "first": self.begin,
-            "last": self.end,
-        }
+        """The row as JSON has it."""
+        record = super().record()
+        first, last, calibrated = (record.pop(n) for n in ("first", "last", "calibration"))
+        error, brier = (calibrated and calibrated[name] for name in ("error", "brier"))
+        return record | {"calibration_error": error, "brier": brier, "first": first, "last": last}
 
 
 def decision_points(rows: DecisionRows, limit: int) -> tuple[list[DecisionPoint], int]:
@@ -104,7 +91,7 @@ def _point(name: str, sums: list[tuple[Any, ...]]) -> DecisionPoint:
         len(options),
         majority,
         options[majority] / decisions,
-        share(wins, rated),
+        share(wins, rated) if rated else None,
         value / rated if rated else None,
         calibration(
             ConfidenceSums(number, int(figures[0]), int(figures[1]), figures[2], figures[3])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from lakelog.decisions.decision_rows import ANSWERS, DecisionRows, member
+from lakelog.decisions.intervals import ranks
 from lakelog.decisions.offpolicy import LoggedChoices, scale_of
 from lakelog.errors import InvalidSetting
 from lakelog.libraries import np
@@ -71,7 +72,7 @@ class PointLog:
             self.contexts[rated],
             self.options[rated],
             self.rewards[rated],
-            np.unique(self.clusters[rated], return_inverse=True)[1].astype(np.int64),
+            ranks(self.clusters[rated]),
             self.propensities[rated] if self.has_propensities else None,
             max(len(self.option_names), 1),
             scale_of(self.rewards[rated]),
@@ -166,7 +167,7 @@ class _Reading:
             rewards=numbers["worth"],
             confidences=numbers["confidence"],
             propensities=numbers["propensity"],
-            clusters=np.unique(numbers["cluster"], return_inverse=True)[1].astype(np.int64),
+            clusters=ranks(numbers["cluster"]),
             times=numbers["time"],
             settings=numbers.get("setting"),
             targets=self._numbers_of_targets(numbers.get("target"), names),

@@ -18,10 +18,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog.decisions.estimate import CELL_MIN, EFFECTIVE_MIN
-from lakelog.decisions.intervals import LEVEL, Interval, WeightedShares, scored, skewed
+from lakelog.decisions.intervals import (
+    LEVEL,
+    Finding,
+    Interval,
+    WeightedShares,
+    effective_count,
+    ends,
+    ranks,
+    scored,
+    skewed,
+)
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -60,10 +70,10 @@ class LoggedChoices:
         """The decisions of a mask."""
         propensities = self.propensities
         return LoggedChoices(
-            np.unique(self.contexts[mask], return_inverse=True)[1],
+            ranks(self.contexts[mask]),
             self.options[mask],
             self.rewards[mask],
-            np.unique(self.clusters[mask], return_inverse=True)[1],
+            ranks(self.clusters[mask]),
             None if propensities is None else propensities[mask],
             self.option_count,
             self.scale,
@@ -81,7 +91,7 @@ def scale_of(rewards: Numbers) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True)
-class PolicyValue:
+class PolicyValue(Finding):
     """What a policy is worth by one method: decisions that it is about, those left out for want of
     known outcomes, effective samples, the value and how much more that is than what was recorded;
     both None without enough overlap. `cautions` are sentences."""
@@ -93,6 +103,10 @@ class PolicyValue:
     value: Interval | None
     gain: Interval | None
     cautions: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The value and the gain as JSON has them."""
+        return {"method": self.method, **ends("value", self.value), **ends("gain", self.gain)}
 
 
 def usual_outcomes(log: LoggedChoices) -> tuple[Numbers, Places]:
@@ -129,12 +143,6 @@ def evaluate(
     if log.propensities is None:
         return _stratified(log, targets, level)
     return _weighted(log, targets, log.propensities, level)
-
-
-def effective_count(weights: Numbers) -> float:
-    """Kish's number of samples."""
-    square = float((weights**2).sum())
-    return float(weights.sum()) ** 2 / square if square else 0.0
 
 
 def _weighted(
@@ -175,13 +183,10 @@ def _stratified(log: LoggedChoices, targets: Places | None, level: float) -> dic
     # What a policy chooses may depend on more than the context.
     strata = log.contexts if targets is None else log.contexts * log.option_count + targets
     cells = strata * log.option_count + log.options
-    strata = np.unique(strata, return_inverse=True)[1]
-    cells = np.unique(cells, return_inverse=True)[1]
+    strata, cells = ranks(strata), ranks(cells)
     covered = _covered(log, strata, cells, matches, is_uniform=targets is None)
     covered_log = log.among(covered)
-    strata = np.unique(strata[covered], return_inverse=True)[1]
-    cells = np.unique(cells[covered], return_inverse=True)[1]
-    matches = matches[covered]
+    strata, cells, matches = ranks(strata[covered]), ranks(cells[covered]), matches[covered]
     left_out = total - len(covered_log)
     if not len(covered_log):
         return {m: PolicyValue(m, 0, left_out, 0.0, None, None) for m in METHODS}
@@ -216,8 +221,7 @@ def _covered(
         places = np.flatnonzero(np.bincount(cells)[cells] >= CELL_MIN)[firsts]
         enough: Mask = np.bincount(strata[places], minlength=strata.max() + 1) == log.option_count
         return enough[strata]
-    match_counts = np.bincount(strata, matches)
-    covered: Mask = (match_counts >= CELL_MIN)[strata]
+    covered: Mask = (np.bincount(strata, matches) >= CELL_MIN)[strata]
     return covered
 
 

@@ -12,9 +12,8 @@ import datetime
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.decisions.intervals import LEVEL, Interval, difference
+from lakelog.decisions.intervals import LEVEL, Finding, Interval, difference, ends
 from lakelog.decisions.offpolicy import DR, LoggedChoices, PolicyValue, evaluate
-from lakelog.decisions.report import ends
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _OPTIONS_MAX = 20
 
 
 @dataclass(frozen=True)
-class OptionValue:
+class OptionValue(Finding):
     """An option with the decisions that chose it, those with an outcome, and what it is worth if it
     is always chosen."""
 
@@ -40,30 +39,21 @@ class OptionValue:
 
     def record(self) -> dict[str, Any]:
         """The value as JSON has it."""
-        return {
-            "option": self.option,
-            "decisions": self.decisions,
-            "rated": self.rated,
-            "effective": round(self.value.effective, 1),
-            **ends("value", self.value.value),
-        }
+        effective = round(self.value.effective, 1)
+        return super().record() | {"effective": effective} | ends("value", self.value.value)
 
 
 @dataclass(frozen=True)
-class Backtest:
+class Backtest(Finding):
     """What was recommended earlier, and how much better than the majority option that was later;
     None if too little is known of it."""
 
     option: str
     gain: Interval | None
 
-    def record(self) -> dict[str, Any]:
-        """The test as JSON has it."""
-        return {"option": self.option, **ends("gain", self.gain)}
-
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Finding):
     """What to choose: an option if `verdict` is `recommended`, else None, and why. `gain` is how
     much more `best`, the option that seems best, is worth than the majority option. `as_of` is the
     time of the newest decision."""
@@ -86,26 +76,14 @@ class Recommendation:
 
     def record(self) -> dict[str, Any]:
         """The recommendation as JSON has it."""
-        best = next((entry for entry in self.options if entry.option == self.best), None)
-        return {
-            "point": self.point,
-            "snapshot": self.snapshot,
-            "as_of": self.as_of,
-            "context": self.context,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "option": self.option,
-            "best": self.best,
-            "majority": self.majority,
-            "support": best.rated if best else 0,
-            "effective": round(best.value.effective, 1) if best else 0.0,
-            **ends("value", best.value.value if best else None),
-            **ends("gain", self.gain),
-            "backtest": self.backtest and self.backtest.record(),
-            "options": [entry.record() for entry in self.options],
-            "adjusted_for": list(self.members),
-            "notes": list(self.notes),
-            "query": self.query,
+        record = super().record()
+        options: list[dict[str, Any]] = record["options"]
+        best = next((entry for entry in options if entry["option"] == self.best), {})
+        return record | {
+            "support": best.get("rated", 0),
+            "effective": best.get("effective", 0.0),
+            **{name: best.get(name) for name in ends("value", None)},
+            "adjusted_for": record.pop("members"),
         }
 
 

@@ -13,7 +13,7 @@ from lakelog.decisions.calibration import (
     ConfidenceSums,
     calibration,
 )
-from lakelog.decisions.intervals import Interval, share, skewed
+from lakelog.decisions.intervals import Finding, Interval, ends, ranks, share, skewed
 from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
 from lakelog.libraries import np
 
@@ -24,7 +24,7 @@ _EXPLORE_MAX = 20
 
 
 @dataclass(frozen=True)
-class OptionRate:
+class OptionRate(Finding):
     """How an option does: `won` is the share of outcomes above 0, `reward` their mean; None where
     no outcome is known. `context` is empty for all contexts together."""
 
@@ -35,20 +35,9 @@ class OptionRate:
     won: Interval | None
     reward: Interval | None
 
-    def record(self) -> dict[str, Any]:
-        """The rates as JSON has them."""
-        return {
-            "context": self.context,
-            "option": self.option,
-            "decisions": self.decisions,
-            "rated": self.rated,
-            **ends("won", self.won),
-            **ends("reward", self.reward),
-        }
-
 
 @dataclass(frozen=True)
-class Exploration:
+class Exploration(Finding):
     """An option that may be better than the best one known: its mean reward, which may be as high
     as `high`, that of the best one, and the share of decisions that are made in this context."""
 
@@ -65,35 +54,22 @@ class Exploration:
 
     def record(self) -> dict[str, Any]:
         """The option as JSON has it."""
-        return {
-            "context": self.rate.context,
-            "option": self.rate.option,
-            "rated": self.rate.rated,
-            "reward": self.rate.reward and self.rate.reward.mean,
-            "reward_high": self.high,
-            "best": self.best,
-            "best_reward": self.best_reward,
-            "share": self.share,
-            "hope": self.hope,
-        }
-
-
-def ends(name: str, interval: Interval | None) -> dict[str, float | None]:
-    """An interval as three members of JSON."""
-    figures = (interval.mean, interval.low, interval.high) if interval else (None,) * 3
-    return dict(zip((name, f"{name}_low", f"{name}_high"), figures, strict=True))
+        record = super().record()
+        rate, high = record.pop("rate"), record.pop("high")
+        tried = {name: rate[name] for name in ("context", "option", "rated", "reward")}
+        return {**tried, "reward_high": high, **record, "hope": self.hope}
 
 
 @dataclass(frozen=True)
-class PointReport:
+class PointReport(Finding):
     """What is known of a decision point. `regret` is what the best option of each context, learnt
     from other subjects, would have brought more than what was chosen."""
 
     point: str
     snapshot: str
-    members: tuple[str, ...]
     decisions: int
     rated: int
+    members: tuple[str, ...]
     options: tuple[OptionRate, ...]
     contexts: tuple[OptionRate, ...]
     calibration: ConfidenceCalibration | None
@@ -104,20 +80,9 @@ class PointReport:
 
     def record(self) -> dict[str, Any]:
         """The report as JSON has it."""
-        return {
-            "point": self.point,
-            "snapshot": self.snapshot,
-            "decisions": self.decisions,
-            "rated": self.rated,
-            "context": list(self.members),
-            "options": [rate.record() for rate in self.options],
-            "contexts": [rate.record() for rate in self.contexts],
-            "calibration": self.calibration and self.calibration.record(),
-            **ends("regret", self.regret.gain),
-            "explore": [option.record() for option in self.exploration],
-            "notes": list(self.notes),
-            "query": self.query,
-        }
+        record = super().record()
+        renamed = {"context": record.pop("members"), "explore": record.pop("exploration")}
+        return record | renamed | ends("regret", self.regret.gain)
 
 
 def point_report(log: PointLog, point: str, snapshot: str, query: str) -> PointReport:
@@ -137,9 +102,9 @@ def point_report(log: PointLog, point: str, snapshot: str, query: str) -> PointR
     return PointReport(
         point,
         snapshot,
-        log.members,
         len(log),
         len(choices),
+        log.members,
         tuple(sorted(options, key=lambda rate: -rate.decisions)),
         tuple(rate for rate in contexts if rate.decisions),
         _calibration(log),
@@ -191,10 +156,10 @@ def _groups(numbers: Places, count: int) -> list[Places]:
 def _rate(log: PointLog, option: int, rows: Places, context: dict[str, str]) -> OptionRate:
     decisions, name = len(rows), log.option_names[option]
     rows = rows[log.rated[rows]]
-    rewards, clusters = log.rewards[rows], log.clusters[rows]
+    rewards = log.rewards[rows]
     if not len(rewards):
         return OptionRate(context, name, decisions, 0, None, None)
-    clusters = np.unique(clusters, return_inverse=True)[1]
+    clusters = ranks(log.clusters[rows])
     # Decisions of one subject say less than as many of several.
     wins = (rewards > 0).astype(float)
     errors = wins - wins.mean()

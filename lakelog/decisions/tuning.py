@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from lakelog.decisions.intervals import LEVEL, Interval, difference
+from lakelog.decisions.intervals import LEVEL, Finding, Interval, difference
 from lakelog.decisions.offpolicy import DR, LoggedChoices, evaluate
 from lakelog.decisions.recommendation import CERTAIN, NO_EVIDENCE, early
-from lakelog.decisions.report import ends
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ the curve is averaged."""
 
 
 @dataclass(frozen=True)
-class SettingValue:
+class SettingValue(Finding):
     """A value of a setting, the outcomes that it had, their mean by itself, and the curve's."""
 
     value: float
@@ -50,18 +49,9 @@ class SettingValue:
     reward: Interval
     curve: Interval
 
-    def record(self) -> dict[str, Any]:
-        """The value as JSON has it."""
-        return {
-            "value": self.value,
-            "rated": self.rated,
-            **ends("reward", self.reward),
-            **ends("curve", self.curve),
-        }
-
 
 @dataclass(frozen=True)
-class SettingProposal:
+class SettingProposal(Finding):
     """What to set: `proposed` if `verdict` is so, else None, and why. `gain` is how much more the
     best value would bring than `current`, which is used now. `as_of` is the time of the newest
     decision."""
@@ -82,21 +72,8 @@ class SettingProposal:
 
     def record(self) -> dict[str, Any]:
         """The proposal as JSON has it."""
-        return {
-            "point": self.point,
-            "snapshot": self.snapshot,
-            "as_of": self.as_of,
-            "setting": self.setting,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "proposed": self.proposed,
-            "current": self.current,
-            **ends("gain", self.gain),
-            "values": [entry.record() for entry in self.values],
-            "adjusted_for": list(self.members),
-            "notes": list(self.notes),
-            "query": self.query,
-        }
+        record = super().record()
+        return record | {"adjusted_for": record.pop("members")}
 
 
 def proposal(log: PointLog, finding: SettingProposal) -> SettingProposal:
