@@ -147,15 +147,12 @@ def numbers(
     table: pa.Table, connection: duckdb.DuckDBPyConnection
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted ids of rows and where each row is."""
-    cursor = connection.cursor()
-    try:
+    with connection.cursor() as cursor:
         cursor.register("identities", table)
         own_types = ", ".join(f"'{name}'" for name in omega.OWN)
         # Marks are no events of the old table: -1 is no number of one.
         number = f"CASE WHEN type IN ({own_types}) THEN -1 ELSE {omega.NUMBER} END"
         ids = cursor.sql(f"SELECT {number} FROM identities").to_arrow_table()[0].to_numpy()
-    finally:
-        cursor.close()
     # Stable, so that the first of equal numbers is found, as in the table.
     id_order = np.argsort(ids, kind="stable")
     return ids[id_order], id_order.astype(np.int32)

@@ -89,14 +89,11 @@ class RowReader:
 
     def schema(self) -> pa.Schema:
         """The names and types of mapped rows."""
-        cursor = self._lake.engine().cursor()
-        try:
+        with self._lake.engine().cursor() as cursor:
             set_events(cursor, NO_ROWS)
             schema = cursor.sql(self._query()).to_arrow_reader(1).schema
             names = [column.name for column in self._mapping.columns]
             return pa.schema([schema.field(name) for name in names])
-        finally:
-            cursor.close()
 
     def _query(self) -> str:
         expressions = []

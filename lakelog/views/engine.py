@@ -158,8 +158,7 @@ class Projector:
         self, definition: ViewDefinition, values: Values, state: Manifest, tail: pa.Table | None
     ) -> Layer:
         name = definition.state(values, engine_name())
-        cursor = self._builder.cursor()
-        try:
+        with self._builder.cursor() as cursor:
             shape = self._shape(cursor, name, definition, values)
             layer = self._layers_by_state.get((name, state.key))
             if layer is None:
@@ -170,8 +169,6 @@ class Projector:
             if tail is None or not tail.num_rows:
                 return layer
             return self._with_tail(cursor, name, layer, state, tail)
-        finally:
-            cursor.close()
 
     def _shape(
         self,
@@ -298,8 +295,7 @@ class Projector:
         opens: bool,
     ) -> Layer:
         """The state of the events of some times only, or of all; not kept."""
-        cursor = self._builder.cursor()
-        try:
+        with self._builder.cursor() as cursor:
             shape = self._shape(cursor, definition.state(values, engine_name()), definition, values)
             near, inside = self._store.manifests.segments(state), "true"
             if window is not None:
@@ -313,8 +309,6 @@ class Projector:
                 tail_rows = self._tail_rows(cursor, tail, 0, state.next_seq)
             table = self._mapper.mapped(cursor, shape, sources, tail_rows, inside, opens=opens)
             return Layer(shape, LayerPart(table))
-        finally:
-            cursor.close()
 
     def _tail_rows(
         self, cursor: duckdb.DuckDBPyConnection, tail: pa.Table, start: int, next_seq: int
@@ -345,12 +339,9 @@ class Projector:
             return
 
         def save() -> None:
-            cursor = self._builder.cursor()
-            try:
+            with self._builder.cursor() as cursor:
                 query = f"SELECT {shape.listed} FROM {table.name}"
                 self._pieces.save(name, cover, shape, cursor, query)
-            finally:
-                cursor.close()
 
         self.background_writer.put(save)
 
@@ -358,14 +349,11 @@ class Projector:
         """Have a layer written as one piece, in place of the small ones it was read from."""
 
         def save() -> None:
-            cursor = self._builder.cursor()
-            try:
+            with self._builder.cursor() as cursor:
                 rows, tables = self._builder.pinned(cursor, layer)
                 self._pieces.save(name, cover, shape, cursor, rows)
                 # The rows are read from these tables: they have to live until here.
                 del tables
-            finally:
-                cursor.close()
             # Once the whole is on disk: until then the small ones answer.
             self._pieces.replace(name, shape, cover)
 
@@ -378,11 +366,8 @@ class Projector:
             return
 
         def fold() -> None:
-            cursor = self._builder.cursor()
-            try:
+            with self._builder.cursor() as cursor:
                 self._builder.fold(cursor, layer)
-            finally:
-                cursor.close()
 
         self.background_writer.put(fold)
 

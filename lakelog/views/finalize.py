@@ -67,8 +67,7 @@ def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) 
     result = None if has_time else layer.results.get(final)
     if result is not None:
         return result
-    cursor = builder.cursor()
-    try:
+    with builder.cursor() as cursor:
         relations, tables = _given(builder, cursor, layer, final)
         query, part_tables = final.finish, list[LayerTable]()
         if has_time:
@@ -76,8 +75,6 @@ def finish(builder: LayerBuilder, layer: Layer, final: FinalQuery, moment: int) 
             query = parameters.filled(query, (), {}, moment)
         result = cursor.sql(_reading(cursor, query, relations)).to_arrow_table()
         del tables, part_tables
-    finally:
-        cursor.close()
     # Answers that depend on the time are stale at once.
     if not has_time and result.nbytes <= _KEPT_BYTES:
         _remember(layer.results, final, result)

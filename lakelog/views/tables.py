@@ -305,30 +305,21 @@ class ViewTables:
         return cached[2]
 
     def _patterns(self, pinned: Pinned) -> pa.Table:
-        cursor = self._tables.connect().cursor()
-        try:
+        with self._tables.connect().cursor() as cursor:
             return pattern_tables.patterns_table(cursor, *self._templates(pinned))
-        finally:
-            cursor.close()
 
     def _event_patterns(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
         _, templates = self._templates(pinned)
-        cursor = self._tables.connect().cursor()
-        try:
+        with self._tables.connect().cursor() as cursor:
             cursor.register(_TEMPLATES, templates)
             query = pattern_tables.event_patterns_sql(_TEMPLATES)
             return cursor.sql(self._over_events(cursor, query, source)).to_arrow_table()
-        finally:
-            cursor.close()
 
     def _origins(self, pinned: Pinned, source: str | BranchSchema | None) -> pa.Table:
-        cursor = self._tables.connect().cursor()
-        try:
+        with self._tables.connect().cursor() as cursor:
             query = self._over_events(cursor, origin_table.PRESENT, source)
             present = cursor.sql(query).to_arrow_table()
             return origin_table.origins_table(cursor, self._store, *pinned, present)
-        finally:
-            cursor.close()
 
     def type_table(self, pinned: Pinned, name: str) -> TypeTable:
         """Return the events of a type of a state as a table; see TableProvider."""
