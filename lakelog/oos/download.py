@@ -22,8 +22,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.client import HTTPMessage
-from typing import IO
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients import Address
@@ -78,22 +77,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     # Those of the base class are looked at first, and count in another way.
     max_repeats = max_redirections = 1 << 30
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+    def redirect_request(self, *arguments: Any, **options: Any) -> urllib.request.Request | None:
         """Return the next request. Raises DownloadFailed for one too many."""
         self.count += 1
         if self.count > self.most:
-            raise DownloadFailed(f"{req.full_url} redirects more than {self.most} times")
+            url = arguments[0].full_url
+            raise DownloadFailed(f"{url} redirects more than {self.most} times")
         # Another scheme could read files of this machine.
-        _check(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        _check(arguments[-1])
+        return super().redirect_request(*arguments, **options)
 
 
 def fetch(

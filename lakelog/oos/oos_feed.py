@@ -15,8 +15,6 @@ import ctypes
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from typing import Protocol
 
 import orjson
 
@@ -79,42 +77,6 @@ SELECT hour + {_YEAR_1 // HOUR} AS hour, source, error, events::BIGINT AS events
 FROM state
 """
 """As one, for each view that is kept costs every new event."""
-
-
-class Answers(Protocol):
-    """What the views are computed from; LogState documents the members."""
-
-    def standing(self) -> dict[str, int]:
-        """Return how many items are in each state."""
-        ...
-
-    def active(self, low: int, high: int) -> int:
-        """Return how many events have a time above `low`, up to `high`."""
-        ...
-
-    def completed(self, low: int, high: int) -> dict[int, int]:
-        """Return completions above `low`, up to `high`, by hours since 1970, in their order."""
-        ...
-
-    @property
-    def sources(self) -> Mapping[str, tuple[int, int]]:
-        """How many events of each source completed and failed."""
-        ...
-
-    @property
-    def errors(self) -> Mapping[str, int]:
-        """How many failures have each error."""
-        ...
-
-    @property
-    def failures(self) -> list[LoggedFailure]:
-        """The newest failures, the oldest first."""
-        ...
-
-    @property
-    def first(self) -> int | None:
-        """The time of the first event in us."""
-        ...
 
 
 class FileFeed:
@@ -298,6 +260,8 @@ class LakeFeed:
 
 
 OosFeed = FileFeed | LakeFeed
+Answers = LogState | LakeFeed
+"""What the views are computed from: both have the same members."""
 
 
 def _return_memory() -> None:

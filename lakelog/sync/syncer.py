@@ -116,7 +116,7 @@ class Syncer:
         if batch_rows < 1:
             raise InvalidSetting("a batch has at least one row")
         self._lake, self._store = lake, lake.store
-        self._table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
+        self.table, self._mode, self._refuses = table, mode, on_rewind == "refuse"
         self._batch_rows, self._retries = batch_rows, retries
         self._progress, self._say = progress or (lambda rows: None), say or (lambda message: None)
         # Of its own: the mapping sees other `events` than the lake's queries do.
@@ -149,11 +149,6 @@ class Syncer:
     def address(self) -> str:
         """Where the target is, without a password."""
         return self._target.address
-
-    @property
-    def table(self) -> str:
-        """The table that is kept up to date."""
-        return self._table
 
     def run(self, stop: threading.Event | None = None) -> SyncResult:
         """Bring the table up to the lake's newest state; ends between two batches if `stop` is set.
@@ -189,7 +184,7 @@ class Syncer:
         mark = self._done
         return SyncResult(
             self._target.address,
-            self._table,
+            self.table,
             self._written,
             self._deleted,
             self._commits,
@@ -238,11 +233,11 @@ class Syncer:
             self._target.connect()
             self._is_connected = True
         state = self._store.manifests.of(head.move)
-        interrupted = self._target.interrupted(self._table)
+        interrupted = self._target.interrupted(self.table)
         if interrupted:  # what is refused is refused before half a batch is taken back
             self._plan(interrupted, state, head)
-        self._target.recover(self._table)
-        plan = self._plan(self._target.watermarks().get(self._table), state, head)
+        self._target.recover(self.table)
+        plan = self._plan(self._target.watermarks().get(self.table), state, head)
         change = plan.change
         is_first = True
         mark = dataclasses.replace(
@@ -270,14 +265,14 @@ class Syncer:
             group = delta.joined(group)
             is_last = not steps
             # Refused where another sync has committed since the watermark was read.
-            self._target.begin(self._table, mark.version)
+            self._target.begin(self.table, mark.version)
             if is_first and plan.is_created:
-                self._target.create(self._table, self._mapping.columns, self._mode == "upsert")
+                self._target.create(self.table, self._mapping.columns, self._mode == "upsert")
             elif is_first and plan.added:
-                self._target.extend(self._table, plan.added)
+                self._target.extend(self.table, plan.added)
             # Once for the table: a delta that clears it is one step, and so one group.
             if change.clear:
-                self._target.clear(self._table)
+                self._target.clear(self.table)
                 mark = dataclasses.replace(mark, rows=0)
             self._writer.begin()
             deleted = sum(self._remove(step) for step in group)
@@ -293,7 +288,7 @@ class Syncer:
                 synced_at=disk.now_us(),
                 tip=delta.tip_of(self._store, self._cursor, entries) if is_last else "",
             )
-            self._target.commit(self._table, mark)
+            self._target.commit(self.table, mark)
             is_first = False
             self._commits += 1
             self._written, self._deleted = self._written + rows_written, self._deleted + deleted
@@ -304,7 +299,7 @@ class Syncer:
 
     def _plan(self, mark: Watermark | None, state: Manifest, head: Head) -> _Round:
         """What takes the table to a state, as far as it is allowed. Raises SyncRefused."""
-        shape = self._target.shape(self._table)
+        shape = self._target.shape(self.table)
         is_created, added = self._schema_changes(mark, shape)
         # A column that is added now has no values for the rows that are there.
         rebuilt = "a column was added" if added and mark else ""
@@ -348,7 +343,7 @@ class Syncer:
 
     def _refusal(self, reason: str) -> SyncRefused:
         return SyncRefused(
-            f"{self._target.address}, table {self._table}: {reason} since the last sync: run it"
+            f"{self._target.address}, table {self.table}: {reason} since the last sync: run it"
             " with --on-rewind propagate, which removes or rebuilds rows, or sync to another table"
         )
 
@@ -357,7 +352,7 @@ class Syncer:
         if (mark.lake_id, mark.branch) != ours:
             difference = "lake" if mark.lake_id != ours[0] else f"branch, {mark.branch}"
             raise SyncRefused(
-                f"{self._target.address}: table {self._table} is synced from another {difference}:"
+                f"{self._target.address}: table {self.table} is synced from another {difference}:"
                 " choose another table with --table"
             )
 
@@ -365,7 +360,7 @@ class Syncer:
         self, mark: Watermark | None, shape: TableShape | None
     ) -> tuple[bool, tuple[TargetColumn, ...]]:
         """Whether to create the table, and columns to add. Raises SyncRefused."""
-        place = f"{self._target.address}, table {self._table}"
+        place = f"{self._target.address}, table {self.table}"
         if shape is None:
             if mark is not None:
                 raise SyncRefused(
@@ -406,7 +401,7 @@ class Syncer:
         if not step.removed or not self._mapping.is_keyed:
             return 0
         keys = self._reader.batches(step.keys_sql(self._store))
-        return sum(self._target.delete(self._table, batch) for batch in keys)
+        return sum(self._target.delete(self.table, batch) for batch in keys)
 
     def _add(self, step: DeltaStep, before: int) -> int:
         """Write the mapped rows of a step; return how many."""

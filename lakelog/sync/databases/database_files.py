@@ -45,9 +45,25 @@ class _PlainConnection(sqlite3.Connection):
         return list(self.execute(statement).fetchall())
 
 
-class SqliteTarget(SqlTarget):
+class FileTarget(SqlTarget):
+    """A database file."""
+
+    SCHEME: ClassVar[str]
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._path = path_of(url, self.SCHEME)
+        self.address = f"{self.SCHEME}:{self._path}"
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return os.path.exists(self._path)
+
+
+class SqliteTarget(FileTarget):
     """A database file of SQLite."""
 
+    SCHEME = "sqlite"
     BEGIN = "BEGIN IMMEDIATE"
     type_names = TypeNames(
         dict.fromkeys(("text", "json", "numeric", "timestamptz", "timestamp", "date"), "TEXT")
@@ -59,9 +75,7 @@ class SqliteTarget(SqlTarget):
 
     def __init__(self, url: str, use_adbc: bool | None = None) -> None:
         """Take the target of a URL; `use_adbc` is whether the driver is there, by default."""
-        super().__init__()
-        self._path = path_of(url, "sqlite")
-        self.address = f"sqlite:{self._path}"
+        super().__init__(url)
         has_driver = importlib.util.find_spec("adbc_driver_sqlite") is not None
         self._adbc = has_driver if use_adbc is None else use_adbc
 
@@ -79,10 +93,6 @@ class SqliteTarget(SqlTarget):
         # SQLite stores any value in any column: only the affinity may change it.
         expected = self._type(column)
         return "" if _affinity(declared) in (_affinity(expected), "BLOB") else expected
-
-    def exists(self) -> bool:
-        """Whether the file is there."""
-        return os.path.exists(self._path)
 
     def _open(self) -> Any:
         if self._adbc:
@@ -185,9 +195,10 @@ _ROW_GROUP = 122_880
 """The rows of a row group, which is compressed at once, and by one thread."""
 
 
-class DuckdbTarget(SqlTarget):
+class DuckdbTarget(FileTarget):
     """A database file of DuckDB."""
 
+    SCHEME = "duckdb"
     write_rows = 2 * _ROW_GROUP
     can_set_aside = False  # it has no savepoints
     is_exclusive = True
@@ -205,20 +216,11 @@ class DuckdbTarget(SqlTarget):
     HAS_SCALE = True
     ACCEPTED: ClassVar[dict[str, tuple[str, ...]]] = {"bigint": ("bigint", "hugeint")}
 
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._path = path_of(url, "duckdb")
-        self.address = f"duckdb:{self._path}"
-
     def value_sql(self, column: TargetColumn) -> str:
         """Arrays as such; all else as other databases take it."""
         if column.column_type and column.column_type.is_array:
             return f"{sql.identifier(column.name)}::JSON::{column.column_type.engine_type}"
         return super().value_sql(column)
-
-    def exists(self) -> bool:
-        """Whether the file is there."""
-        return os.path.exists(self._path)
 
     def _open(self) -> Any:
         is_new = not self.exists()

@@ -28,7 +28,7 @@ from lakelog.clients import ConnectionLost, Endpoint, HttpConnection, Reply
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
 from lakelog.sync.column_types import TypeNames
-from lakelog.sync.services.intent import IntentRecord, IntentTarget
+from lakelog.sync.services.intent import IntentRecord, IntentTarget, reason_of
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,
@@ -92,12 +92,11 @@ class ElasticsearchTarget(IntentTarget):
 
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, without the URL."""
-        super().__init__()
-        self._to = Endpoint.parse(url, 9200, EXAMPLE, ())
-        self.address = self._to.address.removesuffix(f"/{self._to.path}")
-        self.table = self._to.path or "events"
+        to = Endpoint.parse(url, 9200, EXAMPLE, ())
         key = os.environ.get("ELASTICSEARCH_API_KEY", "")
-        self._link = HttpConnection(self._to, self._to.login("ApiKey", key, "ELASTICSEARCH"))
+        super().__init__(HttpConnection(to, to.login("ApiKey", key, "ELASTICSEARCH")))
+        self.address = to.address.removesuffix(f"/{to.path}")
+        self.table = to.path or "events"
         self._object, self._depth = "flattened", _DEPTH
         """The type of objects, and how deep they may be to be indexed as such."""
 
@@ -169,7 +168,7 @@ class ElasticsearchTarget(IntentTarget):
         if reply.status == 400:
             if b"resource_already_exists" in reply.body:
                 raise WatermarkMoved(f"{self.address}: another sync has created {table}")
-            raise SyncRefused(f"{self._where(table)}: {_reason(reply)}")
+            raise SyncRefused(f"{self._where(table)}: {reason_of(reply)}")
 
     def extend(self, table: str, columns: Sequence[TargetColumn]) -> None:
         """Add fields."""
@@ -231,7 +230,7 @@ class ElasticsearchTarget(IntentTarget):
         body = orjson.dumps({"mappings": {"dynamic": False}})
         reply = self._link.request("PUT", f"/{WATERMARKS}", body, accept=(400,))
         if reply.status == 400 and b"resource_already_exists" not in reply.body:
-            raise SyncRefused(f"{self._where(WATERMARKS)}: {_reason(reply)}")
+            raise SyncRefused(f"{self._where(WATERMARKS)}: {reason_of(reply)}")
 
     def _truncate(self, table: str, start: int) -> int:
         index = _quoted(table)
@@ -273,7 +272,7 @@ class ElasticsearchTarget(IntentTarget):
                 return changed + self._bulk(table, items[:half]) + self._bulk(table, items[half:])
             if reply.status >= 400:
                 place = f"{self._where(table)}, document {items[0][0]}"
-                raise SyncRefused(f"{place}: {_reason(reply)}: this batch was not written")
+                raise SyncRefused(f"{place}: {reason_of(reply)}: this batch was not written")
             results = [next(iter(outcome.values())) for outcome in _parsed(reply)["items"]]
             if len(results) != len(items):
                 raise ConnectionLost(f"{self._where(table)}: the answer is not complete")
@@ -317,9 +316,6 @@ class ElasticsearchTarget(IntentTarget):
     ) -> dict[str, Any]:
         return _parsed(self._link.request(method, path, body, accept=accept))
 
-    def _disconnect(self) -> None:
-        self._link.close()
-
 
 def _parsed(reply: Reply) -> dict[str, Any]:
     try:
@@ -347,7 +343,7 @@ def _documents(rows: pa.Table, depth: int) -> Iterator[BulkItem]:
         if _JSON in body and isinstance(body[_JSON], str):
             body[_JSON] = _object(body[_JSON], depth)
         key = body[KEY]
-        line = orjson.dumps(body, default=_text_of_bytes)
+        line = orjson.dumps(body, default=lambda data: base64.b64encode(data).decode())
         yield str(key), b'{"index":{"_id":"%d"}}\n%b\n' % (key, line)
 
 
@@ -381,10 +377,6 @@ def _is_deep(payload: str, depth: int) -> bool:
     return deepest >= depth
 
 
-def _text_of_bytes(value: Any) -> str:
-    return base64.b64encode(value).decode()
-
-
 def _chunks(items: Iterator[BulkItem]) -> Iterator[list[BulkItem]]:
     """Divide items into requests."""
     chunk: list[BulkItem] = []
@@ -397,16 +389,6 @@ def _chunks(items: Iterator[BulkItem]) -> Iterator[list[BulkItem]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _reason(reply: Reply) -> str:
-    """What a server says of a whole request."""
-    try:
-        error = orjson.loads(reply.body)["error"]
-        reason = error["reason"] if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
-        reason = reply.body[:300].decode("utf-8", "replace")
-    return f"HTTP {reply.status} {' '.join(reason.split())[:300]}"
 
 
 def _quoted(name: str) -> str:

@@ -27,12 +27,12 @@ from typing import Any
 
 import orjson
 
-from lakelog.clients import ConnectionLost, Endpoint, HttpConnection, Reply
+from lakelog.clients import ConnectionLost, Endpoint, HttpConnection
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
 from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
-from lakelog.sync.services.intent import IntentRecord, IntentTarget
+from lakelog.sync.services.intent import IntentRecord, IntentTarget, reason_of
 from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TableShape, TargetColumn, Watermark
 
 EXAMPLE = "influxdb://HOST:8086/BUCKET?org=ORG"
@@ -57,7 +57,6 @@ class InfluxTarget(IntentTarget):
 
     def __init__(self, url: str) -> None:
         """Take the target of a URL. Raises InvalidSetting, without the URL."""
-        super().__init__()
         self._to = Endpoint.parse(url, 8086, EXAMPLE, ("org", "tags", "resolution", "token"))
         self.address, self.table, options = self._to.address, "events", self._to.options
         if not self._to.path:
@@ -72,7 +71,7 @@ class InfluxTarget(IntentTarget):
             )
         self._org = options.get("org", "")
         token = options.get("token") or os.environ.get("INFLUX_TOKEN", "")
-        self._link = HttpConnection(self._to, self._to.login("Token", token, "INFLUX"))
+        super().__init__(HttpConnection(self._to, self._to.login("Token", token, "INFLUX")))
         self._points: dict[tuple[bytes, int], int] = {}
         """The seq of each point of this batch."""
 
@@ -258,7 +257,7 @@ class InfluxTarget(IntentTarget):
         if reply.status < 300:
             return
         if reply.status == 404:
-            raise SyncRefused(f"{self.address}: {_reason(reply)}: create it, and run it again")
+            raise SyncRefused(f"{self.address}: {reason_of(reply)}: create it, and run it again")
         if len(lines) > 1:
             # Too large, or one line is at fault, which the server does not name: by halves, until
             # it is alone. What was written of the others is written again.
@@ -266,11 +265,11 @@ class InfluxTarget(IntentTarget):
             self._send(table, lines[:half])
             self._send(table, lines[half:])
             if reply.status != 413:
-                raise SyncRefused(f"{self._where(table)}: {_reason(reply)}")
+                raise SyncRefused(f"{self._where(table)}: {reason_of(reply)}")
             return
         raise RowRefused(
-            f"{self._where(table)}, event {lines[0][0]}: {_reason(reply)}: change or leave out the"
-            " column in the query; this batch was not written"
+            f"{self._where(table)}, event {lines[0][0]}: {reason_of(reply)}: change or leave out"
+            " the column in the query; this batch was not written"
         )
 
     def _delete(self, table: str, keys: list[int]) -> int:
@@ -345,7 +344,7 @@ class InfluxTarget(IntentTarget):
         reply = self._link.request("POST", "/query", body, form, (400, 401, 403, 404))
         if reply.status in (401, 403):
             raise SyncRefused(
-                f"{self.address}: {_reason(reply)}: a sync reads how far it is: use a token, or a"
+                f"{self.address}: {reason_of(reply)}: a sync reads how far it is: use a token, or a"
                 f" user, that may read and write {self._to.path}"
             )
         try:
@@ -354,7 +353,7 @@ class InfluxTarget(IntentTarget):
             raise LakelogError(f"{self.address}: it does not answer as InfluxDB does") from None
         errors = [result["error"] for result in results if "error" in result]
         if reply.status != 200 or errors:
-            reason = errors[0] if errors else _reason(reply)
+            reason = errors[0] if errors else reason_of(reply)
             # A measurement without points is none.
             if "measurement not found" in reason:
                 return []
@@ -367,9 +366,6 @@ class InfluxTarget(IntentTarget):
             for result in results
             for series in result.get("series", [])
         ]
-
-    def _disconnect(self) -> None:
-        self._link.close()
 
 
 def _ranges(
@@ -448,13 +444,3 @@ def _rfc3339(nanos: int) -> str:
     seconds, fraction = divmod(nanos, 10**9)
     moment = time.gmtime(seconds)
     return f"{moment.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', moment)}.{fraction:09}Z"
-
-
-def _reason(reply: Reply) -> str:
-    """What a server says of a request."""
-    try:
-        answer = orjson.loads(reply.body)
-        reason = str(answer.get("error") or answer.get("message"))
-    except (ValueError, AttributeError):
-        reason = reply.body[:300].decode("utf-8", "replace")
-    return f"HTTP {reply.status} {' '.join(reason.split())[:300]}"

@@ -22,7 +22,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.clients import HttpConnection
+import orjson
+
+from lakelog.clients import HttpConnection, Reply
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.segments import sql
@@ -60,7 +62,8 @@ class IntentTarget(SyncTarget):
     NUMERIC = "VARCHAR"
     """What exact numbers are sent as."""
 
-    def __init__(self) -> None:
+    def __init__(self, link: HttpConnection) -> None:
+        self._link = link
         self._owner, self._batch = "", ("", IntentRecord())
         self._renewed = 0.0
 
@@ -84,10 +87,6 @@ class IntentTarget(SyncTarget):
     @abc.abstractmethod
     def _write(self, table: str, rows: pa.Table) -> None:
         """Write rows; one replaces another of the same KEY."""
-
-    @abc.abstractmethod
-    def _disconnect(self) -> None:
-        """Close the connection; never raises."""
 
     def value_sql(self, column: TargetColumn) -> str:
         """Times and dates as text."""
@@ -180,7 +179,7 @@ class IntentTarget(SyncTarget):
         """Close the connection; never raises."""
         _active.discard(self._owner)
         self._batch = "", IntentRecord()
-        self._disconnect()
+        self._link.close()
 
     def _own(self) -> None:
         """Be another owner than before, who has no batch under way; called by `connect`."""
@@ -218,6 +217,17 @@ class IntentTarget(SyncTarget):
     def _require_key(self, table: str, columns: list[str]) -> None:
         if KEY not in columns:
             raise SyncRefused(f"{self._where(table)}: the mapping needs the column {KEY}: add it")
+
+
+def reason_of(reply: Reply) -> str:
+    """Return what a server says of a request that it refuses, in one line."""
+    try:
+        answer = orjson.loads(reply.body)
+        error = answer.get("error") or answer.get("message")
+        reason = str(error["reason"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, AttributeError):
+        reason = reply.body[:300].decode("utf-8", "replace")
+    return f"HTTP {reply.status} {' '.join(reason.split())[:300]}"
 
 
 def _lowered(mark: Watermark, start: int, rows: int) -> Watermark:
