@@ -141,8 +141,7 @@ sys.meta_path.append(
             **{
                 f"lakelog.compat.{name}": f"lakelog.oos.{name}"
                 for name in (
-                    "oos_state oos_feed oos_views oos_demo podcasts download database_sync redis"
-                    " redis_metrics"
+                    "oos_feed oos_views oos_demo podcasts download database_sync redis"
                 ).split()
             },
         }

@@ -85,7 +85,7 @@ ORDER = {
         stream relation frame_scans schemas top_scans binder histograms ranking session newest""",
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
-        finalize ledger protected_maps mapping engine builds origin_table pattern_tables tables
+        finalize ledger mapping engine builds origin_table pattern_tables tables
         contract sample user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
@@ -97,7 +97,7 @@ ORDER = {
     "dataframes": "event_scan polars_frame dask_frame ray_dataset daft_frame spark_frame",
     "clients": "connection address http_client redis_config redis_client kafka_config",
     "collect": "followed_file successors status turns watch loop",
-    "backup": "copy directory expiry restoration delete scheduler",
+    "backup": "copy directory delete scheduler",
     "loggers": """exits buffer queue values destination recorder figure_recorder exceptions
         handler adapters otel spans genai_fields genai_streams genai_calls genai follower logfile
         oos ai""",
@@ -105,13 +105,13 @@ ORDER = {
     "analyze": "dedupe similar",
     "forecasts": "models trend metrics",
     "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
-    "train": """tables arrays wording shards recipe_schema losses filters tokenizer recipe
-        selection scratch tokens minhash cluster patterns redact shapes assign manifest
-        inventory dataset staging provenance leaks report trainingset rebuild compare agreement
-        inspection sandbox undecided""",
-    "train/shapes": """parts messages schemas streams telemetry chat_exports chats chat_files
-        rows conversations preferences windows shape structure""",
-    "train/report": "quality plots report proportions card",
+    "train": """tables shards recipe_schema losses filters tokenizer recipe
+        selection scratch tokens cluster patterns redact shapes assign manifest
+        dataset staging provenance leaks report trainingset rebuild compare agreement
+        inspection sandbox""",
+    "train/shapes": """parts messages schemas streams telemetry chat_exports chats
+        rows conversations preferences windows shape""",
+    "train/report": "quality report card",
     "proofs": "keys envelope event_tree snapshot_tree signing proof receipt",
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory object_store s3 az gs sftp ssh
@@ -122,7 +122,7 @@ ORDER = {
         segment_cache segment_ranges machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
         contents listing state changes extract parts restore""",
-    "rollback": "revisions preflight rollback",
+    "rollback": "preflight rollback",
     "sync": """column_types target databases services plan dependence mapping delta rows
         comparison syncer sync runner""",
     "sync/databases": "adbc sql_target database_files postgres mysql",
@@ -134,9 +134,9 @@ ORDER = {
     "replay": "pace targets replay",
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
-    "outcomes": "features scoring drift evaluation fitting model sources training prediction",
+    "outcomes": "features scoring drift evaluation model training prediction",
     "decisions": """intervals estimate offpolicy challengers decision_rows records comparison
-        calibration logged listing report recommendation tuning history""",
+        calibration logged report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail
         loki_tail mcp metrics api pages openapi alerting syslog app connections run""",
@@ -157,8 +157,8 @@ ORDER = {
         live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
     "containers": "container_snapshots",
-    "oos": """ai_functions download redis_metrics oos_state oos_feed oos_views database_sync
-        podcasts oos_demo redis""",
+    "oos": """ai_functions download oos_feed oos_views database_sync podcasts oos_demo
+        redis""",
     "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample
         shell connect write serve definitions ingest audit backups recent consume watch_status
         watch tail trace stream search anomalies patterns forecast decisions predict against

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.backup.copy import Backup, fault_of
+    from lakelog.backup.copy import Backup, fault_of, restore
     from lakelog.backup.delete import covering
     from lakelog.backup.directory import BackupDirectory, DirectoryListing, copies_of
-    from lakelog.backup.restoration import restore
     from lakelog.backup.scheduler import (
         INTERVAL,
         KEEP,
@@ -40,9 +39,8 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    copy="Backup fault_of",
+    copy="Backup fault_of restore",
     delete="covering",
     directory="BackupDirectory DirectoryListing copies_of",
-    restoration="restore",
     scheduler="BackupPlan BackupScheduler INTERVAL KEEP backup_directories",
 )

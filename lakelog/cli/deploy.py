@@ -19,7 +19,7 @@ from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
 from lakelog.render import QueryResult
-from lakelog.rollback import live_states
+from lakelog.rollback import rollback as rollbacks
 from lakelog.store import bootstrap
 
 _COLUMNS = ("revision", "current", "created", "ready", "images", "state", "cause", "hash")
@@ -190,7 +190,7 @@ def _lake(app: App) -> Iterator[Lake | None]:
 def _live_states(app: App, name: str, namespace: str) -> dict[str, str]:
     """The name of the newest state of each revision, by its hash."""
     with _lake(app) as lake:
-        live = live_states(lake, name, namespace) if lake else {}
+        live = rollbacks.live_states(lake, name, namespace) if lake else {}
     return {digest: state.name for digest, state in live.items()}
 
 

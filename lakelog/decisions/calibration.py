@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.decisions.intervals import Finding, Interval, share
+from lakelog.decisions.intervals import Interval, JsonFinding, share
 
 BIN_COUNT = 10
 
@@ -34,7 +34,7 @@ class ConfidenceSums:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin(Finding):
+class ReliabilityBin(JsonFinding):
     """Decisions of about the same confidence: between which, on average, and the share won."""
 
     low: float
@@ -45,7 +45,7 @@ class ReliabilityBin(Finding):
 
 
 @dataclass(frozen=True)
-class ConfidenceCalibration(Finding):
+class ConfidenceCalibration(JsonFinding):
     """How right confidences were. `error` is the expected calibration error: how far they are from
     the share that was won, on average; `error_by_chance` what it would be if they were right."""
 

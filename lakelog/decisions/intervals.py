@@ -48,7 +48,7 @@ class Interval:
         return "loss" if self.high < 0 else "undecided"
 
 
-class Finding:
+class JsonFinding:
     """A dataclass that JSON can hold, by the names of its members."""
 
     def record(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Finding:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Finding):
+    if isinstance(value, JsonFinding):
         return value.record()
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 

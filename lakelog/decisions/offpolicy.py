@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from lakelog.decisions.estimate import CELL_MIN, EFFECTIVE_MIN
 from lakelog.decisions.intervals import (
     LEVEL,
-    Finding,
     Interval,
+    JsonFinding,
     WeightedShares,
     effective_count,
     ends,
@@ -91,7 +91,7 @@ def scale_of(rewards: Numbers) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True)
-class PolicyValue(Finding):
+class PolicyValue(JsonFinding):
     """What a policy is worth by one method: decisions that it is about, those left out for want of
     known outcomes, effective samples, the value and how much more that is than what was recorded;
     both None without enough overlap. `cautions` are sentences."""

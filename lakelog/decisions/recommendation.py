@@ -12,7 +12,7 @@ import datetime
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lakelog.decisions.intervals import LEVEL, Finding, Interval, difference, ends
+from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference, ends
 from lakelog.decisions.offpolicy import DR, LoggedChoices, PolicyValue, evaluate
 from lakelog.libraries import np
 
@@ -28,7 +28,7 @@ _OPTIONS_MAX = 20
 
 
 @dataclass(frozen=True)
-class OptionValue(Finding):
+class OptionValue(JsonFinding):
     """An option with the decisions that chose it, those with an outcome, and what it is worth if it
     is always chosen."""
 
@@ -44,7 +44,7 @@ class OptionValue(Finding):
 
 
 @dataclass(frozen=True)
-class Backtest(Finding):
+class Backtest(JsonFinding):
     """What was recommended earlier, and how much better than the majority option that was later;
     None if too little is known of it."""
 
@@ -53,7 +53,7 @@ class Backtest(Finding):
 
 
 @dataclass(frozen=True)
-class Recommendation(Finding):
+class Recommendation(JsonFinding):
     """What to choose: an option if `verdict` is `recommended`, else None, and why. `gain` is how
     much more `best`, the option that seems best, is worth than the majority option. `as_of` is the
     time of the newest decision."""

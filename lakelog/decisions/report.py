@@ -13,7 +13,7 @@ from lakelog.decisions.calibration import (
     ConfidenceSums,
     calibration,
 )
-from lakelog.decisions.intervals import Finding, Interval, ends, ranks, share, skewed
+from lakelog.decisions.intervals import Interval, JsonFinding, ends, ranks, share, skewed
 from lakelog.decisions.offpolicy import DR, PolicyValue, best_options, evaluate
 from lakelog.libraries import np
 
@@ -24,7 +24,7 @@ _EXPLORE_MAX = 20
 
 
 @dataclass(frozen=True)
-class OptionRate(Finding):
+class OptionRate(JsonFinding):
     """How an option does: `won` is the share of outcomes above 0, `reward` their mean; None where
     no outcome is known. `context` is empty for all contexts together."""
 
@@ -37,7 +37,7 @@ class OptionRate(Finding):
 
 
 @dataclass(frozen=True)
-class Exploration(Finding):
+class Exploration(JsonFinding):
     """An option that may be better than the best one known: its mean reward, which may be as high
     as `high`, that of the best one, and the share of decisions that are made in this context."""
 
@@ -61,7 +61,7 @@ class Exploration(Finding):
 
 
 @dataclass(frozen=True)
-class PointReport(Finding):
+class PointReport(JsonFinding):
     """What is known of a decision point. `regret` is what the best option of each context, learnt
     from other subjects, would have brought more than what was chosen."""
 

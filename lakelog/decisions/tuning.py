@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from lakelog.decisions.intervals import LEVEL, Finding, Interval, difference
+from lakelog.decisions.intervals import LEVEL, Interval, JsonFinding, difference
 from lakelog.decisions.offpolicy import DR, LoggedChoices, evaluate
 from lakelog.decisions.recommendation import CERTAIN, NO_EVIDENCE, early
 from lakelog.libraries import np
@@ -41,7 +41,7 @@ the curve is averaged."""
 
 
 @dataclass(frozen=True)
-class SettingValue(Finding):
+class SettingValue(JsonFinding):
     """A value of a setting, the outcomes that it had, their mean by itself, and the curve's."""
 
     value: float
@@ -51,7 +51,7 @@ class SettingValue(Finding):
 
 
 @dataclass(frozen=True)
-class SettingProposal(Finding):
+class SettingProposal(JsonFinding):
     """What to set: `proposed` if `verdict` is so, else None, and why. `gain` is how much more the
     best value would bring than `current`, which is used now. `as_of` is the time of the newest
     decision."""

@@ -77,7 +77,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     # Those of the base class are looked at first, and count in another way.
     max_repeats = max_redirections = 1 << 30
 
-    def redirect_request(self, *arguments: Any, **options: Any) -> urllib.request.Request | None:
+    def redirect_request(self, *arguments: Any) -> urllib.request.Request | None:
         """Return the next request. Raises DownloadFailed for one too many."""
         self.count += 1
         if self.count > self.most:
@@ -85,7 +85,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise DownloadFailed(f"{url} redirects more than {self.most} times")
         # Another scheme could read files of this machine.
         _check(arguments[-1])
-        return super().redirect_request(*arguments, **options)
+        return super().redirect_request(*arguments)
 
 
 def fetch(

@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lakelog import lake as lakes
 from lakelog.loggers import get_ai_logger, get_logger
@@ -37,7 +36,7 @@ class DemoCheck:
 
 def play(
     directory: str, progress: ProgressCallback | None = None
-) -> Iterator[tuple[DemoCheck, Any]]:
+) -> Iterator[tuple[DemoCheck, object]]:
     """Use each component; yield whether it did what it promises, and what it answered.
 
     `progress` is called with how many episodes are processed, and how many there are.

@@ -98,7 +98,7 @@ class PodcastProcessor:
         completed = {(item.source, item.id) for item in self.queue.items("completed")}
         return {item.id: (item.source, item.id) in completed for item in items}
 
-    def process(self, item: Item) -> Any:
+    def process(self, item: Item) -> object:
         """Process an item of the queue: what a work queue calls. Raises what the processor does."""
         url = str(item.data.get("url") or "")
         if self.processor is None:

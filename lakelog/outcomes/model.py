@@ -2,6 +2,8 @@
 
 A model is an artifact of a state, so that it travels with the lake, and a rollback takes it back.
 Its recipe is SQL that somebody wrote; it is run only while it reads the lake and nothing else.
+
+What the query of a model's recipe may read: the lake, and nothing else of the machine.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.errors import InvalidName, InvalidSetting, UnknownRef
+from lakelog.engine.syntax import SyntaxFault, parse
+from lakelog.engine.volatility import foreign
+from lakelog.errors import InvalidName, InvalidRecipe, InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
 from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
 from lakelog.outcomes.features import SOURCES, Feature
 from lakelog.outcomes.scoring import Calibration, Scorer, calibration_of, scorer_of
+from lakelog.query.sql import tree as trees
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.entry import Record
 from lakelog.values import JsonObject
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from lakelog.outcomes.scoring import Floats
     from lakelog.store.bootstrap import Store
     from lakelog.store.manifest import Manifest
+    from lakelog.train import Recipe
 WHAT, PREFIX = "artifact", "model/"
 BYTES_MAX = 400_000
 """Bytes of a model as JSON."""
@@ -210,3 +216,15 @@ def _profile(members: JsonObject) -> FeatureProfile:
 def _evaluation(members: JsonObject) -> OutcomeEvaluation:
     compared = {name: BaselineGain(**members[name]) for name in ("majority", "rule")}
     return OutcomeEvaluation(**{**members, **compared})
+
+
+def require_lake_alone(lake: Lake, recipe: Recipe) -> None:
+    """Raise InvalidRecipe where the query of a recipe reads a file or a server, asks about the
+    process, or has an effect."""
+    try:
+        tree = parse(lake.engine().cursor(), recipe.select["sql"])
+    except SyntaxFault as fault:
+        raise InvalidRecipe(f"{recipe.where}: [select] sql: {fault}") from None
+    for node in trees.nodes(tree):
+        if reason := foreign(node):
+            raise InvalidRecipe(f"{recipe.where}: [select] sql of a model: {reason}")

@@ -12,7 +12,7 @@ from lakelog import train
 from lakelog.libraries import np
 from lakelog.outcomes.drift import ROWS_MIN, Drift, drifts
 from lakelog.outcomes.features import columns_of, matrix_of
-from lakelog.outcomes.sources import require_lake_alone
+from lakelog.outcomes.model import require_lake_alone
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

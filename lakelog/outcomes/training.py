@@ -3,6 +3,8 @@
 The set is that of `lakelog train export`: no group is on both sides, test begins at a cutoff before
 which every training row and its outcome end, and a certificate says what leaks were looked for in
 the finished files. With a leak there is no model.
+
+Fitting a scorer with scikit-learn, and calibrating it on rows that it has not seen.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakelog import train
-from lakelog.errors import ExportRefused, InvalidRecipe
+from lakelog.errors import ExportRefused, InvalidRecipe, MissingPackage
 from lakelog.libraries import np, pq
-from lakelog.outcomes import fitting
 from lakelog.outcomes.drift import profile_of
 from lakelog.outcomes.evaluation import evaluate, importance, single_rule
 from lakelog.outcomes.features import choose_features, columns_of, matrix_of
-from lakelog.outcomes.model import OutcomeModel, require_name, save
-from lakelog.outcomes.sources import require_lake_alone
+from lakelog.outcomes.model import OutcomeModel, require_lake_alone, require_name, save
+from lakelog.outcomes.scoring import Calibration, DecisionTree, LinearScorer, Scorer, TreeScorer
+from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier, literal
 from lakelog.store import disk
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from lakelog.libraries import pa
     from lakelog.outcomes.evaluation import Booleans
     from lakelog.outcomes.features import Column, DecisionRow
+    from lakelog.outcomes.scoring import Floats
     from lakelog.train import Recipe, TrainingExport
 NO_OUTCOME = "none"
 ROWS_MAX = 50_000
@@ -102,7 +105,7 @@ def train_model(
     require_name(name)
     _require_kind(checked)
     require_lake_alone(lake, checked)
-    fitting.require_library()
+    require_library()
     with tempfile.TemporaryDirectory(prefix="lakelog-predict-") as folder:
         training_set = train.export(lake, _sampled(lake, checked), f"{folder}/set")
         if not training_set.certificate.clean:
@@ -160,7 +163,7 @@ def _learnt(
     )
     for split, its_rows in (("train", train_rows), ("test", test)):
         _require_both(split, its_rows.outcomes, outcome, recipe)
-    scorer, calibration = fitting.fit(
+    scorer, calibration = fit(
         (matrix_of(features, train_rows.columns), train_rows.outcomes),
         (matrix_of(features, validation.columns), validation.outcomes),
     )
@@ -233,3 +236,89 @@ def _require_both(split: str, outcomes: Booleans, outcome: str, recipe: Recipe) 
             f"{recipe.where}: {split} has {positives:,} of {len(outcomes):,} rows with {outcome}:"
             f" a model needs {POSITIVES_MIN} with it and {POSITIVES_MIN} without"
         )
+
+
+ensemble: Any = Lazy("sklearn.ensemble")
+linear_model: Any = Lazy("sklearn.linear_model")
+
+_TREES, _DEPTH, _RATE, _LEAF_ROWS = 60, 3, 0.1, 20
+_CALIBRATION_MIN = 20
+"""Rows with and without the outcome that a calibration needs."""
+
+
+def require_library() -> None:
+    """Raise MissingPackage where scikit-learn is not installed."""
+    try:
+        _ = linear_model.LogisticRegression
+    except ImportError:
+        raise MissingPackage(
+            "training a model needs scikit-learn: pip install 'lakelog[analysis]'"
+        ) from None
+
+
+def fit(
+    train: tuple[Floats, Booleans], validation: tuple[Floats, Booleans]
+) -> tuple[Scorer, Calibration]:
+    """Return the better scorer for matrices and outcomes of train and validation, calibrated.
+
+    Both outcomes have to be among those of train."""
+    scorers: Sequence[Scorer] = (_linear(*train), _trees(*train))
+    # Without rows of validation, those of train decide: trees would always fit them better.
+    if not len(validation[1]):
+        return scorers[0], Calibration()
+    calibrated = [
+        (scorer, _calibration(scorer.log_odds(validation[0]), validation[1])) for scorer in scorers
+    ]
+    return min(calibrated, key=lambda pair: _brier(pair[0], pair[1], *validation))
+
+
+def _brier(scorer: Scorer, calibration: Calibration, matrix: Floats, outcomes: Booleans) -> float:
+    probabilities = calibration.probabilities(scorer.log_odds(matrix))
+    return float(((probabilities - outcomes) ** 2).mean())
+
+
+def _linear(matrix: Floats, outcomes: Booleans) -> LinearScorer:
+    means, scales = matrix.mean(axis=0), matrix.std(axis=0)
+    scales = np.where(scales > 1e-12, scales, 1.0)
+    model = linear_model.LogisticRegression(C=1.0, max_iter=1_000)
+    model.fit((matrix - means) / scales, outcomes)
+    return LinearScorer(means, scales, model.coef_[0].astype(float), float(model.intercept_[0]))
+
+
+def _trees(matrix: Floats, outcomes: Booleans) -> TreeScorer:
+    model = ensemble.GradientBoostingClassifier(
+        n_estimators=_TREES,
+        max_depth=_DEPTH,
+        learning_rate=_RATE,
+        min_samples_leaf=_LEAF_ROWS,
+        max_features="sqrt" if matrix.shape[1] > 40 else None,
+        random_state=1,
+    )
+    model.fit(matrix, outcomes)
+    share = float(outcomes.mean())
+    bias = float(np.log(share / (1 - share)))
+    trees = tuple(_tree(estimator.tree_) for estimator in model.estimators_[:, 0])
+    return TreeScorer(trees, matrix.shape[1], bias)
+
+
+def _tree(nodes: Any) -> DecisionTree:
+    leaf = nodes.children_left == -1
+    return DecisionTree(
+        np.where(leaf, -1, nodes.feature).astype(np.int64),
+        np.where(leaf, 0.0, nodes.threshold),
+        np.where(leaf, 0, nodes.children_left).astype(np.int64),
+        np.where(leaf, 0, nodes.children_right).astype(np.int64),
+        np.where(leaf, nodes.value[:, 0, 0] * _RATE, 0.0),
+    )
+
+
+def _calibration(log_odds: Floats, outcomes: Booleans) -> Calibration:
+    positives = int(outcomes.sum())
+    if min(positives, len(outcomes) - positives) < _CALIBRATION_MIN:
+        return Calibration()
+    model = linear_model.LogisticRegression(C=1e6)
+    column: npt.NDArray[np.float64] = log_odds[:, None]
+    model.fit(column, outcomes)
+    slope = float(model.coef_[0][0])
+    # Validation of a model that tells nothing may turn it around by chance.
+    return Calibration(slope, float(model.intercept_[0])) if slope > 0 else Calibration()

@@ -1,7 +1,7 @@
 """Going back with all parts: events, saved directories, deployment.
 
 `rollback` returns to a state, with the `PARTS` that are chosen, and takes that back; a `Preflight`
-says beforehand what changes. `live_states` are those that were saved in each revision of a
+says beforehand what changes. `rollback.live_states` are those that were saved in each revision of a
 deployment.
 """
 
@@ -14,8 +14,7 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.rollback import rollback
     from lakelog.rollback.preflight import PARTS, Preflight
-    from lakelog.rollback.revisions import live_states
 
-__all__ = ["PARTS", "Preflight", "live_states", "rollback"]
+__all__ = ["PARTS", "Preflight", "rollback"]
 
-__getattr__ = lazy_face(__name__, preflight="PARTS Preflight", revisions="live_states", rollback="")
+__getattr__ = lazy_face(__name__, preflight="PARTS Preflight", rollback="")

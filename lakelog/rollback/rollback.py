@@ -9,6 +9,8 @@
 
 Up to 5 nothing has changed. From then on whoever comes next finishes it. An undo is a rollback to
 what the safety tag names, with a safety tag of its own, so it can be undone as well.
+
+Revisions of a deployment and the states that belong to them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from lakelog.moves import with_reason
 from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import exchange, filesystems, origin, rewind
-from lakelog.state.listing import BEFORE_ROLLBACK
+from lakelog.state.listing import BEFORE_ROLLBACK, SavedState, list_states
 from lakelog.state.parts import DirectoryRestore, extract, lay_out
 from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
@@ -421,3 +423,16 @@ def _history(lake: Lake) -> BranchHistory:
 
 def _described(lake: Lake, head: Head) -> Snapshot:
     return Snapshot.of(lake.store.manifests.of(head.move))
+
+
+def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
+    """Return the newest state that was saved in each revision of a deployment, by the hash of its
+    pods, of another machine only where this one saved none. Raises Damaged."""
+    live: dict[str, SavedState] = {}
+    # Own states first: setdefault keeps them.
+    for state in sorted(list_states(lake), key=lambda state: not state.is_own):
+        for record in state.directories:
+            ran = record.deployment
+            if (ran.get("name"), ran.get("namespace", "default")) == (name, namespace):
+                live.setdefault(ran.get("hash", ""), state)
+    return live

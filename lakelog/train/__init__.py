@@ -11,8 +11,7 @@ from lakelog.train.provenance import exports
 from lakelog.train.rebuild import RebuildResult, rebuild
 from lakelog.train.recipe import Recipe, load
 from lakelog.train.sandbox import check
-from lakelog.train.trainingset import TrainingExport, export
-from lakelog.train.undecided import undecided
+from lakelog.train.trainingset import TrainingExport, export, undecided
 
 __all__ = [
     "Certificate",

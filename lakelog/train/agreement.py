@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from lakelog.libraries import duckdb
 from lakelog.train import assign, provenance, selection
 from lakelog.train import recipe as recipes
-from lakelog.train.dataset import MANIFEST, RECIPE, SPLIT, Dataset
-from lakelog.train.inventory import Inventory
+from lakelog.train.dataset import MANIFEST, RECIPE, SPLIT, Dataset, Inventory
 from lakelog.train.recipe import SPLITS
 from lakelog.train.report import quality
 from lakelog.train.scratch import parquet
 from lakelog.train.selection import content_hashes, quoted, text_of
-from lakelog.train.tables import JsonMap
-from lakelog.train.wording import quantity
+from lakelog.train.tables import JsonMap, quantity
 
 _ONE_EVENT = ("events", "text", "classification")
 """Shapes whose rows are one event each."""
@@ -119,12 +117,9 @@ def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
 def _nulls(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:
     for role in ("group", "time", "until"):
         name = dataset.roles[role]
-        if name and (n := _count(con, f"{_all(dataset, name)} WHERE {quoted(name)} IS NULL")):
+        all_rows = f"SELECT * FROM ({dataset.source(quoted(name))})" if name else ""
+        if name and (n := _count(con, f"{all_rows} WHERE {quoted(name)} IS NULL")):
             yield f"{quantity(n, 'row', 'has', 'have')} no {name}, which is the {role} of a row"
-
-
-def _all(dataset: Dataset, name: str) -> str:
-    return f"SELECT * FROM ({dataset.source(quoted(name))})"
 
 
 def _repeated_rows(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Iterator[str]:

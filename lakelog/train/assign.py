@@ -25,9 +25,8 @@ from dataclasses import dataclass, field
 
 from lakelog.errors import ExportRefused
 from lakelog.libraries import np
-from lakelog.train.arrays import Array
 from lakelog.train.recipe import SPLITS, Recipe
-from lakelog.train.wording import quantity
+from lakelog.train.tables import Array, quantity
 
 REASONS = ("exact", "near", "one_side", "fence", "balance", "budget")
 """Why a row was left out; its split is -1, -2, ... in this order."""
@@ -74,23 +73,23 @@ def exact_duplicates_of(content: Array, rank: Array) -> Array:
     else:
         order = np.lexsort((rank, content[:, 1], content[:, 0]))
     ordered = content[order]
-    new = np.ones(len(order), bool)
     # Both hashes are compared, so rows that collide in the first one stay apart (at worst a
     # duplicate is missed when collisions interleave).
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    earliest_row = np.empty(len(order), np.int64)
-    earliest_row[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    return earliest_row
+    return _firsts(order, (ordered[1:] != ordered[:-1]).any(axis=1))
 
 
 def earliest(duplicate_of: Array, rank: Array, is_latest: bool = False) -> Array:
     """Return for each row the earliest (or latest) row of its duplicates, by rank."""
     order = np.lexsort((-rank if is_latest else rank, duplicate_of))
-    new = np.ones(len(order), bool)
-    new[1:] = duplicate_of[order][1:] != duplicate_of[order][:-1]
-    representative = np.empty(len(order), np.int64)
-    representative[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    return representative
+    return _firsts(order, np.diff(duplicate_of[order]) != 0)
+
+
+def _firsts(order: Array, changes: Array) -> Array:
+    """For each row the first one of its run in an order; `changes` are where new runs begin."""
+    new = np.append(True, changes) if len(order) else np.zeros(0, bool)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return first
 
 
 def dedupe(rows: RowTable, duplicate_of: Array, keep: str, reason: str) -> None:

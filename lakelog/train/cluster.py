@@ -13,10 +13,13 @@ A bucket of more than `CROWD` texts, as a tiny vocabulary produces, is not compa
 sorted by the next band, each text is compared with the next `NEIGHBOURS`. Time therefore grows
 linearly and not quadratically, and some pairs of such buckets may be missed; the number of crowded
 buckets is reported.
+
+MinHash signatures: of two sets, the part of equal places estimates their Jaccard index.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.libraries import np, pa
-from lakelog.train import minhash
-from lakelog.train.arrays import Array
+from lakelog.train.tables import Array
 from lakelog.train.tokens import ShingleSets, distinct_hashes, shingle_sets
 
 # Above CROWD all pairs of a bucket would be quadratic work; NEIGHBOURS bounds it to 12 per text.
@@ -111,7 +113,7 @@ class Forest:
 class _NearSearch:
     def __init__(self, chunks: TextChunks, threshold: float, shingle: int) -> None:
         self._chunks, self._threshold, self._shingle = chunks, threshold, shingle
-        self._bands, self._width = minhash.bands_for(threshold)
+        self._bands, self._width = bands_for(threshold)
         self._cached: list[ShingleSets] | None = []
         self._cached_all: ShingleSets | None = None
         self._pending_left: list[Array] = []
@@ -126,7 +128,7 @@ class _NearSearch:
         # numpy and Arrow release the GIL in the kernels used here, so threads scale.
         def sign_chunk(contents: pa.Array) -> tuple[Array, Array, ShingleSets]:
             shingles = shingle_sets(contents, self._shingle)
-            return minhash.signatures(shingles, places), shingles.lengths > 0, shingles
+            return signatures(shingles, places), shingles.lengths > 0, shingles
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for signature, has_words, shingles in _map_in_order(pool, sign_chunk, self._chunks()):
@@ -148,7 +150,7 @@ class _NearSearch:
         # Texts with equal signatures are almost certainly equal. Comparing each of them with the
         # first one only keeps copies out of the bands, where a thousand copies would be half a
         # million pairs.
-        full_keys = minhash.band_keys(self._signed[rows], 0, self._bands * self._width)
+        full_keys = band_keys(self._signed[rows], 0, self._bands * self._width)
         order = np.lexsort((rows, full_keys))
         new = np.ones(len(rows), bool)
         new[1:] = full_keys[order][1:] != full_keys[order][:-1]
@@ -169,12 +171,12 @@ class _NearSearch:
     def _candidates(self, rows: Array, band: int) -> Iterator[tuple[Array, Array]]:
         """Step 3: pairs of texts with equal keys, in blocks."""
         signed = self._signed
-        keys = minhash.band_keys(signed, band, self._width)[rows]
+        keys = band_keys(signed, band, self._width)[rows]
         # Most keys are unique; removing them first makes the sort small.
         rows, keys = _repeated_keys(rows, keys)
         # Within a bucket texts are ordered by the next band, so similar texts are neighbours and
         # the limited comparison in crowded buckets finds the most likely pairs.
-        after = minhash.band_keys(signed[rows], (band + 1) % self._bands, self._width)
+        after = band_keys(signed[rows], (band + 1) % self._bands, self._width)
         order = np.lexsort((after, keys))
         rows, keys = rows[order], keys[order]
         new = np.ones(len(keys), bool)
@@ -232,10 +234,7 @@ class _NearSearch:
         )
         needed = np.unique(pairs)
         sets = self._sets_for(needed)
-        sources, targets = (
-            np.searchsorted(needed, pairs[:, 0]),
-            np.searchsorted(needed, pairs[:, 1]),
-        )
+        sources, targets = np.searchsorted(needed, pairs.T)
         hashes_before = np.cumsum(sets.lengths[sources] + sets.lengths[targets])
         start = 0
         while start < len(sources):
@@ -332,3 +331,69 @@ def _map_in_order(
             yield waiting.pop(0).result()
     for future in waiting:
         yield future.result()
+
+
+PLACES_MAX = 128
+MISSED = 0.005
+_TEXTS = 1024
+
+
+def bands_for(threshold: float) -> tuple[int, int]:
+    """Return (bands, places a band) for a Jaccard threshold."""
+    # Wide bands first: they produce the fewest false candidates.
+    for width in range(16, 0, -1):
+        # Probability that a pair at the threshold agrees on one whole band. At 1 the logarithm
+        # below would be of zero, hence 0.999.
+        collision = min(threshold, 0.999) ** width
+        bands = math.ceil(math.log(MISSED) / math.log1p(-collision))
+        if bands * width <= PLACES_MAX:
+            return max(bands, 1), width
+    return PLACES_MAX, 1
+
+
+def signatures(sets: ShingleSets, places: int) -> Array:
+    """Return one row of `places` 32-bit numbers per text; zeros for a text without words."""
+    out = np.zeros((len(sets), places), np.uint32)
+    lengths = sets.lengths
+    # Texts of similar length share a block, so that padding to the longest wastes little.
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    multipliers, flips = _family(places)
+    # 32-bit numbers halve the memory traffic; the upper bits of the mixed hash are as good as any.
+    small = (sets.hashes >> np.uint64(32)).astype(np.uint32)
+    for start in range(0, len(order), _TEXTS):
+        rows = order[start : start + _TEXTS]
+        longest = int(lengths[rows[-1]])
+        # Shorter texts repeat their last word: a minimum does not change if an element comes twice.
+        steps = np.minimum(np.arange(longest)[:, None], lengths[rows][None, :] - 1)
+        hashes = small[sets.starts[rows][None, :] + steps]
+        spare = np.empty_like(hashes)
+        block = np.empty((places, len(rows)), np.uint32)
+        # One place at a time with reused buffers: all places at once would need `places` times the
+        # memory.
+        for place in range(places):
+            np.bitwise_xor(hashes, flips[place], out=spare)
+            np.multiply(spare, multipliers[place], out=spare)
+            np.minimum.reduce(spare, axis=0, out=block[place])
+        out[rows] = block.T
+    return out
+
+
+def _family(places: int) -> tuple[Array, Array]:
+    """The (odd) multipliers and the XOR masks of the hash family; deterministic."""
+    # SplitMix64 over a counter instead of a random generator: the family must be equal in every run
+    # and version of numpy, or rebuilds would differ.
+    state = np.arange(1, 2 * places + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    numbers = ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return numbers[:places] | np.uint32(1), numbers[places:]
+
+
+def band_keys(signed: Array, band: int, width: int) -> Array:
+    """Return a 64-bit key of one band for each text."""
+    keys = np.zeros(len(signed), np.uint64)
+    for place in range(band * width, (band + 1) * width):
+        keys = (keys ^ signed[:, place]) * np.uint64(0xD6E8FEB86659FD93)
+        keys ^= keys >> np.uint64(29)
+    return keys

@@ -2,6 +2,8 @@
 
 The roles of columns come from the recipe, as in an export; those in the manifest are only compared.
 `load` collects every fault, `open_set` raises the first one.
+
+The regular files of a directory, listed without following links.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from dataclasses import dataclass
 
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.export import GROUP_ROWS
 from lakelog.libraries import pa, pq
-from lakelog.train import inventory, manifest
+from lakelog.train import manifest
 from lakelog.train import recipe as recipes
-from lakelog.train.inventory import Inventory
 from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.scratch import parquet
 from lakelog.train.selection import text_of
@@ -86,7 +88,7 @@ def load(path: str) -> tuple[Dataset | None, Inventory, list[SetFault]]:
 
     Raises ExportRefused for a directory without a manifest.
     """
-    directory = inventory.scan(path)
+    directory = scan(path)
     data = directory.read(MANIFEST, manifest.BYTES_MAX)
     if data is None:
         raise ExportRefused(f"{path}: not an export: it has no {MANIFEST}")
@@ -134,7 +136,7 @@ def open_set(path: str) -> Dataset:
 
 def from_export(path: str, facts: JsonMap, recipe: Recipe) -> Dataset:
     """The set that an export has just written and trusts; it has no recipe.toml yet."""
-    footers, _ = _footers(inventory.scan(path))
+    footers, _ = _footers(scan(path))
     files = {
         split: [f"{path}/data/{n}" for n in facts_of_split["files"]]
         for split, facts_of_split in facts["splits"].items()
@@ -213,3 +215,69 @@ def _unlike(footers: dict[str, Footer]) -> list[SetFault]:
         for name, footer in footers.items()
         if footer.schema != folder_footers.setdefault(os.path.dirname(name), footer).schema
     ]
+
+
+FILES_MAX = 30_000
+DEPTH_MAX = 4
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The regular files below `root`, by relative path, with sizes; `faults` names all else."""
+
+    root: str
+    sizes: dict[str, int]
+    faults: tuple[str, ...]
+    bytes_on_disk: int
+    """Bytes that all of them take on disk; a file with holes takes less than its size."""
+
+    def path(self, name: str) -> str:
+        """Return the path of a listed file. Raises KeyError for one that is not listed."""
+        if name not in self.sizes:
+            raise KeyError(name)
+        return f"{self.root}/{name}"
+
+    def read(self, name: str, size_max: int) -> bytes | None:
+        """Return the bytes of a listed file, at most one more than `size_max`; None if it is not
+        there.
+
+        A file that became a link since it was listed is not opened.
+        """
+        if name not in self.sizes:
+            return None
+        fd = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            return file.read(size_max + 1)
+
+
+def scan(root: str) -> Inventory:
+    """List a directory. Raises ExportRefused where there is none."""
+    if not os.path.isdir(root):
+        raise ExportRefused(f"{root}: not an export: not a directory")
+    sizes: dict[str, int] = {}
+    faults: list[str] = []
+    bytes_on_disk = 0
+    waiting = [("", 0)]
+    # Bounded in depth and number: a directory from elsewhere may be endless.
+    while waiting and len(sizes) + len(faults) <= FILES_MAX:
+        folder, depth = waiting.pop()
+        for entry in sorted(os.scandir(f"{root}/{folder}"), key=lambda e: e.name):
+            name = f"{folder}{entry.name}"
+            # Never through a link: it could lead to a device or out of the set.
+            state = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(state.st_mode) and depth < DEPTH_MAX:
+                waiting.append((f"{name}/", depth + 1))
+            elif stat.S_ISREG(state.st_mode):
+                sizes[name] = state.st_size
+                bytes_on_disk += min(state.st_size, state.st_blocks * 512)
+            else:
+                faults.append(f"{name} is {_kind(state.st_mode)}, and is not opened")
+    if waiting:
+        faults.append(f"there are more than {FILES_MAX:,} files")
+    return Inventory(root, dict(sorted(sizes.items())), tuple(faults), bytes_on_disk)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a directory too deep" if stat.S_ISDIR(mode) else "no plain file"

@@ -7,12 +7,10 @@ for English web pages. A text is counted under the first rule that it breaks.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from lakelog.errors import ExportRefused
 from lakelog.libraries import pa
 from lakelog.train.losses import FILTERS, Losses
 
@@ -54,14 +52,6 @@ def first_broken_rule(content: str, rules: Iterable[str]) -> str | None:
     """Return the first of the rules that a text breaks."""
     document = _Document(content)
     return next((rule for rule in rules if _BREAKS[rule](document)), None)
-
-
-def require_library() -> None:
-    """Raise ExportRefused where the library that detects languages is not installed."""
-    if importlib.util.find_spec("py3langid") is None:
-        raise ExportRefused(
-            "[filter] languages needs the library py3langid: pip install 'lakelog[language]'"
-        )
 
 
 def passing_rows(

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable
 
 from lakelog.libraries import duckdb, pa, pq
 from lakelog.train import agreement, leaks, provenance, scratch
-from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, SetFault, load
-from lakelog.train.inventory import Inventory
+from lakelog.train.dataset import MANIFEST, RECIPE, Dataset, Inventory, SetFault, load
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
 from lakelog.train.report import card
 from lakelog.train.scratch import parquet
-from lakelog.train.shapes import chat_files
+from lakelog.train.shapes import chat_exports
 
 _BATCH = 4_096
 _SHOWN = 20
@@ -183,5 +182,5 @@ def _dialect(dataset: Dataset, split: str, dialect: str) -> str:
     for path in dataset.files[split]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
-                digest.update(chat_files.lines(batch, dialect))
+                digest.update(chat_exports.lines(batch, dialect))
     return digest.hexdigest()

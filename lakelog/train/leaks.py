@@ -23,8 +23,7 @@ from lakelog.libraries import duckdb, np, pa
 from lakelog.train import cluster
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.selection import content_hashes, quoted, text_of
-from lakelog.train.tables import JsonMap
-from lakelog.train.wording import quantity
+from lakelog.train.tables import JsonMap, quantity
 
 # _SEEN_MIN and _ROWS_MIN keep rare values and tiny sets from looking predictive; above _BASE_MAX
 # one class is so frequent that always guessing it is nearly right.

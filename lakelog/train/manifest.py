@@ -63,25 +63,22 @@ def text_of(manifest: JsonMap) -> bytes:
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _whole(location: str, value: object) -> Faults:
-    # bool is a subclass of int; above 2^53 other JSON readers lose digits.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
-        yield f"{location} is no count"
+def _check(is_valid: Callable[[Any], object], noun: str) -> Rule:
+    def rule(location: str, value: object) -> Faults:
+        if not is_valid(value):
+            yield f"{location} is {noun}"
+
+    return rule
 
 
-def _number(location: str, value: object) -> Faults:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        yield f"{location} is no number"
-
-
-def _flag(location: str, value: object) -> Faults:
-    if not isinstance(value, bool):
-        yield f"{location} is not true or false"
-
-
-def _text(location: str, value: object) -> Faults:
-    if not isinstance(value, str) or len(value) > _TEXT_MAX:
-        yield f"{location} is no text of at most {_TEXT_MAX:,} characters"
+# bool is a subclass of int; above 2^53 other JSON readers lose digits.
+_whole = _check(lambda n: type(n) is int and 0 <= n < 1 << 53, "no count")
+_number = _check(lambda n: type(n) in (int, float), "no number")
+_flag = _check(lambda flag: isinstance(flag, bool), "not true or false")
+_text = _check(
+    lambda text: isinstance(text, str) and len(text) <= _TEXT_MAX,
+    f"no text of at most {_TEXT_MAX:,} characters",
+)
 
 
 def _anything(location: str, value: object) -> Faults:
@@ -90,11 +87,7 @@ def _anything(location: str, value: object) -> Faults:
 
 
 def _form(pattern: str, noun: str) -> Rule:
-    def rule(location: str, value: object) -> Faults:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            yield f"{location} is no {noun}"
-
-    return rule
+    return _check(lambda text: isinstance(text, str) and re.fullmatch(pattern, text), f"no {noun}")
 
 
 def _branch(location: str, value: object) -> Faults:
@@ -157,11 +150,7 @@ def _record(rules: dict[str, Rule], optional: tuple[str, ...] = ()) -> Rule:
 
 
 def _one_of(*names: str) -> Rule:
-    def rule(location: str, value: object) -> Faults:
-        if value not in names:
-            yield f"{location} is not one of {', '.join(names)}"
-
-    return rule
+    return _check(lambda value: value in names, f"not one of {', '.join(names)}")
 
 
 _DIGEST = _form("[0-9a-f]{64}", "SHA-256 in hex")

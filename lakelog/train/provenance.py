@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lakelog.erased import copies
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.event import BookkeepingEvent
-from lakelog.train import dataset, inventory
+from lakelog.train import dataset
 from lakelog.train import manifest as manifest_form
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
@@ -62,7 +62,7 @@ def write(folder: str, manifest: JsonMap) -> None:
 
 def read(folder: str) -> JsonMap:
     """Read the manifest of an export. Raises ExportRefused where there is none."""
-    data = inventory.scan(folder).read(MANIFEST, manifest_form.BYTES_MAX)
+    data = dataset.scan(folder).read(MANIFEST, manifest_form.BYTES_MAX)
     if data is None:
         raise ExportRefused(f"{folder}: not an export: it has no {MANIFEST}")
     parsed, faults = manifest_form.parse(data)

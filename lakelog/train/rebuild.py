@@ -22,7 +22,7 @@ from lakelog.erased import records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.libraries import duckdb
 from lakelog.store import disk
-from lakelog.train import dataset, inventory, provenance, scratch, trainingset
+from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
 from lakelog.train.selection import quoted
 from lakelog.train.tables import JsonMap
@@ -78,7 +78,11 @@ def rebuild(
         with _refusing_lost(manifest):
             trainingset.export_again(lake, recipe, manifest, target, progress)
         rebuilt = provenance.read(target)
-        differing = _differing_files(manifest["files"], rebuilt["files"])
+        digests = [
+            {name: file["sha256"] for name, file in facts["files"].items()}
+            for facts in (manifest, rebuilt)
+        ]
+        differing = sorted({name for name, _ in digests[0].items() ^ digests[1].items()})
         # Row digests cost a full scan of both sets, so they are computed only if bytes differ or on
         # request.
         same_rows = _same_rows(path, target) if logical or differing else {}
@@ -103,7 +107,7 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
     if not erased:
         raise ExportRefused(f"{path}: nothing was erased from the state that it was made of")
     # The old directory is deleted as a whole: nobody else's file may be in it.
-    strangers = set(inventory.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
+    strangers = set(dataset.scan(path).sizes) - {*manifest["files"], provenance.MANIFEST}
     if strangers:
         raise ExportRefused(f"{path}/{min(strangers)} is no file of the set: move it away first")
     # Left by one that was killed: it may lack rows, or an erasure that came since.
@@ -151,7 +155,12 @@ def _own_export(lake: Lake, path: str) -> tuple[JsonMap, recipes.Recipe]:
     # Both checks come before any SQL of the recipe is run: the directory may come from somebody
     # else.
     recipe = _recipe(path, manifest)
-    _require_own(lake, path, manifest)
+    own_exports = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
+    if (manifest["id"], manifest["recipe"]["sha256"]) not in own_exports:
+        raise ExportRefused(
+            f"{path}: this lake knows no such export, and would run the SQL of its recipe; read"
+            " recipe.toml and export it with `lakelog train export`"
+        )
     return manifest, recipe
 
 
@@ -176,25 +185,8 @@ def _recipe(path: str, manifest: JsonMap) -> recipes.Recipe:
     return recipes.with_name(recipes.parse(content, text_path), manifest["name"])
 
 
-def _require_own(lake: Lake, path: str, manifest: JsonMap) -> None:
-    """Raise ExportRefused for a set that this lake did not export: its recipe is SQL to be run."""
-    own_exports = {(e["export"], e["recipe"]) for e in provenance.exports(lake)}
-    if (manifest["id"], manifest["recipe"]["sha256"]) not in own_exports:
-        raise ExportRefused(
-            f"{path}: this lake knows no such export, and would run the SQL of its recipe; read"
-            " recipe.toml and export it with `lakelog train export`"
-        )
-
-
 def _parent(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
-
-
-def _differing_files(previous: JsonMap, current: JsonMap) -> list[str]:
-    names = sorted({*previous, *current})
-    return [
-        n for n in names if previous.get(n, {}).get("sha256") != current.get(n, {}).get("sha256")
-    ]
 
 
 def _same_rows(exported: str, rebuilt: str) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from lakelog.errors import InvalidRecipe, InvalidSetting
 from lakelog.settings import span_us
 from lakelog.train import filters
-from lakelog.train.losses import FILTERS, ROWS
+from lakelog.train.losses import ROWS
 from lakelog.train.recipe_schema import KEYS, SHAPES, template
 from lakelog.train.tables import JsonMap
 
@@ -158,13 +158,21 @@ def _near(name: str, names: list[str]) -> str:
     return f": did you mean {close[0]}?" if close else f": known are {', '.join(names)}"
 
 
+def _known(names: str | list[str], known_names: list[str], place: str) -> list[str]:
+    """The names of a list, or of "all"; each has to be known. Raises InvalidRecipe."""
+    names = known_names if names == "all" else names
+    for name in names:
+        if name not in known_names:
+            raise InvalidRecipe(f"{place} has no {name!r}{_near(name, known_names)}")
+    return list(names)
+
+
 def _check_shape(shape: JsonMap, origin: str) -> None:
-    for key in ("window",):
-        if shape[key] is not None:
-            try:
-                span_us(shape[key])
-            except InvalidSetting as error:
-                raise InvalidRecipe(f"{origin}: [shape] {key}: {error}") from None
+    if shape["window"] is not None:
+        try:
+            span_us(shape["window"])
+        except InvalidSetting as error:
+            raise InvalidRecipe(f"{origin}: [shape] window: {error}") from None
     if shape["kind"] == "preference":
         pair, scored = ("chosen", "rejected"), ("response", "score")
         present = {k for k in (*pair, *scored) if shape[k] is not None}
@@ -172,10 +180,7 @@ def _check_shape(shape: JsonMap, origin: str) -> None:
             raise InvalidRecipe(
                 f"{origin}: [shape] preference needs chosen and rejected, or response and score"
             )
-    shape["drop"] = list(ROWS) if shape["drop"] == "all" else list(shape["drop"])
-    for name in shape["drop"]:
-        if name not in ROWS:
-            raise InvalidRecipe(f"{origin}: [shape] drop has no {name!r}{_near(name, list(ROWS))}")
+    shape["drop"] = _known(shape["drop"], list(ROWS), f"{origin}: [shape] drop")
     for name in shape["also"]:
         if name not in ("openai", "sharegpt"):
             raise InvalidRecipe(f"{origin}: [shape] also lists openai and sharegpt, not {name!r}")
@@ -183,14 +188,8 @@ def _check_shape(shape: JsonMap, origin: str) -> None:
 
 def _check_filter(filter: JsonMap, shape: JsonMap, origin: str) -> None:
     rules = [*filters.SETS, *filters.RULE_NAMES]
-    for name in filter["quality"]:
-        if name not in rules:
-            raise InvalidRecipe(f"{origin}: [filter] quality has no {name!r}{_near(name, rules)}")
-    names = list(FILTERS) if filter["drop"] == "all" else list(filter["drop"])
-    for name in names:
-        if name not in (*rules, "language"):
-            near = _near(name, [*rules, "language"])
-            raise InvalidRecipe(f"{origin}: [filter] drop has no {name!r}{near}")
+    _known(filter["quality"], rules, f"{origin}: [filter] quality")
+    names = _known(filter["drop"], [*rules, "language"], f"{origin}: [filter] drop")
     filter["drop"] = filters.expand(names)
     for code in filter["languages"]:
         if not re.fullmatch("[a-z]{2,3}", code):
@@ -250,13 +249,7 @@ def _check_dedupe(dedupe: JsonMap, shape: JsonMap, origin: str) -> None:
 
 
 def _check_redact(redact: JsonMap, origin: str) -> None:
-    kinds = redact["kinds"]
-    redact["kinds"] = list(REDACTIONS) if kinds == "all" else list(kinds)
-    for name in redact["kinds"]:
-        if name not in REDACTIONS:
-            raise InvalidRecipe(
-                f"{origin}: [redact] kinds has no {name!r}{_near(name, list(REDACTIONS))}"
-            )
+    redact["kinds"] = _known(redact["kinds"], list(REDACTIONS), f"{origin}: [redact] kinds")
     if redact["mode"] == "pseudonym" and not redact["key_env"]:
         raise InvalidRecipe(
             f"{origin}: [redact] key_env is missing: the variable that holds the key of pseudonyms"

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -34,11 +34,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -54,12 +50,9 @@ def _is_tokenizer(value: object) -> bool:
 _CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "text": ("text", _is_text),
     "path": ("text", _is_text),
-    "number": ("a number", _is_number),
+    "number": ("a number", lambda value: _is_whole(value) or isinstance(value, float)),
     "whole": ("a whole number", _is_whole),
-    "above 0": (
-        "a number above 0",
-        lambda value: isinstance(value, int) and _is_whole(value) and value >= 1,
-    ),
+    "above 0": ("a number above 0", lambda value: _is_whole(value) and value >= 1),
     "time": ("a time", lambda value: _is_text(value) or isinstance(value, date)),
     "flag": ("true or false", lambda value: isinstance(value, bool)),
     "texts": ("a list", _is_list),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import importlib.util
 import os
 import re
 from collections import deque
@@ -444,15 +443,7 @@ def _datafog_column(column: Any) -> tuple[Any, int]:
 
 
 def _datafog_text(value: str) -> str:
-    # An extra; require_library has said so before if it is missing.
+    # An extra; it was looked for before anything was read.
     from datafog import redact  # type: ignore[import-not-found]
 
     return str(redact(value).redacted_text) if value else value
-
-
-def require_library() -> None:
-    """Raise ExportRefused where the library of the deeper pass is not installed."""
-    if importlib.util.find_spec("datafog") is None:
-        raise ExportRefused(
-            "[redact] deep needs the library datafog: pip install 'lakelog[redact]'"
-        )

@@ -16,7 +16,7 @@ import tempfile
 
 from lakelog.errors import ExportRefused
 from lakelog.runtime import interpreter
-from lakelog.train import inspection, inventory
+from lakelog.train import dataset, inspection
 from lakelog.train.leaks import FILE_CHECKS, Certificate, Leak
 from lakelog.train.tables import JsonMap
 
@@ -31,7 +31,7 @@ def check(path: str, against: str | None = None, *, near: float | None = None) -
     Raises ExportRefused for a directory that is no export.
     """
     paths = [os.path.abspath(os.fspath(p)) for p in (path, against) if p is not None]
-    size = sum(inventory.scan(p).bytes_on_disk for p in paths)
+    size = sum(dataset.scan(p).bytes_on_disk for p in paths)
     # By bytes on disk and not by apparent size, or a sparse file would raise its own limit.
     memory_max = MEMORY_BYTES + MEMORY_TIMES * size
     with tempfile.TemporaryDirectory(prefix="lakelog-check-") as spill:

@@ -52,15 +52,17 @@ class RowQuery:
     @property
     def time(self) -> str:
         """The event's time as SQL, or a null."""
-        return _first(("__time", *self._present("time")), self, "NULL::TIMESTAMPTZ")
+        return self._hidden("time", "NULL::TIMESTAMPTZ")
 
     @property
     def seq(self) -> str:
         """The event's number as SQL, or a null."""
-        return _first(("__seq", *self._present("seq")), self, "NULL::BIGINT")
+        return self._hidden("seq", "NULL::BIGINT")
 
-    def _present(self, name: str) -> tuple[str, ...]:
-        return (name,) if name in self.columns else ()
+    def _hidden(self, name: str, otherwise: str) -> str:
+        if self.is_traced:
+            return f"__{name}"
+        return quoted(name) if name in self.columns else otherwise
 
     def value(self, name: str, key: str) -> str:
         """Return SQL for a column or a path into a JSON column, as text for a path.
@@ -124,7 +126,7 @@ def at_state(session: Session, recipe: Recipe, digest: str) -> RowQuery:
         traced = None
     # Rebuilds must see the same rows in the same order; a query without ORDER BY has none that
     # DuckDB would guarantee.
-    if traced is None and not _is_ordered(query):
+    if traced is None and not re.search(r"\border\s+by\b(?!.*\)\s*$)", query, re.I | re.S):
         query = f"SELECT * FROM ({query}) ORDER BY ALL"
     return RowQuery(session, digest, traced or query, columns, traced is not None)
 
@@ -200,16 +202,6 @@ def _column(name: str, alias: str) -> JsonMap:
         "query_location": 0,
         "column_names": [name],
     }
-
-
-def _is_ordered(query: str) -> bool:
-    return bool(re.search(r"\border\s+by\b(?!.*\)\s*$)", query, re.I | re.S))
-
-
-def _first(names: tuple[str, ...], selection: RowQuery, otherwise: str) -> str:
-    if names[0].startswith("__") and selection.is_traced:
-        return names[0]
-    return quoted(names[1]) if len(names) > 1 else otherwise
 
 
 def column_of(name: str) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 from lakelog.errors import ExportRefused
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.train import assign, cluster, filters, redact, tokenizer
-from lakelog.train.arrays import Array
 from lakelog.train.assign import RowTable
 from lakelog.train.dataset import SPLIT, Dataset
 from lakelog.train.losses import FILTERS, LOST, REASON, ROWS, Losses, sentence
@@ -25,8 +24,8 @@ from lakelog.train.recipe import SPLITS, Recipe
 from lakelog.train.recipe_schema import NEEDS, SHAPES
 from lakelog.train.selection import HIDDEN, RowQuery, column_of, content_hashes, quoted, text_of
 from lakelog.train.shapes import shape
-from lakelog.train.shapes.shape import Roles
-from lakelog.train.shapes.structure import structure_of
+from lakelog.train.shapes.shape import Roles, structure_of
+from lakelog.train.tables import Array
 from lakelog.workers import WorkerPool
 
 _TEXTS, _ROWS, _BATCH_ROWS = 16_384, 65_536, 65_536
@@ -48,7 +47,12 @@ class Stage:
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order; `columns` selects some, which keep the order of the file."""
         with pa.memory_map(self.path) as file:
-            options = _options(file, columns)
+            options = pa.ipc.IpcReadOptions()
+            if columns is not None:
+                # By position. Columns that are not included are not decompressed, which is why the
+                # file is read some columns at a time.
+                names = pa.ipc.open_file(file).schema.names
+                options.included_fields = [n for n, name in enumerate(names) if name in columns]
             source = pa.ipc.open_file(file, options=options)
             for place in range(source.num_record_batches):
                 yield source.get_batch(place)
@@ -64,16 +68,6 @@ class Stage:
         schema = pa.schema([f for f in full if columns is None or f.name in columns])
         con.register("staged", pa.RecordBatchReader.from_batches(schema, self.batches(columns)))
         return "staged"
-
-
-def _options(file: object, columns: list[str] | None) -> Any:
-    if columns is None:
-        return pa.ipc.IpcReadOptions()
-    # IpcReadOptions takes column positions, not names. Columns that are not included are not
-    # decompressed, which is why the file is read some columns at a time.
-    names = pa.ipc.open_file(file).schema.names
-    included = [place for place, name in enumerate(names) if name in columns]
-    return pa.ipc.IpcReadOptions(included_fields=included)
 
 
 def _write_batches(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:

@@ -6,12 +6,12 @@ A vocabulary is never downloaded unless the recipe says `download = true`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lakelog.errors import ExportRefused
-from lakelog.train.tables import JsonMap
+from lakelog.train.tables import JsonMap, require_extra
 
 
 class Tokenizer:
@@ -31,10 +31,7 @@ def load(name: str, download: bool = False) -> Tokenizer:
     Raises ExportRefused where the library, the vocabulary or the file is not there.
     """
     library, _, model = name.partition(":")
-    if importlib.util.find_spec(library) is None:
-        raise ExportRefused(
-            f"[budget] tokenizer needs the library {library}: pip install 'lakelog[{library}]'"
-        )
+    require_extra(library, library, "[budget] tokenizer")
     return _tiktoken(model, download) if library == "tiktoken" else _tokenizers(model)
 
 
@@ -102,8 +99,4 @@ def _tokenizers(path: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
-    def encode(documents: list[str]) -> list[Any]:
-        encodings: list[Any] = tokenizer.encode_batch(documents, add_special_tokens=False)
-        return encodings
-
-    return Tokenizer(encode)
+    return Tokenizer(functools.partial(tokenizer.encode_batch, add_special_tokens=False))

@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 
 from lakelog.libraries import np, pa, pc
-from lakelog.train.arrays import Array
+from lakelog.train.tables import Array
 
 # Word hashes are polynomial: differences of prefix sums give all words of a block at once, which
 # needs the inverse of an odd base modulo 2^64.

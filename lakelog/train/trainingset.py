@@ -8,6 +8,8 @@
 Everything is written to a temporary directory next to `out` and renamed at the end, so a killed
 export leaves nothing that looks complete. The same snapshot, recipe, key and library versions give
 the same bytes.
+
+The decisions of a recipe whose outcome is not known yet: what a model is asked about.
 """
 
 from __future__ import annotations
@@ -15,35 +17,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
-from lakelog.errors import ExportRefused
+from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.libraries import duckdb, pa
-from lakelog.train import (
-    dataset,
-    filters,
-    leaks,
-    losses,
-    provenance,
-    redact,
-    scratch,
-    staging,
-    tokenizer,
-)
+from lakelog.train import dataset, leaks, losses, provenance, redact, scratch, staging, tokenizer
 from lakelog.train import recipe as recipes
-from lakelog.train.arrays import Array
 from lakelog.train.assign import RowTable
 from lakelog.train.recipe import SPLITS, Recipe
-from lakelog.train.report import card, proportions, quality
+from lakelog.train.report import card, quality, report
 from lakelog.train.selection import RowQuery, at_state, choose, session_of
-from lakelog.train.shapes import chat_files
+from lakelog.train.shapes import chat_exports, windows
 from lakelog.train.shards import Shards
 from lakelog.train.staging import Stage
-from lakelog.train.tables import JsonMap
+from lakelog.train.tables import Array, JsonMap, require_extra
 from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -75,7 +67,7 @@ class TrainingExport:
     @property
     def warnings(self) -> list[str]:
         """Sentences about splits whose size is far from what the recipe asks for."""
-        return proportions.warnings(self.manifest)
+        return report.warnings(self.manifest)
 
     @property
     def not_kept(self) -> str:
@@ -115,7 +107,7 @@ def export(
     exports.require_free(out)
     key = redact.key_of(checked)
     if checked.redact["deep"]:
-        redact.require_library()
+        require_extra("datafog", "redact", "[redact] deep")
     counter = _requirements(checked)
     asker = session_of(lake, checked, scratch.MEMORY_BYTES)
     try:
@@ -154,7 +146,7 @@ def export(
 def _requirements(recipe: Recipe) -> tokenizer.Tokenizer | None:
     """Load the optional libraries that a recipe needs, before anything is read."""
     if recipe.filter["languages"]:
-        filters.require_library()
+        require_extra("py3langid", "language", "[filter] languages")
     name = recipe.budget["tokenizer"]
     return tokenizer.load(name, recipe.budget["download"]) if name else None
 
@@ -236,7 +228,7 @@ class _ExportJob:
             schema, splits = _write(directory, stage, rows, self.recipe)
             manifest = _manifest(self.selection, self.recipe, stage, rows, splits, near, self.key)
             # A rebuild repeats these three facts, otherwise its manifest could not be equal.
-            manifest["created"] = self.created or _now()
+            manifest["created"] = self.created or datetime.now(UTC).isoformat(timespec="seconds")
             manifest["branch"], manifest["previous"] = self.branch, self.previous
             if self.erased:
                 manifest["erased"] = self.erased
@@ -327,13 +319,9 @@ def _write_split(
     events = rows.column(rows.num_columns - 1)
     visible = rows.select(rows.schema.names[:-1])
     data.write(visible)
-    lineage.write(pa.table([_lists(events)], names=["events"]))
+    lineage.write(pa.table([events.cast(pa.list_(pa.int64()))], names=["events"]))
     for dialect, file in dialects.items():
-        file.write(chat_files.lines(visible, dialect))
-
-
-def _lists(events: Any) -> Any:
-    return events.cast(pa.list_(pa.int64()))
+        file.write(chat_exports.lines(visible, dialect))
 
 
 def _open_dialects(directory: str, split: str, recipe: Recipe) -> JsonMap:
@@ -430,10 +418,43 @@ def _previous(lake: Lake, recipe: Recipe) -> JsonMap | None:
     return None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _put(path: str, content: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(content)
+
+
+_UNDECIDED_BATCH = 8_192
+
+
+def undecided(lake: Lake, recipe: object, ref: str | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the decisions of a state, the present one or that of a tag or time, that have no
+    outcome yet: `subject`, `time`, `context`, `options`, `chosen`, what the recipe keeps, and the
+    event's number as `__at`; in the order of their times.
+
+    Raises InvalidRecipe for another shape than `decision`, ExportRefused, QueryFailed.
+    """
+    checked = recipes.load(recipe)
+    if checked.kind != "decision":
+        raise InvalidRecipe(
+            f"{checked.where}: decisions need [shape] kind = 'decision', not {checked.kind!r}"
+        )
+    # The state that a set was made of is past: now another one is asked.
+    checked = dataclasses.replace(checked, select={**checked.select, "at": ref})
+    key = redact.key_of(checked)
+    session = session_of(lake, checked, scratch.MEMORY_BYTES)
+    try:
+        yield from _redacted(choose(lake, checked, session), checked, key)
+    finally:
+        session.close()
+
+
+def _redacted(selection: RowQuery, recipe: Recipe, key: bytes) -> Iterator[pa.RecordBatch]:
+    sql = windows.undecided(selection, recipe)
+    relation = selection.session.sql(f"SELECT * FROM ({sql}) LIMIT 0", digest=selection.digest)
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    kinds = recipe.redact["kinds"]
+    columns = redact.text_columns(types) if kinds else []
+    query = selection.session.sql(redact.with_hints(sql, columns, kinds), digest=selection.digest)
+    with tempfile.TemporaryDirectory(prefix="lakelog-") as spill:
+        cleaner = redact.Cleaner(scratch.connect(spill), types, columns, recipe, key)
+        yield from cleaner.batches(query.to_arrow_reader(_UNDECIDED_BATCH))

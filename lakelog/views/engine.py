@@ -5,24 +5,30 @@ memory, or made of the largest layer or piece on disk that covers no more than t
 by other pieces and by the segments that none covers; the tail is laid over it, and where it only
 grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch
 finds those of its own state. What was computed is written to the cache beside the answering thread.
+
+Whether a view reads protected fields: then its partials are kept nowhere.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
+from lakelog.query.sql import member_reads
 from lakelog.query.tail_rows import ORDER, begins_with
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.views import finalize, protected_maps
+from lakelog.store.paths import Paths
+from lakelog.views import finalize, ledger
 from lakelog.views.background_writer import BackgroundWriter
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape
@@ -108,7 +114,7 @@ class Projector:
         self._tail_overlays: dict[str, _TailOverlay] = {}
         self._new_rows: _NewRows | None = None
         self._shapes: dict[str, StateShape] = {}
-        self._protected_maps = protected_maps.ProtectedMaps(store.paths)
+        self._protected_maps = ProtectedMaps(store.paths)
         self._mutex = OrderedLock(Rank.PROJECTOR)
         self.background_writer = BackgroundWriter()
 
@@ -393,3 +399,37 @@ class Projector:
             ):
                 self._layers_by_view.pop(name, None)
                 self._tail_overlays.pop(name, None)
+
+
+_KNOWN_MAX = 256
+
+
+class ProtectedMaps:
+    """The maps of one lake of which it was found out what they read."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._reads_fields: dict[tuple[str, tuple[str, ...]], bool] = {}
+
+    def may_keep(
+        self,
+        connect: Callable[[], duckdb.DuckDBPyConnection],
+        definition: ViewDefinition,
+        values: Values,
+        opens: bool,
+    ) -> bool:
+        """Whether what a view computes may be kept, of events whose fields are opened or not."""
+        protection = self._paths.protection
+        # The ledger, for which queries ask all the time, lists fields as they are stored. What was
+        # stored before fields were protected has them in plain.
+        if protection is None or not (opens or protection.since) or definition.name == ledger.VIEW:
+            return True
+        query, protected_fields = definition.filled("map", values), protection.fields
+        reads = self._reads_fields.get((query, protected_fields))
+        if reads is None:
+            if len(self._reads_fields) > _KNOWN_MAX:
+                self._reads_fields.clear()
+            with contextlib.closing(connect()) as cursor:
+                reads = member_reads.reads_members(cursor, query, protected_fields)
+            self._reads_fields[query, protected_fields] = reads
+        return not reads

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         origin_table,
         params,
         pattern_tables,
-        protected_maps,
     )
     from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
@@ -195,7 +194,7 @@ class ViewTables:
         if self._engine is not None:
             # What this process is still writing would else be computed once more.
             self._engine.background_writer.drain()
-        maps = protected_maps.ProtectedMaps(self._store.paths)
+        maps = engine.ProtectedMaps(self._store.paths)
         connect = self._tables.connect
         if not maps.may_keep(lambda: connect().cursor(), definition, values, False):
             return 0

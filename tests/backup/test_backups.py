@@ -15,11 +15,9 @@ from support import seam
 
 import lakelog
 from lakelog.backup import copy, scheduler
-from lakelog.backup.copy import DOCUMENT, Backup, fault_of
+from lakelog.backup.copy import DOCUMENT, Backup, DamagedBackup, fault_of, restore
 from lakelog.backup.directory import BackupDirectory
-from lakelog.backup.expiry import select_expired
-from lakelog.backup.restoration import DamagedBackup, restore
-from lakelog.backup.scheduler import BackupPlan, BackupScheduler
+from lakelog.backup.scheduler import BackupPlan, BackupScheduler, select_expired
 from lakelog.errors import AlreadyExists, InvalidSetting
 from lakelog.files.scan import Selection, scan
 from lakelog.store import disk

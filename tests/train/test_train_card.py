@@ -12,8 +12,8 @@ import lakelog
 from lakelog import train
 from lakelog.errors import ExportRefused
 from lakelog.train import recipe as recipes
-from lakelog.train.report import proportions
-from lakelog.train.wording import quantity
+from lakelog.train.report import report
+from lakelog.train.tables import quantity
 from tests.support import trainsets
 from tests.support.cli import run
 
@@ -111,7 +111,7 @@ def sizes(train_: int, validation: int, test: int, **split: Any) -> list[str]:
     parts = {"train": 0.8, "validation": 0.1, "test": 0.1, "group": None, "before": None, **split}
     counts = zip(("train", "validation", "test"), (train_, validation, test), strict=True)
     splits = {side: {"rows": n} for side, n in counts}
-    return proportions.warnings({"splits": splits, "recipe": {"split": parts}})
+    return report.warnings({"splits": splits, "recipe": {"split": parts}})
 
 
 def test_sizes_near_the_parts_are_no_warning() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lakelog.train import cluster, minhash, tokens
+from lakelog.train import cluster, tokens
 from tests.support import trainsets
 
 
@@ -111,7 +111,7 @@ def test_a_crowd_of_alike_texts_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cluster._NearSearch, "_consider", counting)
     made = clustered(texts)
-    bands, _ = minhash.bands_for(0.8)
+    bands, _ = cluster.bands_for(0.8)
     assert made.crowded > 0
     assert sum(looked) <= bands * len(texts) * cluster.CROWD
     equal = {}
@@ -123,6 +123,6 @@ def test_a_crowd_of_alike_texts_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])
 def test_bands_catch_what_is_at_the_threshold(threshold: float) -> None:
     """A pair at the threshold meets in some band with 99.5 %, within the places allowed."""
-    bands, width = minhash.bands_for(threshold)
-    assert bands * width <= minhash.PLACES_MAX
+    bands, width = cluster.bands_for(threshold)
+    assert bands * width <= cluster.PLACES_MAX
     assert 1 - (1 - min(threshold, 0.999) ** width) ** bands >= 0.995

@@ -8,7 +8,7 @@ from typing import Any
 from lakelog.libraries import pa
 from lakelog.train import losses, tokenizer
 from lakelog.train.recipe import Recipe
-from lakelog.train.report import proportions, report
+from lakelog.train.report import report
 from lakelog.train.tables import JsonMap
 
 _TASKS = {
@@ -98,7 +98,7 @@ def _body(recipe: Recipe, manifest: JsonMap, title: str, rows: int) -> str:
         "|---|--:|--:|--:|",
         split_rows,
         "",
-        *(f"- Warning: {warning}." for warning in proportions.warnings(manifest)),
+        *(f"- Warning: {warning}." for warning in report.warnings(manifest)),
         f"- Groups: {f'`{group}`; a group is in one split only' if group else 'none'}.",
         f"- Temporal cutoff: {manifest['fence'] or 'none'}.",
         f"- Left out: {left_out or 'nothing'}.",
@@ -117,57 +117,29 @@ def _body(recipe: Recipe, manifest: JsonMap, title: str, rows: int) -> str:
 def _features(schema: pa.Schema, indent: str, classes: dict[str, list[str]]) -> list[str]:
     lines: list[str] = []
     for field in schema:
-        if field.name in classes:
-            lines += _class_label(field.name, classes[field.name], indent)
-        else:
-            lines += _feature(field.name, field.type, indent)
+        names = classes.get(field.name)
+        lines.append(f"{indent}- name: {_yaml_string(field.name)}")
+        if names is None:
+            lines += _type_lines("dtype", field.type, f"{indent}  ")
+            continue
+        # The files hold the texts of a label, which `datasets` numbers as it loads them.
+        lines += [f"{indent}  dtype:", f"{indent}    class_label:", f"{indent}      names:"]
+        numbered = enumerate(map(_yaml_string, names))
+        lines += [f"{indent}        '{number}': {name}" for number, name in numbered]
     return lines
 
 
-def _class_label(name: str, classes: list[str], indent: str) -> list[str]:
-    """The lines of a label: the files hold its texts, which `datasets` numbers as it loads them."""
-    return [
-        f"{indent}- name: {_yaml_string(name)}",
-        f"{indent}  dtype:",
-        f"{indent}    class_label:",
-        f"{indent}      names:",
-        *(
-            f"{indent}        '{number}': {_yaml_string(class_name)}"
-            for number, class_name in enumerate(classes)
-        ),
-    ]
-
-
-def _feature(name: str, arrow_type: Any, indent: str) -> list[str]:
-    """The lines of one column, as `datasets` writes features in YAML."""
-    head = f"{indent}- name: {_yaml_string(name)}"
-    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
-        inner = arrow_type.value_type
-        # The YAML form of `datasets` has `list:` for a list and `struct:` for a record, and a list
-        # of records is `list:` with the fields below it.
-        if pa.types.is_struct(inner):
-            return [head, f"{indent}  list:", *_fields(inner, indent + "  ")]
-        if pa.types.is_list(inner):
-            return [head, f"{indent}  list:", *_nested_list(inner, indent + "    ")]
-        return [head, f"{indent}  list: {_dtype(inner)}"]
+def _type_lines(key: str, arrow_type: Any, indent: str) -> list[str]:
+    """The lines of a type, as `datasets` writes features in YAML: `dtype`, `list` or `struct`; a
+    list of records is `list` with the fields below it."""
     if pa.types.is_struct(arrow_type):
-        return [head, f"{indent}  struct:", *_fields(arrow_type, indent + "  ")]
-    return [head, f"{indent}  dtype: {_dtype(arrow_type)}"]
-
-
-def _nested_list(arrow_type: Any, indent: str) -> list[str]:
-    inner = arrow_type.value_type
-    if pa.types.is_struct(inner):
-        return [f"{indent}list:", *_fields(inner, indent)]
-    return [f"{indent}list: {_dtype(inner)}"]
-
-
-def _fields(arrow_type: Any, indent: str) -> list[str]:
-    lines: list[str] = []
-    for place in range(arrow_type.num_fields):
-        field = arrow_type.field(place)
-        lines += _feature(field.name, field.type, indent)
-    return lines
+        fields = pa.schema(list(arrow_type))
+        return [f"{indent}{'struct' if key == 'dtype' else key}:", *_features(fields, indent, {})]
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+        outer = [] if key == "dtype" else [f"{indent}{key}:"]
+        inner = indent if key == "dtype" else f"{indent}  "
+        return [*outer, *_type_lines("list", arrow_type.value_type, inner)]
+    return [f"{indent}{key}: {_dtype(arrow_type)}"]
 
 
 def _dtype(arrow_type: object) -> str:

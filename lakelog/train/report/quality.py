@@ -113,7 +113,8 @@ def drift(current: JsonMap, before: JsonMap | None) -> dict[str, float]:
     if before is None:
         return {}
     indexes = {}
-    sums = [_column_sums(q["lengths"]["counts"]) for q in (current, before)]
+    by_split = [q["lengths"]["counts"].values() for q in (current, before)]
+    sums = [[sum(column) for column in zip(*counts, strict=True)] for counts in by_split]
     # Histograms are compared bin by bin, so they need the same edges.
     if all(sums) and len(sums[0]) == len(sums[1]):
         indexes["lengths"] = _stability(sums[0], sums[1])
@@ -123,10 +124,6 @@ def drift(current: JsonMap, before: JsonMap | None) -> dict[str, float]:
         counts = [[sum(q["values"].get(v, {}).values()) for v in values] for q in (new, old)]
         indexes[new["column"]] = _stability(counts[0], counts[1])
     return indexes
-
-
-def _column_sums(counts: dict[str, list[int]]) -> list[int]:
-    return [sum(column) for column in zip(*counts.values(), strict=True)]
 
 
 def _stability(current: list[int], before: list[int]) -> float:

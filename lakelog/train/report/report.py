@@ -1,11 +1,16 @@
-"""The quality report of an export: report.md with its plots, and report.html in one file."""
+"""The quality report of an export: report.md with its plots, and report.html in one file.
+
+Bar charts as SVG, written by hand: no scripts, no fonts, readable in light and dark.
+
+Whether splits have the sizes that the recipe asks for.
+"""
 
 from __future__ import annotations
 
 from html import escape
 
 from lakelog.train import losses, tokenizer
-from lakelog.train.report import plots
+from lakelog.train.recipe import SPLITS
 from lakelog.train.report.quality import DRIFTED
 from lakelog.train.tables import JsonMap
 
@@ -42,10 +47,10 @@ def _charts(quality: JsonMap) -> dict[str, str]:
     # Empty bins at both ends are cut off; those in between stay, or the axis would jump.
     filled = [place for place, (_, by_split) in enumerate(rows) if by_split]
     if filled:
-        charts["lengths"] = plots.bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
+        charts["lengths"] = bars("Rows by tokens", rows[filled[0] : filled[-1] + 1])
     if quality["balance"]:
         values = list(quality["balance"]["values"].items())
-        charts["balance"] = plots.bars(f"Rows by {quality['balance']['column']}", values)
+        charts["balance"] = bars(f"Rows by {quality['balance']['column']}", values)
     return charts
 
 
@@ -152,3 +157,93 @@ def _html(manifest: JsonMap, sections: list[ReportSection], charts: dict[str, st
     elements.append("<h2>Samples</h2>")
     elements += [f"<pre>{escape(sample)}</pre>" for sample in manifest["quality"]["samples"]]
     return "\n".join([*elements, "</html>"]) + "\n"
+
+
+_WIDTH, _ROW, _LEFT, _RIGHT = 640, 22, 170, 70
+_COLOURS = {"train": "#4477aa", "validation": "#ddaa33", "test": "#bb5566"}
+_SHORT = 24
+
+
+def bars(title: str, rows: list[tuple[str, dict[str, int]]]) -> str:
+    """Return horizontal bars, each divided by split."""
+    longest = max((sum(by_split.values()) for _, by_split in rows), default=0) or 1
+    height = 34 + _ROW * len(rows) + 24
+    # One scale for all bars, so that they can be compared by length.
+    scale = (_WIDTH - _LEFT - _RIGHT) / longest
+    elements = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}"'
+        f' height="{height}" role="img" aria-label="{escape(title)}"'
+        ' font-family="sans-serif" font-size="12" fill="#808080">',
+        f'<text x="8" y="18" font-size="14">{escape(title)}</text>',
+    ]
+    for place, (name, by_split) in enumerate(rows):
+        top, bar_end = 30 + place * _ROW, float(_LEFT)
+        # SVG does not wrap text; a long name would run into the bar.
+        short = name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
+        elements.append(
+            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{escape(short)}</text>'
+        )
+        for split, count in by_split.items():
+            wide = count * scale
+            elements.append(
+                f'<rect x="{bar_end:.1f}" y="{top}" width="{wide:.1f}" height="{_ROW - 6}"'
+                f' fill="{_COLOURS.get(split, "#66ccee")}">'
+                f"<title>{escape(split)}: {count:,}</title></rect>"
+            )
+            bar_end += wide
+        elements.append(
+            f'<text x="{bar_end + 6:.1f}" y="{top + 14}">{sum(by_split.values()):,}</text>'
+        )
+    elements += _legend({split for _, by_split in rows for split in by_split}, height - 10)
+    return "\n".join([*elements, "</svg>"]) + "\n"
+
+
+def _legend(splits: set[str], y: int) -> list[str]:
+    elements, x = [], _LEFT
+    for split in _COLOURS:
+        if split in splits:
+            elements.append(
+                f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{_COLOURS[split]}"/>'
+            )
+            elements.append(f'<text x="{x + 15}" y="{y}">{split}</text>')
+            x += 100
+    return elements
+
+
+_TOLERANCE = 0.5
+"""By how much of its own part a split may miss it."""
+_ROWS = 10
+"""A split that misses its part by fewer rows is not worth a warning."""
+
+
+def warnings(manifest: JsonMap) -> list[str]:
+    """Return a sentence for each split whose size is far from its part in the recipe."""
+    splits, settings = manifest["splits"], manifest["recipe"]["split"]
+    if settings["before"] is not None and settings["group"] is None:
+        # The cutoff alone decides what is in test; parts are those of the rows before it.
+        splits = {split: s for split, s in splits.items() if split != "test"}
+    shares = {split: settings[split] for split in SPLITS if split in splits and settings[split] > 0}
+    rows = sum(splits[split]["rows"] for split in shares)
+    shares_total = sum(shares.values())
+    lopsided = []
+    for split, share in shares.items():
+        target, actual = share / shares_total * rows, splits[split]["rows"]
+        if abs(actual - target) > max(_TOLERANCE * target, _ROWS):
+            lopsided.append(
+                f"{split} has {actual:,} of {rows:,} rows ({_percent(actual / rows)}); the recipe"
+                f" asks for {_percent(share / shares_total)}: {_cause(settings)}"
+            )
+    return lopsided
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace(".0%", "%")
+
+
+def _cause(settings: JsonMap) -> str:
+    """What may have moved the sizes, and what to do about it."""
+    if settings["before"] is not None and settings["group"] is not None:
+        return "rows on the wrong side of the cutoff are left out; move [split] before"
+    if settings["group"] is not None:
+        return f"groups of {settings['group']} differ in size, or are few; choose a finer group"
+    return "many rows are duplicates, or there are few rows"

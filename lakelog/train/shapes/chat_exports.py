@@ -5,6 +5,8 @@ has a `mapping` of nodes, each with its `parent`, in every conversation; read is
 ends in `current_node`. A session of Claude Code is a file of JSON lines, each of which names the
 line before it (`parentUuid`); read is the branch of its last line, a side chain (a sub-agent's)
 apart. One answer of the model may be several lines with one message id.
+
+Conversations as JSON lines of other tools: OpenAI's fine-tuning format and ShareGPT's.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from lakelog.libraries import pa
 from lakelog.train.shapes.messages import read
 from lakelog.train.shapes.parts import ChatMessage, Payload
 
@@ -195,3 +200,38 @@ def _continued(message: ChatMessage, continuation: ChatMessage) -> ChatMessage:
     calls = [*(message["tool_calls"] or []), *(continuation["tool_calls"] or [])]
     content = "\n".join(filter(None, (message["content"], continuation["content"])))
     return {**message, "content": content or None, "tool_calls": calls or None}
+
+
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
+
+
+def lines(batch: pa.RecordBatch, dialect: str) -> bytes:
+    """Return the conversations of a batch, one a line."""
+    convert = _openai if dialect == "openai" else _sharegpt
+    rows = batch.column(batch.schema.get_field_index("messages")).to_pylist()
+    tools = batch.column(batch.schema.get_field_index("tools")).to_pylist()
+    pairs = zip(rows, tools, strict=True)
+    return b"".join(orjson.dumps(convert(*pair)) + b"\n" for pair in pairs)
+
+
+def _openai(messages: list[Payload], tools: str | None) -> Payload:
+    record = {"messages": [_drop_nulls(message) for message in messages]}
+    return {**record, "tools": orjson.loads(tools)} if tools else record
+
+
+def _drop_nulls(message: Payload) -> Payload:
+    fields = {key: value for key, value in message.items() if value not in (None, [])}
+    fields.setdefault("content", None)
+    return fields
+
+
+def _sharegpt(messages: list[Payload], tools: str | None) -> Payload:
+    turns = []
+    for message in messages:
+        if message["content"]:
+            turns.append({"from": _SPEAKERS[message["role"]], "value": message["content"]})
+        for call in message["tool_calls"] or []:
+            turns.append(
+                {"from": "function_call", "value": orjson.dumps(call["function"]).decode()}
+            )
+    return {"conversations": turns, **({"tools": tools} if tools else {})}

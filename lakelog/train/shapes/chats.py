@@ -148,7 +148,8 @@ def _chat(payload: Payload) -> Chat | None:
     if is_whole and not response and prompt and prompt[-1]["role"] != "assistant":
         answers = _read_all(_answers(payload, losses), losses)
     # The state of a graph repeats what was asked before its answer.
-    messages = answers if prompt and _starts_with(answers, prompt) else _spoken(prompt, answers)
+    has_prompt = prompt and len(answers) > len(prompt) and begins(answers, prompt)
+    messages = answers if has_prompt else _spoken(prompt, answers)
     if not messages:
         return None
     # Attributes, body and messages may each define the same tools.
@@ -187,9 +188,10 @@ def _spoken(prompt: list[ChatMessage], answers: list[ChatMessage]) -> list[ChatM
     return [*prompt[:-1], {**continuation[0], "content": content}, *answers[1:]]
 
 
-def _starts_with(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
+def begins(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
+    """Whether messages begin with others, by who says what."""
     pairs = zip(longer, shorter, strict=False)
-    return len(longer) > len(shorter) and all(
+    return len(longer) >= len(shorter) and all(
         (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
     )
 

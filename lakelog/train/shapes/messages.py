@@ -119,7 +119,8 @@ def _message(fields: Payload, role: str, losses: Counter[str]) -> list[ChatMessa
     for medium, field_name in (("audio", "audio"), ("image", "images")):
         media = fields.get(field_name)
         for medium_part in _as_list(media) if media else []:
-            items = [*items, {"type": medium, "transcript": _transcript(medium_part)}]
+            said = medium_part.get("transcript") if isinstance(medium_part, dict) else None
+            items = [*items, {"type": medium, "transcript": said}]
     # A refusal is the answer if there is no other content.
     if not items and isinstance(fields.get("refusal"), str):
         items = [fields["refusal"]]
@@ -153,10 +154,6 @@ def _calls_in_fields(fields: Payload) -> list[ChatMessage]:
             if tool_calls := calls(from_json(holder.get(key))):
                 return tool_calls
     return []
-
-
-def _transcript(medium_part: object) -> str | None:
-    return medium_part.get("transcript") if isinstance(medium_part, dict) else None
 
 
 @dataclass

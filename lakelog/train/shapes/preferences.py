@@ -36,18 +36,12 @@ def preference_lost(selection: RowQuery, recipe: Recipe) -> str:
     if recipe.shape["response"]:
         return _lost_scores(selection, recipe)
     if _is_conversational(selection, recipe):
-        source, is_complete, are_equal = (
-            _conversations(selection, recipe),
-            _IS_PAIR,
-            "chosen = rejected",
-        )
+        source, is_complete = _conversations(selection, recipe), _IS_PAIR
+        are_equal = "chosen = rejected"
     else:
         prompt, better, rejected = (text_member(selection, recipe, name) for name in _PAIR)
-        source, is_complete, are_equal = (
-            selection.sql,
-            _are_given(prompt, better, rejected),
-            f"{better} = {rejected}",
-        )
+        source, is_complete = selection.sql, _are_given(prompt, better, rejected)
+        are_equal = f"{better} = {rejected}"
     return (
         f"SELECT count(*) FILTER (NOT ({is_complete})) AS no_pair,"
         f" count(*) FILTER (({is_complete}) AND {are_equal}) AS equal_answers FROM ({source})"

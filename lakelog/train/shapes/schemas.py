@@ -27,7 +27,8 @@ def schemas(value: object) -> list[ToolSchema]:
     """Return the definitions in a list of tools of any dialect, or in its JSON text."""
     value = from_json(value)
     if isinstance(value, dict):
-        value = _by_name(value) if _is_by_name(value) else [value]
+        is_by_name = _is_by_name(value)
+        value = [{"name": n, **from_json(v)} for n, v in value.items()] if is_by_name else [value]
     return (
         [s for tool in value for s in _schema(from_json(tool))] if isinstance(value, list) else []
     )
@@ -35,21 +36,10 @@ def schemas(value: object) -> list[ToolSchema]:
 
 def _is_by_name(fields: Payload) -> bool:
     """Whether it maps names to definitions, as Langfuse keeps them."""
-    definition_keys = {
-        "name",
-        "type",
-        "function",
-        "toolSpec",
-        "functionDeclarations",
-        "function_declarations",
-    }
-    return definition_keys.isdisjoint(fields) and all(
+    names = "name type function toolSpec functionDeclarations function_declarations"
+    return set(names.split()).isdisjoint(fields) and all(
         isinstance(from_json(v), dict) for v in fields.values()
     )
-
-
-def _by_name(fields: Payload) -> list[ToolSchema]:
-    return [{"name": name, **from_json(value)} for name, value in fields.items()]
 
 
 def _schema(tool: object) -> list[ToolSchema]:
@@ -76,11 +66,8 @@ def _function(tool: Payload) -> Payload:
     parameters = from_json(tool[key]) if key else None
     if isinstance(parameters, dict) and isinstance(parameters.get("json"), dict):
         parameters = parameters["json"]
-    function = {
-        "name": tool["name"],
-        "description": tool.get("description"),
-        "parameters": parameters,
-    }
+    description = tool.get("description")
+    function = {"name": tool["name"], "description": description, "parameters": parameters}
     handled = ("name", "description", "type", "cache_control", "kind", key)
     function |= {k: v for k, v in tool.items() if k not in handled}
     return {k: v for k, v in function.items() if v is not None}
