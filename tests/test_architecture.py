@@ -86,7 +86,7 @@ ORDER = {
     "query/sql": "tree extractions payload times analysis keys table_sql member_reads",
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize ledger mapping engine builds origin_table pattern_tables tables
-        contract sample user_views""",
+        contract user_views""",
     "ingest": """file_report definitions records stripes time_carry conformance chunk_result
         transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor message_events messages preview quarantine audit""",
@@ -107,8 +107,7 @@ ORDER = {
     "anomalies": "novelty baseline series limits drifts silences alarms sequences findings",
     "train": """tables shards recipe_schema losses filters tokenizer recipe
         selection scratch tokens cluster patterns redact shapes assign manifest
-        dataset staging provenance leaks report trainingset rebuild compare agreement
-        inspection sandbox""",
+        dataset staging provenance leaks report trainingset rebuild compare inspection sandbox""",
     "train/shapes": """parts messages schemas streams telemetry chat_exports chats
         rows conversations preferences windows shape""",
     "train/report": "quality report card",
@@ -116,14 +115,14 @@ ORDER = {
     "deploy": "deployment program kubectl container",
     "remotes": """remote remote_volume directory object_store s3 az gs sftp ssh
         registry_connections registry oci_manifests oci_erasing oci conditions known objects
-        untrusted site encryption ancestry carry signature_files erasures pushes merge_records
-        merge_rows merge fetches checks prunes shared""",
+        untrusted site encryption carry signature_files erasures ancestry pushes merge_rows merge
+        fetches prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
         segment_cache segment_ranges machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
         contents listing state changes extract parts restore""",
     "rollback": "preflight rollback",
-    "sync": """column_types target databases services plan dependence mapping delta rows
+    "sync": """column_types target databases services plan mapping delta rows
         comparison syncer sync runner""",
     "sync/databases": "adbc sql_target database_files postgres mysql",
     "sync/services": "intent elasticsearch influxdb kafka_sink",
@@ -135,7 +134,7 @@ ORDER = {
     "patterns": "masks mining findings",
     "folds": "upcasting saved_states fold aggregates",
     "outcomes": "features scoring drift evaluation model training prediction",
-    "decisions": """intervals estimate offpolicy challengers decision_rows records comparison
+    "decisions": """intervals estimate offpolicy challengers decision_rows comparison
         calibration logged report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
         ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail
@@ -143,9 +142,9 @@ ORDER = {
     "server/sql": """query_limits statement_guard landlock confinement rows bucket_relay
         request_loop worker worker_process workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
-        rulebook listing""",
+        rulebook""",
     "top": "rates machine lag feed layout",
-    "alerts/sinks": "sink webhook mail command known",
+    "alerts/sinks": "sink webhook mail known",
     "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
         evaluation endpoint""",
     "server/mcp": "tools protocol_server endpoint",

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.alerts.listing import glance, history, overview
     from lakelog.alerts.rounds import Evaluator, evaluate_when_free, evaluating
     from lakelog.alerts.rule import CLOCKS, SEVERITIES, AlertRule
-    from lakelog.alerts.rulebook import RuleBook
+    from lakelog.alerts.rulebook import RuleBook, glance, history, overview
 
 __all__ = [
     "CLOCKS",
@@ -32,8 +31,7 @@ __all__ = [
 
 __getattr__ = lazy_face(
     __name__,
-    listing="glance history overview",
     rounds="Evaluator evaluate_when_free evaluating",
     rule="CLOCKS SEVERITIES AlertRule",
-    rulebook="RuleBook",
+    rulebook="RuleBook glance history overview",
 )

@@ -14,10 +14,9 @@ from lakelog.runtime.lazy import lazy_face
 if TYPE_CHECKING:
     from lakelog.remotes import shared
     from lakelog.remotes.carry import Transfer
-    from lakelog.remotes.checks import check
     from lakelog.remotes.fetches import clone, fetch, pull
     from lakelog.remotes.known import add_tested, checked_url, load, remove
-    from lakelog.remotes.prunes import prune
+    from lakelog.remotes.prunes import check, prune
     from lakelog.remotes.pushes import push
 
 __all__ = [
@@ -38,10 +37,9 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     carry="Transfer",
-    checks="check",
     fetches="clone fetch pull",
     known="add_tested checked_url load remove",
-    prunes="prune",
+    prunes="check prune",
     pushes="push",
     shared="",
 )

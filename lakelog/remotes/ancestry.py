@@ -16,8 +16,11 @@ from dataclasses import replace
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import known
-from lakelog.remotes.known import KnownBranch, KnownRemote, MovePosition, place_of
+from lakelog.remotes.carry import Transfer
+from lakelog.remotes.erasures import RemoteErasures
+from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition, place_of
 from lakelog.remotes.site import Site
+from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move
@@ -40,18 +43,42 @@ def settled(lake: Lake, branch: str) -> Head:
         return branch_lake.settle()
 
 
-def same_lake(store: Store, remote: KnownRemote, lake: str, dry_run: bool = False) -> KnownRemote:
-    """Return what is known of a remote; of its branches nothing if another lake is there now.
-    Raises TransferRefused."""
-    if lake == store.lake_id:
-        raise TransferRefused(f"{remote.url}: that is this lake, or a backup of it: choose another")
-    if lake == remote.lake:
-        return remote
-    # What an earlier lake at that address had says nothing about this one.
-    remote = replace(remote, lake=lake, branches={})
-    if not dry_run:
-        known.save(store, remote)
-    return remote
+class Exchange:
+    """One transfer between a lake and a remote, whichever way."""
+
+    def __init__(
+        self,
+        store: Store,
+        remote: KnownRemote,
+        site: Site,
+        result: Transfer,
+        progress: ProgressCallback,
+    ) -> None:
+        self._store, self._site, self._result = store, site, result
+        self._known, self._progress = remote, progress
+        self._erasures = RemoteErasures(store, site, remote.name)
+
+    def _meet(self, lake: str) -> None:
+        """Forget what was known of branches if another lake is there now. Raises
+        TransferRefused."""
+        if lake == self._store.lake_id:
+            raise TransferRefused(
+                f"{self._known.url}: that is this lake, or a backup of it: choose another"
+            )
+        if lake != self._known.lake:
+            # What an earlier lake at that address had says nothing about this one.
+            self._known = replace(self._known, lake=lake, branches={})
+            if not self._result.dry_run:
+                known.save(self._store, self._known)
+
+    def _remember(self, branch: str, known_branch: KnownBranch) -> None:
+        self._known = self._known.with_branch(branch, known_branch)
+        known.save(self._store, self._known)
+
+    def _agree(self, branch: str, remote_move: Move, local_move: Move) -> None:
+        """Remember that both sides have the same events."""
+        place = place_of(remote_move)
+        self._remember(branch, KnownBranch(place, Common(place, place_of(local_move))))
 
 
 def is_contained(
@@ -102,7 +129,9 @@ def is_ahead(store: Store, site: Site, branch: KnownBranch, local: Move, remote:
     ):
         return True
     # An empty branch is behind everything; else the remote has to have passed our very state.
-    return _is_empty(store, local) or _is_named(site, local.snapshot, remote)
+    return _is_empty(store, local) or any(
+        move.snapshot == local.snapshot for move in _late_moves(site, remote)
+    )
 
 
 def shared_place(
@@ -152,15 +181,8 @@ def _named_on_both(store: Store, site: Site, local: Move, remote: Move) -> MoveP
     too, both since their last rewinds."""
     moves = _since_rewind(store, local, over_merges=False)
     named = {move.snapshot for move in moves if move.op not in _REWINDS}
-    lowest = max(remote.number - _MOVES_MAX, 0)
-    for number in range(remote.number, lowest, -1):
-        head = site.move(remote.branch, number)
-        if head is None or head.move.generation != remote.generation:
-            # A rewind behind it would make the numbers of later moves mean other events.
-            return None
-        if head.move.snapshot in named and head.move.op not in _REWINDS:
-            return place_of(head.move)
-    return None
+    there = (m for m in _late_moves(site, remote) if m.snapshot in named and m.op not in _REWINDS)
+    return next(map(place_of, there), None)
 
 
 def _is_in_log(site: Site, place: MovePosition, remote: Move) -> bool:
@@ -214,16 +236,14 @@ def _since_rewind(store: Store, local: Move, over_merges: bool) -> Iterator[Move
         generation -= over_merges and move.op == "merge"
 
 
-def _is_named(site: Site, snapshot: str, remote: Move) -> bool:
-    """Whether a late move of the remote branch since the last rewind names a state."""
-    lowest = max(remote.number - _MOVES_MAX, 0)
-    for number in range(remote.number, lowest, -1):
+def _late_moves(site: Site, remote: Move) -> Iterator[Move]:
+    """Yield the late moves of the remote branch since its last rewind, the newest first."""
+    for number in range(remote.number, max(remote.number - _MOVES_MAX, 0), -1):
         head = site.move(remote.branch, number)
         if head is None or head.move.generation != remote.generation:
-            return False
-        if head.move.snapshot == snapshot:
-            return True
-    return False
+            # A rewind behind it would make the numbers of later moves mean other events.
+            return
+        yield head.move
 
 
 def _is_empty(store: Store, local: Move) -> bool:

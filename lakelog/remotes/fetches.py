@@ -21,17 +21,16 @@ from lakelog.lake import Lake
 from lakelog.moves import Change, publish
 from lakelog.remotes import carry, encryption, known
 from lakelog.remotes.ancestry import (
+    Exchange,
     is_ahead,
     is_contained,
     refusal,
-    same_lake,
     settled,
     shared_place,
 )
 from lakelog.remotes.carry import Carried, Transfer
 from lakelog.remotes.directory import DirectoryRemote
-from lakelog.remotes.erasures import RemoteErasures
-from lakelog.remotes.known import Common, KnownBranch, KnownRemote, MovePosition, place_of, track
+from lakelog.remotes.known import Common, KnownBranch, MovePosition, place_of, track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
@@ -120,7 +119,7 @@ def clone(
         if if_missing and not site.lake_id():
             _new_lake(url, path)
             return Transfer(known.ORIGIN, url)
-        _require_lake(site)
+        site.require_lake(", or push to it")
         store = _new_lake(url, path, encryption.ring_of(site))
         result = Transfer(known.ORIGIN, url)
         worker = _Fetch(store, known.load(store, known.ORIGIN), site, result, progress)
@@ -172,29 +171,8 @@ def _new_lake(url: str, path: str, ring: KeyRing | None = None) -> Store:
     return store
 
 
-def _require_lake(site: Site) -> str:
-    id = site.lake_id()
-    if not id:
-        raise TransferRefused(f"{site.url}: there is no lake: check the address, or push to it")
-    return id
-
-
-class _Fetch:
+class _Fetch(Exchange):
     """One fetch from one remote."""
-
-    def __init__(
-        self,
-        store: Store,
-        remote: KnownRemote,
-        site: Site,
-        result: Transfer,
-        progress: ProgressCallback,
-    ) -> None:
-        self._store, self._site, self._result = store, site, result
-        self._known, self._progress = remote, progress
-        self._signed = SignedThere(site)
-        self._only_looks = result.dry_run
-        self._erasures = RemoteErasures(store, site, remote.name)
 
     def knows_erasures(self) -> bool:
         """Whether something was erased there."""
@@ -207,9 +185,10 @@ class _Fetch:
 
     def prepare(self) -> None:
         """Find the lake there."""
-        id = _require_lake(self._site)
+        self._signed, self._only_looks = SignedThere(self._site), self._result.dry_run
+        id = self._site.require_lake(", or push to it")
         encryption.adopt_from(self._store, self._site)
-        self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+        self._meet(id)
 
     def branches(self, names: Sequence[str] | None) -> None:
         """Fetch branches, by default all that are not deleted."""
@@ -344,9 +323,7 @@ class _Fetch:
             head = self._move(branch, local, last_seen.snapshot, rewind=False)
             local = head.move if head else local
         if local.snapshot == last_seen.snapshot:
-            updated = KnownBranch(last_seen, Common(last_seen, place_of(local)))
-            self._known = self._known.with_branch(branch, updated)
-            known.save(self._store, self._known)
+            self._remember(branch, KnownBranch(last_seen, Common(last_seen, place_of(local))))
 
     def _label(self, branch: str, local: Move, remote: Move, otherwise: str) -> str:
         """What a pull has to do. Raises Diverged."""
@@ -401,8 +378,7 @@ class _Fetch:
                     track(self._store, self._known.name, name, place.snapshot, carried)
         self._signatures("", place.snapshot)
         if not self._only_looks and before.seen != place:
-            self._known = self._known.with_branch(name, KnownBranch(place, before.common))
-            known.save(self._store, self._known)
+            self._remember(name, KnownBranch(place, before.common))
 
     def _receive(self, snapshot: str, text_there: bytes) -> Sizes:
         """Receive the objects of a state that are not here; return all."""
@@ -467,10 +443,7 @@ class _Fetch:
 
     def _note(self, branch: str, remote_move: Move, local_move: Move) -> None:
         if not self._result.dry_run:
-            place = place_of(remote_move)
-            updated = KnownBranch(place, Common(place, place_of(local_move)))
-            self._known = self._known.with_branch(branch, updated)
-            known.save(self._store, self._known)
+            self._agree(branch, remote_move, local_move)
 
     def _no_branch(self, branch: str) -> UnknownRef:
         return UnknownRef(

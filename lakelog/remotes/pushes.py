@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, encryption, known, signature_files
-from lakelog.remotes.ancestry import is_contained, same_lake, settled
+from lakelog.remotes.ancestry import Exchange, is_contained, settled
 from lakelog.remotes.carry import Transfer
-from lakelog.remotes.erasures import RemoteErasures
-from lakelog.remotes.known import Common, KnownBranch, KnownRemote, place_of, track
+from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
@@ -47,9 +46,9 @@ def push(
     remote = known.load(lake.store, name)
     result = Transfer(name, remote.url, dry_run)
     with known.connected(remote.url) as connection:
-        worker = _Push(lake, remote, Site(connection), result, force, progress)
-        worker.is_repair, worker.reads_data = repair, read_data
-        worker.prepare()
+        worker = _Push(lake.store, remote, Site(connection), result, progress)
+        worker.is_forced, worker.is_repair, worker.reads_data = force, repair, read_data
+        worker.prepare(lake)
         for branch in branches:
             worker.branch(branch)
         for tag in tags:
@@ -57,25 +56,12 @@ def push(
     return result
 
 
-class _Push:
+class _Push(Exchange):
     """One push to one remote."""
 
-    def __init__(
-        self,
-        lake: Lake,
-        remote: KnownRemote,
-        site: Site,
-        result: Transfer,
-        force: bool,
-        progress: ProgressCallback,
-    ) -> None:
-        self._store, self._site, self._result = lake.store, site, result
-        self._lake, self._known = lake, remote
-        self._force, self._progress = force, progress
-        self.is_repair = self.reads_data = False
-        self._erasures = RemoteErasures(self._store, site, remote.name)
+    is_forced = is_repair = reads_data = False
 
-    def prepare(self) -> None:
+    def prepare(self, lake: Lake) -> None:
         """Find or make the lake there, and forget what was known of another one."""
         if not self._result.dry_run:
             # Tried before the first push, not when the remote was named: then it may have been
@@ -87,12 +73,13 @@ class _Push:
             members = encryption.config_members(self._store)
             id = self._site.create(self._store.format_now(), members)
             encryption.share_with(self._store, self._site)
-        self._known = same_lake(self._store, self._known, id, self._result.dry_run)
+        self._lake = lake
+        self._meet(id)
         # Before anything is sent: a push must not bring back what was erased there.
         self._erasures.refuse_unknown()
         if not self._result.dry_run:
             self._result.erased = self._erasures.push(
-                self._lake, self._result.carried, is_repair=self.is_repair
+                lake, self._result.carried, is_repair=self.is_repair
             )
 
     def branch(self, branch: str) -> None:
@@ -119,7 +106,7 @@ class _Push:
             contained = remote_head is None or is_contained(
                 self._store, self._site, self._known.branch(branch), head.move, remote_head.move
             )
-            if not contained and not self._force:
+            if not contained and not self.is_forced:
                 raise Diverged(self._refusal(branch))
             # Events with new numbers are a rewind to those who read there by their numbers.
             word = "new" if remote_head is None else "updated" if contained else "forced"
@@ -148,7 +135,7 @@ class _Push:
             self._result.refs[name] = "up to date"
             self._signatures(name, tag.snapshot)
             return
-        if remote_tag and not self._force:
+        if remote_tag and not self.is_forced:
             raise Diverged(
                 f"{self._site.url}: tag {name!r} names another state there: nothing was changed;"
                 " `lakelog push --force` replaces it"
@@ -251,13 +238,9 @@ class _Push:
         return last_seen.snapshot if self._store.manifests.is_there(last_seen.snapshot) else ""
 
     def _note(self, branch: str, remote_move: Move, local_move: Move) -> None:
-        """Remember that both sides have the same events."""
         if not self._result.dry_run:
-            place, local = place_of(remote_move), place_of(local_move)
             track(self._store, self._known.name, branch, remote_move.snapshot)
-            updated = KnownBranch(place, Common(place, local))
-            self._known = self._known.with_branch(branch, updated)
-            known.save(self._store, self._known)
+            self._agree(branch, remote_move, local_move)
 
     def _refusal(self, branch: str) -> str:
         return (

@@ -45,12 +45,13 @@ class Site:
 
     def lake_id(self) -> str:
         """The id of the lake there, "" where there is none. Raises TransferRefused."""
-        try:
-            data = self.volume.read(CONFIG)
-        except FileNotFoundError:
-            return ""
-        with self._refusing():
-            return untrusted.lake_id(data)[0]
+        return self._read_config()[0]
+
+    def require_lake(self, hint: str = "") -> str:
+        """Return the id of the lake there. Raises TransferRefused where there is none."""
+        if lake_id := self.lake_id():
+            return lake_id
+        raise TransferRefused(f"{self.url}: there is no lake: check the address{hint}")
 
     def lake_format(self) -> int:
         """The format of the lake there, 0 where there is none. Raises TransferRefused."""
@@ -59,12 +60,15 @@ class Site:
     def config(self) -> dict[str, Any]:
         """Return what the lakelog.json there holds, nothing where there is none. Raises
         TransferRefused."""
+        return self._read_config()[1]
+
+    def _read_config(self) -> tuple[str, dict[str, Any]]:
         try:
             data = self.volume.read(CONFIG)
         except FileNotFoundError:
-            return {}
+            return "", {}
         with self._refusing():
-            return untrusted.lake_id(data)[1]
+            return untrusted.lake_id(data)
 
     def change_config(self, members: dict[str, Any]) -> None:
         """Replace members of the lakelog.json there."""

@@ -1,7 +1,4 @@
-"""The tables of this package: TOML files beside its modules.
-
-The type of numpy's arrays, for signatures: numpy itself loads where it is used.
-"""
+"""The tables of this package, TOML files beside its modules, and what many of those need."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_a_program_reads_json_and_is_ended(
     alerts: AlertLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a shell; one that fails or runs on is said, without its arguments."""
-    monkeypatch.setattr("lakelog.alerts.sinks.command.SECONDS", 0.5)
+    monkeypatch.setattr("lakelog.alerts.sinks.known.SECONDS", 0.5)
     out = tmp_path / "out"
     code = f"import sys, os; open({str(out)!r}, 'a').write(os.environ['LAKELOG_NOTIFICATION'])"
     good = f'command:{sys.executable} -c "{code}; assert sys.stdin.read()"'

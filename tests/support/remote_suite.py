@@ -25,8 +25,8 @@ from lakelog.chunks import state_files
 from lakelog.errors import Diverged, TransferRefused, Unreachable
 from lakelog.proofs import keys, proof, signing, snapshot_tree
 from lakelog.remotes import carry, known
-from lakelog.remotes import checks as checking
 from lakelog.remotes import fetches as fetching
+from lakelog.remotes import prunes as pruning
 from lakelog.remotes import pushes as pushing
 from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.site import Site, key_of
@@ -119,10 +119,10 @@ def pull(path: str, **options: Any) -> carry.Transfer:
         return fetching.pull(lake, "origin", **options)
 
 
-def checked(path: str, **options: Any) -> checking.Checked:
+def checked(path: str, **options: Any) -> pruning.Checked:
     """Check the remote."""
     with opened(path) as lake:
-        return checking.check(lake, "origin", **options)
+        return pruning.check(lake, "origin", **options)
 
 
 def _keys(there: Any, folder: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import lakelog
 from lakelog import views
 from lakelog.errors import InvalidView, QueryFailed
-from lakelog.views import LakeViews, catalog, sample
+from lakelog.views import LakeViews, catalog, user_views
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake
 from tests.support.own_views import BUSIEST
@@ -403,7 +403,7 @@ def no_rows() -> Any:
 @pytest.mark.parametrize("name", catalog.BUILT_IN)
 def test_the_views_that_come_with_lakelog_pass_the_same_check(no_rows: Any, name: str) -> None:
     """Every built-in definition is accepted by the check of users' own, on made-up events."""
-    assert sample.check(catalog.built_in()[name], no_rows).num_columns
+    assert user_views.check(catalog.built_in()[name], no_rows).num_columns
 
 
 def test_a_view_that_fails_on_real_events_says_which(make_lake: MakeLake) -> None:
