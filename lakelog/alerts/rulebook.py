@@ -289,10 +289,8 @@ def _alert(alert: Alert) -> JsonObject:
 def _silence(silence: Silence, moment: int) -> JsonObject:
     return {
         "id": silence.id,
-        "matchers": [str(matcher) for matcher in silence.matchers],
+        **silence.entry().members,
         "start": text_of(silence.start),
         "end": text_of(silence.end),
-        "comment": silence.comment,
-        "author": silence.author,
         "active": silence.start <= moment < silence.end,
     }

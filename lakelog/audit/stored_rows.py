@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
-from lakelog.query.sql.keys import EventKey, key_of
+from lakelog.query.sql.keys import key_of
 from lakelog.segments import identity_run, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -147,7 +147,8 @@ class StoredRows:
         # would need every column of every row.
         self._cursor.execute("CREATE TEMP TABLE found (rule INT, h UBIGINT)")
         for rule, key in enumerate(self.deduped):
-            source = self._part(self.events, ", ".join(_columns(key)), False)
+            columns = dict.fromkeys(name.partition(".")[0] for name in key.names)
+            source = self._part(self.events, ", ".join(columns), False)
             self._cursor.execute(
                 f"INSERT INTO found SELECT DISTINCT {rule}, h FROM"
                 f" (SELECT {key.hash} AS h FROM ({source}) WHERE {key.given})"
@@ -205,8 +206,3 @@ class StoredRows:
             return f"SELECT {columns}, false AS bad FROM ({segment_sql.rows_sql(paths, entries)})"
         files = sql.parquet(paths.object("segments", e.key) for e in entries)
         return f"SELECT {columns}, true AS bad FROM {files}"
-
-
-def _columns(key: EventKey) -> list[str]:
-    """The columns that a key reads."""
-    return list(dict.fromkeys(name.partition(".")[0] for name in key.names))

@@ -72,7 +72,7 @@ def remove(
     fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         status = os.fstat(fd)
-        if not _matches(status, newest):
+        if (status.st_size, status.st_mtime_ns) != (newest.size, newest.mtime_ns):
             return "it changed since its backup"
         # From here on the backup is the only other copy, so it is read again and not trusted for
         # having been intact when it was written.
@@ -107,10 +107,6 @@ def _unlink(fd: int, path: str, before: os.stat_result) -> str:
     with contextlib.suppress(OSError):
         disk.sync_dir(os.path.dirname(path))
     return ""
-
-
-def _matches(status: os.stat_result, newest: Backup) -> bool:
-    return (status.st_size, status.st_mtime_ns) == (newest.size, newest.mtime_ns)
 
 
 def _digest(fd: int, stop: Stop) -> str:

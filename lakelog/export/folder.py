@@ -74,7 +74,11 @@ def atomic_directory(path: str) -> Iterator[str]:
         # Contents before the name: after a crash the name must never show an incomplete directory.
         _sync(temporary)
         require_free(path)
-        _rename_dir(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            require_free(path)  # another export may have taken the name just now
+            raise
         disk.sync_dir(parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -135,15 +139,6 @@ def _remove_unlocked(leftover: str) -> None:
             disk.unlink(leftover)
     finally:
         os.close(lock)
-
-
-def _rename_dir(temporary: str, path: str) -> None:
-    """Rename a directory, unless another export has just taken the name."""
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        require_free(path)
-        raise
 
 
 def _sync(root: str) -> None:

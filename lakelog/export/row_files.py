@@ -83,11 +83,14 @@ def export(
         raise ExportRefused(f"shard_rows is the most rows of a file, at least 1, not {shard_rows}")
     # The reader is opened before the destination is touched: a query that fails leaves nothing
     # behind.
-    query_text = _with_date(_query(query), goal.partition_by, ask, params)
+    asked = f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
+    query_text = _with_date(asked, goal.partition_by, ask, params)
     reader = ask(query_text, params).to_arrow_reader(_BATCH)
     is_events = _is_events(query, reader.schema.names)
     if is_events:
-        reader = _data_only(reader)
+        # What lakelog itself noted is left out here; the engine would take longer for it.
+        data = map(BookkeepingEvent.without, reader)
+        reader = pa.RecordBatchReader.from_batches(reader.schema, data)
     # One file needs no sharding and no partitions, and may be a pipe or a device.
     if goal.is_file:
         return _write_file(reader, goal, is_events, progress)
@@ -121,21 +124,11 @@ def _format(form: str | None, ending: FileEnding) -> str:
     return form
 
 
-def _query(query: str) -> str:
-    """Return SQL for a query, or for the name of a table or view."""
-    return f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
-
-
 def _is_events(query: str, columns: Sequence[str]) -> bool:
     """Whether a query is the name of the events of a branch or tag. The table of events is meant
     without what lakelog itself noted in it."""
     is_name = bool(_NAME.fullmatch(query) and _EVENTS.search(query))
     return is_name and {"source", "type", "data"}.issubset(columns)
-
-
-def _data_only(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """Leave out of events what lakelog itself noted; the engine would take longer for it."""
-    return pa.RecordBatchReader.from_batches(reader.schema, map(BookkeepingEvent.without, reader))
 
 
 def _with_date(query: str, columns: Sequence[str], ask: Ask, params: object) -> str:

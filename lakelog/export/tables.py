@@ -292,11 +292,8 @@ class _Partition:
     def _open(self) -> PartFile:
         if self._part is None:
             path = f"{self._directory}/part-{self._files:05d}.{self._ending}"
-            self._part, self._files, self._in_file = (
-                self._opener(path, self._schema),
-                self._files + 1,
-                0,
-            )
+            self._part = self._opener(path, self._schema)
+            self._files, self._in_file = self._files + 1, 0
         return self._part
 
     def close_file(self) -> None:

@@ -6,6 +6,7 @@ deletes nothing and can be undone (F9.8).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -189,15 +190,6 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
         raise InUse(f"branch {name!r} was written to just now: it stays; delete it again")
 
 
-def _would_drop(branch: str, undone: Move, later: int) -> WouldDropEvents:
-    return WouldDropEvents(
-        f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be dropped from"
-        f" {branch!r}: undo --force drops them (the log still has them), --to-branch NAME keeps"
-        " them on a new branch",
-        later,
-    )
-
-
 class BranchHistory:
     """The history of one branch; `settle` publishes what is pending on it and returns its head."""
 
@@ -213,18 +205,13 @@ class BranchHistory:
         for move in moves(self._store, self.branch):
             if limit is not None and len(entries) >= limit:
                 break
-            events: int | None
-            segments: int | None
-            try:
-                totals = self._totals(move)
-                events, segments = totals.events, totals.segments
+            counts: tuple[int, int] | tuple[None, None] = (None, None)
             # History is thinned: that a state is gone does not keep its move from being listed
             # (F10.1).
-            except DamagedManifest:
-                events = segments = None
-            entries.append(
-                HistoryEntry(move, tuple(names.get(move.snapshot, ())), events, segments)
-            )
+            with contextlib.suppress(DamagedManifest):
+                totals = self._totals(move)
+                counts = totals.events, totals.segments
+            entries.append(HistoryEntry(move, tuple(names.get(move.snapshot, ())), *counts))
         return entries
 
     def _totals(self, move: Move) -> Totals:
@@ -248,9 +235,10 @@ class BranchHistory:
         Raises AlreadyExists, InvalidName, UnknownRef.
         """
         path = self._store.paths.tag(name)
+        taken = AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
         # Before settling, which may take a while; the link below decides.
         if disk.exists(path):
-            raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
+            raise taken
         _refuse_taken(name, "branch", self._store.refs.branches())
         target = self.settle_ref(ref)
         # gc reads the tags again before it deletes, so a state that is kept now stays once it is
@@ -269,9 +257,7 @@ class BranchHistory:
         try:
             self._store.refs.link_tag(new)
         except FileExistsError:
-            raise AlreadyExists(
-                f"tag {name!r} exists: choose another name, or delete it first"
-            ) from None
+            raise taken from None
         return new
 
     def make_branch(self, name: str, ref: str | None, message: str) -> Head:
@@ -392,7 +378,12 @@ class BranchHistory:
                 next_seq = self._store.manifests.of(head.move).next_seq
                 later = max(next_seq - self._store.manifests.of(undone).next_seq, 0)
                 if later and not force and to_branch is None:
-                    raise _would_drop(self.branch, undone, later)
+                    raise WouldDropEvents(
+                        f"{later} event{'s' * (later != 1)} came after the {undone.op} and would be"
+                        f" dropped from {self.branch!r}: undo --force drops them (the log still has"
+                        " them), --to-branch NAME keeps them on a new branch",
+                        later,
+                    )
                 if to_branch is not None:
                     rescued = self._rescue(to_branch, head, rescued, f"kept by undo of {undone.op}")
                 # What is published from here on was neither counted nor put on the branch: then the

@@ -174,9 +174,8 @@ def _resolve_time(store: Store, branch: str, reference: str) -> str | None:
     index = _until(store, branch, numbers, moment)
     if index == 0:
         oldest = store.refs.read(branch, numbers[0]).time if numbers else 0
-        raise UnknownRef(
-            f"{reference!r} is before the first kept move of {branch!r}, {_iso(oldest)}"
-        )
+        stamp = from_micros(oldest).strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise UnknownRef(f"{reference!r} is before the first kept move of {branch!r}, {stamp}")
     return _newest_kept(store, branch, numbers, index)
 
 
@@ -213,7 +212,3 @@ def _until(store: Store, branch: str, numbers: list[int], moment: int) -> int:
         return now_us
 
     return bisect.bisect_right(range(len(numbers)), moment, key=time)
-
-
-def _iso(micros: int) -> str:
-    return from_micros(micros).strftime("%Y-%m-%dT%H:%M:%SZ")

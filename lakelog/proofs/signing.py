@@ -250,7 +250,8 @@ def open_file(
 def _faults(file: SignatureFile, subject: Target, statement: Statement) -> Iterator[str]:
     # A file that was renamed still says what it signs.
     if statement.tag != file.tag:
-        yield f"it is the signature of {_name(statement)}, under another name"
+        signed = Target(statement.tag, statement.snapshot)
+        yield f"it is the signature of the {signed}, under another name"
     if statement.snapshot != subject.snapshot:
         difference = f"{statement.snapshot[:12]} was signed, {subject.snapshot[:12]} is there now"
         yield (
@@ -265,12 +266,6 @@ def _faults(file: SignatureFile, subject: Target, statement: Statement) -> Itera
 def _unsigned(subject: Target) -> str:
     name = subject.tag or subject.snapshot[:12]
     return f"{subject} has no signature: `lakelog sign {name} --key KEY` makes one"
-
-
-def _name(statement: Statement) -> str:
-    return (
-        f"the tag {statement.tag}" if statement.tag else f"the snapshot {statement.snapshot[:12]}"
-    )
 
 
 def newest(

@@ -296,61 +296,46 @@ def _perform(
 ) -> tuple[Intent, tuple[str, ...], Head | None]:
     """Carry out a rollback while nobody saves or restores its directories; return its intent, what
     could not be done, and as `rewind.carry_out`."""
+    store = lake.store
     # Held to the end: a save must not take half of a rollback for a state.
     with filesystems.held([record.path for record in plan.records], shared=False):
-        intent, notes = _prepare(lake, plan, op, message, target, only, progress)
+        paths = {record.label: record.path for record in plan.records if os.path.isdir(record.path)}
+        with contextlib.ExitStack() as stack:
+            captured = None
+            if paths:
+                # The revision that runs now: the safety tag leads back to it.
+                running = _running(plan.cluster)
+                captured = stack.enter_context(capturing(lake, paths, deployment=running))
+            parts = _lay_out(lake, plan, captured)
+            with _refusing():
+                notes, steps = extract(store, parts, progress)
+            try:
+                safety, before = _save_present(lake, captured, f"before {op} {message}")
+            except BaseException:
+                # Nothing was exchanged yet, and no intent names the fresh trees.
+                exchange.discard(store, steps)
+                raise
+        intent = Intent(
+            commit=disk.random_hex(),
+            branch=lake.branch_name,
+            # The number tells later whether the move was made.
+            number=store.refs.head(lake.branch_name).move.number,
+            op=op,
+            message=message,
+            parts=plan.parts,
+            target=target,
+            before=before,
+            safety=safety,
+            only=only,
+            labels=tuple(sorted(paths)),
+            steps=tuple(steps),
+            cluster=plan.cluster,
+            **origin.place(store),
+        )
         # The intent is durable before the first effect; whoever comes next finishes it.
-        rewind.begin(lake.store, intent)
-        moved = rewind.carry_out(lake.store, intent)
+        rewind.begin(store, intent)
+        moved = rewind.carry_out(store, intent)
     return intent, (*notes, *undeleted(intent.steps)), moved
-
-
-def _prepare(
-    lake: Lake,
-    plan: Preflight,
-    op: str,
-    message: str,
-    target: str,
-    only: int | None,
-    progress: ProgressCallback | None,
-) -> tuple[Intent, tuple[str, ...]]:
-    """Make everything that can fail before the first effect; return the intent, not yet written,
-    and what could not be set."""
-    store = lake.store
-    paths = {record.label: record.path for record in plan.records if os.path.isdir(record.path)}
-    with contextlib.ExitStack() as stack:
-        captured = None
-        if paths:
-            # The revision that runs now: the safety tag leads back to it.
-            running = _running(plan.cluster)
-            captured = stack.enter_context(capturing(lake, paths, deployment=running))
-        parts = _lay_out(lake, plan, captured)
-        with _refusing():
-            notes, steps = extract(store, parts, progress)
-        try:
-            safety, before = _save_present(lake, captured, f"before {op} {message}")
-        except BaseException:
-            # Nothing was exchanged yet, and no intent names the fresh trees.
-            exchange.discard(store, steps)
-            raise
-    intent = Intent(
-        commit=disk.random_hex(),
-        branch=lake.branch_name,
-        # The number tells later whether the move was made.
-        number=store.refs.head(lake.branch_name).move.number,
-        op=op,
-        message=message,
-        parts=plan.parts,
-        target=target,
-        before=before,
-        safety=safety,
-        only=only,
-        labels=tuple(sorted(paths)),
-        steps=tuple(steps),
-        cluster=plan.cluster,
-        **origin.place(store),
-    )
-    return intent, notes
 
 
 def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[DirectoryRestore]:

@@ -72,22 +72,11 @@ def listed(access: BranchAccess) -> list[SubscriptionStatus]:
             arrivals = [f.ingested_at for fs in pending.frames.values() for f in fs]
             ages[record.lowest] = _oldest(access, state, record.lowest, arrivals)
         age = max(0.0, (disk.now_us() - ages[record.lowest]) / 1e6) if backlog else 0.0
-        statuses.append(_status(record, backlog, age))
+        counts = record.handled, record.appended, record.dead, record.created
+        statuses.append(
+            SubscriptionStatus(record.name, record.condition, record.lowest, backlog, age, *counts)
+        )
     return sorted(statuses, key=lambda status: status.name)
-
-
-def _status(record: SubscriptionRecord, backlog: int, age: float) -> SubscriptionStatus:
-    return SubscriptionStatus(
-        record.name,
-        record.condition,
-        record.lowest,
-        backlog,
-        age,
-        record.handled,
-        record.appended,
-        record.dead,
-        record.created,
-    )
 
 
 def _oldest(access: BranchAccess, state: Manifest, seq: int, arrivals: list[int]) -> int:

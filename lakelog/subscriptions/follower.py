@@ -53,7 +53,7 @@ class Follower:
         fresh = page.events.slice(max(page.events.num_rows - count, 0))
         state = self._access.state(pending.head)
         tables = [*self._pages.newest.last(state, count - fresh.num_rows), fresh]
-        self._position, self._seen = page.position, pending
+        self._position, self._seen = page.place, pending
         return pa.concat_tables(tables)
 
     def start(self, head: Head) -> None:
@@ -87,7 +87,7 @@ class Follower:
         while not is_end:
             assert self._position is not None
             page = self._pages.behind(self._position, pending, _ROWS_MAX)
-            self._position, is_end = page.position, page.is_end
+            self._position, is_end = page.place, page.is_end
             if page.rewound is not None:
                 yield page.rewound
             elif page.events.num_rows:

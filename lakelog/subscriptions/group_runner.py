@@ -176,7 +176,8 @@ class GroupRunner:
         False if it was stopped in between, so that nothing is committed."""
         # So many events may be passed over by the condition: the position would fall far behind.
         passed = self._access.state(self._access.head()).next_seq
-        if not self._delivery.handled.count and passed - self._lowest() < _PENDING_MAX:
+        lowest = min(place.seq for place in self._committed.values())
+        if not self._delivery.handled.count and passed - lowest < _PENDING_MAX:
             self._committed_at = time.monotonic()
             return True
         try:
@@ -193,9 +194,6 @@ class GroupRunner:
         self._reached = dict.fromkeys(self._committed, end)
         self._commit()
         return True
-
-    def _lowest(self) -> int:
-        return min(place.seq for place in self._committed.values())
 
     def _commit(self) -> None:
         """Commit how far events were handled. Raises PositionMoved."""

@@ -8,6 +8,7 @@ events that were published before it come first, then what the branch was taken 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,27 +62,26 @@ class BranchRewound:
 
 @dataclass(frozen=True)
 class LivePage:
-    """Events, the positions behind each of them and behind the page, and whether that is the end of
-    what there is, or is left until it is sealed. A page of a rewind has no events."""
+    """Events, the place behind them, and whether that is the end of what there is, or is left until
+    it is sealed. A page of a rewind has no events. The positions behind each event are made when
+    they are asked for: many clients need the last one alone."""
 
     events: pa.Table
-    positions: list[str]
-    position: str
+    place: LivePosition
+    places: Callable[[], list[str]] = field(default=list)
     is_end: bool = False
     rewound: BranchRewound | None = None
     awaits_seal: bool = False
 
+    @functools.cached_property
+    def position(self) -> str:
+        """The place as text."""
+        return self.place.text()
 
-@dataclass(frozen=True)
-class PositionedPage:
-    """The same with the position itself, and those behind each event only if they are asked for."""
-
-    events: pa.Table
-    position: LivePosition
-    positions: Callable[[], list[str]] = field(default=list)
-    is_end: bool = False
-    rewound: BranchRewound | None = None
-    awaits_seal: bool = False
+    @functools.cached_property
+    def positions(self) -> list[str]:
+        """The places behind each event as text."""
+        return self.places()
 
 
 class LivePages:
@@ -115,15 +115,7 @@ class LivePages:
         `is_patient` leaves much that is sealed in a moment until it is. Raises InvalidSetting,
         QueryFailed, Damaged.
         """
-        page = self.behind(self._start(after, pending), pending, limit, is_patient=is_patient)
-        return LivePage(
-            page.events,
-            page.positions(),
-            page.position.text(),
-            page.is_end,
-            page.rewound,
-            page.awaits_seal,
-        )
+        return self.behind(self._start(after, pending), pending, limit, is_patient=is_patient)
 
     def _start(self, token: str, pending: PendingFrames) -> LivePosition:
         if token == "end":
@@ -157,7 +149,7 @@ class LivePages:
         limit: int,
         *,
         is_patient: bool = False,
-    ) -> PositionedPage:
+    ) -> LivePage:
         """Return what follows a position, at most `limit` events: published ones, or those of the
         tail where none is left, never both on one page. Of an older generation what it still had,
         then the rewind that ended it. Raises QueryFailed, Damaged."""
@@ -172,9 +164,9 @@ class LivePages:
             # An empty page is no end: the tail may have some.
             if page.events.num_rows:
                 return page
-            position = page.position
+            position = page.place
         if is_patient and _awaits_seal(position, pending):
-            return PositionedPage(self._none, position, awaits_seal=True)
+            return LivePage(self._none, position, awaits_seal=True)
         return self._of_tail(position, pending, state, limit)
 
     def interrupt(self) -> None:
@@ -192,7 +184,7 @@ class LivePages:
         move, place = head.move, Position(self._access.state(head).next_seq)
         return LivePosition(self._digest, move.generation, move.number, place)
 
-    def _older(self, position: LivePosition, head: Head, limit: int) -> PositionedPage:
+    def _older(self, position: LivePosition, head: Head, limit: int) -> LivePage:
         """What the generation of a position still had, or the rewind that ended it."""
         # Clients that were away for long may come from several generations before.
         before, rewind = self._rewind_after(position)
@@ -203,7 +195,7 @@ class LivePages:
             if page.events.num_rows:
                 return page
             # Nothing more was published in that generation: it ends here.
-            position = page.position
+            position = page.place
         state = self._access.store.manifests.of(rewind)
         place = Position(state.next_seq)
         note, beyond = MergeNote.of(rewind), 0
@@ -214,11 +206,11 @@ class LivePages:
             position, generation=rewind.generation, move=rewind.number, place=place, beyond=beyond
         )
         if note is not None:
-            return PositionedPage(self._none, after_rewind)
+            return LivePage(self._none, after_rewind)
         # Versions are given again.
         marks = {name: n for name, n in position.marks.items() if not is_of_stream(name)}
         rewound = BranchRewound(rewind.op, rewind.snapshot, state.totals.events)
-        return PositionedPage(self._none, replace(after_rewind, marks=marks), rewound=rewound)
+        return LivePage(self._none, replace(after_rewind, marks=marks), rewound=rewound)
 
     def _rewind_after(self, position: LivePosition) -> tuple[Move | None, Move | None]:
         """The move that ended the generation of a position, and the one before it."""
@@ -242,7 +234,7 @@ class LivePages:
         except LakelogError:
             return None
 
-    def _published(self, position: LivePosition, state: Manifest, limit: int) -> PositionedPage:
+    def _published(self, position: LivePosition, state: Manifest, limit: int) -> LivePage:
         """Events of a state, up to the end of the window where one is set by a merge."""
         # `beyond` bounds the window of a merge: what is behind it was given before.
         access, place = self._access, position.place
@@ -258,11 +250,11 @@ class LivePages:
                 break
         if position.beyond:
             place, position = Position(position.beyond), replace(position, beyond=0)
-        return PositionedPage(self._none, replace(position, place=place))
+        return LivePage(self._none, replace(position, place=place))
 
     def _page_of(
         self, position: LivePosition, events: pa.Table, place: Position
-    ) -> PositionedPage | None:
+    ) -> LivePage | None:
         """A page of published events, None where all of them were given from the tail by id."""
         if self._tail_ids:
             events = events.filter(arrays.mask(self._is_new(events, position.marks)))
@@ -270,7 +262,6 @@ class LivePages:
         if position.marks:
             events = events.filter(arrays.mask(self._is_new_version(events, position)))
 
-        # Made only when they are asked for: a page for one client needs the last one alone.
         def positions() -> list[str]:
             times, numbers = arrays.numbers(events["ingested_at"]), arrays.numbers(events["seq"])
             marks = marks_text(position.marks)
@@ -282,11 +273,11 @@ class LivePages:
 
         if not events.num_rows:
             return None
-        return PositionedPage(events, replace(position, place=place), positions)
+        return LivePage(events, replace(position, place=place), positions)
 
     def _of_tail(
         self, position: LivePosition, pending: PendingFrames, state: Manifest, limit: int
-    ) -> PositionedPage:
+    ) -> LivePage:
         end = self._end(pending)
         position = replace(position, move=pending.head.move.number)
         count = limit + 1 if self._where is None else max(limit, _TAIL_EVENTS)
@@ -296,7 +287,7 @@ class LivePages:
                 # Without a tail no id can come twice.
                 self._tail_ids.clear()
                 self._has_ids = False
-            return PositionedPage(self._none, end, is_end=True)
+            return LivePage(self._none, end, is_end=True)
         table = tail_slice.rows
         fresh = self._fresh(position, table)
         if fields := sealed_blocks.of_lake(self._access.store.paths):
@@ -316,12 +307,12 @@ class LivePages:
         rows = events.select(COLUMNS)
         if is_whole and tail_slice.is_end:
             self._ended = end, table
-            return PositionedPage(rows, end, positions, is_end=True)
+            return LivePage(rows, end, positions, is_end=True)
         if is_whole:
             marks = {**position.marks, **tail_slice.ends}
         else:
             *_, marks = _marks_behind(position, events)
-        return PositionedPage(rows, replace(position, marks=marks), positions)
+        return LivePage(rows, replace(position, marks=marks), positions)
 
     def _fresh(self, position: LivePosition, table: pa.Table) -> pa.Table:
         """The rows of the tail that a position does not have."""
