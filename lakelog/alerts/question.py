@@ -8,7 +8,6 @@ a bounded memory, may only read, and gives few rows.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import itertools
 import re
@@ -29,7 +28,6 @@ from lakelog.libraries import duckdb
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, analyze
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.bootstrap import Store
 from lakelog.values import from_micros
 
 if TYPE_CHECKING:
@@ -66,11 +64,8 @@ class RuleQueries:
     """Asks questions of a lake's branch. Close it when done."""
 
     def __init__(self, lake: Lake, stop: threading.Event | None = None) -> None:
-        settings = lake.store.settings
-        memory = min(settings.memory_bytes or _MEMORY, _MEMORY)
         # One thread: many rules, one after another, must not slow down those who store.
-        limits = dataclasses.replace(settings, memory_bytes=memory, threads=1)
-        store = Store(lake.store.paths.root, lake.store.lake_id, limits)
+        store = lake.store.bounded(_MEMORY, threads=1)
         self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
         # Labels and samples of what fires become events.
         self._session.tables.keeps_sealed = True

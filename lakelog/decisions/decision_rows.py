@@ -7,14 +7,12 @@ without an id is one of its own, and its outcome is not known.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import json_path, literal
-from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -57,22 +55,12 @@ class DecisionRows:
         """Raises UnknownRef, OSError."""
         self.scope = scope
         self.snapshot = lake.at(scope.ref or lake.settle().move.snapshot).id
-        self._session = sessions.Session(_bounded(lake.store), lake.branch_name)
+        self._session = sessions.Session(lake.store.bounded(MEMORY_BYTES), lake.branch_name)
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""
         statement = f"WITH {decided(self.scope)}\n{query}"
         return self._session.ask(statement, None, self.snapshot)
-
-
-def _bounded(store: Store) -> Store:
-    """The store with less memory for its engine, if the settings allow more."""
-    settings = store.settings
-    limit = min(settings.memory_bytes or MEMORY_BYTES, MEMORY_BYTES)
-    less = dataclasses.replace(settings, memory_bytes=limit)
-    return Store(
-        store.paths.root, store.lake_id, less, store.format, store.volume, store.attachment
-    )
 
 
 def decided(scope: DecisionScope) -> str:

@@ -75,6 +75,15 @@ class Store:
         self.settings = dataclasses.replace(self.settings, threads=1)
         return self
 
+    def bounded(self, memory_bytes: int, threads: int = 0) -> Store:
+        """Return this with less memory for its engine, if the settings allow more, and with that
+        many threads if any are given."""
+        memory = min(self.settings.memory_bytes or memory_bytes, memory_bytes)
+        threads = threads or self.settings.threads
+        less = dataclasses.replace(self.settings, memory_bytes=memory, threads=threads)
+        place = self.paths.root, self.lake_id
+        return Store(*place, less, self.format, self.volume, self.attachment)
+
     def format_now(self) -> int:
         """The format that the lake has now, whichever process raised it."""
         return _format_on_disk(self) or self.format

@@ -7,7 +7,6 @@ traced if it gives a column `seq`. `seq` counts the events of a branch and never
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from lakelog.libraries import duckdb
 from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
-from lakelog.store.bootstrap import Store
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
 
@@ -221,15 +219,4 @@ def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
     """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
     events out, unless the recipe asks for them: a set would hold the note on the set before it."""
     only = None if recipe.select["bookkeeping"] else BookkeepingEvent.IS_DATA
-    return sessions.Session(_with_memory_limit(lake, memory_bytes), lake.branch_name, only=only)
-
-
-def _with_memory_limit(lake: Lake, memory_bytes: int) -> Store:
-    """Return the lake's store with less memory for its engine, if the settings allow more."""
-    settings = lake.store.settings
-    # The settings of the user are an upper bound: an export may take less memory than a query,
-    # never more.
-    less = dataclasses.replace(
-        settings, memory_bytes=min(settings.memory_bytes or memory_bytes, memory_bytes)
-    )
-    return Store(lake.store.paths.root, lake.store.lake_id, less)
+    return sessions.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)

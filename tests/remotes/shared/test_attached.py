@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog import train
+from lakelog.alerts.question import RuleQueries
+from lakelog.alerts.rule import AlertRule
 from lakelog.errors import AlreadyExists, TransferRefused, Unreachable, UnsupportedStore
 from lakelog.remotes import known
 from lakelog.remotes.shared import attach, offers, segment_cache
-from lakelog.store import bootstrap, document
+from lakelog.store import bootstrap, disk, document
 from tests.support.attached import SharedMachines, append, numbers, origins
 from tests.support.cli import answer, run
 
@@ -67,6 +71,21 @@ def test_a_machine_that_is_offline_appends_and_publishes_later(
     (tmp_path / "away").rename(tmp_path / "bucket")
     machines.exchange("a", "b")
     assert numbers(machines["a"]) == numbers(machines["b"]) == [1, 2, 3]
+
+
+def test_rules_and_training_sets_read_segments_that_are_elsewhere(
+    machines: SharedMachines, tmp_path: Path
+) -> None:
+    """They have engines of their own, which get from the bucket what this machine does not have."""
+    append(machines["a"], *range(20))
+    machines.exchange("a", "b")
+    assert not list((tmp_path / "b" / "segments").glob("*/*"))
+    with contextlib.closing(RuleQueries(machines["b"])) as queries:
+        count = AlertRule("count", query="SELECT count(*) AS value FROM events")
+        assert [row.value for row in queries.ask(count, 0, disk.now_us())] == [20]
+    recipe = {"select": {"sql": "SELECT * FROM events"}, "shape": {"kind": "events"}}
+    exported = train.export(machines["c"], recipe, str(tmp_path / "set"))
+    assert sum(split["rows"] for split in exported.manifest["splits"].values()) == 20
 
 
 def test_a_rollback_holds_on_every_machine_and_keeps_what_is_pending(
