@@ -82,7 +82,8 @@ def judge(
         key = fingerprint(rule.name, row.labels)
         # By labels: the value of an alert changes while it stands.
         alert = present.get(key)
-        silence = _silence(rule, row.labels, time_us, silences)
+        labels = labels_of(rule, row.labels)
+        silence = next((s.id for s in silences if s.covers(labels, time_us)), "")
         if alert is None or alert.state == PENDING:
             is_new = alert is None
             stood[key] = 0 if is_new else seen_before.get(key, 0) + span
@@ -119,10 +120,3 @@ def judge(
 def labels_of(rule: AlertRule, labels: Mapping[str, str]) -> dict[str, str]:
     """All labels of an alert: of its row, of its rule, its rule's name and severity."""
     return {**rule.labels, **labels, "rule": rule.name, "severity": rule.severity}
-
-
-def _silence(
-    rule: AlertRule, labels: Mapping[str, str], time_us: int, silences: Sequence[Silence]
-) -> str:
-    covering = (s.id for s in silences if s.covers(labels_of(rule, labels), time_us))
-    return next(covering, "")

@@ -122,7 +122,10 @@ class Evaluator:
             changes, errors = changes + max(count, 0), errors + (count < 0)
         # Once for all of them: it is only a shortcut.
         if due:
-            self._keep()
+            # Not synced: after a power cut rules are asked once more. A full disk costs no alert.
+            content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
+            with contextlib.suppress(OSError):
+                disk.replace_whole(self._path, content, sync=False)
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
         return AlertRound(len(due), changes, delivered, errors)
 
@@ -249,13 +252,6 @@ class Evaluator:
             events.append(change_event(document))
         if events:
             self._log.append(events)
-
-    def _keep(self) -> None:
-        """Write when rules were asked. A full disk costs a round, and no alert."""
-        # Not synced: after a power cut rules are asked once more.
-        content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
-        with contextlib.suppress(OSError):
-            disk.replace_whole(self._path, content, sync=False)
 
 
 @contextlib.contextmanager

@@ -127,7 +127,9 @@ class _Work:
 
     def run(self, paths: list[str], progress: ProgressCallback | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
-        files_to_read = list(dict.fromkeys(expand(paths))) if paths else self._remembered()
+        # What came through a pipe has a cursor, and no name that can be opened.
+        remembered = sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
+        files_to_read = list(dict.fromkeys(expand(paths))) if paths else remembered
         self._paths = files_to_read
         # Everything that names an origin is found before the rows are scanned, so that one scan of
         # the segments serves all files.
@@ -161,10 +163,6 @@ class _Work:
         order = {printable(path): number for number, path in enumerate(files_to_read)}
         files = [account.file for account in self._accounts]
         return Audit(sorted(files, key=lambda file: order.get(file.source, len(order))))
-
-    def _remembered(self) -> list[str]:
-        """The names of cursors; what came through a pipe has none that can be opened."""
-        return sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
 
     def _removed_below(self, paths: list[str]) -> list[FileCursor]:
         """Cursors of files that were in these directories and are gone; none without backups."""

@@ -276,7 +276,10 @@ class EventPersistenceManager:
                 self._store(batch)
                 failures = 0
             except (OSError, LakelogError) as error:
-                self._put_back(batch, error)
+                with self._changed:
+                    # In front, in their order: they are the oldest.
+                    self._queue.extendleft(reversed(batch))
+                    self._last_error = str(error)
                 if give_up and time.monotonic() > give_up:
                     return
                 # In the thread: nobody waits for it but the events.
@@ -340,12 +343,6 @@ class EventPersistenceManager:
         # Outside of the lock of the queue, which those who wake need.
         if self._has_room():
             self._wake()
-
-    def _put_back(self, batch: list[EncodedLine], error: Exception) -> None:
-        with self._changed:
-            # In front, in their order: they are the oldest.
-            self._queue.extendleft(reversed(batch))
-            self._last_error = str(error)
 
     def _wake(self) -> None:
         """Let everybody go on who waits for room."""

@@ -75,18 +75,13 @@ def _ancestor(store: Store, branch: str, digest: str, back: int, reference: str)
             else:
                 visited.add(name)
         if not digest and state.parent:
-            digest = _state_before(store, branch, state.time)
+            numbers = store.refs.numbers(branch)
+            index = _until(store, branch, numbers, state.time - 1)
+            digest = _newest_kept(store, branch, numbers, index) if index else ""
         if not digest:
             raise UnknownRef(f"{reference!r} goes back before the first kept snapshot")
         require_kept(store, digest, reference)
     return digest
-
-
-def _state_before(store: Store, branch: str, moment: int) -> str:
-    """The newest kept state that a branch had before a time (us), or ""."""
-    numbers = store.refs.numbers(branch)
-    index = _until(store, branch, numbers, moment - 1)
-    return _newest_kept(store, branch, numbers, index) if index else ""
 
 
 def _kept_states(store: Store, branch: str) -> Iterator[str]:

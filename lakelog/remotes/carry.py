@@ -89,7 +89,9 @@ def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
     names = {key_of(name): name for name in objects}
     folders = {os.path.dirname(key) for key in names}
     lengths: dict[Name, int | None] = {}
-    for folder, files in remotes.in_parallel(lambda f: _listing(remote, f), folders):
+    for folder, files in remotes.in_parallel(
+        lambda folder: remotes.retrying(lambda: list(remote.lengths(folder))), folders
+    ):
         sizes = ((names.get(f"{folder}/{file}"), size) for file, size in files)
         lengths.update((name, size) for name, size in sizes if name)
     return lengths
@@ -98,10 +100,6 @@ def lengths_at(remote: Remote, objects: Sizes) -> dict[Name, int | None]:
 def _lengths_of(remote: Remote, names: list[Name]) -> dict[Name, int | None]:
     keys = [key_of(name) for name in names]
     return dict(zip(names, remotes.retrying(lambda: remote.sizes(keys)), strict=True))
-
-
-def _listing(remote: Remote, folder: str) -> list[tuple[str, int]]:
-    return remotes.retrying(lambda: list(remote.lengths(folder)))
 
 
 def damaged_at(

@@ -107,7 +107,10 @@ class _Push(Exchange):
                 self._store, self._site, self._known.branch(branch), head.move, remote_head.move
             )
             if not contained and not self.is_forced:
-                raise Diverged(self._refusal(branch))
+                raise Diverged(
+                    f"{self._site.url}: branch {branch!r} moved on there: `lakelog pull` first, or"
+                    " `lakelog push --force` to drop what is only there"
+                )
             # Events with new numbers are a rewind to those who read there by their numbers.
             word = "new" if remote_head is None else "updated" if contained else "forced"
             is_rewind = remote_head is not None and not self._keeps_numbers(
@@ -241,9 +244,3 @@ class _Push(Exchange):
         if not self._result.dry_run:
             track(self._store, self._known.name, branch, remote_move.snapshot)
             self._agree(branch, remote_move, local_move)
-
-    def _refusal(self, branch: str) -> str:
-        return (
-            f"{self._site.url}: branch {branch!r} moved on there: `lakelog pull` first, or"
-            " `lakelog push --force` to drop what is only there"
-        )

@@ -149,7 +149,8 @@ class Repository:
             place = self._begin()
         else:
             place, data = self._put_parts(chunks)
-        answer = self._request("PUT", _with_digest(place, digest), data, _OCTETS)
+        place += f"{'&' if urlsplit(place).query else '?'}{urlencode({'digest': digest})}"
+        answer = self._request("PUT", place, data, _OCTETS)
         self._require(answer, 201, 204).body()
 
     def _begin(self) -> str:
@@ -352,7 +353,3 @@ def divide(url: str) -> tuple[str, str]:
             " without a tag"
         )
     return address.netloc, name
-
-
-def _with_digest(place: str, digest: str) -> str:
-    return f"{place}{'&' if urlsplit(place).query else '?'}{urlencode({'digest': digest})}"

@@ -39,7 +39,7 @@ from lakelog.state.listing import BEFORE_ROLLBACK, SavedState, list_states
 from lakelog.state.parts import DirectoryRestore, extract, lay_out
 from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
-from lakelog.state.rewind import ClusterStep, Intent
+from lakelog.state.rewind import Intent
 from lakelog.state.state import publish_captured
 from lakelog.store import disk, policy
 from lakelog.store.ref import Head, Move
@@ -304,7 +304,10 @@ def _perform(
             captured = None
             if paths:
                 # The revision that runs now: the safety tag leads back to it.
-                running = _running(plan.cluster)
+                cluster, running = plan.cluster, None
+                if cluster and cluster.was:
+                    place = {"name": cluster.name, "namespace": cluster.namespace}
+                    running = {**place, "hash": cluster.was}
                 captured = stack.enter_context(capturing(lake, paths, deployment=running))
             parts = _lay_out(lake, plan, captured)
             with _refusing():
@@ -375,13 +378,6 @@ def _save_present(lake: Lake, captured: Present | None, message: str) -> tuple[s
         rewind.note_safety(lake.store, name)
         return name, snapshot
     raise AssertionError("there is always another name")
-
-
-def _running(cluster: ClusterStep | None) -> dict[str, str] | None:
-    """The revision that is live now, for the state that is saved."""
-    if cluster is None or not cluster.was:
-        return None
-    return {"name": cluster.name, "namespace": cluster.namespace, "hash": cluster.was}
 
 
 def _finished(

@@ -316,12 +316,10 @@ def _require_plain(node: Node) -> None:
             raise Dependent("UNION or another operation on sets")
         elif node_type in ("PIVOT", "SHOW_REF", "COLUMN_DATA", "DELIM_GET"):
             raise Dependent(f"{node_type}")
-        if child.get("class") == "SUBQUERY" and _reads_tables(child):
+        if child.get("class") == "SUBQUERY" and any(
+            inner.get("type") == "BASE_TABLE" for inner in nodes(child)
+        ):
             raise Dependent("a subquery over a table")
-
-
-def _reads_tables(tree: object) -> bool:
-    return any(child.get("type") == "BASE_TABLE" for child in nodes(tree))
 
 
 def _select(node: Node, scope: _RowSources) -> RowSource | None:
@@ -399,7 +397,8 @@ def _hands_up_key(items: list[Node], source: RowSource, *, is_joined: bool) -> b
             # COLUMNS(...) may choose one of the other side.
             if not _is_plain_star(item, alias) or (is_joined and item.get("columns")):
                 return False
-            has_key |= source.has_key and not _is_of_another(item, source)
+            relation = str(item.get("relation_name") or "").lower()
+            has_key |= source.has_key and relation in ("", source.name)
         elif alias == KEY or (not alias and _name(item) == KEY):
             if not (source.has_key and _is_key(item, source)):
                 return False
@@ -414,11 +413,6 @@ def _is_plain_star(item: Node, alias: str) -> bool:
     """Whether `*` or COLUMNS(...) gives KEY as it is."""
     changes = ("replace_list", "rename_list", "exclude_list", "qualified_exclude_list")
     return not alias and not any(KEY in str(item.get(name) or "").lower() for name in changes)
-
-
-def _is_of_another(item: Node, source: RowSource) -> bool:
-    relation = str(item.get("relation_name") or "").lower()
-    return bool(relation) and relation != source.name
 
 
 def _name(item: Node) -> str:

@@ -327,9 +327,10 @@ class Syncer:
             change = delta.delta_between(self._store, self._cursor, mark, state, generation)
             first_step = change.steps[0] if change.steps else None
             # Compaction alone may also differ; only rows that are gone change the table.
-            has_lost = bool(first_step and first_step.removed) and self._has_removals(
-                change.steps[0]
-            )
+            has_lost = False
+            if first_step and first_step.removed:
+                query = f"SELECT 1 FROM ({first_step.keys_sql(self._store)}) LIMIT 1"
+                has_lost = bool(self._cursor.execute(query).fetchall())
             if has_lost and self._refuses:
                 raise self._refusal(_REMOVED)
             if has_lost and not self._mapping.is_keyed:
@@ -391,10 +392,6 @@ class Syncer:
         columns = () if shape.is_schemaless else self._mapping.columns
         added = (c for c in columns if c.name.lower() not in declared)
         return False, tuple(added)
-
-    def _has_removals(self, step: DeltaStep) -> bool:
-        query = f"SELECT 1 FROM ({step.keys_sql(self._store)}) LIMIT 1"
-        return bool(self._cursor.execute(query).fetchall())
 
     def _remove(self, step: DeltaStep) -> int:
         """Delete the rows of events that are gone; return how many."""

@@ -267,8 +267,9 @@ def _label(
     hint = _LabelPredictor(con, dataset, label)
     hits = []
     if hint.is_learnable:
-        for name, dtype in _leaves(types, excluded):
-            if hint.by_value(name, dtype):
+        for name, dtype in types.items():
+            is_leaf = name not in excluded and dtype.split("(")[0] in _NAMES
+            if is_leaf and hint.by_value(name, dtype):
                 hits.append(Leak("label", 1, f"the column {name} tells {label}"))
         text_column = dataset.roles["text"]
         if (
@@ -278,12 +279,6 @@ def _label(
         ):
             hits.append(Leak("label", 1, f"the column {text_column} holds {label} in words"))
     return f"columns that tell {label}", hits
-
-
-def _leaves(types: dict[str, str], excluded: set[str | None]) -> Iterator[tuple[str, str]]:
-    for name, dtype in types.items():
-        if name not in excluded and dtype.split("(")[0] in _NAMES:
-            yield name, dtype
 
 
 class _LabelPredictor:

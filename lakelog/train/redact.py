@@ -267,15 +267,12 @@ def set_variables(connection: duckdb.DuckDBPyConnection, kinds: Sequence[str], k
     """Set the variables that the SQL of `cleaning_sql` reads: the key and the names."""
     # The padded keys of HMAC (RFC 2104). They are variables and not literals, so that the key
     # appears in no query text or error message.
-    pads = [bytes(b ^ pad for b in _block(key)) for pad in (0x36, 0x5C)]
+    block = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    pads = [bytes(b ^ pad for b in block) for pad in (0x36, 0x5C)]
     connection.execute("SET VARIABLE lakelog_inner = $k", {"k": pads[0]})
     connection.execute("SET VARIABLE lakelog_outer = $k", {"k": pads[1]})
     if "name" in kinds:
         connection.execute(f"SET VARIABLE lakelog_names = {text_of(_name_bits())}::BIT")
-
-
-def _block(key: bytes) -> bytes:
-    return (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
 
 
 def _name_bits() -> str:

@@ -172,15 +172,12 @@ def _split(source: str) -> tuple[dict[str, str], list[Param], dict[str, Section]
         header,
         params,
         {
-            name: Section(name, _sql(lines[start:end]), start + 1)
+            name: Section(
+                name, expanded("\n".join(lines[start:end]).rstrip().rstrip(";")), start + 1
+            )
             for (name, start), end in zip(starts, ends, strict=False)
         },
     )
-
-
-def _sql(lines: list[str]) -> str:
-    """The SQL of a section, with conditions in the place of calls of `search`."""
-    return expanded("\n".join(lines).rstrip().rstrip(";"))
 
 
 def _declared(declarations: str, line: int) -> list[Param]:

@@ -78,7 +78,8 @@ class Mail:
         document = notice.document
         letter = email.message.EmailMessage(policy=email.policy.SMTP)
         labels = "".join(f" {name}={value}" for name, value in sorted(document["labels"].items()))
-        letter["Subject"] = _one_line(f"[{document['state']}] {document['rule']}{labels}")
+        subject = f"[{document['state']}] {document['rule']}{labels}"
+        letter["Subject"] = "".join(c if c.isprintable() else " " for c in subject)[:200]
         letter["From"], letter["To"] = self._sender, ", ".join(self._receivers)
         # The time of the change, so that a letter is the same at each attempt.
         letter["Date"] = email.utils.formatdate(micros_of(document["time"]) / 1e6)
@@ -173,7 +174,3 @@ def _is_address(address: str) -> bool:
     user, mark, host = address.rpartition("@")
     # No angle brackets or commas: they would make another header of it.
     return bool(user and mark and host) and address.isprintable() and not set(address) & set(" <>,")
-
-
-def _one_line(subject: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in subject)[:200]

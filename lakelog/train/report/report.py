@@ -111,7 +111,8 @@ def _markdown(manifest: JsonMap, sections: list[ReportSection], charts: list[str
             lines += [intro, ""]
         if table:
             lines += [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
-            lines += [f"| {' | '.join(map(_cell, row))} |" for row in table[1]]
+            escaped = ([cell.replace("|", "\\|") for cell in row] for row in table[1])
+            lines += [f"| {' | '.join(row)} |" for row in escaped]
             lines.append("")
     for chart in charts:
         lines += [f"![{chart}]({chart}.svg)", ""]
@@ -120,10 +121,6 @@ def _markdown(manifest: JsonMap, sections: list[ReportSection], charts: list[str
         # A fence inside a sample would end the code block.
         lines += ["```json", sample.replace("```", "'''"), "```", ""]
     return "\n".join(lines)
-
-
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|")
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:

@@ -166,7 +166,8 @@ def conversation(lines: list[Line]) -> list[ChatMessage]:
         chain.add(place)
         place = by_uuid[place].parent
     on_branch = [line for line in lines if line.uuid in chain]
-    open_calls = {call["id"] for line in on_branch for call in _calls(line.messages)}
+    answered = (message["tool_calls"] or [] for line in on_branch for message in line.messages)
+    open_calls = {call["id"] for calls in answered for call in calls}
     messages: list[ChatMessage] = []
     answers: dict[str, int] = {}
     for line in lines:
@@ -182,10 +183,6 @@ def conversation(lines: list[Line]) -> list[ChatMessage]:
                 answers[line.answer] = len(messages)
             messages.append(message)
     return messages
-
-
-def _calls(messages: list[ChatMessage]) -> list[ChatMessage]:
-    return [call for message in messages for call in message["tool_calls"] or []]
 
 
 def _answers(messages: list[ChatMessage], calls: set[str]) -> bool:

@@ -306,15 +306,12 @@ def _request(value: object) -> JsonList:
     if isinstance(value, list):
         # LangChain records a list of conversations per run; the first one is read. A list of (role,
         # text) pairs looks similar and is one conversation.
-        batched = value and all(isinstance(g, list) for g in value) and not _is_pairs(value)
+        batched = value and all(isinstance(g, list) for g in value)
+        batched = batched and not all(len(g) == 2 and isinstance(g[0], str) for g in value)
         return [_as_user(g) for g in (value[0] if batched else value)]
     if isinstance(value, dict):
         return [value] if _is_message(value) and "messages" not in value else _request_of(value)
     return []
-
-
-def _is_pairs(items: JsonList) -> bool:
-    return all(len(g) == 2 and isinstance(g[0], str) for g in items)
 
 
 def _as_user(value: object) -> Any:

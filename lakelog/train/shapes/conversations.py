@@ -52,7 +52,10 @@ def from_messages(selection: RowQuery, recipe: Recipe, losses: Losses) -> str:
     has_role = f"{role} IN ({', '.join(map(text_of, ROLES))})"
     # Counted in a query of its own before the rows are read: consent is needed for the loss of
     # events, and the main query groups them away.
-    _count_unknown(selection, f"coalesce({has_role}, false)", losses)
+    query = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql})"
+    unknown = f"{query} WHERE NOT coalesce({has_role}, false)"
+    count, first_seq = selection.session.sql(unknown, digest=selection.digest).fetchall()[0]
+    losses.add("unknown_role", count, f"seq {first_seq}" if first_seq is not None else None)
     roles = " ".join(f"WHEN {text_of(a)} THEN {text_of(b)}" for a, b in ROLES.items())
     path, _, _ = shape["content"].rpartition(".")
 
@@ -94,12 +97,6 @@ def from_messages(selection: RowQuery, recipe: Recipe, losses: Losses) -> str:
         FROM ({selection.sql}) WHERE {has_role})
     GROUP BY __key ORDER BY min(__when), min(__seq0), __key
     """
-
-
-def _count_unknown(selection: RowQuery, has_role: str, losses: Losses) -> None:
-    sql = f"SELECT count(*), min({selection.seq}) FROM ({selection.sql}) WHERE NOT {has_role}"
-    count, first_seq = selection.session.sql(sql, digest=selection.digest).fetchall()[0]
-    losses.add("unknown_role", count, f"seq {first_seq}" if first_seq is not None else None)
 
 
 def from_payloads(selection: RowQuery, recipe: Recipe, losses: Losses) -> pa.RecordBatchReader:
