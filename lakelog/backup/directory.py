@@ -82,7 +82,7 @@ class BackupDirectory:
         subfolder: str,
         number: int,
         *,
-        packed: bool,
+        is_packed: bool,
         stop: Stop,
         cursor: tuple[str, int] = ("", 0),
     ) -> Backup:
@@ -93,7 +93,7 @@ class BackupDirectory:
         folder = os.path.join(self.root, subfolder) if subfolder else self.root
         disk.make_dirs(folder)
         # A file is copied before anything else is written: most of what fails, fails here.
-        verified = copy.copy(source, folder, packed, stop)
+        verified = copy.copy(source, folder, is_packed, stop)
         created, document_path = disk.now_us(), ""
         try:
             # Both are whole and on the disk before one of them gets a name. The document is named

@@ -227,7 +227,7 @@ class BackupScheduler:
                 file.path,
                 self._below(file.path),
                 number,
-                packed=self._plan.packed,
+                is_packed=self._plan.packed,
                 stop=lambda: self._is_halted,
                 cursor=cursor,
             )
@@ -295,18 +295,19 @@ class BackupScheduler:
         plan = self._plan
         # Other lakes and watchers may keep their backups in this directory, with other limits.
         ours = [b for b in backups if any(_is_below(b.origin, root) for root in self._roots)]
-        deletable = select_expired(
-            ours,
-            keep=plan.keep,
-            age_us=plan.age_us,
-            now_us=disk.now_us(),
-            present=listing.files.keys(),
+        deletable = dict.fromkeys(
+            select_expired(
+                ours,
+                keep=plan.keep,
+                age_us=plan.age_us,
+                now_us=disk.now_us(),
+                present=listing.files.keys(),
+            )
         )
         for backup in deletable:
             self._directory.drop(backup)
             self.expirations += 1
-        deleted = set(deletable)
-        return [b for b in backups if b not in deleted]
+        return [b for b in backups if b not in deletable]
 
     def _below(self, path: str) -> str:
         """Return the folder of a file's backups: its place below the watched directory."""

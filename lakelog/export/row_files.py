@@ -83,8 +83,8 @@ def export(
         raise ExportRefused(f"shard_rows is the most rows of a file, at least 1, not {shard_rows}")
     # The reader is opened before the destination is touched: a query that fails leaves nothing
     # behind.
-    asked = f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
-    query_text = _with_date(asked, goal.partition_by, ask, params)
+    statement = f"SELECT * FROM {query.strip()}" if _NAME.fullmatch(query) else query
+    query_text = _with_date(statement, goal.partition_by, ask, params)
     reader = ask(query_text, params).to_arrow_reader(_BATCH)
     is_events = _is_events(query, reader.schema.names)
     if is_events:

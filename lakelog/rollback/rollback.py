@@ -309,9 +309,9 @@ def _perform(
                     place = {"name": cluster.name, "namespace": cluster.namespace}
                     running = {**place, "hash": cluster.was}
                 captured = stack.enter_context(capturing(lake, paths, deployment=running))
-            parts = _lay_out(lake, plan, captured)
+            replacements = _lay_out(lake, plan, captured)
             with _refusing():
-                notes, steps = extract(store, parts, progress)
+                notes, steps = extract(store, replacements, progress)
             try:
                 safety, before = _save_present(lake, captured, f"before {op} {message}")
             except BaseException:
