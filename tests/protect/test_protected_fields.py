@@ -283,8 +283,11 @@ def test_lakes_that_diverged_are_merged(tmp_path: Path, monkeypatch: pytest.Monk
     run(tmp_path / "lake", "push")
     with without_keys(tmp_path):
         run(tmp_path / "clone", "pull", "--merge")
-    with lakelog.open(tmp_path / "clone") as clone:
-        assert payloads(clone) == shown(range(30))
+    run(tmp_path / "clone", "push")
+    run(tmp_path / "none", "clone", remote, str(tmp_path / "fresh"))
+    for name in ("clone", "fresh"):
+        with lakelog.open(tmp_path / name) as clone:
+            assert payloads(clone) == shown(range(30))
 
 
 def test_a_push_of_a_clone_keeps_how_many_keys_were_destroyed(

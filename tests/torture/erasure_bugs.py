@@ -6,8 +6,8 @@ STORE, MAINTAIN = "lakelog.store", "lakelog.maintain"
 REMOTES, TRAIN = "lakelog.remotes", "lakelog.train"
 ERASED, ERASURE, PROTECT = "lakelog.erased", "lakelog.erasure", "lakelog.protect"
 ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
-    ("a filter left", f"{ERASURE}.derived:clean", "store.paths.bloom(key), ", ""),
-    ("a word index left", f"{ERASURE}.derived:clean", "store.paths.words(key), ", ""),
+    ("a filter left", f"{ERASURE}.derived:clean", "paths.bloom(key), ", ""),
+    ("a word index left", f"{ERASURE}.derived:clean", "paths.words(key), ", ""),
     ("cached views left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", "in ()"),
     ("old texts in moves", f"{ERASED}.sweep:sweep", "if stripped is not None", "if False"),
     (
@@ -192,7 +192,12 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("a rank index left", f"{ERASURE}.derived:clean", "ranks.drop(store.paths, [key])", "pass"),
     ("cached folds left", f"{ERASURE}.derived:forget_answers", "in _ANSWERS", 'in ("views",)'),
-    ("trees of proofs left", f"{ERASURE}.derived:clean", ', f"{store.paths.peaks}/{key}"', ""),
+    (
+        "trees of proofs left",
+        f"{ERASURE}.derived:clean",
+        "paths.peaks, paths.ranges",
+        "paths.ranges",
+    ),
     (
         "texts in tags left",
         f"{STORE}.erased_states:ErasedStates.refs",
@@ -368,7 +373,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "(CONFIG, ERASED_STATES)",
         "(CONFIG,)",
     ),
-    ("a finding not named", f"{ERASURE}.recorded:places", "if own_words & words", "if False"),
+    ("a finding not named", f"{ERASURE}.recorded:places", "if own_words & tokens", "if False"),
     ("a model not named", f"{ERASURE}.recorded:places", "if snapshot in states", "if False"),
     (
         "old models left",
