@@ -21,6 +21,7 @@ _DETAILS = re.compile(
     r"| Candidate functions| You might need to add"
 )
 """Where a message ends and its lists, hints and picture of the query begin."""
+_TRACE = "Traceback (most recent call last)"
 _CASTS = " In order to select one, please add explicit type casts."
 _PLACE = re.compile(r"\n\s*LINE (\d+):")
 _PICTURE = re.compile(r"^(LINE \d+: )(.*)\n( *\^+)", re.M)
@@ -69,7 +70,10 @@ class EngineMessage(str):
 
     def gist(self) -> str:
         """Return a message in one line, without its lists, hints and picture of the query."""
-        return " ".join(_DETAILS.split(self, 1)[0].replace(_CASTS, "").split())
+        message = _DETAILS.split(self, 1)[0].replace(_CASTS, "")
+        if _TRACE in message:  # of a file that is read through Python: its last line says why
+            message = message.strip().rpartition("\n")[2].partition(": ")[2]
+        return " ".join(message.split())
 
     def reason(self) -> str:
         """Return a message without the kind of the error before it."""

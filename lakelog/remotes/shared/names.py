@@ -158,11 +158,12 @@ class NameIndex:
             return None
         return entries
 
-    def hashes(self, digest: str) -> bytes:
-        """Return the hashes of the blocks of a segment, as they are there; b"" for none."""
+    def hashes(self, digest: str, longest: int) -> bytes:
+        """Return the hashes of the blocks of a segment, as they are there; b"" for none, or where
+        they are said to be longer than so many bytes."""
         try:
             start, size = self._head(digest).hashes
-            return self._piece(digest, start, size) if size else b""
+            return self._piece(digest, start, size) if size <= longest else b""
         except _FAULTS:
             return b""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
+from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex
@@ -37,12 +38,18 @@ class SegmentRanges:
         path, key = self._path(entry), KEYS.object("segments", entry.key)
         if SegmentBlocks.is_open(path):
             return True
-        hashes = self._names.hashes(entry.key)
+        hashes = self._names.hashes(entry.key, SegmentBlocks.hash_bytes(entry.bytes))
         # Whoever can write to the bucket can write hashes of other bytes there, and no entry.
         if SegmentBlocks.root_of(hashes) != entry.blocks:
             return False
 
         def fetch(start: int, length: int) -> bytes:
-            return remotes.retrying(lambda: self._volume.piece(key, start, length))
+            try:
+                return remotes.retrying(lambda: self._volume.piece(key, start, length))
+            except FileNotFoundError:
+                if self._volume.ask is None:
+                    self._volume.require_lake()
+                gone = f"{self._volume.url}: {key} is not there any more: run the query again"
+                raise TransferRefused(gone) from None
 
         return SegmentBlocks(self._paths, entry.key, entry.bytes, hashes, fetch).open(path)

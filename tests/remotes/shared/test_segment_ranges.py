@@ -123,6 +123,15 @@ def test_what_is_damaged_in_the_bucket_is_refused(machines: SharedMachines, harm
         machines["b"].sql("SELECT * FROM events WHERE subject = 's7'").fetchall()
 
 
+def test_a_bucket_that_goes_away_in_between_is_named_in_one_line(machines: SharedMachines) -> None:
+    assert machines["b"].sql(NEEDLE).fetchall() == ANSWER
+    cached(machines).unlink()
+    os.rename(machines.root / "bucket", machines.root / "away")
+    with pytest.raises(LakelogError, match="the shared lake is not there now") as caught:
+        machines["b"].sql("SELECT data FROM events WHERE subject = 's8'").fetchall()
+    assert "Traceback" not in str(caught.value)
+
+
 def test_without_hashes_segments_are_fetched_whole(machines: SharedMachines) -> None:
     shutil.rmtree(machines.root / "bucket/cache/names")
     assert machines["b"].sql(NEEDLE).fetchall() == ANSWER
