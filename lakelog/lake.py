@@ -327,7 +327,7 @@ class Lake(LakeErasure, LakeState):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (history.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.Diff.between(
-            self.store, old, new, behaviour.looking(self.store, self.engine)
+            self.store, old, new, behaviour.Behaviour.looking(self.store, self.engine)
         )
 
     def _history(self) -> history.BranchHistory:

@@ -25,7 +25,7 @@ from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
-from lakelog.query.sql.keys import EventKey, key_of
+from lakelog.query.sql.keys import EventKey
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
@@ -66,7 +66,7 @@ def duplicates(
 ) -> Relation:
     """Return each key with more than one event: its values, `events`, `first` and `last`
     time, some of its `sources`, and from how many `origins` (files, writers) it came."""
-    key = key_of(by, nulls)
+    key = EventKey.of(by, nulls)
     columns = ", ".join(f"{part} AS {identifier(name)}" for name, part in _named_parts(key))
     groups = ", ".join(identifier(name) for name in key.names)
     most = "" if limit is None else f" LIMIT {int(limit)}"
@@ -105,7 +105,7 @@ def plan(lake: Lake, by: By, keep: str = "first", *, nulls: bool = False) -> Pla
     """
     if keep not in KEEP:
         raise InvalidSetting(f"keep is {' or '.join(KEEP)}, not {keep!r}")
-    key = key_of(by, nulls)
+    key = EventKey.of(by, nulls)
     # Events in a WAL have no seq yet, and a plan names rows by seq.
     move = lake.settle().move
     view = lake.at(move.snapshot)
@@ -182,7 +182,7 @@ def _repeated_hashes(key: EventKey) -> str:
 
 
 def _row_per_key(lake: Lake | PinnedLake, by: By, order: str) -> Relation:
-    key = key_of(by)
+    key = EventKey.of(by)
     return lake.sql(
         f"SELECT * FROM events WHERE {key.given}"
         f" QUALIFY row_number() OVER (PARTITION BY {', '.join(key.parts)} ORDER BY {order}) = 1"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.query.sql.keys import part_of
+from lakelog.query.sql.keys import EventKey
 from lakelog.segments.sql import literal
 from lakelog.values import JsonObject
 
@@ -35,7 +35,7 @@ def near_duplicates(
     """
     if not 0 < threshold <= 1:
         raise InvalidSetting(f"the threshold is above 0 and at most 1, not {threshold:g}")
-    text = part_of(field)
+    text = EventKey.part(field)
     masked = f"lower(trim({text}))"
     for pattern, name in _MASKS:
         masked = f"regexp_replace({masked}, {literal(pattern)}, {literal(name)}, 'g')"

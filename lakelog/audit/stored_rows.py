@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
-from lakelog.query.sql.keys import key_of
+from lakelog.query.sql.keys import EventKey
 from lakelog.segments import identity_run, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -32,7 +32,9 @@ class StoredRows:
         segments = store.manifests.segments(state)
         self.events = [e for e in segments if e.kind == "events"]
         self._bad = [e for e in segments if e.kind == "quarantine"]
-        self.deduped = [key_of(note.by, note.nulls) for note in DedupeNote.all_of(store, state)]
+        self.deduped = [
+            EventKey.of(note.by, note.nulls) for note in DedupeNote.all_of(store, state)
+        ]
         self.origins: dict[str, int] = {}
         self._checked = False
         self._cursor = connect().cursor()

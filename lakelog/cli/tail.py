@@ -24,7 +24,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.history import Snapshot
 from lakelog.libraries import pa
-from lakelog.query.newest import COLUMNS
+from lakelog.query.newest import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult, text
 from lakelog.runtime.lazy import Lazy
 from lakelog.subscriptions import GAP, BranchRewound, Follower
@@ -41,7 +41,7 @@ _COUNT, _ALL = 10, 1 << 62
 _NAME_MAX = 16
 _WIDTH_MAX = 4000
 _COLOURS = {"FATAL": "red", "ERROR": "red", "WARN": "yellow", "DEBUG": "blue", "TRACE": "blue"}
-_DATA = COLUMNS.index("data")
+_DATA = NewestEvents.COLUMNS.index("data")
 
 
 @verb()
@@ -163,7 +163,9 @@ class _Writer:
         out = sys.stdout.buffer
         if self._as_json:
             batches = map(ColumnBatch, table.to_batches(16_384))
-            for chunk in QueryResult(list(COLUMNS), batches, (_DATA,)).encode("ndjson"):
+            for chunk in QueryResult(list(NewestEvents.COLUMNS), batches, (_DATA,)).encode(
+                "ndjson"
+            ):
                 out.write(chunk)
             out.flush()
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
-from lakelog.query.sql.keys import part_of
+from lakelog.query.sql.keys import EventKey
 from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     condition = f"type = {literal(type_)}"
     if not field:
         return condition, "count(*)"
-    value = f"try_cast({part_of(f'data.{field}')} AS DOUBLE)"
+    value = f"try_cast({EventKey.part(f'data.{field}')} AS DOUBLE)"
     # NaN and infinities would spoil the mean.
     return f"{condition} AND isfinite({value})", f"avg({value})"
 

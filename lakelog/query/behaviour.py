@@ -80,6 +80,11 @@ class Behaviour:
     def __bool__(self) -> bool:
         return bool(self.types or self.fields or self.sources)
 
+    @staticmethod
+    def looking(store: Store, connect: Connect) -> Callable[[Diff], Behaviour]:
+        """Return what a Diff asks for its behaviour."""
+        return lambda found: compare(store, found, connect)
+
 
 @dataclass
 class _Side:
@@ -109,11 +114,6 @@ class _Source:
     done: int = 0
     example: int = 0
     failing: int | None = None
-
-
-def looking(store: Store, connect: Connect) -> Callable[[Diff], Behaviour]:
-    """Return what a Diff asks for its behaviour."""
-    return lambda found: compare(store, found, connect)
 
 
 def compare(store: Store, diff: Diff, connect: Connect) -> Behaviour:

@@ -15,9 +15,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 
-COLUMNS = (*EVENT_COLUMNS, "seq")
-NARROW = ", ".join("origin::VARCHAR AS origin" if c == "origin" else c for c in COLUMNS)
-"""SQL for these columns of a segment, in types that those of the tail have as well."""
+_COLUMNS = (*EVENT_COLUMNS, "seq")
 _STEP = 4
 """How many times more segments are opened at each step back in search of matching events."""
 _SORTED_MAX = 100_000
@@ -27,6 +25,11 @@ _SORTED_MAX = 100_000
 class NewestEvents:
     """Finds the newest published events for which a condition holds, from the newest segments
     backwards; `cursor` runs the queries, so that whoever has it can interrupt them."""
+
+    COLUMNS = _COLUMNS
+    """The columns of an event, with `seq`."""
+    NARROW = ", ".join(_COLUMNS).replace("origin", "origin::VARCHAR AS origin")
+    """SQL for these columns of a segment, in types that those of the tail have as well."""
 
     def __init__(
         self,
@@ -47,9 +50,9 @@ class NewestEvents:
         if count <= 0:
             return []
         tables: list[pa.Table] = []
-        entries = matching_segments(self._store, self._connect, state, self._condition)
+        entries = self.matching_segments(self._store, self._connect, state, self._condition)
         entries.sort(key=lambda e: -int(e.seq[1]))
-        step, columns = 1, ", ".join(COLUMNS)
+        step, columns = 1, ", ".join(self.COLUMNS)
         # One segment, then four times as many: most conditions match soon, and some never.
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
@@ -58,13 +61,35 @@ class NewestEvents:
             rows = sealed_blocks.opened_sql(self._store.paths, rows, (e.key for e in group))
             # Below the floor no row can be among the newest; without a condition it is known at
             # once.
-            source = f"SELECT {NARROW} FROM ({rows}) WHERE seq >= {floor}"
+            source = f"SELECT {self.NARROW} FROM ({rows}) WHERE seq >= {floor}"
             self._store.verified.require(group)
             source = f"{source} AND seq >= ({self._nth(source, count)})"
             query = f"WITH events AS ({source}) SELECT {columns} FROM events {self._clause}"
-            tables.append(rows_of(self._cursor, f"{query} ORDER BY seq"))
+            tables.append(self.rows_of(self._cursor, f"{query} ORDER BY seq"))
             count, step = count - tables[-1].num_rows, step * _STEP
         return tables[::-1]
+
+    @staticmethod
+    def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+        """Return the rows of a query. Raises QueryFailed, in one line."""
+        try:
+            table: pa.Table = cursor.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryFailed(EngineMessage(error).gist()) from None
+        return table
+
+    @staticmethod
+    def matching_segments(
+        store: Store, connect: Connect, state: Manifest, condition: str | None
+    ) -> list[SegmentEntry]:
+        """The segments of events of a state that may hold what matches a condition."""
+        entries = store.manifests.segments(state, "events")
+        if condition is None:
+            return entries
+        mentions = analyze(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
+        if not mentions.parsed or not mentions.needs:
+            return entries
+        return near(entries, mentions.needs)
 
     def _nth(self, source: str, count: int) -> int:
         """The seq of the newest event but `count` - 1 that matches, or a lower one.
@@ -75,30 +100,8 @@ class NewestEvents:
         if count > _SORTED_MAX:
             return 0
         rows = f"WITH events AS ({source}) SELECT max(seq, {count}) FROM events {self._clause}"
-        newest: list[int] | None = rows_of(self._cursor, rows).column(0).to_pylist()[0]
+        newest: list[int] | None = self.rows_of(self._cursor, rows).column(0).to_pylist()[0]
         return min(newest or [0])
-
-
-def rows_of(cursor: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Return the rows of a query. Raises QueryFailed, in one line."""
-    try:
-        table: pa.Table = cursor.sql(query).to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryFailed(EngineMessage(error).gist()) from None
-    return table
-
-
-def matching_segments(
-    store: Store, connect: Connect, state: Manifest, condition: str | None
-) -> list[SegmentEntry]:
-    """The segments of events of a state that may hold what matches a condition."""
-    entries = store.manifests.segments(state, "events")
-    if condition is None:
-        return entries
-    mentions = analyze(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
-    if not mentions.parsed or not mentions.needs:
-        return entries
-    return near(entries, mentions.needs)
 
 
 def _floor(group: list[SegmentEntry], missing: int) -> int:

@@ -18,9 +18,6 @@ from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, WalFile
 
 _COMBINE, _WRITERS = 64, 64
-ORDER = "tail_order"
-"""A column of the tail: the order in which its rows will be sealed, the same for every reader. Its
-lower half (`ordinals`) counts the events of the row's writer."""
 _WRITER_BITS = 40
 _RUN = b"lakelog.run"
 """Metadata of a table of the tail: of two with the same value, the longer begins with the other."""
@@ -40,6 +37,10 @@ class TailSlice:
 
 class TailRows:
     """Rows of one branch's tail, kept between queries; what is sealed is dropped."""
+
+    ORDER = "tail_order"
+    """A column of the tail: the order in which its rows will be sealed, the same for every reader.
+    Its lower half (`ordinals`) counts the events of the row's writer."""
 
     def __init__(self, store: Store, connect: Connect) -> None:
         self._store, self._connect = store, connect
@@ -110,6 +111,18 @@ class TailRows:
         self._deduped_run = disk.random_hex()
         self._deduped = table, runs, deduped
         return deduped
+
+    @staticmethod
+    def ordinals(table: pa.Table) -> np.ndarray:
+        """Return the number of each row of the tail among the events of its writer. The position of
+        an event that has a version is that, and says nothing of the others."""
+        return arrays.numbers(table[TailRows.ORDER]) & ((1 << _WRITER_BITS) - 1)
+
+    @staticmethod
+    def begins_with(table: pa.Table, start: pa.Table) -> bool:
+        """Whether a table of the tail begins with another's very rows, wherever those lie."""
+        runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
+        return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
 
     def numbered(self, pending: PendingFrames, state: Manifest) -> pa.Table | None:
         """Return the tail's rows with `seq`, which sealing them now would give them."""
@@ -243,24 +256,12 @@ class TailRows:
         self._table = self._table.filter(arrays.mask(mask)) if self._frames else None
 
 
-def ordinals(table: pa.Table) -> np.ndarray:
-    """Return the number of each row of the tail among the events of its writer. The position of an
-    event that has a version is that, and says nothing of the others."""
-    return arrays.numbers(table[ORDER]) & ((1 << _WRITER_BITS) - 1)
-
-
-def begins_with(table: pa.Table, start: pa.Table) -> bool:
-    """Whether a table of the tail begins with another's very rows, wherever those lie in memory."""
-    runs = [(each.schema.metadata or {}).get(_RUN) for each in (table, start)]
-    return runs[0] is not None and runs[0] == runs[1] and table.num_rows >= start.num_rows
-
-
 def _ordered(table: pa.Table, frames: list[Frame], writers: list[str]) -> pa.Table:
     """Add the order in which rows of frames will be sealed: by writer, then as they were written.
     `writers` are in the order in which they are sealed."""
     ranks = {writer: rank << _WRITER_BITS for rank, writer in enumerate(writers)}
     orders = [np.arange(frame.position, frame.end) + ranks[frame.writer] for frame in frames]
-    return table.append_column(ORDER, arrays.integers(np.concatenate(orders)))
+    return table.append_column(TailRows.ORDER, arrays.integers(np.concatenate(orders)))
 
 
 def _combined(table: pa.Table) -> pa.Table:
@@ -317,7 +318,7 @@ def _frame_places(pending: PendingFrames, rows_max: int) -> dict[FrameId, int]:
 
 def _sealed_places(table: pa.Table, pending: PendingFrames, rows_max: int) -> np.ndarray:
     """Return the place of each row among all, in the order in which they would be sealed."""
-    order = arrays.numbers(table[ORDER])
+    order = arrays.numbers(table[TailRows.ORDER])
     batch_list = list(pending.batches(rows_max))
     # Sealing fills one segment after the other: rows of the first come before those of the next.
     if len(batch_list) > 1:

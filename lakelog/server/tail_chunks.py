@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.libraries import pa
-from lakelog.query.newest import COLUMNS
+from lakelog.query.newest import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult
 from lakelog.subscriptions import BranchRewound
 
 CHUNK_BYTES = 1 << 15
-_DATA = COLUMNS.index("data")
+_DATA = NewestEvents.COLUMNS.index("data")
 RETRY_MS = 2_000
 
 
@@ -97,5 +97,7 @@ def _lines(events: pa.Table) -> list[bytes]:
     """Each event of a table as JSON in one line."""
     if not events.num_rows:
         return []
-    result = QueryResult(list(COLUMNS), map(ColumnBatch, events.to_batches()), (_DATA,))
+    result = QueryResult(
+        list(NewestEvents.COLUMNS), map(ColumnBatch, events.to_batches()), (_DATA,)
+    )
     return b"".join(result.encode("ndjson")).split(b"\n")[:-1]

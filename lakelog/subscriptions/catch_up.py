@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lakelog.libraries import pa
 from lakelog.protect import sealed_blocks
-from lakelog.query.newest import COLUMNS, NARROW, matching_segments, rows_of
+from lakelog.query.newest import NewestEvents
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -46,7 +46,7 @@ def read(
     """
     entries = store.manifests.segments(state, "events")
     entries = sorted((e for e in entries if e.seq[1] >= position.seq), key=lambda e: e.seq)
-    matching = {e.key for e in matching_segments(store, connect, state, condition)}
+    matching = {e.key for e in NewestEvents.matching_segments(store, connect, state, condition)}
     while position.seq < state.next_seq:
         upto = position.upto or _window_end(entries, position.seq, state.next_seq)
         window = [e for e in entries if e.seq[1] >= position.seq and e.seq[0] < upto]
@@ -95,13 +95,14 @@ def _tables(
     place = position.time, position.last_seq
     while True:
         after = f"(ingested_at, seq) > (make_timestamptz({place[0]}), {place[1]})"
-        source = f"""SELECT {NARROW} FROM ({rows})
+        source = f"""SELECT {NewestEvents.NARROW} FROM ({rows})
             WHERE seq >= {position.seq} AND seq < {upto} AND {after}"""
-        query = f"""WITH events AS ({source}) SELECT {", ".join(COLUMNS)} FROM events {clause}
+        query = f"""WITH events AS ({source})
+            SELECT {", ".join(NewestEvents.COLUMNS)} FROM events {clause}
             ORDER BY ingested_at, seq LIMIT {fetched}"""
         # A cursor for each part: a query that stays open would keep its whole result.
         with closing(connect().cursor()) as cursor:
-            table = rows_of(cursor, query)
+            table = NewestEvents.rows_of(cursor, query)
         yield table
         if table.num_rows < fetched:
             return

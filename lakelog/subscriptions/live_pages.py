@@ -17,8 +17,8 @@ from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.protect import sealed_blocks
-from lakelog.query.newest import COLUMNS, NewestEvents, rows_of
-from lakelog.query.tail_rows import ORDER, begins_with, ordinals
+from lakelog.query.newest import NewestEvents
+from lakelog.query.tail_rows import TailRows
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
@@ -38,8 +38,8 @@ from lakelog.subscriptions.registry import start_position
 from lakelog.wal import PendingFrames
 
 # Without writer and sequence, which events of segments do not have.
-_COLUMNS = ", ".join(COLUMNS)
-_NO_ROWS = sql.no_rows((*COLUMNS, "writer", "sequence", ORDER))
+_COLUMNS = ", ".join(NewestEvents.COLUMNS)
+_NO_ROWS = sql.no_rows((*NewestEvents.COLUMNS, "writer", "sequence", TailRows.ORDER))
 _IDS_MAX = 100_000
 """Ids and versions of the tail that are remembered before those are dropped that are sealed."""
 _STREAMS_MAX = 100
@@ -93,8 +93,10 @@ class LivePages:
         self._where = None if condition is None else expanded(condition)
         # Its own cursor: an interrupt must not stop anybody else's query.
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
-        no_rows = self._matching(rows_of(self._cursor, _NO_ROWS), 0)  # which tries the condition
-        self._none = no_rows.select(COLUMNS)
+        no_rows = self._matching(
+            NewestEvents.rows_of(self._cursor, _NO_ROWS), 0
+        )  # which tries the condition
+        self._none = no_rows.select(NewestEvents.COLUMNS)
         self._ended: tuple[LivePosition, pa.Table] | None = None
         self._tail_ids: dict[tuple[str, str], TailPlace] = {}
         self._has_ids = False
@@ -304,7 +306,7 @@ class LivePages:
             stem = position.stem()
             return [stem + marks_text(marks) for marks in _marks_behind(position, events)]
 
-        rows = events.select(COLUMNS)
+        rows = events.select(NewestEvents.COLUMNS)
         if is_whole and tail_slice.is_end:
             self._ended = end, table
             return LivePage(rows, end, positions, is_end=True)
@@ -320,9 +322,9 @@ class LivePages:
         if self._ended is not None:
             end, before = self._ended
             # The tail grew, and the client stands where the last look ended.
-            if marks == end.marks and begins_with(table, before):
+            if marks == end.marks and TailRows.begins_with(table, before):
                 return table.slice(before.num_rows)
-        numbers, is_given = ordinals(table), np.zeros(table.num_rows, bool)
+        numbers, is_given = TailRows.ordinals(table), np.zeros(table.num_rows, bool)
         # By writer: numbers of one writer tell which of its events came first.
         for writer, number in marks.items():
             if is_of_stream(writer):
@@ -336,11 +338,11 @@ class LivePages:
         where = f"WHERE (\n{self._where}\n)" if self._where is not None else ""
         # Registered under a name of its own cursor.
         self._cursor.register("fresh", rows)
-        matches = rows_of(
+        matches = NewestEvents.rows_of(
             self._cursor,
-            f"""WITH events AS (SELECT {_COLUMNS}, writer, {ORDER} FROM fresh)
-            SELECT {_COLUMNS}, writer, {ORDER} FROM events {where}
-            ORDER BY ingested_at, writer, {ORDER} LIMIT {limit}""",
+            f"""WITH events AS (SELECT {_COLUMNS}, writer, {TailRows.ORDER} FROM fresh)
+            SELECT {_COLUMNS}, writer, {TailRows.ORDER} FROM events {where}
+            ORDER BY ingested_at, writer, {TailRows.ORDER} LIMIT {limit}""",
         )
         self._cursor.unregister("fresh")
         return matches
@@ -359,7 +361,7 @@ class LivePages:
             self._has_ids = False
         # Rows that were looked at before stay as they were.
         before = self._ended[1] if self._ended else None
-        if self._has_ids and before is not None and begins_with(table, before):
+        if self._has_ids and before is not None and TailRows.begins_with(table, before):
             table = table.slice(before.num_rows)
         else:
             self._stream_marks = {}
@@ -448,7 +450,7 @@ def _marks_behind(position: LivePosition, rows: pa.Table) -> Iterator[dict[str, 
 
 def _places(rows: pa.Table) -> list[TailPlace]:
     """The places of rows of the tail."""
-    return list(zip(rows["writer"].to_pylist(), ordinals(rows).tolist(), strict=True))
+    return list(zip(rows["writer"].to_pylist(), TailRows.ordinals(rows).tolist(), strict=True))
 
 
 def _is_in_order(rows: pa.Table) -> bool:

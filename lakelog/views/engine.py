@@ -21,7 +21,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query.sql import member_reads
-from lakelog.query.tail_rows import ORDER, begins_with
+from lakelog.query.tail_rows import TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -284,7 +284,7 @@ class Projector:
             # The same table, not an equal one: a tail is a new table whenever a row is added.
             if over.tail is tail:
                 return over.layer
-            if begins_with(tail, over.tail):
+            if TailRows.begins_with(tail, over.tail):
                 under, start = over.layer, over.tail.num_rows
         rows = self._tail_rows(cursor, tail, start, state.next_seq)
         extended = self._builder.lay(cursor, under, rows)
@@ -328,7 +328,8 @@ class Projector:
         seq = pa.array(np.arange(start, tail.num_rows, dtype=np.int64) + next_seq)
         cursor.register("lakelog_tail_rows", rows.append_column("seq", seq))
         columns = ", ".join((*EVENT_COLUMNS, "seq"))
-        query = f"SELECT {columns}, {TIME} + {next_seq} + {ORDER} AS place FROM lakelog_tail_rows"
+        place = f"{TIME} + {next_seq} + {TailRows.ORDER} AS place"
+        query = f"SELECT {columns}, {place} FROM lakelog_tail_rows"
         if rows.num_rows > _SHARED_ROWS:
             return query
         table = self._builder.table(cursor, query)

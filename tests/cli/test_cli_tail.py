@@ -17,7 +17,7 @@ import pytest
 from rich.cells import cell_len
 
 import lakelog
-from lakelog.query.newest import COLUMNS
+from lakelog.query.newest import NewestEvents
 
 EVENTS = [
     {
@@ -59,7 +59,7 @@ def test_json_lines_in_a_pipe(here: Path) -> None:
     """Each event is one JSON object with all columns, its data as JSON."""
     found = [json.loads(text) for text in tail("-n", "2", cwd=here).stdout.splitlines()]
     assert [event["type"] for event in found] == ["FAIL", "EVIL"]
-    assert tuple(found[0]) == COLUMNS
+    assert tuple(found[0]) == NewestEvents.COLUMNS
     assert found[0]["data"] == {"x": 1}
     assert tail("-n", "0", cwd=here).stdout == ""
 

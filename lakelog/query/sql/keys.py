@@ -40,32 +40,32 @@ class EventKey:
         mark, columns = ("AND", self.needed) if self.needed else ("OR", self.parts)
         return "(" + f" {mark} ".join(f"{column} IS NOT NULL" for column in columns) + ")"
 
+    @classmethod
+    def of(cls, by: str | Sequence[str], nulls: bool = False) -> EventKey:
+        """Return the key of these names. Raises InvalidSetting for an unknown or missing name."""
+        names: list[str] = []
+        needed: list[str] = []
+        for name in [by] if isinstance(by, str) else by:
+            for key_name in (key_name.strip() for key_name in str(name).split(",")):
+                names += CONTENT if key_name == "content" else [key_name] if key_name else []
+                # content compares columns of which most may be empty: none of them is needed.
+                needed += [key_name] if key_name and key_name != "content" and not nulls else []
+        if not names:
+            raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
+        names = list(dict.fromkeys(names))
+        return cls(tuple(names), tuple(map(cls.part, names)), tuple(map(cls.part, needed)))
 
-def key_of(by: str | Sequence[str], nulls: bool = False) -> EventKey:
-    """Return the key of these names. Raises InvalidSetting for an unknown or missing name."""
-    names: list[str] = []
-    needed: list[str] = []
-    for name in [by] if isinstance(by, str) else by:
-        for key_name in (key_name.strip() for key_name in str(name).split(",")):
-            names += CONTENT if key_name == "content" else [key_name] if key_name else []
-            # content compares columns of which most may be empty: none of them is needed.
-            needed += [key_name] if key_name and key_name != "content" and not nulls else []
-    if not names:
-        raise InvalidSetting("nothing to dedupe by: name columns, fields of data, or content")
-    names = list(dict.fromkeys(names))
-    return EventKey(tuple(names), tuple(map(part_of, names)), tuple(map(part_of, needed)))
-
-
-def part_of(name: str) -> str:
-    """Return the SQL of one name. Raises InvalidSetting."""
-    if name in EVENT_COLUMNS:
-        return name
-    head, _, path = name.partition(".")
-    fields = path.split(".")
-    if head != "data" or not all(fields):
-        names = ", ".join(EVENT_COLUMNS)
-        hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
-        hint = hint or f"choose from {names}, content or data.FIELD"
-        raise InvalidSetting(f"no column {name!r}: {hint}")
-    # A payload that is no JSON has no fields, and must not fail the query.
-    return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"
+    @staticmethod
+    def part(name: str) -> str:
+        """Return the SQL of one name. Raises InvalidSetting."""
+        if name in EVENT_COLUMNS:
+            return name
+        head, _, path = name.partition(".")
+        fields = path.split(".")
+        if head != "data" or not all(fields):
+            names = ", ".join(EVENT_COLUMNS)
+            hint = did_you_mean(name, [*EVENT_COLUMNS, "content"])
+            hint = hint or f"choose from {names}, content or data.FIELD"
+            raise InvalidSetting(f"no column {name!r}: {hint}")
+        # A payload that is no JSON has no fields, and must not fail the query.
+        return f"CASE WHEN json_valid(data) THEN json_extract_string(data, {json_path(fields)}) END"

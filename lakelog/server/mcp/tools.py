@@ -190,7 +190,7 @@ class LakeTools:
         lake = self._lake
         references = (old, new or lake.branch_name)
         digests = [resolve(lake.store, lake.branch_name, name) for name in references]
-        look = behaviour.looking(lake.store, lake.engine)
+        look = behaviour.Behaviour.looking(lake.store, lake.engine)
         difference = Diff.between(lake.store, digests[0], digests[1], look)
         changed = sum(entry.events for entry in (*difference.added, *difference.removed))
         findings = difference.behaviour if 0 < changed <= _BEHAVIOUR_MAX else None
