@@ -22,7 +22,7 @@ from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
-from lakelog.maintain.repair.outcome import RepairOutcome, replace
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.segments import segment, sql
@@ -101,14 +101,14 @@ class Comparison:
                 if not disk.is_locked(path):  # a living writer appends to the file that it holds
                     if not disk.exists(path):
                         self._make_writers_look()
-                    replace(self._store, path, whole, outcome)
+                    outcome.replace(self._store, path, whole)
                     outcome.fetched.append(path)
         for path, content in list(self._documents()):
             with contextlib.suppress(document.NotIntact):
                 snapshot = open_ref(content)[0].get("snapshot") if path.endswith(".json") else None
                 if snapshot:
                     self._fetch_objects(str(snapshot), outcome)
-            replace(self._store, path, content, outcome)
+            outcome.replace(self._store, path, content)
             outcome.fetched.append(path)
         return len(outcome.fetched) > count
 

@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
-from lakelog.maintain.repair.outcome import RepairOutcome, give_up, replace, set_aside
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments.connection import Connect
@@ -48,7 +48,7 @@ def drop_segments(
     present = [*intact, *restored.values(), *resealed.values()]
     present_keys = [e.key for e in present if e.kind == "events"]
     freed = lost_ids.free(store, state, lost_entries, present_keys, connect)
-    give_up(store, "segments", [e.key for e in bad], outcome)
+    outcome.give_up(store, [f"segments/{entry.key}" for entry in bad])
     # By the names of the inputs only where some of them are left.
     saved_keys = restored.keys() | resealed.keys()
     lost_entries = [
@@ -143,7 +143,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
     key_tables.append(orphans.keys_of(store, connect, [e.key for e in entries]))
     rebuilt = IdentityKeys.merged(key_tables).write(store.paths, disk.random_hex())
     names = tuple(r.digest for r in bad)
-    give_up(store, "ids", list(names), outcome)
+    outcome.give_up(store, [f"ids/{name}" for name in names])
     publish(
         store,
         branch,
@@ -277,7 +277,7 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     data = disk.read(file.path)
     frames = resume(data, 0, 0, file.writer)
     if not frames or Header.decode(data) is not None:  # nothing there, or another file's
-        set_aside(store, file.path, outcome)
+        outcome.set_aside(store, file.path)
         outcome.lost.append(f"{os.path.basename(file.path)}: no frame of it can be read")
         return
     # It says nothing of doubtful frames; one that is missing is passed over as a gap.
@@ -295,7 +295,7 @@ def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     encoded = header.encode(
         is_versioned=any(f.is_versioned for f in frames), is_encrypted=store.paths.keys is not None
     )
-    replace(store, file.path, encoded + data[frames[0].offset :], outcome)
+    outcome.replace(store, file.path, encoded + data[frames[0].offset :])
     outcome.done.append(f"{os.path.basename(file.path)}: a new header for its frames")
 
 
@@ -348,7 +348,7 @@ def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> Non
         elif file.damage is not None:
             if not file.resumed and file.final is None:
                 outcome.lost.append(f"{name}: what stood from byte {file.damage} on")
-            set_aside(store, file.path, outcome)
+            outcome.set_aside(store, file.path)
         else:
             outcome.lost.append(
                 f"{name}: {file.torn} bytes from byte {file.end} on, an append never"

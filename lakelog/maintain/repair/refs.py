@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
-from lakelog.maintain.repair.outcome import RepairOutcome, set_aside
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.recover import Watermarks
 from lakelog.moves import Change, try_move
 from lakelog.segments.connection import Connect
@@ -44,7 +44,7 @@ def mend_moves(
         good[number] = _stand_in(store, branch, number, good, bad.get(number, b""))
     directory = store.paths.head_dir(branch)
     for path, span in torn.items():
-        set_aside(store, path, outcome)
+        outcome.set_aside(store, path)
         moves = {n: good[n][1] for n in sorted(good) if n in span}
         disk.create_whole(path, encode_packed(branch, span[0], span[-1], moves))
         if span in thinned:
@@ -53,7 +53,7 @@ def mend_moves(
                 " were kept and cannot be read"
             )
     for number in (*missing, *stateless):
-        set_aside(store, store.paths.move(branch, number), outcome)
+        outcome.set_aside(store, store.paths.move(branch, number))
         if not any(number in span for span in torn.values()):
             disk.create_whole(store.paths.move(branch, number), good[number][1])
     disk.sync_dir(directory)

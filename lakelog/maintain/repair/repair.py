@@ -21,13 +21,7 @@ from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
-from lakelog.maintain.repair.outcome import (
-    RepairOutcome,
-    give_up,
-    give_up_states,
-    replace,
-    set_aside,
-)
+from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import connection
@@ -176,7 +170,7 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
             continue
         # A damaged note of a rollback cannot be carried out, and none is made while it is there.
         if problem.kind == "derived" or (path == store.paths.rollback and problem.kind == "damage"):
-            set_aside(store, path, outcome)
+            outcome.set_aside(store, path)
             continue
         if copy and _fetch_neighbours(store, path, copy, outcome):
             fetched.add(path)
@@ -184,7 +178,7 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
         data = disk.read(path) if os.path.isfile(path) else b""
         whole = _file_of_copy(store, path, copy, data) if copy else None
         if whole is not None and whole != data:
-            replace(store, path, whole, outcome)
+            outcome.replace(store, path, whole)
             outcome.fetched.append(path)
             fetched.add(path)
     return len(fetched) > count
@@ -243,7 +237,7 @@ def _fetch_packed(
             continue
         with contextlib.suppress(Damaged):
             if _leads_to(store, path, f"{copy_folder}/{name}"):
-                replace(store, path, disk.read(f"{copy_folder}/{name}"), outcome)
+                outcome.replace(store, path, disk.read(f"{copy_folder}/{name}"))
                 outcome.fetched.append(path)
                 return True
     return False
@@ -270,7 +264,7 @@ def _fetch_before(
         decoded = Header.decode(data)
         is_needed = decoded is not None and decoded[0].first > sealed
         if is_needed and not disk.exists(f"{folder}/{earlier}"):
-            replace(store, f"{folder}/{earlier}", data, outcome)
+            outcome.replace(store, f"{folder}/{earlier}", data)
             outcome.fetched.append(f"{folder}/{earlier}")
     return len(outcome.fetched) > count
 
@@ -299,14 +293,14 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
             data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
             body = document.decode(data)
             if body.keys() >= {"format", "lake", "settings"}:
-                replace(store, path, data, outcome)
+                outcome.replace(store, path, data)
                 outcome.fetched.append(path)
                 store.lake_id = load(store.paths.root).lake_id
                 _require_erasures(store)
                 return
     if store.paths.keys is None and any(map(VAULT.is_envelope, _segments(store))):
         raise DamagedLake(path, "its data keys are lost with it: take it from a copy, by --copy")
-    set_aside(store, path, outcome)
+    outcome.set_aside(store, path)
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
     store.lake_id = _id_in_wals(store) or disk.random_hex()
     _write_known_config(store)
@@ -349,8 +343,7 @@ def _id_in_wals(store: Store) -> str:
 
 def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     """Set aside damaged files that no head needs; rebuild tags where possible."""
-    by_kind: dict[str, list[str]] = {object_type: [] for object_type in OBJECTS}
-    states: list[str] = []
+    objects, states = list[str](), list[str]()
     for problem in verify(store).problems:
         relative = os.path.relpath(problem.path, store.paths.root)
         if chunks.digest_of_name(relative):
@@ -359,33 +352,32 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
         object_type = relative.split(os.sep)[0]
         digest = parse_object(os.path.basename(problem.path))
         if object_type in OBJECTS and digest and not recover.is_intact(store, object_type, digest):
-            by_kind[object_type].append(digest)
+            objects.append(f"{object_type}/{digest}")
             outcome.lost.append(f"{object_type}/{digest[:12]}: older states or tags that need it")
         elif problem.path.startswith(store.paths.tags):
             _renew_tag(store, problem.path, outcome)
         elif problem.path.startswith(store.paths.signatures):
-            set_aside(store, problem.path, outcome)
+            outcome.set_aside(store, problem.path)
             outcome.lost.append(f"signature {os.path.basename(problem.path)}: sign the state again")
         elif problem.path.startswith(store.paths.gc) or problem.kind == "derived":
-            set_aside(store, problem.path, outcome)
+            outcome.set_aside(store, problem.path)
         elif problem.path == store.paths.config:  # of a lake that is open: what it says is known
             with machine.rebinding(store.paths):
-                set_aside(store, problem.path, outcome)
+                outcome.set_aside(store, problem.path)
                 _write_known_config(store)
-    for object_type, digests in by_kind.items():
-        give_up(store, object_type, digests, outcome)
+    outcome.give_up(store, objects)
     # Its rows are still in the file that they were ingested from: taken back without the cursor,
     # which is lost, they would be doubled by the next ingest.
     for trace in [*lost_moves.find(store, recover.objects(store, "segments"))]:
         if not trace.ranges:
             events = recover.rebuild_entry(store, trace.key).events
-            set_aside(store, store.paths.object("segments", trace.key), outcome)
+            outcome.set_aside(store, store.paths.object("segments", trace.key))
             outcome.lost.append(
                 f"{events} events of segment {trace.key[:12]}, ingested by a move that is lost:"
                 " do it again"
             )
     outcome.lost += _state_losses(store, set(states))
-    give_up_states(store, states, outcome)
+    outcome.give_up(store, states)
 
 
 def _state_losses(store: Store, damaged: set[str]) -> list[str]:
@@ -417,7 +409,7 @@ def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Rebuild a damaged tag if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
     snapshot, carried = recover.find_state(store, disk.read(path))
-    set_aside(store, path, outcome)
+    outcome.set_aside(store, path)
     if not snapshot:
         outcome.lost.append(f"tag {name}: name the state again")
         return
