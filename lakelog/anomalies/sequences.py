@@ -37,10 +37,10 @@ _KEYS_MAX, _EVENTS_MAX, _MESSAGES_MAX = 200, 20_000, 1_000_000
 # The keys are chosen before their events are read: there may be millions of others. Subjects are
 # only compared, and their hashes take a tenth of the memory.
 _STEPS = f"""
-    WITH named AS MATERIALIZED ($named), steps AS NOT MATERIALIZED (
-        SELECT source, type, pattern, seq, epoch_us(time) AS moment,
+    WITH $named steps AS NOT MATERIALIZED (
+        SELECT source, type, $pattern AS pattern, seq, epoch_us(time) AS moment,
             CASE WHEN coalesce(subject, '') = '' THEN 0 ELSE hash(subject) END AS subject
-        FROM events LEFT JOIN named USING (seq)
+        FROM events $join
         WHERE time >= $start AND time < $end AND {IS_LOOKED_AT}
     ), keys AS MATERIALIZED (
         SELECT source, type, pattern FROM steps GROUP BY ALL
@@ -52,6 +52,13 @@ _STEPS = f"""
     FROM steps s JOIN keys k ON s.type = k.type AND s.source IS NOT DISTINCT FROM k.source
         AND s.pattern IS NOT DISTINCT FROM k.pattern
     GROUP BY ALL ORDER BY k.source, k.type, k.pattern"""
+
+_BY_PATTERN = (
+    "pattern_id",
+    "named AS MATERIALIZED (SELECT seq, pattern_id FROM event_patterns),",
+    "LEFT JOIN named USING (seq)",
+)
+"""What stands for `$pattern`, `$named` and `$join` where templates are keys."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,10 @@ def _steps(state: Lake | PinnedLake, spans: Spans) -> Iterator[Steps]:
     """The steps of each key that is compared, those of a source one after another."""
     counting = "SELECT count(message) FROM events WHERE time >= $start AND time < $end"
     has_few = asked(state, spans, counting).fetchall()[0][0] <= _MESSAGES_MAX
-    columns = "seq, pattern_id AS pattern FROM event_patterns"
-    named = columns if has_few else "NULL::BIGINT AS seq, NULL::VARCHAR AS pattern LIMIT 0"
-    answer = asked(state, spans, _STEPS.replace("$named", f"SELECT {named}"))
+    # Of more messages there is no join, not even one with no rows: it would keep all events.
+    pattern, named, join = _BY_PATTERN if has_few else ("NULL::VARCHAR", "", "")
+    steps = _STEPS.replace("$pattern", pattern).replace("$named", named).replace("$join", join)
+    answer = asked(state, spans, steps)
     # One row at a time: each has the lists of up to `_EVENTS_MAX` events.
     for batch in answer.to_arrow_reader(1):
         for place in range(len(batch)):
