@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         compare,
         export_pairs,
     )
-    from lakelog.decisions.estimate import EFFECTIVE_MIN
     from lakelog.decisions.history import DecisionHistory, recommendation_event
     from lakelog.decisions.intervals import Interval
+    from lakelog.decisions.offpolicy import EFFECTIVE_MIN
 
 __all__ = [
     "EFFECTIVE_MIN",
@@ -45,7 +45,7 @@ __getattr__ = lazy_face(
     __name__,
     challengers="CallableChallenger CommandChallenger",
     comparison="DecisionComparison ContextGain Question Recorded compare export_pairs",
-    estimate="EFFECTIVE_MIN",
     history="DecisionHistory recommendation_event",
     intervals="Interval",
+    offpolicy="EFFECTIVE_MIN",
 )

@@ -8,6 +8,7 @@ outcome of the decision in its trace, if there is one of them.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ import orjson
 import lakelog.export as exports
 from lakelog.decisions.challengers import Challenger, RecordedInput
 from lakelog.decisions.decision_rows import ANSWERS, REWARD, DecisionScope, decided
-from lakelog.decisions.estimate import EFFECTIVE_MIN, GainEstimate, RatedDecisions, estimate
 from lakelog.decisions.intervals import Interval, ranks, share
+from lakelog.decisions.offpolicy import DR, EFFECTIVE_MIN, LoggedChoices, evaluate, scale_of
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
@@ -29,7 +30,7 @@ from lakelog.pinned import PinnedLake
 
 if TYPE_CHECKING:
     from lakelog.decisions.intervals import Mask, Places
-INTERVAL = "95 %, cluster-robust by subject (Liang and Zeger 1986); of shares: Wilson (1927)"
+INTERVAL = "95 %, by subject, corrected for skewness (Hall 1992); of shares: Wilson (1927)"
 _PAIR_COLUMNS = tuple(
     "prompt chosen rejected chosen_score rejected_score event_id seq recorded".split()
 )
@@ -53,6 +54,47 @@ class Question:
     ref: str = ""
     reward: str = REWARD
     by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GainEstimate:
+    """What is known of the gain: decisions that it is about, how many of them are left out for want
+    of known outcomes, effective samples, mean reward as recorded, and the gain, None without enough
+    overlap."""
+
+    decisions: int
+    left_out: int
+    effective: float
+    recorded: float
+    gain: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """`win`, `loss`, `undecided` where the interval holds 0, or `not enough overlap`."""
+        return self.gain.verdict if self.gain else "not enough overlap"
+
+
+def _estimate(log: LoggedChoices, targets: Places) -> GainEstimate:
+    """The gain of new answers over the recorded ones."""
+    changed = log.options != targets
+    if log.propensities is None:
+        # Of a context and a new answer where nothing changes nothing has to be estimated.
+        strata = ranks(log.contexts * log.option_count + targets)
+        changed = (np.bincount(strata, changed) > 0)[strata]
+    elif changed.any():
+        changed = np.ones(len(log), dtype=bool)
+    known = len(log) - int(changed.sum())
+    recorded = float(log.rewards.mean()) if len(log) else math.nan
+    if known == len(log):
+        gain = Interval(0.0, 0.0, 0.0) if known else None
+        return GainEstimate(known, 0, float(known), recorded, gain)
+    value = evaluate(log.among(changed), targets[changed])[DR]
+    decisions = value.decisions + known
+    gain = None
+    if value.gain is not None:
+        portion = value.decisions / decisions
+        gain = Interval(*(portion * x for x in (value.gain.mean, value.gain.low, value.gain.high)))
+    return GainEstimate(decisions, value.left_out, value.effective, recorded, gain)
 
 
 @dataclass(frozen=True)
@@ -197,13 +239,13 @@ class _Comparer:
         )
         rated = np.array([record.reward is not None for record in self._records])
         names, numbers = np.unique(np.array(self._contexts, dtype=object), return_inverse=True)
-        sample = self._sample(~changed, numbers)
+        log, targets = self._log(rated, numbers)
         contexts = [
             ContextGain(
                 str(names[number]),
                 int((numbers == number).sum()),
                 int(changed[numbers == number].sum()),
-                estimate(sample.among(rated & (numbers == number))),
+                _estimate(log.among(among := numbers[rated] == number), targets[among]),
             )
             for number in _by_size(numbers)
         ]
@@ -215,23 +257,28 @@ class _Comparer:
             changes,
             int(rated.sum()),
             self._has_propensities,
-            estimate(sample.among(rated)),
+            _estimate(log, targets),
             tuple(contexts),
             tuple(self._pairs()),
         )
 
-    def _sample(self, matches: Mask, contexts: Places) -> RatedDecisions:
-        records = self._records
-        rewards = [np.nan if r.reward is None else r.reward for r in records]
-        clusters = ranks(np.array([r.cluster for r in records]))
-        if self._has_propensities:
-            weights = np.array([1 / (r.propensity or 1.0) for r in records])
-            cells = np.zeros(len(records), dtype=np.int64)
-        else:
-            weights = np.ones(len(records))
-            answers = ranks(np.array(self._answers))
-            cells = contexts * (int(answers.max()) + 1) + answers
-        return RatedDecisions(np.array(rewards), matches, weights, cells, clusters)
+    def _log(self, rated: Mask, contexts: Places) -> tuple[LoggedChoices, Places]:
+        """The decisions whose outcome is known, and the new answers to them."""
+        records = [record for record, known in zip(self._records, rated, strict=True) if known]
+        options, targets = np.split(ranks(np.array([*self._recorded, *self._answers])), 2)
+        # A propensity may depend on more than the context, so that it is not looked at with one.
+        propensities = np.array([r.propensity for r in records]) if self._has_propensities else None
+        rewards = np.array([r.reward for r in records], dtype=float)
+        log = LoggedChoices(
+            contexts[rated] if propensities is None else np.zeros(len(records), dtype=np.int64),
+            options[rated],
+            rewards,
+            ranks(np.array([r.cluster for r in records])),
+            propensities,
+            int(max(options.max(), targets.max())) + 1,
+            scale_of(rewards),
+        )
+        return log, targets[rated]
 
     def _pairs(self) -> list[dict[str, object]]:
         """A pair for each change between two answers of which one is better for certain.
@@ -285,11 +332,10 @@ def _is_better(new: list[tuple[float, str]], old: list[tuple[float, str]]) -> bo
         return None
     rewards = np.array([reward for reward, _ in (*new, *old)])
     clusters = ranks(np.array([cluster for _, cluster in (*new, *old)]))
-    matches = np.arange(len(rewards)) < len(new)
-    zeros = np.zeros(len(rewards), dtype=np.int64)
-    gain = estimate(
-        RatedDecisions(rewards, matches, np.ones(len(rewards)), zeros, clusters)
-    ).verdict
+    options = (np.arange(len(rewards)) < len(new)).astype(np.int64)
+    contexts, scale = np.zeros_like(options), scale_of(rewards)
+    log = LoggedChoices(contexts, options, rewards, clusters, None, 2, scale)
+    gain = _estimate(log, np.ones_like(options)).verdict
     return {"win": True, "loss": False}.get(gain)
 
 

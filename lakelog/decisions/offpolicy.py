@@ -20,7 +20,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog.decisions.estimate import CELL_MIN, EFFECTIVE_MIN
 from lakelog.decisions.intervals import (
     LEVEL,
     Interval,
@@ -38,6 +37,10 @@ if TYPE_CHECKING:
     from lakelog.decisions.intervals import Mask, Numbers, Places
 IPS, SNIPS, DR = "IPS", "SNIPS", "DR"
 METHODS = (IPS, SNIPS, DR)
+EFFECTIVE_MIN = 30
+"""Effective samples below which nothing is said of a policy."""
+_CELL_MIN = 5
+"""Known outcomes below which a context is left out."""
 _FOLDS = 5
 _PRIOR = 5.0
 """Decisions that what an option brings everywhere counts for in each context."""
@@ -217,11 +220,11 @@ def _covered(
     if not len(log):
         return np.zeros(0, dtype=bool)
     if is_uniform:
-        firsts = np.unique(cells[np.bincount(cells)[cells] >= CELL_MIN], return_index=True)[1]
-        places = np.flatnonzero(np.bincount(cells)[cells] >= CELL_MIN)[firsts]
+        firsts = np.unique(cells[np.bincount(cells)[cells] >= _CELL_MIN], return_index=True)[1]
+        places = np.flatnonzero(np.bincount(cells)[cells] >= _CELL_MIN)[firsts]
         enough: Mask = np.bincount(strata[places], minlength=strata.max() + 1) == log.option_count
         return enough[strata]
-    covered: Mask = (np.bincount(strata, matches) >= CELL_MIN)[strata]
+    covered: Mask = (np.bincount(strata, matches) >= _CELL_MIN)[strata]
     return covered
 
 
@@ -230,7 +233,7 @@ def _doubt(log: LoggedChoices, targets: Places | None) -> float:
     the policy: few outcomes there differ less from one another than from the truth."""
     strata = log.contexts if targets is None else log.contexts * log.option_count + targets
     sizes, matches = np.bincount(strata), np.bincount(strata, _chances(log, targets) > 0)
-    is_little = (sizes > 0) & (matches < CELL_MIN)
+    is_little = (sizes > 0) & (matches < _CELL_MIN)
     return float(((sizes[is_little] / len(log)) ** 2 / (matches[is_little] + 1)).sum())
 
 
