@@ -58,7 +58,7 @@ def alarms_of(
     if minutes is not None:
         every += _of_minutes(usual, minutes, spans, limits, budget, since_us)
     if gaps is not None:
-        every += silences(usual, gaps, spans, limits[1], budget, since_us)
+        every += silences(usual, gaps, spans, budget, since_us)
     # In the order in which they were raised: an alarm can be joined to earlier ones only, so that a
     # later run reports what an earlier one did. A rise and a fall stay apart, even where they
     # touch.

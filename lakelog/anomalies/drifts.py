@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakelog.anomalies.baseline import Matrix
     from lakelog.anomalies.limits import Places, SeriesBaseline
     from lakelog.anomalies.series import Series, Spans
-_SLACK, _SUM, _BEYOND = 0.75, 4.5, 1.3
+_SLACK, _SUM, _BEYOND = 0.75, 5.0, 1.8
 _OFF_MAX, _END = 3.5, 1e4
 
 
@@ -54,7 +54,7 @@ def drifts(
     at = rows.astype(np.int64)
     for sign in (1, -1):
         sums, _ = _sums(sign * off)
-        limits = np.maximum(own_limits(sums, spans.length_us, _BEYOND), _SUM)
+        limits = own_limits(sums, spans.length_us, _SUM, _BEYOND)
         # A drift may have begun before the first minute: the sum of the spans up to there goes on.
         before = float(sums[first - 1]) if first else 0.0
         sums, starts = _sums(sign * blocks, before)

@@ -301,7 +301,7 @@ def _grouped(findings: Iterable[AnomalyFinding]) -> Iterator[Incident]:
 
 def _iso(moment_us: int) -> str:
     moment = datetime.datetime.fromtimestamp(moment_us / 1e6, datetime.UTC)
-    return moment.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(sep=" ").replace("+00:00", "Z")
 
 
 def finding_records(of_incidents: Iterable[Incident]) -> list[dict[str, Any]]:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from lakelog.anomalies.series import Series, Spans
 
     Places = npt.NDArray[np.int64]
-THRESHOLD = 4.4
+THRESHOLD = 4.25
 STILL_OFF = 1.5
 VALUES_MIN, USUAL, BEATS = 5, 2.0, 2.5
 """Values that a mean is of, deviations from this time of day that are usual, and beats of what
 comes by the clock that are missing."""
 _USUAL_SERIES = 20
-_PEAK, _BEYOND, _VALUES_BEYOND = 3.5, 1.2, 1.45
+_PEAK, _BEYOND, _VALUES_BEYOND = 3.5, 1.5, 2.6
 _APART, _WEEK_US = 12, 604_800_000_000
 MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
 
@@ -98,18 +98,20 @@ class SeriesBaseline(Deviations):
             two = (roots_of(pairs[0]) - roots_of(pairs[1])) / self.deviation
             off = np.where(np.abs(two) > np.abs(off), two, off)
         beyond = _VALUES_BEYOND if series.field else _BEYOND
-        limits = [own_limits(sign * off, spans.length_us, beyond) for sign in (1, -1)]
-        return np.maximum(np.stack(limits), budget.deviations)
+        least = budget.deviations
+        return np.stack(
+            [own_limits(sign * off, spans.length_us, least, beyond) for sign in (1, -1)]
+        )
 
     def counts(self) -> Matrix:
         """How many events were expected in each span."""
         return counts_of(self.expected)
 
 
-def own_limits(off: Matrix, length_us: int, beyond: float = _BEYOND) -> Matrix:
-    """From how far on a series is off beyond what it often was in the week before: `beyond` times
-    the second highest of what stands an hour apart."""
-    limits = np.zeros(len(off))
+def own_limits(off: Matrix, length_us: int, least: float, beyond: float) -> Matrix:
+    """From how far on a series is off beyond what it often was in the week before: the `least`, and
+    `beyond` times as much as the second highest of what stands an hour apart is above a peak."""
+    limits = np.full(len(off), least)
     peaks: list[tuple[int, float]] = []
     for index in np.flatnonzero(off >= _PEAK).tolist():
         if peaks and index - peaks[-1][0] <= _APART:
@@ -123,7 +125,7 @@ def own_limits(off: Matrix, length_us: int, beyond: float = _BEYOND) -> Matrix:
         )
         # The second highest: the highest may have been an incident, which must not hide the next
         # one. Later peaks write over this from where they end.
-        limits[begin:] = beyond * recent[-2] if len(recent) > 1 else 0.0
+        limits[begin:] = least + beyond * (recent[-2] - _PEAK) if len(recent) > 1 else least
     return limits
 
 

@@ -34,10 +34,9 @@ that are chance, and spans are looked at in several ways."""
 
 
 def silences(
-    usual: SeriesBaseline, gaps: Gaps, spans: Spans, limits: Matrix, budget: Budget, since_us: int
+    usual: SeriesBaseline, gaps: Gaps, spans: Spans, budget: Budget, since_us: int
 ) -> Iterator[Alarm]:
-    """Yield the gaps of a series that were too long, raised since a time; `limits` are from how
-    many deviations below what was expected each span is an alarm."""
+    """Yield the gaps of a series that were too long, raised since a time."""
     edges = spans.start_us + np.arange(spans.count + 1) * spans.length_us
     # From here on time is counted in events that were due. No rate is 0, as `raised_us` is looked
     # up backwards, for which what is due has to rise with time.
@@ -56,7 +55,7 @@ def silences(
     rare = scale * np.log(np.maximum(tests, 1.0))
     # What comes by the clock is no matter of chance.
     least = budget.digits * math.log(10) * np.minimum(variance, 1.0)
-    least_due = np.maximum.reduce([rare, least, _BEYOND * _second_longest(lengths)])
+    least_due = np.maximum.reduce([rare, least, _BEYOND * _third_longest(lengths)])
     least_due = np.maximum(least_due, BEATS)
     is_warm = usual.is_warm(spans)
     for index in np.flatnonzero(lengths >= least_due).tolist():
@@ -68,7 +67,7 @@ def silences(
         none, expected, usually = roots_of(np.array([0.0, missing, seasonal])).tolist()
         strength = (none - expected) / deviation
         is_unusual = usually - none > USUAL * deviation
-        if raised_us >= since_us and is_warm[place] and -strength >= limits[place] and is_unusual:
+        if raised_us >= since_us and is_warm[place] and is_unusual:
             # Behind the last event, which the query of the finding must not show.
             yield Alarm(begin_us + 1, raised_us, raised_us, strength, missing, 0.0)
 
@@ -82,9 +81,9 @@ def _scales(lengths: Matrix, floors: Matrix, variance: Matrix) -> Matrix:
     return np.asarray(total / (_PRIOR + np.cumsum(is_long) - is_long))
 
 
-def _second_longest(lengths: Matrix) -> Matrix:
-    """The second longest gap before each one: the longest may have been an incident."""
-    pairs = itertools.accumulate(
-        lengths.tolist(), lambda two, gap: sorted([*two, gap])[1:], initial=[0.0, 0.0]
+def _third_longest(lengths: Matrix) -> Matrix:
+    """The third longest gap before each one: longer ones may have been incidents."""
+    triples = itertools.accumulate(
+        lengths.tolist(), lambda three, gap: sorted([*three, gap])[1:], initial=[0.0] * 3
     )
-    return np.array([two[0] for two in pairs])[:-1]
+    return np.array([three[0] for three in triples])[:-1]
