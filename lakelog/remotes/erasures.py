@@ -36,6 +36,7 @@ from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
 
+_SAVED = "a saved directory names it there, too: delete {file} there, then say --cleaned {name}"
 _COLLECT = "run the garbage collection of the registry, then say --cleaned {name}"
 _REFUSED = (
     "the registry deletes nothing: allow it there, then `lakelog push --repair {name}`; or push to"
@@ -269,7 +270,14 @@ class RemoteErasures:
 
     def _confirm(self, key: str, advice: str = "") -> None:
         """Note here that the remote is clean, or by which advice it will be."""
-        if any(place["name"] == self._name for place in self._records()[key].outside):
+        record = self._records()[key]
+        places = (str(leftover["place"]) for leftover in record.leftovers)
+        saved_files = [
+            p for p in places if p.startswith(f"{KEYS.states}/") and self.volume.exists(p)
+        ]
+        if saved_files:
+            advice = _SAVED.format(file=saved_files[0], name="{name}") + (advice and f"; {advice}")
+        if any(place["name"] == self._name for place in record.outside):
             erasures.confirm(self._store, key, self._name, advice)
 
 

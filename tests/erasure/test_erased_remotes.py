@@ -12,6 +12,7 @@ import lakelog
 from lakelog import remotes
 from lakelog.errors import DamagedManifest, TransferRefused
 from lakelog.lake import Lake
+from lakelog.state.state import save_state
 from lakelog.store import document, manifest
 from tests.support.erased_lakes import ADA, SETTINGS, add, found
 
@@ -191,3 +192,18 @@ def test_what_is_gone_here_is_erased_there(tmp_path: Path, monkeypatch: pytest.M
     with lakelog.open(far) as there:
         assert there.verify().intact
         assert (there.at(state).count(), there.count()) == (12, 44)
+
+
+def test_a_saved_directory_at_the_remote_is_named(pushed: Lake, tmp_path: Path) -> None:
+    """Its chunks are there, too, and no push deletes them."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/notes").write_text(f"call {ADA}")
+    save_state(pushed, {"app": str(tmp_path / "app")}, name="saved")
+    remotes.push(pushed, "home", branches=["main"], tags=["saved"])
+    (left,) = pushed.erase(subject=ADA, why="asked").leftovers
+    assert (tmp_path / "far" / left.place).exists()
+    remotes.push(pushed, "home", branches=["main"])
+    (copy,) = pushed.erasures()[0].copies
+    assert copy["name"] == "home"
+    assert f"delete {left.place} there" in copy["command"]
+    assert found(tmp_path / "far") == [left.place]
