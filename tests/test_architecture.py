@@ -78,8 +78,8 @@ ORDER = {
         compose zeek w3c delimited plain date_orders leading_times mixture registry""",
     "formats/uniform": """quoted_text payload_layout line_layout payload_columns uniform_lines
         typed_payloads""",
-    "render": "values vectors ordered display formats plots",
-    "pictures": "lines charts",
+    "render": "values vectors display formats plots",
+    "pictures": "charts",
     "search": "language words condition calls answers",
     "query": """session_settings sql frames tail_rows behaviour providers pruning lake_tables
         stream relation frame_scans schemas top_scans binder histograms ranking session newest""",
@@ -137,33 +137,32 @@ ORDER = {
     "decisions": """intervals estimate offpolicy challengers decision_rows comparison
         calibration logged report recommendation tuning history""",
     "server": """limits arrivals bodies tokens gate protocols request_journal intake
-        ingest_endpoint sql logql conditions tail_chunks tail_pace tail_feed tail_hub tail
-        loki_tail mcp metrics api pages openapi alerting syslog app connections run""",
-    "server/sql": """query_limits statement_guard landlock confinement rows bucket_relay
-        request_loop worker worker_process workers endpoint""",
+        ingest_endpoint sql logql conditions tail_pace tail_feed tail_hub tail loki_tail mcp
+        metrics api pages openapi syslog app run""",
+    "server/sql": """query_limits statement_guard confinement bucket_relay request_loop worker
+        worker_process workers endpoint""",
     "alerts": """rule silence question standing judgement samples notices sinks outbox rounds
         rulebook""",
     "top": "rates machine lag feed layout",
     "alerts/sinks": "sink webhook mail known",
-    "server/logql": """syntax tokens parser patterns line_scope result_lines statements series
-        evaluation endpoint""",
+    "server/logql": "syntax parser line_scope result_lines statements evaluation endpoint",
     "server/mcp": "tools protocol_server endpoint",
     "server/protocols": """protocol json_lines elastic otlp_logs otlp loki collectd
         journal_upload""",
-    "server/api": """question counts events watching overview sources about traces history
-        alerts patterns anomalies standing answers answer_process routes""",
+    "server/api": """question counts events sources overview about traces history alerts patterns
+        answers answer_process routes""",
     "subscriptions": """branch_access position record catch_up delivery commit members registry
         live_pages follower group_runner subscription administration""",
     "compat": "omega packs lookups event_store persistence sqlite_import dump",
     "containers": "container_snapshots",
     "oos": """ai_functions download oos_feed oos_views database_sync podcasts oos_demo
         redis""",
-    "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample
-        shell connect write serve definitions ingest audit backups recent consume watch_status
-        watch tail trace stream search anomalies patterns forecast decisions predict against
-        replay top subscriptions alerts query views export publish sync signatures train stats
-        schema dedupe deploy remotes state_restore state machine omega oos events follow history
-        rewind refs policy maintenance shared erase seal doctor setup demo""",
+    "cli": """exits options render app arguments keys rounds input_formats stdin_lines sample shell
+        connect write serve definitions ingest audit backups recent consume watch tail trace
+        stream search anomalies patterns forecast decisions predict replay top subscriptions
+        alerts query views export sync signatures train stats schema dedupe deploy remotes state
+        machine omega oos events follow history rewind refs policy maintenance shared erase seal
+        doctor setup demo""",
     "cli/render": "terminal tables output results monitor",
     "cli/shell": "statements screen complete editor shell",
     "notebook": "objects complete magics live",

@@ -64,7 +64,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "stats": ("stats", "count events, segments and bytes"),
         "dedupe": ("dedupe", "find duplicate events and remove all but one"),
         "sync": ("sync", "keep tables of other databases up to date"),
-        "publish": ("publish", "keep open tables up to date: Iceberg, Delta"),
+        "publish": ("export", "keep open tables up to date: Iceberg, Delta"),
         "export": ("export", "write rows to Parquet, CSV, JSON lines or Arrow files"),
         "train": ("train", "build and check leak-free training sets"),
     },

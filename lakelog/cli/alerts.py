@@ -9,15 +9,15 @@ import click
 import lakelog.alerts as alerting
 from lakelog.alerts import CLOCKS, SEVERITIES, AlertRule, RuleBook
 from lakelog.cli import exits
-from lakelog.cli.app import App, verb_group
+from lakelog.cli.app import App, completing, verb_group
 from lakelog.cli.arguments import pair_of
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import FullName, cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import SpanParam, stop_at_signals
-from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.render import QueryResult, micros
+from lakelog.errors import InvalidSetting
+from lakelog.render import micros
 
 if TYPE_CHECKING:
     from lakelog.values import JsonObject
@@ -25,19 +25,9 @@ if TYPE_CHECKING:
 _ROWS_SHOWN = 10
 
 
-def complete_rule(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """The names of the rules of the branch."""
-    # Completion runs before the group's callback made an App: then the defaults are what is known.
-    app: App = ctx.find_object(App) or App()
-    try:
-        with app.open() as lake:
-            names = [rule.name for rule in RuleBook(lake).rules()]
-    except (LakelogError, OSError):
-        return []
-    return [name for name in names if name.startswith(prefix)]
-
-
-NAME = argument(shell_complete=complete_rule)
+NAME = argument(
+    shell_complete=completing(lambda lake: [rule.name for rule in RuleBook(lake).rules()])
+)
 
 
 def _rule(
@@ -65,14 +55,6 @@ def _rule(
     )
 
 
-def _spans(**seconds: float) -> dict[str, int]:
-    return {name: int(value * 1e6) for name, value in seconds.items()}
-
-
-def _wording(**options: str | None) -> dict[str, str]:
-    return {name: value or "" for name, value in options.items()}
-
-
 class _WaitParam(SpanParam):
     """The same, and 0 for no time at all."""
 
@@ -92,7 +74,7 @@ _RULE = combined(
     name=argument(),
     query=argument("[SQL]"),
     spans=combined(
-        _spans,
+        lambda **seconds: {name: int(value * 1e6) for name, value in seconds.items()},
         every=option("--every TIME", "How often it is asked.", type=SpanParam(), shown="1m"),
         window=option(
             "--window TIME", "From $since to $now; also of a search.", type=SpanParam(), shown="5m"
@@ -105,7 +87,7 @@ _RULE = combined(
         ),
     ),
     wording=combined(
-        _wording,
+        lambda **options: {name: value or "" for name, value in options.items()},
         search=option("--search WORDS", "Count what a search finds, in place of SQL."),
         view=option("--view NAME", "Compare the rows of a view, in place of SQL."),
         value=option("--value COLUMN", "The number that is compared; `value` by default."),
@@ -186,7 +168,7 @@ def list_alerts(app: App, target: OutputTarget = OUTPUT) -> None:
         }
         for rule in listing["rules"]
     ]
-    emit(QueryResult.of_records(listing["rules"]), target, QueryResult.of_records(rows))
+    emit(listing["rules"], target, rows)
 
 
 @alerts.verb()

@@ -31,11 +31,9 @@ from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emi
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.render import QueryResult
+from lakelog.libraries import alt
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from lakelog.lake import Lake
 _FINDINGS, _PANELS = 8, 6
 _SHAPE = 24
@@ -66,12 +64,6 @@ def anomalies(
     end, and messages that are new are compared with what was usual in 14 days before.
     Findings that are close in time are one incident, and its first one may be the cause.
     """
-    if invoked := click.get_current_context().invoked_subcommand:
-        # click parses the options of the group before the verb's own; there they would change
-        # nothing.
-        if since or until or ref or explain or record or tag or plot:
-            raise click.UsageError(f"options of {invoked} come after it")
-        return
     if record and ref:
         raise click.UsageError("--record and --at do not go together")
     if tag and ref:
@@ -90,9 +82,7 @@ def anomalies(
             _tag(app, lake, incident_list)
     emit_plot(plot, lambda: _chart(incident_list))
     emit_words(
-        QueryResult.of_records(finding_records(incident_list)),
-        target,
-        lambda: "".join(_lines(incident_list, explain)),
+        finding_records(incident_list), target, lambda: "".join(_lines(incident_list, explain))
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from lakelog import lake as lakes
@@ -131,10 +132,13 @@ class VerbGroup(_WithExamples, click.Group):
 
 
 def verb_group(**attributes: object) -> Callable[[Callable[..., None]], VerbGroup]:
-    """Make a verb with verbs of its own. It gets the App first if it has options."""
+    """Make a verb with verbs of its own. It gets the App first if it has options. One that is
+    invoked without a verb runs only so: options of a verb come after it."""
 
     def make(function: Callable[..., None]) -> VerbGroup:
         run, parameters = bind(function)
+        if attributes.get("invoke_without_command"):
+            run = functools.wraps(run)(functools.partial(_run_alone, run, parameters))
         # A group without options needs no App, and click would call it before a mere -h, too.
         make_group = click.group(None, VerbGroup, params=parameters, **attributes)
         group = make_group(click.pass_obj(run) if parameters else function)
@@ -142,6 +146,19 @@ def verb_group(**attributes: object) -> Callable[[Callable[..., None]], VerbGrou
         return group
 
     return make
+
+
+def _run_alone(
+    run: Callable[..., None], parameters: list[click.Parameter], app: App, **values: object
+) -> None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        run(app, **values)
+        return
+    # Refused and not ignored: click runs the group before its verb, where they change nothing.
+    sources = [context.get_parameter_source(parameter.name or "") for parameter in parameters]
+    if ParameterSource.COMMANDLINE in sources:
+        raise click.UsageError(f"options of {context.invoked_subcommand} come after it")
 
 
 def everywhere() -> list[click.Parameter]:
@@ -159,18 +176,37 @@ def state_option(help: str = "Use a tag, branch, snapshot or time instead of now
     return option("--at REF", help, shell_complete=complete_ref)
 
 
-def complete_ref(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
-    """Tags and branches that begin with what was typed."""
-    return [
-        CompletionItem(name, help=ref_kind)
-        for name, ref_kind in _refs(ctx)
-        if name.startswith(prefix)
-    ]
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def complete_branch(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """Branches that begin with what was typed."""
-    return [n for n, ref_kind in _refs(ctx) if ref_kind == "branch" and n.startswith(prefix)]
+def names_in(
+    ctx: click.Context, names: Callable[[lakes.Lake], Iterable[CompletionItem | str]]
+) -> list[CompletionItem]:
+    """Return what the lake of a command line has to offer, nothing where it cannot be opened."""
+    # Completion parses the line but runs no verb, so there is no App to ask.
+    params = ctx.find_root().params
+    app = App(params.get("lake") or DEFAULT_LAKE, params.get("branch") or "main")
+    with contextlib.suppress(LakelogError, OSError), app.open() as lake:
+        return [CompletionItem(name) if isinstance(name, str) else name for name in names(lake)]
+    return []
+
+
+def completing(names: Callable[[lakes.Lake], Iterable[CompletionItem | str]]) -> Completer:
+    """Return the completion of what a lake has to offer."""
+
+    def complete(ctx: click.Context, _: click.Parameter, prefix: str) -> list[CompletionItem]:
+        return [item for item in names_in(ctx, names) if item.value.startswith(prefix)]
+
+    return complete
+
+
+def _refs(lake: lakes.Lake) -> Iterator[CompletionItem]:
+    yield from (CompletionItem(tag.name, help="tag") for tag in lake.store.refs.tags())
+    yield from (CompletionItem(name, help="branch") for name in lake.store.refs.branches())
+
+
+complete_ref = completing(_refs)
+complete_branch = completing(lambda lake: lake.store.refs.branches())
 
 
 def complete_verb(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
@@ -217,24 +253,12 @@ def complete_pair(_: click.Context, __: click.Parameter, prefix: str) -> list[st
     return [f"{name}=" for name in NAMES if name.startswith(prefix)]
 
 
-def _refs(ctx: click.Context) -> list[tuple[str, str]]:
-    # Completion parses the line but runs no verb, so there is no App to ask.
-    path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
-    with contextlib.suppress(LakelogError, OSError):
-        refs = bootstrap.load(path).refs
-        return [(t.name, "tag") for t in refs.tags()] + [(b, "branch") for b in refs.branches()]
-    return []
-
-
 def _views(ctx: click.Context, *, own: bool = False) -> list[str]:
     """Return the names of the built-in views and of the lake's own, or of its own alone."""
-    params = ctx.find_root().params
-    own_views: list[str] = []
-    with contextlib.suppress(LakelogError, OSError):
-        store = bootstrap.load(params.get("lake") or DEFAULT_LAKE)
-        head = store.refs.head(params.get("branch") or "main")
-        own_views = sorted(views.stored_views(store, store.manifests.of(head.move)))
-    return own_views if own else [*views.BUILT_IN, *own_views]
+    own_views = names_in(
+        ctx, lambda lake: sorted(views.stored_views(lake.store, lake.store.state(lake.branch_name)))
+    )
+    return [*(() if own else views.BUILT_IN), *(item.value for item in own_views)]
 
 
 def _hidden_option(names: list[str], attribute: str, **attributes: Any) -> click.Option:

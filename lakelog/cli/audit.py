@@ -19,7 +19,6 @@ from lakelog.cli.render.tables import Count, cell
 from lakelog.cli.render.terminal import arrival, many, size
 from lakelog.event import BookkeepingEvent
 from lakelog.lake import Lake
-from lakelog.render import QueryResult
 
 _FAULTS = ("missing", "doubled", "foreign")
 _COLUMNS = (
@@ -73,8 +72,8 @@ def audit(
         )
         reported = _reported(lake)
     # Files without anything to compare are left out of the table, not of the records.
-    table = QueryResult.of_records([_table_row(f) for f in result.files if f.seen or f.wrong])
-    emit(QueryResult.of_records([record(f) for f in result.files], _COLUMNS), target, table)
+    table = [_table_row(f) for f in result.files if f.seen or f.wrong]
+    emit([record(f) for f in result.files], target, table, _COLUMNS)
     for message in problems(result):
         # On stderr: the records on stdout stay one format, whatever is found.
         app.say(message, fg="red")
@@ -109,9 +108,9 @@ def problems(result: auditing.Audit) -> Iterator[str]:
         # Without the file nothing is proven about its lines, only that what is stored fits
         # together.
         if file.error or file.gone:
-            remainder = (
-                f"; checked without it: {_stored_words(file)} in the lake" if file.gone else ""
-            )
+            bad = f" and {many(file.quarantined, 'quarantined line')}" if file.quarantined else ""
+            stored = f"{many(file.stored, 'event')}{bad} in the lake"
+            remainder = f"; checked without it: {stored}" if file.gone else ""
             yield f"{name}: {cell(file.error or file.gone)}{remainder}"
 
 
@@ -172,11 +171,6 @@ def _fault_words(fault: str, count: int) -> str:
     if fault == "doubled":
         return f"{many(count, 'line')} stored more than once"
     return f"{many(count, 'row')} at positions where no line was ingested"
-
-
-def _stored_words(file: FileAudit) -> str:
-    bad = f" and {many(file.quarantined, 'quarantined line')}" if file.quarantined else ""
-    return f"{many(file.stored, 'event')}{bad}"
 
 
 def _table_row(file: FileAudit) -> dict[str, object]:

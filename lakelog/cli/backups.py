@@ -28,7 +28,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell, second
 from lakelog.cli.render.terminal import many, size
 from lakelog.files.cursors import printable
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.settings import span_us
 
 _LIST = tuple("source backup made size stored sha256 mtime mode cursor published number".split())
@@ -93,21 +93,6 @@ def _plan(
     return BackupPlan(backup_dir, backup_interval, keep, age, backup_zstd, remove, after)
 
 
-def option_words(plan: BackupPlan | None) -> list[str]:
-    """Return the options that produce a plan."""
-    if plan is None:
-        return []
-    # Only what differs from its default, so that the unit stays readable; absolute, because systemd
-    # starts it in /.
-    arguments = ["--backup-dir", os.path.abspath(plan.directory)]
-    arguments += ["--backup-interval", f"{plan.interval:g}"] if plan.interval != INTERVAL else []
-    arguments += ["--backup-keep", str(plan.keep or 0)] if plan.keep != KEEP else []
-    arguments += ["--backup-age", f"{plan.age_us}us"] if plan.age_us is not None else []
-    arguments += ["--backup-zstd"] * plan.packed + ["--remove-processed"] * plan.remove
-    after = plan.remove_after
-    return arguments + (["--remove-after", f"{after * 1e6:.0f}us"] if after is not None else [])
-
-
 @verb()
 def backups(
     app: App,
@@ -144,8 +129,8 @@ def backups(
     if names and not selection:
         raise click.ClickException(f"no backup of {', '.join(map(printable, names))}")
     if action == "list":
-        table = QueryResult.of_records([_row(b) for b in selection])
-        emit(QueryResult.of_records([record(b) for b in selection], _LIST), target, table)
+        table = [_row(b) for b in selection]
+        emit([record(b) for b in selection], target, table, _LIST)
         stored_size = size(sum(b.stored for b in selection))
         app.say(f"{many(len(selection), 'backup')}, {stored_size}{_others(listing)}")
     else:
@@ -220,7 +205,7 @@ def _restore(
         app.say(f"{cell(destination)}: restored, {size(backup.size)} as of {micros(backup.made)}")
     # A table repeats what the lines on stderr said; a file or a program asked for records.
     if target.format != "table" or target.path:
-        emit(QueryResult.of_records(records), target)
+        emit(records, target)
 
 
 def _verify(
@@ -242,10 +227,10 @@ def _verify(
         rows += [(printable(p), "", "damaged", why) for p, why in listing.damaged.items()]
     records = [dict(zip(_VERIFY, row, strict=True)) for row in rows]
     bad = [r for r in records if r["state"] != "sound"]
-    table = QueryResult.of_records([{n: r[n] for n in ("state", "source", "reason")} for r in bad])
+    table = [{n: r[n] for n in ("state", "source", "reason")} for r in bad]
     # Of intact backups only the count is of interest to a person.
     if target.format != "table" or target.path or bad:
-        emit(QueryResult.of_records(records, _VERIFY), target, table)
+        emit(records, target, table, _VERIFY)
     for row in bad:
         app.say(f"{cell(row['backup'])}: {row['reason']}", fg="red")
     read_size = size(sum(b.size for b in selection))

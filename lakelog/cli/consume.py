@@ -18,7 +18,6 @@ from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, repeat
 from lakelog.clients import RedisConfig
 from lakelog.consume import Consumer, ConsumeResult
-from lakelog.render import QueryResult
 
 
 def complete_source(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
@@ -81,7 +80,7 @@ def consume(
         with contextlib.closing(consumer):
             if is_status:
                 records = [dataclasses.asdict(lag) for lag in consumer.lags()]
-                emit(QueryResult.of_records(records), target)
+                emit(records, target)
                 return
             report = functools.partial(report_consumed, app)
             result = repeat(consumer.run, report, None if once else every)

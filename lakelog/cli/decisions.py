@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,11 +21,9 @@ from lakelog.cli.render.tables import cell, render
 from lakelog.cli.render.terminal import many
 from lakelog.decisions import DecisionHistory, recommendation_event
 from lakelog.lake import Lake
+from lakelog.libraries import alt
 from lakelog.pictures import bars_chart
-from lakelog.render import QueryResult
 
-if TYPE_CHECKING:
-    import altair as alt
 _ROWS = 20
 _WIDTH_MAX = 90
 _BARS_MAX = 40
@@ -94,11 +92,6 @@ def decisions(
     writes them. A win is an outcome that is worth more than 0; shares have intervals
     of 95 %.
     """
-    if invoked := click.get_current_context().invoked_subcommand:
-        # The defaults are compared, because click does not say which options of a group were given.
-        if plot or history != HistoryOptions(None, None, None, None, None):
-            raise click.UsageError(f"options of {invoked} come after it")
-        return
     with app.open() as lake:
         points, total = history.history(lake).points(count)
     rows = [point.record() for point in points]
@@ -114,7 +107,7 @@ def decisions(
             yield f"{len(rows):,} of {total:,} points; -n {total} shows all\n"
 
     emit_plot(plot, lambda: _chart(rows, ("point",), "won", "share of decisions that were won"))
-    emit_words(QueryResult.of_records(rows), target, lambda: "".join(words()))
+    emit_words(rows, target, lambda: "".join(words()))
 
 
 @decisions.verb()
@@ -213,7 +206,7 @@ def explore(
     rows = report.record()["explore"]
     title = f"{point}: what another try may bring"
     emit_plot(plot, lambda: _chart(rows, ("context", "option"), "hope", title))
-    emit_words(QueryResult.of_records(rows), target, lambda: _explore_table(rows))
+    emit_words(rows, target, lambda: _explore_table(rows))
 
 
 @decisions.verb()
@@ -249,8 +242,8 @@ def _chart(
     bars = []
     for row in rows[:_BARS_MAX]:
         if row[name] is not None:
-            texts = [_context(row[n]) if n == "context" else str(row[n]) for n in labels]
-            label = ", ".join(filter(None, texts))
+            labelled = [_context(row[n]) if n == "context" else str(row[n]) for n in labels]
+            label = ", ".join(filter(None, labelled))
             bars.append((f"{label}: {_value(row, name)}", float(row[name])))
     return bars_chart(bars, title, name)
 

@@ -120,8 +120,4 @@ def _similar(lake: Lake, by: tuple[str, ...], limit: int | None, target: OutputT
         {"events": Count(g["events"]), "texts": Count(g["variants"]), "example": g["example"]}
         for g in groups
     ]
-    emit(
-        QueryResult.of_records(groups, _SIMILAR),
-        target,
-        QueryResult.of_records(table, ("events", "texts", "example")),
-    )
+    emit(groups, target, QueryResult.of_records(table, ("events", "texts", "example")), _SIMILAR)

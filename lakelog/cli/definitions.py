@@ -25,11 +25,9 @@ from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event import Severity
 from lakelog.formats import custom, registry
 from lakelog.formats.definition import FormatDefinition
-from lakelog.formats.format import Format
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.preview import Outcome, Preview, preview
-from lakelog.render import QueryResult
 from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
@@ -38,6 +36,7 @@ _LINES = 5
 _NAMES = 14
 """Columns that the name of a field takes at least."""
 _SCORES = 5
+_ABOUT = ("format", "zone", "encoding")
 _OPTIONS = {
     "pattern": "--pattern",
     "format": "--format",
@@ -67,18 +66,24 @@ def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
             "format": form.name,
             "from": "this lake",
             "for": _files(form),
-            "about": form.definition.pattern or _definition_words(form.definition),
+            "about": form.definition.pattern
+            or ", ".join(filter(None, map(vars(form.definition).get, _ABOUT))),
         }
         for form in formats_at(app).values()
     ]
     records += [
-        {"format": name, "from": "lakelog", "for": "", "about": _about(form)}
+        {
+            "format": name,
+            "from": "lakelog",
+            "for": "",
+            "about": " ".join(form.about.split("\n\n")[0].split()),
+        }
         for name, form in registry.FORMATS.items()
     ]
     has_own = any(record["for"] for record in records)
     table = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
     # A column that is empty for all formats would take its width from the one that explains.
-    emit(QueryResult.of_records(records), target, QueryResult.of_records(table))
+    emit(records, target, table)
 
 
 @formats.verb(name="test")
@@ -190,15 +195,6 @@ def remove_format(app: App, name: str = argument(shell_complete=complete_own)) -
 
 def _files(form: LakeFormat) -> str:
     return ", ".join([*form.globs, *(f"--source {name}" for name in form.sources)])
-
-
-def _definition_words(definition: FormatDefinition) -> str:
-    return ", ".join(filter(None, (definition.format, definition.zone, definition.encoding)))
-
-
-def _about(form: Format) -> str:
-    """Return what a format is, in one line."""
-    return " ".join(form.about.split("\n\n")[0].split())
 
 
 def _command(form: LakeFormat) -> str:

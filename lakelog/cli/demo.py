@@ -17,7 +17,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -142,11 +141,21 @@ class Tour:
         shares = [lines[i::WRITERS] for i in range(WRITERS)]
         sizes = [-(-len(share) // _ROUNDS) for share in shares]
         # Opened before the writers start, so that they do not create the lake all at once.
-        with lakes.open(self._path) as lake, self._writers() as writers:
+        with lakes.open(self._path) as lake, contextlib.ExitStack() as stack:
+            pipe, command = subprocess.PIPE, self._program("append")
+            writers: list[Any] = [
+                stack.enter_context(
+                    subprocess.Popen(command, stdin=pipe, stderr=pipe, env=_environment())
+                )
+                for _ in shares
+            ]
             with ProgressLine("collecting", "events", self._app.quiet) as progress:
                 for turn in range(_ROUNDS):
                     for writer, share, size in zip(writers, shares, sizes, strict=True):
-                        _feed(writer, share[turn * size : (turn + 1) * size])
+                        # One that has failed says why at its end.
+                        with contextlib.suppress(BrokenPipeError):
+                            writer.stdin.write(b"".join(share[turn * size : (turn + 1) * size]))
+                            writer.stdin.flush()
                     # Spread over some seconds, or the counts in between would show no growth.
                     time.sleep(_SECONDS / _ROUNDS)
                     progress(lake.count(), len(lines))
@@ -156,15 +165,12 @@ class Tour:
             for writer in writers:
                 _end(writer)
             self._count(lake)
-            self._account(lake, len(lines))
-
-    def _account(self, lake: lakes.Lake, line_count: int) -> None:
-        """Say what became of lines that are not new events."""
-        [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
-        if bad:
-            _print(f"    {many(bad, 'line')} in quarantine: SELECT * FROM quarantine")
-        if duplicates := line_count - bad - lake.count():
-            _print(f"    {many(duplicates, 'line')} with an id that is stored already")
+            # What became of lines that are no new events.
+            [(bad,)] = lake.sql("SELECT count(*) FROM quarantine").fetchall()
+            if bad:
+                _print(f"    {many(bad, 'line')} in quarantine: SELECT * FROM quarantine")
+            if duplicates := len(lines) - bad - lake.count():
+                _print(f"    {many(duplicates, 'line')} with an id that is stored already")
 
     def _count(self, lake: lakes.Lake) -> None:
         query = "SELECT count(*) FROM events"
@@ -172,29 +178,6 @@ class Tour:
         [(count,)] = lake.sql(query).fetchall()
         ms = (time.perf_counter() - begin) * 1000
         _print(f"    {query}  {count:>10,}  in {ms:.0f} ms")
-
-    @contextlib.contextmanager
-    def _writers(self) -> Iterator[list[Any]]:
-        processes = [
-            subprocess.Popen(
-                self._program("append"),
-                stdin=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-            )
-            for _ in range(WRITERS)
-        ]
-        try:
-            yield processes
-        finally:
-            for writer in processes:
-                if writer.poll() is None:
-                    # A writer that waits for its input never ends by itself.
-                    writer.terminate()
-                writer.wait()
-                for pipe in (writer.stdin, writer.stderr):
-                    with contextlib.suppress(OSError):
-                        pipe.close()  # type: ignore[union-attr]
 
     def _ingest(self, lines: list[bytes]) -> None:
         """Ingest a compressed file with one bad line, and the same file again."""
@@ -284,23 +267,12 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if " " in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def _feed(writer: Any, lines: list[bytes]) -> None:
-    try:
-        writer.stdin.write(b"".join(lines))
-        writer.stdin.flush()
-    except BrokenPipeError:
-        _end(writer)
-        raise click.ClickException("a writer stopped early") from None
-
-
 def _end(writer: Any) -> None:
     """Close a writer's input and wait for it; bad lines are no failure here."""
-    with contextlib.suppress(BrokenPipeError):
-        writer.stdin.close()
-    message = writer.stderr.read().decode(errors="replace").strip()
+    message = writer.communicate()[1].decode(errors="replace").strip()
     # Exit code 1 says that lines were quarantined, which is part of the tour.
     # `stored` on stderr is what append says last: a writer that died before has not said it.
-    if writer.wait() not in (0, 1) or "stored" not in message:
+    if writer.returncode not in (0, 1) or "stored" not in message:
         raise click.ClickException(f"a writer failed: {message or writer.returncode}")
 
 

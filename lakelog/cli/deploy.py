@@ -18,7 +18,6 @@ from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import confirm
 from lakelog.deploy import Deployment, Kubectl
 from lakelog.lake import Lake
-from lakelog.render import QueryResult
 from lakelog.rollback import rollback as rollbacks
 from lakelog.store import bootstrap
 
@@ -135,11 +134,7 @@ def revisions(
         }
         for revision in Kubectl(namespace, context).revisions(name)
     ]
-    emit(
-        QueryResult.of_records(records, _COLUMNS),
-        target,
-        QueryResult.of_records(records, _COLUMNS[:6]),
-    )
+    emit(records, target, records, _COLUMNS)
 
 
 @deploy.verb()

@@ -22,7 +22,6 @@ from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
 from lakelog.errors import LakelogError
-from lakelog.render import QueryResult
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import rewind
 from lakelog.store import bootstrap, disk, document
@@ -64,7 +63,7 @@ def doctor(app: App, target: OutputTarget = OUTPUT) -> None:
         root = os.path.abspath(app.path)
         checks.append(DoctorCheck("lake", OK, f"none at {root}: only the machine was checked"))
     people = "".join(f"{_check_line(check, target)}\n" for check in checks)
-    emit_words(QueryResult.of_records([asdict(c) for c in checks]), target, lambda: people)
+    emit_words([asdict(c) for c in checks], target, lambda: people)
     exits.exit_if(any(check.state == FAILED for check in checks), exits.FAILED)
 
 

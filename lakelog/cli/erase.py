@@ -17,7 +17,6 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.erasure import ErasurePreview, ErasureStatus
-from lakelog.render import QueryResult
 
 _LISTED_MAX = 20
 
@@ -65,7 +64,7 @@ def erase(
         # By the beginning of a key, as for snapshots; none given means all erasures.
         statuses = [s for s in lake.erasures() if s.erasure.key.startswith(key or "")]
     if action == "list":
-        emit(QueryResult.of_records([_summary(status) for status in statuses]), target)
+        emit([_summary(status) for status in statuses], target)
         return
     record = {"erasures": [_record(status) for status in statuses]}
     emit_record(record, target, lambda: "".join(f"{x}\n" for s in statuses for x in _lines(s)))

@@ -100,7 +100,8 @@ def guard(run: Callable[[], object]) -> int:
     try:
         code = run()
         # Inside the try: a full disk or a closed pipe often shows only now.
-        _flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         return code if isinstance(code, int) else DONE
     except (ReaderLeft, BrokenPipeError):
         _drop_stdout()
@@ -126,7 +127,8 @@ def code_of(error: BaseException) -> int:
 
 
 def _report(error: BaseException) -> int:
-    code = INTERRUPTED if _is_interrupted(error) else code_of(error)
+    # The engine answers Ctrl-C with an error of its own.
+    code = INTERRUPTED if EngineMessage.is_interrupt(error) else code_of(error)
     if os.environ.get("LAKELOG_DEBUG"):
         traceback.print_exception(error)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
@@ -207,23 +209,12 @@ def is_engine(error: BaseException) -> bool:
     return is_arrow or EngineMessage.is_engine(error)
 
 
-def _is_interrupted(error: BaseException) -> bool:
-    """The engine answers Ctrl-C with an error of its own."""
-    return code_of(error) == INTERRUPTED or EngineMessage.is_interrupt(error)
-
-
 def _words_of_disk(error: OSError) -> str:
     path = error.filename2 or error.filename
     reason = _DISK_WORDS.get(error.errno or 0) or EngineMessage(error.strerror or str(error)).gist()
     message = f"{os.fsdecode(path)}: {reason}" if isinstance(path, (str, bytes)) else reason
     # What was interrupted by it, and who goes on.
     return "; ".join([message, *getattr(error, "__notes__", [])])
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
 
 
 def _drop_stdout() -> None:

@@ -1,17 +1,19 @@
-"""export: rows as files for other tools; one file, shards, or Hive partitions."""
+"""export, publish: rows as files for other tools, and tables of other systems that have them."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 
 import click
 
 import lakelog.export as exports
-from lakelog.cli.app import App, complete_table, state_option, verb
+import lakelog.open_tables as tables
+from lakelog.cli.app import App, complete_table, state_option, verb, verb_group
 from lakelog.cli.arguments import pair_of, value_of
-from lakelog.cli.options import argument, flag, option
-from lakelog.cli.render.output import FormatChoice, OutputTarget, emit_record
+from lakelog.cli.options import argument, combined, flag, option
+from lakelog.cli.render.output import OUTPUT, FormatChoice, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many, size
 from lakelog.erased import copies
 from lakelog.errors import ExportRefused
@@ -86,3 +88,86 @@ def export(
     if as_json:
         record = {"path": out, "rows": result.rows, "files": result.files}
         emit_record(record, OutputTarget("json"), lambda: "")
+
+
+@verb_group()
+def publish() -> None:
+    """Keep open tables up to date with the events.
+
+    The first publish makes the table. Later ones add what is new and take out
+    what is gone; one that is repeated, or was killed, changes nothing twice.
+    """
+
+
+def _source(type: str | None, query: str | None, at: str | None) -> tables.TableSource:
+    if type and query:
+        raise click.UsageError("--type and --query exclude each other")
+    return tables.TableSource(at, type, query)
+
+
+_SOURCE = combined(
+    _source,
+    type=option("--type TYPE", "The events of a type, with fields as columns."),
+    query=option("--query SQL", "The rows of a query."),
+    at=state_option("Publish a tag, branch, snapshot or time."),
+)
+
+
+@publish.verb()
+def iceberg(
+    app: App,
+    target: str = argument("NAMESPACE.TABLE"),
+    catalog: str = option(
+        "--catalog NAME", "A catalog of .pyiceberg.yaml.", default="default", shown="default"
+    ),
+    uri: str | None = option("--uri URI", "Where the catalog is, such as sqlite:///tables.db."),
+    warehouse: str | None = option("--warehouse URI", "Where its tables are."),
+    properties: tuple[str, ...] = option(
+        "--set K=V", "Any other property of the catalog.", multiple=True
+    ),
+    source: tables.TableSource = _SOURCE,
+    target_output: OutputTarget = OUTPUT,
+) -> None:
+    """Bring an Apache Iceberg table to a state of the lake.
+
+    The branch is compacted first. Compacted segments are the table's files: they
+    stay in the lake and are not copied, and a tag keeps them. Rows of --type and
+    --query are copied. Tags of the state become tags of the table.
+    """
+    options = {name: value for name, value in (("uri", uri), ("warehouse", warehouse)) if value}
+    options |= dict(map(pair_of, properties))
+    with app.open() as lake:
+        result = tables.publish_iceberg(lake, target, source, catalog=catalog, properties=options)
+    emit_record(dataclasses.asdict(result), target_output, lambda: _words(result))
+
+
+@publish.verb()
+def delta(
+    app: App,
+    target: str = argument("PATH|URI"),
+    options: tuple[str, ...] = option(
+        "--set K=V", "An option of the storage, such as AWS_REGION=eu-west-1.", multiple=True
+    ),
+    source: tables.TableSource = _SOURCE,
+    target_output: OutputTarget = OUTPUT,
+) -> None:
+    """Bring a Delta table to a state of the lake.
+
+    The branch is compacted first. Compacted segments get a second name in the
+    table's directory, which costs no space on the same file system; elsewhere,
+    and in buckets, they are copied. Rows of --type and --query are copied.
+    """
+    with app.open() as lake:
+        result = tables.publish_delta(lake, target, source, options=dict(map(pair_of, options)))
+    emit_record(dataclasses.asdict(result), target_output, lambda: _words(result))
+
+
+def _words(result: tables.PublishResult) -> str:
+    if not result.is_new:
+        return f"{result.table} has state {result.state[:12]} already"
+    copied = f", {many(result.copied, 'file')} copied" if result.copied else ""
+    size_note = f" ({size(result.copied_bytes)})" if result.copied_bytes else ""
+    return (
+        f"{result.table} has state {result.state[:12]}: {many(result.events, 'event')},"
+        f" {many(result.added, 'file')} added, {result.removed:,} taken out{copied}{size_note}"
+    )

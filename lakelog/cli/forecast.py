@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,13 +13,10 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_words
 from lakelog.cli.render.tables import cell
 from lakelog.forecasts import Forecast, MetricSeries, TimeToLimit
-from lakelog.libraries import np
+from lakelog.libraries import alt, np
 from lakelog.pictures import Curve
-from lakelog.render import QueryResult
 from lakelog.settings import span_us
 
-if TYPE_CHECKING:
-    import altair as alt
 _DAY_US = 86_400_000_000
 _HISTORY_US = 7 * _DAY_US
 _WIDTH = 72
@@ -64,9 +60,7 @@ def forecast(
         for index in range(steps)
     ]
     emit_plot(plot, lambda: _chart(series, metric, result))
-    emit_words(
-        QueryResult.of_records(rows), target, lambda: "".join(_lines(series, metric, result))
-    )
+    emit_words(rows, target, lambda: "".join(_lines(series, metric, result)))
 
 
 def _emit_limit(
@@ -92,7 +86,7 @@ def _emit_limit(
         )
 
     emit_plot(plot, lambda: _chart_of_limit(series, metric, limit, reached))
-    emit_words(QueryResult.of_records([record]), target, words)
+    emit_words([record], target, words)
 
 
 def _lines(series: MetricSeries, metric: str, result: Forecast) -> Iterator[str]:

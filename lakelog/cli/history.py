@@ -17,10 +17,11 @@ from lakelog.cli.render.terminal import many, size, width
 from lakelog.history import Diff, HistoryEntry, Snapshot
 from lakelog.maintain import Stats
 from lakelog.query.behaviour import Behaviour, Finding
-from lakelog.render import QueryResult, dumps, micros, payload
+from lakelog.render import dumps, micros, payload
 from lakelog.store.entry import SegmentEntry
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
+_SNAPSHOT = tuple("id time author op message events bytes segments quarantined parent".split())
 _NAMES_SHOWN = _FINDINGS_SHOWN = 12
 _SAFETY = "before-rollback-2"
 SMALL = 1_000_000
@@ -43,8 +44,8 @@ def log(
         limit = ROWS_MAX + 1
     with app.open() as lake:
         entries = lake.log(limit)
-    table = QueryResult.of_records([_log_row(e) for e in entries])
-    emit(QueryResult.of_records([_log_record(e) for e in entries], _LOG), target, table)
+    table = [_log_row(e) for e in entries]
+    emit([_log_record(e) for e in entries], target, table, _LOG)
 
 
 @verb()
@@ -122,34 +123,15 @@ def diff(
 
 def snapshot_record(state: Snapshot) -> dict[str, object]:
     """Return a snapshot as an object."""
-    return {
-        "id": state.id,
-        "time": micros(state.time),
-        "author": state.author,
-        "op": state.op,
-        "message": state.message,
-        "events": state.events,
-        "bytes": state.bytes,
-        "segments": state.segments,
-        "quarantined": state.quarantined,
-        "parent": state.parent or None,
-    }
+    record = {name: getattr(state, name) for name in _SNAPSHOT}
+    return record | {"time": micros(state.time), "parent": state.parent or None}
 
 
 def _log_record(entry: HistoryEntry) -> dict[str, object]:
     move = entry.move
     moved_at = micros(move.time) if move.time else None
-    values = (
-        move.number,
-        moved_at,
-        move.op,
-        entry.events,
-        entry.segments,
-        move.snapshot or None,
-        list(entry.tags),
-        move.author,
-        move.message,
-    )
+    place = move.number, moved_at, move.op, entry.events, entry.segments, move.snapshot or None
+    values = *place, list(entry.tags), move.author, move.message
     return dict(zip(_LOG, values, strict=True))
 
 

@@ -70,11 +70,15 @@ def ingest(
     """
     started = time.monotonic()
     # Before a lake is created: a mistyped path must not leave an empty one behind.
-    if not bootstrap.is_lake(app.path) and not any(map(_exists, paths)):
+    if not bootstrap.is_lake(app.path) and not any(
+        path == "-" or os.path.lexists(path) or glob.glob(path, recursive=True) for path in paths
+    ):
         raise click.ClickException(f"nothing to ingest: there is no {' or '.join(paths)}")
     selected = list(paths)
     if excluded or ignore_older is not None:
-        selected = _selected(paths, Selection(excluded=excluded), ignore_older)
+        oldest = 0.0 if ignore_older is None else time.time() - ignore_older
+        expanded = expand(selected, selection=Selection(excluded=excluded))
+        selected = [path for path in expanded if _mtime(path) >= oldest]
     with (
         _lake_for(app, dry_run) as lake,
         app.progress("ingest", "bytes") as progress,
@@ -91,7 +95,7 @@ def ingest(
     # On stderr and before the records, so that a pipe gets nothing but those.
     _report(app, report, time.monotonic() - started, dry_run)
     if as_json:
-        emit(QueryResult.of_records([f.record() for f in report.files]), OutputTarget("json"))
+        emit([f.record() for f in report.files], OutputTarget("json"))
     # Quarantined lines are safe, but a script has to notice them.
     exits.exit_if(any(f.error for f in report.files) or report.quarantined, exits.FAILED)
 
@@ -139,12 +143,6 @@ def quarantine(
     emit_done(record, target, f"{message}\n")
 
 
-def _selected(paths: tuple[str, ...], selection: Selection, seconds: float | None) -> list[str]:
-    """Return the files to ingest: those that nothing excludes, and that were written since."""
-    oldest = 0.0 if seconds is None else time.time() - seconds
-    return [path for path in expand(list(paths), selection=selection) if _mtime(path) >= oldest]
-
-
 def _mtime(path: str) -> float:
     """When a file was last written; what is none is looked at in any case, to say so."""
     with contextlib.suppress(OSError):
@@ -179,11 +177,6 @@ def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
             yield lake
 
 
-def _exists(path: str) -> bool:
-    """Whether a path leads to a file: a mistyped name must not create a lake."""
-    return path == "-" or os.path.lexists(path) or bool(glob.glob(path, recursive=True))
-
-
 def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     """Show quarantined lines, or count them by file and reason."""
     # Quarantined rows hold the digest of their file's name; the cursors know what it was called.
@@ -206,7 +199,7 @@ def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
         {"file": f, "reason": r, "lines": Count(count), "first_offset": Count(position_of_first)}
         for (f, r), (count, position_of_first) in counts.items()
     ]
-    emit(QueryResult.of_records(rows, ("file", "reason", "lines", "first_offset")), target)
+    emit(rows, target, columns=("file", "reason", "lines", "first_offset"))
 
 
 def _report(app: App, report: IngestReport, seconds: float, dry_run: bool) -> None:

@@ -5,21 +5,21 @@ The options that go with a pattern are defined here too, for all verbs that read
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from lakelog.cli.app import DEFAULT_LAKE, App
+from lakelog.cli.app import App, completing, names_in
 from lakelog.cli.options import combined, option
 from lakelog.cli.rounds import SpanParam
-from lakelog.errors import InvalidSetting, LakelogError
+from lakelog.errors import InvalidSetting
 from lakelog.formats import custom, definition, registry
 from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
+from lakelog.lake import Lake
 from lakelog.store import bootstrap
 
 NO_TIME = "the pattern has no group called time: each event gets the time of its ingest"
@@ -52,14 +52,16 @@ class InputFormat(click.ParamType[str]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Names that begin with what was typed, those of the lake first."""
-        names = [(name, "of this lake") for name in _names(ctx)]
-        names += [(name, "") for name in registry.FORMATS]
-        return [CompletionItem(n, help=about) for n, about in names if n.startswith(incomplete)]
+        items = [*names_in(ctx, _own), *map(CompletionItem, registry.FORMATS)]
+        return [item for item in items if item.value.startswith(incomplete)]
 
 
-def complete_own(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """Formats of the lake that begin with what was typed."""
-    return [name for name in _names(ctx) if name.startswith(prefix)]
+def _own(lake: Lake) -> list[CompletionItem]:
+    names = sorted(definitions.present(lake.store, lake.branch_name))
+    return [CompletionItem(name, help="of this lake") for name in names]
+
+
+complete_own = completing(_own)
 
 
 def formats_at(app: App) -> Formats:
@@ -175,12 +177,3 @@ def _pairs(option: str, shape: str, values: tuple[str, ...]) -> tuple[tuple[str,
         pairs[name] = value
     # Sorted, so that the same options in another order make the same definition.
     return tuple(sorted(pairs.items()))
-
-
-def _names(ctx: click.Context) -> list[str]:
-    # Completion parses the line but runs no verb, so there is no App to ask.
-    root = ctx.find_root().params
-    app = App(root.get("lake") or DEFAULT_LAKE, root.get("branch") or "main")
-    with contextlib.suppress(LakelogError, OSError):
-        return sorted(formats_at(app))
-    return []

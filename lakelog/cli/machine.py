@@ -12,7 +12,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import second
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.state.listing import SavedState, list_states
 from lakelog.state.origin import short
 from lakelog.store import machine as machines
@@ -55,7 +55,7 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
         else {**r, "machine": short(r["machine"]), "last": ""}
         for r in rows
     ]
-    emit(QueryResult.of_records(rows, _COLUMNS), target, QueryResult.of_records(table, _COLUMNS))
+    emit(rows, target, table, _COLUMNS)
 
 
 def _by_machine(states: list[SavedState]) -> dict[str, list[SavedState]]:

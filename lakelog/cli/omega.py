@@ -19,7 +19,7 @@ from lakelog.containers import ContainerSnapshot
 from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain import Report
 from lakelog.proofs import PublicKey
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.state.restore import is_enabled, require_enabled
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
@@ -86,11 +86,7 @@ def list_snapshots(app: App, target: OutputTarget = OUTPUT) -> None:
     with app.open() as lake:
         entries = containers.list_snapshots(lake)
     rows = [_row(entry) for entry in entries]
-    emit(
-        QueryResult.of_records([_record(entry) for entry in entries], _LIST),
-        target,
-        QueryResult.of_records(rows),
-    )
+    emit([_record(entry) for entry in entries], target, rows, _LIST)
 
 
 @omega.verb()

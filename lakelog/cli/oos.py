@@ -20,7 +20,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
-from lakelog.oos import DEFAULT_LOG, OOSViews, get_views
+from lakelog.oos import DEFAULT_LOG, get_views
 from lakelog.store import bootstrap, disk
 
 RESULTS = "demo_results.json"
@@ -53,7 +53,10 @@ def views(
     """
     if path is not None and db is not None and path != db:
         raise click.UsageError("PATH and --db name the same thing: give one of them")
-    oos_views = get_views(path or db or _default(app), branch=app.branch, now=now)
+    # One that is named by --lake or LAKELOG_LAKE is meant, whatever else lies in this directory.
+    has_lake = not os.path.exists(DEFAULT_LOG) and bootstrap.is_lake(app.path)
+    default = app.path if app.path != DEFAULT_LAKE or has_lake else DEFAULT_LOG
+    oos_views = get_views(path or db or default, branch=app.branch, now=now)
     # Functions and not values: --view asks only one of them, and each reads the log.
     queries: dict[str, Callable[[], dict[str, Any]]] = {
         "status": oos_views.podcast_status_view,
@@ -65,20 +68,6 @@ def views(
     record = {name: ask() for name, ask in queries.items() if view in (None, name)}
     result = record[view] if view is not None else record
     emit_record(result, target, lambda: "\n".join(_lines(record, window)) + "\n")
-    _report_skipped(app, oos_views)
-
-
-def _default(app: App) -> str:
-    """Return the lake that was named, else ./oos.log, else the default lake."""
-    # Named by --lake or LAKELOG_LAKE, so it is meant, whatever else lies in this directory.
-    if app.path != DEFAULT_LAKE:
-        return app.path
-    if not os.path.exists(DEFAULT_LOG) and bootstrap.is_lake(app.path):
-        return app.path
-    return DEFAULT_LOG
-
-
-def _report_skipped(app: App, oos_views: OOSViews) -> None:
     if oos_views.skipped:
         app.say(f"{many(oos_views.skipped, 'line')} of other forms left out")
 

@@ -21,8 +21,6 @@ from lakelog.patterns import pattern_events, statistics_event
 from lakelog.query.relation import Relation
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from lakelog.lake import Lake
 _EXAMPLES = 5
 _WIDE = 110
@@ -57,10 +55,6 @@ def patterns(
     A template is a message with <*> for each value. The tables patterns and
     event_patterns have all of them in SQL.
     """
-    if invoked := click.get_current_context().invoked_subcommand:
-        if any((source, type_, since, until, new, absent_since, ref, record, plot, workers)):
-            raise click.UsageError(f"options of {invoked} come after it")
-        return
     if new and absent_since:
         raise click.UsageError("--new and --gone do not go together")
     if record and any((since, until, absent_since, ref)):
@@ -81,10 +75,11 @@ def patterns(
         # Cut after the query, which has to rank all of them: the total is known for nothing.
         listed_rows = answer.slice(0, count)
         result = result_of(lake.engine().cursor().from_arrow(listed_rows), target.format)
-        emit_plot(plot, lambda: _chart(listed_rows.to_pylist(), answer.num_rows))
-        emit_words(
-            result, target, lambda: "".join(_lines(listed_rows.to_pylist(), answer.num_rows))
-        )
+        rows, total = listed_rows.to_pylist(), answer.num_rows
+        title = f"{len(rows):,} of {total:,} templates" if total > len(rows) else "templates"
+        bars = [(row["template"], row["count"]) for row in rows]
+        emit_plot(plot, lambda: pictures.bars_chart(bars, title, "messages"))
+        emit_words(result, target, lambda: "".join(_lines(rows, total)))
 
 
 @patterns.verb()
@@ -143,12 +138,6 @@ def _record(lake: Lake, rows: list[dict[str, Any]]) -> None:
     stats = lake.stats()
     statistics = statistics_event(rows, total, recent, stats.bytes + stats.wal_bytes)
     lake.append([*pattern_events(rows), *([statistics] if statistics else [])])
-
-
-def _chart(rows: list[dict[str, Any]], total: int) -> alt.Chart:
-    """How many messages have each template."""
-    title = f"{len(rows):,} of {total:,} templates" if total > len(rows) else "templates"
-    return pictures.bars_chart([(row["template"], row["count"]) for row in rows], title, "messages")
 
 
 def _described(template: dict[str, Any], events: Relation) -> Iterator[str]:

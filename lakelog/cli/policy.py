@@ -9,7 +9,6 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
-from lakelog.render import QueryResult
 from lakelog.store import bootstrap, disk
 from lakelog.store import policy as policies
 from lakelog.store.ref import author
@@ -42,25 +41,13 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
     ]
     rule = f"by {store.paths.policy}" if rules.allow else "without a policy: everybody may do all"
     app.say(f"for {cell(user)}, {rule}")
-    emit(
-        QueryResult.of_records(rows),
-        target,
-        QueryResult.of_records([{n: r[n] for n in _COLUMNS[:3]} for r in rows]),
-    )
-
-
-def _complete_operation(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
-    return [name for name in policies.OPERATIONS if name.startswith(prefix)]
+    emit(rows, target, [{n: r[n] for n in _COLUMNS[:3]} for r in rows])
 
 
 @policy.verb()
 def check(
     app: App,
-    operation: str | None = argument(
-        "[OPERATION]",
-        type=click.Choice(list(policies.OPERATIONS)),
-        shell_complete=_complete_operation,
-    ),
+    operation: str | None = argument("[OPERATION]", type=click.Choice(list(policies.OPERATIONS))),
     user: str | None = option("--user NAME", "A user as the log names them; you by default."),
 ) -> None:
     """Check the file, or whether a user may do OPERATION.

@@ -17,12 +17,9 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, PLOT, OutputTarget, emit_plot, emit_record, emit_words
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
-from lakelog.render import QueryResult
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from lakelog.outcomes import BaselineGain, OutcomeModel, Predictions
 _ROWS = 20
 _FEATURES, _BARS = 8, 30
@@ -103,9 +100,7 @@ def apply(
         }
         for row in answer.rows[:count]
     ]
-    emit_words(
-        QueryResult.of_records(rows), target, lambda: "".join(_lines(known, answer, count or _ROWS))
-    )
+    emit_words(rows, target, lambda: "".join(_lines(known, answer, count or _ROWS)))
 
 
 @predict.verb()
@@ -126,7 +121,7 @@ def list_(app: App, ref: str | None = _AT, target: OutputTarget = OUTPUT) -> Non
         }
         for model in saved
     ]
-    emit_words(QueryResult.of_records(rows), target, lambda: "".join(_listed(saved)))
+    emit_words(rows, target, lambda: "".join(_listed(saved)))
 
 
 @predict.verb()
@@ -144,7 +139,9 @@ def show(
     if recipe:
         click.echo(known.recipe, nl=False)
         return
-    emit_plot(plot, lambda: _chart(known))
+    title = f"{known.name}: {known.outcome}, Brier score {known.evaluation.brier:.4f}"
+    axis = "growth of the Brier score without the feature"
+    emit_plot(plot, lambda: pictures.bars_chart(known.explained()[:_BARS], title, axis))
     target = OutputTarget("json" if as_json else "table")
     emit_record(_record(known), target, lambda: "".join(_described(known)))
 
@@ -152,15 +149,8 @@ def show(
 def _record(model: OutcomeModel) -> JsonObject:
     evaluation = model.evaluation
     compared = {
-        name: {
-            "name": comparison.name,
-            "brier": comparison.brier,
-            "gain": comparison.gain,
-            "low": comparison.low,
-            "high": comparison.high,
-            "verdict": comparison.verdict,
-        }
-        for name, comparison in (("majority", evaluation.majority), ("rule", evaluation.rule))
+        name: {n: getattr(gain, n) for n in ("name", "brier", "gain", "low", "high", "verdict")}
+        for name, gain in (("majority", evaluation.majority), ("rule", evaluation.rule))
     }
     return {
         "model": model.name,
@@ -197,13 +187,6 @@ def _described(model: OutcomeModel) -> Iterator[str]:
     yield f"goes by: {', '.join(goes_by) or 'nothing'}\n"
     clean = "no leak found" if model.certificate.get("clean") else "with leaks"
     yield f"trained {_time(model.time):%Y-%m-%d %H:%M} on {model.snapshot[:12]}, {clean}\n"
-
-
-def _chart(model: OutcomeModel) -> alt.Chart:
-    """What a model goes by."""
-    title = f"{model.name}: {model.outcome}, Brier score {model.evaluation.brier:.4f}"
-    axis = "growth of the Brier score without the feature"
-    return pictures.bars_chart(model.explained()[:_BARS], title, axis)
 
 
 def _compared(comparison: BaselineGain) -> str:

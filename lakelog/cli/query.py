@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,7 +49,8 @@ def sql(
     start = time.monotonic()
     values = {k: value_of(v) for k, v in map(pair_of, params)}
     # Before anything is read from stdin, which on a terminal would wait for Ctrl-D.
-    if _wants_shell(query, path):
+    on_terminal = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
+    if query is None and path is None and on_terminal:
         if explain or target.path is not None:
             raise click.UsageError("--explain and -o need a query")
         shell.start(app, at, values, target.format)
@@ -63,18 +64,13 @@ def sql(
         _check_statements(statements, values, explain)
         if explain:
             opened_segments, segments = runner.session.plan(query_text, values or None, digest)
-            _explain(
-                opened_segments, segments, runner.sql(query_text, values or None, digest), target
-            )
+            plan = str(runner.sql(query_text, values or None, digest).explain()).strip()
+            record = {"segments_opened": opened_segments, "segments": segments, "plan": plan}
+            opens = f"opens {opened_segments:,} of {terminal.many(segments, 'segment')}"
+            emit_record(record, target, lambda: f"{opens}\n\n{plan}\n")
         else:
             _answer(app, runner, statements, values, digest, target)
     app.detail(f"{time.monotonic() - start:.2f} s")
-
-
-def _wants_shell(query: str | None, path: str | None) -> bool:
-    """Whether there is no query, but a terminal to type one on."""
-    both = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
-    return query is None and path is None and both
 
 
 def _query(query: str | None, path: str | None) -> str:
@@ -142,14 +138,3 @@ def _answer(
                 # Counting seconds ends with the first row, or they would be written between the
                 # rows.
                 emit(replace(result, batches=monitor.over(result.batches)), target)
-
-
-def _explain(opened_segments: int, segments: int, relation: object, target: OutputTarget) -> None:
-    plan = _plan(relation)
-    record = {"segments_opened": opened_segments, "segments": segments, "plan": plan}
-    message = f"opens {opened_segments:,} of {terminal.many(segments, 'segment')}\n\n{plan}\n"
-    emit_record(record, target, lambda: message)
-
-
-def _plan(relation: Any) -> str:
-    return str(relation.explain()).strip()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC
 
 import click
 
@@ -18,7 +17,7 @@ from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
 from lakelog.lake import Lake
 from lakelog.recent import KEEP, RecentEntries, RecentEntry, RecentFeeder, from_lake
-from lakelog.render import QueryResult
+from lakelog.render import QueryResult, text
 from lakelog.settings import span_us
 
 _URL = option(
@@ -39,14 +38,6 @@ class RedisPlan:
     def feeder(self, lake: Lake, say: Callable[[str], None]) -> RecentFeeder:
         """Return what keeps it, not started. Raises InvalidSetting."""
         return RecentFeeder(lake, self.config, keep=self.keep, ttl=self.ttl, say=say)
-
-    def arguments(self) -> list[str]:
-        """Return the options that produce it, without a password."""
-        # Without the password, for a unit file is readable by everybody; it stays in the
-        # environment.
-        arguments = ["--redis-url", self.config.url()]
-        arguments += ["--redis-keep", str(self.keep)] if self.keep is not None else []
-        return arguments + (["--redis-ttl", f"{self.ttl:g}s"] if self.ttl is not None else [])
 
 
 def _plan(
@@ -103,12 +94,13 @@ def recent(
             app.say(f"{config.address}: {many(rebuilt_entries, 'entry', 'entries')} written")
             return
         records = [
-            _record(entry) for entry in _look_up(app, lake, config, source, level, match, count)
+            {**entry._asdict(), "timestamp": text(entry.timestamp)}
+            for entry in _look_up(app, lake, config, source, level, match, count)
         ]
     columns = RecentEntry._fields
     # People read lines of a log: numbers and metadata are for programs.
     table = QueryResult.of_records([{k: r[k] for k in columns[1:5]} for r in records], columns[1:5])
-    emit(QueryResult.of_records(records, columns), target, table)
+    emit(records, target, table, columns)
 
 
 def _look_up(
@@ -134,8 +126,3 @@ def _look_up(
     if lag:
         app.say(f"Redis is {many(lag, 'event')} behind the lake")
     return matches
-
-
-def _record(entry: RecentEntry) -> dict[str, object]:
-    moment = entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return {**entry._asdict(), "timestamp": moment}

@@ -18,7 +18,7 @@ from lakelog.cli.render.tables import Count, FullName, second
 from lakelog.cli.render.terminal import many
 from lakelog.errors import Damaged, InUse
 from lakelog.history import Snapshot, delete_branch, delete_tag
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.store.ref import Tag
 
 _TAG = ("tag", "snapshot", "time", "author", "message", "branch")
@@ -62,8 +62,8 @@ def tag(
     with app.open() as lake:
         if name is None or listing:
             tags = lake.store.refs.tags()
-            table = QueryResult.of_records([_tag_row(t) for t in tags])
-            emit(QueryResult.of_records([_tag_record(t) for t in tags], _TAG), target, table)
+            table = [_tag_row(t) for t in tags]
+            emit([_tag_record(t) for t in tags], target, table, _TAG)
         elif delete:
             # The id goes into the message, because after the deletion only the log still has it.
             snapshot_id = delete_tag(lake.store, name, app.branch, message).snapshot[
@@ -99,11 +99,7 @@ def branch(
             # One head after the other, and never their manifests' segments: a lake may have many
             # branches.
             records = [_branch_record(lake, n) for n in lake.store.refs.branches()]
-            emit(
-                QueryResult.of_records(records, _BRANCH),
-                target,
-                QueryResult.of_records([_branch_row(b) for b in records]),
-            )
+            emit(records, target, [_branch_row(b) for b in records], _BRANCH)
         elif delete:
             _delete_branch(app, lake, name)
         else:

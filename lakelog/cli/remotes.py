@@ -11,15 +11,14 @@ import click
 
 import lakelog.remotes as travel
 from lakelog.cli import exits
-from lakelog.cli.app import DEFAULT_LAKE, App, complete_ref, verb
+from lakelog.cli.app import App, complete_ref, completing, verb
 from lakelog.cli.options import YES, argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_done
 from lakelog.cli.render.terminal import confirm, many, size
-from lakelog.errors import DamagedRef, LakelogError
+from lakelog.errors import DamagedRef
 from lakelog.remotes import Transfer
-from lakelog.render import QueryResult
 from lakelog.settings import span_us
-from lakelog.store import bootstrap, tracking
+from lakelog.store import tracking
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
@@ -29,12 +28,7 @@ if TYPE_CHECKING:
 _REMOTE = ("remote", "url", "lake", "branches")
 
 
-def complete_remote(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """Remotes that begin with what was typed."""
-    path = ctx.find_root().params.get("lake") or DEFAULT_LAKE
-    with contextlib.suppress(LakelogError, OSError):
-        return [n for n in tracking.remote_names(bootstrap.load(path)) if n.startswith(prefix)]
-    return []
+complete_remote = completing(lambda lake: tracking.remote_names(lake.store))
 
 
 @verb()
@@ -71,7 +65,7 @@ def remote(
     with app.open() as lake:
         if action == "list":
             records = [_record(lake.store, n) for n in tracking.remote_names(lake.store)]
-            emit(QueryResult.of_records(records, _REMOTE), target)
+            emit(records, target, columns=_REMOTE)
         elif action == "check":
             _check(app, lake, str(name), read_data, target)
         elif action == "prune":
@@ -232,10 +226,7 @@ def _check(app: App, lake: Lake, name: str, read_data: bool, target: OutputTarge
     state = many(len(result.faults), "problem") if result.faults else "intact"
     app.say(f"{state}: {refs}, {objects}, {size(result.bytes)} {verb}")
     if result.faults:
-        emit(
-            QueryResult.of_records([asdict(fault) for fault in result.faults], ("path", "reason")),
-            target,
-        )
+        emit([asdict(fault) for fault in result.faults], target, columns=("path", "reason"))
         flag = " --read-data" if read_data else ""
         # With the option that found it: without it the push would look for less than was damaged.
         app.say(f"`lakelog push {name} --repair{flag}` sends again what this lake has of it")
@@ -274,13 +265,9 @@ def _tell(app: App, result: Transfer, target: OutputTarget, verb: str) -> None:
     app.say(
         f"{many(carried.objects, 'object')}, {size(carried.bytes)}{signed} {would}{existing_note}"
     )
-    emit_done(_flat(result), target, "")
-
-
-def _flat(result: Transfer) -> dict[str, object]:
     body = asdict(result)
-    carried, merged = body.pop("carried"), body.pop("merged")
-    return {**body, **carried} | (merged or {})
+    carried_record, merged_record = body.pop("carried"), body.pop("merged")
+    emit_done({**body, **carried_record, **(merged_record or {})}, target, "")
 
 
 def _record(store: Store, name: str) -> dict[str, object]:

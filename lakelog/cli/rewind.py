@@ -13,7 +13,6 @@ from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import confirm, many, width
 from lakelog.errors import StateRefused
 from lakelog.lake import Lake
-from lakelog.render import QueryResult
 from lakelog.rollback import PARTS, Preflight
 from lakelog.rollback import rollback as rollbacks
 from lakelog.state.restore import is_enabled
@@ -88,7 +87,7 @@ def rollback(
         if dry_run or not set(selection) <= set(rollbacks.DEFAULT):
             plan = rollbacks.preview(lake, str(ref), selection, context=context)
             if dry_run:
-                _show_plan(app, plan, target)
+                _show_plan(plan, target)
                 return
             _ask(app, plan, f"return to {ref}?", yes)
             # What was shown: events that came meanwhile are one more step for `main~1`.
@@ -171,7 +170,7 @@ def _undo(
         else:
             plan = rollbacks.preview_undo(lake, always=dry_run)
         if plan is not None and dry_run:
-            _show_plan(app, plan, target)
+            _show_plan(plan, target)
             return
         if plan is not None:
             _ask(app, plan, "undo the rollback?", yes)
@@ -194,13 +193,13 @@ def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
         raise click.ClickException("nothing was changed")
 
 
-def _show_plan(app: App, plan: Preflight, target: OutputTarget) -> None:
+def _show_plan(plan: Preflight, target: OutputTarget) -> None:
     """Print a plan as the result; one that would be refused ends with an error."""
     rows = [{name: getattr(finding, name) for name in _COLUMNS} for finding in plan.findings]
     if target.format == "table":
         emit_record({}, target, lambda: "\n".join(_lines(plan)) + "\n")
     else:
-        emit(QueryResult.of_records(rows, _COLUMNS), target)
+        emit(rows, target, columns=_COLUMNS)
     plan.require()
 
 

@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from lakelog.cli.app import App
 from lakelog.cli.options import option
@@ -21,6 +22,8 @@ from lakelog.errors import InvalidSetting
 from lakelog.settings import span_us
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+_UNREPEATED = ("print_unit", "print_url")
 
 
 class StopEvent(threading.Event):
@@ -121,12 +124,67 @@ EVERY = option(
 )
 
 
-def unit(template: str, app: App, arguments: Sequence[str], subject: str, **sections: str) -> str:
-    """Return a unit that runs `lakelog` with these arguments on the lake and branch of `app`."""
+_UNIT = """[Unit]
+Description=lakelog {subject}
+{after}
+
+[Service]
+{secrets}ExecStart={command}
+Restart=always
+RestartSec=5
+KillSignal=SIGTERM
+TimeoutStopSec=60
+LimitNOFILE=65536
+NoNewPrivileges=true
+
+[Install]
+WantedBy=multi-user.target
+"""
+_ONLINE = "Wants=network-online.target\nAfter=network-online.target"
+
+
+def unit(
+    app: App,
+    verb: Sequence[str],
+    subject: str,
+    *,
+    after: str = _ONLINE,
+    secrets: str = "",
+    **spellings: str,
+) -> str:
+    """Return a systemd unit that runs a `verb` with its arguments on the lake and branch of `app`,
+    with the options that were given; `spellings` are values by parameter that are to stand for
+    them."""
     # This interpreter and this lake: systemd starts units with neither a PATH nor a directory.
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
-    arguments = [*arguments, *["-q"] * app.quiet, *["-v"] * app.verbose]
+    arguments = [*verb, *_given_options(spellings), *["-q"] * app.quiet, *["-v"] * app.verbose]
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
-    return template.format(where=subject.replace("%", "%%"), command=command, **sections)
+    return _UNIT.format(
+        subject=subject.replace("%", "%%"), after=after, secrets=secrets, command=command
+    )
+
+
+def _given_options(spellings: dict[str, str]) -> Iterator[str]:
+    """Yield the options of the verb that were given, with absolute paths."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        # Only what was given: a unit with all defaults would keep those of this version for ever.
+        is_given = context.get_parameter_source(name) in _GIVEN and parameter.expose_value
+        # The unit is to serve, not to print itself again.
+        if not is_given or name in _UNREPEATED or not isinstance(parameter, click.Option):
+            continue
+        value = context.params[name]
+        for single in value if parameter.multiple else (value,):
+            yield parameter.opts[0]
+            if not parameter.is_flag:
+                yield spellings.get(name) or _spelled(single, parameter.type)
+
+
+def _spelled(value: object, parameter_type: click.ParamType[Any]) -> str:
+    if isinstance(parameter_type, click.Path):
+        return os.path.abspath(str(value))
+    ending = "s" if isinstance(parameter_type, SpanParam) else ""
+    return f"{value:g}{ending}" if isinstance(value, float) else str(value)

@@ -20,15 +20,10 @@ from lakelog.cli.render.results import result_of
 from lakelog.cli.render.tables import ROWS_MAX, cell, fit
 from lakelog.cli.render.terminal import many, paint, say, width
 from lakelog.errors import UnknownRef
-from lakelog.render import QueryResult
-from lakelog.runtime.lazy import Lazy
+from lakelog.libraries import rich_cells
 
 if TYPE_CHECKING:
-    from rich import cells as rich_cells
-
     from lakelog.lake import Lake
-else:
-    rich_cells = Lazy("rich.cells")
 
 _CHANGE = ("change", "type", "path", "before", "after")
 _BREACH = ("type", "path", "breach", "kind", "events", "first_seen", "on_breach")
@@ -57,16 +52,15 @@ def schema(
     Each field has the kinds of its values, the share of events that have it, and when it
     was first and last seen. `int|text` is a conflict, `number` is int and float.
     """
-    # click runs the group before its verb, and the list is only wanted without one.
-    if invoked := click.get_current_context().invoked_subcommand:
-        if type_ or at or compared:
-            raise click.UsageError(f"options of {invoked} come after it")
-        return
     if compared and at:
         raise click.UsageError("--at and --diff do not go together: --diff names both states")
     with app.open() as lake:
         if compared:
-            _emit_diff(lake, *compared, type_, target)
+            # The lake's own branch has its live events.
+            states = (lake if r == lake.branch_name else lake.at(r) for r in compared)
+            ledgers = (views.Ledger.of_table(state.schema(type_)) for state in states)
+            changes = [asdict(change) for change in views.Ledger.changes(*ledgers)]
+            emit(changes, target, columns=_CHANGE)
         else:
             answer = (lake.at(at) if at else lake).schema(type_)
             result = result_of(lake.engine().cursor().from_arrow(answer), target.format)
@@ -133,7 +127,7 @@ def check(
             contracts = {name: contract for name, contract in contracts.items() if name == type_}
         breaches_now = breaches(lake, contracts, at) if contracts else []
     # Printed before the exit, so that a script that fails has the reasons.
-    emit(QueryResult.of_records([asdict(breach) for breach in breaches_now], _BREACH), target)
+    emit([asdict(breach) for breach in breaches_now], target, columns=_BREACH)
     if not contracts:
         app.say("there is no contract: lakelog schema pin makes one")
     exits.exit_if(breaches_now, exits.WRONG)
@@ -155,18 +149,6 @@ def breaches(
     return [breach for name in sorted(contracts) for breach in contracts[name].breaches(ledger)]
 
 
-def _emit_diff(lake: Lake, a: str, b: str, type_: str | None, target: OutputTarget) -> None:
-    changes = views.Ledger.changes(
-        *(views.Ledger.of_table(state_of(lake, r).schema(type_)) for r in (a, b))
-    )
-    emit(QueryResult.of_records([asdict(change) for change in changes], _CHANGE), target)
-
-
-def state_of(lake: Lake, ref: str) -> Any:
-    """Return a state; that of the lake's own branch has its live events."""
-    return lake if ref == lake.branch_name else lake.at(ref)
-
-
 def panel(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the fields of each type below a line about it; of a long list only the beginning."""
     is_one_day = len({r[n].date() for r in rows for n in ("first_seen", "last_seen")}) == 1
@@ -181,7 +163,10 @@ def panel(rows: list[dict[str, Any]]) -> Iterator[str]:
         head, *tail = fields
         if line_count:
             yield ""
-        yield _heading(type_, head)
+        name = "events of other types" if type_ is None else cell(type_)
+        since, until = (clock(head[n]) for n in ("first_seen", "last_seen"))
+        counted = f"{many(head['events'], 'event')}, {since} to {until}"
+        yield f"{paint(name, sys.stdout, bold=True)}  {counted}"
         # Payloads that are all objects need no line, and those of others one that says what.
         members = tail if head["kind"] == "object" else [head, *tail]
         for row in members[: ROWS_MAX - line_count]:
@@ -189,13 +174,6 @@ def panel(rows: list[dict[str, Any]]) -> Iterator[str]:
         line_count += len(members) + 1
     if len(rows) > ROWS_MAX:
         yield f"\n{len(rows):,} fields in all: --type T, -o or --format csv gives the others"
-
-
-def _heading(type_: str | None, payload: dict[str, Any]) -> str:
-    name = "events of other types" if type_ is None else cell(type_)
-    since, until = (clock(payload[n]) for n in ("first_seen", "last_seen"))
-    events = many(payload["events"], "event")
-    return f"{paint(name, sys.stdout, bold=True)}  {events}, {since} to {until}"
 
 
 def _line(row: dict[str, Any], room: int, moment: str) -> str:

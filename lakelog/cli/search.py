@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -43,20 +42,13 @@ _LINES_TOGETHER = 1_000
 _LIVE = (None, "lines", "ndjson")
 
 
-@dataclass(frozen=True)
-class Neighbours:
+def _around(context: int | None, before: int | None, after: int | None) -> tuple[int, int] | None:
     """How many events of the same source are shown before and behind each that is found."""
-
-    before: int
-    after: int
-
-
-def _around(context: int | None, before: int | None, after: int | None) -> Neighbours | None:
-    if context is None and before is None and after is None:
+    if context is before is after is None:
         return None
     # -C is both, and -A or -B beside it says otherwise of its own side, as in grep.
     context = context or 0
-    return Neighbours(context if before is None else before, context if after is None else after)
+    return context if before is None else before, context if after is None else after
 
 
 _NEIGHBOURS = combined(
@@ -82,7 +74,7 @@ def search(
     is_fields: bool = flag("--fields", "The most frequent values of their fields."),
     rank: bool = flag("--rank", "The best matches first, by BM25."),
     names: tuple[str, ...] = option("--field NAME", "The same of this field alone."),
-    around: Neighbours | None = _NEIGHBOURS,
+    around: tuple[int, int] | None = _NEIGHBOURS,
     at: str | None = state_option("Search a tag, branch, snapshot or time."),
     format: str | None = option(
         "--format FORMAT",
@@ -100,12 +92,12 @@ def search(
     FIELD>=100 compares. All have to match: -word excludes, OR and ( ) combine,
     /regex/ is a regular expression. Quote the search, for the shell.
     """
-    modes = [is_count, histogram, is_fields or bool(names)]
-    if sum(modes) > 1:
+    if sum(modes := [is_count, histogram, is_fields or bool(names)]) > 1:
         raise click.UsageError("--count, --histogram and --fields are one at a time")
     if follow and (any(modes) or oldest or around or at or output or format not in _LIVE):
         raise click.UsageError("-f goes with -n, --since, --until, --json and --format lines alone")
-    _require_no_order(rank and (any(modes) or oldest or around or follow or is_all))
+    if rank and (any(modes) or oldest or around or follow or is_all):
+        raise click.UsageError("--rank goes with -n, --since, --until, --at and formats alone")
     is_lines = format == "lines"
     if is_lines and (as_json or output):
         raise click.UsageError("--format lines goes with neither --json nor -o")
@@ -121,7 +113,7 @@ def search(
             _follow(app, lake, query_plan, count or _LOOK_BACK, "lines" if is_lines else "ndjson")
         elif is_count:
             (number,) = state.sql(query_plan.count()).fetchone() or (0,)
-            emit_words(QueryResult.of_records([{"count": number}]), target, lambda: f"{number:,}\n")
+            emit_words([{"count": number}], target, lambda: f"{number:,}\n")
         elif histogram:
             _emit_histogram(state, query_plan, target)
         elif modes[2]:
@@ -141,16 +133,11 @@ def search(
 
 
 def _statement(
-    query_plan: Search, limit: int | None, around: Neighbours | None, *, oldest: bool
+    query_plan: Search, limit: int | None, around: tuple[int, int] | None, *, oldest: bool
 ) -> str:
     if around is None:
         return query_plan.events(limit, oldest=oldest)
-    return query_plan.neighbours(limit, around.before, around.after, oldest=oldest)
-
-
-def _require_no_order(is_ranked: object) -> None:
-    if is_ranked:
-        raise click.UsageError("--rank goes with -n, --since, --until, --at and formats alone")
+    return query_plan.neighbours(limit, *around, oldest=oldest)
 
 
 def _follow(app: App, lake: Lake, query_plan: Search, count: int, format: str) -> None:
@@ -217,12 +204,12 @@ def _found(
     if not is_coloured:
         return shown_lines
     # Reversed, and not coloured: a line has colours already, which would end at the first reset.
-    return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", each) for each in shown_lines]
+    return [pattern.sub(lambda match: f"\x1b[7m{match[0]}\x1b[27m", shown) for shown in shown_lines]
 
 
 def _emit_histogram(state: Lake | PinnedLake, query_plan: Search, target: OutputTarget) -> None:
     bars = state.sql(query_plan.histogram()).fetchall()
-    result = QueryResult.of_records([{"time": time, "count": count} for time, count in bars])
+    result = QueryResult(["time", "count"], [bars])
     emit_words(result, target, lambda: "".join(_bars(bars)) or "no events\n")
 
 

@@ -8,7 +8,6 @@ import os
 import sys
 
 import click
-from click.core import ParameterSource
 
 from lakelog.cli.app import App, verb, verb_group
 from lakelog.cli.options import argument, combined, flag, option
@@ -26,23 +25,6 @@ from lakelog.server import (
 )
 from lakelog.server import serve as run_server
 
-_UNIT = """[Unit]
-Description=lakelog serves {where}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-ExecStart={command}
-Restart=always
-RestartSec=2
-KillSignal=SIGTERM
-TimeoutStopSec=30
-LimitNOFILE=65536
-NoNewPrivileges=true
-
-[Install]
-WantedBy=multi-user.target
-"""
 _PLAN = combined(
     ServerPlan,
     host=option("--host ADDRESS", "Address to listen on.", shown="127.0.0.1"),
@@ -103,7 +85,7 @@ def serve(
     """
 
     if print_unit:
-        click.echo(unit(_UNIT, app, ["serve", *_arguments()], os.path.abspath(app.path)), nl=False)
+        click.echo(unit(app, ["serve"], f"serves {os.path.abspath(app.path)}"), nl=False)
         return
 
     def started(url: str) -> None:
@@ -131,23 +113,6 @@ def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     """
     with app.open() as lake:
         asyncio.run(serve_stdio(lake, _version(), queries))
-
-
-def _arguments() -> list[str]:
-    """The options that were given, with absolute paths."""
-    context, arguments = click.get_current_context(), list[str]()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        # Only what was typed: a unit with all defaults would keep those of this version for ever.
-        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        # The unit is to serve, not to print itself again.
-        if not is_given or name in ("print_unit", "print_url"):
-            continue
-        given = context.params[name]
-        for each in given if parameter.multiple else (given,):
-            is_path = isinstance(parameter.type, click.Path)
-            arguments += [parameter.opts[0], os.path.abspath(each) if is_path else str(each)]
-    return arguments
 
 
 # By the loaded package: the top of the package stands above all of its modules.

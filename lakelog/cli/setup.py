@@ -28,7 +28,6 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
 from lakelog.errors import AlreadyExists
-from lakelog.render import QueryResult
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import bootstrap
 
@@ -65,9 +64,6 @@ def config(app: App, target: OutputTarget = OUTPUT) -> None:
     Without a verb: each setting with its value, its default and what it means. Programs that
     have the lake open keep the settings they opened it with.
     """
-    # click runs the group before its verb, and the list is only wanted without one.
-    if click.get_current_context().invoked_subcommand:
-        return
     present = _current_settings(app)
     meanings = meanings_of(settings)
     rows = [
@@ -79,9 +75,7 @@ def config(app: App, target: OutputTarget = OUTPUT) -> None:
         }
         for name in settings.NAMES
     ]
-    emit_words(
-        QueryResult.of_records(rows), target, lambda: "\n".join(map(_setting_lines, rows)) + "\n"
-    )
+    emit_words(rows, target, lambda: "\n".join(map(_setting_lines, rows)) + "\n")
 
 
 @config.verb(name="get")
@@ -193,15 +187,12 @@ def _current_settings(app: App) -> settings.Settings:
     return settings.DEFAULTS
 
 
-def _setting_lines(row: dict[str, object]) -> str:
+def _setting_lines(row: dict[str, Any]) -> str:
     # Count, for commas in numbers; times and texts stay as a user would write them.
-    value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in _both(row))
+    pair = row["value"], row["default"]
+    value, default = (f"{Count(v):,}" if isinstance(v, int) else v for v in pair)
     note = "" if value == default else f" (default {default})"
     lead = f"{row['setting']:<19} {value:>13}  "
     room = max(terminal.width() - len(lead) - 1, 24)
     lines = textwrap.wrap(f"{row['meaning']}{note}", room) or [""]
     return lead + f"\n{' ' * len(lead)}".join(lines)
-
-
-def _both(row: dict[str, object]) -> tuple[Any, Any]:
-    return row["value"], row["default"]

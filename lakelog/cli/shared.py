@@ -103,8 +103,9 @@ def exchange(
             return result
 
         def report(result: ExchangeRound, _: float) -> None:
-            record = asdict(result)
-            emit_record(record, target, lambda: f"{_described(result)}\n")
+            moves = many(result.published, "move"), many(result.arrived, "move")
+            line = f"{result.url}: {moves[0]} published, {moves[1]} of other machines arrived\n"
+            emit_record(asdict(result), target, lambda: line)
 
         rounds.repeat(work, report, every)
 
@@ -124,8 +125,3 @@ def _exchange_all(lakes: dict[str, Lake], stack: contextlib.ExitStack) -> Exchan
     return ExchangeRound(
         store.attachment.volume.url if store.attachment else "", arrived, published
     )
-
-
-def _described(exchange: ExchangeRound) -> str:
-    arrived, published = many(exchange.arrived, "move"), many(exchange.published, "move")
-    return f"{exchange.url}: {published} published, {arrived} of other machines arrived"

@@ -15,7 +15,7 @@ from lakelog.cli.render.terminal import many, size, width
 from lakelog.keys import VAULT
 from lakelog.libraries import pq
 from lakelog.maintain import Stats
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import Paths
 
@@ -38,11 +38,7 @@ def stats(
         counts = lake.at(at).stats() if at else lake.stats()
         if columns:
             sizes = column_sizes(lake.store, counts)
-            emit(
-                QueryResult.of_records(sizes),
-                target,
-                QueryResult.of_records([_table_row(s) for s in sizes]),
-            )
+            emit(sizes, target, [_table_row(s) for s in sizes])
         else:
             record = as_record(counts)
             emit_record(record, target, lambda: "\n".join(panel(counts, bool(at))) + "\n")

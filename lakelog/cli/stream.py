@@ -8,7 +8,6 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
-from lakelog.render import QueryResult
 from lakelog.values import parse_value
 
 
@@ -37,5 +36,5 @@ def stream(
         {**event, "data": parse_value(event["data"].encode()) if event["data"] else None}
         for event in events
     ]
-    emit(QueryResult.of_records(records), target)
+    emit(records, target)
     app.say(f"{many(len(events), 'event')}; the stream is at version {events.version}", dim=True)

@@ -7,28 +7,18 @@ import dataclasses
 import click
 
 import lakelog.subscriptions as subs
-from lakelog.cli.app import App, verb_group
+from lakelog.cli.app import App, completing, verb_group
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.erased import copies
-from lakelog.errors import LakelogError
-from lakelog.render import QueryResult
 
-
-def complete_subscription(ctx: click.Context, _: click.Parameter, prefix: str) -> list[str]:
-    """The names of the subscriptions of the branch."""
-    app: App = ctx.find_object(App) or App()
-    try:
-        with app.open() as lake:
-            names = [status.name for status in subs.listed(lake.subscriptions())]
-    except (LakelogError, OSError):
-        return []
-    return [name for name in names if name.startswith(prefix)]
-
-
-NAME = argument(shell_complete=complete_subscription)
+NAME = argument(
+    shell_complete=completing(
+        lambda lake: [status.name for status in subs.listed(lake.subscriptions())]
+    )
+)
 
 
 @verb_group()
@@ -90,7 +80,7 @@ def list_subscriptions(app: App, target: OutputTarget = OUTPUT) -> None:
     """List subscriptions, and how far each is behind."""
     with app.open() as lake:
         statuses = subs.listed(lake.subscriptions())
-    emit(QueryResult.of_records([dataclasses.asdict(status) for status in statuses]), target)
+    emit([dataclasses.asdict(status) for status in statuses], target)
 
 
 @subscriptions.verb(name="reset")
@@ -128,7 +118,7 @@ def show_dead(
         if command is None:
             letters = [dataclasses.asdict(letter) for letter in subs.dead_letters(access, name)]
             names = ("seq", "attempts", "error", "event")
-            emit(QueryResult.of_records(letters, names), target)
+            emit(letters, target, columns=names)
             return
         handler = subs.CommandHandler(command)
         # One by one, so that a letter that fails does not hold up the others.

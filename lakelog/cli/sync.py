@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,25 +17,9 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import EVERY, stop_at_signals, unit
-from lakelog.render import QueryResult, micros
+from lakelog.render import micros
 from lakelog.sync import Runner, SyncPlan, SyncResult
 
-_UNIT = """[Unit]
-Description=lakelog syncs to {where}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-{secrets}ExecStart={command}
-Restart=always
-RestartSec=5
-KillSignal=SIGTERM
-TimeoutStopSec=60
-NoNewPrivileges=true
-
-[Install]
-WantedBy=multi-user.target
-"""
 _SECRETS = """# The password is a line {variable}=... of this file, which root alone may read.
 EnvironmentFile=-/etc/lakelog/sync.env
 """
@@ -51,18 +34,15 @@ def complete_target(ctx: click.Context, _: click.Parameter, prefix: str) -> list
     return [word for word in candidates if word.startswith(prefix)]
 
 
-def _types(columns: tuple[str, ...]) -> dict[str, str]:
-    """The types of columns, by name."""
-    # From the right: a column's name may hold "=", but no type does.
-    pairs = [column.rpartition("=") for column in columns]
-    for (name, _, type_name), column in zip(pairs, columns, strict=True):
-        if not name.strip() or not type_name.strip():
-            raise click.UsageError(f"--column {column}: write NAME=TYPE, such as data=jsonb")
-    return {name.strip(): type_name.strip() for name, _, type_name in pairs}
-
-
 def _plan(columns: tuple[str, ...], **fields: Any) -> SyncPlan:
-    return SyncPlan("", columns=_types(columns), **fields)
+    types = {}
+    for column in columns:
+        # From the right: a column's name may hold "=", but no type does.
+        name, _, type_name = map(str.strip, column.rpartition("="))
+        if not name or not type_name:
+            raise click.UsageError(f"--column {column}: write NAME=TYPE, such as data=jsonb")
+        types[name] = type_name
+    return SyncPlan("", columns=types, **fields)
 
 
 _PLAN = combined(
@@ -137,7 +117,7 @@ def sync(
         raise click.UsageError("one target is needed, such as sqlite:events.db, or --config FILE")
     plan = dataclasses.replace(plan, target=arguments[0] if arguments else "")
     if print_unit:
-        click.echo(_unit(app, plan, config, metrics), nl=False)
+        click.echo(_unit(app, plan, config), nl=False)
         return
     plans = [plan] if config is None else SyncPlan.read_all(config)
     with app.open() as lake, app.progress("syncing", "rows") as progress:
@@ -151,33 +131,18 @@ def sync(
     if target.format == "json" and config is None:
         emit_record(results[0], target, lambda: "")
     elif target.format == "json":
-        emit(QueryResult.of_records(results, tuple(results[0]) if results else ()), target, None)
+        emit(results, target, columns=tuple(results[0]) if results else ())
     exits.exit_if(once and runner.has_failed, exits.FAILED)
 
 
-def _unit(app: App, plan: SyncPlan, config: str | None, metrics: str | None) -> str:
+def _unit(app: App, plan: SyncPlan, config: str | None) -> str:
     """A unit with what was asked for on the command line, but for passwords."""
-    if config is None:
-        url, variable = plan.public_target()
-        plans, options = [plan], [url]
-    else:
-        plans, options = SyncPlan.read_all(config), ["--config", os.path.abspath(config)]
-        variable = ", ".join(sorted({entry.public_target()[1] for entry in plans} - {""}))
-    # With --config the file has the settings, which may change while the unit stays.
-    for field in dataclasses.fields(plan) if config is None else ():
-        value = getattr(plan, field.name)
-        if isinstance(value, dict):
-            options += [word for pair in value.items() for word in ("--column", "=".join(pair))]
-            continue
-        # Only what differs from its default: the unit then keeps to those of later versions.
-        if field.name != "target" and value != field.default:
-            # `every` is kept in seconds, and the option wants a unit.
-            option_value = f"{value:g}s" if field.name == "every" else str(value)
-            options += [f"--{field.name.replace('_', '-')}", option_value]
-    options += ["--metrics", os.path.abspath(metrics)] if metrics else []
-    targets = ", ".join(entry.public_target()[0] for entry in plans)
+    plans = [plan] if config is None else SyncPlan.read_all(config)
+    targets, variables = zip(*(entry.public_target() for entry in plans), strict=True)
+    command = ["sync"] if config else ["sync", *targets]
+    variable = ", ".join(sorted({*variables} - {""}))
     secrets = _SECRETS.format(variable=variable) if variable else ""
-    return unit(_UNIT, app, ["sync", *options], targets, secrets=secrets)
+    return unit(app, command, f"syncs to {', '.join(targets)}", secrets=secrets)
 
 
 def _report(app: App, result: SyncResult, seconds: float) -> None:
@@ -214,9 +179,7 @@ def _emit_tables(records: Sequence[Mapping[str, object]], target: OutputTarget) 
     """Show a record of each table of a target; that there is none is a mistake."""
     if not records:
         raise click.ClickException("no table of this target was synced yet")
-    emit(
-        QueryResult.of_records(records, tuple(records[0])), target, QueryResult.of_records(records)
-    )
+    emit(records, target, records, tuple(records[0]))
 
 
 def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:

@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -23,17 +23,11 @@ from lakelog.cli.render.terminal import many
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.history import Snapshot
-from lakelog.libraries import pa
+from lakelog.libraries import pa, rich_cells
 from lakelog.query.newest import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult, text
-from lakelog.runtime.lazy import Lazy
 from lakelog.subscriptions import GAP, BranchRewound, Follower
 from lakelog.values import parse_value
-
-if TYPE_CHECKING:
-    from rich import cells as rich_cells
-else:
-    rich_cells = Lazy("rich.cells")
 
 _PAUSE = 0.2
 """Seconds between two looks at whether somebody still reads."""
@@ -105,7 +99,9 @@ def show(app: App, follower: Follower, count: int, format: str, *, is_following:
         _check_reader()
         for table in tables:
             if isinstance(table, BranchRewound):
-                app.say(_rewind_words(table), fg="yellow")
+                place = f"{table.snapshot[: Snapshot.SHORT]} ({many(table.events, 'event')})"
+                rewound = f"history was rewound by {table.op} to {place}"
+                app.say(f"{rewound}; what follows came after it", fg="yellow")
             else:
                 write(table)
 
@@ -182,11 +178,6 @@ class _Writer:
             return lines
         self._day = day
         return day_heading(day, is_coloured=colour) + "\n" + lines
-
-
-def _rewind_words(rewound: BranchRewound) -> str:
-    place = f"{rewound.snapshot[: Snapshot.SHORT]} ({many(rewound.events, 'event')})"
-    return f"history was rewound by {rewound.op} to {place}; what follows came after it"
 
 
 def _check_reader() -> None:

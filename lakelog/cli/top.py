@@ -150,7 +150,9 @@ class LiveScreen:
             due = time.monotonic() + self.every
             while not stop.is_set():
                 self._draw(figures, measures)
-                if self._has_key(descriptor, max(0.0, due - time.monotonic()), stop):
+                # Half a second at most: a signal in another thread only sets the event.
+                pause = min(max(0.0, due - time.monotonic()), 0.5)
+                if select.select([descriptor], [], [], pause)[0]:
                     if not self._press(os.read(descriptor, 64).decode("utf-8", "replace")):
                         break
                 elif time.monotonic() >= due:
@@ -159,13 +161,6 @@ class LiveScreen:
                         figures, measures = feed.look(), machine.measure()
         stop.set()
         watcher.join(1.0)
-
-    def _has_key(self, descriptor: int, seconds: float, stop: StopEvent) -> bool:
-        try:
-            # Half a second at most: a signal in another thread only sets the event.
-            return bool(select.select([descriptor], [], [], min(seconds, 0.5))[0])
-        except InterruptedError:
-            return False
 
     def _press(self, keys: str) -> bool:
         """Do what keys say; False ends the screen."""

@@ -66,9 +66,9 @@ def _line(placed: TraceEvent, width: int) -> str:
     mark = "? " if placed.is_orphan else "∞ " if placed.is_cycle else ""
     # Without a message the source says who it was.
     message = cell(event.message or event.source or "")
-    words = " ".join(filter(None, (mark + cell(event.type)[:_TYPE], message)))
+    phrase = " ".join(filter(None, (mark + cell(event.type)[:_TYPE], message)))
     level = event.level or ""
-    line = f"{'+' + span(placed.offset_ms):>9} {took:>8} {level:<5} {indent}{words}"
+    line = f"{'+' + span(placed.offset_ms):>9} {took:>8} {level:<5} {indent}{phrase}"
     is_failure = level in ("ERROR", "FATAL")
     return paint(fit(line, width).rstrip(), sys.stdout, fg="red" if is_failure else None)
 

@@ -102,18 +102,14 @@ def export(
     if as_json:
         emit_record(record, OutputTarget("json"), lambda: "")
     # Last, because a leak ends the verb with its exit code.
-    _report_leaks(app, result.certificate)
+    for leak in result.certificate.leaks:
+        app.say(f"leak ({leak.kind}): {leak.words}")
+    exits.exit_if(not result.certificate.clean, exits.WRONG)
+    app.say("no leak found")
 
 
 def _seconds(started: float) -> int:
     return int(time.monotonic() - started)
-
-
-def _report_leaks(app: App, certificate: sets.Certificate) -> None:
-    for leak in certificate.leaks:
-        app.say(f"leak ({leak.kind}): {leak.words}")
-    exits.exit_if(not certificate.clean, exits.WRONG)
-    app.say("no leak found")
 
 
 @train.verb()
@@ -221,7 +217,7 @@ def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     for row, full in zip(table, rows, strict=True):
         row["created"] = f"{row['created'][:16]}Z".replace("T", " ")
         row["path"] = "gone: " * (not full["here"]) + os.path.relpath(row["path"])
-    emit(QueryResult.of_records(rows, columns), target, QueryResult.of_records(table, brief))
+    emit(rows, target, QueryResult.of_records(table, brief), columns)
 
 
 def _export_record(facts: dict[str, Any]) -> dict[str, Any]:
@@ -284,4 +280,4 @@ def where(app: App, wanted: str = argument("EVENT|SUBJECT"), target: OutputTarge
         }
         for holding in holdings
     ]
-    emit(QueryResult.of_records(rows, columns), target)
+    emit(rows, target, columns=columns)

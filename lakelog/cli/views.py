@@ -43,7 +43,7 @@ def views(
         definitions = lake_views.LakeViews(lake.at(at) if at else lake).listed()
     records = [_record(definition, is_own) for definition, is_own in definitions]
     table = [{k: r[k] for k in ("view", "about", "params")} for r in records]
-    emit(QueryResult.of_records(records, _LISTED), target, QueryResult.of_records(table))
+    emit(records, target, table, _LISTED)
 
 
 @verb()
@@ -85,7 +85,7 @@ def view(
         raise click.UsageError("--on is for build")
     if action is None:
         with app.open() as lake:
-            _answer(app, lake, arguments[0], values, _Window(since, until, at), watch, target)
+            _answer(app, lake, arguments[0], values, (since, until), at, watch, target)
         return
     # Refused and not ignored: a definition has no time.
     if since or until or watch or (at and action not in ("build", "show")):
@@ -113,37 +113,32 @@ def view(
                 write_text(definition.text.rstrip() + "\n", out, target)
 
 
-class _Window:
-    """The times and the state that a view is queried for."""
-
-    def __init__(self, since: str | None, until: str | None, ref: str | None) -> None:
-        self.since, self.until, self.at = since, until, ref
-
-    def times(self) -> dict[str, int | None]:
-        """`since` and `until` in microseconds, spans counted back from now."""
-        return {"since": moment("--since", self.since), "until": moment("--until", self.until)}
-
-
 def _answer(
     app: App,
     lake: Lake,
     name: str,
     values: dict[str, str],
-    window: _Window,
+    window: tuple[str | None, str | None],
+    ref: str | None,
     watch: bool,
     target: OutputTarget,
 ) -> None:
     start = time.monotonic()
-    state = lake.at(window.at) if window.at else lake
+    state = lake.at(ref) if ref else lake
+
+    def times() -> dict[str, int | None]:
+        # Taken again for each answer: --since 2h moves along, at a past state, too.
+        pairs = zip(("since", "until"), window, strict=True)
+        return {name: moment(f"--{name}", value) for name, value in pairs}
+
     # The main columns of a view are the last that a narrow terminal leaves out.
     main = lake_views.LakeViews(state).definition(name).main
-    previous = read(state, name, values, **window.times())
+    previous = read(state, name, values, **times())
     emit(_result(lake, previous, target, main), target)
     app.detail(f"{time.monotonic() - start:.2f} s")
     while watch:
         time.sleep(1)
-        # The times are taken again: --since 2h moves along, at a past state, too.
-        rows = read(state, name, values, **window.times())
+        rows = read(state, name, values, **times())
         # Nothing is written while nothing changes, so that a pipe gets only news.
         if rows.equals(previous):
             continue

@@ -14,22 +14,31 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import click
+import orjson
 
 from lakelog import collect
 from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.cli import exits
 from lakelog.cli.app import App, verb
-from lakelog.cli.backups import backup_options, option_words
+from lakelog.cli.backups import backup_options
 from lakelog.cli.consume import report_consumed
 from lakelog.cli.input_formats import EXCLUDED, PATTERN, ignore_older
 from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.recent import REDIS, RedisPlan
+from lakelog.cli.render.output import choose, emit_record
 from lakelog.cli.render.terminal import arrival, is_terminal, many
 from lakelog.cli.rounds import SIGNALS, StopEvent, repeat, unit
-from lakelog.cli.watch_status import show_status
-from lakelog.collect import JournalReporter, Say, WatchTotals, lock_path, raise_descriptor_limit
+from lakelog.collect import (
+    JournalReporter,
+    Say,
+    journal_path,
+    lock_path,
+    raise_descriptor_limit,
+    status_path,
+)
 from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.files.scan import scan
@@ -41,22 +50,6 @@ from lakelog.store.bootstrap import is_lake
 from lakelog.store.paths import Paths
 
 INTERVAL = 1.0
-_UNIT = """[Unit]
-Description=lakelog watches {where}
-After=local-fs.target
-
-[Service]
-ExecStart={command}
-Restart=always
-RestartSec=5
-KillSignal=SIGTERM
-TimeoutStopSec=60
-LimitNOFILE=65536
-NoNewPrivileges=true
-
-[Install]
-WantedBy=multi-user.target
-"""
 
 
 @dataclass(frozen=True)
@@ -77,20 +70,6 @@ class WatchPlan:
     once: bool = False
     backups: BackupPlan | None = None
     recent: RedisPlan | None = None
-
-    def arguments(self) -> list[str]:
-        """Return the options that produce it, those that differ from their defaults: a unit then
-        keeps to the defaults of later versions."""
-        arguments = [word for pattern in self.patterns for word in ("--pattern", pattern)]
-        arguments += [word for pattern in self.excluded for word in ("--exclude", pattern)]
-        if self.ignore_older is not None:
-            arguments += ["--ignore-older", f"{self.ignore_older:g}s"]
-        arguments += ["--from-end"] * self.from_end
-        arguments += ["--format", self.form] if self.form else []
-        arguments += ["--source", self.source] if self.source is not None else []
-        arguments += ["--interval", f"{self.interval:g}"] if self.interval != INTERVAL else []
-        arguments += ["--poll"] * self.poll + ["--once"] * self.once + option_words(self.backups)
-        return arguments + (self.recent.arguments() if self.recent else [])
 
 
 _PLAN = combined(
@@ -158,7 +137,13 @@ def watch(
         raise click.UsageError("a directory is needed, such as /var/log/app")
     # The unit repeats the options, so that what was tried by hand is what systemd starts.
     if print_unit:
-        click.echo(_unit(app, roots, [*plan.arguments(), *["--journal"] * journal]), nl=False)
+        places = [os.path.abspath(root) for root in roots]
+        subject = f"watches {', '.join(places) or 'the journal'}"
+        # Without its password: a unit file is readable by everybody, the environment is not.
+        redis_url = plan.recent.config.url() if plan.recent else ""
+        after = "After=local-fs.target"
+        shown = unit(app, ["watch", *places], subject, after=after, redis_url=redis_url)
+        click.echo(shown, nl=False)
     elif journal:
         follow_journal(app, every=None if plan.once else plan.interval)
     else:
@@ -242,9 +227,14 @@ def follow(app: App, roots: list[str], plan: WatchPlan) -> None:
             _close(backups, feeder, math.inf if plan.once and not stop.is_set() else CLOSE_SECONDS)
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
-        _sum_up(app, watcher.totals, backups)
-        if plan.once and (code := _exit_code(watcher)):
-            click.get_current_context().exit(code)
+        totals = watcher.totals
+        message = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
+        message += f" {totals.quarantined:,} quarantined"
+        message += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
+        app.say(f"{message}; {backups.summary()}" if backups else message)
+        # A file that went unread is a loss; one that cannot be read can still be mended.
+        exits.exit_if(plan.once and totals.lost_files, exits.WRONG)
+        exits.exit_if(plan.once and watcher.has_unreadable, exits.FAILED)
 
 
 def follow_journal(app: App, *, every: float | None) -> None:
@@ -263,14 +253,6 @@ def follow_journal(app: App, *, every: float | None) -> None:
             return result
 
         repeat(work, functools.partial(report_consumed, app), every)
-
-
-def _exit_code(watcher: collect.Watcher) -> int:
-    """The exit code of `--once`: a file that went unread outweighs one that could not be read."""
-    if watcher.totals.lost_files:
-        return exits.WRONG
-    # A file that went unread is a loss; one that cannot be read can still be mended.
-    return exits.FAILED if watcher.has_unreadable else exits.DONE
 
 
 def _refuse_lakes(path: str, roots: list[str]) -> None:
@@ -330,13 +312,6 @@ def _close(
         feeder.close(seconds)
 
 
-def _sum_up(app: App, totals: WatchTotals, backups: BackupScheduler | None) -> None:
-    message = f"{many(totals.events, 'new event')} from {many(totals.files, 'file')};"
-    message += f" {totals.quarantined:,} quarantined"
-    message += f"; {arrival(totals.arrivals)}" if totals.arrivals else ""
-    app.say(f"{message}; {backups.summary()}" if backups else message)
-
-
 def _restart_process(memory: dict[str, object], backups: BackupScheduler | None) -> None:
     """Restart this process with what it knows, without the modules that it had loaded."""
     if backups:
@@ -380,6 +355,94 @@ def _reporter(app: App) -> Say:
     return tell
 
 
-def _unit(app: App, roots: tuple[str, ...], options: list[str]) -> str:
-    places = [os.path.abspath(root) for root in roots]
-    return unit(_UNIT, app, ["watch", *places, *options], ", ".join(places) or "the journal")
+_JOURNAL_MEMBERS = (
+    *("running", "pid", "started", "rounds", "events", "quarantined"),
+    *("last_round", "last_event", "slowest_round"),
+)
+
+
+def show_status(app: App, as_json: bool) -> None:
+    """Show how far the watchers of a lake are. Raises ClickException where there was none."""
+    with app.open() as lake:
+        status, journal = _status_of(status_path(lake)), _status_of(journal_path(lake))
+    if not (status or journal):
+        raise click.ClickException("no watcher has run on this lake yet")
+    lines = _status_lines(status) if status else ""
+    if journal:
+        lines += _journal_lines(journal)
+        status["journal"] = {name: journal[name] for name in _JOURNAL_MEMBERS}
+    target = choose(None if as_json else "table", as_json, None)
+    emit_record(status, target, lambda: lines)
+
+
+def _status_of(path: str) -> dict[str, Any]:
+    """Return what a watcher wrote of itself, and whether it is running; nothing if none did."""
+    try:
+        status: dict[str, Any] = orjson.loads(disk.read(path))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    # By its last round as well, because the process id may belong to another process by now.
+    # Two minutes are many rounds, also of a slow one: no watcher is silent for so long.
+    status["running"] = _is_alive(status["pid"]) and time.time() - status["last_round"] < 120
+    for name in ("started", "last_round", "last_event"):
+        status[name] = micros(int(status[name] * 1e6)) if status[name] else None
+    return status
+
+
+def _running(status: dict[str, object]) -> str:
+    if status["running"]:
+        return f"running since {status['started']}, process {status['pid']}"
+    return f"not running; last started {status['started']}"
+
+
+def _journal_lines(status: dict[str, object]) -> str:
+    lines = [
+        f"the journal: {_running(status)}",
+        f"  events       {status['events']:,}; {status['quarantined']:,} entries quarantined",
+        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
+        f"  last event   {status['last_event'] or '-'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _status_lines(status: dict[str, Any]) -> str:
+    lines = [
+        _running(status),
+        f"  watches      {', '.join(status['roots'])}",
+        f"  files        {status['files']:,}",
+        f"  events       {status['events']:,}; {status['quarantined']:,} lines quarantined"
+        + (f"; {arrival(status['arrivals'])}" if status.get("arrivals") else ""),
+        f"  last round   {status['last_round']}, the slowest took {status['slowest_round']:.2f} s",
+        f"  last event   {status['last_event'] or '-'}",
+    ]
+    if status.get("nuls"):
+        lines.append(f"  skipped      {status['nuls']:,} NUL bytes, where nobody wrote text")
+    if status.get("lost_files"):
+        lines.append(
+            f"  lost         {many(status['lost_files'], 'file')} that went with"
+            f" {status['lost_bytes']:,} bytes unread"
+        )
+    if status.get("repeated_lines"):
+        lines.append(
+            f"  repeated     {many(status['repeated_lines'], 'line')} that may be stored twice"
+        )
+    if redis := status.get("redis"):
+        lag = "?" if redis["entries_behind"] is None else f"{redis['entries_behind']:,}"
+        lines.append(
+            f"  Redis        {redis['address']}: {lag} events behind;"
+            f" {redis['entries_written']:,} entries in {redis['seconds']:.1f} s"
+        )
+        lines += [f"  fault        {redis['trouble']}"] if redis["trouble"] else []
+    lines += [f"  fault        {path}: {reason}" for path, reason in status["faults"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process of another user exists, although nobody else may signal it.
+    except PermissionError:
+        return True
+    return True

@@ -100,7 +100,9 @@ def append(
         events = _whole_input(kind, source)
     with app.open_or_create() as lake:
         if versions:
-            _append_versions(app, lake, [event] if event else events, versions, dedupe)
+            receipt = lake.append([event] if event else events, dedupe=dedupe, expect=versions)
+            ends = ", ".join(f"{cell(s)} is at version {n}" for s, n in receipt.versions.items())
+            app.say(f"stored {terminal.many(receipt.count, 'event')}: {ends}")
             return
         if event is not None:
             receipt = lake.append(event, dedupe=dedupe)
@@ -137,18 +139,6 @@ def _whole_input(kind: str | None, source: str | None) -> list[dict[str, object]
             raise InvalidEvent(f"{line.unit} {line.number}: {error.reason}") from None
         events.append(event)
     return events
-
-
-def _append_versions(
-    app: App,
-    lake: Lake,
-    events: list[dict[str, object]],
-    versions: dict[str, int],
-    dedupe: str | None,
-) -> None:
-    receipt = lake.append(events, dedupe=dedupe, expect=versions)
-    places = ", ".join(f"{cell(name)} is at version {n}" for name, n in receipt.versions.items())
-    app.say(f"stored {terminal.many(receipt.count, 'event')}: {places}")
 
 
 class Intake:
@@ -226,12 +216,9 @@ class Intake:
             # of the file.
             rejected.sort(key=lambda pair: (pair[0].offset, pair[0].number))
             self._lake.quarantine([("stdin", ln.offset, why, ln.display()) for ln, why in rejected])
-            self._report(rejected)
+            for line, reason in rejected[: max(REPORTED_MAX - self.quarantined, 0)]:
+                self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
             self.quarantined += len(rejected)
-
-    def _report(self, bad: list[tuple[InputLine, str]]) -> None:
-        for line, reason in bad[: max(REPORTED_MAX - self.quarantined, 0)]:
-            self._app.say(f"lakelog: {line.unit} {line.number}: {cell(reason)}")
 
     def _sum_up(self, seconds: float) -> None:
         unreported = self.quarantined - REPORTED_MAX
@@ -273,16 +260,14 @@ def _interrupted_later() -> Iterator[None]:
 
 def with_defaults(event: dict[str, object], default_type: str | None, source: str | None) -> None:
     """Fill in the type and source of an event that has none."""
-    if default_type is not None and not _has_type(event):
-        event["type"] = default_type
+    if default_type is not None:
+        has_type = any(event.get(key) not in (None, "") for key in ("type", "event_type"))
+        if not has_type and not any(
+            isinstance(event.get(key), str) for key in EncodedBatch.TYPE_HINTS
+        ):
+            event["type"] = default_type
     if source is not None and event.get("source") in (None, ""):
         event["source"] = source
-
-
-def _has_type(event: dict[str, object]) -> bool:
-    if any(event.get(key) not in (None, "") for key in ("type", "event_type")):
-        return True
-    return any(isinstance(event.get(key), str) for key in EncodedBatch.TYPE_HINTS)
 
 
 def _sift(

@@ -117,9 +117,9 @@ def snapshot_containers(
         for number, container in enumerate(containers):
             state = _state_of(container)
             labelled |= {label: source for label, source in state.items() if label not in labelled}
-            saved_container = _Saved(
-                container, _image(container.name, id, number), _labels(container, state)
-            )
+            suffix = f".{number}" if number else ""
+            image = f"localhost/lakelog/{_repository(container.name)}:{id}{suffix}"
+            saved_container = _Saved(container, image, _labels(container, state))
             _stage(engine, saved_container, f"{folder}/{number}")
             labelled[_PREFIX + container.name] = f"{folder}/{number}"
         result = save_state(
@@ -477,10 +477,6 @@ def _labels(container: Container, state: dict[str, str]) -> dict[str, str]:
 
 def _label(name: str, destination: str) -> str:
     return f"{name}:{destination.strip('/').replace('/', '_')}"
-
-
-def _image(name: str, id: str, number: int) -> str:
-    return f"localhost/lakelog/{_repository(name)}:{id}{f'.{number}' if number else ''}"
 
 
 def _repository(name: str) -> str:

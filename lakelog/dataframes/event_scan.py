@@ -148,7 +148,8 @@ def read_rows(
         bootstrap.load(scan.root)  # in a process that has opened no lake, which so finds the key
     tables = [_read_file(scan.root, file, names, condition) for file in scan.files]
     if scan.tail is not None:
-        tables.append(_filtered(scan.tail, condition).select(names))
+        tail = scan.tail if condition is None else scan.tail.filter(condition)
+        tables.append(tail.select(names))
     empty = schema().empty_table().select(names)
     return pa.concat_tables([empty, *tables])
 
@@ -157,7 +158,9 @@ def _read_file(
     root: str, file: SegmentFile, names: list[str], condition: ds.Expression | None
 ) -> pa.Table:
     """Read a segment; a condition on columns that its file has skips row groups."""
-    mentioned = set() if condition is None else _mentioned(condition)
+    # The text of an expression has the names of all columns that it may mention.
+    spelling = "" if condition is None else str(condition)
+    mentioned = {name for name in COLUMNS if name in spelling}
     source = VAULT.file(file.path)
     is_whole_row = mentioned & {"data"} or file.first_seq is not None or source != file.path
     if condition is not None and not is_whole_row:
@@ -170,13 +173,8 @@ def _read_file(
     if file.first_seq is not None and "seq" in needed:
         numbers = arrays.integers(np.arange(file.rows, dtype=np.int64) + file.first_seq)
         table = table.append_column("seq", numbers)
-    return _filtered(_as_events(root, file, table, needed), condition).select(names)
-
-
-def _mentioned(condition: ds.Expression) -> set[str]:
-    """Return the columns that an expression may mention: its text has their names."""
-    spelling = str(condition)
-    return {name for name in COLUMNS if name in spelling}
+    table = _as_events(root, file, table, needed)
+    return (table if condition is None else table.filter(condition)).select(names)
 
 
 def _stored_columns(file: SegmentFile, names: Iterable[str]) -> list[str]:
@@ -194,21 +192,19 @@ def _as_events(root: str, file: SegmentFile, table: pa.Table, names: list[str]) 
     return table.select(names).cast(target)
 
 
-def _filtered(table: pa.Table, condition: ds.Expression | None) -> pa.Table:
-    return table if condition is None else table.filter(condition)
-
-
 def payload_texts(
     root: str, schema_json: str, structs: pa.ChunkedArray, strings: pa.ChunkedArray
 ) -> pa.ChunkedArray:
     """Return payloads as text: what `strings` has, otherwise what the structs stand for."""
     payloads = typed.decode(schema_json)
-    rows = pa.table(
-        {"data": strings.cast(pa.string()), typed.COLUMN: _plain_structs(payloads, structs)}
-    )
+    target = typed_rows.arrow_type(payloads)
+    structs = structs if structs.type == target else structs.cast(target)
+    rows = pa.table({"data": strings.cast(pa.string()), typed.COLUMN: structs})
     if not rows.num_rows:
         return rows["data"]
-    return typed_rows.restored(_cursor(root), payloads, rows)["data"]
+    # A cursor of its own for each call: engines call from many threads.
+    cursor = _database(root, os.getpid()).cursor()
+    return typed_rows.restored(cursor, payloads, rows)["data"]
 
 
 def payload_array(root: str, schema_json: str, structs: pa.Array, strings: pa.Array) -> pa.Array:
@@ -217,20 +213,10 @@ def payload_array(root: str, schema_json: str, structs: pa.Array, strings: pa.Ar
     return payload_texts(root, schema_json, *both).combine_chunks()
 
 
-def _plain_structs(payloads: typed.Schema, structs: pa.ChunkedArray) -> pa.ChunkedArray:
-    target = typed_rows.arrow_type(payloads)
-    return structs if structs.type == target else structs.cast(target)
-
-
 @functools.cache
 def _database(root: str, process: int) -> duckdb.DuckDBPyConnection:
     """The database of one process: a child of fork must not use its parent's."""
     return connect(Paths(root), DEFAULTS)
-
-
-def _cursor(root: str) -> duckdb.DuckDBPyConnection:
-    """A cursor of its own for each call: engines call from many threads."""
-    return _database(root, os.getpid()).cursor()
 
 
 def runs_alike(scan: EventScan) -> list[tuple[list[SegmentFile], int | None]]:

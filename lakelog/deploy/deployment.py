@@ -137,26 +137,19 @@ def _kubernetes(deployment: Deployment) -> dict[str, str]:
     return {
         **_shared(deployment),
         "claim": _json(f"{deployment.name}-data"),
-        "namespace": _json(deployment.namespace),
         "storage_class": _line("  storageClassName", deployment.storage_class),
-        "size": _json(deployment.size),
-        "grace": str(deployment.grace),
-        "user": str(deployment.user),
         "args": _line("          args", args),
         "ports": _line(
             "          ports", [{"containerPort": deployment.port}] if deployment.port else []
         ),
         "retention_job": _json(f"{deployment.name}-retention"),
-        "schedule": _json(deployment.schedule),
         "strategy": _json(_ROLLING if deployment.rolling else {"type": "Recreate"}),
         "strategy_reason": _REASONS[deployment.rolling],
         "probe": _line("          readinessProbe", _probe(deployment)),
         "secret": _line("          envFrom", _secret(deployment)),
         "job_secret": _line("              envFrom", _secret(deployment)),
         "stop": _json(_stop(deployment)),
-        "remote": _json(deployment.remote),
         "push_job": _json(f"{deployment.name}-push"),
-        "push_schedule": _json(deployment.push_schedule),
     }
 
 
@@ -201,13 +194,8 @@ def _compose(deployment: Deployment) -> dict[str, str]:
 
 
 def _shared(deployment: Deployment) -> dict[str, str]:
-    return {
-        "name": _json(deployment.name),
-        "image": _json(deployment.image),
-        "lake": _json(LAKE),
-        "state": _json(STATE),
-        "retention": _json(str(deployment.retention)),
-    }
+    own = {"lake": LAKE, "state": STATE, "retention": str(deployment.retention)}
+    return {name: _json(value) for name, value in (vars(deployment) | own).items()}
 
 
 def _line(name: str, value: object) -> str:

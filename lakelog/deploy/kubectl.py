@@ -66,7 +66,8 @@ class Kubectl:
         owned = [
             replica_set
             for replica_set in replica_sets
-            if _owner(replica_set) == deployment["metadata"]["uid"]
+            for owner in replica_set["metadata"].get("ownerReferences", [])
+            if owner.get("controller") and owner["uid"] == deployment["metadata"]["uid"]
         ]
         revisions = [
             _revision(replica_set, current)
@@ -125,17 +126,15 @@ class Kubectl:
             raise DeploymentFailed(f"kubectl {arguments[0]}: what it printed is no JSON") from None
 
     def _run(self, *arguments: str, seconds: int = _SECONDS) -> str:
+        def without_log(output: str) -> str:
+            lines = output.splitlines()
+            # If all of it is log, that has to do.
+            return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
+
         hint = ": is the cluster reachable?"
         return program.run(
-            self._command, arguments, DeploymentFailed, seconds, hint=hint, message_of=_without_log
+            self._command, arguments, DeploymentFailed, seconds, hint=hint, message_of=without_log
         )
-
-
-def _without_log(output: str) -> str:
-    """Return a message without the log of the client that stands before it."""
-    lines = output.splitlines()
-    # If all of it is log, that has to do.
-    return "\n".join([x for x in lines if x.strip() and not _LOGGED.match(x)] or lines)
 
 
 def _revision(replicas: JsonObject, current: str) -> Revision:
@@ -154,11 +153,6 @@ def _revision(replicas: JsonObject, current: str) -> Revision:
 
 def _annotation(thing: JsonObject, name: str) -> str:
     return str(thing["metadata"].get("annotations", {}).get(name, ""))
-
-
-def _owner(thing: JsonObject) -> str:
-    owners = thing["metadata"].get("ownerReferences", [])
-    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 
 
 def return_to(

@@ -45,8 +45,13 @@ def matcher(lake: Callable[[], Lake]) -> Any:
         if completer is None:
             # One lake at a time: a completer holds the names of all that it offers.
             completers.clear()
-            completer = completers[open_lake.path] = _completer(open_lake)
-        after = sql_after(context.full_text, context.cursor_position, context.cursor_line)
+            runner = StatementRunner(open_lake.store, open_lake.branch_name)
+            names = CompletionNames(open_lake.store, open_lake.branch_name, runner)
+            completer = completers[open_lake.path] = SqlCompleter(names, {})
+        lines = context.full_text.split("\n")[context.cursor_line :]
+        # Of a magic of one line, what stands below it is Python.
+        is_cell = context.full_text.lstrip().startswith("%%sql")
+        after = "\n".join(lines if is_cell else lines[:1])[context.cursor_position :]
         document = Document(before + after, len(before))
         completions = [*completer.get_completions(document, CompleteEvent())]
         prefix = before[len(before) + completions[0].start_position :] if completions else ""
@@ -68,18 +73,6 @@ def sql_before(cell: str, position: int, line: int) -> str | None:
         return before.lstrip().removeprefix("%%sql")
     match = _LINE.search(before.split("\n")[-1])
     return match[1] if match else None
-
-
-def sql_after(cell: str, position: int, line: int) -> str:
-    """Return the SQL behind a cursor that is in SQL."""
-    lines = cell.split("\n")
-    remainder = lines[line + 1 :] if cell.lstrip().startswith("%%sql") else []
-    return "\n".join([lines[line][position:], *remainder])
-
-
-def _completer(lake: Lake) -> SqlCompleter:
-    runner = StatementRunner(lake.store, lake.branch_name)
-    return SqlCompleter(CompletionNames(lake.store, lake.branch_name, runner), {})
 
 
 def _result(prefix: str, candidates: list[str]) -> SimpleMatcherResult:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
 from IPython.core.magic import (
@@ -103,7 +103,10 @@ class LakelogMagics(Magics):
         %lakelog log         what `lakelog log` shows; any other verb, too
         """
         with _explained():
-            arguments = _split(line)
+            try:
+                arguments = shlex.split(line)
+            except ValueError as error:
+                raise UsageError(f"{str(error).lower()} in: {line}") from None
             if arguments and arguments[0] in cli.cli.list_commands(_context()):
                 return _run_verb(arguments, self._lake_among(self._visible(local_ns)))
             if len(arguments) > 1:
@@ -207,14 +210,6 @@ def _context() -> click.Context:
     return cli.cli.make_context("lakelog", [], resilient_parsing=True)
 
 
-def _split(line: str) -> list[str]:
-    """Return the words of a line as a shell does. Raises UsageError."""
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"{str(error).lower()} in: {line}") from None
-
-
 def _command(arguments: list[str]) -> click.Command | None:
     """Return the command that words name, which `state list` does with two of them."""
     command = cli.cli.get_command(_context(), arguments[0])
@@ -250,11 +245,13 @@ def _run_verb(arguments: list[str], lake: Lake) -> HTML | None:
     return None
 
 
-def load(shell: Any) -> None:
+def load(shell: InteractiveShell) -> None:
     """Register the magics, completion and display with a shell of IPython."""
     magics = LakelogMagics(shell)
     shell.register_magics(magics)
-    objects.register(shell.display_formatter.formatters)
+    formatter = shell.display_formatter
+    assert formatter is not None  # every shell has one
+    objects.register(formatter.formatters)
     matcher = complete.matcher(lambda: magics.lake)
     # Of an extension that is loaded again, the one before is about another lake.
     same = [m for m in shell.Completer.custom_matchers if complete.is_ours(m)]

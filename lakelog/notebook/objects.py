@@ -11,18 +11,12 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.lake import Lake
+from lakelog.libraries import alt, vl_convert
 from lakelog.pinned import PinnedLake
 from lakelog.render import DisplayHead, micros, text
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    import altair as alt
-    import vl_convert
-else:
-    alt, vl_convert = Lazy("altair"), Lazy("vl_convert")
 
 RECORDS = {
     "history.branch_history": "Snapshot HistoryEntry Diff",
@@ -89,7 +83,12 @@ def list_html(records: Sequence[object]) -> str | None:
     )
     if not ours:
         return None
-    rows = [_flat(record) for record in some]
+    rows = list[dict[str, object]]()
+    for record in some:
+        rows.append({})
+        for name, value in _fields(record).items():
+            # The fields of a dataclass inside of it stand among its own.
+            rows[-1] |= _fields(value) if dataclasses.is_dataclass(value) else {name: value}
     columns = list(rows[0])
     right = [isinstance(rows[0][name], (int, float)) for name in columns]
     cells = [[_shown(row.get(name)) for name in columns] for row in rows]
@@ -100,14 +99,6 @@ def list_html(records: Sequence[object]) -> str | None:
 def _pairs(values: Mapping[str, object]) -> str:
     rows = [(name, _shown(value)) for name, value in values.items()]
     return DisplayHead(("", ""), rows, (False, False)).table()
-
-
-def _flat(record: object) -> dict[str, object]:
-    """Return the fields of a dataclass, those of one inside it among them."""
-    flat: dict[str, object] = {}
-    for name, value in _fields(record).items():
-        flat |= _fields(value) if dataclasses.is_dataclass(value) else {name: value}
-    return flat
 
 
 def _fields(record: Any) -> dict[str, object]:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         bars_chart,
         curves_chart,
         encode,
+        meter,
         require_drawable,
         since,
+        sparkline,
     )
-    from lakelog.pictures.lines import meter, sparkline
 
 __all__ = [
     "Curve",
@@ -33,7 +34,5 @@ __all__ = [
 ]
 
 __getattr__ = lazy_face(
-    __name__,
-    charts="Curve bars_chart curves_chart encode require_drawable since",
-    lines="meter sparkline",
+    __name__, charts="Curve bars_chart curves_chart encode meter require_drawable since sparkline"
 )

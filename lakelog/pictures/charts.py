@@ -13,18 +13,36 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lakelog.errors import InvalidSetting, MissingPackage
+from lakelog.libraries import alt, vl_convert
 from lakelog.render import visible
-from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
 
-if TYPE_CHECKING:
-    import altair as alt
-    import vl_convert
-else:
-    alt, vl_convert = Lazy("altair"), Lazy("vl_convert")
+BARS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return the shape of a series in one line, of its last values where there are more than
+    `width`; a value that is missing is a space."""
+    latest = list(values)[-width:]
+    present = [value for value in latest if math.isfinite(value)]
+    low, high = (min(present), max(present)) if present else (0.0, 0.0)
+    steps = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        BARS[round((value - low) * steps)] if math.isfinite(value) else " " for value in latest
+    )
+
+
+def meter(share: float, width: int) -> str:
+    """Return a bar of a share from 0 to 1, by eighths of a character."""
+    eighths = round(max(0.0, min(share, 1.0)) * width * 8)
+    full, remainder = divmod(eighths, 8)
+    return ("█" * full + _EIGHTHS[remainder].strip()).ljust(width)
+
+
 ENDINGS = (".png", ".svg", ".html")
 POINTS_MAX = 5_000
 """Points of a curve that are drawn; of more, spans of several have the value that stands out."""
@@ -95,7 +113,9 @@ def curves_chart(
     """Return panels below one another, with one axis of times. A panel has a curve, and perhaps its
     forecast; `spans` (us) are marked in all of them, `limit` is a line in the first."""
     height = _HEIGHT if len(panels) == 1 else _PANEL_HEIGHT
-    times = [time for panel in panels for curve in panel for time in (curve.start_us, _end(curve))]
+    curves = [curve for panel in panels for curve in panel]
+    times = [curve.start_us for curve in curves]
+    times += [curve.start_us + curve.length_us * len(curve.values) for curve in curves]
     # One axis of times for all panels, which are compared by when something happened.
     domain = alt.Scale(type="utc", domain=[min(times) / 1e3, max(times) / 1e3])
     marked = [
@@ -105,7 +125,9 @@ def curves_chart(
     ]
     drawn = []
     for place, panel in enumerate(panels):
-        layers = [_spans(marked, domain)] if marked else []
+        marks = alt.Chart(alt.InlineData(values=marked)).mark_rect(color=_ALARM, opacity=0.16)
+        x = alt.X("x:T", scale=domain)
+        layers: list[alt.Chart] = [marks.encode(x=x, x2="x2:T")] if marked else []
         layers += [layer for curve in panel for layer in _layers(curve, domain)]
         if limit is not None and not place:
             rule = alt.Chart(alt.InlineData(values=[{"y": limit}])).mark_rule(color=_ALARM)
@@ -150,16 +172,6 @@ def _styled(chart: _Chart) -> _Chart:
 
 def _title(heading: str) -> alt.TitleParams:
     return alt.TitleParams(visible(heading)[:120], anchor="start", frame="group", fontSize=12)
-
-
-def _end(curve: Curve) -> int:
-    return curve.start_us + curve.length_us * len(curve.values)
-
-
-def _spans(marked: list[dict[str, float]], domain: alt.Scale) -> alt.Chart:
-    marks = alt.Chart(alt.InlineData(values=marked)).mark_rect(color=_ALARM, opacity=0.16)
-    rectangles: alt.Chart = marks.encode(x=alt.X("x:T", scale=domain), x2="x2:T")
-    return rectangles
 
 
 def _layers(curve: Curve, domain: alt.Scale) -> list[alt.Chart]:

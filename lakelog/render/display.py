@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
@@ -43,36 +43,9 @@ def is_number(type_name: str) -> bool:
     return _NUMBER.fullmatch(type_name) is not None
 
 
-class DisplaySource(Protocol):
-    """What is asked of a relation."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-
-    @property
-    def types(self) -> list[Any]:
-        """The engine's types of the columns."""
-
-    def limit(self, count: int, offset: int = 0) -> DisplaySource:
-        """Some of the rows."""
-
-    def filter(self, condition: str) -> DisplaySource:
-        """The rows for which SQL holds."""
-
-    def order(self, expression: str) -> DisplaySource:
-        """The rows in the order of some SQL."""
-
-    def project(self, columns: str) -> DisplaySource:
-        """Other columns of the rows."""
-
-    def aggregate(self, expressions: str, grouping: str = "") -> DisplaySource:
-        """Aggregates of the rows, for each value of `by`."""
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows."""
-
-    def __len__(self) -> int: ...
+DisplaySource = Any
+"""A relation: it has `columns`, `types`, `limit`, `filter`, `order`, `project`, `aggregate` and
+`fetchall` as those of DuckDB have, and a length."""
 
 
 @dataclass(frozen=True)
@@ -159,22 +132,15 @@ def table_start(columns: Sequence[str], right: Sequence[bool], types: Sequence[s
 
 def row_html(row: Sequence[str | None], right: Sequence[bool]) -> str:
     """Return a row of an HTML table, of texts or None."""
-    cells = (
-        f'<td style="{_CELL};{_wrap(value)};text-align:{_side(is_right)}">{_value(value)}</td>'
-        for value, is_right in zip(row, right, strict=False)
-    )
-    return f"<tr>{''.join(cells)}</tr>\n"
-
-
-def _wrap(value: str | None) -> str:
-    return _SHORT if value is None or len(value) <= _SHORT_MAX else _LONG
-
-
-def _value(value: str | None) -> str:
-    if value is None:
-        return f'<span style="{_DIM}">NULL</span>'
-    # Lines of a text stay lines: an HTML table has room for them.
-    return "<br>".join(_escape(line) for line in value.split("\n"))
+    cells = ""
+    for value, is_right in zip(row, right, strict=False):
+        wrap = _SHORT if value is None or len(value) <= _SHORT_MAX else _LONG
+        # Lines of a text stay lines: an HTML table has room for them.
+        content = f'<span style="{_DIM}">NULL</span>'
+        if value is not None:
+            content = "<br>".join(map(_escape, value.split("\n")))
+        cells += f'<td style="{_CELL};{wrap};text-align:{_side(is_right)}">{content}</td>'
+    return f"<tr>{cells}</tr>\n"
 
 
 def _escape(value: str) -> str:

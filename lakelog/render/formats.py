@@ -8,25 +8,84 @@ a header. Arrow is the file format in a file and the stream format on stdout.
 from __future__ import annotations
 
 import enum
+import functools
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 import zstandard
 
 from lakelog.libraries import pa, pq
 from lakelog.render.display import TABLE_END, row_html, table_start
-from lakelog.render.ordered import OrderedCalls
 from lakelog.render.values import ValueRow, dumps, records, text
 from lakelog.render.vectors import ColumnBatch, csv_lines, json_lines
+from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import gzip
 else:
     gzip = Lazy("gzip")
+
+if TYPE_CHECKING:
+    from concurrent import futures
+else:
+    futures = Lazy("concurrent.futures")
+
+WORKERS_MAX = 4
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+class OrderedCalls(Generic[Input, Output]):
+    """Calls of one function; each method yields the results that are due, in order.
+
+    An exception of a call is raised where its result would be.
+    """
+
+    def __init__(self, make: Callable[[Input], Output]) -> None:
+        self._make = make
+        self._pending: deque[futures.Future[Output]] = deque()
+
+    def add(self, item: Input, *, is_large: bool) -> Iterator[Output]:
+        """Call the function; for a small item at once, unless others are waiting."""
+        workers = _workers()
+        # A thread would cost more than a few rows do, and a live stream is not to wait for more.
+        if workers == 1 or not (is_large or self._pending):
+            yield self._make(item)
+            return
+        self._pending.append(_pool().submit(self._make, item))
+        while self._pending and (self._pending[0].done() or len(self._pending) > 2 * workers):
+            yield self._pending.popleft().result()
+
+    def rest(self) -> Iterator[Output]:
+        """Yield what is still to come."""
+        while self._pending:
+            yield self._pending.popleft().result()
+
+    def cancel(self) -> None:
+        """Forget the calls that have not begun."""
+        while self._pending:
+            self._pending.pop().cancel()
+
+
+@functools.cache
+def _workers() -> int:
+    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+@functools.cache
+def _pool() -> futures.ThreadPoolExecutor:
+    """One pool for the process: an export by partitions has many files open."""
+    return futures.ThreadPoolExecutor(_workers(), "lakelog-export")
+
+
+# A forked process has the pool's object and none of its threads.
+forks.after_in_child(_pool.cache_clear)
+
 
 PACKED = (".gz", ".zst")
 """Endings behind another one, which say how a text is compressed."""
@@ -129,10 +188,23 @@ class QueryResult:
 
     def write_arrow(self, out: BinaryIO, format: str, stream: bool) -> None:
         """Write Parquet or Arrow. Raises pyarrow's errors for types a format cannot hold."""
-        reader = self.arrow() if self.arrow else _reader(self)
+        if self.arrow:
+            reader = self.arrow()
+        else:
+            rows = [row for batch in self.batches for row in batch]
+            # Nested values as JSON text.
+            columns = [
+                [dumps(v).decode() if isinstance(v, (dict, list, tuple)) else v for v in column]
+                for column in ([row[place] for row in rows] for place in range(len(self.columns)))
+            ]
+            reader = pa.table(columns, names=self.columns).to_reader()
         names = zip(reader.schema, self.columns, strict=True)
         schema = pa.schema([field.with_name(name) for field, name in names])
-        with _arrow_writer(Sink(out), schema, format, stream) as writer:
+        if format == "parquet":
+            made: Any = pq.ParquetWriter(Sink(out), schema, compression="zstd")
+        else:
+            made = (pa.ipc.new_stream if stream else pa.ipc.new_file)(Sink(out), schema)
+        with made as writer:
             for batch in reader:
                 writer.write_batch(batch.rename_columns(self.columns))
 
@@ -207,15 +279,13 @@ def _json(result: QueryResult) -> Iterator[bytes]:
 def _csv_line(row: ValueRow) -> bytes:
     """A line of cells: null is empty, an empty text is quoted."""
     # Written by the rules of RFC 4180, with CRLF.
-    cells = ["" if v is None else _csv_cell(text(v)) for v in row]
+    cells = ["" if v is None else text(v) for v in row]
+    # An empty text is quoted, to tell it from null.
+    for place, cell in enumerate(cells):
+        if any(mark in cell for mark in ',"\r\n') or (not cell and row[place] is not None):
+            cells[place] = '"' + cell.replace('"', '""') + '"'
     line = ",".join(cells) or '""'  # a blank line would be no row
     return f"{line}\r\n".encode("utf-8", "backslashreplace")
-
-
-def _csv_cell(cell: str) -> str:
-    # An empty text is quoted, to tell it from null.
-    quoted = not cell or any(mark in cell for mark in ',"\r\n')
-    return '"' + cell.replace('"', '""') + '"' if quoted else cell
 
 
 def _markdown(result: QueryResult) -> Iterator[bytes]:
@@ -285,22 +355,3 @@ class Sink(io.RawIOBase):
     def flush(self) -> None:
         """Flush what is below."""
         self._out.flush()
-
-
-def _arrow_writer(
-    sink: Sink, schema: pa.Schema, format: str, stream: bool
-) -> pa.ipc.RecordBatchStreamWriter:
-    if format == "parquet":
-        return pq.ParquetWriter(sink, schema, compression="zstd")
-    return pa.ipc.new_stream(sink, schema) if stream else pa.ipc.new_file(sink, schema)
-
-
-def _reader(result: QueryResult) -> pa.RecordBatchReader:
-    """Return Python rows as Arrow; nested values as JSON text."""
-    rows = [row for batch in result.batches for row in batch]
-    columns = [[_flat(row[i]) for row in rows] for i in range(len(result.columns))]
-    return pa.table(columns, names=result.columns).to_reader()
-
-
-def _flat(value: object) -> object:
-    return dumps(value).decode() if isinstance(value, (dict, list, tuple)) else value

@@ -10,18 +10,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lakelog.errors import QueryFailed
+from lakelog.libraries import alt
 from lakelog.render.display import DisplaySource, is_number, visible
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.values import JsonObject
-
-if TYPE_CHECKING:
-    import altair as alt
-else:
-    alt = Lazy("altair")
 
 KINDS = ("line", "bar", "histogram", "point")
 POINTS_MAX = 5_000

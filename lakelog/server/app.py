@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lakelog.alerts import evaluate_when_free
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.runtime.lazy import Lazy
 from lakelog.server import loki_tail, openapi, pages
-from lakelog.server.alerting import AlertThread
 from lakelog.server.api.routes import DashboardApi
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller, Gate
@@ -28,7 +29,7 @@ from lakelog.server.protocols.json_lines import JsonIngest
 from lakelog.server.protocols.loki import LokiPush
 from lakelog.server.protocols.otlp import OtlpHttp
 from lakelog.server.protocols.protocol import Answer, IngestProtocol
-from lakelog.server.sql import landlock
+from lakelog.server.sql.confinement import landlock_version
 from lakelog.server.sql.endpoint import SqlEndpoint, StreamedAnswer
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
@@ -45,6 +46,37 @@ else:
     applications = Lazy("starlette.applications")
     responses = Lazy("starlette.responses")
     routing = Lazy("starlette.routing")
+
+_STOP_SECONDS = 12.0
+"""A delivery that was begun ends within ten: without its outcome it would be sent twice."""
+_ALERT_LOG = logging.getLogger("lakelog.alerts")
+
+
+class AlertThread:
+    """Evaluates the rules of a lake from `start` on, unless another process does."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake, self._stop = lake, threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, site: str) -> None:
+        """Begin; `site` is the server's address, for links."""
+        self._thread = threading.Thread(target=self._run, args=(site,), name="lakelog-alerts")
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it, and wait until what was begun is recorded."""
+        self._stop.set()
+        # Without a bound a receiver that does not answer would keep the server from ending.
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self, site: str) -> None:
+        try:
+            evaluate_when_free(self._lake, _ALERT_LOG.warning, self._stop, site=site)
+        except Exception:  # a fault of ours: the server has other work, too
+            _ALERT_LOG.exception("alerts are not evaluated any more")
+
 
 PROTOCOLS: tuple[IngestProtocol, ...] = (
     *(ElasticBulk(), OtlpHttp(), LokiPush(), JsonIngest(), CollectdWrite(), JournalUpload()),
@@ -110,8 +142,8 @@ class LakeServer:
         routes.append(routing.WebSocketRoute(loki_tail.PATH, tail))
         routes.append(routing.Route("/mcp", self.agents))
         routes += [
-            self._route(route.path, route.handler, route.scope, route.methods)
-            for route in self.dashboard.routes()
+            self._route(path, handler, scope, [method])
+            for path, handler, scope, method in self.dashboard.routes()
         ]
         for path, handler in LokiQueries(self.workers, self.limits).routes().items():
             routes.append(self._route(path, handler, TokenScope.READ, ["GET", "POST"]))
@@ -172,7 +204,7 @@ class LakeServer:
         except (LakelogError, OSError) as error:
             _LOG.error("not ready: %s", error)
             return Answer(503, {"status": "not ready"})
-        confinement = "landlock" if landlock.version() else "engine"
+        confinement = "landlock" if landlock_version() else "engine"
         return Answer(200, {"status": "ready", "queries_confined_by": confinement})
 
     async def _metrics(self, request: Request, caller: Caller) -> Answer:

@@ -207,12 +207,6 @@ def _content(message: AsgiDict) -> bytes:
     return bytes(message.get("body", b""))
 
 
-def _too_slow(limits: ServerLimits) -> RequestRefused:
-    return RequestRefused(
-        408, f"the body did not end within {limits.body_seconds:g} s", {"Connection": "close"}
-    )
-
-
 def _alone(body: bytes, encoding: str, longest: int) -> bytes:
     """Decompress what may become large, one body at a time."""
     with _ONE:
@@ -254,6 +248,11 @@ def require_parsable(body: bytes, limits: ServerLimits) -> None:
         raise RequestRefused(
             413, f"the body has more than {limits.document_records:,} objects: send it in parts"
         )
+
+
+def _too_slow(limits: ServerLimits) -> RequestRefused:
+    reason = f"the body did not end within {limits.body_seconds:g} s"
+    return RequestRefused(408, reason, {"Connection": "close"})
 
 
 def too_large(longest: int) -> RequestRefused:

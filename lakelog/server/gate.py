@@ -58,14 +58,18 @@ class Gate:
         `Caller.require` to say.
         """
         host = headers.get("host", "").lower()
-        if _without_port(host) not in self._hosts:
+        # In `[::1]` what follows the last colon is `1]`, which is no port.
+        name, _, port = host.rpartition(":")
+        if (name if port.isdigit() and name else host) not in self._hosts:
             raise RequestRefused(
                 421, "this server does not answer for that host: start it with --host-name"
             )
-        origin = headers.get("origin")
-        if _is_of_another_page(headers) or (
-            origin is not None and not _is_same(origin, scheme, host)
-        ):
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        # A page elsewhere may have this request sent without an Origin, as for an image. A link
+        # that a user follows is let in.
+        is_link = headers.get("sec-fetch-dest") == "document"
+        is_elsewhere = site not in ("none", "same-origin") and not is_link
+        if is_elsewhere or (origin is not None and not _is_same(origin, scheme, host)):
             raise RequestRefused(403, "requests from pages of other origins are refused")
         return self._caller(headers.get("authorization", ""))
 
@@ -118,25 +122,12 @@ class Gate:
         self._entries = None
 
 
-def _is_of_another_page(headers: Mapping[str, str]) -> bool:
-    """Whether a page elsewhere has this request sent, as for an image: it has no Origin then. A
-    link that a user follows is let in."""
-    site = headers.get("sec-fetch-site", "none")
-    return site not in ("none", "same-origin") and headers.get("sec-fetch-dest") != "document"
-
-
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine reach an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _without_port(host: str) -> str:
-    # In `[::1]` what follows the last colon is `1]`, which is no port.
-    name, _, port = host.rpartition(":")
-    return name if port.isdigit() and name else host
 
 
 def _is_same(origin: str, scheme: str, host: str) -> bool:

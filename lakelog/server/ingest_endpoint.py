@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
-from urllib.parse import parse_qsl
 
 from lakelog.errors import LakelogError
 from lakelog.server.arrivals import RequestRefused
@@ -28,12 +27,8 @@ from lakelog.server.bodies import (
 from lakelog.server.gate import Gate
 from lakelog.server.intake import EventIntake
 from lakelog.server.limits import ServerLimits
-from lakelog.server.protocols.protocol import (
-    Answer,
-    IngestProtocol,
-    IngestRequest,
-    StreamedProtocol,
-)
+from lakelog.server.protocols.journal_upload import JournalUpload
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 from lakelog.server.tokens import TokenScope
 
 LATER = {"Retry-After": "5"}
@@ -63,11 +58,10 @@ class IngestEndpoint:
 
     async def __call__(self, scope: AsgiDict, receive: Receive, send: Send) -> None:
         """Store what a request brings, and answer it."""
-        request = IngestRequest(
-            scope.get("path_params", {}),
-            _query(scope["query_string"]) if scope["query_string"] else {},
-            _headers(scope),
-        )
+        # By their names in small letters; of equal ones the first.
+        pairs = reversed(scope["headers"])
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+        request = IngestRequest(scope.get("path_params", {}), headers)
         try:
             answer = await self._answer(scope, request, receive)
         except RequestRefused as error:
@@ -77,15 +71,15 @@ class IngestEndpoint:
             answer = Answer(500, _FAULT)
         self._count(scope["method"], answer.status)
         content = answer.body()
-        headers = [
+        answered = [
             *_SECURITY_RAW,
             (b"content-length", b"%d" % len(content)),
             *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
         ]
         # An answer without a body has no type of one.
         if content or answer.status != 204:
-            headers.append((b"content-type", answer.media_type.encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            answered.append((b"content-type", answer.media_type.encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answered})
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, scope: AsgiDict, request: IngestRequest, receive: Receive) -> Answer:
@@ -94,7 +88,7 @@ class IngestEndpoint:
         caller.require(TokenScope.INGEST)
         protocol, declared = self._protocol, request.headers.get("content-length", "")
         try:
-            if isinstance(protocol, StreamedProtocol):
+            if isinstance(protocol, JournalUpload):
                 return await self._streamed(protocol, request, receive)
             with self._intake.room(int(declared) if declared.isdigit() else _ROOM):
                 is_there = WHOLE_BODY in scope.get("extensions", ())
@@ -127,7 +121,7 @@ class IngestEndpoint:
             return dataclasses.replace(answer, headers={**answer.headers, **LATER})
 
     async def _streamed(
-        self, protocol: StreamedProtocol, request: IngestRequest, receive: Receive
+        self, protocol: JournalUpload, request: IngestRequest, receive: Receive
     ) -> Answer:
         """Store a body while it comes. Raises RequestRefused, LakelogError, OSError."""
         loop, buffer, stored, rejected = asyncio.get_running_loop(), b"", 0, 0
@@ -149,7 +143,7 @@ class IngestEndpoint:
                 if len(buffer) > self._limits.document_bytes:
                     raise too_large(self._limits.document_bytes)
             await store(is_end=True)
-        return protocol.summary(request, stored, rejected)
+        return protocol.summary(stored, rejected)
 
 
 class PathSwitch:
@@ -164,15 +158,3 @@ class PathSwitch:
         if scope["type"] == "http":
             endpoint = self._paths.get((scope["method"], scope["path"]))
         await (endpoint or self._others)(scope, receive, send)
-
-
-def _query(encoded: bytes) -> dict[str, str]:
-    return dict(parse_qsl(encoded.decode("latin-1"), keep_blank_values=True))
-
-
-def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """The headers of a request by their names in small letters; of equal ones the first."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in reversed(scope["headers"])
-    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -20,7 +20,7 @@ from lakelog.server.logql.parser import parse_selection
 from lakelog.server.logql.result_lines import streams
 from lakelog.server.logql.syntax import LogQLFault
 from lakelog.server.tail import TailQuery, TailWording
-from lakelog.server.tail_chunks import TailChunk
+from lakelog.server.tail_feed import TailChunk
 from lakelog.values import JsonObject, parse_time, to_micros
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ def _row(event: JsonObject) -> JsonObject:
     }
 
 
-def _refusal(error: RequestRefused) -> Any:
-    return responses.PlainTextResponse(error.reason, error.status, error.headers)
-
-
-WORDING = TailWording(_query, _refusal)
+WORDING = TailWording(
+    _query, lambda error: responses.PlainTextResponse(error.reason, error.status, error.headers)
+)
 """How Loki's clients ask, and how they are answered."""

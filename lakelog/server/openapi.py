@@ -56,7 +56,13 @@ def _dashboard(handlers: Mapping[tuple[str, str], Callable[..., object]]) -> dic
 
 def _described(method: str, path: str, operation: JsonObject, parameters: JsonObject) -> JsonObject:
     error = {"schema": {"$ref": "#/components/schemas/Error"}}
-    in_query = (_in_query(name, **parameters[name]) for name in operation.get("query", ()))
+    in_query = []
+    for name in operation.get("query", ()):
+        schema: JsonObject = {"type": parameters[name]["type"]}
+        if schema["type"] == "array":
+            schema["items"] = {"type": "string"}
+        about = parameters[name]["description"]
+        in_query.append({"name": name, "in": "query", "description": about, "schema": schema})
     described: JsonObject = {
         "operationId": f"{method} {path}",
         "summary": operation["summary"],
@@ -91,10 +97,3 @@ def _in_path(path: str) -> Iterator[JsonObject]:
             name = fragment.strip("{}")
             schema = {"type": "string", "minLength": 1}
             yield {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _in_query(name: str, type: str, description: str) -> JsonObject:
-    schema: JsonObject = {"type": type}
-    if type == "array":
-        schema["items"] = {"type": "string"}
-    return {"name": name, "in": "query", "description": description, "schema": schema}

@@ -19,7 +19,7 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.bodies import AsgiDict, Receive, Send, departure
 from lakelog.server.conditions import TailCondition, condition_of
 from lakelog.server.gate import Gate
-from lakelog.server.tail_chunks import RETRY_MS, TailChunk, failure_chunk
+from lakelog.server.tail_feed import RETRY_MS, TailChunk, failure_chunk
 from lakelog.server.tail_hub import TailClient, TailHub
 from lakelog.server.tokens import TokenScope
 
@@ -68,11 +68,10 @@ def _query(headers: Mapping[str, str], parameters: Mapping[str, str]) -> TailQue
     return TailQuery(condition, position, lambda chunk: chunk.message)
 
 
-def _refusal(error: RequestRefused) -> Any:
-    return responses.JSONResponse({"error": error.reason}, error.status, error.headers)
-
-
-OWN_WORDING = TailWording(_query, _refusal)
+OWN_WORDING = TailWording(
+    _query,
+    lambda error: responses.JSONResponse({"error": error.reason}, error.status, error.headers),
+)
 """That of /tail and /ws."""
 
 

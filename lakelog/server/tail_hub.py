@@ -11,8 +11,14 @@ from lakelog.lake import Lake
 from lakelog.server.arrivals import RequestRefused
 from lakelog.server.conditions import TailCondition, check_condition
 from lakelog.server.limits import ServerLimits
-from lakelog.server.tail_chunks import TailChunk, behind_chunk, failure_chunk, quiet_chunk
-from lakelog.server.tail_feed import CaughtUp, TailFeed
+from lakelog.server.tail_feed import (
+    CaughtUp,
+    TailChunk,
+    TailFeed,
+    behind_chunk,
+    failure_chunk,
+    quiet_chunk,
+)
 from lakelog.server.tail_pace import TailPace, settle
 from lakelog.subscriptions import LivePages
 
@@ -86,16 +92,17 @@ class TailHub:
             return feed
         if len(self._feeds) >= self._limits.tail_conditions:
             raise RequestRefused(503, "too many different conditions are followed", _LATER)
-        feed = self._feeds[condition] = TailFeed(lambda: self._pages(condition), self._limits)
+
+        def pages() -> LivePages:
+            check_condition(self._lake.engine().cursor(), condition)
+            return LivePages(self._lake.subscriptions(), condition.sql)
+
+        feed = self._feeds[condition] = TailFeed(pages, self._limits)
         self._readers = [reader for reader in self._readers if reader.is_alive] + [feed]
         if self._watch is None:
             self._watch = threading.Thread(target=self._watching, name="lakelog-tails", daemon=True)
             self._watch.start()
         return feed
-
-    def _pages(self, condition: TailCondition) -> LivePages:
-        check_condition(self._lake.engine().cursor(), condition)
-        return LivePages(self._lake.subscriptions(), condition.sql)
 
     def _watching(self) -> None:
         """Tell the feeds of what arrives."""

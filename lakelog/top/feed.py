@@ -72,7 +72,9 @@ class LiveFeed:
         # A listing of files takes longer than all else.
         if moment - self._measured >= _STORAGE_EVERY:
             self._measured = moment
-            self._storage()
+            _measure(self.figures, self._lake)
+            # Measuring has replaced them by those of segments alone.
+            self.figures.totals = dict(self._totals)
             # What was loaded is in segments, and was not decoded on the way.
             if is_bulk:
                 self._newest()
@@ -102,7 +104,9 @@ class LiveFeed:
         for frame in sorted(frames, key=lambda f: -f.ingested_at):
             if budget <= 0:
                 break
-            events = _decoded(frame)[:budget]
+            events = list[JsonObject]()
+            with contextlib.suppress(ValueError):  # of bytes that verify will name
+                events = [orjson.loads(line) for line in frame.text().splitlines()][:budget]
             decoded[:0] = events
             budget -= len(events)
         # What was read stands for the rest.
@@ -162,12 +166,6 @@ class LiveFeed:
         figures.pending, figures.quarantined = pending.events, state.totals.quarantined
         figures.bytes, figures.segments = state.totals.bytes, state.totals.segments
 
-    def _storage(self) -> None:
-        """Measure what takes a listing of files."""
-        _measure(self.figures, self._lake)
-        # Measuring has replaced them by those of segments alone.
-        self.figures.totals = dict(self._totals)
-
 
 def of_state(lake: Lake, ref: str) -> LakeFigures:
     """The figures of a past state: its totals and its newest events. Raises UnknownRef."""
@@ -213,13 +211,6 @@ def _count(entry: SegmentEntry, counts: SecondCounts) -> None:
         values = getattr(entry, f"{column}s")
         for value, events in values.items() if isinstance(values, dict) else ():
             counts.add(column, value, events)
-
-
-def _decoded(frame: Frame) -> list[JsonObject]:
-    try:
-        return [orjson.loads(line) for line in frame.text().splitlines()]
-    except ValueError:  # of bytes that verify will name
-        return []
 
 
 def _tally(events: list[JsonObject], column: str) -> Counter[str]:

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lakelog.libraries import rich_cells
 from lakelog.render import visible
-from lakelog.runtime.lazy import Lazy
 from lakelog.top.lag import Lag
 from lakelog.top.machine import MachineFigures
 from lakelog.top.rates import COLUMNS, ERRORS, LakeFigures, NewestEvent
-
-if TYPE_CHECKING:
-    from rich import cells
-else:
-    cells = Lazy("rich.cells")
 
 StyledText = tuple[str, str]
 """A text and its style: bold, dim, red, yellow, green, or none."""
@@ -75,7 +69,11 @@ def frame(
     # On a small screen the events count for more than the machine.
     lines = lines[: max(height // 2, 4)]
     space = height - len(lines) - bool(options.footer)
-    newest = [e for e in figures.newest if _matches(e, options.pattern)]
+    newest = [
+        e
+        for e in figures.newest
+        if any(options.pattern.lower() in t.lower() for t in (e.level, e.source, e.type, e.message))
+    ]
     rows = max(0, min(10, (space - 2) // 2))
     lines += _tables(figures, options, width, rows)
     space = height - len(lines) - bool(options.footer)
@@ -89,8 +87,13 @@ def frame(
         lines += [[]] * (height - 1 - len(lines)) if options.height else []
         lines.append(_cut([(options.footer, "dim")], width))
     # Terminals that know no Unicode show question marks for bars.
-    plain = lines if options.is_unicode else [[(_ascii(t), s) for t, s in line] for line in lines]
-    return plain
+    if options.is_unicode:
+        return lines
+    plain = str.maketrans({"…": "~", "·": "-"})
+    return [
+        [(t.translate(plain).encode("ascii", "replace").decode(), s) for t, s in line]
+        for line in lines
+    ]
 
 
 def text_of(line: FrameLine) -> str:
@@ -126,9 +129,9 @@ def size(count: float) -> str:
 def _title(options: FrameOptions, width: int) -> FrameLine:
     style = "green" if options.mode == "live" else "yellow"
     right = f"{options.mode}  {options.clock}"
-    room = width - len("lakelog  ") - cells.cell_len(right) - _GAP
+    room = width - len("lakelog  ") - rich_cells.cell_len(right) - _GAP
     title = _fitted(visible(options.title), max(room, 0))
-    gap = " " * max(width - 9 - cells.cell_len(title) - cells.cell_len(right), 1)
+    gap = " " * max(width - 9 - rich_cells.cell_len(title) - rich_cells.cell_len(right), 1)
     return [
         ("lakelog  ", "bold"),
         (title, ""),
@@ -261,7 +264,7 @@ def _table(
 
 def _newest(events: Sequence[NewestEvent], width: int) -> list[FrameLine]:
     # As wide as the names are, and a sixth of the screen at most.
-    widest = max((cells.cell_len(visible(e.source)) for e in events), default=0)
+    widest = max((rich_cells.cell_len(visible(e.source)) for e in events), default=0)
     source_room = min(widest, max(6, width // 6))
     lines = []
     for event in events:
@@ -279,12 +282,6 @@ def _newest(events: Sequence[NewestEvent], width: int) -> list[FrameLine]:
     return lines
 
 
-def _matches(event: NewestEvent, pattern: str) -> bool:
-    wanted_text = pattern.lower()
-    fields = (event.level, event.source, event.type, event.message)
-    return not pattern or any(wanted_text in field.lower() for field in fields)
-
-
 def _figure(name: str, value: str) -> FrameLine:
     return [(f"{name} ", "dim"), (value, "")]
 
@@ -294,7 +291,7 @@ def _wrapped(items: Sequence[FrameLine], width: int) -> list[FrameLine]:
     lines: list[FrameLine] = []
     used = 0
     for item in items:
-        length = sum(cells.cell_len(span) for span, _ in item)
+        length = sum(rich_cells.cell_len(span) for span, _ in item)
         if lines and used + _GAP + length <= width:
             lines[-1] = [*lines[-1], (" " * _GAP, ""), *item]
             used += _GAP + length
@@ -307,7 +304,7 @@ def _wrapped(items: Sequence[FrameLine], width: int) -> list[FrameLine]:
 def _cut(line: FrameLine, width: int) -> FrameLine:
     result, used = FrameLine(), 0
     for span, style in line:
-        length = cells.cell_len(span)
+        length = rich_cells.cell_len(span)
         if used + length > width:
             result.append((_fitted(span, width - used), style))
             return result
@@ -318,10 +315,6 @@ def _cut(line: FrameLine, width: int) -> FrameLine:
 
 def _fitted(value: str, width: int) -> str:
     """A text in just so many cells, its end left out or blanks behind it."""
-    if cells.cell_len(value) <= width:
-        return value + " " * (width - cells.cell_len(value))
-    return cells.set_cell_size(value, max(width - 1, 0)) + ("…" if width > 0 else "")
-
-
-def _ascii(value: str) -> str:
-    return value.replace("…", "~").replace("·", "-").encode("ascii", "replace").decode()
+    if rich_cells.cell_len(value) <= width:
+        return value + " " * (width - rich_cells.cell_len(value))
+    return rich_cells.set_cell_size(value, max(width - 1, 0)) + ("…" if width > 0 else "")

@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 
-from lakelog.render.ordered import OrderedCalls
+from lakelog.render.formats import OrderedCalls
 
 
 def test_results_of_concurrent_calls_keep_their_order() -> None:

@@ -24,7 +24,7 @@ def served(application: Application, seconds: float = 20.0) -> Iterator[int]:
     need_module("uvicorn")
     import uvicorn
 
-    from lakelog.server.connections import patient_protocol
+    from lakelog.server.run import patient_protocol
 
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(

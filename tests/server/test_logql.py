@@ -7,12 +7,11 @@ import subprocess
 
 import pytest
 
+from lakelog.server.logql.evaluation import calculate
 from lakelog.server.logql.line_scope import scope_of
 from lakelog.server.logql.parser import parse
 from lakelog.server.logql.result_lines import flattened
-from lakelog.server.logql.series import calculate
-from lakelog.server.logql.syntax import LogQLFault, LogSelection, NumberLiteral
-from lakelog.server.logql.tokens import seconds
+from lakelog.server.logql.syntax import LogQLFault, LogSelection, seconds
 from tests.support.logql_queries import PARSED, UNSUPPORTED, WRONG
 from tests.support.requirements import give_up, need
 
@@ -76,8 +75,8 @@ def test_grafanas_grammar_agrees() -> None:
 def test_precedence_is_that_of_arithmetic() -> None:
     def value(query: str) -> float:
         def of(tree: object) -> float:
-            if isinstance(tree, NumberLiteral):
-                return tree.value
+            if isinstance(tree, float):
+                return tree
             return calculate(tree.operator, of(tree.left_side), of(tree.right_side))  # type: ignore[attr-defined]
 
         return of(parse(query))

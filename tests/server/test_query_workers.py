@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 import lakelog
-from lakelog.server.sql import landlock
+from lakelog.server.sql.confinement import landlock_version
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused
 from lakelog.server.sql.statement_guard import require_readable
 from lakelog.server.sql.workers import QueryWorkers
@@ -225,4 +225,4 @@ def test_landlock_is_used_where_the_kernel_has_it(path: Path) -> None:
         await workers.query("SELECT 1")
         return workers.is_confined
 
-    assert on(path, work) is (landlock.version() > 0)
+    assert on(path, work) is (landlock_version() > 0)

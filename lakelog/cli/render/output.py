@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,15 +19,18 @@ from lakelog.cli.options import combined, flag, option, output_files
 from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import ROWS_MAX, render
 from lakelog.errors import ExportRefused
+from lakelog.libraries import alt
 from lakelog.render import FileEnding, OutputFormat, QueryResult, dumps
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import html
 
-    import altair as alt
 else:
     html = Lazy("html")
+
+
+RowsOrRecords = QueryResult | Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,21 @@ def emit_plot(path: str | None, chart: Callable[[], alt.Chart | alt.VConcatChart
             out.write(pictures.encode(chart(), path))
 
 
-def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = None) -> None:
-    """Write rows; `table` replaces them in a table."""
+def emit(
+    rows: RowsOrRecords,
+    target: OutputTarget,
+    table: RowsOrRecords | None = None,
+    columns: Sequence[str] = (),
+) -> None:
+    """Write rows, or records with equal keys, which are `columns` where there may be none; `table`
+    replaces them in a table."""
+    result = rows if isinstance(rows, QueryResult) else QueryResult.of_records(rows, columns)
+    # A verb's own table has fewer columns, of people's words; without columns it is none.
+    shown = table if isinstance(table, QueryResult) else QueryResult.of_records(table or ())
+    shown = shown if shown.columns else result
     with open_output(target.path) as out:
         if target.format == "table":
-            # A verb's own table has fewer columns, of people's words; without columns it is none.
-            _emit_table(table if table and table.columns else result, out, target)
+            _emit_table(shown, out, target)
         elif target.format in OutputFormat.binary():
             ending = os.path.splitext(target.path or "")[1].lower()
             # Arrow's stream format where the name does not ask for a file: it can be written to a
@@ -124,8 +136,7 @@ def emit(result: QueryResult, target: OutputTarget, table: QueryResult | None = 
             result.write_arrow(out, target.format, ending in ("", ".arrows"))
         else:
             # A page is for people, too.
-            rows = table if table and table.columns and target.format == "html" else result
-            for chunk in rows.encode(target.format):
+            for chunk in (shown if target.format == "html" else result).encode(target.format):
                 out.write(chunk)
                 # A reader such as `head` may wait for the first rows while the query still runs.
                 out.flush()
@@ -139,7 +150,7 @@ def emit_record(
         with open_output(target.path) as out:
             out.write(dumps(record, indent=True) + b"\n")
     else:
-        emit_words(QueryResult.of_records([record]), target, people)
+        emit_words([record], target, people)
 
 
 def emit_done(record: Mapping[str, object], target: OutputTarget, text: str) -> None:
@@ -149,7 +160,7 @@ def emit_done(record: Mapping[str, object], target: OutputTarget, text: str) -> 
         emit_record(record, target, lambda: text)
 
 
-def emit_words(result: QueryResult, target: OutputTarget, people: Callable[[], str]) -> None:
+def emit_words(rows: RowsOrRecords, target: OutputTarget, people: Callable[[], str]) -> None:
     """Write rows; text instead of a table."""
     if target.format == "table":
         with open_output(target.path) as out:
@@ -158,7 +169,7 @@ def emit_words(result: QueryResult, target: OutputTarget, people: Callable[[], s
         with open_output(target.path) as out:
             write_text(f"<pre>{html.escape(people())}</pre>\n", out, target)
     else:
-        emit(result, target)
+        emit(rows, target)
 
 
 def write_text(content: str, out: BinaryIO, target: OutputTarget) -> None:

@@ -11,18 +11,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from lakelog.libraries import rich_cells
 from lakelog.render import text, visible
-from lakelog.runtime.lazy import Lazy
-
-if TYPE_CHECKING:
-    from rich import cells as rich_cells
-else:
-    rich_cells = Lazy("rich.cells")
-
 
 ROWS_MAX = 200
 GAP = 2
@@ -87,7 +81,10 @@ def render(
         padded = [_pad(t, w, i in right) for t, (i, w) in zip(cells, widths.items(), strict=True)]
         # Before painting, which would end the line with an escape sequence.
         padded[-1] = padded[-1].rstrip()
-        painted = [_paint(p, s) if colour else p for p, s in zip(padded, styles, strict=True)]
+        painted = [
+            click.style(p, **{s: True}) if colour and s else p
+            for p, s in zip(padded, styles, strict=True)
+        ]
         return (" " * GAP).join(painted).rstrip()
 
     table_lines = [line([names[i] for i in widths], ["bold"] * len(widths))]
@@ -184,10 +181,6 @@ def _pad(value: str, width: int, right: bool) -> str:
     if length > width:
         return rich_cells.set_cell_size(value, width - 1) + "…"
     return " " * (width - length) + value if right else value + " " * (width - length)
-
-
-def _paint(value: str, style: str) -> str:
-    return click.style(value, **{style: True}) if style else value
 
 
 def _total(widths: list[int], places: list[int]) -> int:

@@ -157,7 +157,9 @@ class SqlCompleter(Completer):
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
         """Yield what fits the text before the cursor."""
         # The whole statement and not only what stands before the cursor: FROM comes behind SELECT.
-        before, types = document.text_before_cursor, _types_in(document.text)
+        before = document.text_before_cursor
+        found = _TYPE_TABLE.findall(document.text)
+        types = [quoted.replace('""', '"') or plain for quoted, plain in found]
         if before.lstrip().startswith("."):
             yield from self._command(before.lstrip())
             return
@@ -266,11 +268,6 @@ class SqlCompleter(Completer):
         columns = dict(column for type_ in of_types for column in self._names.type_columns(type_))
         columns |= {column: "column" for names in candidates.values() for column in names}
         return [*columns.items()]
-
-
-def _types_in(query: str) -> list[str]:
-    """Return the types whose tables a statement names."""
-    return [quoted.replace('""', '"') or plain for quoted, plain in _TYPE_TABLE.findall(query)]
 
 
 def _written(name: str) -> str:

@@ -15,7 +15,7 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.lexers import Lexer, PygmentsLexer
+from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import ColorDepth, Output
 
 from lakelog.cli.render import terminal
@@ -51,7 +51,7 @@ class Editor:
             # Only at Tab: a menu that opens by itself would take Enter and the arrow keys.
             complete_while_typing=False,
             reserve_space_for_menu=_MENU_LINES,
-            lexer=_lexer() if coloured else None,
+            lexer=PygmentsLexer(sql_lexers.PostgresLexer) if coloured else None,
             # has_colour decides for everything that is painted; a depth of one bit is no colour.
             color_depth=None if coloured else ColorDepth.DEPTH_1_BIT,
             key_bindings=bindings(is_whole),
@@ -122,7 +122,3 @@ class _DurableHistory(FileHistory):
         # session.
         with contextlib.suppress(OSError):
             super().store_string(string)
-
-
-def _lexer() -> Lexer:
-    return PygmentsLexer(sql_lexers.PostgresLexer)

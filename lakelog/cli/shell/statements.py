@@ -81,23 +81,18 @@ class StatementRunner:
 
     def statements(self, script: str) -> list[ShellStatement]:
         """Split a text into statements. Raises QueryFailed where it does not parse."""
-        try:
-            parsed = self._parse(script)
-        except duckdb.Error as error:
-            raise QueryFailed(str(error)) from None
+        # As typed first: rewriting is only for names of tables that the engine cannot parse. An
+        # error is of what was typed.
+        fault, parsed = "", list[syntax.ParsedStatement]()
+        for spelled in (str, analysis.parsable):
+            try:
+                parsed = syntax.ParsedStatement.list_of(self.cursor(), spelled(script))
+                break
+            except duckdb.Error as error:
+                fault = fault or str(error)
+        else:
+            raise QueryFailed(fault)
         return [ShellStatement(s.sql, s.kind, s.parameters) for s in parsed]
-
-    def _parse(self, script: str) -> list[syntax.ParsedStatement]:
-        """Parse statements, with those for tables that the engine cannot parse."""
-        # Parsed as typed first: rewriting is only for names of tables that the engine cannot parse.
-        try:
-            return syntax.ParsedStatement.list_of(self.cursor(), script)
-        except duckdb.Error:
-            parsable = analysis.parsable(script)
-            if parsable != script:
-                with contextlib.suppress(duckdb.Error):  # then the error is of what was typed
-                    return syntax.ParsedStatement.list_of(self.cursor(), parsable)
-            raise
 
     def is_whole(self, script: str) -> bool:
         """Whether a text is ready to run: it ends with a semicolon, outside strings and comments.
@@ -120,16 +115,9 @@ class StatementRunner:
         except duckdb.Error:
             return False
 
-    def sql(
-        self,
-        query: str,
-        params: Any = None,
-        ref: str | None = None,
-        cursor: Any = None,
-        scope: Any = None,
-    ) -> Any:
+    def sql(self, query: str, params: Any = None, ref: str | None = None) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
-        cursor, self._scan = cursor or self.cursor(), None
+        cursor, self._scan = self.cursor(), None
         try:
             # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):

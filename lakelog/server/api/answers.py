@@ -25,14 +25,12 @@ from lakelog.errors import (
 from lakelog.server.api import (
     about,
     alerts,
-    anomalies,
     counts,
     events,
     history,
     overview,
     patterns,
     sources,
-    standing,
     traces,
 )
 from lakelog.server.api.question import DashboardQuestion
@@ -45,7 +43,7 @@ QUESTIONS: dict[str, Answerer] = {
     "names": about.names,
     "overview": overview.overview,
     "storage": overview.storage,
-    "standing": standing.standing,
+    "standing": patterns.standing,
     "counts": counts.counts,
     "events": events.events,
     "event": events.event,
@@ -60,7 +58,7 @@ QUESTIONS: dict[str, Answerer] = {
     "alerts": alerts.alerts,
     "alerts/history": alerts.history,
     "patterns": patterns.patterns,
-    "anomalies": anomalies.anomalies,
+    "anomalies": patterns.anomalies,
 }
 """Answered by processes of their own."""
 OF_SERVER: dict[str, Answerer] = {

@@ -15,6 +15,8 @@ from lakelog.server.arrivals import RequestRefused
 _BEHAVIOUR_MAX = 2_000_000
 """Of more events on one side the behaviour is not looked at: it takes a scan of both."""
 _LISTED = 200
+_MOVE = "number time op author message snapshot generation".split()
+_STATE = "id time op message events bytes segments".split()
 
 
 def moves(question: DashboardQuestion) -> dict[str, object]:
@@ -22,18 +24,9 @@ def moves(question: DashboardQuestion) -> dict[str, object]:
     entries = question.lake.log(question.number("limit", 300))
     return {
         "moves": [
-            {
-                "number": entry.move.number,
-                "time": entry.move.time / 1000,
-                "op": entry.move.op,
-                "author": cut(entry.move.author),
-                "message": cut(entry.move.message),
-                "snapshot": entry.move.snapshot,
-                "generation": entry.move.generation,
-                "events": entry.events,
-                "segments": entry.segments,
-                "tags": entry.tags,
-            }
+            {name: cut(getattr(entry.move, name)) for name in _MOVE}
+            | {name: getattr(entry, name) for name in ("events", "segments", "tags")}
+            | {"time": entry.move.time / 1000}
             for entry in entries
         ],
         "tags": [
@@ -85,15 +78,8 @@ def diff(question: DashboardQuestion) -> dict[str, object]:
 
 
 def _described(snapshot: Snapshot) -> dict[str, object]:
-    return {
-        "id": snapshot.id,
-        "time": snapshot.time / 1000,
-        "op": snapshot.op,
-        "message": cut(snapshot.message),
-        "events": snapshot.events,
-        "bytes": snapshot.bytes,
-        "segments": snapshot.segments,
-    }
+    described = {name: cut(getattr(snapshot, name)) for name in _STATE}
+    return described | {"time": snapshot.time / 1000}
 
 
 def _finding(finding: Finding) -> dict[str, object]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lakelog.search import Search, search_condition
-from lakelog.server.api import watching
 from lakelog.server.api.counts import (
     COARSE,
     ERRORS,
@@ -21,6 +20,7 @@ from lakelog.server.api.counts import (
     span_of,
 )
 from lakelog.server.api.question import DashboardQuestion, cut
+from lakelog.server.api.sources import followers
 from lakelog.values import to_micros
 
 _HOUR, _DAY = 3_600 * SECOND, 86_400 * SECOND
@@ -134,22 +134,16 @@ def storage(question: DashboardQuestion) -> dict[str, object]:
     days = max((whole.until - whole.since) / _DAY, 1 / 24)
     root = question.lake.path
     disk = shutil.disk_usage(root)
-    answer: dict[str, Any] = {
-        "bytes": stats.bytes,
-        "wal_bytes": stats.wal_bytes,
+    names = ("bytes", "wal_bytes", "segments", "pending", "quarantined")
+    return {
+        **{name: getattr(stats, name) for name in names},
         "index_bytes": stats.words_bytes + stats.ids_bytes,
-        "segments": stats.segments,
-        "pending": stats.pending,
-        "quarantined": stats.quarantined,
         "events": whole.events,
         "bytes_a_day": stats.bytes / days if whole.events else 0,
         "disk_free": disk.free,
         "disk_total": disk.total,
-        "watchers": watching.watchers(question.lake),
-        "streams": watching.streams(question.lake),
-        "subscriptions": watching.subscribed(question.lake),
+        **followers(question.lake),
     }
-    return answer
 
 
 def machine(question: DashboardQuestion) -> dict[str, object]:

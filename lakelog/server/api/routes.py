@@ -6,9 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
@@ -32,16 +31,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _THREADS = 2
-
-
-@dataclass(frozen=True)
-class ApiRoute:
-    """A path with its methods, and the scope that a caller needs."""
-
-    path: str
-    handler: Callable[[Request, Caller], Awaitable[Answer]]
-    scope: TokenScope
-    methods: tuple[str, ...]
+ApiHandler = Callable[["Request", Caller], Awaitable[Answer]]
 
 
 class DashboardApi:
@@ -55,22 +45,18 @@ class DashboardApi:
         self._preparing: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, "lakelog-api")
 
-    def routes(self) -> list[ApiRoute]:
-        """Every path under /api: questions need the scope `read`, changes `admin`."""
-        handlers = {name: functools.partial(self._ask, name) for name in QUESTIONS} | {
-            name: functools.partial(self._look, answerer) for name, answerer in OF_SERVER.items()
-        }
-        changes = {
-            name: functools.partial(self._change, answerer) for name, answerer in CHANGE.items()
-        }
-        return [
-            ApiRoute(f"/api/{name}", handler, scope, (method,))
-            for method, scope, table in (
-                ("GET", TokenScope.READ, handlers),
-                ("POST", TokenScope.ADMIN, changes),
-            )
-            for name, handler in table.items()
-        ]
+    def routes(self) -> Iterator[tuple[str, ApiHandler, TokenScope, str]]:
+        """Every path under /api with its handler, the scope that a caller needs, and its method:
+        questions need `read`, changes `admin`."""
+        for name in QUESTIONS:
+            handler = functools.partial(self._ask, name)
+            yield f"/api/{name}", handler, TokenScope.READ, "GET"
+        for name, answerer in OF_SERVER.items():
+            handler = functools.partial(self._look, answerer)
+            yield f"/api/{name}", handler, TokenScope.READ, "GET"
+        for name, answerer in CHANGE.items():
+            handler = functools.partial(self._change, answerer)
+            yield f"/api/{name}", handler, TokenScope.ADMIN, "POST"
 
     @staticmethod
     def answerers() -> dict[tuple[str, str], Answerer]:

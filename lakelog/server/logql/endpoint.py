@@ -17,13 +17,11 @@ from lakelog.server.bodies import read_body
 from lakelog.server.gate import Caller
 from lakelog.server.limits import ServerLimits, is_number
 from lakelog.server.logql import statements
-from lakelog.server.logql.evaluation import Evaluation
+from lakelog.server.logql.evaluation import Evaluation, SeriesMap
 from lakelog.server.logql.parser import parse, parse_selection
 from lakelog.server.logql.result_lines import stream_labels
-from lakelog.server.logql.series import SeriesMap
 from lakelog.server.logql.statements import TimeRange
-from lakelog.server.logql.syntax import LogQLFault, LogSelection
-from lakelog.server.logql.tokens import seconds
+from lakelog.server.logql.syntax import LogQLFault, LogSelection, seconds
 from lakelog.server.protocols.protocol import Answer
 from lakelog.server.sql.endpoint import ClientLeft, while_connected
 from lakelog.server.sql.query_limits import QueryRefused

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import operator
+import re
+import statistics
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from lakelog.server.logql import series as series_of
+from lakelog.libraries import pa, pc
 from lakelog.server.logql import statements
 from lakelog.server.logql.line_scope import scope_of
 from lakelog.server.logql.result_lines import chosen_labels, streams
-from lakelog.server.logql.series import LabelSet, SeriesMap, label_set
 from lakelog.server.logql.statements import SERIES_MAX, TimeRange
 from lakelog.server.logql.syntax import (
     BinaryOperation,
@@ -18,11 +22,215 @@ from lakelog.server.logql.syntax import (
     LogQLFault,
     LogSelection,
     MetricExpression,
-    NumberLiteral,
     RangeAggregation,
     VectorAggregation,
 )
 from lakelog.server.sql.workers import QueryWorkers
+
+LabelSet = tuple[tuple[str, str], ...]
+"""Labels of a series, sorted by name."""
+SeriesMap = dict[LabelSet, dict[int, float]]
+"""Values by step, by labels."""
+_BY_VALUE = ("sort", "sort_desc")
+
+
+def label_set(labels: dict[str, str]) -> LabelSet:
+    """Labels as a key; those without a value are none."""
+    return tuple(sorted((name, value) for name, value in labels.items() if value))
+
+
+def aggregated(aggregation: VectorAggregation, series: SeriesMap) -> SeriesMap:
+    """Put series together, step by step."""
+    function = aggregation.function
+    if function in _BY_VALUE:
+        ordered = sorted(
+            series.items(), key=lambda item: max(item[1].values()), reverse=function == "sort_desc"
+        )
+        return dict(ordered)
+    grouping = aggregation.grouping
+    if function in ("topk", "bottomk", "approx_topk"):
+        return _extreme(series, function == "bottomk", aggregation.parameter or 1, grouping)
+    reduce = _REDUCTIONS[function]
+    groups: dict[LabelSet, dict[int, list[float]]] = {}
+    for labels, values in series.items():
+        group = groups.setdefault(grouped(labels, grouping), {})
+        for step, value in values.items():
+            group.setdefault(step, []).append(value)
+    return {
+        labels: {step: reduce(values) for step, values in sorted(steps.items())}
+        for labels, steps in groups.items()
+    }
+
+
+def grouped(labels: LabelSet, grouping: Grouping | None) -> LabelSet:
+    """The labels that a grouping leaves; without one, none."""
+    if grouping is None:
+        return ()
+    return tuple(pair for pair in labels if (pair[0] in grouping.names) != grouping.is_without)
+
+
+def _extreme(
+    series: SeriesMap, is_lowest: bool, count: int, grouping: Grouping | None
+) -> SeriesMap:
+    """The highest or lowest series at each step, of each group."""
+    at_steps: dict[tuple[LabelSet, int], list[tuple[float, LabelSet]]] = {}
+    for labels, values in series.items():
+        for step, value in values.items():
+            at_steps.setdefault((grouped(labels, grouping), step), []).append((value, labels))
+    result: SeriesMap = {}
+    for (_, step), candidates in sorted(at_steps.items()):
+        sign = 1 if is_lowest else -1
+        candidates.sort(key=lambda item: (sign * item[0], item[1]))
+        for value, labels in candidates[:count]:
+            result.setdefault(labels, {})[step] = value
+    return result
+
+
+def replaced(replacement: LabelReplacement, series: SeriesMap) -> SeriesMap:
+    """Set a label from another one, where a pattern matches that whole; in linear time."""
+    pattern = f"^(?s:{replacement.pattern})$"
+    # What Prometheus writes as $1 is \1 for RE2, and a backslash there means itself.
+    template = re.sub(r"\\", r"\\\\", replacement.replacement)
+    template = re.sub(r"\$(?:\{([0-9])\}|([0-9]))", r"\\\1\2", template)
+    values = pa.array([dict(labels).get(replacement.source, "") for labels in series], pa.string())
+    try:
+        is_matched = pc.match_substring_regex(values, pattern).to_pylist()
+        replacements = pc.replace_substring_regex(values, pattern, template).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise LogQLFault(f"label_replace: {error}") from None
+    result: SeriesMap = {}
+    for (labels, steps), is_replaced, value in zip(
+        series.items(), is_matched, replacements, strict=True
+    ):
+        label_values = dict(labels)
+        if is_replaced:
+            label_values[replacement.target] = value
+        result[label_set(label_values)] = steps
+    return result
+
+
+def combined(operation: BinaryOperation, left_side: SeriesMap, right_side: SeriesMap) -> SeriesMap:
+    """Combine two vectors, series with equal labels at a time, as Prometheus matches one to one.
+
+    Arithmetic and comparisons leave out steps that one side lacks; what only one side has is there
+    for `or` and, of the left side, for `unless`. Raises LogQLFault where several series of a side
+    have the same labels.
+    """
+    matching, result = operation.matching, SeriesMap()
+    right_series = {_matched(labels, matching): values for labels, values in right_side.items()}
+    if len(right_series) < len(right_side):
+        raise LogQLFault("several series of the right side have the same labels")
+    is_set = operation.operator in ("and", "or", "unless")
+    matches = set[LabelSet]()
+    for labels, values in left_side.items():
+        key = _matched(labels, matching)
+        matches.add(key)
+        right_steps = right_series.get(key, {})
+        if is_set:
+            kept_steps = {
+                step: value
+                for step, value in values.items()
+                if operation.operator == "or"
+                or (step in right_steps) == (operation.operator == "and")
+            }
+        else:
+            kept_steps = _calculated(
+                operation, ((s, v, right_steps[s]) for s, v in values.items() if s in right_steps)
+            )
+        # Sets and comparisons choose series, which keep their labels. Arithmetic makes new ones, of
+        # the labels that were matched.
+        is_named = is_set or (operation.operator in _COMPARISONS and not operation.is_bool)
+        result_labels = labels if is_named or matching is None else key
+        if result_labels in result:
+            raise LogQLFault("several series of the left side have the same labels")
+        if kept_steps:
+            result[result_labels] = kept_steps
+    if operation.operator == "or":
+        result |= {
+            labels: values
+            for labels, values in right_side.items()
+            if _matched(labels, matching) not in matches
+        }
+    return result
+
+
+def _matched(labels: LabelSet, matching: Grouping | None) -> LabelSet:
+    return labels if matching is None else grouped(labels, matching)
+
+
+def with_scalar(
+    operation: BinaryOperation, series: SeriesMap, scalar: float, *, is_left: bool
+) -> SeriesMap:
+    """Combine a vector and a number, which is on the left or on the right. A comparison without
+    `bool` leaves the values of the vector for which it holds."""
+    result: SeriesMap = {}
+    for labels, values in series.items():
+        triples = (
+            (step, scalar, value) if is_left else (step, value, scalar)
+            for step, value in values.items()
+        )
+        calculated = _calculated(operation, triples, values)
+        if calculated:
+            result[labels] = calculated
+    return result
+
+
+def calculate(operator_name: str, left_value: float, right_value: float) -> float:
+    """Two numbers; a comparison is 1 or 0."""
+    if operator_name in _COMPARISONS:
+        return float(_COMPARISONS[operator_name](left_value, right_value))
+    try:
+        return float(_ARITHMETIC[operator_name](left_value, right_value))
+    except ZeroDivisionError:
+        # As IEEE 754 has it, and Go, in which Loki divides; Python raises.
+        is_nan = left_value == 0 or math.isnan(left_value) or operator_name == "%"
+        return math.nan if is_nan else math.copysign(math.inf, left_value)
+    except (OverflowError, ValueError, TypeError):
+        return math.nan
+
+
+def _calculated(
+    operation: BinaryOperation,
+    triples: Iterable[tuple[int, float, float]],
+    original: dict[int, float] | None = None,
+) -> dict[int, float]:
+    result = {}
+    for step, left_value, right_value in triples:
+        value = calculate(operation.operator, left_value, right_value)
+        if operation.operator in _COMPARISONS and not operation.is_bool:
+            if not value:
+                continue
+            value = left_value if original is None else original[step]
+        result[step] = value
+    return result
+
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_ARITHMETIC: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": math.fmod,
+    "^": operator.pow,
+}
+_REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "sum": math.fsum,
+    "avg": statistics.fmean,
+    "min": min,
+    "max": max,
+    "count": lambda values: float(len(values)),
+    "stddev": statistics.pstdev,
+    "stdvar": statistics.pvariance,
+}
+
 
 _ADDITIVE = frozenset("rate count_over_time bytes_rate bytes_over_time sum_over_time".split())
 _PUSHED = {**dict.fromkeys(_ADDITIVE, "sum"), "max_over_time": "max", "min_over_time": "min"}
@@ -46,8 +254,8 @@ class Evaluation:
 
     async def value(self, expression: MetricExpression) -> SeriesMap | float:
         """Return the series of an expression, or its number. Raises LogQLFault, QueryRefused."""
-        if isinstance(expression, NumberLiteral):
-            return expression.value
+        if isinstance(expression, float):
+            return expression
         if isinstance(expression, ConstantVector):
             return {(): dict.fromkeys(range(self._span.points), expression.value)}
         if isinstance(expression, RangeAggregation):
@@ -55,7 +263,7 @@ class Evaluation:
         if isinstance(expression, VectorAggregation):
             return await self._vector(expression)
         if isinstance(expression, LabelReplacement):
-            return series_of.replaced(expression, await self._series(expression.operand))
+            return replaced(expression, await self._series(expression.operand))
         return await self._binary(expression)
 
     async def _series(self, expression: MetricExpression) -> SeriesMap:
@@ -75,7 +283,7 @@ class Evaluation:
             and not (grouping and grouping.is_without)
         ):
             return await self._range(operand, grouping or Grouping(()))
-        return series_of.aggregated(expression, await self._series(operand))
+        return aggregated(expression, await self._series(operand))
 
     async def _range(self, aggregation: RangeAggregation, grouping: Grouping | None) -> SeriesMap:
         statement = statements.series_sql(aggregation, self._span, grouping)
@@ -118,10 +326,10 @@ class Evaluation:
             if operation.operator in _SETS:
                 raise LogQLFault(f"{operation.operator} is of series, not of numbers")
             if isinstance(left_side, float) and isinstance(right_side, float):
-                return series_of.calculate(operation.operator, left_side, right_side)
+                return calculate(operation.operator, left_side, right_side)
             if isinstance(left_side, float):
                 assert isinstance(right_side, dict)
-                return series_of.with_scalar(operation, right_side, left_side, is_left=True)
+                return with_scalar(operation, right_side, left_side, is_left=True)
             assert isinstance(right_side, float)
-            return series_of.with_scalar(operation, left_side, right_side, is_left=False)
-        return series_of.combined(operation, left_side, right_side)
+            return with_scalar(operation, left_side, right_side, is_left=False)
+        return combined(operation, left_side, right_side)

@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakelog.segments.sql import json_path, literal
-from lakelog.server.logql.patterns import (
-    LINE,
-    capture_pattern,
-    json_steps,
-    named_groups,
-    template_parts,
-)
 from lakelog.server.logql.syntax import (
     Decolorize,
     LabelChoice,
     LabelCondition,
     LabelFormat,
     LabelLogic,
-    LabelMatcher,
     LabelTest,
     LineFilter,
     LineFormat,
@@ -35,6 +28,72 @@ from lakelog.server.logql.syntax import (
     LogSelection,
     PipelineStage,
 )
+
+LINE = "__line__"
+_FIELD = re.compile(r"\{\{-?\s*(?:\.([A-Za-z_][A-Za-z0-9_]*)|(__line__))\s*-?\}\}")
+_CAPTURE = re.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
+_STEP = re.compile(r'\.?([A-Za-z_][A-Za-z0-9_-]*)|\[([0-9]+)\]|\["((?:[^"\\]|\\.)*)"\]')
+
+
+def template_parts(template: str) -> list[tuple[str, bool]]:
+    """Return a template as (text, whether it names a label). Raises LogQLFault."""
+    fragments, place = [], 0
+    for match in _FIELD.finditer(template):
+        fragments.append((template[place : match.start()], False))
+        fragments.append((match[1] or match[2], True))
+        place = match.end()
+    fragments.append((template[place:], False))
+    if any("{{" in fragment for fragment, is_name in fragments if not is_name):
+        raise LogQLFault("a template may have {{.label}} and {{__line__}}, and no functions")
+    return [(fragment, is_name) for fragment, is_name in fragments if fragment]
+
+
+def named_groups(pattern: str) -> dict[str, int]:
+    """Return the named groups of a regular expression, by number. Raises LogQLFault."""
+    try:
+        groups = dict(re.compile(pattern).groupindex)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise LogQLFault(f"the regular expression {pattern[:60]!r} is wrong: {error}") from None
+    if not groups:
+        raise LogQLFault("| regexp takes labels from groups with names: (?P<name>…)")
+    return groups
+
+
+def capture_pattern(pattern: str) -> str:
+    """Return the regular expression of a pattern such as `<ip> - <_> <path>`."""
+    fragments = _CAPTURE.split(pattern)
+    names = [name for name in fragments[1::2] if name != "_"]
+    if not names or len({*names}) < len(names):
+        raise LogQLFault("| pattern takes labels from captures with different names: <name>")
+    # A pattern that begins with a capture begins with the line: that would begin anywhere else.
+    expression = "" if fragments[0] else "^"
+    for number, fragment in enumerate(fragments):
+        if number % 2 == 0:
+            if not fragment and 0 < number < len(fragments) - 1:
+                raise LogQLFault("two captures of a pattern need a text between them")
+            expression += re.escape(fragment)
+            continue
+        is_final = number == len(fragments) - 2 and not fragments[-1]
+        # The last one goes to the end of the line, each other one up to the text behind it.
+        body = ".*" if is_final else ".*?"
+        expression += f"(?:{body})" if fragment == "_" else f"(?P<{fragment}>{body})"
+    return expression
+
+
+def json_steps(expression: str) -> list[str | int]:
+    """Return the steps of a path such as a.b[0]["c d"]. Raises LogQLFault."""
+    steps, place = list[str | int](), 0
+    while place < len(expression):
+        match = _STEP.match(expression, place)
+        if match is None:
+            raise LogQLFault(f"{expression[:60]!r} is no path into JSON, such as a.b[0]")
+        plain, index, quoted = match.groups()
+        steps.append(int(index) if index else plain or re.sub(r"\\(.)", r"\1", quoted))
+        place = match.end()
+    if not steps:
+        raise LogQLFault("a path into JSON is empty")
+    return steps
+
 
 STREAM_COLUMNS = ("type", "category", "source", "level")
 """Columns that are labels of a stream."""
@@ -91,7 +150,10 @@ class LineScope:
     def applied(self, stage: PipelineStage) -> LineScope:
         """The scope behind a stage. Raises LogQLFault."""
         if isinstance(stage, LineFilter):
-            return self._where(_filter_sql(self.line, stage))
+            function = "contains" if stage.operator in ("|=", "!=") else "regexp_matches"
+            tests = [f"{function}({self.line}, {literal(value)})" for value in stage.values]
+            matches = f"({' OR '.join(tests)})"
+            return self._where(f"NOT {matches}" if stage.operator.startswith("!") else matches)
         if isinstance(stage, (LabelTest, LabelLogic)):
             return self._where(condition_sql(self, stage))
         if isinstance(stage, LineParser):
@@ -173,7 +235,7 @@ def scope_of(selection: LogSelection) -> LineScope:
     """The scope at the end of a pipeline. Raises LogQLFault."""
     scope = LineScope()
     for matcher in selection.matchers:
-        scope = scope._where(_matcher_sql(scope, matcher))
+        scope = scope._where(condition_sql(scope, matcher))
     for stage in selection.stages:
         scope = scope.applied(stage)
     return scope
@@ -194,27 +256,19 @@ def condition_sql(scope: LineScope, condition: LabelCondition) -> str:
         tests = [condition_sql(scope, test) for test in condition.tests]
         return f"({f' {condition.operator.upper()} '.join(tests)})"
     if isinstance(condition.value, str):
-        matcher = LabelMatcher(condition.name, condition.operator, condition.value)
-        return _matcher_sql(scope, matcher)
+        return _matcher_sql(scope, condition, condition.value)
     number = number_sql(scope.label(condition.name), condition.unit)
     operator = "=" if condition.operator == "==" else condition.operator
     return f"coalesce({number} {operator} {condition.value!r}, false)"
 
 
-def _matcher_sql(scope: LineScope, matcher: LabelMatcher) -> str:
+def _matcher_sql(scope: LineScope, matcher: LabelTest, matched_text: str) -> str:
     value = f"coalesce({scope.label(matcher.name)}, '')"
-    operand = literal(matcher.value)
+    operand = literal(matched_text)
     if matcher.operator in ("=~", "!~"):
         is_not = "NOT " if matcher.operator == "!~" else ""
         return f"{is_not}regexp_full_match({value}, {operand})"
     return f"{value} {'<>' if matcher.operator == '!=' else '='} {operand}"
-
-
-def _filter_sql(line: str, stage: LineFilter) -> str:
-    function = "contains" if stage.operator in ("|=", "!=") else "regexp_matches"
-    tests = [f"{function}({line}, {literal(value)})" for value in stage.values]
-    matches = f"({' OR '.join(tests)})"
-    return f"NOT {matches}" if stage.operator.startswith("!") else matches
 
 
 def _stream_label(name: str) -> str:

@@ -15,21 +15,21 @@ from lakelog.server.logql.syntax import (
     LabelCondition,
     LabelFormat,
     LabelLogic,
-    LabelMatcher,
     LabelReplacement,
     LabelTest,
     LineFilter,
     LineFormat,
     LineParser,
     LogQLFault,
+    LogQLToken,
     LogSelection,
     MetricExpression,
-    NumberLiteral,
     PipelineStage,
     RangeAggregation,
     VectorAggregation,
+    fault,
+    tokens,
 )
-from lakelog.server.logql.tokens import LogQLToken, fault, tokens
 
 RANGE_FUNCTIONS = frozenset(
     """rate count_over_time bytes_rate bytes_over_time sum_over_time avg_over_time min_over_time
@@ -154,9 +154,9 @@ class _LogQLParser:
             return inner
         if self._is("-", "+"):
             sign = -1.0 if self.expect("mark").spelling == "-" else 1.0
-            return NumberLiteral(sign * float(self.expect("number").value))
+            return sign * float(self.expect("number").value)
         if self._is("number"):
-            return NumberLiteral(float(self.expect("number").value))
+            return float(self.expect("number").value)
         name = self._token.spelling
         if self._is("name") and name in RANGE_FUNCTIONS:
             return self._range_aggregation()
@@ -178,7 +178,7 @@ class _LogQLParser:
         while not self._is("}"):
             name = self.expect("name").spelling
             operator = self.expect("=", "!=", "=~", "!~").spelling
-            matchers.append(LabelMatcher(name, operator, str(self.expect("string").value)))
+            matchers.append(LabelTest(name, operator, str(self.expect("string").value)))
             if not self._skip(","):
                 break
         self.expect("}")

@@ -6,7 +6,6 @@ Queries run in processes of their own, with limits (`server/sql`). Nothing here 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -199,7 +198,8 @@ class LakeTools:
             "b": _snapshot(difference.b),
             "events": difference.events,
             "types": difference.types,
-            "behaviour": None if findings is None else _plain(dataclasses.asdict(findings)),
+            "behaviour": findings
+            and orjson.loads(orjson.dumps(findings, default=str, option=orjson.OPT_NON_STR_KEYS)),
         }
 
     async def _audit(self, arguments: Arguments) -> JsonObject:
@@ -276,8 +276,3 @@ def _short(value: Any) -> Any:
         text = orjson.dumps(value).decode()
         return value if len(text) <= _CELL_MAX else _short(text)
     return value
-
-
-def _plain(value: Any) -> Any:
-    """A record as JSON has it."""
-    return orjson.loads(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS))

@@ -22,7 +22,6 @@ _NAMES = ("plugin", "plugin_instance", "type", "type_instance", "interval", "met
 class CollectdWrite(IngestProtocol):
     """The protocol, at /collectd."""
 
-    name = "collectd"
     routes = ("/collectd",)
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
@@ -58,21 +57,12 @@ def _event(reading: Any) -> EventMembers:
     if types := reading.get("dstypes"):
         data["dstypes"] = types
     event: EventMembers = {"type": "metric", "source": str(reading.get("host") or "collectd")}
-    plugin = "-".join(filter(None, _texts(reading, "plugin", "plugin_instance")))
-    kind = "-".join(filter(None, _texts(reading, "type", "type_instance")))
-    event["subject"] = "/".join(filter(None, (plugin, kind)))
+    pairs = (("plugin", "plugin_instance"), ("type", "type_instance"))
+    subjects = ("-".join(str(reading[n]) for n in pair if reading.get(n)) for pair in pairs)
+    event["subject"] = "/".join(filter(None, subjects))
     if (moment := reading.get("time")) is not None:
-        event["time"] = _time(moment)
+        try:
+            event["time"] = datetime.fromtimestamp(float(moment), UTC).isoformat()
+        except (TypeError, ValueError, OverflowError, OSError):
+            raise InvalidEvent(f"not a time in seconds: {moment!r:.40}") from None
     return event | {"data": data}
-
-
-def _texts(reading: JsonObject, *names: str) -> list[str]:
-    return [str(reading.get(name) or "") for name in names]
-
-
-def _time(moment: Any) -> str:
-    """A time in seconds as text. Raises InvalidEvent."""
-    try:
-        return datetime.fromtimestamp(float(moment), UTC).isoformat()
-    except (TypeError, ValueError, OverflowError, OSError):
-        raise InvalidEvent(f"not a time in seconds: {moment!r:.40}") from None

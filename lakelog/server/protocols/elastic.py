@@ -48,7 +48,6 @@ class BulkArrivals(Arrivals):
 class ElasticBulk(IngestProtocol):
     """The protocol; its answer has an item for each action, in order."""
 
-    name = "elastic"
     routes = ("/_bulk", "/{index}/_bulk")
     methods = ("POST", "PUT")
 

@@ -12,19 +12,19 @@ from lakelog.errors import InvalidEvent
 from lakelog.formats import journal, registry
 from lakelog.formats.format import EventMembers
 from lakelog.server.arrivals import Arrivals, Reject, arrivals_of, as_text
-from lakelog.server.protocols.protocol import Answer, IngestRequest, StreamedProtocol
+from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
 _CURSOR = "__CURSOR"
 
 
-class JournalUpload(StreamedProtocol):
-    """The protocol, at /upload."""
+class JournalUpload(IngestProtocol):
+    """The protocol, at /upload; its bodies are stored while they come, as they may never end."""
 
-    name = "journal"
+    is_whole = False
     routes = ("/upload",)
 
     def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
-        """Return the whole entries of a text, and what is left of it."""
+        """Return the whole entries of a text, and what is left of it; nothing at the end."""
         return journal.split(text, is_end=is_end)
 
     def events_of(self, records: list[bytes]) -> Arrivals:
@@ -40,8 +40,15 @@ class JournalUpload(StreamedProtocol):
                 rejects.append(Reject(number, error.reason, as_text(record)))
         return arrivals_of(events, rejects)
 
-    def summary(self, request: IngestRequest, stored: int, rejected: int) -> Answer:
+    def summary(self, stored: int, rejected: int) -> Answer:
         """202, as systemd's own receiver answers."""
-        return Answer(
-            202, f"{stored} entries stored, {rejected} refused\n".encode(), {}, "text/plain"
-        )
+        counts = f"{stored} entries stored, {rejected} refused\n"
+        return Answer(202, counts.encode(), {}, "text/plain")
+
+    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
+        """Return the entries of a whole body."""
+        return self.events_of(self.cut(body, is_end=True)[0])
+
+    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
+        """Return the answer to a whole body."""
+        return self.summary(arrivals.stored, len(arrivals.rejects))

@@ -31,7 +31,6 @@ _STRUCTURED = "application/cloudevents+json"
 class JsonIngest(IngestProtocol):
     """The protocol that lakelog documents for itself."""
 
-    name = "json"
     is_whole = False
     routes = ("/ingest", "/ingest/{source:path}")
 

@@ -8,6 +8,7 @@ before it is opened (grafana.com/docs/loki, reference of the HTTP API; snappy's 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -15,21 +16,38 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.formats.format import EventMembers
 from lakelog.libraries import pa
+from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
 from lakelog.values import parse_value
 
+descriptor_pb2 = Lazy("google.protobuf.descriptor_pb2")
+descriptor_pool = Lazy("google.protobuf.descriptor_pool")
+message = Lazy("google.protobuf.message")
+message_factory = Lazy("google.protobuf.message_factory")
 _SERVICES = ("service_name", "service", "app", "application", "job", "container", "host")
 _LEVELS = ("level", "detected_level", "severity")
 _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
 _TEXT_MAX = 128 << 20
 _VARINT_BYTES = 10
+_LOKI = "logproto"
+_MESSAGES = {
+    "PushRequest": {"streams": "Stream"},
+    "Stream": {"labels": "bytes", "entries": "Entry"},
+    "Entry": {"timestamp": "Timestamp", "line": "bytes", "metadata": "Label"},
+    "Timestamp": {"seconds": "int64", "nanos": "int64"},
+    "Label": {"name": "bytes", "value": "bytes"},
+}
+"""The messages of a push with their fields, in the order of their numbers. Texts are bytes: one
+that is no UTF-8 must not take all others with it."""
+_LISTS = ("streams", "entries", "metadata")
+_SCALARS = {"int64": 3, "bytes": 12}
+"""Numbers of types in descriptor.proto; of its labels 1 is optional, and 3 repeated."""
 
 
 class LokiPush(IngestProtocol):
     """The protocol, at /loki/api/v1/push."""
 
-    name = "loki"
     routes = ("/loki/api/v1/push",)
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
@@ -108,96 +126,55 @@ def _event(
     }
 
 
+@functools.cache
+def _push_class() -> Any:
+    """The class of Loki's PushRequest, of which no package has the description. Raises
+    ImportError."""
+    file = descriptor_pb2.FileDescriptorProto(name="push.proto", package=_LOKI, syntax="proto3")
+    for message_name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=message_name)
+        for number, (name, type_name) in enumerate(fields.items(), 1):
+            field = message.field.add(name=name, number=number, label=1 + 2 * (name in _LISTS))
+            if type_name in _SCALARS:
+                field.type = _SCALARS[type_name]
+            else:
+                field.type_name = f".{_LOKI}.{type_name}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_LOKI}.PushRequest"))
+
+
 def _of_protobuf(body: bytes) -> Arrivals:
     try:
-        size, _ = _varint(body, 0)
+        size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(_varint(body)))
         if size > _TEXT_MAX:
             raise RequestRefused(
                 413, f"the body has more than {_TEXT_MAX:,} bytes: send it in parts"
             )
         push = pa.Codec("snappy").decompress(body, decompressed_size=size).to_pybytes()
         events = [
-            _event(time, line, labels, metadata)
-            for labels_text, entries in _streams(push)
-            for labels in (_labels(labels_text),)
-            for time, line, metadata in entries
+            _event(
+                entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos,
+                entry.line.decode("utf-8", "replace"),
+                labels,
+                {m.name.decode(): m.value.decode("utf-8", "replace") for m in entry.metadata},
+            )
+            for stream in _push_class().FromString(push).streams
+            for labels in (_labels(stream.labels.decode()),)
+            for entry in stream.entries
         ]
-    except (OSError, pa.ArrowException, ValueError, IndexError):  # the codec raises OSError
+    # The codec raises OSError.
+    except (OSError, pa.ArrowException, message.DecodeError, ValueError):
         raise RequestRefused(400, "the body is neither JSON nor protobuf in snappy") from None
     return arrivals_of(events)
 
 
-def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return a number and where it ends. Raises ValueError where it does not."""
-    number = 0
-    for index, byte in enumerate(data[start : start + _VARINT_BYTES]):
-        number |= (byte & 0x7F) << (7 * index)
-        if not byte & 0x80:
-            return number, start + index + 1
-    raise ValueError("a number without an end")
-
-
-def _numbers(data: bytes) -> list[tuple[int, int]]:
-    """The fields of a protobuf message that are numbers, each with its own."""
-    return [(field, value) for field, value in _fields(data) if isinstance(value, int)]
-
-
-def _texts(data: bytes) -> list[tuple[int, bytes]]:
-    """The same of its fields with a length. One of another type than it should have is unknown, as
-    it is to protobuf's own readers."""
-    return [(field, value) for field, value in _fields(data) if isinstance(value, bytes)]
-
-
-def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
-    fields, place = list[tuple[int, int | bytes]](), 0
-    while place < len(data):
-        tag, place = _varint(data, place)
-        if tag & 7 == 0:
-            value, place = _varint(data, place)
-            fields.append((tag >> 3, value))
-        elif tag & 7 == 2:
-            size, place = _varint(data, place)
-            if place + size > len(data):
-                raise ValueError("a field that is longer than its message")
-            fields.append((tag >> 3, data[place : place + size]))
-            place += size
-        else:
-            # Wire types with a fixed width, which no field of a push has: they are skipped.
-            place += {1: 8, 5: 4}[tag & 7] if tag & 7 in (1, 5) else len(data) + 1
-            if place > len(data):
-                raise ValueError("a field of no known kind")
-    return fields
-
-
-def _streams(push: bytes) -> list[tuple[str, list[tuple[int, str, dict[str, str]]]]]:
-    """PushRequest{streams=1}, Stream{labels=1, entries=2}, Entry{timestamp=1, line=2,
-    structuredMetadata=3}, Timestamp{seconds=1, nanos=2}, Label{name=1, value=2}."""
-    streams = []
-    for number, stream in _texts(push):
-        if number != 1:
-            continue
-        labels, entries = "", []
-        for field, value in _texts(stream):
-            if field == 1:
-                labels = value.decode()
-            elif field == 2:
-                entries.append(_entry(value))
-        streams.append((labels, entries))
-    return streams
-
-
-def _entry(data: bytes) -> tuple[int, str, dict[str, str]]:
-    time, line, metadata = 0, "", {}
-    for number, value in _texts(data):
-        if number == 1:
-            stamp = dict(_numbers(value))
-            time = stamp.get(1, 0) * 1_000_000_000 + stamp.get(2, 0)
-        elif number == 2:
-            line = value.decode("utf-8", "replace")
-        elif number == 3:
-            pair = dict(_texts(value))
-            metadata[pair.get(1, b"").decode()] = pair.get(2, b"").decode("utf-8", "replace")
-    return time, line, metadata
+def _varint(body: bytes) -> bytes:
+    """The bytes of the number that a body begins with. Raises ValueError where it has no end."""
+    end = next((n for n, byte in enumerate(body[:_VARINT_BYTES], 1) if not byte & 0x80), 0)
+    if not end:
+        raise ValueError("a number without an end")
+    return body[:end]
 
 
 def _labels(selector: str) -> dict[str, str]:

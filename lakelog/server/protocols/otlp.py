@@ -31,7 +31,6 @@ _SIGNALS = {"logs": "LogRecords", "traces": "Spans", "metrics": "DataPoints"}
 class OtlpHttp(IngestProtocol):
     """The protocol, at /v1/logs, /v1/traces and /v1/metrics."""
 
-    name = "otlp"
     routes = ("/v1/{signal}",)
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
@@ -130,20 +129,14 @@ def _scalar(field: Any) -> Any:
     if field.message_type is not None:
         return _object
     if field.type == field.TYPE_BYTES:
-        return bytes.hex if field.name.endswith("_id") else _base64
+        if field.name.endswith("_id"):
+            return bytes.hex
+        return lambda value: base64.b64encode(value).decode()
     if field.type in _WIDE:
         return str
-    return _itself
+    return lambda value: value
 
 
 _WIDE = (3, 4, 6, 16, 18)
 """Types of 64 bits by their numbers in descriptor.proto: int64, uint64, fixed64, sfixed64,
 sint64."""
-
-
-def _itself(value: object) -> object:
-    return value
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()

@@ -32,10 +32,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """What a protocol may look at: names in the path, the query, and headers in lower case."""
+    """What a protocol may look at: names in the path, and headers in lower case."""
 
     path: Mapping[str, str]
-    query: Mapping[str, str]
     headers: Mapping[str, str]
 
     @property
@@ -47,7 +46,6 @@ class IngestRequest:
 class IngestProtocol(ABC):
     """A protocol; `routes` are its paths and their methods."""
 
-    name: str
     routes: tuple[str, ...]
     methods: tuple[str, ...] = ("POST",)
     is_whole = True
@@ -64,32 +62,6 @@ class IngestProtocol(ABC):
     def failure(self, request: IngestRequest, status: int, reason: str) -> Answer:
         """Return the answer to a body that is not stored."""
         return Answer(status, {"error": reason})
-
-
-class StreamedProtocol(IngestProtocol):
-    """A protocol whose bodies are stored while they come, as they may never end."""
-
-    is_whole = False
-
-    @abstractmethod
-    def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
-        """Return the whole records of a text, and what is left of it; nothing at the end."""
-
-    @abstractmethod
-    def events_of(self, records: list[bytes]) -> Arrivals:
-        """Return the events of records."""
-
-    @abstractmethod
-    def summary(self, request: IngestRequest, stored: int, rejected: int) -> Answer:
-        """Return the answer to a body of so many records."""
-
-    def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
-        """Return what a whole body holds."""
-        return self.events_of(self.cut(body, is_end=True)[0])
-
-    def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
-        """Return the answer to a whole body."""
-        return self.summary(request, arrivals.stored, len(arrivals.rejects))
 
 
 def counts(arrivals: Arrivals) -> JsonObject:

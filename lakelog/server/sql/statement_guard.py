@@ -42,7 +42,11 @@ def require_readable(
         raise QueryRefused("not_a_select", f"there are {len(tree['statements'])} statements", _ONE)
     # Every node, wherever it stands: a subquery or a macro's argument is no hiding place.
     for node in nodes(tree):
-        fault_text = _table(node, tables, schemas) or _cte(node) or _function(node)
+        fault_text = _table(node, tables, schemas) or _function(node)
+        # None of the names that WITH gives may hide what another one means.
+        for entry in (node.get("cte_map") or {}).get("map", ()):
+            if _is_foreign(str(entry["key"])):
+                fault_text = fault_text or f"{entry['key']!r} is no name for a table"
         if fault_text:
             raise QueryRefused(
                 "not_allowed", fault_text, "a query reads tables of the lake: events, its views"
@@ -71,14 +75,6 @@ def _table(node: Node, tables: Container[str], schemas: Container[str]) -> str:
         return ""
     # An unknown plain name may be a CTE or an alias; the engine complains about others itself.
     return f"{name!r} is no table of the lake" if _is_foreign(name) else ""
-
-
-def _cte(node: Node) -> str:
-    """What is wrong with the names that WITH gives: none may hide what another one means."""
-    for entry in (node.get("cte_map") or {}).get("map", ()):
-        if _is_foreign(str(entry["key"])):
-            return f"{entry['key']!r} is no name for a table"
-    return ""
 
 
 def _is_foreign(name: str) -> bool:
