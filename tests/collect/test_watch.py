@@ -167,8 +167,10 @@ def test_a_truncated_packed_file_leaves_nothing_to_do(
     whole = pack(b"".join(lines))
     (root / "cut.log.packed").write_bytes(whole[: len(whole) // 2])
     watcher = Watcher(lake, [str(root)], say=said.append)
-    assert 0 < watcher.round(final=True) < len(lines)
-    assert not watcher.is_behind
+    read = watcher.round(final=True)
+    while watcher.is_behind:
+        read += watcher.round(final=True)  # a slow machine needs more than one
+    assert 0 < read < len(lines)
     assert not watcher.has_arriving_files
     assert watcher.round(final=True) == 0
     assert not watcher.is_behind

@@ -493,3 +493,4 @@ def test_views_right_after_the_logger(tmp_path: Path, place: str) -> None:
     for n in range(50):
         assert views.podcast_status_view()["completed"] == n
         logger.complete("podcast", "P", f"P_{n}")
+    assert views.podcast_status_view()["completed"] == 50
