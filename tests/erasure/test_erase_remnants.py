@@ -187,3 +187,24 @@ def test_a_state_that_is_only_a_file_is_erased_from_twice(tmp_path: Path) -> Non
         for left, subject in ((2, ADA), (1, "bob")):
             lake.erase(subject=subject, why="asked")
             assert manifests.load(state).totals.events == left
+
+
+def test_the_subjects_of_a_segment_that_is_gone_come_back(tmp_path: Path) -> None:
+    """With a state that a remote's branch names, after an erasure took them out of all others."""
+    with opened(tmp_path) as lake:
+        manifests = lake.store.manifests
+        lake.append([{"type": "A", "subject": name} for name in (ADA, "zoe")])
+        lake.settle()
+        lake.append([{"type": "A", "subject": name} for name in ("bob", "zoe")])
+        lake.settle()
+        before = lake.store.state("main")
+        lake.compact()
+        lake.tag("v1")
+        lake.expire()
+        lake.erase(subject=ADA, why="asked")
+        newer = dataclasses.replace(before, time=before.time + 1)
+        known.track(lake.store, "home", "main", manifests.write(newer).digest)
+        lake.erase(subject="bob", why="asked")
+        state = manifests.load(lake.store.refs.tag("home/main").snapshot)
+        assert next(entry.subject for entry in manifests.segments(state)) is None
+        assert found(tmp_path) == []
