@@ -104,11 +104,16 @@ class ErasedStates:
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
         return Replacements(states, segments)
 
-    def forget(self, states: Iterable[str]) -> None:
-        """Forget what stands in the place of states that nothing names any more, durably."""
-        before, forgotten = self._read(), set(states)
-        remaining = {d: n for d, n in before.states.items() if d not in forgotten}
-        self._write(Replacements(remaining, before.segments))
+    def forget(self, states: Iterable[str], segments: Iterable[str] = ()) -> None:
+        """Forget, durably, what stands in the place of states that nothing names any more, and of
+        segments that came back."""
+        before, forgotten = self._read(), {*states, *segments}
+        self._write(
+            Replacements(
+                {d: n for d, n in before.states.items() if d not in forgotten},
+                {d: n for d, n in before.segments.items() if d not in forgotten},
+            )
+        )
 
     def adopt(self, other: ErasedStates) -> None:
         """Add what stands in the place of states and segments in another copy of the lake, as it

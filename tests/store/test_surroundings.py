@@ -161,10 +161,10 @@ def test_a_reader_that_lost_a_race_retries(
         [SnapshotGone("gone"), None, SnapshotGone("a"), SnapshotGone("b")],
     )
 
-    def gone_once(self: SegmentChoice, entries: object) -> None:
+    def gone_once(self: SegmentChoice, entries: object, **how: bool) -> None:
         if (error := calls.pop(0)) is not None:
             raise error
-        verify(self, entries)  # type: ignore[arg-type]
+        verify(self, entries, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SegmentChoice, "verify", gone_once)
     assert read(lake) == [("A",)]
