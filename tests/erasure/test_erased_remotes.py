@@ -207,3 +207,29 @@ def test_a_saved_directory_at_the_remote_is_named(pushed: Lake, tmp_path: Path) 
     assert copy["name"] == "home"
     assert f"delete {left.place} there" in copy["command"]
     assert found(tmp_path / "far") == [left.place]
+
+
+def test_what_was_erased_here_comes_back_for_a_while(tmp_path: Path) -> None:
+    """A state that is gone here since has rows of two erasures there, in segments of their own."""
+    far = tmp_path / "far"
+    lake = lakelog.open(tmp_path / "lake", settings=SETTINGS)
+    remotes.add_tested(lake.store, "home", str(far))
+    for names in ((ADA, "bob"), ("cem", "dan"), ("eve",)):
+        lake.append([{"type": "A", "subject": name} for name in (names[0], "zoe")])
+        lake.settle()
+        lake.append([{"type": "A", "subject": name} for name in (names[-1], "zoe")])
+        lake.settle()
+        remotes.push(lake, "home", branches=["main"])
+        if names[0] == ADA:
+            state = lake.store.refs.head("main").move.snapshot
+    erased = [lake.erase(subject=name, why="asked").erasure.key for name in (ADA, "bob", "cem")]
+    lake.compact()
+    lake.expire()
+    with pytest.raises(DamagedManifest):
+        lake.store.manifests.load(state)
+    assert sorted(remotes.push(lake, "home", branches=["main"]).erased) == sorted(erased)
+    assert found(far) == found(tmp_path / "lake") == []
+    assert remotes.check(lake, "home", read_data=True).faults == []
+    with lakelog.open(far) as there:
+        assert there.verify().intact
+        assert (there.at(state).count(), there.count()) == (2, 9)
