@@ -83,7 +83,11 @@ def test_rules_and_training_sets_read_segments_that_are_elsewhere(
     with contextlib.closing(RuleQueries(machines["b"])) as queries:
         count = AlertRule("count", query="SELECT count(*) AS value FROM events")
         assert [row.value for row in queries.ask(count, 0, disk.now_us())] == [20]
-    recipe = {"select": {"sql": "SELECT * FROM events"}, "shape": {"kind": "events"}}
+    recipe = {
+        "select": {"sql": "SELECT * FROM events"},
+        "shape": {"kind": "events"},
+        "split": {"train": 1.0},
+    }
     exported = train.export(machines["c"], recipe, str(tmp_path / "set"))
     assert sum(split["rows"] for split in exported.manifest["splits"].values()) == 20
 
