@@ -30,7 +30,6 @@ from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime import locks
 from tests.support import seam
 from tests.support.seam import CHANGES, Killed, bury
-from tests.support.world import pooled_engine
 
 IDS = 12
 STEPS = 12
@@ -53,7 +52,6 @@ class History:
         self.log: list[str] = []
         self._left, self._then = 0, self._nothing
         self._is_dead, self._created = False, set[int]()
-        pooled_engine(patch)
         seam.install(patch, self._hook)
 
     def play(self) -> None:

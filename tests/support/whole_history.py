@@ -43,7 +43,6 @@ from lakelog.store import disk
 from tests.support import cli, encrypted, seam
 from tests.support.whole_model import IDS, SOURCES, SUBJECTS, TYPES, Event, State, same
 from tests.support.whole_outputs import Outputs
-from tests.support.world import pooled_engine
 
 ZONES = ["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia"]
 SETTINGS = {"seal": "never", "rotate_events": 9, "gc_grace_hours": 0}
@@ -87,7 +86,6 @@ class History(Outputs):
         """The events of each file, in its lines."""
         patch.setattr(disk, "now_us", self._now)
         patch.setattr(history_window, "lake_time", lambda store: self._now())
-        pooled_engine(patch)
         self.setting = ""
         self.hidden: list[str] = [[], ["secret", *(f"{t.lower()}ing" for t in TYPES)], ["secret"]][
             seed % 3

@@ -23,11 +23,9 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
-from lakelog.query.session import Session
 from lakelog.segments import connection, segment
-from lakelog.settings import Settings
 from lakelog.store.bootstrap import load
-from lakelog.store.paths import OBJECTS, Paths, parse_move
+from lakelog.store.paths import OBJECTS, parse_move
 from lakelog.wal.trimming import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 from tests.support.scratch import memory
@@ -280,33 +278,6 @@ def warm_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         _warm.append(duckdb.connect(":memory:", config={"threads": "1"}))
         _warm[0].execute("SET TimeZone = 'UTC'")
     monkeypatch.setattr(connection, "connect", lambda paths, settings: _warm[0].cursor())
-
-
-def pooled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give whoever asks for a database one that was closed before, emptied, if there is any: to
-    start one costs more than most of what is asked of it."""
-    connect, close, here = connection.connect, Session.close, os.getpid()
-    idle: list[duckdb.DuckDBPyConnection] = []
-
-    def reuse(paths: Paths, settings: Settings) -> duckdb.DuckDBPyConnection:
-        if not idle or os.getpid() != here:
-            return connect(paths, settings)
-        database = idle.pop()
-        made = (
-            "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND schema_name <> 'main'"
-        )
-        for (name,) in database.execute(made).fetchall():
-            database.execute(f'DROP SCHEMA "{name}" CASCADE')
-        return database
-
-    def keep(session: Session) -> None:
-        database = session.tables._database
-        close(session)
-        if database is not None and os.getpid() == here:
-            idle.append(database)
-
-    monkeypatch.setattr(connection, "connect", reuse)
-    monkeypatch.setattr(Session, "close", keep)
 
 
 # --- actors -------------------------------------------------------------------------------------

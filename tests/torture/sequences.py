@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.lake_model import LakeMachine
-from tests.support.world import pooled_engine
 from tests.torture.case import Case, Row
 
 EACH, STEPS, SPARED = 10, 40, 3
@@ -31,7 +30,6 @@ def asked(machine: LakeMachine, step: int) -> None:
 
 def sequences(case: Case) -> None:
     """Play some sequences, each compared with the model after every step."""
-    pooled_engine(case.patch)
     case.patch.setattr(hypothesis.core, "global_force_seed", case.start)
     played, steps = [0], [0]
 

@@ -33,7 +33,6 @@ from lakelog.views.partials import Partials
 from tests.support import seam, viewmodel
 from tests.support.requirements import MOUNTS, lacking
 from tests.support.viewhistory import NOW, History, plain
-from tests.support.world import pooled_engine
 from tests.torture import mounts
 from tests.torture.case import Case, Row
 
@@ -381,7 +380,6 @@ def _apart(found: list[str], wanted: list[str]) -> list[str]:
 
 def histories(case: Case) -> None:
     """Live through one history."""
-    pooled_engine(case.patch)
     case.patch.setattr(thinning, "UNPACKED", 3)
     life = Life(case)
     try:

@@ -35,7 +35,6 @@ from lakelog.query import lake_tables
 from lakelog.store import disk, sealer_process
 from tests.support import seam
 from tests.support.seam import Fault, Killed
-from tests.support.world import pooled_engine
 from tests.torture.case import Case, Row
 from tests.torture.years_chores import DAY, Chores, person, play_chores
 
@@ -438,7 +437,6 @@ def files(path: str) -> int:
 
 def years(case: Case) -> None:
     """Live three years, and compare with a lake of two days."""
-    pooled_engine(case.patch)
     world = World(case)
     old, young = (Life(case, world, case.place / name) for name in ("old", "young"))
     days = case.some(DAYS if case.number % LONG == LONG - 1 else SEASON)
