@@ -208,7 +208,7 @@ class ErasureRun:
         self._erasure.save(store.paths)
         if not self._erasure.is_new:
             # A run that was killed may have left old files, and branches without their move.
-            self._rewritten = rewriting.rewritten_before(store)
+            self._rewritten = rewriting.stand_ins(store, rewriting.history_of(store), {})
             self._publish()
         for _ in range(_ROUNDS):
             for branch in _branches(store):

@@ -98,12 +98,17 @@ def history_of(store: Store) -> History:
     return history
 
 
-def rewritten_before(store: Store) -> Rewritten:
-    """Return what a run that was killed has put in the place of segments: a state that was made
-    meanwhile may name these still, though they are gone."""
-    entries = history_of(store).segments()
-    replaced = {key: new for key, new in store.erased.segments().items() if key != new}
-    return {key: entries.get(new) for key, new in replaced.items() if not new or new in entries}
+def stand_ins(store: Store, history: History, rewritten: Rewritten) -> Rewritten:
+    """Return what stands in the place of segments that earlier erasures replaced, or a run that was
+    killed: states that were made meanwhile, or came back from a remote, name these still."""
+    # What stood in their place may be replaced itself by now.
+    entries: Rewritten = {**history.segments(), **rewritten}
+    replaced = store.erased.segments().items()
+    return {
+        key: entries[new] if new else None
+        for key, new in replaced
+        if key != new and (not new or new in entries)
+    }
 
 
 def manifest_files(store: Store) -> Iterator[str]:
@@ -147,33 +152,26 @@ class Redactor:
         self, store: Store, history: History, rewritten: Rewritten, subjects: Iterable[str]
     ) -> None:
         self._store, self._history = store, history
-        self._rewritten = self._earlier_stand_ins(rewritten) | rewritten
+        rewritten = stand_ins(store, history, rewritten) | rewritten
+        self._rewritten = dict.fromkeys(self._absent(rewritten)) | rewritten
         self._subjects = set(subjects)
         self._stale_models = stale_models(store, history)
         self._pages: dict[str, Page | None] = {}
         self.scrubbed: set[str] = set()
         """Segments that are gone, whose entries lost their lowest and highest subject."""
 
-    def _earlier_stand_ins(self, rewritten: Rewritten) -> Rewritten:
-        """What stands in the place of the segments that an earlier erasure replaced, and that
-        states which came back from a remote still name. A sweep deletes every page that names one.
-        """
-        stand_ins, entries = self._store.erased.segments(), self._history.segments()
+    def _absent(self, rewritten: Rewritten) -> set[str]:
+        """The segments that an earlier erasure replaced by what was compacted and deleted since,
+        and that states which came back from a remote still name. A sweep deletes every page that
+        names one."""
+        replaced = {key for key, new in self._store.erased.segments().items() if key != new}
         keys = {entry.key for entry in self._history.entries() if entry.what == "segment"}
-        earlier, absent = Rewritten(), set[str]()
-        for key in keys & stand_ins.keys() - rewritten.keys():
-            new = stand_ins[key]
-            if new == key or self._store.volume.exists(KEYS.object("segments", key)):
-                continue
-            if new in rewritten or new in entries:
-                earlier[key] = rewritten[new] if new in rewritten else entries[new]
-            else:
-                absent.add(key)  # compacted since, and deleted
+        absent = keys & replaced - rewritten.keys()
         for digest in self._history.roots if absent else ():
             # Nothing may take the place of rows that a state has: it stays unreadable.
             if state := self._history.states.get(digest):
                 absent -= {entry.key for entry in self._store.manifests.segments(state)}
-        return earlier | dict.fromkeys(absent)
+        return absent
 
     def is_needed(self) -> bool:
         """Whether a state names a segment that was replaced, or an erased subject as the bound of
@@ -247,8 +245,8 @@ class Redactor:
     def _names_subject(self, entry: SegmentEntry) -> bool:
         """Whether the entry of a segment that is gone from the disk names an erased subject."""
         # One that an earlier erasure took the subjects of came back with them from a remote.
-        is_known = self._store.erased.segments().get(entry.key) == entry.key
-        if not entry.subject or not (is_known or self._subjects.intersection(entry.subject)):
+        is_scrubbed = self._store.erased.segments().get(entry.key) == entry.key
+        if not entry.subject or not (is_scrubbed or self._subjects.intersection(entry.subject)):
             return False
         return not self._store.volume.exists(KEYS.object("segments", entry.key))
 

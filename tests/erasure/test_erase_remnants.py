@@ -208,3 +208,19 @@ def test_the_subjects_of_a_segment_that_is_gone_come_back(tmp_path: Path) -> Non
         state = manifests.load(lake.store.refs.tag("home/main").snapshot)
         assert next(entry.subject for entry in manifests.segments(state)) is None
         assert found(tmp_path) == []
+
+
+def test_a_state_that_came_back_with_a_segment_that_lost_all_rows(tmp_path: Path) -> None:
+    """Nothing stands in its place, and the state reads without it."""
+    with opened(tmp_path) as lake:
+        manifests = lake.store.manifests
+        for subject in (ADA, "bob", "zoe"):
+            lake.append({"type": "A", "subject": subject})
+            lake.settle()
+        before = lake.store.state("main")
+        lake.erase(subject=ADA, why="asked")
+        newer = dataclasses.replace(before, time=before.time + 1)
+        known.track(lake.store, "home", "main", manifests.write(newer).digest)
+        lake.erase(subject="bob", why="asked")
+        assert lake.at("home/main").count() == lake.count() == 1
+        assert lake.verify().intact
