@@ -218,8 +218,10 @@ class RemoteErasures:
         if tags or unknown:
             # What came back is no longer replaced: each of the erasures sweeps, and the first would
             # take the states from those behind it.
-            paths = {key: store.paths.object("segments", key) for key in store.erased.segments()}
-            store.erased.forget([], filter(lambda key: disk.exists(paths[key]), paths))
+            replaced = store.erased.segments()
+            store.erased.forget(
+                key for key in replaced if disk.exists(store.paths.object("segments", key))
+            )
             erasures.again(lake)
         # They named what must not be anywhere any more.
         for tag in tags:

@@ -104,10 +104,10 @@ class ErasedStates:
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
         return Replacements(states, segments)
 
-    def forget(self, states: Iterable[str], segments: Iterable[str] = ()) -> None:
+    def forget(self, digests: Iterable[str]) -> None:
         """Forget, durably, what stands in the place of states that nothing names any more, and of
         segments that came back."""
-        before, forgotten = self._read(), {*states, *segments}
+        before, forgotten = self._read(), set(digests)
         self._write(
             Replacements(
                 {d: n for d, n in before.states.items() if d not in forgotten},
