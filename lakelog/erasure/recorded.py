@@ -13,7 +13,7 @@ import orjson
 
 from lakelog.erased.records import Erasure
 from lakelog.erasure import rewriting
-from lakelog.erasure.rewriting import History
+from lakelog.erasure.rewriting import MODEL_KEY, History
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
 from lakelog.segments import segment_sql, sql
@@ -24,7 +24,6 @@ from lakelog.store.paths import KEYS
 from lakelog.values import JsonObject
 
 FINDING, MODEL = "finding", "model"
-_MODEL_KEY = "model/"
 _SOURCE = BookkeepingEvent.SOURCE
 _IS_OWN = f"(source = '{_SOURCE}' OR starts_with(source, '{_SOURCE} '))"
 _OWN_SOURCE = f"^{_SOURCE}( |$)"
@@ -127,7 +126,7 @@ def places(
     learnt_from: dict[str, set[str]] = {}
     for key, snapshot in history.models():
         if snapshot in states:
-            learnt_from.setdefault(key.removeprefix(_MODEL_KEY), set()).add(snapshot)
+            learnt_from.setdefault(key.removeprefix(MODEL_KEY), set()).add(snapshot)
     return [_finding(type_, sorted(of_type)) for type_, of_type in ids.items()] + [
         {
             "place": MODEL,
@@ -160,7 +159,7 @@ def confirmed(store: Store, connect: Connect, erasures: list[Erasure]) -> list[E
     def is_clean(place: JsonObject) -> bool:
         if place["place"] == FINDING:
             return ids.isdisjoint(place["ids"])
-        return models.isdisjoint((_MODEL_KEY + place["name"], s) for s in place["states"])
+        return models.isdisjoint((MODEL_KEY + place["name"], s) for s in place["states"])
 
     confirmed_erasures = []
     for erasure in erasures:

@@ -26,7 +26,7 @@ from lakelog.store.manifest import Manifest, Page, Totals
 from lakelog.store.paths import KEYS
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
-ARTIFACT = "artifact"
+ARTIFACT, MODEL_KEY = "artifact", "model/"
 Rewritten = dict[str, "SegmentEntry | None"]
 """The entry that stands in the place of each segment, None where no row stayed."""
 
@@ -53,7 +53,8 @@ class History:
     def models(self) -> set[tuple[str, str]]:
         """The key of each outcome model, with the state that it was learnt from."""
         records = (e for e in self.entries() if isinstance(e, Record) and e.what == ARTIFACT)
-        return {(r.key, str(r.members.get("snapshot"))) for r in records if _is_model(r.key)}
+        models = (record for record in records if record.key.startswith(MODEL_KEY))
+        return {(model.key, str(model.members.get("snapshot"))) for model in models}
 
     def segments(self) -> dict[str, SegmentEntry]:
         """The segments that any of them adds, by key."""
@@ -69,10 +70,6 @@ def stale_models(store: Store, history: History) -> set[tuple[str, str]]:
         records = (store.manifests.find(state, ARTIFACT, key) for key, _ in stale)
         stale = stale - {(r.key, r.members.get("snapshot")) for r in records if r}
     return stale
-
-
-def _is_model(key: str) -> bool:
-    return key.startswith("model/")
 
 
 def history_of(store: Store) -> History:
