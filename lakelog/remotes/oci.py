@@ -166,11 +166,14 @@ class OciRemote(remotes.Remote):
                     yield f"{file}.json"
 
     def _names_of_objects(self, folder: str) -> Iterator[str]:
+        yield from self._tag_references().names(folder)
+
+    def _tag_references(self) -> oci_erasing.TagReferences:
+        # Once only: it costs a request for each tag.
         with self._lock:
             if self._references is None:
                 self._references = oci_erasing.tag_references(self._repository, self._manifests)
-            names = self._references.names(folder)
-        yield from names
+            return self._references
 
     def _names_of_moves(self, folder: str, matches: list[re.Match[str]]) -> Iterator[str]:
         """Yield the names of branches, or of the moves of one."""
@@ -243,14 +246,8 @@ class OciRemote(remotes.Remote):
 
     def without(self, needed: Mapping[str, str]) -> list[str]:
         """Return those of the moves and tags that do not list the object that each needs."""
-        self._references = self._references or oci_erasing.tag_references(
-            self._repository, self._manifests
-        )
-        return [
-            key
-            for key, object_key in needed.items()
-            if not self._references.lists_object(key, object_key)
-        ]
+        references = self._tag_references()
+        return [k for k, object_key in needed.items() if not references.lists_object(k, object_key)]
 
     def rewrite(self, key: str, data: bytes) -> None:
         """Store a move or tag in its own place with other objects, which `publishing` says; what
