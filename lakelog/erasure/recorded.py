@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ _SOURCE = BookkeepingEvent.SOURCE
 _IS_OWN = f"(source = '{_SOURCE}' OR starts_with(source, '{_SOURCE} '))"
 _OWN_SOURCE = f"^{_SOURCE}( |$)"
 _TEXTS = ("source", "subject", "message", "data", "id")
+_EXPANDED = re.compile(r"[\\$`\"!]")
 _WORD = re.compile(r"\w[\w.@:-]{2,}\w")
 _LOOKED_AT = 8
 """Segments in which words are looked for that others have, too."""
@@ -140,10 +142,12 @@ def places(
 
 
 def _finding(type_: str, ids: list[str]) -> JsonObject:
-    names = ", ".join(f"'{id}'" for id in ids)
+    names = ", ".join(map(sql.literal, ids))
     all_of_them = f"type = {sql.literal(type_)} AND {_IS_OWN}"
     condition = f"id IN ({names})" if len(ids) <= _LISTED_MAX else all_of_them
-    command = f'lakelog erase --where "{condition}"'
+    # In double quotes literals of SQL are easy to read, but a shell expands what it finds there.
+    quoted = shlex.quote(condition) if _EXPANDED.search(condition) else f'"{condition}"'
+    command = f"lakelog erase --where {quoted}"
     return {"place": FINDING, "name": type_, "command": command, "done": False, "ids": ids}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,20 @@ def test_what_was_recorded_of_the_rows_is_named(tmp_path: Path) -> None:
         assert places_with(tmp_path / "lake", ["zanzibar"]) == []
         patterns = "SELECT data->>'pattern' FROM events WHERE type = 'PATTERN_DETECTED'"
         assert lake.sql(patterns).fetchall() == [("began <*> now",)]
+
+
+def test_the_command_for_what_was_recorded_with_any_id(tmp_path: Path) -> None:
+    """Its id may have what SQL and a shell take for something else."""
+    note = {"type": "NOTED", "source": "lakelog", "id": "it's $HOME"}
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append([{"type": "A", "subject": ADA, "message": "told zanzibar"}])
+        lake.append([{**note, "message": "a word: zanzibar"}])
+        (copy,) = lake.erase(subject=ADA, why="asked").copies
+    shown = subprocess.run(["sh", "-c", f"printf '%s|' {copy['command']}"], stdout=subprocess.PIPE)
+    words = shown.stdout.decode().split("|")[:-1]
+    run(tmp_path / "lake", *words[1:], "--why", "asked", "--yes")
+    with lakelog.open(tmp_path / "lake") as lake:
+        assert (lake.count(), lake.erasures()[0].is_done) == (0, True)
 
 
 def test_a_model_that_was_learnt_from_the_rows_is_named(tmp_path: Path) -> None:
