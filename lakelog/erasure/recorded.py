@@ -70,14 +70,16 @@ def telling_words(
 ) -> set[str]:
     """Return the words of own events that chosen rows have, and that no event in some of the
     largest segments has for which the SQL condition that chose them does not hold."""
+    recorded_words = set[str]().union(*(own_words for _, _, own_words in events))
     tokens = set[str]()
-    for entry, rows in chosen_rows:
+    # Most lakes have no own events: then words of what may be millions of rows say nothing.
+    for entry, rows in chosen_rows if recorded_words else ():
         if entry.kind == "events":
             is_own = pc.match_substring_regex(rows["source"].cast(pa.string()), _OWN_SOURCE)
             rows = rows.filter(pc.invert(pc.fill_null(is_own, False)))
             columns = (pc.unique(rows[name]).to_pylist() for name in _TEXTS)
             tokens.update(_words(itertools.chain.from_iterable(columns)))
-    tokens &= set[str]().union(*(own_words for _, _, own_words in events))
+    tokens &= recorded_words
     entries = (e for e in history.segments().values() if e.kind == "events")
     for entry in sorted(entries, key=lambda entry: -entry.events)[:_LOOKED_AT]:
         if not tokens or not store.volume.exists(KEYS.object("segments", entry.key)):
