@@ -8,12 +8,10 @@
 Theirs stay as they are, with their numbers, for other lakes have them: a push of the merge goes on
 from what is there, and only here do rows get new numbers, which the generation tells (F7.5).
 
-Entries of two states that share a base, joined: what one side alone changed is taken.
-
-A three-way merge by key, of everything that is no event segment. Of a source that is read on, the
-key is not enough: a cursor gets another key as its file grows, so those are compared by the origin
-of their rows, too, and by the file itself where both are of one machine. What differs only in where
-or when a source was looked at is no change.
+Everything that is no event segment is merged by key: what one side alone changed is taken. Of a
+source that is read on, the key is not enough: a cursor gets another key as its file grows, so those
+are compared by the origin of their rows, too, and by the file itself where both are of one machine.
+What differs only in where or when a source was looked at is no change.
 """
 
 from __future__ import annotations

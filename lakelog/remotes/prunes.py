@@ -9,10 +9,9 @@ its objects again under its lease. A push that began before `gc/pruned` was ther
 nothing is deleted before that is as old as the grace, and nothing younger than that ever. All ages
 are by the clock of the store.
 
-Whether a remote has all that its branches and tags need.
-
-What is named there is found as a fetch finds it, so pages that are not here are received; nothing
-else is, and no branch or tag changes on either side.
+`check` tells whether a remote has all that its branches and tags need. What is named there is found
+as a fetch finds it, so pages that are not here are received; nothing else is, and no branch or tag
+changes on either side.
 """
 
 from __future__ import annotations
