@@ -48,8 +48,9 @@ class Attachment(Protocol):
         """Put down in the bucket where names are, of pages of the manifest of which it has that
         not; return of how many."""
 
-    def fetch(self, files: list[tuple[str, str]]) -> None:
-        """Bring objects of the bucket here, by digest and path, which are about to be read."""
+    def fetch(self, files: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Bring objects of the bucket here, by digest and path, which are about to be read; return
+        those that came, each with the bytes of its digest."""
 
     def relay(self, ask: Callable[[JsonObject], bytes]) -> None:
         """Have another process read the bucket, whose `answer` the function gives."""

@@ -7,6 +7,7 @@ not parse are skipped. Deleting the file costs time, never correctness.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zlib
@@ -27,9 +28,11 @@ class VerifiedFiles:
     """Verified files of one lake, shared through cache/verified.jsonl."""
 
     def __init__(
-        self, paths: Paths, fetch: Callable[[list[tuple[str, str]]], None] | None = None
+        self,
+        paths: Paths,
+        fetch: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] | None = None,
     ) -> None:
-        """`fetch` brings objects here, where a bucket has them."""
+        """`fetch` brings objects here, where a bucket has them; it returns those it hashed."""
         self._paths, self._fetch = paths, fetch
         self._stamps: dict[str, tuple[int, int, int, int]] | None = None
 
@@ -62,8 +65,9 @@ class VerifiedFiles:
 
     def obtain(self, files: list[tuple[str, str]]) -> None:
         """Have objects here, by digest and path, that are about to be read."""
-        if self._fetch is not None:
-            self._fetch(files)
+        if self._fetch is not None and (hashed := self._fetch(files)):
+            with contextlib.suppress(FileNotFoundError):  # a full cache drops some at once
+                self.add_all(hashed)
 
     def add(self, digest: str, path: str) -> None:
         """Remember a file that was just hashed or just written and hashed."""

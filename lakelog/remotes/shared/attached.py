@@ -80,11 +80,13 @@ class BucketAttachment:
         self.volume.learn = self.erasures.learn
         self._lease: Lease | None = None
 
-    def fetch(self, files: list[tuple[str, str]]) -> None:
-        """Bring objects of the bucket here that are about to be read. Raises Unreachable,
-        TransferRefused."""
-        if lacking := self._cache.fetch(files):
+    def fetch(self, files: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Bring objects of the bucket here that are about to be read; return those that came, each
+        with the bytes of its digest. Raises Unreachable, TransferRefused."""
+        fetched, lacking = self._cache.fetch(files)
+        if lacking:
             self.erasures.replaces(lacking)  # else the states here go on naming them
+        return fetched
 
     def relay(self, ask: RelayedRequest) -> None:
         """Have another process read the bucket: this one reaches no network, and writes nothing."""

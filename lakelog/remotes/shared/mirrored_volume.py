@@ -225,13 +225,13 @@ class MirroredVolume(DirectoryVolume):
         branch, number = _place(key)
         self._confirmed[branch] = number
 
-    def fetch(self, key: str) -> str:
-        """Bring an object of the bucket here, checked against its name; return its path. Raises
-        FileNotFoundError, TransferRefused where it is damaged there."""
+    def fetch(self, key: str) -> bool:
+        """Bring an object of the bucket here, checked against its name; return whether it is this
+        process that did so. Raises FileNotFoundError, TransferRefused where it is damaged there."""
         path = self.location(key)
         if self.ask is not None:
             self.ask({"keys": [key]})
-            return path
+            return False
         folder = os.path.dirname(path)
         disk.make_object_dir(folder)
 
@@ -257,12 +257,15 @@ class MirroredVolume(DirectoryVolume):
                     f"{self.url}: {key} does not have the bytes of its name: it is damaged there;"
                     " run `lakelog repair` on a machine that has it"
                 )
-            with contextlib.suppress(FileExistsError):
+            is_ours = True
+            try:
                 disk.link(temporary, path)
+            except FileExistsError:
+                is_ours = False
         finally:
             disk.unlink(temporary)
         self._delivered.add(key)
-        return path
+        return is_ours
 
     def piece(self, key: str, start: int, length: int) -> bytes:
         """Return bytes of a file of the bucket. Raises FileNotFoundError, Interrupted."""

@@ -35,29 +35,31 @@ class SegmentCache:
         self._read_at: dict[str, float] = {}
         self._fetched = 0
 
-    def fetch(self, files: list[tuple[str, str]]) -> set[str]:
-        """Fetch objects that are about to be read and are not here, several at once; return the
-        digests of those that the bucket lacks. Raises Unreachable, TransferRefused."""
+    def fetch(self, files: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], set[str]]:
+        """Fetch objects that are about to be read and are not here, several at once; return those
+        that came, each hashed on its way, and the digests of those that the bucket lacks. Raises
+        Unreachable, TransferRefused."""
         absent = [(digest, path) for digest, path in files if not disk.exists(path)]
         self._note([digest for digest, _ in files])
         if not absent:
-            return set()
+            return [], set()
         if self._volume.ask is not None:
             self._volume.ask({"keys": [self._key(path) for _, path in absent]})
-            return set()  # who was asked knows of those that are gone
-        fetched = [file for file, is_there in remotes.in_parallel(self._fetch, absent) if is_there]
+            return [], set()  # who was asked knows of those that are gone
+        # What another process brought meanwhile was not hashed by this one.
+        outcomes = dict(remotes.in_parallel(self._fetch, absent))
+        fetched = [file for file, is_ours in outcomes.items() if is_ours]
         self._fetched += sum(os.path.getsize(path) for _, path in fetched)
         if self._fetched >= min(_CHECKED_AFTER, self._limit):
             self._fetched = 0
             self.shrink()
-        return {digest for digest, _ in set(absent).difference(fetched)}
+        return fetched, {digest for (digest, _), is_ours in outcomes.items() if is_ours is None}
 
-    def _fetch(self, file: tuple[str, str]) -> bool:
+    def _fetch(self, file: tuple[str, str]) -> bool | None:
         try:
-            self._volume.fetch(self._key(file[1]))
+            return self._volume.fetch(self._key(file[1]))
         except FileNotFoundError:
-            return False  # whoever reads it says what that means
-        return True
+            return None  # whoever reads it says what that means
 
     def _key(self, path: str) -> str:
         return os.path.relpath(path, self._paths.root)

@@ -217,6 +217,20 @@ def test_segments_are_fetched_again_when_the_cache_lost_them(
     assert machines["b"].verify().intact
 
 
+def test_a_segment_that_was_fetched_is_not_hashed_again(machines: SharedMachines) -> None:
+    """It was on its way. What happens to it later is seen all the same."""
+    append(machines["a"], *range(100))
+    machines.exchange("a", "b")
+    store = machines["b"].store
+    (entry,) = store.manifests.segments(store.state("main"), "events")
+    path = Path(store.paths.object("segments", entry.key))
+    assert not path.exists()
+    store.verified.obtain([(entry.key, str(path))])
+    assert entry.key in Path(store.paths.verified).read_text()
+    path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9)
+    assert not store.verified.is_intact(entry.key, str(path))
+
+
 def test_a_segment_that_is_damaged_in_the_bucket_is_refused(
     machines: SharedMachines, tmp_path: Path
 ) -> None:
