@@ -109,18 +109,34 @@ def by_name(name: str) -> Format:
     raise InvalidSetting(f"no format {name!r}: choose from {', '.join(FORMATS)}")
 
 
+def bare(name: str) -> str:
+    """Return the name of a format without a zone and an encoding."""
+    return name.partition("~")[0].partition("@")[0]
+
+
 def is_last(name: str) -> bool:
     """Whether a name is that of plain text, the last resort, in whatever zone."""
-    return name.partition("~")[0].partition("@")[0] == LAST
+    return bare(name) == LAST
+
+
+def completed(name: str, rules: definition.FormatDefinition | None) -> str:
+    """Return the name of a format with the zone and the encoding that a definition gives."""
+    if rules and rules.zone:
+        name = in_zone(name, rules.zone)
+    if rules and rules.encoding:
+        name = in_encoding(name, rules.encoding)
+    return name
 
 
 def in_zone(name: str, zone: str) -> str:
     """Return the name of a format whose times without a zone are of this one; a LogFormat and
-    _bulk requests have no such form."""
-    base = name.partition("@")[0]
-    if base not in FORMATS or base == bulk.FORM.NAME or local_time.engine_zone(zone) == "UTC":
-        return base if base in FORMATS else name
-    return f"{base}@{zone}"
+    _bulk requests have no such form. An encoding stays."""
+    base = bare(name)
+    if base not in FORMATS:
+        return name
+    has_zone = base != bulk.FORM.NAME and local_time.engine_zone(zone) != "UTC"
+    _, tilde, encoding = name.partition("~")
+    return f"{base}@{zone}{tilde}{encoding}" if has_zone else f"{base}{tilde}{encoding}"
 
 
 def in_encoding(name: str, encoding: str) -> str:

@@ -177,9 +177,15 @@ def form_name(definition: FormatDefinition) -> str:
     name = definition.format
     if definition.pattern:
         name = replace(definition, encoding="").spelled()
-    elif name and definition.zone:
-        name = registry.in_zone(name, definition.zone)
-    return registry.in_encoding(name, definition.encoding) if name and definition.encoding else name
+    return registry.completed(name, definition) if name else ""
+
+
+def detect(definition: FormatDefinition | None, head: bytes, data: bytes, path: str) -> str:
+    """Return the name of the format that fits a file's first bytes best, else its newest ones. They
+    are read in the encoding that a definition gives; the name says nothing of that yet."""
+    if definition and definition.encoding:
+        head, data = (encoded.decoded(content, definition.encoding) for content in (head, data))
+    return registry.detect(head, data, path).NAME
 
 
 def is_gone(name: str, formats: Formats) -> bool:

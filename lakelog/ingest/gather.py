@@ -14,7 +14,7 @@ from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, SHORT, Source
-from lakelog.formats import encoded, local_time, registry
+from lakelog.formats import local_time, registry
 from lakelog.formats.format import Format
 from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
@@ -342,7 +342,6 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     text applies only until lines of a known kind come. Returns its name and the format."""
     consumed = visible(start.head[: start.cursor.bytes or WINDOW])
     definition = job.definition(start.cursor.name)
-    encoding = definition.encoding if definition else ""
     name = definitions.form_name(definition) if definition else ""
     forced = bool(name)
     if not name:
@@ -351,11 +350,9 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
         last_name = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
         is_open = registry.is_last(last_name) or definitions.is_gone(last_name, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
-        head = encoded.decoded(consumed, encoding) if encoding else consumed
-        decoded = encoded.decoded(data, encoding) if encoding else data
-        name = last_name if settled else registry.detect(head, decoded, start.cursor.name).NAME
-        name = registry.in_zone(name, definition.zone) if definition and definition.zone else name
-        name = registry.in_encoding(name, encoding) if encoding else name
+        file_name = start.cursor.name
+        name = last_name if settled else definitions.detect(definition, consumed, data, file_name)
+        name = registry.completed(name, definition)
     # The beginning of the file and not of this chunk: headers and the first element stand there.
     form = registry.specialize(registry.by_name(name), consumed or data)
     return name, registry.tolerant(form, start.cursor.name, forced=forced)

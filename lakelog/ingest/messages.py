@@ -178,7 +178,7 @@ class MessageBatch:
         definition = job.definition(name)
         format_name = definitions.form_name(definition) if definition else ""
         forced = bool(format_name)
-        if format_name.partition("@")[0] in _WITH_HEADERS:
+        if registry.bare(format_name) in _WITH_HEADERS:
             raise InvalidSetting(
                 f"{format_name} needs the lines before a line: messages cannot be of that format"
             )
@@ -188,10 +188,11 @@ class MessageBatch:
             is_open = registry.is_last(last_format) or definitions.is_gone(last_format, job.formats)
             # What was read before is compared with its rows, which that format gave.
             is_settled = (is_retry or (cursor and cursor.bytes >= WINDOW)) and not is_open
-            format_name = last_format if is_settled else registry.detect(b"", sample, name).NAME
-            format_name = registry.LAST if format_name in _WITH_HEADERS else format_name
-            if definition and definition.zone:
-                format_name = registry.in_zone(format_name, definition.zone)
+            detected = (
+                last_format if is_settled else definitions.detect(definition, b"", sample, name)
+            )
+            detected = registry.LAST if detected in _WITH_HEADERS else detected
+            format_name = registry.completed(detected, definition)
         form = registry.specialize(registry.by_name(format_name), sample)
         return format_name, registry.tolerant(form, name, forced=forced)
 

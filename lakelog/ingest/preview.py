@@ -12,7 +12,7 @@ from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import Source
-from lakelog.formats import encoded, local_time, registry
+from lakelog.formats import local_time, registry
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import Format
@@ -138,23 +138,20 @@ def _choose(
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
     lake_definition = None if requested else definitions.find(formats, path, label)
-    definition = requested or (lake_definition and lake_definition.definition)
+    definition = lake_definition.definition if lake_definition else requested
     name = definitions.form_name(definition) if definition else ""
     if name and lake_definition:
         return name, f"this lake's {lake_definition.name} is for {_files(lake_definition, label)}"
     if name:
         return name, "as asked for"
-    if definition and definition.encoding:
-        head, data = (encoded.decoded(content, definition.encoding) for content in (head, data))
-    name, why = registry.detect(head, data, path).NAME, "it fits the first lines best"
+    name, why = definitions.detect(definition, head, data, path), "it fits the first lines best"
     if name == registry.LAST:
         why = "no other format fits the first lines"
     if definition and definition.zone:
-        zone = f"{definition.zone} for times that name no zone"
-        name, why = registry.in_zone(name, definition.zone), f"{why}; {zone}"
+        why = f"{why}; {definition.zone} for times that name no zone"
     if definition and definition.encoding:
-        return registry.in_encoding(name, definition.encoding), f"{why}; {definition.encoding}"
-    return name, why
+        why = f"{why}; {definition.encoding}"
+    return registry.completed(name, definition), why
 
 
 def _files(form: definitions.LakeFormat, label: str | None) -> str:

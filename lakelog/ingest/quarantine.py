@@ -284,8 +284,7 @@ def _form(rule: FormatDefinition | None, head: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
     name = definitions.form_name(rule) if rule else ""
     if not name:
-        name = registry.detect(head, head, "line.json").NAME
-        name = registry.in_zone(name, rule.zone) if rule and rule.zone else name
+        name = registry.completed(definitions.detect(rule, head, head, "line.json"), rule)
     return registry.by_name(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from lakelog.cli import cli, exits
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import InvalidSetting
-from lakelog.formats import encoded
+from lakelog.formats import encoded, registry
 from lakelog.formats.definition import FormatDefinition
-from lakelog.ingest import transform
+from lakelog.ingest import quarantine, transform
+from lakelog.ingest.batch import Job
+from lakelog.ingest.message_events import Message
+from lakelog.ingest.messages import MessageBatch
+from lakelog.ingest.stream_cursor import StreamCursor
 
 TEXTS = {
     "latin-1": "Größe: ÿ Ã¼",
@@ -139,6 +144,52 @@ def test_a_watched_file_in_a_named_encoding(
     watcher.close()
     messages = lake.sql("SELECT message FROM events").fetchall()
     assert [message.endswith("表示") for (message,) in messages] == [True, True]
+
+
+def consume(lake: lakelog.Lake, values: list[bytes], form_: str) -> None:
+    """Store messages of a topic."""
+    job = Job(lake.store, "main", lake.engine, form=form_, label="topic")
+    with closing(MessageBatch(job)) as batch:
+        batch.move(batch.cursors.get("topic/0") or StreamCursor("topic/0", "topic/0"))
+        messages = [
+            Message("topic/0", str(n + 1), n, value, None, None, b"{}", "kafka")
+            for n, value in enumerate(values)
+        ]
+        batch.add(messages, "topic/0")
+        batch.publish("topic/0")
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "iso2022_jp"])
+def test_messages_in_a_named_encoding(lake: lakelog.Lake, encoding: str) -> None:
+    """Their format is detected in it, and it goes with a zone."""
+    line = f"2026-11-24 10:00:00 WARN app: {TEXTS[encoding]}".encode(encoding)
+    consume(lake, [line] * 3, form(encoding, zone="Europe/Berlin"))
+    query = (
+        "SELECT time = '2026-11-24 09:00:00Z', level, message, count(*) FROM events GROUP BY ALL"
+    )
+    assert lake.sql(query).fetchall() == [(True, "WARN", f"app: {TEXTS[encoding]}", 3)]
+
+
+def test_messages_of_a_table_are_refused_in_any_encoding(lake: lakelog.Lake) -> None:
+    with pytest.raises(InvalidSetting, match="needs the lines before a line"):
+        consume(lake, [b"a,b", b"1,2"], form("cp1251", format="csv"))
+
+
+def test_quarantined_lines_are_read_in_a_named_encoding(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A replay that detects the format of a line reads it as its file was to be read."""
+    path, text = tmp_path / "app.log", TEXTS["iso2022_jp"]
+    path.write_bytes(f"2026-11-24 10:00:00 WARN app: {text}\n".encode("iso2022_jp"))
+    assert lake.ingest(str(path), format="json").quarantined == 1
+    result = quarantine.replay(lake.store, "main", lake.engine, form=form("iso2022_jp"))
+    assert result.stored == 1
+    assert lake.sql("SELECT message FROM events").fetchall() == [(f"app: {text}",)]
+
+
+def test_a_zone_leaves_the_encoding_of_a_format() -> None:
+    """What a cursor names is in both, whichever was given first."""
+    name = registry.in_encoding("applog", "cp1251")
+    assert registry.in_zone(name, "Europe/Berlin") == "applog@Europe/Berlin~cp1251"
+    assert registry.in_zone("applog@+02:00~cp1251", "UTC") == "applog~cp1251"
 
 
 def test_the_option(tmp_path: Path) -> None:
