@@ -155,17 +155,18 @@ def unique_rows(
     keyed = np.flatnonzero(arrays.truths(table["key"].is_valid()))
     high, low = _numbers(table["key"].drop_null())
     order = np.argsort(high, kind="stable")
-    ordered = IdentityKeys(high[order], low[order])
     keep = np.ones(len(high), dtype=bool)
     # Most tables have no repeated key: then it does not matter which row is the first.
-    if bool((ordered.high[1:] == ordered.high[:-1]).any()):
-        _unmark_repeats(keep, _precedence(table, keyed, high, low), high, low)
+    if bool((high[order][1:] == high[order][:-1]).any()):
+        order = _precedence(table, keyed, high, low)
+        _unmark_repeats(keep, order, high, low)
+    ordered = IdentityKeys(high[order], low[order])
     keep[order[_is_stored(store, runs, ordered, pending)]] = False
     if not keep.all():
         mask = np.ones(table.num_rows, dtype=bool)
         mask[keyed] = keep
         table = table.filter(arrays.mask(mask))
-    return table, IdentityKeys.of_numbers(high[keep], low[keep])
+    return table, ordered.where(keep[order])
 
 
 def _is_stored(
