@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
@@ -154,7 +153,7 @@ class Job:
         match = definitions.find(self.formats, path, self.label)
         return match.definition if match else None
 
-    def keys_of_tail(self) -> list[Any]:
+    def keys_of_tail(self) -> list[IdentityKeys]:
         """The identity keys of events that are acknowledged and not sealed yet."""
         return self.tail_keys.look(self.store, self.branch, self.connect)
 
@@ -394,14 +393,15 @@ class Batch:
         fresh = [run for run in state.ids if run.digest not in had]
         if not self.runs or not fresh:
             return False
-        keys, store = IdentityKeys.merged(self.runs), self._job.store
         # Our own runs were checked against the base; only runs published since can hold the same
         # key.
-        return keys.overlaps(IdentityKeys.read(store, run) for run in fresh)
+        return any(IdentityKeys.read(self._job.store, run).overlaps(self.runs) for run in fresh)
 
     def is_first(self) -> bool:
         """Whether the tail has none of our keys: an event that was acknowledged before stays."""
-        return not (self.runs and IdentityKeys.merged(self.runs).overlaps(self._job.keys_of_tail()))
+        if not self.runs:
+            return True
+        return not any(keys.overlaps(self.runs) for keys in self._job.keys_of_tail())
 
     def _new_only(self, table: pa.Table) -> pa.Table:
         # `runs` holds the keys of this batch, too, so that an id that is twice in it is stored

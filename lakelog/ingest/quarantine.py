@@ -222,7 +222,9 @@ class _Retry:
 
     def is_first(self) -> bool:
         """Whether the tail has none of our keys: an event that was acknowledged before stays."""
-        return not (self.runs and IdentityKeys.merged(self._keys).overlaps(self._tail_keys()))
+        if not self.runs:
+            return True
+        return not any(keys.overlaps(self._keys) for keys in self._tail_keys())
 
     def _parse_lines(self, table: pa.Table) -> tuple[pa.Table | None, pa.Table]:
         """Return the rows of lines that are events now, and the other lines."""

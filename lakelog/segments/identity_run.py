@@ -112,7 +112,8 @@ class IdentityKeys:
         return hit
 
     def overlaps(self, runs: Iterable[IdentityKeys]) -> bool:
-        """Whether any key of the others is among these."""
+        """Whether any key of the others is among these. Only the others are read as a whole: let
+        the longer be these, such as a run of all keys of a lake."""
         return any(bool(self.contains(keys).any()) for keys in runs)
 
     def encode(self, commit: str) -> bytes:
