@@ -29,6 +29,7 @@ from lakelog.ingest.records import Records, joins, records, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, rows, segment, sql, typed
+from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
 """Bytes and lines of a file's beginning that are the sample for cheaper queries."""
@@ -310,7 +311,7 @@ class Transformer:
     def _finish(self, table: pa.Table, ingest_time: datetime) -> pa.Table:
         """Add the columns that every row of this run shares."""
         count = table.num_rows
-        stamp = arrays.times(np.full(count, arrays.micros(ingest_time)))
+        stamp = arrays.times(np.full(count, to_micros(ingest_time)))
         table = table.append_column("ingested_at", stamp)
         origin = pa.repeat(arrays.texts((self._origin,))[0], count)
         table = table.append_column("origin", origin)

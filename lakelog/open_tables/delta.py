@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import typed
 from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
+from lakelog.values import from_micros
 
 if TYPE_CHECKING:
     import deltalake
@@ -35,7 +35,6 @@ else:
     deltalake, exceptions = Lazy("deltalake"), Lazy("deltalake.exceptions")
     transaction = Lazy("deltalake.transaction")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _QUIET = ("VACUUM", "SET TBLPROPERTIES", "CREATE TABLE", "ADD COLUMN")
 """How operations begin that change no row."""
 
@@ -220,4 +219,4 @@ def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddActi
 
 
 def _iso(time: int) -> str:
-    return f"{_EPOCH + timedelta(microseconds=time):%Y-%m-%dT%H:%M:%S.%fZ}"
+    return f"{from_micros(time):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from lakelog.search.calls import first_term
 from lakelog.search.condition import field_text, search_condition
@@ -20,6 +20,7 @@ from lakelog.search.language import (
 )
 from lakelog.segments import sql
 from lakelog.segments.word_dictionary import WordPiece
+from lakelog.values import to_micros
 
 FACETS = ("type", "category", "source", "subject", "level")
 """The fields whose values are counted unless others are named."""
@@ -27,7 +28,6 @@ VALUES_MAX = 10
 """How many values of a field are listed."""
 _BARS = 30
 _SECOND = 1_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Round widths, so that spans begin at times that people read.
 _WIDTHS = (
     *(1_000, 10_000, 100_000, _SECOND, 5 * _SECOND, 15 * _SECOND, 60 * _SECOND, 300 * _SECOND),
@@ -56,7 +56,7 @@ _SEEN = 1_000
 
 
 def _micros(timestamp: str) -> int:
-    return (datetime.fromisoformat(timestamp) - _EPOCH) // timedelta(microseconds=1)
+    return to_micros(datetime.fromisoformat(timestamp))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,9 @@ value, or numpy array of its own: 0.3 s and 45 MB in each process. Buffers need 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lakelog.libraries import np, pa
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
@@ -103,8 +100,3 @@ def times(micros: np.ndarray) -> pa.Array:
     """Microseconds since 1970 as times in UTC."""
     data = pa.py_buffer(np.ascontiguousarray(micros, np.int64))
     return pa.Array.from_buffers(pa.timestamp("us", "UTC"), len(micros), [None, data])
-
-
-def micros(moment: datetime) -> int:
-    """The microseconds from 1970 to a time with a zone."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -10,7 +10,6 @@ import orjson
 from lakelog.errors import InvalidEvent
 from lakelog.values.exact import kind, text_of
 
-UTC = UTC  # re-exported
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _iso = datetime.fromisoformat
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 
 from lakelog.server.logql.line_scope import (
@@ -13,10 +12,10 @@ from lakelog.server.logql.line_scope import (
     scope_of,
 )
 from lakelog.server.logql.syntax import Grouping, LogQLFault, LogSelection, RangeAggregation
+from lakelog.values import from_micros
 
 SERIES_MAX = 2_000
 POINTS_MAX = 11_000
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _PUSHED = ("labels", "metadata")
 _STREAM = ", ".join(
     (*STREAM_COLUMNS, *(f"CAST(data->'$.{home}' AS VARCHAR) AS {home}" for home in _PUSHED))
@@ -188,7 +187,7 @@ def statistics_sql(selections: list[LogSelection], span: TimeRange) -> str:
 def moment(micros: int) -> str:
     """SQL for a time, within those that events have."""
     micros = min(max(micros, -62_135_596_800_000_000), 253_402_300_799_000_000)
-    time = _EPOCH + datetime.timedelta(microseconds=micros)
+    time = from_micros(micros)
     return f"TIMESTAMPTZ '{time.year:04}-{time:%m-%d %H:%M:%S.%f}+00'"
 
 
