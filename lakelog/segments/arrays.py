@@ -96,6 +96,11 @@ def spread(values: Sequence[str], counts: Sequence[int]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
 
 
+def repeated(value: str, count: int) -> pa.Array:
+    """One text, so many times."""
+    return pa.repeat(texts((value,))[0], count)
+
+
 def times(micros: np.ndarray) -> pa.Array:
     """Microseconds since 1970 as times in UTC."""
     data = pa.py_buffer(np.ascontiguousarray(micros, np.int64))
