@@ -47,7 +47,7 @@ _TEXT, _ESCAPED_TEXT = rb'[^"]*+', rb'[^"\\]*+(?:\\[^u][^"\\]*+)*+'
 
 
 def encode_one(event: Any) -> Encoded | None:
-    """Encode one event as `encode` does, or None where that takes the full rule."""
+    """Encode one event as `EncodedBatch.of` does, or None where that takes the full rule."""
     shape = shape_of(event)
     line = None if shape is None else shape.line(event)
     if shape is None or line is None or b"null" in line or b"\\u" in line or b"\n" in line:
@@ -57,8 +57,8 @@ def encode_one(event: Any) -> Encoded | None:
 
 
 def encode_alike(events: list[Any]) -> Encoded | None:
-    """Encode events of one shape by one call, as `encode` does one by one; None where they differ,
-    or one of them is for the full rule."""
+    """Encode events of one shape by one call, as `EncodedBatch.of` does one by one; None where they
+    differ, or one of them is for the full rule."""
     shape = shape_of(events[0])
     if shape is None or set(map(type, events)) != {dict} or set(map(len, events)) != {shape.size}:
         return None
@@ -85,7 +85,7 @@ def encode_alike(events: list[Any]) -> Encoded | None:
 
 
 def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
-    """Encode lines of JSON that are written as `encode` would write them, or None.
+    """Encode lines of JSON that are written as `EncodedBatch.of` would write them, or None.
 
     But for spaces their text is the one that orjson makes of them, so nothing of them is lost when
     that is stored. `defaults` are columns for events that have none; where the first event has

@@ -8,7 +8,7 @@ many that newer states have superseded.
 instead of `data`. It is a temporary view of the cursor that asks, and its name is put into the
 query in the place of `types.COMPLETE`, with COMPLETE as its alias. So each query makes it over the
 segments that it can need. Which columns it has is said by the schema of payloads
-(views/type_columns.py).
+(views/ledger.py).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ else:
     exceptions = Lazy("obstore.exceptions")
 
 PRUNED, DELETING = "gc/pruned", "gc/deleting"
-"""That somebody prunes there, and that a prune runs (prune.py)."""
+"""That somebody prunes there, and that a prune runs (prunes.py)."""
 _PIECE = 1 << 20
 _WHOLE = 16 << 20
 """Longer objects are sent in parts."""
@@ -111,7 +111,7 @@ class ObjectStoreRemote(Remote):
 
     @property
     def collects(self) -> bool:
-        """Whether somebody prunes there (prune.py)."""
+        """Whether somebody prunes there (prunes.py)."""
         return retrying(lambda: self.size(PRUNED)) is not None
 
     def stream(self, key: str, start: int = 0) -> Iterator[bytes]:
