@@ -223,7 +223,7 @@ def reason_of(reply: Reply) -> str:
     """Return what a server says of a request that it refuses, in one line."""
     try:
         answer = orjson.loads(reply.body)
-        error = answer.get("error") or answer.get("message")
+        error = answer.get("error") or answer["message"]
         reason = str(error["reason"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, AttributeError):
         reason = reply.body[:300].decode("utf-8", "replace")

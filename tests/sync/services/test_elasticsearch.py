@@ -20,7 +20,7 @@ from tests.support.cli import run
 from tests.support.elastic_server import ElasticPlace, ElasticServer, Index
 from tests.support.lakes import EXOTIC, copied, opened
 from tests.support.redis_server import Authority
-from tests.support.strict_server import Request, StrictServer, killed_at, nth, running
+from tests.support.strict_server import Refused, Request, StrictServer, killed_at, nth, running
 from tests.support.sync_places import PASSWORD, Place, expected, synced
 from tests.support.target_suite import CHANGES, TargetSuite, rewind, three_segments
 
@@ -278,6 +278,20 @@ def test_index_of_the_url(path: str, place: ElasticPlace) -> None:
 def test_old_server_is_refused(path: str, number: str) -> None:
     refused = pytest.raises(SyncRefused, match=f"{number} is too old: upgrade it to 7.3 or later")
     with running(ElasticServer({"number": number})) as server, refused:
+        synced(path, ElasticPlace(server).url)
+
+
+class _Gateway(ElasticServer):
+    """Stands before a cluster and answers in words of its own, as proxies do."""
+
+    def _create(self, name: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        raise Refused(400, b'{"detail": "blocked by policy"}')
+
+
+def test_a_gateway_is_quoted(path: str) -> None:
+    """What has no member `error` or `message` is shown as it came, never as nothing."""
+    refused = pytest.raises(SyncRefused, match=r"HTTP 400 .*blocked by policy")
+    with running(_Gateway()) as server, refused:
         synced(path, ElasticPlace(server).url)
 
 
