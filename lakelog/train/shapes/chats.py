@@ -148,7 +148,7 @@ def _chat(payload: Payload) -> Chat | None:
     if is_whole and not response and prompt and prompt[-1]["role"] != "assistant":
         answers = _read_all(_answers(payload, losses), losses)
     # The state of a graph repeats what was asked before its answer.
-    has_prompt = prompt and len(answers) > len(prompt) and begins(answers, prompt)
+    has_prompt = prompt and len(answers) > len(prompt) and agree(answers, prompt)
     messages = answers if has_prompt else _spoken(prompt, answers)
     if not messages:
         return None
@@ -188,12 +188,10 @@ def _spoken(prompt: list[ChatMessage], answers: list[ChatMessage]) -> list[ChatM
     return [*prompt[:-1], {**continuation[0], "content": content}, *answers[1:]]
 
 
-def begins(longer: list[ChatMessage], shorter: list[ChatMessage]) -> bool:
-    """Whether messages begin with others, by who says what."""
-    pairs = zip(longer, shorter, strict=False)
-    return len(longer) >= len(shorter) and all(
-        (a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs
-    )
+def agree(one: list[ChatMessage], other: list[ChatMessage]) -> bool:
+    """Whether the shorter list of messages begins the longer one, by who says what."""
+    pairs = zip(one, other, strict=False)
+    return all((a["role"], a["content"]) == (b["role"], b["content"]) for a, b in pairs)
 
 
 def _trace_of(payload: Payload) -> str | None:

@@ -27,7 +27,7 @@ from lakelog.train.recipe import Recipe
 from lakelog.train.selection import RowQuery, column_of, text_of
 from lakelog.train.shapes import chat_exports
 from lakelog.train.shapes.chat_exports import Line
-from lakelog.train.shapes.chats import Chat, begins, chats
+from lakelog.train.shapes.chats import Chat, agree, chats
 from lakelog.train.shapes.messages import ROLES, pair_calls
 from lakelog.train.shapes.parts import ChatMessage, JsonList, Payload, from_json
 from lakelog.train.shapes.rows import carry_columns, group_sql, stratum_sql, text_member
@@ -225,7 +225,7 @@ class _Conversation:
             return
         if chat.whole and chat.messages[0]["role"] != "tool":
             for thread in self._threads:
-                if begins(chat.messages, thread.messages) or begins(thread.messages, chat.messages):
+                if agree(chat.messages, thread.messages):
                     if len(chat.messages) >= len(thread.messages):
                         thread.messages, thread.losses = chat.messages, chat.losses
                     self._extend(thread, chat, event)
