@@ -83,13 +83,13 @@ def _estimate(log: LoggedChoices, targets: Places) -> GainEstimate:
         changed = (np.bincount(strata, changed) > 0)[strata]
     elif changed.any():
         changed = np.ones(len(log), dtype=bool)
-    known = len(log) - int(changed.sum())
+    unchanged = len(log) - int(changed.sum())
     recorded = float(log.rewards.mean()) if len(log) else math.nan
-    if known == len(log):
-        gain = Interval(0.0, 0.0, 0.0) if known else None
-        return GainEstimate(known, 0, float(known), recorded, gain)
+    if unchanged == len(log):
+        gain = Interval(0.0, 0.0, 0.0) if unchanged else None
+        return GainEstimate(unchanged, 0, float(unchanged), recorded, gain)
     value = evaluate(log.among(changed), targets[changed])[DR]
-    decisions = value.decisions + known
+    decisions = value.decisions + unchanged
     gain = None
     if value.gain is not None:
         portion = value.decisions / decisions
@@ -240,15 +240,12 @@ class _Comparer:
         rated = np.array([record.reward is not None for record in self._records])
         names, numbers = np.unique(np.array(self._contexts, dtype=object), return_inverse=True)
         log, targets = self._log(rated, numbers)
-        contexts = [
-            ContextGain(
-                str(names[number]),
-                int((numbers == number).sum()),
-                int(changed[numbers == number].sum()),
-                _estimate(log.among(among := numbers[rated] == number), targets[among]),
-            )
-            for number in _by_size(numbers)
-        ]
+        contexts = []
+        for number in _by_size(numbers):
+            inside = numbers == number
+            gain = _estimate(log.among(inside[rated]), targets[inside[rated]])
+            counts = int(inside.sum()), int(changed[inside].sum())
+            contexts.append(ContextGain(str(names[number]), *counts, gain))
         total, changes = len(self._records), int(changed.sum())
         return DecisionComparison(
             snapshot,
@@ -264,7 +261,7 @@ class _Comparer:
 
     def _log(self, rated: Mask, contexts: Places) -> tuple[LoggedChoices, Places]:
         """The decisions whose outcome is known, and the new answers to them."""
-        records = [record for record, known in zip(self._records, rated, strict=True) if known]
+        records = [record for record in self._records if record.reward is not None]
         options, targets = np.split(ranks(np.array([*self._recorded, *self._answers])), 2)
         # A propensity may depend on more than the context, so that it is not looked at with one.
         propensities = np.array([r.propensity for r in records]) if self._has_propensities else None
