@@ -21,7 +21,7 @@ from lakelog.alerts.sinks.sink import SECONDS, AlertSink, DeliveryFailed
 from lakelog.alerts.sinks.webhook import Webhook
 from lakelog.errors import InvalidSetting
 
-_WEBHOOK = "webhook:"
+_WEBHOOK, _COMMAND = "webhook:", "command:"
 _HTTP = ("http://", "https://")
 USAGE = (
     "a receiver is log, an http(s) address, alertmanager+http://HOST:9093, mailto:ADDRESS, or"
@@ -54,7 +54,7 @@ def parse(spelled: str, say: Callable[[str], None]) -> AlertSink:
         return Webhook(spelled)
     if spelled.startswith(mail.SCHEME):
         return Mail(spelled)
-    if spelled.startswith(SCHEME):
+    if spelled.startswith(_COMMAND):
         return Command(spelled)
     raise InvalidSetting(USAGE)
 
@@ -64,12 +64,11 @@ def is_safe(spelled: str) -> bool:
     or variable of this machine."""
     # Options of secrets and files: they would send what is theirs to an address of the sender.
     names = ("_env=", "_file=", "ca_cert=")
-    return not spelled.startswith(SCHEME) and not any(
+    return not spelled.startswith(_COMMAND) and not any(
         name in spelled.partition("#")[2] for name in names
     )
 
 
-SCHEME = "command:"
 _ERROR_MAX = 300
 
 
@@ -80,7 +79,7 @@ class Command:
         """Read a sink's text. Raises InvalidSetting."""
         try:
             # As a shell would divide them; none is started.
-            self._argv = shlex.split(spelled.removeprefix(SCHEME))
+            self._argv = shlex.split(spelled.removeprefix(_COMMAND))
         except ValueError as error:
             raise InvalidSetting(f"the command cannot be read: {error}") from None
         if not self._argv:
@@ -88,7 +87,7 @@ class Command:
                 "a command sink looks like command:/usr/local/bin/page-me --urgent"
             )
         # Arguments may be secrets.
-        self.address = f"{SCHEME}{self._argv[0]}"
+        self.address = f"{_COMMAND}{self._argv[0]}"
 
     def deliver(self, notice: Notice) -> None:
         """Run the program. Raises DeliveryFailed."""
