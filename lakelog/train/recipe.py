@@ -158,12 +158,12 @@ def _near(name: str, names: list[str]) -> str:
     return f": did you mean {close[0]}?" if close else f": known are {', '.join(names)}"
 
 
-def _known(names: str | list[str], known_names: list[str], place: str) -> list[str]:
-    """The names of a list, or of "all"; each has to be known. Raises InvalidRecipe."""
-    names = known_names if names == "all" else names
+def _names_of(names: str | list[str], choices: list[str], place: str) -> list[str]:
+    """The names of a list, or of "all"; each is one of the choices. Raises InvalidRecipe."""
+    names = choices if names == "all" else names
     for name in names:
-        if name not in known_names:
-            raise InvalidRecipe(f"{place} has no {name!r}{_near(name, known_names)}")
+        if name not in choices:
+            raise InvalidRecipe(f"{place} has no {name!r}{_near(name, choices)}")
     return list(names)
 
 
@@ -180,7 +180,7 @@ def _check_shape(shape: JsonMap, origin: str) -> None:
             raise InvalidRecipe(
                 f"{origin}: [shape] preference needs chosen and rejected, or response and score"
             )
-    shape["drop"] = _known(shape["drop"], list(ROWS), f"{origin}: [shape] drop")
+    shape["drop"] = _names_of(shape["drop"], list(ROWS), f"{origin}: [shape] drop")
     for name in shape["also"]:
         if name not in ("openai", "sharegpt"):
             raise InvalidRecipe(f"{origin}: [shape] also lists openai and sharegpt, not {name!r}")
@@ -188,8 +188,8 @@ def _check_shape(shape: JsonMap, origin: str) -> None:
 
 def _check_filter(filter: JsonMap, shape: JsonMap, origin: str) -> None:
     rules = [*filters.SETS, *filters.RULE_NAMES]
-    _known(filter["quality"], rules, f"{origin}: [filter] quality")
-    names = _known(filter["drop"], [*rules, "language"], f"{origin}: [filter] drop")
+    _names_of(filter["quality"], rules, f"{origin}: [filter] quality")
+    names = _names_of(filter["drop"], [*rules, "language"], f"{origin}: [filter] drop")
     filter["drop"] = filters.expand(names)
     for code in filter["languages"]:
         if not re.fullmatch("[a-z]{2,3}", code):
@@ -249,7 +249,7 @@ def _check_dedupe(dedupe: JsonMap, shape: JsonMap, origin: str) -> None:
 
 
 def _check_redact(redact: JsonMap, origin: str) -> None:
-    redact["kinds"] = _known(redact["kinds"], list(REDACTIONS), f"{origin}: [redact] kinds")
+    redact["kinds"] = _names_of(redact["kinds"], list(REDACTIONS), f"{origin}: [redact] kinds")
     if redact["mode"] == "pseudonym" and not redact["key_env"]:
         raise InvalidRecipe(
             f"{origin}: [redact] key_env is missing: the variable that holds the key of pseudonyms"
