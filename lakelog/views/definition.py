@@ -168,16 +168,11 @@ def _split(source: str) -> tuple[dict[str, str], list[Param], dict[str, Section]
             has_sql = True
     # A section ends above the line that names the next one; plain SQL has no such line.
     ends = [start - (name != PLAIN) for name, start in starts[1:]] + [len(lines)]
-    return (
-        header,
-        params,
-        {
-            name: Section(
-                name, expanded("\n".join(lines[start:end]).rstrip().rstrip(";")), start + 1
-            )
-            for (name, start), end in zip(starts, ends, strict=False)
-        },
-    )
+    sections = {}
+    for (name, start), end in zip(starts, ends, strict=False):
+        query = "\n".join(lines[start:end]).rstrip().rstrip(";")
+        sections[name] = Section(name, expanded(query), start + 1)
+    return header, params, sections
 
 
 def _declared(declarations: str, line: int) -> list[Param]:
