@@ -93,9 +93,8 @@ class LivePages:
         self._where = None if condition is None else expanded(condition)
         # Its own cursor: an interrupt must not stop anybody else's query.
         self._cursor: duckdb.DuckDBPyConnection = access.connect().cursor()
-        no_rows = self._matching(
-            NewestEvents.rows_of(self._cursor, _NO_ROWS), 0
-        )  # which tries the condition
+        # Which tries the condition, before anything is waited for.
+        no_rows = self._matching(NewestEvents.rows_of(self._cursor, _NO_ROWS), 0)
         self._none = no_rows.select(NewestEvents.COLUMNS)
         self._ended: tuple[LivePosition, pa.Table] | None = None
         self._tail_ids: dict[tuple[str, str], TailPlace] = {}
