@@ -2,8 +2,6 @@
 
 A model is an artifact of a state, so that it travels with the lake, and a rollback takes it back.
 Its recipe is SQL that somebody wrote; it is run only while it reads the lake and nothing else.
-
-What the query of a model's recipe may read: the lake, and nothing else of the machine.
 """
 
 from __future__ import annotations
@@ -221,6 +219,8 @@ def _evaluation(members: JsonObject) -> OutcomeEvaluation:
 def require_lake_alone(lake: Lake, recipe: Recipe) -> None:
     """Raise InvalidRecipe where the query of a recipe reads a file or a server, asks about the
     process, or has an effect."""
+    # A model may have come with a lake from anywhere: a file that its SQL names would be read where
+    # the model is applied.
     try:
         tree = parse(lake.engine().cursor(), recipe.select["sql"])
     except SyntaxFault as fault:

@@ -9,8 +9,6 @@
 
 Up to 5 nothing has changed. From then on whoever comes next finishes it. An undo is a rollback to
 what the safety tag names, with a safety tag of its own, so it can be undone as well.
-
-Revisions of a deployment and the states that belong to them.
 """
 
 from __future__ import annotations
@@ -409,6 +407,7 @@ def _described(lake: Lake, head: Head) -> Snapshot:
 def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
     """Return the newest state that was saved in each revision of a deployment, by the hash of its
     pods, of another machine only where this one saved none. Raises Damaged."""
+    # Numbers of revisions change at every rollback; the hash of their pods does not.
     live: dict[str, SavedState] = {}
     # Own states first: setdefault keeps them.
     for state in sorted(list_states(lake), key=lambda state: not state.is_own):

@@ -14,7 +14,9 @@ sorted by the next band, each text is compared with the next `NEIGHBOURS`. Time 
 linearly and not quadratically, and some pairs of such buckets may be missed; the number of crowded
 buckets is reported.
 
-MinHash signatures: of two sets, the part of equal places estimates their Jaccard index.
+Of two signatures, the part of equal places estimates the Jaccard index of their sets. A place is
+the smallest of (h xor x) * a modulo 2^32 over the hashes h of a set. Places are cut into bands, as
+long as lets pairs at the threshold meet in one of them with 99.5 %, for at most 128 places.
 """
 
 from __future__ import annotations

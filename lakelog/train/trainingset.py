@@ -8,8 +8,6 @@
 Everything is written to a temporary directory next to `out` and renamed at the end, so a killed
 export leaves nothing that looks complete. The same snapshot, recipe, key and library versions give
 the same bytes.
-
-The decisions of a recipe whose outcome is not known yet: what a model is asked about.
 """
 
 from __future__ import annotations
@@ -429,7 +427,8 @@ _UNDECIDED_BATCH = 8_192
 def undecided(lake: Lake, recipe: object, ref: str | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the decisions of a state, the present one or that of a tag or time, that have no
     outcome yet: `subject`, `time`, `context`, `options`, `chosen`, what the recipe keeps, and the
-    event's number as `__at`; in the order of their times.
+    event's number as `__at`; in the order of their times. They are the rows that an export leaves
+    out because their window is not over, redacted as those of a set are.
 
     Raises InvalidRecipe for another shape than `decision`, ExportRefused, QueryFailed.
     """

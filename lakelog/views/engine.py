@@ -5,8 +5,6 @@ memory, or made of the largest layer or piece on disk that covers no more than t
 by other pieces and by the segments that none covers; the tail is laid over it, and where it only
 grew, only its new rows are. Layers belong to segments, not to branches: a rollback or a branch
 finds those of its own state. What was computed is written to the cache beside the answering thread.
-
-Whether a view reads protected fields: then its partials are kept nowhere.
 """
 
 from __future__ import annotations
@@ -406,7 +404,11 @@ _KNOWN_MAX = 256
 
 
 class ProtectedMaps:
-    """The maps of one lake of which it was found out what they read."""
+    """Which maps of a lake read protected fields: what such a view computes is kept nowhere.
+
+    What is kept on disk has no word of such a field, and what a query shows depends on the keys of
+    its process. So such a view is computed from the events whenever it is asked.
+    """
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths

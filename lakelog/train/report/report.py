@@ -1,8 +1,6 @@
 """The quality report of an export: report.md with its plots, and report.html in one file.
 
-Bar charts as SVG, written by hand: no scripts, no fonts, readable in light and dark.
-
-Whether splits have the sizes that the recipe asks for.
+Bar charts are SVG, written by hand: no scripts, no fonts, readable in light and dark.
 """
 
 from __future__ import annotations
@@ -214,7 +212,11 @@ _ROWS = 10
 
 
 def warnings(manifest: JsonMap) -> list[str]:
-    """Return a sentence for each split whose size is far from its part in the recipe."""
+    """Return a sentence for each split whose size is far from its part in the recipe.
+
+    Shares are met on average over groups: one large group, few groups, a temporal cutoff, or
+    duplicates that must share a split shift the sizes. The export succeeds with a warning.
+    """
     splits, settings = manifest["splits"], manifest["recipe"]["split"]
     if settings["before"] is not None and settings["group"] is None:
         # The cutoff alone decides what is in test; parts are those of the rows before it.

@@ -1,7 +1,4 @@
-"""From a selection to rows: every shape gives its columns and the hidden ones that splits need.
-
-The type of JSON payloads that differ: one struct that all of them fit, for typed rows.
-"""
+"""From a selection to rows: every shape gives its columns and the hidden ones that splits need."""
 
 from __future__ import annotations
 
@@ -146,7 +143,11 @@ _WIDER = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 
 
 def structure_of(structures: list[str]) -> str | None:
-    """Merge results of `json_structure` into one structure for `from_json`."""
+    """Merge results of `json_structure` into one structure for `from_json`.
+
+    Keys that only some have are null elsewhere; numbers widen; what conflicts stays JSON text, and
+    so does an object of more than `KEYS_MAX` keys, which is a map rather than a record.
+    """
     widest: object = None
     # Sorted, because merging order decides the order of the struct's fields, and rebuilds must give
     # equal types.
