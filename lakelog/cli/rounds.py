@@ -187,4 +187,5 @@ def _spelled(value: object, parameter_type: click.ParamType[Any]) -> str:
     if isinstance(parameter_type, click.Path):
         return os.path.abspath(str(value))
     ending = "s" if isinstance(parameter_type, SpanParam) else ""
-    return f"{value:g}{ending}" if isinstance(value, float) else str(value)
+    # Enough digits that 30 days of seconds have no exponent, which no time is read with.
+    return f"{value:.15g}{ending}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,6 +127,9 @@ def test_a_unit_for_systemd(here: Path) -> None:
     unit = lakelog(*words, cwd=here).stdout
     assert f"watch {here}/logs --source logs --interval 2 --poll\n" in unit
     assert os.path.isabs(command.split("=")[1].split()[0])
+    words = ("watch", "logs", "--ignore-older", "30d", "--once")
+    unit = lakelog(*words, "--print-unit", cwd=here).stdout
+    lakelog(*shlex.split(unit.partition("-m lakelog ")[2].splitlines()[0]), cwd=here)
 
 
 def test_mistakes(here: Path) -> None:
