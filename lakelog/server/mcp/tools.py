@@ -193,13 +193,14 @@ class LakeTools:
         difference = Diff.between(lake.store, digests[0], digests[1], look)
         changed = sum(entry.events for entry in (*difference.added, *difference.removed))
         findings = difference.behaviour if 0 < changed <= _BEHAVIOUR_MAX else None
+        # Findings that are none have been looked for: null says that they were not.
+        encoded = orjson.dumps(findings, default=str, option=orjson.OPT_NON_STR_KEYS)
         return {
             "a": _snapshot(difference.a),
             "b": _snapshot(difference.b),
             "events": difference.events,
             "types": difference.types,
-            "behaviour": findings
-            and orjson.loads(orjson.dumps(findings, default=str, option=orjson.OPT_NON_STR_KEYS)),
+            "behaviour": orjson.loads(encoded),
         }
 
     async def _audit(self, arguments: Arguments) -> JsonObject:
