@@ -131,9 +131,9 @@ Description=lakelog {subject}
 [Service]
 {secrets}ExecStart={command}
 Restart=always
-RestartSec=5
+RestartSec={restart}
 KillSignal=SIGTERM
-TimeoutStopSec=60
+TimeoutStopSec={stop}
 LimitNOFILE=65536
 NoNewPrivileges=true
 
@@ -150,11 +150,14 @@ def unit(
     *,
     after: str = _ONLINE,
     secrets: str = "",
+    restart: int = 5,
+    stop: int = 60,
     **spellings: str,
 ) -> str:
     """Return a systemd unit that runs a `verb` with its arguments on the lake and branch of `app`,
     with the options that were given; `spellings` are values by parameter that are to stand for
-    them."""
+    them. `restart` and `stop` are the seconds before it is started again, and until it is killed.
+    """
     # This interpreter and this lake: systemd starts units with neither a PATH nor a directory.
     program = [sys.executable, "-m", "lakelog", "--lake", os.path.abspath(app.path)]
     program += ["--branch", app.branch] if app.branch != "main" else []
@@ -162,7 +165,12 @@ def unit(
     # % begins a specifier in a systemd unit, and $ a variable.
     command = shlex.join([*program, *arguments]).replace("%", "%%").replace("$", "$$")
     return _UNIT.format(
-        subject=subject.replace("%", "%%"), after=after, secrets=secrets, command=command
+        subject=subject.replace("%", "%%"),
+        after=after,
+        secrets=secrets,
+        command=command,
+        restart=restart,
+        stop=stop,
     )
 
 

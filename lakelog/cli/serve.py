@@ -85,7 +85,9 @@ def serve(
     """
 
     if print_unit:
-        click.echo(unit(app, ["serve"], f"serves {os.path.abspath(app.path)}"), nl=False)
+        # Sooner than others: clients wait for a server, and it has less to end.
+        subject = f"serves {os.path.abspath(app.path)}"
+        click.echo(unit(app, ["serve"], subject, restart=2, stop=30), nl=False)
         return
 
     def started(url: str) -> None:

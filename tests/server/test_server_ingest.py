@@ -538,6 +538,7 @@ def test_a_unit_of_systemd_starts_the_same_server(tmp_path: Path) -> None:
     unit = subprocess.run(
         [*command, "--print-unit"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
+    assert {"RestartSec=2", "TimeoutStopSec=30"} <= {*unit.splitlines()}
     (start,) = (line for line in unit.splitlines() if line.startswith("ExecStart="))
     words = shlex.split(start.removeprefix("ExecStart=").replace("%%", "%"))
     assert words[1:] == ["-m", "lakelog", "--lake", str(tmp_path / "la ke"), "serve", *options]
