@@ -129,7 +129,7 @@ def test_a_process_that_is_killed_is_replaced(path: Path) -> None:
         query = asyncio.ensure_future(workers.query("SELECT count(*) FROM range(1000000000000)"))
         while not workers.running:
             await asyncio.sleep(0.01)
-        os.kill(worker.pid, 9)
+        os.kill(worker._process.pid, 9)
         with pytest.raises(QueryRefused) as caught:
             await query
         assert caught.value.code == "process_ended"
@@ -144,7 +144,7 @@ def test_what_a_killed_process_has_spilled_is_removed(path: Path) -> None:
         (folder,) = (path / "cache").glob("spill-*")
         (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"x" * 1000)
         (worker,) = workers._processes
-        os.kill(worker.pid, 9)
+        os.kill(worker._process.pid, 9)
         with contextlib.suppress(QueryRefused):  # the pool may not know of it yet
             await workers.query("SELECT 2")
         await workers.query("SELECT 3")

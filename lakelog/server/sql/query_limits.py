@@ -4,7 +4,7 @@ Between server and worker go frames: a byte for their type, four for their lengt
 
     ASK      a `QueryRequest` as JSON
     CANCEL   the number of a request
-    HEAD     columns, types and the state that is read, as JSON
+    HEAD     the state that is read, as JSON
     CHUNK    a piece of the answer in its format
     END      how many rows there were, and whether there are more, or an error; as JSON
     NEED     what the server is to fetch from the bucket of a shared lake (`bucket_relay`)

@@ -44,10 +44,6 @@ from lakelog.views import ViewTables
 if TYPE_CHECKING:
     from lakelog.query.relation import Relation
 
-if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
-    from lakelog.query.session import Session
-
 _BATCH = 16_384
 
 
@@ -195,8 +191,7 @@ class QueryProcess:
             raise QueryRefused("not_a_select", "the statement gives no rows")
         self._relation = relation
         writer = AnswerWriter(relation, request.format, self._limits.rows, request.limit)
-        head = {"columns": writer.columns(), "snapshot": digest}
-        self._output.send(wire.HEAD, orjson.dumps(head))
+        self._output.send(wire.HEAD, orjson.dumps({"snapshot": digest}))
         # Counted on the way, because nobody knows the size of an answer before its last row.
         size = 0
         for chunk in writer.pieces(nested_columns(session, query, writer)):

@@ -92,11 +92,6 @@ class WorkerProcess:
         """Whether it has not ended, as far as is known, and was not killed."""
         return self._process.returncode is None and not self._is_killed
 
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._process.pid
-
     async def ask(self, request: ProcessRequest) -> None:
         """Send a request, whose answer is to be read. Raises OSError where the process ended."""
         await self._write(wire.frame(wire.ASK, request.encode()))

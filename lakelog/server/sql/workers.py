@@ -42,10 +42,9 @@ QueryParameters = list[Any] | dict[str, Any] | None
 
 @dataclass(frozen=True)
 class RunningQuery:
-    """A query whose columns are known. `chunks` gives its answer, piece by piece; close it to stop
-    the query. Both raise QueryRefused."""
+    """A query whose answer has begun. `chunks` gives it, piece by piece; close it to stop the query.
+    Both raise QueryRefused."""
 
-    columns: list[dict[str, str]]
     snapshot: str | None
     chunks: AsyncGenerator[bytes, None]
 
@@ -117,7 +116,7 @@ class QueryWorkers:
         )
         frames = self.frames(request)
         head = orjson.loads(await anext(frames))
-        return RunningQuery(head["columns"], head["snapshot"], frames)
+        return RunningQuery(head["snapshot"], frames)
 
     def next_number(self) -> int:
         """The number of a new request."""
