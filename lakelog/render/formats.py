@@ -27,13 +27,9 @@ from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
     import gzip
-else:
-    gzip = Lazy("gzip")
-
-if TYPE_CHECKING:
     from concurrent import futures
 else:
-    futures = Lazy("concurrent.futures")
+    gzip, futures = Lazy("gzip"), Lazy("concurrent.futures")
 
 WORKERS_MAX = 4
 Input = TypeVar("Input")
@@ -43,7 +39,9 @@ Output = TypeVar("Output")
 class OrderedCalls(Generic[Input, Output]):
     """Calls of one function; each method yields the results that are due, in order.
 
-    An exception of a call is raised where its result would be.
+    Arrow's kernels release the interpreter, so text is made on as many threads as there are cores,
+    up to `WORKERS_MAX`. At most twice as many calls wait as there are threads: what they hold is
+    the memory that this takes. An exception of a call is raised where its result would be.
     """
 
     def __init__(self, make: Callable[[Input], Output]) -> None:
