@@ -1,4 +1,4 @@
-"""What was found in the events: patterns of messages, anomalies, how items stand, and the rest."""
+"""What was found in the events: patterns of messages, anomalies, how items stand, lessons."""
 
 from __future__ import annotations
 
@@ -88,11 +88,13 @@ def standing(question: DashboardQuestion) -> dict[str, object]:
     totals = rows.group_by("type").aggregate([("events", "sum")])
     types = dict(zip(totals["type"].to_pylist(), totals["events_sum"].to_pylist(), strict=True))
     learnt = [name for name in FINDINGS if name in types]
-    names = ", ".join(f"'{name}'" for name in learnt) or "NULL"
-    newest = question.sql(
-        f"SELECT seq, time, type, left(coalesce(message, data), 301) FROM events"
-        f" WHERE type IN ({names}) ORDER BY time DESC, seq DESC LIMIT {_SHOWN}"
-    ).fetchall()
+    names = ", ".join(f"'{name}'" for name in learnt)
+    newest = list[tuple[Any, ...]]()
+    if learnt:  # a query less for the first page of a lake that has nothing of it
+        newest = question.sql(
+            f"SELECT seq, time, type, left(coalesce(message, data), 301) FROM events"
+            f" WHERE type IN ({names}) ORDER BY time DESC, seq DESC LIMIT {_SHOWN}"
+        ).fetchall()
     return {
         "items": _items(question) if types.keys() & STATES.keys() else None,
         "learnt": [[name, types[name], FINDINGS[name]] for name in learnt],
