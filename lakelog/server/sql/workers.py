@@ -42,8 +42,8 @@ QueryParameters = list[Any] | dict[str, Any] | None
 
 @dataclass(frozen=True)
 class RunningQuery:
-    """A query whose answer has begun. `chunks` gives it, piece by piece; close it to stop the query.
-    Both raise QueryRefused."""
+    """A query whose answer has begun. `chunks` gives it, piece by piece; close it to stop the
+    query. Both raise QueryRefused."""
 
     snapshot: str | None
     chunks: AsyncGenerator[bytes, None]
