@@ -102,7 +102,8 @@ class HeadDeadlines:
 
 
 class JoinedWrites:
-    """A transport that writes what is small once in a turn of the loop."""
+    """A transport that writes what is small once in a turn of the loop: an answer comes in two
+    writes, of its head and its body, and each would be a call of the system and a packet."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop

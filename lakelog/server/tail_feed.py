@@ -35,7 +35,6 @@ from lakelog.query.newest import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_pace import ProcessorUse, settle
-from lakelog.subscriptions import BranchRewound
 
 if TYPE_CHECKING:
     from lakelog.subscriptions import BranchRewound, LivePages
@@ -48,7 +47,13 @@ RETRY_MS = 2_000
 
 @dataclass(frozen=True)
 class TailChunk:
-    """Events as JSON with the position behind each, or news that is no event."""
+    """Events as JSON with the position behind each, or news that is no event: what is sent at a
+    time, made once for all clients that stand where it begins.
+
+    As server-sent events each event has its position as `id`, so that a client that is cut off
+    anywhere goes on behind the last one it has; as a message of a WebSocket, which comes whole or
+    not at all, a chunk has one.
+    """
 
     positions: tuple[str, ...]
     lines: tuple[bytes, ...]
