@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import textwrap
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -176,16 +178,20 @@ def compact(
             # One line for each round: a single one would say `done` of a round that is long over.
             with app.progress("compacting", "groups") as progress:
                 result = lake.compact(progress, smallest=smallest, workers=workers)
-            record = dataclasses.asdict(result)
-            if result.removed:
-                into = f"{many(result.removed, 'segment')} into {result.added:,}"
-                sizes = f"{size(result.bytes_before)} -> {size(result.bytes_after)}"
-                emit_record(record, target, f"{into}, {sizes}\n".format)
-            elif not watch:
-                emit_record(record, target, "nothing to merge\n".format)
+            # A round of --watch that found nothing is no news.
+            if result.removed or not watch:
+                record = dataclasses.asdict(result)
+                emit_record(record, target, functools.partial(_compaction_line, record))
             if not watch:
                 return
             time.sleep(pause)
+
+
+def _compaction_line(record: dict[str, Any]) -> str:
+    if not record["removed"]:
+        return "nothing to merge\n"
+    into = f"{many(record['removed'], 'segment')} into {record['added']:,}"
+    return f"{into}, {size(record['bytes_before'])} -> {size(record['bytes_after'])}\n"
 
 
 @verb()
