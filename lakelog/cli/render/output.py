@@ -124,11 +124,11 @@ def emit(
     replaces them in a table."""
     result = rows if isinstance(rows, QueryResult) else QueryResult.of_records(rows, columns)
     # A verb's own table has fewer columns, of people's words; without columns it is none.
-    shown = table if isinstance(table, QueryResult) else QueryResult.of_records(table or ())
-    shown = shown if shown.columns else result
+    table_result = table if isinstance(table, QueryResult) else QueryResult.of_records(table or ())
+    table_result = table_result if table_result.columns else result
     with open_output(target.path) as out:
         if target.format == "table":
-            _emit_table(shown, out, target)
+            _emit_table(table_result, out, target)
         elif target.format in OutputFormat.binary():
             ending = os.path.splitext(target.path or "")[1].lower()
             # Arrow's stream format where the name does not ask for a file: it can be written to a
@@ -136,7 +136,8 @@ def emit(
             result.write_arrow(out, target.format, ending in ("", ".arrows"))
         else:
             # A page is for people, too.
-            for chunk in (shown if target.format == "html" else result).encode(target.format):
+            written = table_result if target.format == "html" else result
+            for chunk in written.encode(target.format):
                 out.write(chunk)
                 # A reader such as `head` may wait for the first rows while the query still runs.
                 out.flush()
