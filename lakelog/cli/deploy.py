@@ -134,7 +134,7 @@ def revisions(
         }
         for revision in Kubectl(namespace, context).revisions(name)
     ]
-    emit(records, target, records, _COLUMNS)
+    emit(records, target, columns=_COLUMNS)
 
 
 @deploy.verb()

@@ -131,7 +131,7 @@ def sync(
     if target.format == "json" and config is None:
         emit_record(results[0], target, lambda: "")
     elif target.format == "json":
-        emit(results, target, columns=tuple(results[0]) if results else ())
+        emit(results, target)
     exits.exit_if(once and runner.has_failed, exits.FAILED)
 
 
@@ -179,7 +179,7 @@ def _emit_tables(records: Sequence[Mapping[str, object]], target: OutputTarget) 
     """Show a record of each table of a target; that there is none is a mistake."""
     if not records:
         raise click.ClickException("no table of this target was synced yet")
-    emit(records, target, records, tuple(records[0]))
+    emit(records, target)
 
 
 def _check(app: App, url: str, table: str | None, target: OutputTarget, *, repair: bool) -> None:
