@@ -53,7 +53,7 @@ class AgainstOptions:
             )
 
 
-OPTIONS = combined(
+_AGAINST = combined(
     AgainstOptions,
     command=option("--against COMMAND", "Compare COMMAND's answers with the recorded ones."),
     are_calls=flag("--calls", "With --against: calls of models, not decisions."),
@@ -69,7 +69,7 @@ OPTIONS = combined(
 )
 
 
-def compare(app: App, options: AgainstOptions, conditions: tuple[str, ...], ref: str) -> None:
+def _compare(app: App, options: AgainstOptions, conditions: tuple[str, ...], ref: str) -> None:
     """Run the command over what is selected, and print how it compares."""
     # The caller comes here only with --against; mypy cannot see that.
     assert options.command is not None
@@ -156,7 +156,7 @@ def replay(
     to_http: str | None = option("--to-http URL", "POST JSON lines to URL."),
     to_stdout: bool = flag("--to-stdout", "Write JSON lines to standard output (the default)."),
     cursor: str | None = option("--cursor FILE", "Keep in FILE how far it came; go on there."),
-    against: AgainstOptions = OPTIONS,
+    against: AgainstOptions = _AGAINST,
 ) -> None:
     """Give out recorded events again, in the order of their times.
 
@@ -176,7 +176,7 @@ def replay(
     if against.command is not None:
         if to_command or to_http or to_stdout or rate or cursor:
             raise click.UsageError("--against gives no events out: leave the other targets away")
-        compare(app, against, tuple(conditions), at or "")
+        _compare(app, against, tuple(conditions), at or "")
         return
     against.require_command()
     stop = threading.Event()
