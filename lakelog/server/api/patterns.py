@@ -1,4 +1,4 @@
-"""What was found in the events: patterns of messages, anomalies, how items stand, lessons."""
+"""What was found in the events: patterns of messages, anomalies, and how items stand."""
 
 from __future__ import annotations
 
