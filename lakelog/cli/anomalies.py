@@ -76,6 +76,7 @@ def anomalies(
             every=every,
             false_alarms=false_alarms,
         )
+        # Before anything is printed: a reader that closes the pipe must not prevent it.
         if record:
             lake.append(finding_events(incident_list))
         if tag:
