@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lakelog.anomalies.series import Series, Spans
 
     Places = npt.NDArray[np.int64]
-THRESHOLD = 4.274
+THRESHOLD = 4.3
 STILL_OFF = 1.5
 VALUES_MIN, USUAL, BEATS = 5, 2.0, 2.5
 """Values that a mean is of, deviations from this time of day that are usual, and beats of what
