@@ -100,13 +100,13 @@ class IngestEndpoint:
                     scope["path"],
                     scope["query_string"].decode("latin-1"),
                     request.media_type,
-                    request.headers.get("idempotency-key", ""),
                 )
                 # What was compressed may take more than was reserved for it.
                 is_packed = "content-encoding" in request.headers
                 with self._intake.room(len(body)) if is_packed else nullcontext():
                     return await self._intake.once(
                         identity,
+                        request.headers.get("idempotency-key", ""),
                         body,
                         lambda: protocol.receive(request, body),
                         lambda arrivals: protocol.answer(request, arrivals),

@@ -2,8 +2,10 @@
 
 Requests that come at the same time share a write and a sync. The same request, sent again within
 ten minutes because its answer was lost, is answered as the first time and not stored again, by this
-server or the one after a kill; one that comes while the first is being stored waits for it. Records
-that are no events are in the quarantine before the answer tells of them.
+server or the one after a kill; one that comes while the first is being stored waits for it. If it
+has a name (`Idempotency-Key`), its events have keys of it, by which the lake stores them once, also
+from several servers. Records that are no events are in the quarantine before the answer tells of
+them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 from lakelog.appends import AsyncAppends
@@ -73,14 +76,16 @@ class EventIntake(Generic[AnswerType]):
     async def once(
         self,
         identity: tuple[str, ...],
+        name: str,
         body: bytes,
         parse: Callable[[], Arrivals],
         answer: Callable[[Arrivals], AnswerType],
     ) -> AnswerType:
-        """Store a body once, and return its answer; `identity` tells requests of equal bodies
-        apart. Raises RequestRefused, OSError, LakelogError: then it may be sent again."""
-        digest = hashlib.sha256("\0".join(identity).encode("utf-8", "replace") + b"\0" + body)
-        key = digest.digest()[:_KEY_BYTES]
+        """Store a body once, and return its answer; `identity`, and the name that a client gave
+        the request or "", tell requests of equal bodies apart. Raises RequestRefused, OSError,
+        LakelogError: then it may be sent again."""
+        texts = "\0".join((*identity, name)).encode("utf-8", "replace")
+        key = hashlib.sha256(texts + b"\0" + body).digest()[:_KEY_BYTES]
         running = self._running.get(key)
         if running is not None:
             self.repeated += 1
@@ -90,7 +95,8 @@ class EventIntake(Generic[AnswerType]):
         self._running[key] = future
         # It goes on where a client goes away, who may come again for the answer.
         try:
-            result = answer(await self._stored(key, body, parse))
+            keyed = partial(_keyed, parse, key) if name else parse
+            result = answer(await self._stored(key, body, keyed))
         except BaseException as error:
             future.set_exception(error)
             future.exception()  # nobody may wait for it
@@ -167,3 +173,10 @@ class EventIntake(Generic[AnswerType]):
             lines = [line for line in lines if line not in present]
         if lines:
             self._lake.quarantine(lines)
+
+
+def _keyed(parse: Callable[[], Arrivals], key: bytes) -> Arrivals:
+    """What a request brings, with keys of the request."""
+    arrivals = parse()
+    arrivals.encoded = arrivals.encoded.of_request(key)
+    return arrivals

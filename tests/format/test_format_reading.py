@@ -19,6 +19,7 @@ import pytest
 
 import lakelog
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
+from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
 from lakelog.store import bootstrap, disk, document
 from lakelog.store.entry import Record
@@ -216,6 +217,18 @@ def test_content_keys(tmp_path: Path) -> None:
     keys = [orjson.loads(frame["text"])["key"] for frame in found.frames]
     assert len(set(keys)) == 3
     assert all(len(key) == 24 for key in keys)
+
+
+def test_keys_of_requests(tmp_path: Path) -> None:
+    """F13.9: the key of the first event of the request of the example; an id stays what tells."""
+    batch = EncodedBatch.of([{"type": "A"}, {"type": "A", "id": "1"}]).of_request(bytes(range(16)))
+    first, second = map(orjson.loads, batch.lines)
+    assert f"`{first['key']}`" in (statements.ROOT / "FORMAT.md").read_text("utf-8")
+    assert "key" not in second
+    with lakes.opened(str(tmp_path / "lake")) as lake:
+        for _ in range(2):
+            lake.append_encoded(batch)
+            assert lake.count() == 2
 
 
 def test_the_worked_example_of_a_content_key() -> None:

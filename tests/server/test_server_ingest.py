@@ -26,6 +26,7 @@ from lakelog.event import EncodedBatch, payload_of
 from lakelog.formats import otlp as otlp_format
 from lakelog.server.protocols import otlp, otlp_logs
 from lakelog.values import parse_time
+from tests.support.attached import SharedMachines
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
@@ -187,6 +188,19 @@ def test_the_same_request_again_is_answered_and_not_stored_again(server: HttpLak
     # Another key says that it is another request.
     server.ask("/ingest", body, {**JSON_LINES, "idempotency-key": "2"})
     assert len(stored(server, "again")) == 2
+
+
+def test_a_request_with_a_key_is_stored_once_by_servers_of_a_shared_lake(tmp_path: Path) -> None:
+    body = lines({"n": 1}, {"n": 1})
+    machines = SharedMachines(tmp_path)
+    with serving(machines["a"].path) as one, serving(machines["b"].path) as two:
+        for each in (one, two):
+            reply = each.ask("/ingest", body, {"idempotency-key": "7"})
+            assert reply.json == {"accepted": 2, "rejected": 0}
+        assert two.ask("/ingest", body, {"idempotency-key": "8"}).status == 200
+    machines.exchange("a", "b")
+    assert [machines[name].count() for name in "ab"] == [4, 4]
+    machines.close()
 
 
 def test_requests_that_come_together_are_each_stored_once(server: HttpLake) -> None:

@@ -17,6 +17,7 @@ from lakelog.server.sql.bucket_relay import BucketRelay, FetchAllowance
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.workers import SQL_MODULE, QueryWorkers
 from tests.support.attached import SharedMachines
+from tests.support.http_lake import serving
 from tests.support.requirements import need_module
 
 LIMITS = QueryLimits(workers=1, seconds=60, memory=700 << 20)
@@ -111,6 +112,23 @@ def test_the_dashboard_fetches_too(machines: SharedMachines) -> None:
 
     answer = on(machines, work, module=MODULE)
     assert len(answer["rows"]) == SEGMENTS
+
+
+def test_agents_and_loki_fetch_too(machines: SharedMachines) -> None:
+    need_module("uvicorn")
+    need_module("mcp")
+    arguments = {"query": "SELECT data->>'n' FROM events WHERE subject = 's3'"}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    call["params"] = {"name": "sql", "arguments": arguments}
+    json = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    with serving(machines["b"].path) as server:
+        answer = server.ask("/mcp", orjson.dumps(call), json).json
+        assert answer["result"]["structuredContent"]["rows"] == [["3"]]
+        assert len(present(machines)) == 1
+        query = "/loki/api/v1/query?query=count_over_time({type=%22T%22}[1d])"
+        (series,) = server.ask(query).json["data"]["result"]
+        assert series["value"][1] == str(SEGMENTS)
+        assert len(present(machines)) == SEGMENTS
 
 
 def test_a_query_that_needs_too_much_is_refused_with_what_to_do(machines: SharedMachines) -> None:
