@@ -247,7 +247,8 @@ def _dump(row: dict[str, object]) -> bytes:
     except RecursionError:
         raise InvalidEvent("data is nested too deeply") from None
     except TypeError as error:
-        raise InvalidEvent(f"not JSON: {error}") from None
+        # All values are plain now: what orjson still does not write is too deep for it.
+        raise InvalidEvent("data is nested too deeply") from error
 
 
 def _plain_row(row: JsonObject) -> JsonObject:

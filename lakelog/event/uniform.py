@@ -96,7 +96,10 @@ def encode_lines(text: bytes, defaults: Mapping[str, str]) -> Encoded | None:
     except orjson.JSONDecodeError:
         return None
     # Line by line, so that a newline within an event is seen.
-    spelled = _spelled(events)
+    try:
+        spelled = _spelled(events)
+    except TypeError:  # nested more deeply than orjson writes, though it reads it
+        return None
     if spelled != text and spelled != _without_spaces(text):
         return None
     if set(map(type, events)) != {dict}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,12 +47,51 @@ class Arrivals:
         return len(self.encoded.ids)
 
 
-def arrivals_of(events: list[Any], rejects: Iterable[Reject] = ()) -> Arrivals:
-    """Encode the events of a body; those that cannot be stored join the refused ones."""
+class RecordReader:
+    """Reads the records of a body one by one: those that are events, and those that are none.
+
+    Each keeps its number and what was sent: some turn out to be no event only once they are
+    encoded, and the answer has to name the same record then.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []
+        self._records: list[tuple[int, object]] = []
+        self._rejects: list[Reject] = []
+
+    def read(self, number: int, record: Any, event_of: Callable[[Any], object]) -> None:
+        """Take a record as the event that `event_of` makes of it, or as refused where that raises
+        InvalidEvent."""
+        try:
+            event = event_of(record)
+        except InvalidEvent as error:
+            self.refuse(number, error.reason, record)
+        else:
+            self.accept(number, record, event)
+
+    def accept(self, number: int, record: object, event: object) -> None:
+        """Take a record as the event that it was read as."""
+        self._events.append(event)
+        self._records.append((number, record))
+
+    def refuse(self, number: int, reason: str, record: object) -> None:
+        """Take a record as one that is no event."""
+        self._rejects.append(Reject(number, reason, as_text(record)))
+
+    def arrivals(self) -> Arrivals:
+        """Return what was read, encoded; the refused records in their order."""
+        arrivals = arrivals_of(self._events)
+        for reject in arrivals.rejects:
+            number, record = self._records[reject.number]
+            self.refuse(number, reject.reason, record)
+        arrivals.rejects = sorted(self._rejects, key=lambda reject: reject.number)
+        return arrivals
+
+
+def arrivals_of(events: list[Any]) -> Arrivals:
+    """Encode the events of a body; those that cannot be stored are refused, numbered as events."""
     starts = range(0, len(events), _ENCODED) or (0,)
-    arrivals = joined([(start, _encoded(events[start : start + _ENCODED])) for start in starts])
-    arrivals.rejects = [*rejects, *arrivals.rejects]
-    return arrivals
+    return joined([(start, _encoded(events[start : start + _ENCODED])) for start in starts])
 
 
 def _encoded(events: list[Any]) -> Arrivals:
@@ -94,4 +133,7 @@ def as_text(value: object) -> str:
     """A record as the quarantine keeps it; bytes that are no UTF-8 as escapes."""
     if isinstance(value, bytes):
         return value[:LINE_MAX].decode("utf-8", "backslashreplace")
-    return repr(value)[:LINE_MAX]
+    try:
+        return repr(value)[:LINE_MAX]
+    except RecursionError:
+        return "a value that is nested too deeply to be shown"

@@ -59,7 +59,11 @@ def parse_lines(lines: list[bytes]) -> list[JsonObject | InvalidEvent | None]:
     """
     try:
         values = [orjson.loads(line) if line.strip() else None for line in lines]
-        if all(value is None or type(value) is dict for value in values):
+        # Of values that are none, some may be written as null.
+        is_blank = (
+            not line.strip() for line, value in zip(lines, values, strict=True) if value is None
+        )
+        if all(value is None or type(value) is dict for value in values) and all(is_blank):
             spelled, text = orjson.dumps(values), b",".join(lines)
             # Most programs write what orjson writes: then nothing was lost.
             if spelled[1:-1] == text:

@@ -30,6 +30,9 @@ from tests.support.attached import SharedMachines
 from tests.support.http_lake import JSON_LINES, HttpLake, lines, serving
 from tests.support.requirements import need_module
 
+DEEP = '{"a":' * 300 + "1" + "}" * 300
+"""JSON that is read, and cannot be written again."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpLake]:
@@ -67,6 +70,42 @@ def test_a_bad_line_loses_no_other(server: HttpLake) -> None:
     assert len(stored(server, "bad")) == 2
     kept = server.events("SELECT line FROM quarantine WHERE origin = 'http'")
     assert {"line": "not json"} in kept
+
+
+def test_a_refused_record_is_named_by_its_own_place(server: HttpLake) -> None:
+    """Also one that is JSON, and no event only by its time; the quarantine has it as it was."""
+    bad = b'{"time":"nonsense", "n":3}'
+    body = b'\n5\n{"n":1}\n' + bad + b'\n{"n":2}\n'
+    reply = server.ask("/ingest/places", body, JSON_LINES)
+    assert [error["line"] for error in reply.json["errors"]] == [2, 4]
+    assert reply.json["accepted"] == len(stored(server, "places")) == 2
+    assert {"line": bad.decode()} in server.events("SELECT line FROM quarantine")
+    bulk = b'{"delete":{"_id":"0"}}\n{"index":{}}\n' + bad + b'\n{"index":{}}\n{"n":1}\n'
+    items = server.ask("/bulk-places/_bulk", bulk).json["items"]
+    assert [next(iter(item.values()))["status"] for item in items] == [400, 400, 201]
+    assert len(stored(server, "bulk-places")) == 1
+    readings = [{}, {"values": [1], "dsnames": ["x"], "meta": json.loads(DEEP)}]
+    reply = server.ask("/collectd", json.dumps(readings).encode())
+    assert [error["line"] for error in reply.json["errors"]] == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["%s", '{"n":1}\n%s\n', '{"type":"a","data":{"x":%s}}', "[%s]"])
+def test_what_is_nested_too_deeply_is_refused_alone(server: HttpLake, form: str) -> None:
+    source = f"deep{len(form)}"
+    reply = server.ask(f"/ingest/{source}", (form % DEEP).encode(), JSON_LINES)
+    others = form.count("\n") // 2
+    assert reply.status == (200 if others else 400)
+    assert (reply.json["accepted"], reply.json["rejected"]) == (others, 1)
+    assert "too deeply" in reply.json["errors"][0]["reason"]
+    assert len(stored(server, source)) == others
+
+
+@pytest.mark.parametrize("body", [b"null", b"null\nnull", b'null\n{"a":1}\n', b'{"a":1}\n null'])
+def test_a_line_of_null_is_counted(server: HttpLake, body: bytes) -> None:
+    source = f"null{body.count(b'null')}{body.find(b'{')}"
+    told = server.ask(f"/ingest/{source}", body, JSON_LINES).json
+    assert told["accepted"] + told["rejected"] == body.count(b"\n", 0, -1) + 1
+    assert told["accepted"] == len(stored(server, source))
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded"])

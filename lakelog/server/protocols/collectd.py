@@ -12,7 +12,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.formats.format import EventMembers
-from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
 from lakelog.values import JsonObject, parse_value
 
@@ -32,13 +32,10 @@ class CollectdWrite(IngestProtocol):
             raise RequestRefused(400, error.reason) from None
         if not isinstance(values, list):
             raise RequestRefused(400, 'a body is an array of readings: set Format "JSON"')
-        events, rejects = list[EventMembers](), list[Reject]()
+        reader = RecordReader()
         for number, reading in enumerate(values):
-            try:
-                events.append(_event(reading))
-            except InvalidEvent as error:
-                rejects.append(Reject(number, error.reason, as_text(reading)))
-        return arrivals_of(events, rejects)
+            reader.read(number, reading, _event)
+        return reader.arrivals()
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
         """Counts. collectd sends what is answered with an error once more, so there is none."""

@@ -7,13 +7,12 @@ and take none without the header X-Elastic-Product.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
-from lakelog.errors import InvalidEvent
 from lakelog.formats import bulk
 from lakelog.formats.bulk import Action
-from lakelog.formats.format import EventMembers
-from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 from lakelog.values import JsonObject
 
@@ -55,25 +54,22 @@ class ElasticBulk(IngestProtocol):
         """Return the documents of a body."""
         if not body.strip():
             raise RequestRefused(400, "request body is required")
-        events, rejects, actions = list[EventMembers](), list[Reject](), list[Action]()
+        reader, actions = RecordReader(), list[Action]()
         lines = (line for line in body.split(b"\n") if line.strip())
-        for line in lines:
+        for number, line in enumerate(lines):
             action = _action(line, request.path.get("index"))
             # Senders match items with what they sent by their places: a line that is no action has
             # one.
             actions.append(action or ("index", {}))
             if action is None:
-                rejects.append(_refused(actions, "not an action line", line))
+                reader.refuse(number, "not an action line", line)
             elif action[0] != "delete":
                 document = next(lines, None)
                 if document is None:
-                    rejects.append(_refused(actions, "an action without its document", line))
-                    continue
-                try:
-                    events.append(bulk.join(action, document))
-                except InvalidEvent as error:
-                    rejects.append(_refused(actions, error.reason, document))
-        result = arrivals_of(events, rejects)
+                    reader.refuse(number, "an action without its document", line)
+                else:
+                    reader.read(number, document, functools.partial(bulk.join, action))
+        result = reader.arrivals()
         return BulkArrivals(result.encoded, result.rejects, actions)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
@@ -103,10 +99,6 @@ def _action(line: bytes, index: str | None) -> Action | None:
         return action
     name, properties = action
     return name, {"_index": index, **properties}
-
-
-def _refused(actions: list[Action], reason: str, line: bytes) -> Reject:
-    return Reject(len(actions) - 1, reason, as_text(line))
 
 
 def _item(properties: JsonObject, reason: str | None) -> JsonObject:

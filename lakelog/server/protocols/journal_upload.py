@@ -8,10 +8,9 @@ export format at systemd.io/JOURNAL_EXPORT_FORMATS).
 
 from __future__ import annotations
 
-from lakelog.errors import InvalidEvent
 from lakelog.formats import journal, registry
 from lakelog.formats.format import EventMembers
-from lakelog.server.arrivals import Arrivals, Reject, arrivals_of, as_text
+from lakelog.server.arrivals import Arrivals, RecordReader
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
 _CURSOR = "__CURSOR"
@@ -29,16 +28,10 @@ class JournalUpload(IngestProtocol):
 
     def events_of(self, records: list[bytes]) -> Arrivals:
         """Return the events of entries."""
-        events, rejects = list[EventMembers](), list[Reject]()
+        reader = RecordReader()
         for number, record in enumerate(records):
-            try:
-                event = registry.by_name("journald-export").parse(record)
-                assert isinstance(event, dict)
-                cursor = event["data"].get(_CURSOR)
-                events.append(event | {"id": cursor} if isinstance(cursor, str) else event)
-            except InvalidEvent as error:
-                rejects.append(Reject(number, error.reason, as_text(record)))
-        return arrivals_of(events, rejects)
+            reader.read(number, record, _event)
+        return reader.arrivals()
 
     def summary(self, stored: int, rejected: int) -> Answer:
         """202, as systemd's own receiver answers."""
@@ -52,3 +45,11 @@ class JournalUpload(IngestProtocol):
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
         """Return the answer to a whole body."""
         return self.summary(arrivals.stored, len(arrivals.rejects))
+
+
+def _event(record: bytes) -> EventMembers:
+    """Return the event of an entry. Raises InvalidEvent."""
+    event = registry.by_name("journald-export").parse(record)
+    assert isinstance(event, dict)
+    cursor = event["data"].get(_CURSOR)
+    return event | {"id": cursor} if isinstance(cursor, str) else event

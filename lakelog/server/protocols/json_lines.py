@@ -15,7 +15,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.formats import documents, jsonl
 from lakelog.formats.format import EventMembers
-from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text, joined
+from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of, joined
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
@@ -75,19 +75,14 @@ def _of_slice(body: bytes, source: str | None, *, is_all: bool) -> Arrivals:
     if (batch := _plain(body, source)) is not None:
         return Arrivals(batch)
     is_document = is_all and documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
-    records = None if is_document else _of_lines(body)
-    if is_all and (records is None or (records[1] and not records[0])):
+    arrivals, has_objects = (None, False) if is_document else _of_lines(body, source)
+    if is_all and not has_objects:
         # Lines are parsed in slices, but a document as a whole.
         require_parsable(body, ServerLimits())
-        records = _of_document(body) or records
-    if records is None:
+        arrivals = _of_document(body, source) or arrivals
+    if arrivals is None:
         raise RequestRefused(400, "the body is neither JSON lines nor a JSON document")
-    events, rejects = records
-    if source:
-        for event in events:
-            if event.get("source") in (None, ""):
-                event["source"] = source
-    return arrivals_of(events, rejects)
+    return arrivals
 
 
 def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
@@ -101,24 +96,32 @@ def _plain(body: bytes, source: str | None) -> EncodedBatch | None:
     return EncodedBatch.of_lines(body.removesuffix(b"\n"), defaults)
 
 
-def _of_lines(body: bytes) -> tuple[list[EventMembers], list[Reject]]:
-    """The events of JSON lines, and lines that are none."""
-    lines = body.split(b"\n")
-    events, rejects = [], []
+def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
+    """The events of JSON lines, and lines that are none; whether any is an object."""
+    lines, reader, has_objects = body.split(b"\n"), RecordReader(), False
     for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
         if isinstance(value, dict):
-            events.append(jsonl.typed(value))
+            reader.accept(number, line, _sourced(jsonl.typed(value), source))
+            has_objects = True
         elif value is not None:
-            rejects.append(Reject(number, value.reason, as_text(line)))
-    return events, rejects
+            reader.refuse(number, value.reason, line)
+    return reader.arrivals(), has_objects
 
 
-def _of_document(body: bytes) -> tuple[list[EventMembers], list[Reject]] | None:
+def _of_document(body: bytes, source: str | None) -> Arrivals | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
-        return documents.FORM.specialize(body).events(body), []
+        events = documents.FORM.specialize(body).events(body)
     except InvalidEvent:
         return None
+    return arrivals_of([_sourced(event, source) for event in events])
+
+
+def _sourced(event: EventMembers, source: str | None) -> EventMembers:
+    """An event with a source, if it names none."""
+    if source and event.get("source") in (None, ""):
+        event["source"] = source
+    return event
 
 
 def _binary_event(request: IngestRequest, body: bytes) -> EventMembers:

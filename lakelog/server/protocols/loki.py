@@ -17,7 +17,7 @@ from lakelog.event import Severity
 from lakelog.formats.format import EventMembers
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.server.arrivals import Arrivals, Reject, RequestRefused, arrivals_of, as_text
+from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of
 from lakelog.server.protocols.protocol import JSON, Answer, IngestProtocol, IngestRequest
 from lakelog.values import parse_value
 
@@ -80,32 +80,32 @@ def _of_json(body: bytes) -> Arrivals:
     streams = value.get("streams") if isinstance(value, dict) else None
     if not isinstance(streams, list):
         raise RequestRefused(400, 'a push is {"streams": [{"stream": {...}, "values": [...]}]}')
-    events, rejects, number = list[EventMembers](), list[Reject](), 0
+    reader, number = RecordReader(), 0
     for stream in streams:
         labels = stream.get("stream") if isinstance(stream, dict) else None
         values = stream.get("values") if isinstance(stream, dict) else None
         if not isinstance(labels, dict) or not isinstance(values, list):
-            rejects.append(Reject(number, "a stream has labels and values", as_text(stream)))
+            reader.refuse(number, "a stream has labels and values", stream)
             number += 1
             continue
         for entry in values:
-            if _is_entry(entry):
-                metadata = entry[2] if len(entry) > 2 else {}
-                events.append(_event(int(entry[0]), entry[1], labels, metadata))
-            else:
-                rejects.append(Reject(number, "a value is [nanoseconds, line]", as_text(entry)))
+            reader.read(number, entry, functools.partial(_event_of_entry, labels))
             number += 1
-    return arrivals_of(events, rejects)
+    return reader.arrivals()
 
 
-def _is_entry(entry: Any) -> bool:
-    return (
+def _event_of_entry(labels: EventMembers, entry: Any) -> EventMembers:
+    """Return the event of a value of a stream. Raises InvalidEvent."""
+    is_entry = (
         isinstance(entry, list)
         and len(entry) in (2, 3)
         and re.fullmatch(r"[0-9]{1,19}", str(entry[0]), re.ASCII) is not None
         and isinstance(entry[1], str)
         and (len(entry) == 2 or isinstance(entry[2], dict))
     )
+    if not is_entry:
+        raise InvalidEvent("a value is [nanoseconds, line]")
+    return _event(int(entry[0]), entry[1], labels, entry[2] if len(entry) > 2 else {})
 
 
 def _event(
