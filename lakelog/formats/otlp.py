@@ -104,11 +104,21 @@ def events_of(request: JsonObject) -> list[EventMembers]:
             resource = described(
                 resource_records.get("resource"), resource_records.get("schemaUrl"), flat=True
             )
-            for inner in _listed(resource_records.get(scopes)):
+            for inner in _members(resource_records, scopes):
                 scope = described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
-                events_ = (_event(signal, r, resource, scope) for r in _listed(inner.get(records)))
+                events_ = (_event(signal, r, resource, scope) for r in _members(inner, records))
                 result += [_with_valid_time(event) for event in events_]
     return result
+
+
+def _members(outer: JsonObject, name: str) -> list[JsonObject]:
+    """The objects of a list by its name. Raises InvalidEvent where only one of another name is
+    there, as older senders have it: its records would be lost without a word."""
+    listed = _listed(outer.get(name))
+    other = next((key for key, value in outer.items() if isinstance(value, list) and value), name)
+    if not listed and other != name:
+        raise InvalidEvent(f"not an OpenTelemetry request: it has {other!r:.40} and no {name}")
+    return listed
 
 
 def _listed(value: object) -> list[JsonObject]:
@@ -208,9 +218,9 @@ def _level(data: JsonObject) -> str | None:
 
 
 def _with_valid_time(event: EventMembers) -> EventMembers:
-    """An event, or where its time is none, what it holds."""
+    """An event, without its time where that is none: the payload has what was sent."""
     try:
         parse_time(event.get("time", 0))
     except InvalidEvent:
-        return {"type": event["type"], "data": event["data"]}
+        return {name: value for name, value in event.items() if name != "time"}
     return event

@@ -190,6 +190,24 @@ def test_values_of_every_kind_are_plain(engine: Any) -> None:
     assert event["data"]["attributes"] == {"k": "aGk="}
 
 
+@pytest.mark.parametrize("moment", ["x", "1.79e18", "9" * 24, True])
+def test_a_time_that_is_none_takes_nothing_else_with_it(engine: Any, moment: Any) -> None:
+    (found,) = both(engine, otlp.FORM, json.dumps(logs(LOG | {"timeUnixNano": moment})).encode())
+    assert (found["message"], found["source"], found["level"]) == ("hello", "shop", "INFO")
+
+
+@pytest.mark.parametrize(
+    ("old", "other"), [("scopeLogs", "instrumentationLibraryLogs"), ("logRecords", "log_records")]
+)
+def test_records_under_another_name_are_never_passed_over(old: str, other: str) -> None:
+    """Senders of before 2022 have one; without a refusal they would take it for stored."""
+    record = json.dumps(logs(LOG)).replace(f'"{old}"', f'"{other}"').encode()
+    with pytest.raises(InvalidEvent, match=other):
+        otlp.FORM.parse(record)
+    for empty in ({}, {"resource": {"attributes": []}}, {"scopeLogs": [{"scope": {}}]}):
+        assert otlp.FORM.parse(json.dumps({"resourceLogs": [empty]}).encode()) == []
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize(
     ("number", "level"),
