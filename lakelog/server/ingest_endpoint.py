@@ -100,6 +100,8 @@ class IngestEndpoint:
                     scope["path"],
                     scope["query_string"].decode("latin-1"),
                     request.media_type,
+                    # In binary mode two CloudEvents may differ in these alone.
+                    *(f"{name}:{value}" for name, value in sorted(request.attributes.items())),
                 )
                 # What was compressed may take more than was reserved for it.
                 is_packed = "content-encoding" in request.headers

@@ -210,12 +210,16 @@ def test_cloud_events_in_each_of_their_modes(server: HttpLake) -> None:
     }
     assert server.ask("/ingest", b'{"n":2}', binary).status == 204
     assert server.ask("/ingest", b"", {**binary, "ce-id": ""}).status == 400
+    # Another event of the same content, then that one again.
+    for _ in range(2):
+        assert server.ask("/ingest", b'{"n":2}', {**binary, "ce-id": "h2"}).status == 204
     found = stored(server, "/ce")
     assert [(event["id"], event["type"]) for event in found] == [
         ("s1", "t.made"),
         ("b1", "t.made"),
         ("b2", "t.made"),
         ("h1", "t.é"),
+        ("h2", "t.é"),
     ]
 
 

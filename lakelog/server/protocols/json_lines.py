@@ -21,7 +21,6 @@ from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
 from lakelog.values import parse_lines, parse_value
 
-_ATTRIBUTE = "ce-"
 _HEAD = 4096
 """Bytes that tell lines from a document."""
 _SLICE = 4 << 20
@@ -36,7 +35,7 @@ class JsonIngest(IngestProtocol):
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
         """Return the events of a body in any of the forms above."""
-        if f"{_ATTRIBUTE}specversion" in request.headers:
+        if request.attributes:
             return arrivals_of([_binary_event(request, body)])
         if not body.strip():
             raise RequestRefused(400, "the body is empty: send one JSON object a line")
@@ -49,10 +48,7 @@ class JsonIngest(IngestProtocol):
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
         """Counts; a CloudEvent that is stored is answered with 204, as its senders expect."""
-        is_cloud_event = (
-            f"{_ATTRIBUTE}specversion" in request.headers or request.media_type == _STRUCTURED
-        )
-        if is_cloud_event and not arrivals.rejects:
+        if (request.attributes or request.media_type == _STRUCTURED) and not arrivals.rejects:
             return Answer(204)
         status = 400 if arrivals.rejects and not arrivals.stored else 200
         return Answer(status, counts(arrivals))
@@ -126,11 +122,7 @@ def _sourced(event: EventMembers, source: str | None) -> EventMembers:
 
 def _binary_event(request: IngestRequest, body: bytes) -> EventMembers:
     """The event of CloudEvents' binary mode: its attributes are headers, percent-encoded."""
-    event = {
-        name.removeprefix(_ATTRIBUTE): unquote(value)
-        for name, value in request.headers.items()
-        if name.startswith(_ATTRIBUTE)
-    }
+    event = {name: unquote(value) for name, value in request.attributes.items()}
     if not all(event.get(name) for name in ("id", "source", "type")):
         raise RequestRefused(400, "a CloudEvent has the headers ce-id, ce-source and ce-type")
     if request.media_type:

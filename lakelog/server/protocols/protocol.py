@@ -12,6 +12,7 @@ from lakelog.server.arrivals import Arrivals
 from lakelog.values import JsonObject
 
 JSON = "application/json"
+_ATTRIBUTE = "ce-"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class IngestRequest:
 
     path: Mapping[str, str]
     headers: Mapping[str, str]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The headers of a CloudEvent in binary mode by the names of its attributes, as they were
+        sent; empty for any other request."""
+        if f"{_ATTRIBUTE}specversion" not in self.headers:
+            return {}
+        return {
+            name.removeprefix(_ATTRIBUTE): value
+            for name, value in self.headers.items()
+            if name.startswith(_ATTRIBUTE)
+        }
 
     @property
     def media_type(self) -> str:
