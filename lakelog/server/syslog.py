@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ _UDP_WAITING = 20_000
 """Datagrams that wait to be stored; those above are counted as lost."""
 _RECEIVE_BUFFER = 4 << 20
 _FIELD_INODE, _FIELD_DROPS = 9, 12
+_COUNT = re.compile(rb"([1-9][0-9]{0,6}) (?=<)")
+"""The length before a message (RFC 6587, 3.4.1), which begins with its `<PRI>`."""
+_COUNT_BEGUN = re.compile(rb"[1-9][0-9]{0,6} ?")
 _BYTE_ORDER_MARK = "\ufeff"
 """What RFC 5424 puts before a message in UTF-8."""
 _LOG = logging.getLogger("lakelog.server")
@@ -141,8 +145,9 @@ class SyslogServer:
             while content := await reader.read(_READ):
                 messages, waiting = split(waiting + content)
                 await self.store(messages)
-            # The last message of a connection may have no newline.
-            await self.store([waiting])
+            # The last message of a connection may have no newline, or not all that was counted.
+            begun = _COUNT.match(waiting)
+            await self.store([waiting[begun.end() :] if begun else waiting])
         except (LakelogError, OSError, ValueError) as error:
             # The sender connects again, and sends what it has not got rid of.
             _LOG.error("syslog from %s: %s", address, error)
@@ -208,34 +213,28 @@ class _Datagrams(asyncio.DatagramProtocol):
 def split(content: bytes) -> tuple[list[bytes], bytes]:
     """Return the whole messages of a stream, and what has no end yet.
 
-    Raises ValueError for a count that is none.
+    Raises ValueError for a message that is too long, once those before it were returned.
     """
     messages, place = list[bytes](), 0
     while place < len(content):
-        # RFC 6587 octet counting: a length, a space, the message; else a message starts with its
-        # `<PRI>`.
-        if content[place : place + 1].isdigit() and not content.startswith(b"<", place):
-            # A length has seven digits at most, and is followed by a space.
-            space = content.find(b" ", place, place + 8)
-            if space < 0:
-                if len(content) - place < 8:
-                    break
-                raise ValueError("a message begins with neither `<` nor its length")
-            end = space + 1 + int(content[place:space])
-            if end > len(content):
-                if end - space > MESSAGE_MAX * 16:
-                    raise ValueError("a message is longer than a megabyte")
-                break
-            messages.append(content[space + 1 : end].rstrip(b"\r\n\0"))
-            place = end
-            continue
-        end = content.find(b"\n", place)
-        if end < 0:
-            if len(content) - place > MESSAGE_MAX * 16:
+        # A line may begin with digits, too, as those of a stack trace do.
+        if count := _COUNT.match(content, place):
+            start = count.end()
+            end = start + int(count[1])
+            following, size = end, end - start
+        elif _COUNT_BEGUN.fullmatch(content, place):
+            break
+        else:
+            start = place
+            end = content.find(b"\n", place)
+            following, size = end + 1, len(content) - start
+            end = len(content) + 1 if end < 0 else end
+        if end > len(content):
+            if size > MESSAGE_MAX * 16 and not messages:
                 raise ValueError("a message is longer than a megabyte")
             break
-        messages.append(content[place:end].rstrip(b"\r\0"))
-        place = end + 1
+        messages.append(content[start:end].rstrip(b"\r\n\0"))
+        place = following
     return messages, content[place:]
 
 

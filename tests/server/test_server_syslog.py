@@ -150,7 +150,23 @@ def test_it_is_not_open_to_everybody() -> None:
         syslog.SyslogServer(syslog.SyslogPlan(0, ("all",)), "127.0.0.1", None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("content", [b"12345678", b"99999999 x", b"x" * (1 << 21)])
-def test_a_stream_without_framing_is_refused(content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"9999999 <1>x", b"x" * (1 << 21)], ids=["counted", "line"])
+def test_a_message_without_end_is_refused_after_those_before_it(content: bytes) -> None:
+    messages, waiting = syslog.split(b"<13>one\n" + content)
+    assert (messages, waiting) == ([b"<13>one"], content)
     with pytest.raises(ValueError, match="message"):
-        syslog.split(content)
+        syslog.split(waiting)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_lines_that_begin_with_digits_are_lines(server: tuple[HttpLake, int], size: int) -> None:
+    lake, port = server
+    source = f"digits{size}"
+    lines = [message(source, "failed"), b"12 more frames", b"2026-11-27 done", b"0 <1>x", b"7"]
+    content = b"\n".join([*lines, b"99 " + message(source, "cut")])
+    with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        for start in range(0, len(content), size):
+            connection.sendall(content[start : start + size])
+    assert [event["message"] for event in stored(lake, source, 2)] == ["failed", "cut"]
+    query = "SELECT message FROM events WHERE source IS NULL ORDER BY seq DESC LIMIT 4"
+    assert [e["message"].encode() for e in reversed(lake.events(query))] == lines[1:]
