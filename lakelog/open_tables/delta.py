@@ -8,11 +8,12 @@ hard link, and where that cannot be, a copy. Commits name the state; no other pr
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
@@ -147,6 +148,8 @@ class _DeltaTable:
         now = disk.now_us() // 1000
         # First, for a log that names a file which a power cut took is a broken table.
         self._folder.sync()
+        # A second name is no change, and to read all segments again takes minutes.
+        self._lake.store.verified.renew("segments", (file.entry.key for file in change.added))
         removed = (self._paths[key] for key in change.removed)
         actions: list[transaction.AddAction | transaction.RemoveAction] = [
             *(_addition(file, now, not change.is_same) for file in change.added),
@@ -215,8 +218,9 @@ def _addition(file: TableFile, now: int, is_change: bool) -> transaction.AddActi
         "minValues": {name: low for name, low, _ in bounds},
         "maxValues": {name: high for name, _, high in bounds},
     }
-    return transaction.AddAction(file.path, file.bytes, {}, now, is_change, json.dumps(stats))
+    text = orjson.dumps(stats).decode()
+    return transaction.AddAction(file.path, file.bytes, {}, now, is_change, text)
 
 
 def _iso(time: int) -> str:
-    return f"{from_micros(time):%Y-%m-%dT%H:%M:%S.%fZ}"
+    return f"{from_micros(time).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -12,12 +12,15 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable
+from itertools import starmap
 
 from lakelog.errors import DamagedSegment
 from lakelog.store import disk, regular_file
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
+_Stamp = tuple[int, int, int, int]
+"""Size, inode, mtime and ctime of a file."""
 _CHUNK = 1 << 20
 _SLACK = 1_000
 """This many lines of files that are gone do not matter."""
@@ -34,13 +37,13 @@ class VerifiedFiles:
     ) -> None:
         """`fetch` brings objects here, where a bucket has them; it returns those it hashed."""
         self._paths, self._fetch = paths, fetch
-        self._stamps: dict[str, tuple[int, int, int, int]] | None = None
+        self._stamps: dict[str, _Stamp] | None = None
 
     def holds(self, digest: str, path: str) -> bool:
         """Whether `path` was verified as it is now. Raises FileNotFoundError."""
         if self._fetch is not None:
             self.obtain([(digest, path)])
-        return self._load().get(digest) == _print(path)
+        return self._load().get(digest) == _stamp(path)
 
     def is_intact(self, digest: str, path: str) -> bool:
         """Whether the content of `path` has this digest; it is read unless it was verified as it is
@@ -54,14 +57,21 @@ class VerifiedFiles:
     def require(self, segments: Iterable[SegmentEntry]) -> None:
         """Verify segments before their rows are read or rewritten: a flipped bit would get a valid
         digest. Raises DamagedSegment."""
-        for entry in segments:
-            path = self._paths.object("segments", entry.key)
-            try:
-                is_intact = self.is_intact(entry.key, path)
-            except FileNotFoundError:
-                raise DamagedSegment(path, "the segment is missing") from None
-            if not is_intact:
-                raise DamagedSegment(path, "the content does not match its name")
+        hashed: list[tuple[str, _Stamp]] = []
+        try:
+            for entry in segments:
+                path = self._paths.object("segments", entry.key)
+                try:
+                    if self.holds(entry.key, path):
+                        continue
+                    stamp, digest = _stamp(path), hash_file(path)
+                except FileNotFoundError:
+                    raise DamagedSegment(path, "the segment is missing") from None
+                if digest != entry.key:
+                    raise DamagedSegment(path, "the content does not match its name")
+                hashed.append((entry.key, stamp))
+        finally:
+            self._note(hashed)
 
     def obtain(self, files: list[tuple[str, str]]) -> None:
         """Have objects here, by digest and path, that are about to be read."""
@@ -75,21 +85,23 @@ class VerifiedFiles:
 
     def add_all(self, files: list[tuple[str, str]]) -> None:
         """Remember several files with one write."""
-        lines = []
-        for digest, path in files:
-            stamp = _print(path)
-            self._load()[digest] = stamp
-            lines.append(_line(digest, stamp))
-        try:
-            disk.append_line(self._paths.verified, "".join(lines).encode())
-        except OSError:
-            return  # a read-only or full lake is verified again by the next process
+        self._note([(digest, _stamp(path)) for digest, path in files])
 
     def add_written(self, object_type: str, digests: Iterable[str]) -> None:
         """Remember objects that were just written and synced by us, so that the first query need
         not hash them."""
         if files := [(digest, self._paths.object(object_type, digest)) for digest in digests]:
             self.add_all(files)
+
+    def renew(self, object_type: str, digests: Iterable[str]) -> None:
+        """Remember objects that were given another name since they were verified: their ctime is
+        another, and all else must be the same."""
+        known, stamps = self._load(), list[tuple[str, _Stamp]]()
+        for digest in digests:
+            stamp = _stamp(self._paths.object(object_type, digest))
+            if digest in known and known[digest][:3] == stamp[:3]:
+                stamps.append((digest, stamp))
+        self._note(stamps)
 
     def keep(self, is_wanted: Callable[[str], bool]) -> None:
         """Remove the lines of other digests, once most lines are of those.
@@ -105,7 +117,16 @@ class VerifiedFiles:
             disk.replace_whole(self._paths.verified, data, sync=False)
             self._stamps = retained
 
-    def _load(self) -> dict[str, tuple[int, int, int, int]]:
+    def _note(self, stamps: list[tuple[str, _Stamp]]) -> None:
+        if not stamps:
+            return
+        self._load().update(stamps)
+        try:
+            disk.append_line(self._paths.verified, "".join(starmap(_line, stamps)).encode())
+        except OSError:
+            return  # a read-only or full lake is verified again by the next process
+
+    def _load(self) -> dict[str, _Stamp]:
         if self._stamps is None:
             self._stamps = {}
             try:
@@ -119,20 +140,20 @@ class VerifiedFiles:
         return self._stamps
 
 
-def _line(digest: str, stamp: tuple[int, int, int, int]) -> str:
+def _line(digest: str, stamp: _Stamp) -> str:
     # With a checksum: a flipped bit in the digest would make another file count as verified.
     fields = " ".join([digest, *map(str, stamp)])
     return f"{fields} {zlib.crc32(fields.encode())}\n"
 
 
-def parse(line: bytes) -> tuple[str, tuple[int, int, int, int]] | None:
+def parse(line: bytes) -> tuple[str, _Stamp] | None:
     """Return (digest, stat) of a line, or None if it is not intact."""
     fields, _, crc = line.rpartition(b" ")
     members = fields.split(b" ")
-    if len(members) != 5 or crc != str(zlib.crc32(fields)).encode():
+    if len(members) != 5 or crc != b"%d" % zlib.crc32(fields):
         return None
-    size, inode, mtime, ctime = (int(p) for p in members[1:])
-    return members[0].decode(), (size, inode, mtime, ctime)
+    digest, size, inode, mtime, ctime = members
+    return digest.decode(), (int(size), int(inode), int(mtime), int(ctime))
 
 
 def hash_file(path: str) -> str:
@@ -153,7 +174,7 @@ def hash_file(path: str) -> str:
     return sha.hexdigest()
 
 
-def _print(path: str) -> tuple[int, int, int, int]:
+def _stamp(path: str) -> _Stamp:
     # ctime as well: size and mtime of a file can be restored after a change, ctime cannot.
     status = os.stat(path)
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns

@@ -50,6 +50,20 @@ def test_files_are_second_names_of_segments(shop: DeltaShop) -> None:
     assert (folder(shop) / name).samefile(shop.folder / "lake" / "segments" / name[:2] / name)
 
 
+def test_segments_with_a_second_name_stay_verified(shop: DeltaShop) -> None:
+    """A query need not read all of them again; but one that was changed is read."""
+    shop.lake.append(orders(30))
+    shop.publish()
+    store = shop.lake.store
+    [name] = shop.keys()
+    key = name.removesuffix(".parquet")
+    path = store.paths.object("segments", key)
+    assert store.verified.holds(key, path)
+    os.utime(path)
+    store.verified.renew("segments", [key])
+    assert not store.verified.holds(key, path)
+
+
 def test_segments_are_copied_where_no_link_can_be(
     shop: DeltaShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
