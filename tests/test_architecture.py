@@ -49,7 +49,7 @@ ORDER = {
     "workers": "worker_process pool",
     "values": "types exact times",
     "event": "types exported levels uniform encode arrow_rows bookkeeping",
-    "store": """paths modes regular_file disk document attachment volume entry move_pack
+    "store": """paths modes regular_file disk document file_system attachment volume entry move_pack
         erased_states manifest_text manifest hosts ref merge_note refs branch_life policy signatures
         verified_files machine bootstrap tracking sealer_process clock""",
     "wal": "frames batching tail trimming",
@@ -117,8 +117,8 @@ ORDER = {
         registry_connections registry oci_manifests oci_erasing oci conditions known objects
         untrusted site encryption carry signature_files erasures ancestry pushes merge_rows merge
         fetches prunes shared""",
-    "remotes/shared": """bucket lease move_spans name_file mirrored_volume names offers
-        segment_cache segment_ranges machines bucket_erasures mending versions attached""",
+    "remotes/shared": """bucket lease move_spans name_file mirrored_volume shared_config names
+        offers segment_cache segment_ranges machines bucket_erasures mending versions attached""",
     "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
         contents listing state changes extract parts restore""",
     "rollback": "preflight rollback",

@@ -24,7 +24,7 @@ from lakelog.cli.schema import breaches
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import rewind
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, disk, document, file_system
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Tail
 
@@ -110,7 +110,7 @@ def _disk(store: Store, _: str) -> Findings:
     root = store.paths.root
     if os.access(root, os.W_OK):
         # Tried, and not asked for: network file systems accept link and flock, and break them.
-        bootstrap.probe(root)
+        file_system.probe(root)
         yield OK, "link refuses a taken name, flock excludes"
     else:
         yield WARNING, "not writable by this user: it can be read only"

@@ -27,7 +27,7 @@ from lakelog.cli.options import argument, option
 from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import Count
-from lakelog.errors import AlreadyExists
+from lakelog.errors import AlreadyExists, NotAllowed
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import bootstrap
 
@@ -111,6 +111,11 @@ def encrypt_lake(
     comes from without --key, `lakelog init -h` says. It cannot be undone.
     """
     store = bootstrap.load(app.path)
+    if store.attachment is not None and store.paths.keys is None:
+        raise NotAllowed(
+            f"{store.paths.root}: a shared lake is encrypted from its beginning or never: attach to"
+            " an empty place with --encrypt"
+        )
     # A second encryption would make new keys, and the old ones would open nothing any more.
     if store.paths.keys is not None:
         raise AlreadyExists(f"the lake at {store.paths.root} is encrypted: see `lakelog key show`")

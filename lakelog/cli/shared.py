@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ import click
 
 from lakelog.cli import rounds
 from lakelog.cli.app import App, verb
-from lakelog.cli.options import argument, option
+from lakelog.cli.keys import new_ring
+from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
 from lakelog.errors import InvalidSetting, Unreachable
@@ -32,6 +34,8 @@ def attach(
     cache: str | None = option(
         "--cache SIZE", "Bytes of segments that stay in DIRECTORY, such as 50GB.", shown="10GB"
     ),
+    encrypt: bool = flag("--encrypt", "Encrypt the lake, if it is a new one."),
+    key: str = option("--key FILE", "Its master key; made if it is missing.", default=""),
 ) -> None:
     """Make DIRECTORY part of the lake in a bucket, which other machines share.
 
@@ -39,9 +43,15 @@ def attach(
     of files. Where there is no lake yet, one is created. Appends are durable in DIRECTORY;
     `lakelog exchange` publishes them to the bucket, and takes what other machines have
     published. An attachment that was interrupted goes on if it is run again.
+
+    With --encrypt the bucket holds nothing but ciphertext; each machine needs the master
+    key to attach, from the variables and files that `lakelog init -h` names.
     """
+    if key and not encrypt:
+        raise click.UsageError("--key is for --encrypt")
     path = directory or os.path.basename(url.rstrip("/"))
-    store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None)
+    ring = functools.partial(new_ring, app, path, key) if encrypt else None
+    store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None, new_ring=ring)
     events = store.state("main").totals.events
     app.say(f"attached {path} to {url}: {many(events, 'event')} so far")
     app.say(f"run `lakelog --lake {path} exchange --every 1s` to publish and to follow the others")

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from lakelog.errors import DamagedSegment
-from lakelog.keys import envelope
-from lakelog.keys.envelope import EnvelopeReader, NotDecrypted
+from lakelog.keys.envelope import HEAD_BYTES, EnvelopeReader, NotDecrypted
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Whoever can write to a lake may have put a pipe there, at which an open would wait."""
@@ -39,7 +38,7 @@ class PlainFile(io.RawIOBase):
         try:
             status = os.fstat(self._fd)
             self._identity = status.st_dev, status.st_ino, status.st_mtime_ns
-            head = os.pread(self._fd, envelope.HEAD_BYTES, 0)
+            head = os.pread(self._fd, HEAD_BYTES, 0)
             secret = secret_of(head)  # asked for each file: without its key nothing is remembered
             reader = _READERS.get(self._identity)
             if reader is None:
@@ -131,6 +130,28 @@ class PlainFile(io.RawIOBase):
         if fd >= 0:
             os.close(fd)
         super().close()
+
+
+class PlainRanges:
+    """The plaintext of an envelope of `size` bytes, of which `fetch(start, length)` gives some."""
+
+    def __init__(
+        self, head: bytes, size: int, secret: bytes, fetch: Callable[[int, int], bytes]
+    ) -> None:
+        """Raises NotDecrypted."""
+        self._reader, self._fetch = EnvelopeReader(head, size, secret), fetch
+        self.size = self._reader.plain_bytes
+        """Bytes of the plaintext."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return bytes from `start` on: fewer at the end. Raises NotDecrypted."""
+        stop, step = min(start + length, self.size), self._reader.step
+        if stop <= start:
+            return b""
+        low, high = start // step, -(-stop // step)
+        begin, end = self._reader.span(low, high)
+        plaintext = self._reader.chunks(low, high, self._fetch(begin, end - begin))
+        return plaintext[start - low * step : stop - low * step]
 
 
 def open_binary(path: str) -> BinaryIO:

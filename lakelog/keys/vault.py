@@ -11,7 +11,9 @@ A process without encrypted lakes loads nothing of this but `VAULT`, and asks it
 from __future__ import annotations
 
 import binascii
+import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from lakelog.keys import envelope, plain_file
     from lakelog.keys.keyring import KeyRing
     from lakelog.keys.master import Master
+    from lakelog.keys.plain_file import PlainRanges
 else:
     envelope, plain_file = Lazy("lakelog.keys.envelope"), Lazy("lakelog.keys.plain_file")
 
@@ -33,8 +36,11 @@ _PLAIN = ("wal", "ids", "refs", "gc", "server")
 _PLAIN_FILES = ("", "lakelog.json", "policy.toml", "machine.json")
 _DERIVED = ("cache", "copies", "erasures", "remotes")
 """Folders whose files `disk` encrypts as it writes them, and decrypts as it reads them."""
-_PLAIN_CACHES = ("verified.jsonl", "clock", "merkle", "cut", "damaged", "aside", "safety.jsonl")
-"""Of cache/: digests, times, and what was encrypted before it came there."""
+_PLAIN_CACHES = (
+    *("verified.jsonl", "clock", "merkle", "cut", "damaged", "aside", "safety.jsonl"),
+    *("own-writers", "fetched.jsonl", "ranges"),
+)
+"""Of cache/: digests, times, ids, and what was encrypted before it came there."""
 _REFUSED = "{} was not written: the lake is encrypted, and lakelog does not encrypt such a file yet"
 _PATHS_MAX = 1 << 16
 
@@ -69,6 +75,8 @@ class Vault:
         """What encrypts for each encrypted lake, by its path with a slash after it."""
         self._secrets: dict[bytes, bytes] = {}
         self._is_envelope: dict[str, bool] = {}
+        self.finders: dict[str, Callable[[bytes], object]] = {}
+        """What looks for a data key that others have made, for each lake that has other writers."""
 
     def keys_of(self, path: str) -> LakeKeys | None:
         """Return what encrypts for the lake that a path is in, None for a plain one."""
@@ -100,6 +108,10 @@ class Vault:
 
     def secret_of(self, head: bytes) -> bytes:
         """Return the data key of an envelope, of its first bytes. Raises InvalidKey, ValueError."""
+        for find in () if head[_KEY_ID] in self._secrets else list(self.finders.values()):
+            # Whoever does not find it leaves it to the next one.
+            with contextlib.suppress(LakelogError, OSError):
+                find(head[_KEY_ID])
         secret = self._secrets.get(head[_KEY_ID])
         if secret is None:
             raise InvalidKey(
@@ -178,6 +190,19 @@ class Vault:
         if not self.lakes or not self.is_envelope(path):
             return path
         return plain_file.PlainFile(path, self.secret_of)
+
+    @staticmethod
+    def sealed_size(size: int) -> int:
+        """How long the envelope of `size` bytes is."""
+        return envelope.sealed_size(size)
+
+    def ranges(self, size: int, fetch: Callable[[int, int], bytes]) -> PlainRanges | None:
+        """Return what reads the plaintext of a file of `size` bytes, of which `fetch(start,
+        length)` gives some; None for one that is no envelope. Raises ValueError, InvalidKey."""
+        head = fetch(0, envelope.HEAD_BYTES)
+        if head[:4] != _MAGIC:
+            return None
+        return plain_file.PlainRanges(head, size, self.secret_of(head), fetch)
 
     def open_file(self, path: str) -> BinaryIO:
         """Open a file, or its plaintext if it is an envelope, of which only what is read is

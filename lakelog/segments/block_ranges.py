@@ -8,13 +8,16 @@ What a block of that file is worth its hash says, whenever it is read: a hole is
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from lakelog.errors import TransferRefused
+from lakelog.errors import DamagedSegment, TransferRefused
+from lakelog.keys import VAULT
 from lakelog.store import disk
 from lakelog.store.paths import Paths
 
@@ -31,6 +34,15 @@ OPEN: dict[str, SegmentBlocks] = {}
 """Segments that can be read so, by the paths that they have when they are here whole."""
 
 
+class PlainBytes(Protocol):
+    """Bytes that are read by ranges."""
+
+    size: int
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return bytes from `start` on: fewer at the end."""
+
+
 class SegmentBlocks:
     """One segment of `size` bytes, which `fetch(start, length)` reads in the bucket. Threads share
     it; it is right only if the hashes were checked against its entry."""
@@ -45,6 +57,7 @@ class SegmentBlocks:
     ) -> None:
         self.size, self._hashes, self._fetch = size, hashes, fetch
         self._digest, self._cached = digest, f"{paths.ranges}/{digest}"
+        self._path = paths.object("segments", digest)
 
     @staticmethod
     def hashes_of(data: bytes) -> bytes:
@@ -88,6 +101,15 @@ class SegmentBlocks:
             disk.make_dir(os.path.dirname(self._cached))
         OPEN[path] = self
         return True
+
+    @functools.cached_property
+    def plain(self) -> PlainBytes:
+        """What of it the engine reads: its plaintext, or it itself. Raises as `read` does, and
+        DamagedSegment."""
+        try:
+            return (VAULT.ranges(self.size, self.read) if VAULT.lakes else None) or self
+        except ValueError as error:
+            raise DamagedSegment(self._path, str(error)) from None
 
     def read(self, start: int, length: int) -> bytes:
         """Return bytes, those of blocks that are not here from the bucket. Raises TransferRefused,
@@ -136,11 +158,12 @@ class BlockReader(io.RawIOBase):
 
     def __init__(self, blocks: SegmentBlocks) -> None:
         super().__init__()
-        self.size, self._blocks, self._place = blocks.size, blocks, 0
+        self._plain, self._place = blocks.plain, 0
+        self.size = self._plain.size
 
     def read(self, size: int = -1) -> bytes:
         """Return bytes from where it stands."""
-        data = self._blocks.read(self._place, self.size if size < 0 else size)
+        data = self._plain.read(self._place, self.size if size < 0 else size)
         self._place += len(data)
         return data
 

@@ -51,7 +51,7 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
                 with VAULT.file(_path_of(path)) as file:
                     self._sizes[path] = file.size
             else:
-                self._sizes[path] = blocks.size
+                self._sizes[path] = blocks.plain.size
         return {"name": path, "size": self._sizes[path], "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:

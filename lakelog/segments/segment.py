@@ -147,7 +147,7 @@ def put(
         pending_writes.append(disk.begin_object(path, data))
     # Before a write that is waited for, while the rows are in the processor's cache.
     entry = describe(digest, len(data), table, kind, layout)
-    if kind == "events" and not keys and SegmentBlocks.is_shared(paths):
+    if kind == "events" and SegmentBlocks.is_shared(paths):
         root = SegmentBlocks.root_of(SegmentBlocks.hashes_of(data))
         entry = dataclasses.replace(entry, blocks=root)
     if pending_writes is None:

@@ -35,6 +35,10 @@ class Attachment(Protocol):
     def volume(self) -> Any:
         """A Volume that publishes to the bucket, and reads from the directory."""
 
+    def change_config(self, members: JsonObject) -> None:
+        """Change what all machines know of keys and protected fields, here as well. Raises
+        NotAllowed where another machine has done so since, InvalidKey, Unreachable."""
+
     @property
     def erasures(self) -> Any:
         """What is erased from the lake: how it goes to the bucket, and from there to each
@@ -57,7 +61,7 @@ class Attachment(Protocol):
 
     def answer(self, request: JsonObject) -> bytes:
         """Do what `relay` asks for: bring objects here, by their `keys`, or return `length` bytes
-        of the file of names `key` from `start` on."""
+        of the file of names `key` from `start` on, or a `data_key`."""
 
     def by_ranges(self, entries: Any) -> set[str]:
         """Have segments that are not here read by ranges where that can be; return their
@@ -100,6 +104,9 @@ class AttachmentOpener(Protocol):
 
     def open_attachment(self, paths: Paths, lake_id: str, body: dict[str, Any]) -> Attachment:
         """Return it from the member of lakelog.json; no request is made. Raises DamagedLake."""
+
+    def renew_config(self, paths: Paths, lake_id: str, body: dict[str, Any]) -> None:
+        """Bring keys here that other machines have wrapped anew. Raises InvalidKey, Unreachable."""
 
 
 class AttachmentRegistry:

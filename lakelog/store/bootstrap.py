@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,16 +13,18 @@ from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
     FormatTooNew,
+    InvalidKey,
     InvalidName,
     InvalidSetting,
     LakeNotFound,
     LakeReplaced,
+    Unreachable,
     UnsupportedStore,
 )
 from lakelog.keys import VAULT
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
-from lakelog.store import disk, document, machine, regular_file
+from lakelog.store import disk, document, file_system, machine, regular_file
 from lakelog.store.attachment import Attachment, AttachmentRegistry
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest import Manifest, Manifests, empty
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from lakelog.keys import KeyRing
     from lakelog.keys.master import Master
     from lakelog.values import JsonObject
-
-# Shared between kernels: flock and link of one machine may not bind another (F16.1).
-_REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
 
 
 class Store:
@@ -104,9 +102,11 @@ class Store:
         """Encrypt the lake, or wrap its data keys anew, by a master key if that is not the one of
         the environment. Raises InvalidKey."""
         if self.attachment is not None:
-            raise UnsupportedStore(f"{self.paths.root}: a lake in a bucket cannot be encrypted")
+            # First: nothing may be encrypted with a key that other machines cannot find.
+            self.attachment.change_config(ring.config_members(_config_to_change(self)))
         VAULT.unlock(self.paths.root, ring, master)
-        self._raise_config(ring.config_members)
+        if self.attachment is None:
+            self._raise_config(ring.config_members)
 
     @contextlib.contextmanager
     def alone(self, op: str) -> Iterator[bool]:
@@ -188,7 +188,7 @@ def _make_directories(paths: Paths) -> None:
     if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
         raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
     disk.make_dirs(paths.root)
-    probe(paths.root)
+    file_system.probe(paths.root)
     refuse_orphan(paths)
     for directory in paths.directories():
         disk.make_dir(directory)
@@ -278,14 +278,20 @@ def load(root: str) -> Store:
             f"{paths.root} is shared by several machines: attach a directory of your own to it with"
             f" `lakelog attach file://{paths.root} DIR`"
         )
-    if member in requires and "encryption" in body:
-        raise UnsupportedStore(f"{paths.root}: a lake in a bucket cannot be encrypted")
-    refuse_remote(paths.root)
+    file_system.refuse_remote(paths.root)
     try:
         settings = parse(body["settings"])
     except InvalidSetting as error:
         raise DamagedLake(paths.config, str(error)) from None
-    _open_keys(paths, body)
+    try:
+        _open_keys(paths, body)
+    except InvalidKey:
+        if member not in body:
+            raise
+        # What the bucket has of the keys may open with the master key that there is.
+        with contextlib.suppress(Unreachable):
+            AttachmentRegistry.OPENERS[0].renew_config(paths, body["lake"], body[member])
+        _open_keys(paths, body := document.decode(disk.read(paths.config)))
     _protect(paths, body)
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
@@ -444,54 +450,3 @@ def make_branch_dirs(store: Store, branch: str) -> None:
     """Create the directories of a branch durably."""
     store.volume.make_folder(KEYS.head_dir(branch))
     disk.make_folder(store.paths.wal_dir(branch))
-
-
-def probe(root: str) -> None:
-    """Refuse a file system without create-if-absent `link` or excluding `flock`."""
-    refuse_remote(root)
-    path = disk.write_temporary(root, b"probe\n")
-    second_name = disk.temporary_path(root)
-    try:
-        disk.link(path, second_name)
-        # Publishing is decided by this very refusal, so it is tried rather than believed.
-        try:
-            disk.link(path, second_name)
-            raise UnsupportedStore(f"{root}: link does not refuse a taken name; use a local disk")
-        except FileExistsError:
-            pass
-        _probe_lock(path, root)
-    except PermissionError as error:
-        raise UnsupportedStore(
-            f"{root}: link is not allowed here ({error}); use a local disk"
-        ) from None
-    finally:
-        disk.unlink(path)
-        disk.unlink(second_name)
-
-
-def _probe_lock(path: str, root: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not disk.lock(fd) or not disk.is_locked(path):
-            raise UnsupportedStore(f"{root}: flock does not exclude; use a local disk")
-    finally:
-        disk.close(fd)
-
-
-def refuse_remote(root: str) -> None:
-    """Refuse file systems shared between kernels, by type, where the system lists its mounts."""
-    try:
-        mounts = disk.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return
-    best, fs_type, path = "", "", os.path.realpath(root)
-    for line in mounts:
-        _, point, name, *_ = line.split(" ")
-        # The kernel writes spaces and backslashes of a mount point as octal escapes.
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # The longest mount point holds the path; of equal ones the later mount is on top.
-        if inside and len(point) >= len(best):
-            best, fs_type = point, name
-    if fs_type in _REMOTE_TYPES or fs_type.startswith("fuse."):
-        raise UnsupportedStore(f"{root} is on {fs_type}: lakelog appends on local disks only")

@@ -22,7 +22,8 @@ from lakelog.store import document
 from lakelog.store.bootstrap import load
 from lakelog.store.entry import to_json
 from lakelog.store.move_pack import decode_packed
-from tests.support.attached import SharedMachines, append, numbers
+from tests.support import encrypted
+from tests.support.attached import SharedMachines, append, numbers, offer_and_die
 
 
 @pytest.fixture
@@ -34,6 +35,57 @@ def machines(tmp_path: Path) -> Iterator[SharedMachines]:
     machines.exchange("a", "b")
     yield machines
     machines.close()
+
+
+def test_keys_change_by_numbered_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F22.17: what a file of `config/` says, and that lakelog.json follows in both places."""
+    machines = encrypted.share(tmp_path, monkeypatch)
+    store = machines["a"].store
+    keys = store.paths.keys
+    assert keys
+    ring = keys.ring.with_new_key(keys.ring.find_master())
+    store.change_keys(ring)
+    news = document.decode((tmp_path / "bucket/config/000000000001.json").read_bytes())
+    members = {"requires": ["bucket", "encryption"], "encryption": ring.to_json()}
+    assert {name: news[name] for name in members} == members
+    assert not news.keys() - members.keys() - {"checksum"}
+    machines["b"].exchange()
+    for place in ("bucket", "a", "b"):
+        body = document.decode((tmp_path / place / "lakelog.json").read_bytes())
+        assert {name: body[name] for name in members} == members
+        assert place == "bucket" or body["bucket"]["config"] == 1
+    machines.close()
+
+
+def test_a_bucket_of_an_encrypted_lake_has_envelopes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22.18: what is an envelope, what the digest of an offer and hashes of blocks are of."""
+    monkeypatch.setattr(name_file, "FILE_LEAST", 0)
+    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1)
+    machines = encrypted.share(tmp_path, monkeypatch)
+    append(machines["a"], 0)
+    machines["a"].exchange()
+    offer_and_die(machines, 1, 2)
+    (offer,) = (tmp_path / "bucket/offers").rglob("*.json")
+    assert hashlib.sha256(offer.read_bytes()).hexdigest() == offer.stem.partition("-")[2]
+    opened = [encrypted.opened(offer.read_bytes(), _secret(machines))]
+    machines["b"].erase(where="data->>'n' = '2'", why="asked")
+    folders = ["machines", "cache/names", "erasures"]
+    files = [path for name in folders for path in (tmp_path / "bucket" / name).iterdir()]
+    opened += [encrypted.opened(path.read_bytes(), _secret(machines)) for path in files]
+    assert {data[:4] for data in opened} == {b"LKN2", *(b'{"' + n for n in _MEMBERS)}
+    machines.close()
+
+
+_MEMBERS = (b"nu", b"na", b"st", b"ke", b"pl")
+"""How the first members of offers, machines, states, erasures and their rows begin."""
+
+
+def _secret(machines: SharedMachines) -> bytes:
+    keys = machines["b"].store.paths.keys
+    assert keys
+    return keys.secret
 
 
 def refs_of(root: Path) -> dict[str, bytes]:
@@ -192,7 +244,7 @@ def test_names_of_a_segment_are_sorted_hashes(
     (file,) = (tmp_path / "bucket" / "cache" / "names").iterdir()
     data = file.read_bytes()
     magic, crc, ids, subjects, about = struct.unpack_from("<4sIqq32s", data)
-    assert (magic, ids, subjects, about.hex()) == (b"LKN1", 3, 1, file.name)
+    assert (magic, ids, subjects, about.hex()) == (b"LKN2", 3, 1, file.name)
     assert crc == zlib.crc32(data[8:88])
     assert struct.unpack_from("<2I", data, 80) == (zlib.crc32(data[88:112]), zlib.crc32(data[112:]))
     keys = struct.unpack_from("<4Q", data, 88)

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
+from lakelog.remotes.shared import attach
 from lakelog.settings import DEFAULTS, Settings
 from lakelog.store import bootstrap
+from tests.support.attached import SharedMachines
 
 KEY = "5a" * 32
 
@@ -29,6 +31,15 @@ def create(root: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings = DEF
     ring = KeyRing.generate(master)
     VAULT.unlock(str(root), ring, master)
     return bootstrap.create(str(root), settings, ring=ring).paths.root
+
+
+def share(root: Path, monkeypatch: pytest.MonkeyPatch, url: str = "") -> SharedMachines:
+    """Create an encrypted lake that machines below a path share, of which `a` is the first."""
+    monkeypatch.setenv("LAKELOG_KEY", KEY)
+    machines = SharedMachines(root, url)
+    master = MasterKey(bytes.fromhex(KEY), "LAKELOG_KEY")
+    attach(machines.url, f"{root}/a", new_ring=lambda: KeyRing.generate(master))
+    return machines
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:

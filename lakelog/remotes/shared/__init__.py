@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lakelog.runtime.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from lakelog.remotes.shared.attached import attach, open_attachment
+    from lakelog.remotes.shared.attached import attach, open_attachment, renew_config
 
-__all__ = ["attach", "open_attachment"]
+__all__ = ["attach", "open_attachment", "renew_config"]
 
-__getattr__ = lazy_face(__name__, attached="attach open_attachment")
+__getattr__ = lazy_face(__name__, attached="attach open_attachment renew_config")

@@ -23,11 +23,13 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.event import EncodedBatch
+from lakelog.keys import VAULT, KeyRing
 from lakelog.maintain import RepairOutcome
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
+from lakelog.remotes.shared.bucket import NewRing
 from lakelog.remotes.shared.bucket_erasures import BucketErasures
 from lakelog.remotes.shared.lease import Lease
 from lakelog.remotes.shared.machines import Machines
@@ -37,6 +39,7 @@ from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.shared.offers import OfferBook, old_writers
 from lakelog.remotes.shared.segment_cache import BYTES, SegmentCache
 from lakelog.remotes.shared.segment_ranges import SegmentRanges
+from lakelog.remotes.shared.shared_config import SharedConfig
 from lakelog.remotes.shared.versions import VersionedAppend
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap, disk
@@ -68,9 +71,12 @@ _NOT_SHARED = {
 class BucketAttachment:
     """The side of one directory that is turned to its bucket."""
 
-    def __init__(self, paths: Paths, lake_id: str, url: str, limit: int, machine: str) -> None:
+    def __init__(
+        self, paths: Paths, lake_id: str, url: str, limit: int, machine: str, number: int
+    ) -> None:
         self.url, self._paths = url, paths
         self.volume = MirroredVolume(paths.root, url, lake_id)
+        self.config = SharedConfig(paths, self.volume, number)
         self._cache = SegmentCache(paths, self.volume, limit)
         self._names = NameIndex(paths, self.volume)
         self._ranges = SegmentRanges(paths, self.volume, self._names)
@@ -88,13 +94,21 @@ class BucketAttachment:
             self.erasures.replaces(lacking)  # else the states here go on naming them
         return fetched
 
+    def change_config(self, members: JsonObject) -> None:
+        """Change what all machines know of keys and protected fields. Raises NotAllowed,
+        Unreachable."""
+        self.config.change(members)
+
     def relay(self, ask: RelayedRequest) -> None:
         """Have another process read the bucket: this one reaches no network, and writes nothing."""
         self.volume.ask = ask
 
     def answer(self, request: JsonObject) -> bytes:
         """Do what such a process asks for, which may be in the hands of others: bring objects here,
-        or return bytes of a file of names. Raises TransferRefused, Unreachable, OSError."""
+        or return bytes of a file of names, or a data key. Raises TransferRefused, Unreachable,
+        InvalidKey, OSError."""
+        if "data_key" in request:
+            return VAULT.secret_of(bytes(8) + bytes.fromhex(request["data_key"]))
         if "keys" in request:
             self.fetch([self._file(key) for key in request["keys"]])
             return b""
@@ -217,8 +231,15 @@ class BucketAttachment:
     def refresh(self, store: Store) -> int:
         """Take the moves and tags that other machines have published; return how many moves.
         Raises Unreachable, TransferRefused, OSError."""
-        names = filter(is_encoded, self.volume.bucket.names(KEYS.heads))
-        branches = {*map(decode_name, names), *store.refs.all_branches()}
+        names = list[str]()
+
+        def look() -> bool:
+            names.extend(self.volume.bucket.names(KEYS.heads))
+            return True
+
+        # Before any move: what comes may be encrypted with a key that another machine has made.
+        list(remotes.in_parallel(lambda ask: ask(), (self.config.take, look)))
+        branches = {*map(decode_name, filter(is_encoded, names)), *store.refs.all_branches()}
         count = sum(self._refresh_branch(store, branch) for branch in sorted(branches))
         self._refresh_tags(store.refs)
         return count
@@ -254,20 +275,22 @@ class BucketAttachment:
 def open_attachment(paths: Paths, lake_id: str, body: dict[str, Any]) -> BucketAttachment:
     """Return the attachment that lakelog.json describes; makes no request. Raises DamagedLake."""
     url, proven, limit = body.get("url"), body.get("proven"), body.get("cache", BYTES)
-    if not isinstance(url, str) or not isinstance(proven, str) or not isinstance(limit, int):
+    number = body.get("config", 0)
+    if [type(m) for m in (url, proven, limit, number)] != [str, str, int, int]:
         raise DamagedLake(paths.config, "what it says of the bucket is malformed")
-    return BucketAttachment(paths, lake_id, url, limit, str(body.get("machine", "")))
+    return BucketAttachment(paths, lake_id, str(url), limit, str(body.get("machine", "")), number)
 
 
-def attach(url: str, root: str, *, cache: int | None = None) -> Store:
+def attach(url: str, root: str, *, cache: int | None = None, new_ring: NewRing = None) -> Store:
     """Make a directory part of the lake in a bucket, which is created where there is none.
 
-    `cache` bounds the bytes of segments that stay here. An attachment that was interrupted goes on.
-    Raises AlreadyExists where something else is there, TransferRefused, Unreachable, OSError.
+    `cache` bounds the bytes of segments that stay here. With `new_ring` a new lake is encrypted
+    with these keys. An attachment that was interrupted goes on. Raises AlreadyExists where
+    something else is there, InvalidKey, TransferRefused, Unreachable, OSError.
     """
     url = bucket.checked_address(url)
     if is_new := not bootstrap.is_lake(root):
-        _join(url, root, BYTES if cache is None else cache)
+        _join(url, root, BYTES if cache is None else cache, new_ring)
     store = bootstrap.load(root)
     attachment = store.attachment
     if not isinstance(attachment, BucketAttachment) or attachment.url != url:
@@ -286,13 +309,25 @@ def attach(url: str, root: str, *, cache: int | None = None) -> Store:
     return store
 
 
-def _join(url: str, root: str, cache: int) -> None:
+def _join(url: str, root: str, cache: int, new_ring: NewRing) -> None:
     """Write the lakelog.json of an attached directory, after the one in the bucket."""
     remote = bucket.open_bucket(url)
     try:
-        proven, config = bucket.join(remote)
+        proven, config = bucket.join(remote, new_ring)
     finally:
         remote.close()
+    if "encryption" in config:
+        VAULT.unlock(Paths(root).root, KeyRing.of_json(config["encryption"]))
+    elif new_ring is not None:
+        raise TransferRefused(
+            f"{url}: the lake there is not encrypted, and stays so: choose an empty place"
+        )
     # Known by a random name: two machines may have directories of one path.
     address = {"url": url, "proven": proven, "cache": cache, "machine": disk.random_hex(8)}
     bootstrap.create(root, config={**config, AttachmentRegistry.MEMBER: address})
+
+
+def renew_config(paths: Paths, lake_id: str, body: dict[str, Any]) -> None:
+    """Bring keys here that other machines have wrapped anew, for a lake that does not open. Raises
+    InvalidKey, DamagedLake, Unreachable, TransferRefused."""
+    open_attachment(paths, lake_id, body).config.take()

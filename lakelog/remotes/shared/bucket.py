@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lakelog.errors import TransferRefused
+from lakelog.keys import KeyRing
 from lakelog.remotes import conditions, known
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
@@ -38,9 +40,13 @@ def open_bucket(url: str) -> Bucket:
     return remote
 
 
-def join(remote: Remote) -> tuple[str, dict[str, Any]]:
+NewRing = Callable[[], KeyRing] | None
+
+
+def join(remote: Remote, new_ring: NewRing = None) -> tuple[str, dict[str, Any]]:
     """Return what to remember of the service of a bucket, and what the lakelog.json there says; a
-    bucket that is no shared lake becomes one. Raises TransferRefused, Unreachable."""
+    bucket that is no shared lake becomes one, with the keys of a ring if it is new. Raises
+    TransferRefused, Unreachable."""
     config = Site(remote).config()
     is_shared = AttachmentRegistry.MEMBER in (config.get("requires") or [])
     is_known = is_shared and config.get("proven") == remote.deciding
@@ -53,14 +59,15 @@ def join(remote: Remote) -> tuple[str, dict[str, Any]]:
             " machines would overwrite what others have published; use a store that does"
         )
     is_current = is_shared and config["format"] >= FORMAT
-    return remote.deciding, config if is_current else claim(remote)
+    return remote.deciding, config if is_current else claim(remote, new_ring)
 
 
-def claim(remote: Remote) -> dict[str, Any]:
+def claim(remote: Remote, new_ring: NewRing = None) -> dict[str, Any]:
     """Make a bucket a shared lake, which may have states that were pushed there; return what its
     lakelog.json says then. Raises TransferRefused, Unreachable."""
     site = Site(remote)
-    site.create(FORMAT)
+    is_encrypted = new_ring is not None and not site.lake_id()
+    site.create(FORMAT, new_ring().config_members() if new_ring and is_encrypted else None)
     folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
     if any(parse_wal(name) for folder in folders for name in site.volume.names(folder)):
         raise TransferRefused(

@@ -158,7 +158,7 @@ class BucketErasures:
         what is refused from now on."""
         volume, erased = self._volume, self.local.erased
         erased.refresh()
-        bucket_states = ErasedStates(volume.bucket)
+        bucket_states = ErasedStates(volume.bucket, volume.sealed)
         bucket_states.refresh()
         fresh = set(erased.segments().values()) - {*bucket_states.segments().values(), ""}
         volume.deliver([KEYS.object("segments", digest) for digest in sorted(fresh)])
@@ -166,10 +166,12 @@ class BucketErasures:
         if _REQUIRED not in (requires := site.config().get("requires") or []):
             site.change_config({"requires": sorted({*requires, _REQUIRED})})
         name = f"{KEYS.erasures}/{record.key}"
-        volume.bucket.replace(f"{name}.rows", record.rows(self._paths).encoded())
+        rows = record.rows(self._paths).encoded()
+        volume.bucket.replace(f"{name}.rows", volume.sealed(rows))
         bucket_states.adopt(erased)
         # Last, as it says that all else is there.
-        volume.bucket.replace(f"{name}.json", record.without_places().encoded())
+        document_there = volume.sealed(record.without_places().encoded())
+        volume.bucket.replace(f"{name}.json", document_there)
 
     def segments_there(self) -> set[str]:
         """Return the digests of all segments of the bucket."""

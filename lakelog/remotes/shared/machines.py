@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lakelog.keys import VAULT
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store import document
@@ -60,7 +61,8 @@ class Machines:
         """Say that this machine has nothing of some erasures."""
         self._confirmed = self.confirmed | set(keys)
         body = {"name": self._name, "erased": sorted(self._confirmed)}
-        self._volume.bucket.replace(f"{_FOLDER}/{self._id}.json", document.encode(body))
+        data = self._volume.sealed(document.encode(body))
+        self._volume.bucket.replace(f"{_FOLDER}/{self._id}.json", data)
 
     def listing(self) -> list[MachineNote]:
         """Return all machines, by name."""
@@ -78,8 +80,8 @@ class Machines:
     def _read(self, name: str) -> MachineNote | None:
         """Return what a file says; None for what no machine would have put there."""
         match = _NAME.fullmatch(name)
-        with contextlib.suppress(FileNotFoundError, document.NotIntact, KeyError, TypeError):
-            body = document.decode(self._volume.bucket.read(f"{_FOLDER}/{name}"))
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            body = document.decode(VAULT.decrypt(self._volume.bucket.read(f"{_FOLDER}/{name}")))
             erased = frozenset(map(str, body["erased"]))
             return MachineNote(match[1], str(body["name"]), erased) if match else None
         return None

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
+from lakelog.keys import VAULT
 from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
@@ -67,6 +68,11 @@ class MirroredVolume(DirectoryVolume):
     def bucket(self) -> RemoteVolume:
         """The bucket as a volume."""
         return RemoteVolume(self.remote)
+
+    def sealed(self, data: bytes) -> bytes:
+        """Return bytes as they stand in the bucket: an envelope, in an encrypted lake."""
+        keys = VAULT.keys_of(f"{self._root}/")
+        return keys.encrypt(data) if keys else data
 
     def require_lake(self) -> None:
         """Refuse a bucket that is away, or holds another lake. Raises Unreachable,
@@ -162,7 +168,7 @@ class MirroredVolume(DirectoryVolume):
     def _upload_names(self, path: str, digest: str) -> None:
         """Put down which ids and subjects a segment has, so that others need not fetch it."""
         if data := name_file.of_segment(path, digest):
-            remotes.put(self.remote, name_file.key_of(digest), data)
+            remotes.put(self.remote, name_file.key_of(digest), self.sealed(data))
 
     def link(self, file: Begun, key: str) -> None:
         """Publish a move: the bucket decides, and the directory follows. FileExistsError if another

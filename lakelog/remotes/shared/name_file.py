@@ -1,6 +1,6 @@
 """Which entries have which ids and subjects: sorted hashes, of which a range answers (F22.12).
 
-    64 bytes   "LKN1", crc32 of the rest of the head u32, keys of ids and of subjects i64 (-1: not
+    64 bytes   "LKN2", crc32 of the rest of the head u32, keys of ids and of subjects i64 (-1: not
                known), 32 bytes of what it is about, hashes of blocks i64
     head       for each block the first key u64; then for each its crc32 u32
     blocks     keys u64 in ascending order, BLOCK of them but for the last one of each column
@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pq
 from lakelog.segments import bloom
 from lakelog.segments.block_ranges import SegmentBlocks
@@ -28,7 +29,7 @@ FILE_LEAST = 64 << 10
 """Shorter segments have no file: to fetch it would take as long as the segment."""
 COLUMNS = ("id", "subject")
 START = 64
-_HEAD = struct.Struct("<4sIqq32sq")
+_HEAD, _MAGIC = struct.Struct("<4sIqq32sq"), b"LKN2"
 _LOW, _HASH = 0xFFFF, 32
 
 
@@ -44,7 +45,7 @@ def key_of(digest: str) -> str:
 def of_segment(path: str, digest: str) -> bytes:
     """Return the file about a segment that is here; b"" where it has no names."""
     data = disk.read(path)
-    segment = pq.ParquetFile(pa.BufferReader(data))
+    segment = pq.ParquetFile(pa.BufferReader(VAULT.decrypt(data)))
     if not {*COLUMNS} <= {*segment.schema_arrow.names}:
         return b""
     table = segment.read(columns=list(COLUMNS))
@@ -62,9 +63,9 @@ def encode(about: bytes, keys: Sequence[Any], hashes: bytes = b"") -> bytes:
     bodies = [block.tobytes() for block in blocks]
     checks = struct.pack(f"<{len(blocks)}I", *map(zlib.crc32, bodies))
     counts = [-1 if k is None else len(k) for k in keys]
-    head = _HEAD.pack(b"LKN1", 0, *counts, about, len(hashes) // _HASH) + firsts + checks
+    head = _HEAD.pack(_MAGIC, 0, *counts, about, len(hashes) // _HASH) + firsts + checks
     crc = struct.pack("<I", zlib.crc32(head[8:]))
-    return b"".join((b"LKN1", crc, head[8:], *bodies, hashes))
+    return b"".join((_MAGIC, crc, head[8:], *bodies, hashes))
 
 
 def longest(rows: int, size: int) -> int:
@@ -80,12 +81,19 @@ def _blocks(count: int) -> int:
 
 def head_size(data: bytes) -> int:
     """Return the length of the head of a file that begins so. Raises Malformed."""
-    if len(data) < START or data[:4] != b"LKN1":
+    if len(data) < START or data[:4] != _MAGIC:
         raise Malformed("it is no file of names")
     counts = _HEAD.unpack_from(data)[2:4]
     size = START + 12 * sum(map(_blocks, counts))
     if size >= 1 << 24:
         raise Malformed("it says that it is longer than any")
+    return size
+
+
+def file_size(data: bytes) -> int:
+    """Return the length of a file that begins so. Raises Malformed."""
+    counts = [max(count, 0) for count in _HEAD.unpack_from(data)[2:4]]
+    size: int = head_size(data) + 8 * sum(counts) + _HASH * max(_HEAD.unpack_from(data)[5], 0)
     return size
 
 

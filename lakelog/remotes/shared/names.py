@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
+from lakelog.keys import VAULT
 from lakelog.libraries import np
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted
@@ -43,7 +44,8 @@ _FIRST = 64 << 10
 _RETRY_SECONDS = 60.0
 _OPENED = 4
 """So few segments are opened without asking for their names."""
-_FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, Malformed)
+_LONGEST = 1 << 30
+_FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, LookupError, ValueError)
 
 
 def units(pages: Sequence[Page]) -> list[tuple[Page, ...]]:
@@ -137,6 +139,7 @@ class NameIndex:
         self._paths, self._volume = paths, volume
         self._heads: dict[str, NameHead] = {}
         self._absent: dict[str, float] = {}
+        self._plain: dict[str, Callable[[int, int], bytes]] = {}
 
     def entries(self, digest: str, needs: Hashes) -> set[int] | None:
         """Return the entries by a file that have a name of any mention, None if that is not
@@ -155,6 +158,7 @@ class NameIndex:
                         entries |= head.entries(block, data, size, value)
         except _FAULTS:
             self._absent[digest] = time.monotonic() + _RETRY_SECONDS
+            self._plain.pop(digest, None)  # it may have been put down anew since it was opened
             return None
         return entries
 
@@ -174,9 +178,9 @@ class NameIndex:
             try:
                 head = NameHead(disk.read(self._path(digest)), about)
             except (FileNotFoundError, Malformed):
-                data = self._volume.piece(key_of(digest), 0, _FIRST)
+                data = self._first(digest)
                 if (missing := name_file.head_size(data) - len(data)) > 0:
-                    data += self._volume.piece(key_of(digest), len(data), missing)
+                    data += self._read(digest, len(data), missing)
                 head = NameHead(data, about)
                 # A whole file stays, and the head of a longer one.
                 self._keep(digest, data if len(data) < _FIRST else data[: head.size])
@@ -184,11 +188,40 @@ class NameIndex:
         return head
 
     def _piece(self, digest: str, start: int, size: int) -> bytes:
-        with contextlib.suppress(FileNotFoundError), open(self._path(digest), "rb") as file:
+        with contextlib.suppress(FileNotFoundError), VAULT.open_file(self._path(digest)) as file:
             file.seek(start)
             if len(data := file.read(size)) == size:
                 return data
-        return self._volume.piece(key_of(digest), start, size)
+        return self._read(digest, start, size)
+
+    def _first(self, digest: str) -> bytes:
+        """Return the beginning of a file, of _FIRST bytes or all of them, from the bucket."""
+        size = VAULT.sealed_size(_FIRST) if self._paths.keys else _FIRST
+        # A byte more, which says that what comes before is not the last chunk.
+        data = self._volume.piece(key_of(digest), 0, size + 1)
+
+        def fetch(start: int, length: int) -> bytes:
+            if start + length <= len(data):
+                return data[start : start + length]
+            return self._volume.piece(key_of(digest), start, length)
+
+        whole = len(data) if len(data) <= size else VAULT.sealed_size(_LONGEST)
+        if self._paths.keys is None or (plain := VAULT.ranges(whole, fetch)) is None:
+            return data[:_FIRST]
+        first = plain.read(0, _FIRST)
+        if whole > len(data):  # its head says how long it is
+            plain = VAULT.ranges(VAULT.sealed_size(name_file.file_size(first)), fetch)
+            assert plain is not None
+        self._plain[digest] = plain.read
+        return first
+
+    def _read(self, digest: str, start: int, size: int) -> bytes:
+        """Return bytes of a file from the bucket."""
+        if self._paths.keys is None:
+            return self._volume.piece(key_of(digest), start, size)
+        if digest not in self._plain:
+            self._first(digest)
+        return self._plain[digest](start, size)
 
     def _path(self, digest: str) -> str:
         return f"{self._paths.root}/{key_of(digest)}"
@@ -208,7 +241,7 @@ class NameIndex:
         for unit in lacking:
             digest = unit_digest(unit)
             data = name_file.encode(bytes.fromhex(digest), self._keys(store, unit))
-            remotes.put(self._volume.remote, key_of(digest), data)
+            remotes.put(self._volume.remote, key_of(digest), self._volume.sealed(data))
             self._absent.pop(digest, None)
         return len(lacking)
 
@@ -237,9 +270,9 @@ class NameIndex:
         digest = entry.key
         about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
         if not disk.exists(path):
-            with contextlib.suppress(FileNotFoundError, Malformed):
-                longest = name_file.longest(entry.events, entry.bytes)
-                data = remotes.read(self._volume.remote, key_of(digest), longest)
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                longest = VAULT.sealed_size(name_file.longest(entry.events, entry.bytes))
+                data = VAULT.decrypt(remotes.read(self._volume.remote, key_of(digest), longest))
                 return NameHead(data, about).columns(data)
             store.verified.obtain([(digest, path)])
         if not store.verified.is_intact(digest, path):

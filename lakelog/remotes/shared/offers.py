@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import LakelogError, UnknownRef
+from lakelog.keys import VAULT
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
@@ -152,7 +153,7 @@ class OfferBook:
         store.volume.finish(change.pending_files)
         store.volume.deliver(change.added_keys())
         offer = Offer.of(head, state, change)
-        data = offer.encode()
+        data = self._volume.sealed(offer.encode())
         key = f"{_folder(head.move.branch)}/{number:012d}-{document.digest(data)}.json"
         remotes.put(self._volume.remote, key, data)
         remotes.retrying(self._volume.remote.flush)
@@ -190,9 +191,9 @@ class OfferBook:
             match = _NAME.fullmatch(key.rpartition("/")[2])
             if match is None or document.digest(data) != match[2]:
                 return None
-            offer = Offer.decode(data)
+            offer = Offer.decode(VAULT.decrypt(data))
             is_whole = all(map(self._volume.exists, offer.object_keys()))
-        except (FileNotFoundError, document.NotIntact):
+        except (FileNotFoundError, ValueError):
             return None
         return offer if is_whole and offer.number == int(match[1]) else None
 

@@ -1,0 +1,117 @@
+"""What all machines of a shared lake have to know of its keys and protected fields (F22.17).
+
+    config/<number>.json   a document {requires, encryption, protect}, created as moves are
+
+The highest number holds. Whoever makes the next one has read it, so no change of another machine
+is lost; lakelog.json of the bucket follows, for those that come later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
+from lakelog.keys import VAULT, KeyRing
+from lakelog.protect import Protection
+from lakelog.remotes.shared.mirrored_volume import MirroredVolume
+from lakelog.remotes.site import Site
+from lakelog.store import bootstrap, disk, document
+from lakelog.store.attachment import AttachmentRegistry
+from lakelog.store.paths import Paths
+from lakelog.values import JsonObject
+
+_SHARED = ("encryption", "protect")
+_NUMBER = "config"
+
+
+class SharedConfig:
+    """The config of one bucket, as an attached directory has it. Methods raise Unreachable,
+    TransferRefused, OSError."""
+
+    def __init__(self, paths: Paths, volume: MirroredVolume, number: int) -> None:
+        self._paths, self._volume, self._number = paths, volume, number
+        if paths.keys is not None:
+            VAULT.finders[paths.root] = self._find
+
+    def take(self) -> bool:
+        """Bring here what other machines have changed; whether there was anything. Raises
+        InvalidKey where the keys are wrapped by a master key that is not here."""
+        number, newest = self._number, b""
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                newest = self._volume.bucket.read(_key(number + 1))
+                number += 1
+        if number == self._number:
+            return False
+        try:
+            members = document.decode(newest)
+            if not members.keys() <= {"requires", *_SHARED}:
+                raise document.NotIntact("it has other members than this lakelog knows")
+            self._unlock(members)
+            self._adopt(number, members)
+        except document.NotIntact as error:
+            raise TransferRefused(f"{self._volume.url}: {_key(number)}: {error}: refused") from None
+        return True
+
+    def change(self, members: JsonObject) -> None:
+        """Change members for all machines, and here. Raises NotAllowed where another machine has
+        changed something since."""
+        body = self._body()
+        news = {name: body[name] for name in _SHARED if name in body} | members
+        try:
+            if self.take():
+                raise FileExistsError
+            self._volume.bucket.create(_key(self._number + 1), document.encode(news))
+        except FileExistsError:
+            self.take()
+            raise NotAllowed(
+                f"{self._volume.url}: another machine has just changed its keys or protected"
+                " fields: look at them, and run it again"
+            ) from None
+        self._adopt(self._number + 1, news)
+
+    def _unlock(self, members: JsonObject) -> None:
+        if "encryption" in members:
+            ring = KeyRing.of_json(members["encryption"])
+            try:
+                master = ring.find_master()
+            except InvalidKey as error:
+                raise InvalidKey(f"{self._volume.url}: nothing was exchanged: {error}") from None
+            VAULT.unlock(self._paths.root, ring, master)
+        if "protect" in members:
+            Protection.of_json(members["protect"])
+
+    def _adopt(self, number: int, members: JsonObject) -> None:
+        site = Site(self._volume.remote)
+        if any(site.config().get(name) != value for name, value in members.items()):
+            # Whoever made it may have died before it did so.
+            required = {*(site.config().get("requires") or ()), *members.get("requires", ())}
+            site.change_config({**members, "requires": sorted(required)})
+        body = self._body()
+        bucket = {**body[AttachmentRegistry.MEMBER], _NUMBER: number}
+        required = {*body.get("requires", ()), *members.get("requires", ())}
+        news = {**members, "requires": sorted(required), AttachmentRegistry.MEMBER: bucket}
+        bootstrap.replace_config(self._paths, document.encode({**body, **news}))
+        self._number = number
+
+    def _body(self) -> JsonObject:
+        try:
+            return document.decode(disk.read(self._paths.config))
+        except (FileNotFoundError, document.NotIntact) as error:
+            raise DamagedLake(self._paths.config, str(error)) from None
+
+    def _find(self, key_id: bytes) -> None:
+        """Look for a data key that another process or machine has made."""
+        if self._volume.ask is not None:
+            secret = self._volume.ask({"data_key": key_id.hex()})
+            VAULT.learn({key_id.hex(): secret.hex()})
+            return
+        ring = KeyRing.of_json(self._body()["encryption"])
+        if key_id.hex() in ring.keys:
+            VAULT.unlock(self._paths.root, ring)
+        else:
+            self.take()
+
+
+def _key(number: int) -> str:
+    return f"config/{number:012d}.json"
