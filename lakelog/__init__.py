@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import Damaged, LakelogError
-from lakelog.query import providers
+from lakelog.query import EXTRA_SCHEMAS
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.attachment import AttachmentRegistry
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from lakelog.oos import log_system_start as log_system_start
     from lakelog.oos import measure_operation as measure_operation
     from lakelog.pinned import PinnedLake
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
     from lakelog.settings import Settings
 else:
     Loader = object
@@ -147,7 +147,7 @@ sys.meta_path.append(
         }
     )
 )
-providers.REGISTERED["omega"] = Lazy("lakelog.compat.omega")
+EXTRA_SCHEMAS["omega"] = Lazy("lakelog.compat.omega")
 AttachmentRegistry.OPENERS.append(Lazy("lakelog.remotes.shared"))
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
     from lakelog.pinned import PinnedLake
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 apilevel = "2.0"
 threadsafety = 1

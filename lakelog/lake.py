@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
 from lakelog import maintain, subscriptions, views
+from lakelog import query as queries
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
 from lakelog.errors import LakeClosed, LakelogError, WriterClosed
@@ -34,13 +35,10 @@ if TYPE_CHECKING:
     from lakelog.event import EncodedBatch
     from lakelog.ingest import batch, ingest
     from lakelog.moves import Follow
-    from lakelog.query import behaviour, session
     from lakelog.store.ref import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
     batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
-    behaviour = Lazy("lakelog.query.behaviour")
-    session = Lazy("lakelog.query.session")
     appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
     wal = Lazy("lakelog.wal")
 
@@ -172,7 +170,7 @@ class Lake(LakeErasure, LakeState):
         if self._view_tables is None:
             with self._mutex.hold():
                 if self._view_tables is None:
-                    query_session = session.Session(self.store, self.branch_name)
+                    query_session = queries.Session(self.store, self.branch_name)
                     self._view_tables = views.ViewTables(query_session)
             if self._closed:
                 self._view_tables.session.close()
@@ -327,7 +325,7 @@ class Lake(LakeErasure, LakeState):
             (self if name == self.branch_name else Lake(self.store, name)).settle()
         old, new = (history.resolve(self.store, self.branch_name, r) for r in (a, b))
         return history.Diff.between(
-            self.store, old, new, behaviour.Behaviour.looking(self.store, self.engine)
+            self.store, old, new, queries.Behaviour.looking(self.store, self.engine)
         )
 
     def _history(self) -> history.BranchHistory:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from lakelog import history
     from lakelog.export import ExportResult
-    from lakelog.query.relation import Relation
-    from lakelog.query.session import Session
+    from lakelog.query import Relation, Session
     from lakelog.views import ViewTables
 else:
     history = Lazy("lakelog.history")

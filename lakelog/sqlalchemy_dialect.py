@@ -26,7 +26,7 @@ from sqlalchemy.sql import compiler
 from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
-from lakelog.query.sql.tree import TABLES
+from lakelog.query import Query
 from lakelog.segments.sql import identifier
 from lakelog.values import JsonObject
 
@@ -168,7 +168,7 @@ class LakeDialect(DefaultDialect):
         self, connection: Connection, schema: str | None = None, **_: object
     ) -> list[str]:
         """Return the tables of a lake."""
-        return list(TABLES) if schema in (None, _SCHEMA) else []
+        return list(Query.TABLES) if schema in (None, _SCHEMA) else []
 
     @reflection.cache
     def get_view_names(

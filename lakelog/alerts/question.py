@@ -15,25 +15,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lakelog import query as queries
 from lakelog import views
 from lakelog.alerts.rule import AlertRule
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse
-from lakelog.engine.volatility import foreign
+from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
-from lakelog.query.sql import tree as trees
-from lakelog.query.sql.analysis import HIGHEST, LOWEST, analyze
-from lakelog.runtime.lazy import Lazy
+from lakelog.query import Query
 from lakelog.values import from_micros
-
-if TYPE_CHECKING:
-    from lakelog.query import session as sessions
-else:
-    sessions = Lazy("lakelog.query.session")
 
 ALERT, DELIVERY = "lakelog.alert", "lakelog.alert.delivery"
 NO_ALERTS = f"NOT (source IS NOT DISTINCT FROM 'lakelog' AND type IN ('{ALERT}', '{DELIVERY}'))"
@@ -66,7 +59,7 @@ class RuleQueries:
     def __init__(self, lake: Lake, stop: threading.Event | None = None) -> None:
         # One thread: many rules, one after another, must not slow down those who store.
         store = lake.store.bounded(_MEMORY, threads=1)
-        self._session = sessions.Session(store, lake.branch_name, only=NO_ALERTS)
+        self._session = queries.Session(store, lake.branch_name, only=NO_ALERTS)
         # Labels and samples of what fires become events.
         self._session.tables.keeps_sealed = True
         self._views = views.ViewTables(self._session)
@@ -144,18 +137,16 @@ class RuleQueries:
             raise InvalidSetting(f"{rule.name}: a rule is one SELECT: {fault}") from None
         except duckdb.Error as error:
             raise QueryFailed(EngineMessage(error).gist()) from None
-        for node in trees.nodes(tree):
-            if reason := foreign(node):
-                raise InvalidSetting(f"{rule.name}: {reason}")
+        if reason := FunctionCall.first_foreign(tree):
+            raise InvalidSetting(f"{rule.name}: {reason}")
         if unknown := parsed[0].parameters - {"since", "now"}:
             raise InvalidSetting(
                 f"{rule.name}: ${min(unknown)} is no parameter: a rule has $since and $now"
             )
         # Any times: only whether they bound the rows is asked.
         values = values_of(0, 1)
-        needs = analyze(cursor, rule.sql(), {n: values[n] for n in parsed[0].parameters}).needs
-        bounded = (n.low > LOWEST or n.high < HIGHEST or n.before_newest is not None for n in needs)
-        if all(bounded):
+        needs = Query.of(cursor, rule.sql(), {n: values[n] for n in parsed[0].parameters}).needs
+        if all(need.is_bounded for need in needs):
             return ""
         return "it reads all events at each turn: compare time with $since or $now"
 

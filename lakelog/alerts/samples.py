@@ -16,7 +16,7 @@ from lakelog.alerts.rule import AlertRule
 from lakelog.alerts.standing import text_of
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.errors import LakelogError
-from lakelog.query.sql.tree import is_events
+from lakelog.query import Query
 from lakelog.segments.sql import identifier, literal
 
 COUNT = 5
@@ -72,7 +72,7 @@ def _of_select(queries: RuleQueries, rule: AlertRule, labels: Mapping[str, str])
         tree = copy.deepcopy(queries.tree(rule.sql()))
         star = queries.tree("SELECT * FROM events")["statements"][0]["node"]["select_list"]
         node = tree["statements"][0]["node"]
-        if node.get("type") != "SELECT_NODE" or not is_events(node["from_table"]):
+        if node.get("type") != "SELECT_NODE" or not Query.is_events(node["from_table"]):
             return ""
         names, columns = [], list[Node]()
         for number, (name, value) in enumerate(labels.items()):

@@ -25,14 +25,14 @@ from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
 from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
-from lakelog.query.sql.keys import EventKey
+from lakelog.query import EventKey
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
 from lakelog.store import disk
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 By = str | Sequence[str]
 KEEP = ("first", "last")
 _SENDERS = "coalesce(list_sort(list(DISTINCT sender) FILTER (sender IS NOT NULL))[1:5], [])"

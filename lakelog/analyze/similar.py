@@ -10,7 +10,7 @@ from __future__ import annotations
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.query.sql.keys import EventKey
+from lakelog.query import EventKey
 from lakelog.segments.sql import literal
 from lakelog.values import JsonObject
 

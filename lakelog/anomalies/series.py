@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
     Values = npt.NDArray[np.float64]
 IS_LOOKED_AT = f"{BookkeepingEvent.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
-from lakelog.query.sql.keys import EventKey
+from lakelog.query import EventKey
 from lakelog.segments import identity_run, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store

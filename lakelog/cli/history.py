@@ -16,7 +16,7 @@ from lakelog.cli.render.tables import ROWS_MAX, Count, cell, clock, fit, second
 from lakelog.cli.render.terminal import many, size, width
 from lakelog.history import Diff, HistoryEntry, Snapshot
 from lakelog.maintain import Stats
-from lakelog.query.behaviour import Behaviour, Finding
+from lakelog.query import Behaviour, Finding
 from lakelog.render import dumps, micros, payload
 from lakelog.store.entry import SegmentEntry
 

@@ -18,7 +18,7 @@ from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import many, paint
 from lakelog.errors import UnknownRef
 from lakelog.patterns import pattern_events, statistics_event
-from lakelog.query.relation import Relation
+from lakelog.query import Relation
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

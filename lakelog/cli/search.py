@@ -32,7 +32,7 @@ from lakelog.subscriptions import Follower
 if TYPE_CHECKING:
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
     from lakelog.search import Search
 
 _COUNT = 100

@@ -24,7 +24,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidEvent, QueryFailed
 from lakelog.history import Snapshot
 from lakelog.libraries import pa, rich_cells
-from lakelog.query.newest import NewestEvents
+from lakelog.query import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult, text
 from lakelog.subscriptions import GAP, BranchRewound, Follower
 from lakelog.values import parse_value

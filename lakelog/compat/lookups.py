@@ -18,8 +18,9 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lakelog import query as queries
 from lakelog.compat import omega, packs
 from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
@@ -27,19 +28,14 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
 from lakelog.maintain import Stats
-from lakelog.query.sql.analysis import HIGHEST, LOWEST
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.values import JsonObject
 from lakelog.wal import Tail
 
-if TYPE_CHECKING:
-    from lakelog.query import tail_rows
-else:
-    tail_rows = Lazy("lakelog.query.tail_rows")
-
 # Answers hold until the branch moves; a page that asks for ever new ones must not fill the memory.
 _ANSWERS = 256
+_LOWEST, _HIGHEST = -(2**62), 2**62
+"""Beyond all times that events can have."""
 _LIVE = "live"
 Ids = tuple["np.ndarray", "np.ndarray"]
 
@@ -51,7 +47,7 @@ class Lookups:
         store = lake.store
         self._lake, self._store = lake, store
         self._tail = Tail(store.paths, store.refs, lake.branch_name)
-        self._rows = tail_rows.TailRows(store, lake.engine)
+        self._rows = queries.TailRows(store, lake.engine)
         self._packs: OrderedDict[str, Pack] = OrderedDict()
         self._ids: dict[str, Ids] = {}
         self._entries: list[SegmentEntry] = []
@@ -92,8 +88,8 @@ class Lookups:
         if limit < 1:
             raise InvalidSetting(f"the limit is at least 1, not {limit}")
         # Rounded, not cut: a float of seconds lies a little beside the microsecond that it means.
-        low = LOWEST if start_time is None else round(start_time * 1e6)
-        high = HIGHEST if end_time is None else round(end_time * 1e6)
+        low = _LOWEST if start_time is None else round(start_time * 1e6)
+        high = _HIGHEST if end_time is None else round(end_time * 1e6)
 
         def look() -> list[EventRow]:
             # All rows of a segment are decoded together, and then put back in the order of their
@@ -271,7 +267,7 @@ class Lookups:
         # Asked for every row of an answer, so it is looked up once for each state.
         if "processed" not in self._answers:
             numbers: set[int] = set()
-            for key, place in self._newest(2**31, LOWEST, HIGHEST, omega.PROCESSED, None):
+            for key, place in self._newest(2**31, _LOWEST, _HIGHEST, omega.PROCESSED, None):
                 ids = json.loads(self._pack(key).row(place)["data"] or "{}").get("ids")
                 numbers.update(ids if isinstance(ids, list) else [])
             self._answers["processed"] = numbers

@@ -28,7 +28,7 @@ from lakelog.store.paths import Paths
 if TYPE_CHECKING:
     from pyarrow import dataset as ds
 
-    from lakelog.query.session import Session
+    from lakelog.query import Session
 else:
     ds = Lazy("pyarrow.dataset")
 

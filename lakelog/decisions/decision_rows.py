@@ -10,16 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import query as queries
 from lakelog.errors import InvalidSetting
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import json_path, literal
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
-    from lakelog.query import session as sessions
-    from lakelog.query.relation import Relation
-else:
-    sessions = Lazy("lakelog.query.session")
+    from lakelog.query import Relation
 REWARD = """coalesce(reward, CASE
     WHEN lower(outcome) IN ('true', 'success', 'succeeded', 'ok', 'accepted', 'won') THEN 1
     WHEN lower(outcome) IN ('false', 'failure', 'failed', 'error', 'rejected', 'lost') THEN 0
@@ -55,7 +52,7 @@ class DecisionRows:
         """Raises UnknownRef, OSError."""
         self.scope = scope
         self.snapshot = lake.at(scope.ref or lake.settle().move.snapshot).id
-        self._session = sessions.Session(lake.store.bounded(MEMORY_BYTES), lake.branch_name)
+        self._session = queries.Session(lake.store.bounded(MEMORY_BYTES), lake.branch_name)
 
     def ask(self, query: str) -> Relation:
         """Run SQL over `decided`. Raises QueryFailed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +76,13 @@ def sql_of(connection: duckdb.DuckDBPyConnection, tree: Node) -> str:
     except (duckdb.Error, orjson.JSONEncodeError) as error:
         raise SyntaxFault(str(error)) from None
     return str(rows[0][0])
+
+
+def nodes(tree: object) -> Iterator[Node]:
+    """Yield every node of a tree, those above before those below."""
+    if isinstance(tree, dict):
+        yield tree
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for child in children:
+        if isinstance(child, (dict, list)):
+            yield from nodes(child)

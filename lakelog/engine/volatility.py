@@ -16,7 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from lakelog.engine import core
-from lakelog.engine.syntax import Node
+from lakelog.engine.syntax import Node, nodes
 
 
 class Volatility(Enum):
@@ -201,17 +201,21 @@ class FunctionCall(NamedTuple):
         name = str((node.get("function") or {}).get("function_name", "")).lower()
         return "" if name in _TABLE_FUNCTIONS else name
 
+    @classmethod
+    def first_foreign(cls, tree: Node) -> str:
+        """Say what a query reads besides a lake, or does; nothing if it does neither."""
+        return next(filter(None, map(cls._foreign, nodes(tree))), "")
 
-def foreign(node: Node) -> str:
-    """Say what a node of a query reads besides a lake, or does; nothing if it does not."""
-    if table_function := FunctionCall.foreign_table(node):
-        return f"{table_function}() reads something else than the lake"
-    if node.get("type") == "BASE_TABLE" and _FILE_NAME.search(str(node["table_name"])):
-        return f"{node['table_name']!r} is a file, and not of the lake"
-    name, volatility_of_call = FunctionCall.of(node) or ("", Volatility.IMMUTABLE)
-    if volatility_of_call in (Volatility.EFFECT, Volatility.SESSION):
-        return f"{name}() says nothing of events: a query here only reads"
-    return ""
+    @classmethod
+    def _foreign(cls, node: Node) -> str:
+        if table_function := cls.foreign_table(node):
+            return f"{table_function}() reads something else than the lake"
+        if node.get("type") == "BASE_TABLE" and _FILE_NAME.search(str(node["table_name"])):
+            return f"{node['table_name']!r} is a file, and not of the lake"
+        name, volatility_of_call = cls.of(node) or ("", Volatility.IMMUTABLE)
+        if volatility_of_call in (Volatility.EFFECT, Volatility.SESSION):
+            return f"{name}() says nothing of events: a query here only reads"
+        return ""
 
 
 def unlisted() -> Iterator[str]:

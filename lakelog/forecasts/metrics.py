@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
-from lakelog.query.sql.keys import EventKey
+from lakelog.query import EventKey
 from lakelog.segments.sql import literal
 
 if TYPE_CHECKING:

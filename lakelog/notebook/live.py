@@ -13,7 +13,7 @@ from IPython.display import DisplayHandle
 
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.query.relation import Relation
+from lakelog.query import Relation
 from lakelog.render import visible
 from lakelog.values import JsonObject
 

@@ -41,7 +41,7 @@ from lakelog.engine.syntax import ParsedStatement
 from lakelog.errors import LakelogError, QueryFailed
 from lakelog.lake import Lake
 from lakelog.notebook import complete, objects
-from lakelog.query.relation import Relation
+from lakelog.query import Relation
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.engine.syntax import SyntaxFault, parse
-from lakelog.engine.volatility import foreign
+from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import InvalidName, InvalidRecipe, InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
 from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
 from lakelog.outcomes.features import SOURCES, Feature
 from lakelog.outcomes.scoring import Calibration, Scorer, calibration_of, scorer_of
-from lakelog.query.sql import tree as trees
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.entry import Record
 from lakelog.values import JsonObject
@@ -225,6 +224,5 @@ def require_lake_alone(lake: Lake, recipe: Recipe) -> None:
         tree = parse(lake.engine().cursor(), recipe.select["sql"])
     except SyntaxFault as fault:
         raise InvalidRecipe(f"{recipe.where}: [select] sql: {fault}") from None
-    for node in trees.nodes(tree):
-        if reason := foreign(node):
-            raise InvalidRecipe(f"{recipe.where}: [select] sql of a model: {reason}")
+    if reason := FunctionCall.first_foreign(tree):
+        raise InvalidRecipe(f"{recipe.where}: [select] sql of a model: {reason}")

@@ -15,9 +15,9 @@ from lakelog.libraries import duckdb
 from lakelog.query import providers, session_settings
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.schemas import RefSchemas, TypeTables
-from lakelog.query.sql import analysis
-from lakelog.query.sql.analysis import Query, analyze
-from lakelog.query.sql.tree import TABLES
+from lakelog.query.sql import show
+from lakelog.query.sql.analysis import Query
+from lakelog.query.sql.tree import WIDE
 from lakelog.query.stream import QueryCursors
 from lakelog.query.top_scans import TopScans
 from lakelog.search import expanded
@@ -43,6 +43,17 @@ class Binder:
         """Forget the schemas of a database that is let go."""
         self.refs.clear()
         self._attached.clear()
+
+    @staticmethod
+    def has_rewritten(query: str) -> bool:
+        """Whether a query that was bound reads extractions from payloads as columns."""
+        return WIDE in query
+
+    @staticmethod
+    def drop_tables(cursor: duckdb.DuckDBPyConnection) -> None:
+        """Let go of the tables that an earlier query has on a cursor, cut to what it needed."""
+        for name in (*Query.TABLES, WIDE):
+            cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
 
     def bind(
         self,
@@ -72,14 +83,14 @@ class Binder:
         is_as_asked: bool = False,
     ) -> tuple[str, object]:
         """The same for whoever looks again himself."""
-        explain, sql = analysis.without_explain(expanded(sql), self._tables.names)
+        explain, sql = show.without_explain(expanded(sql), self._tables.names)
         if explain:
             # EXPLAIN itself is no SELECT: what it explains is bound, and gets it back in front.
             sql, params = self.bind_once(cursor, sql, params, digest, is_as_asked=is_as_asked)
             return explain + sql, params
         # Under the lock of the session: views of one state must not mix with those of another.
         with self._tables.mutex.hold():
-            query = analyze(self._tables.connect().cursor(), sql, params, cursor)
+            query = Query.of(self._tables.connect().cursor(), sql, params, cursor)
             if not query.parsed:
                 # The engine may parse what has no tree, such as SET: it is told what holds for the
                 # session.
@@ -109,9 +120,9 @@ class Binder:
         tables, sql = self._tables, query.sql
         names = {table for schema, table in query.tables if not schema}
         if not query.parsed:
-            names = {name for name in TABLES if name in sql.lower()}
+            names = {name for name in Query.TABLES if name in sql.lower()}
         if tables.hides_tables:
-            names.update(TABLES)
+            names.update(Query.TABLES)
         extra, provider = providers.named_in(query), tables.provider
         is_over_events = provider is not None and provider.reads_events(query)
         # Tables of a provider are SQL over `events`, which the query itself need not name.
@@ -120,7 +131,7 @@ class Binder:
         pinned = provider.offer(cursor, query, digest) if provider else None
         is_of_type = self.types.is_named(query)
         of_refs, views = self.refs.events(query), []
-        if names.intersection(TABLES) or is_of_type:
+        if names.intersection(Query.TABLES) or is_of_type:
             pinned = pinned or tables.state(digest)
             if not is_over_events and (count := tables.count_sql(query, pinned)):
                 return count
@@ -139,6 +150,6 @@ class Binder:
             provider.attach(cursor)
         # In one order for all, so that two threads never wait for each other.
         for name in sorted(extra - self._attached):
-            providers.REGISTERED[name].attach(cursor)
+            providers.EXTRA_SCHEMAS[name].attach(cursor)
             self._attached.add(name)
         return None if sql is query.sql else sql

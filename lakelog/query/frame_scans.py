@@ -15,14 +15,14 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lakelog.engine.syntax import Node
+from lakelog.engine.syntax import Node, nodes
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
-from lakelog.query.sql.tree import nodes, tree_of
+from lakelog.query.sql.tree import tree_of
 from lakelog.query.stream import Stream
 from lakelog.segments import frame_sql
 from lakelog.store import disk

@@ -21,7 +21,6 @@ from lakelog.query.pruning import holding, near
 from lakelog.query.sql import table_sql
 from lakelog.query.sql.analysis import Predicate, Query
 from lakelog.query.sql.table_sql import View
-from lakelog.query.sql.tree import TABLES
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -326,7 +325,7 @@ class LakeTables:
 
     def names(self) -> list[str]:
         """Names of the tables that a query may read without a schema."""
-        return [*TABLES, *(self.provider.names(self.state(None)[0]) if self.provider else ())]
+        return [*Query.TABLES, *(self.provider.names(self.state(None)[0]) if self.provider else ())]
 
 
 _REMEMBERED = 64

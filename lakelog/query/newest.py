@@ -7,7 +7,7 @@ from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
-from lakelog.query.sql.analysis import analyze
+from lakelog.query.sql.analysis import Query
 from lakelog.segments import segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -86,7 +86,7 @@ class NewestEvents:
         entries = store.manifests.segments(state, "events")
         if condition is None:
             return entries
-        mentions = analyze(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
+        mentions = Query.of(connect().cursor(), f"SELECT * FROM events WHERE (\n{condition}\n)")
         if not mentions.parsed or not mentions.needs:
             return entries
         return near(entries, mentions.needs)

@@ -56,7 +56,7 @@ class ExtraSchema(Protocol):
         """Make the tables; each reads the temporary view `events` of the cursor that asks."""
 
 
-REGISTERED: dict[str, ExtraSchema] = {}
+EXTRA_SCHEMAS: dict[str, ExtraSchema] = {}
 """An ExtraSchema, or a module that is one, by the name of its schema in small letters."""
 
 
@@ -64,5 +64,5 @@ def named_in(query: Query) -> set[str]:
     """Return the registered schemas that a query names."""
     # What was not parsed may name a schema anywhere: better one table too many.
     if not query.parsed:
-        return {name for name in REGISTERED if f"{name}." in query.sql.lower()}
-    return {schema.lower() for schema, _ in query.tables} & REGISTERED.keys()
+        return {name for name in EXTRA_SCHEMAS if f"{name}." in query.sql.lower()}
+    return {schema.lower() for schema, _ in query.tables} & EXTRA_SCHEMAS.keys()

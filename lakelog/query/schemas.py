@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidName, QueryFailed
@@ -25,17 +25,11 @@ from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
-from lakelog.query.sql.tree import TABLES, TYPES
+from lakelog.query.sql.tree import TYPES, WIDE
 from lakelog.runtime.closest import did_you_mean
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.store import disk
 from lakelog.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    from lakelog.query.sql import payload
-else:
-    payload = Lazy("lakelog.query.sql.payload")
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")
 VERSIONS_MAX = 64
@@ -60,6 +54,16 @@ class RefSchemas:
         self._events.clear()
         self.states.clear()
         self.versions.clear()
+
+    def as_written(self, message: str) -> str:
+        """What the engine says of a query, tables of types and refs as they were written."""
+        return self.named(as_written(message))
+
+    def named(self, message: str) -> str:
+        """What the engine says, refs by their own names."""
+        for schema, name in self.versions.items():
+            message = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', message)  # type: ignore[misc]
+        return message
 
     def requalified(self, query: Query) -> Query:
         """Put the schema of a state where the query names a tag or branch: `"v1".events`."""
@@ -107,7 +111,7 @@ class RefSchemas:
     def _schema(self, name: str, pinned: Pinned, table: str) -> str | None:
         """Return the schema that holds a table of the state of a ref."""
         events = self._events_schema(name, pinned)
-        if table in TABLES or self._tables.provider is None:
+        if table in Query.TABLES or self._tables.provider is None:
             return events
         return self._tables.provider.schema(name, pinned, table, events)
 
@@ -121,7 +125,7 @@ class RefSchemas:
             if needed := query.of_refs.get(self.versions[schema]):
                 some = self._tables.choice.among(view.entries, needed)
                 if len(some) < len(view.entries):
-                    name = f"{payload.WIDE}{schema}"
+                    name = f"{WIDE}{schema}"
                     views[schema] = view._replace(name=name, entries=some)
         return views
 
@@ -184,7 +188,7 @@ class RefSchemas:
     def _fill(self, schema: str, state: Manifest, tail: pa.Table | None) -> None:
         cursor = self._tables.connect().cursor()
         entries = self._tables.verified_segments(state)
-        for table in TABLES:
+        for table in Query.TABLES:
             segments = [e for e in entries if e.kind == table]
             source = None
             if tail is not None and table == "events":

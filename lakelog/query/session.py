@@ -15,7 +15,6 @@ first plan that applies and finds the query right. Any other query is bound on a
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -31,9 +30,9 @@ from lakelog.query.histograms import WordHistograms
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.relation import Relation, translated
-from lakelog.query.sql import analysis, table_sql
-from lakelog.query.sql.analysis import Query, analyze, analyze_shape
-from lakelog.query.sql.tree import FIELDS, TABLES
+from lakelog.query.sql import show, table_sql
+from lakelog.query.sql.analysis import Query
+from lakelog.query.sql.tree import FIELDS
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.query.top_scans import TopScans
 from lakelog.runtime import forks
@@ -46,11 +45,10 @@ from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:
     from lakelog.query import ranking
-    from lakelog.query.sql import payload
     from lakelog.search import Search
     from lakelog.segments.word_dictionary import WordPiece
 else:
-    payload, ranking = Lazy("lakelog.query.sql.payload"), Lazy("lakelog.query.ranking")
+    ranking = Lazy("lakelog.query.ranking")
 
 _FETCH_ROWS, _EVERY_EVENT = 2048, Query()
 KEPT_EVENTS, _KEPT_BYTES, _ASKED_AGAIN = 4_096, 1_000_000, 3
@@ -192,11 +190,12 @@ class Session:
         tables.require_open()
         with tables.mutex.hold():
             # Reading the tail's files and making the database take as long: both at once.
-            is_first = tables.is_idle and digest is None and any(t in sql.lower() for t in TABLES)
+            is_new = tables.is_idle and digest is None
+            is_first = is_new and any(table in sql.lower() for table in Query.TABLES)
             with tables.tail(tables.branch).read_ahead(is_wanted=is_first):
-                query = analyze_shape(tables.engine().cursor(), sql, params)
-            names = query.own_tables(TABLES, has_values=bool(params))
-            if names is None or tables.hides_tables or analysis.asks_for_tables(sql):
+                query = Query.of_shape(tables.engine().cursor(), sql, params)
+            names = query.own_tables(Query.TABLES, has_values=bool(params))
+            if names is None or tables.hides_tables or show.SHOW.fullmatch(sql):
                 return None
             selection = LakeSelect(query, names, tables.state(digest), params)
             for plan in self._plans:
@@ -219,7 +218,7 @@ class Session:
             return frames.run(cursor, query, params, scope), query, params
         except duckdb.Error as error:
             # An error of reading is no fault of the rewriting.
-            if payload.WIDE not in query or isinstance(error, duckdb.IOException):
+            if not self.binder.has_rewritten(query) or isinstance(error, duckdb.IOException):
                 raise
             original = error
         # What the user wrote, so that an error shows that, with the caret where it belongs.
@@ -256,7 +255,7 @@ class Session:
         """Return (segments a query opens, segments there are)."""
         if params is not None:
             params = frames.parameters(params)
-        parsed = analyze(self.connect().cursor(), expanded(query), params)
+        parsed = Query.of(self.connect().cursor(), expanded(query), params)
         state, pending = self.state(digest)
         of_types = self.binder.types.views(parsed, (state, pending))
         segments = {entry.key for view in of_types for entry in view.entries}
@@ -290,9 +289,7 @@ class Session:
         """What the engine says, without its picture of the query, refs by their own names."""
         message, refs = schemas.as_written(message), self.store.refs
         line = EngineMessage(message).with_suggestion(self.tables.names, refs).explained()
-        for schema, name in self.binder.refs.versions.items():
-            line = re.sub(rf"\b{schema}\b", lambda _, name=name: f'"{name}"', line)  # type: ignore[misc]
-        return line
+        return self.binder.refs.named(line)
 
 
 def _after_fork() -> None:

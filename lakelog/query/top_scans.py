@@ -20,9 +20,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lakelog.engine.syntax import Node, SyntaxFault, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, nodes, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
@@ -30,16 +30,10 @@ from lakelog.query.providers import Pinned
 from lakelog.query.schemas import RefSchemas
 from lakelog.query.sql.analysis import Query, may_extract
 from lakelog.query.sql.table_sql import View
-from lakelog.query.sql.tree import column, is_events, nodes, tree_of, with_events
+from lakelog.query.sql.tree import WIDE, column, is_events, tree_of, with_events
 from lakelog.query.stream import CursorPool
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier
 from lakelog.store.entry import SegmentEntry
-
-if TYPE_CHECKING:
-    from lakelog.query.sql import payload
-else:
-    payload = Lazy("lakelog.query.sql.payload")
 
 LEAST = 100_000
 """Events of which all columns are read as fast as the time of each before."""
@@ -99,7 +93,7 @@ class TopScans:
         pinned = self._refs.states.get(schema)
         bounded = self._bounded(query.sql, schema, events, pinned, cursor, params)
         # Under another name than the schema has for all of them.
-        return {schema: bounded._replace(name=f"{payload.WIDE}{schema}")} if bounded else views
+        return {schema: bounded._replace(name=f"{WIDE}{schema}")} if bounded else views
 
     def _bounded(
         self,

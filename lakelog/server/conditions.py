@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.engine.syntax import Node, parse
+from lakelog.engine.syntax import Node, nodes, parse
 from lakelog.errors import QueryFailed
-from lakelog.query.sql.tree import nodes
 from lakelog.search import expanded
 from lakelog.segments.sql import literal
 from lakelog.server.sql.query_limits import QueryRefused

@@ -31,7 +31,7 @@ import orjson
 
 from lakelog.errors import LakelogError
 from lakelog.libraries import pa
-from lakelog.query.newest import NewestEvents
+from lakelog.query import NewestEvents
 from lakelog.render import ColumnBatch, QueryResult
 from lakelog.server.limits import ServerLimits
 from lakelog.server.tail_pace import ProcessorUse, settle

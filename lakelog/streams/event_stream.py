@@ -20,7 +20,7 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 COLUMNS = "time type category source subject level message data id ingested_at".split()
 _NAMES = ["version", *COLUMNS]

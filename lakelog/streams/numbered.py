@@ -14,7 +14,7 @@ from lakelog.errors import WrongVersion
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 _KEPT = 10_000
 AppendExpected = Callable[[list[JsonObject], Mapping[str, int]], Mapping[str, int]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lakelog.appends import ArrivalSignal, signal_of
 from lakelog.maintain import Sealer
-from lakelog.query.tail_rows import TailRows
+from lakelog.query import TailRows
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lakelog.libraries import pa
 from lakelog.protect import sealed_blocks
-from lakelog.query.newest import NewestEvents
+from lakelog.query import NewestEvents
 from lakelog.segments import arrays, segment_sql
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store

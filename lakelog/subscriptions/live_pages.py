@@ -17,8 +17,7 @@ from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.protect import sealed_blocks
-from lakelog.query.newest import NewestEvents
-from lakelog.query.tail_rows import TailRows
+from lakelog.query import NewestEvents, TailRows
 from lakelog.search import expanded
 from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest

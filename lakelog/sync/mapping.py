@@ -20,12 +20,12 @@ from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, replace
 
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import QueryFailed
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
-from lakelog.query.sql.tree import is_events, nodes
+from lakelog.query import Query
 from lakelog.search import expanded
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -207,7 +207,7 @@ def _wrappable(cursor: duckdb.DuckDBPyConnection, query_text: str, tree: Node) -
 def _reads_events_alone(tree: Node) -> bool:
     node = tree["statements"][0]["node"]
     # WITH may have another table of that name.
-    return is_events(node.get("from_table")) and not (node.get("cte_map") or {}).get("map")
+    return Query.is_events(node.get("from_table")) and not (node.get("cte_map") or {}).get("map")
 
 
 def _keyed(cursor: duckdb.DuckDBPyConnection, tree: Node) -> str:
@@ -278,7 +278,7 @@ def tables(tree: Node) -> set[str]:
     }
     names = set()
     for child in all_nodes:
-        if child.get("type") == "BASE_TABLE" and not is_events(child):
+        if child.get("type") == "BASE_TABLE" and not Query.is_events(child):
             name = ".".join(filter(None, (child["schema_name"], child["table_name"])))
             names |= (
                 {name}

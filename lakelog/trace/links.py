@@ -20,7 +20,7 @@ from lakelog.segments.sql import literal
 from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 AskState = Callable[[str], "Relation"]
 """The method `sql` of a lake or of one of its states."""

@@ -11,7 +11,7 @@ from lakelog.segments.sql import literal
 from lakelog.trace.links import PARENT, PARENT_LINE, TRACE, member
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 # Newest first: of a lake of years nobody lists all traces.
 EVENTS_MAX = 20_000

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import query as queries
 from lakelog.engine.messages import EngineMessage
-from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, parse, sql_of
+from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall
 from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
-from lakelog.query.sql.tree import nodes
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.train.recipe import Recipe
@@ -27,10 +27,9 @@ from lakelog.train.tables import JsonMap
 if TYPE_CHECKING:
     from lakelog import history
     from lakelog.lake import Lake
-    from lakelog.query import session as sessions
-    from lakelog.query.session import Session
+    from lakelog.query import Session
 else:
-    history, sessions = Lazy("lakelog.history"), Lazy("lakelog.query.session")
+    history = Lazy("lakelog.history")
 
 quoted, text_of = sql.identifier, sql.literal
 HIDDEN = ("__seqs", "__time", "__until", "__group", "__stratum", "__at")
@@ -219,4 +218,4 @@ def session_of(lake: Lake, recipe: Recipe, memory_bytes: int) -> Session:
     """Return a session of an export's own, with bounded memory; its `events` leave bookkeeping
     events out, unless the recipe asks for them: a set would hold the note on the set before it."""
     only = None if recipe.select["bookkeeping"] else BookkeepingEvent.IS_DATA
-    return sessions.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)
+    return queries.Session(lake.store.bounded(memory_bytes), lake.branch_name, only=only)

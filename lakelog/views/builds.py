@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lakelog.runtime.lazy import Lazy
+from lakelog import query as queries
 from lakelog.store import bootstrap
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -21,10 +21,7 @@ from lakelog.views.partials import Partials
 from lakelog.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from lakelog.query import session as sessions
-    from lakelog.query.session import Session
-else:
-    sessions = Lazy("lakelog.query.session")
+    from lakelog.query import Session
 
 _EVENTS, _TASKS = 1 << 20, 2
 """A task has so many events at least, where there are more than so many tasks for each worker."""
@@ -89,7 +86,7 @@ def _keep(
     root: str, branch: str, definition: ViewDefinition, values: Values, entries: list[SegmentEntry]
 ) -> None:
     """Keep the piece of segments, in a process that does tasks."""
-    with contextlib.closing(sessions.Session(bootstrap.load(root).for_task(), branch)) as session:
+    with contextlib.closing(queries.Session(bootstrap.load(root).for_task(), branch)) as session:
         ViewBuild(session, definition, values).keep(entries)
 
 

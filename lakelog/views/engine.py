@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, np, pa
-from lakelog.query.sql import member_reads
-from lakelog.query.tail_rows import TailRows
+from lakelog.query import SegmentMap, TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -433,6 +432,6 @@ class ProtectedMaps:
             if len(self._reads_fields) > _KNOWN_MAX:
                 self._reads_fields.clear()
             with contextlib.closing(connect()) as cursor:
-                reads = member_reads.reads_members(cursor, query, protected_fields)
+                reads = SegmentMap(query).reads_members(cursor, protected_fields)
             self._reads_fields[query, protected_fields] = reads
         return not reads

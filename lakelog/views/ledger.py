@@ -21,7 +21,7 @@ from typing import Self
 
 from lakelog.libraries import pa
 from lakelog.protect import MEMBER
-from lakelog.query.sql.extractions import Extraction, FieldColumn
+from lakelog.query import Extraction
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.views import catalog
 
@@ -122,7 +122,7 @@ FieldPath = tuple[str, ...]
 
 def columns(
     ledger: Ledger, type_: str, protected_fields: Sequence[str] = ()
-) -> tuple[FieldColumn, ...]:
+) -> tuple[tuple[str, Extraction], ...]:
     """Return the columns of the fields of a type, in order of path. Protected fields, of which the
     ledger knows that some are sealed, are text."""
     kinds: dict[FieldPath, frozenset[str]] = {}
@@ -142,7 +142,7 @@ def columns(
             continue
         name = _free("_".join(path), names)
         names.add(name.lower())
-        result.append(FieldColumn(name, Extraction(path, "fields").with_kinds(kinds[path])))
+        result.append((name, Extraction(path, "fields").with_kinds(kinds[path])))
     return tuple(result)
 
 

@@ -6,10 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog.libraries import duckdb
-from lakelog.query.sql import payload, table_sql
-from lakelog.query.sql.extractions import Extraction, WideColumns
+from lakelog.query import Extraction, SegmentMap
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment_sql, sql
+from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -60,22 +59,18 @@ class Mapper:
         opens: bool = False,
     ) -> LayerTable:
         """Keep the partial of segments and of the rows of a tail, of those for which SQL holds."""
-        table, extractions = "segment", tuple[Extraction, ...]()
+        segment_map = SegmentMap(shape.map)
         if any(source.entry.fields for source in sources):
-            # With its extractions from payloads as columns, where it reads no others.
-            tables = {("", "segment"): payload.WIDE}
-            rewriting = table_sql.rewrite(cursor, shape.map, True, tables)
-            if rewriting is not None and not rewriting.reads_events:
-                shape = dataclasses.replace(shape, map=rewriting.sql)
-                table, extractions = payload.WIDE, rewriting.columns
-        rows = self._rows(sources, extractions, opens=opens)
+            segment_map = segment_map.over_columns(cursor)
+            shape = dataclasses.replace(shape, map=segment_map.sql)
+        rows = self._rows(sources, segment_map.columns, opens=opens)
         if tail:
             tail = sealed_blocks.opened_sql(self._paths, tail, ()) if opens else tail
-            columns = (*EVENT_COLUMNS, "seq", *WideColumns(extractions)(segment_sql.TEXT), "place")
+            columns = (*EVENT_COLUMNS, "seq", *segment_map.of_texts(), "place")
             # In the same order of columns: UNION ALL goes by position.
             rows += f" UNION ALL SELECT {', '.join(columns)} FROM ({tail})"
         return self._builder.mapped(
-            cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", table
+            cursor, shape, f"SELECT * FROM ({rows}) WHERE {condition}", segment_map.table
         )
 
     def _rows(

@@ -8,15 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from lakelog import query as queries
 from lakelog import values
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
-from lakelog.query import providers
-from lakelog.query.providers import Pinned
-from lakelog.query.session import Session
-from lakelog.query.sql.analysis import Query, analyze
-from lakelog.query.sql.tree import TABLES
+from lakelog.query import EXTRA_SCHEMAS, Query, Session
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -25,8 +22,7 @@ from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from lakelog.query.sql import extractions
-    from lakelog.query.sql.extractions import TypeTable
+    from lakelog.query import TypeTable
     from lakelog.views import (
         builds,
         catalog,
@@ -39,16 +35,18 @@ if TYPE_CHECKING:
     )
     from lakelog.views.definition import ViewDefinition
     from lakelog.views.engine import Projector
+    from lakelog.wal import PendingFrames
     from lakelog.workers import WorkerPool
+
+    Pinned = tuple[Manifest, PendingFrames | None]
+    """A state, and what of its branch is not yet published."""
 else:
-    extractions = Lazy("lakelog.query.sql.extractions")
     # A query that names no view needs none of them.
     builds, catalog, engine, guard, ledger = (
         Lazy(f"lakelog.views.{name}") for name in "builds catalog engine guard ledger".split()
     )
-    origin_table, params, pattern_tables, protected_maps = (
-        Lazy(f"lakelog.views.{name}")
-        for name in "origin_table params pattern_tables protected_maps".split()
+    origin_table, params, pattern_tables = (
+        Lazy(f"lakelog.views.{name}") for name in "origin_table params pattern_tables".split()
     )
 
 _STATES, _DEFINITIONS = 16, 256
@@ -253,7 +251,7 @@ class ViewTables:
             cursor.execute(f"SET search_path = '{source.name}'")
             return query
         with self._tables.mutex.hold():
-            parsed = analyze(self._tables.connect().cursor(), query)
+            parsed = Query.of(self._tables.connect().cursor(), query)
             return self.session.binder.prepare(cursor, parsed, source) or query
 
     def schema(self, name: str, pinned: Pinned, table: str, events: str) -> str | None:
@@ -261,9 +259,11 @@ class ViewTables:
         views = self.names(pinned[0])
         if table not in views:
             # A name that another provider knows is not ours to refuse.
-            if name.lower() in providers.REGISTERED:
+            if name.lower() in EXTRA_SCHEMAS:
                 return None
-            near = did_you_mean(table, [*TABLES, *views]) or f"see `lakelog views --at {name}`"
+            near = (
+                did_you_mean(table, [*Query.TABLES, *views]) or f"see `lakelog views --at {name}`"
+            )
             raise QueryFailed(f'"{name}" has no table or view {table}: {near}')
         answer = self._table_of(pinned, table, BranchSchema(events), is_present=False)
         schema = self.session.binder.refs.new_schema(name)
@@ -331,7 +331,7 @@ class ViewTables:
             protection = self._store.paths.protection
             protected_fields = protection.fields if protection else ()
             columns = ledger.columns(fields, type_name, protected_fields)
-            return extractions.TypeTable(type_name, columns)
+            return queries.TypeTable(type_name, columns)
         near = did_you_mean(name, types) or "`lakelog schema` lists the types"
         raise QueryFailed(f"there are no events of type {name}: {near}")
 
@@ -455,7 +455,7 @@ def _names(query: Query) -> set[str]:
     if query.parsed:
         # CTEs hide tables of their names.
         names = {table.lower() for schema, table in query.tables if not schema}
-        return names - query.ctes - {*TABLES}
+        return names - query.ctes - {*Query.TABLES}
     # What was not parsed is searched for names: one view too many is only computed.
     matches = re.finditer(r"\b(?:from|join)\s+\"?(\w+)", query.sql, re.I)
     return {match[1].lower() for match in matches}

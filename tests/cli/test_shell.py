@@ -161,7 +161,7 @@ def test_errors_keep_their_caret_and_name_refs(asker: StatementRunner) -> None:
     with pytest.raises(QueryFailed, match=r"LINE 2: FRM events e;\n {12}\^"):
         asker.statements("SELECT type\nFRM events e;")
     ask(asker, 'FROM "v1".events')
-    assert asker.as_typed("in lakelog_1.events") == 'in "v1".events'
+    assert asker.session.binder.refs.as_written("in lakelog_1.events") == 'in "v1".events'
 
 
 # --- scripts --------------------------------------------------------------------------------------

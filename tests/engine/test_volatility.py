@@ -9,10 +9,9 @@ import duckdb
 import pytest
 
 from lakelog.engine import volatility
-from lakelog.engine.syntax import parse
+from lakelog.engine.syntax import nodes, parse
 from lakelog.engine.volatility import AGGREGATES, FunctionCall, Volatility
 from lakelog.errors import InvalidView
-from lakelog.query.sql.tree import nodes
 from lakelog.views import definition as definitions
 from lakelog.views import guard
 

@@ -12,7 +12,7 @@ import lakelog
 from lakelog import folds
 from lakelog.alerts import AlertRule, RuleBook, evaluating
 from lakelog.libraries import duckdb
-from lakelog.query.sql import member_reads
+from lakelog.query import SegmentMap
 from lakelog.views import LakeViews, catalog
 from tests.support import encrypted, protected
 from tests.support.protected import PLANTED, without_keys
@@ -133,7 +133,7 @@ def test_tables_of_a_type_have_protected_columns(
 def test_what_a_map_reads(query: str, reads: bool) -> None:
     """Whatever is not clearly something else counts as the fields."""
     with duckdb.connect(":memory:") as cursor:
-        assert member_reads.reads_members(cursor, query, protected.FIELDS) is reads
+        assert SegmentMap(query).reads_members(cursor, protected.FIELDS) is reads
 
 
 def test_few_built_in_views_read_all_of_a_payload() -> None:
@@ -144,7 +144,7 @@ def test_few_built_in_views_read_all_of_a_payload() -> None:
             definition = catalog.built_in()[name]
             if definition.is_projection:
                 query = definition.sections["map"].sql
-                if member_reads.reads_members(cursor, query, ("email",)):
+                if SegmentMap(query).reads_members(cursor, ("email",)):
                     reading.add(name)
     assert reading == {"decisions", "schema", "tool_calls"}
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.cli.render.results import PROBE
+from lakelog.engine.syntax import nodes
 from lakelog.event import EncodedBatch
 from lakelog.query.frame_scans import columns_read
-from lakelog.query.sql.tree import nodes, tree_of
+from lakelog.query.sql.tree import tree_of
 
 MakeLake = Callable[..., lakelog.Lake]
 TYPES = "SELECT type FROM events ORDER BY type"

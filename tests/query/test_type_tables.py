@@ -12,8 +12,8 @@ import pytest
 import lakelog
 from lakelog.errors import QueryFailed
 from lakelog.maintain import payloads
+from lakelog.query import TypeTable
 from lakelog.query.schemas import as_written
-from lakelog.query.sql.extractions import TYPE_COLUMNS
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -45,8 +45,8 @@ def test_fields_are_columns_of_their_types(lake: lakelog.Lake) -> None:
     that contradict each other are text, lists and objects without known members JSON."""
     answer = lake.sql("SELECT * FROM types.COMPLETE ORDER BY seq")
     columns = dict(zip(answer.columns, map(str, answer.types), strict=True))
-    assert list(columns)[: len(TYPE_COLUMNS)] == list(TYPE_COLUMNS)
-    assert list(columns.items())[len(TYPE_COLUMNS) :] == [
+    assert list(columns)[: len(TypeTable.COLUMNS)] == list(TypeTable.COLUMNS)
+    assert list(columns.items())[len(TypeTable.COLUMNS) :] == [
         ("Words", "VARCHAR"),
         ("by_k", "JSON"),
         ("cpu_n", "BIGINT"),

@@ -18,8 +18,7 @@ from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
-from lakelog.query.sql.extractions import TYPE_COLUMNS
-from lakelog.query.sql.tree import TYPES
+from lakelog.query import TypeTable
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments import sql, typed
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -121,9 +120,9 @@ class CompletionNames:
             # The ledger says at once which fields a type has; without it payloads have to be read.
             if views.has_ledger or pinned[0].totals.events <= _READ_MAX:
                 columns = views.type_table(pinned, type_).columns
-                fields = [(_written(c.name), c.value.cast or "text") for c in columns]
-                return [*fields, *((name, "column") for name in TYPE_COLUMNS)]
-        return [*self.fields([]), *((name, "column") for name in TYPE_COLUMNS)]
+                fields = [(_written(field), value.cast or "text") for field, value in columns]
+                return [*fields, *((name, "column") for name in TypeTable.COLUMNS)]
+        return [*self.fields([]), *((name, "column") for name in TypeTable.COLUMNS)]
 
     def values(self, column: str) -> list[str]:
         """Values of type, source or level that the published segments count."""
@@ -166,7 +165,7 @@ class SqlCompleter(Completer):
         token_kind, start = open_token(before)
         if token_kind == "text":
             yield from self._values_or_files(before[:start], before[start + 1 :], event)
-        elif token_kind == "name" and before[:start].lower().endswith(f"{TYPES}."):
+        elif token_kind == "name" and before[:start].lower().endswith(f"{TypeTable.SCHEMA}."):
             names = [(identifier(name)[1:], name) for name in self._names.values("type")]
             yield from _matching(before[start + 1 :], names)
         elif token_kind == "name":
@@ -229,7 +228,7 @@ class SqlCompleter(Completer):
         offers += [(table, "table") for table in tables]
         if table_comes:
             offers += [(name, "view") for name, _ in self._names.views() if name not in tables]
-            offers += [(f"{TYPES}.", "the events of one type")]
+            offers += [(f"{TypeTable.SCHEMA}.", "the events of one type")]
             offers += [(f"{omega.SCHEMA}.", "the older event store")]
         yield from _matching(prefix, offers)
         yield from self._refs(prefix, quote='"')
@@ -253,7 +252,7 @@ class SqlCompleter(Completer):
     def _members(self, owner: str, types: list[str]) -> list[Named]:
         """Return what may follow a name and a dot: types, a ref's tables, a table's columns, any
         column for an alias."""
-        if owner.lower() == TYPES:
+        if owner.lower() == TypeTable.SCHEMA:
             return self._names.types()
         if owner in {name for name, _ in self._names.refs()}:
             return [("events", "table"), ("quarantine", "table")]

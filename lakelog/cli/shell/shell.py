@@ -26,7 +26,7 @@ from lakelog.cli.shell.screen import complain, draw, duration, show
 from lakelog.cli.shell.statements import ShellStatement, StatementRunner
 from lakelog.compat import omega
 from lakelog.lake import Lake
-from lakelog.query.sql.tree import TYPES
+from lakelog.query import TypeTable
 from lakelog.render import OutputFormat, QueryResult
 from lakelog.runtime.closest import did_you_mean
 from lakelog.segments import sql
@@ -135,7 +135,9 @@ class Shell:
                 self._run(statement)
         # Nothing that goes wrong in a statement ends the shell.
         except (KeyboardInterrupt, Exception) as error:
-            complain(self._runner.as_asked(error), running, self._runner.as_typed)
+            complain(
+                self._runner.as_asked(error), running, self._runner.session.binder.refs.as_written
+            )
 
     def count(self) -> int:
         """Return the number of events in the state that is queried."""
@@ -157,7 +159,7 @@ class Shell:
         completions["schema"] = lambda: [
             *self.names.tables(),
             *(name for name, _ in self.names.views()),
-            *(f"{TYPES}.{name}" for name, _ in self.names.types()),
+            *(f"{TypeTable.SCHEMA}.{name}" for name, _ in self.names.types()),
         ]
         completions["timer"] = lambda: ("on", "off")
         return completions
@@ -255,9 +257,11 @@ class Shell:
             name: f"view: {about}" for name, about in self.names.views() if name not in tables
         }
         types = [name for name, _ in self.names.types()]
-        tables |= {f"{TYPES}.{name}": "events of the type" for name in types[:_TYPES_MAX]}
+        tables |= {
+            f"{TypeTable.SCHEMA}.{name}": "events of the type" for name in types[:_TYPES_MAX]
+        }
         if len(types) > _TYPES_MAX:
-            tables[f"{TYPES}.NAME"] = f"{many(len(types), 'type')} in all"
+            tables[f"{TypeTable.SCHEMA}.NAME"] = f"{many(len(types), 'type')} in all"
         tables |= {f"omega.{name}": "the older event store" for name in omega.TABLES}
         for name, ref_kind in self.names.refs():
             tables[f"{sql.identifier(name)}.events"] = ref_kind

@@ -9,27 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakelog.cli.render.results import result_of
 from lakelog.engine import syntax
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.query import schemas
-from lakelog.query.session import Session
-from lakelog.query.sql import analysis, payload
-from lakelog.query.sql.tree import TABLES
+from lakelog.query import Query, Session
 from lakelog.render import QueryResult
 from lakelog.store.bootstrap import Store
 from lakelog.views import ViewTables
 
-if TYPE_CHECKING:
-    from lakelog.query.frame_scans import FrameScan
 _TRANSACTION = re.compile(r"\s*(begin|start|commit|end|rollback|abort)\b", re.I)
 _PREPARES = re.compile(r"\s*prepare\b", re.I)
-_SCHEMA = re.compile(r"\blakelog_\d+\b")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
 _CHANGES = frozenset(("CREATE", "INSERT", "UPDATE", "DELETE", "ALTER", "DROP", "MERGE_INTO"))
 _FETCHED = 2048
@@ -66,7 +61,7 @@ class StatementRunner:
         self._query = ""
         self._asked: tuple[str, Any, str | None] = "", None, None
         self._params: Any = None
-        self._scan: tuple[FrameScan, Any] | None = None
+        self._complete: Callable[[], None] | None = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """The one connection."""
@@ -84,7 +79,7 @@ class StatementRunner:
         # As typed first: rewriting is only for names of tables that the engine cannot parse. An
         # error is of what was typed.
         fault, parsed = "", list[syntax.ParsedStatement]()
-        for spelled in (str, analysis.parsable):
+        for spelled in (str, Query.parsable):
             try:
                 parsed = syntax.ParsedStatement.list_of(self.cursor(), spelled(script))
                 break
@@ -117,21 +112,19 @@ class StatementRunner:
 
     def sql(self, query: str, params: Any = None, ref: str | None = None) -> Any:
         """Run one statement on the one connection; see Session.sql. Errors keep their caret."""
-        cursor, self._scan = self.cursor(), None
+        cursor, self._complete = self.cursor(), None
         try:
             # These have no rows, and the lake's tables must not be made in the middle of them.
             if _TRANSACTION.match(query):
                 return cursor.sql(query)
-            # Those of the statement before are cut to the segments that it needed.
-            for name in (*TABLES, payload.WIDE):
-                cursor.execute(f"DROP VIEW IF EXISTS temp.{name}")
+            self.session.binder.drop_tables(cursor)
             if not params and ref is None and self._has_scan(cursor, query):
                 self._query, self._params, self._asked = query, None, (query, None, None)
                 return cursor.sql(query)
             try:
                 return self._bound(cursor, query, params, ref)
             except duckdb.Error as error:
-                if payload.WIDE not in self._query:
+                if not self.session.binder.has_rewritten(self._query):
                     raise
                 original = error
             # An error shows the statement as it was typed.
@@ -144,7 +137,7 @@ class StatementRunner:
         except duckdb.Error as error:
             session = self.session
             message = EngineMessage(error).with_suggestion(session.tables.names, session.store.refs)
-            raise QueryFailed(self.as_typed(message)) from None
+            raise QueryFailed(session.binder.refs.as_written(message)) from None
 
     def _bound(
         self, cursor: Any, query: str, params: Any, ref: str | None, *, is_as_asked: bool = False
@@ -164,29 +157,28 @@ class StatementRunner:
         """Make `events` for the first rows of an answer, where the tail need not become rows."""
         session = self.session
         with session.tables.mutex.hold():
-            parsed = analysis.analyze(session.connect().cursor(), query, session=cursor)
-            is_counted, tables = parsed.counts_all is not None, parsed.own_tables(TABLES)
+            parsed = Query.of(session.connect().cursor(), query, session=cursor)
+            is_counted, tables = parsed.counts_all is not None, parsed.own_tables(Query.TABLES)
             if session.tables.hides_tables or is_counted or tables != {"events"}:
                 return False
-            # Where gc was faster, who makes the tables looks again.
+            # The scan has files that are kept as long as it is read. Where gc was faster, who makes
+            # the tables looks again.
             with contextlib.suppress(SnapshotGone):
                 scan = session.scans.make(cursor, parsed, session.state(None))
-                self._scan = scan and (scan, cursor)
-        return self._scan is not None
+                self._complete = scan and (lambda: scan.complete(cursor))
+        return self._complete is not None
 
     def complete(self) -> bool:
         """Give the last statement its tables whole: before, they have what its first rows need, and
         a payload that the engine cannot parse is an error. Return whether they were not whole."""
-        pending_scan, self._scan = self._scan, None
-        if pending_scan is None:
-            return False
-        scan, cursor = pending_scan
-        scan.complete(cursor)
-        return True
+        complete, self._complete = self._complete, None
+        if complete is not None:
+            complete()
+        return complete is not None
 
     def result(self, relation: Any, query: str, format: str) -> QueryResult:
         """Return the answer of the last statement as a streaming result."""
-        is_payload = analysis.gives_payload(self.session.connect().cursor(), query)
+        is_payload = Query.gives_payload(self.session.connect().cursor(), query)
         return result_of(relation, format, self.again, payload=is_payload, complete=self.complete)
 
     def again(self) -> duckdb.DuckDBPyConnection:
@@ -198,7 +190,8 @@ class StatementRunner:
     def as_asked(self, error: BaseException) -> BaseException:
         """Return the error of the last statement as it was typed, where another query ran for it
         and failed by a value."""
-        if payload.WIDE not in self._query or not isinstance(error, duckdb.DataError):
+        is_rewritten = self.session.binder.has_rewritten(self._query)
+        if not is_rewritten or not isinstance(error, duckdb.DataError):
             return error
         cursor, (query, params, ref) = self.cursor(), self._asked
         try:
@@ -211,11 +204,6 @@ class StatementRunner:
         except duckdb.Error:  # in a transaction that the first error has ended
             return error
         return error
-
-    def as_typed(self, message: str) -> str:
-        """Return the engine's message with refs as they were typed instead of their schemas."""
-        message = schemas.as_written(message)
-        return _SCHEMA.sub(lambda schema: self.session.in_one_line(schema[0]), message)
 
     def close(self) -> None:
         """Close the database, with everything that statements created in it."""

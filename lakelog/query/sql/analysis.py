@@ -4,10 +4,6 @@
 The query is taken apart by the engine's own parser. Only what is certain is used: comparisons of
 the bare columns with constants, joined by AND, in a SELECT whose FROM is `events` alone. Everything
 else reads every segment. Several mentions of `events` unite.
-
-Statements that ask for the tables of a lake, which the engine does not know before they are read,
-are told by their text: SHOW TABLES, SHOW NAME, and MySQL's SHOW COLUMNS FROM NAME, which it cannot
-parse.
 """
 
 from __future__ import annotations
@@ -15,15 +11,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lakelog import values
-from lakelog.engine.syntax import Node, SyntaxFault, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, nodes, sql_of
 from lakelog.libraries import duckdb
 from lakelog.query import session_settings
-from lakelog.query.sql import times
+from lakelog.query.sql import show, times
 from lakelog.query.sql import tree as trees
 from lakelog.query.sql.tree import (
     FIELDS,
@@ -37,7 +33,6 @@ from lakelog.query.sql.tree import (
     tree_of,
 )
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.sql import literal
 from lakelog.segments.tokens import payload_text
 
 if TYPE_CHECKING:
@@ -83,6 +78,11 @@ class Predicate:
     """The words that its rows have, by a search."""
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it leaves out some times."""
+        return self.low > LOWEST or self.high < HIGHEST or self.before_newest is not None
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What is equal for predicates that match the same."""
         names = (self.types, self.sources, self.ids, self.subjects)
@@ -119,6 +119,8 @@ class Query:
     column name when the query is exactly SELECT count(*) FROM events.
     """
 
+    TABLES: ClassVar = ("events", "quarantine")
+    """The tables that every lake has."""
     sql: str = ""
     parsed: bool = False
     """Whether it is one SELECT, of which the rest is known."""
@@ -158,6 +160,57 @@ class Query:
         object.__setattr__(self, "of_newest", of_newest)
         object.__setattr__(self, "may_extract", may_extract(self.sql))
 
+    @classmethod
+    def of(
+        cls,
+        connection: duckdb.DuckDBPyConnection,
+        query: str,
+        params: object = None,
+        session: duckdb.DuckDBPyConnection | None = None,
+    ) -> Query:
+        """Take a query apart; one that is no plain SELECT is not `parsed`.
+
+        `connection` is a fresh cursor. `session` is the one that the query will be asked on, where
+        that may have other settings: constants are what they are there.
+        """
+        tree = tree_of(connection, query)
+        if len(tree.get("statements", ())) != 1:
+            return cls(query)
+        # Names such as current_date are columns to the parser, until no table can have them.
+        mentions = trees.mentions(tree["statements"][0]["node"])
+        if mentions.has_clock_names:
+            tree = times.with_clock_calls(tree)
+            mentions = trees.mentions(tree["statements"][0]["node"])
+        is_known = session is None or session_settings.adopt_zone(connection, session)
+        # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
+        constants = _Constants(connection, tree, params) if is_known else None
+        counts_all = _counts_all(tree["statements"][0]["node"], mentions)
+        return _united(query, mentions, constants, counts_all)
+
+    @classmethod
+    def of_shape(
+        cls, connection: duckdb.DuckDBPyConnection, query: str, params: object = None
+    ) -> Query:
+        """The same; a query that comes again with other names, as of a subject, is not parsed
+        again."""
+        names = dict[str, str]()
+
+        def without_name(test: re.Match[str]) -> str:
+            names[place := f"{_PLACE}{len(names)}"] = test[2]
+            return f"{test[1]}{place}'"
+
+        shape = _NAME_TEST.sub(without_name, query)
+        if not names or params or len(query) > _SHAPE_LENGTH or _PLACE in query:
+            return cls.of(connection, query, params)
+        if shape not in _SHAPES:
+            if len(_SHAPES) >= _SHAPES_MAX:
+                _SHAPES.clear()
+            _SHAPES[shape] = _shaped(cls.of(connection, shape), names)
+        if (found := _SHAPES[shape]) is None:
+            return cls.of(connection, query)
+        needs = [need.renamed(names) for need in found.needs]
+        return dataclasses.replace(found, sql=query, needs=needs, shape=shape)
+
     def own_tables(self, names: Container[str], *, has_values: bool = False) -> set[str] | None:
         """The tables among `names` that a SELECT names, or None if it may read anything else; also
         if it has parameters without values, or the other way round."""
@@ -168,54 +221,21 @@ class Query:
         tables = {table for table in tables_of_query if table in names}
         return tables if tables_of_query - tables <= self.ctes else None
 
+    @staticmethod
+    def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
+        """Whether a column `data` of the result is the payload of events: of one of the lake's
+        tables, and not another text that the query calls so. What is no plain SELECT is taken for
+        it."""
+        tree = tree_of(connection, query)
+        if len(tree.get("statements", ())) != 1:
+            return True
+        all_nodes = list(nodes(tree["statements"][0]["node"]))
+        return any(n.get("type") == "BASE_TABLE" for n in all_nodes) and not any(
+            map(_renames, all_nodes)
+        )
 
-def analyze(
-    connection: duckdb.DuckDBPyConnection,
-    query: str,
-    params: object = None,
-    session: duckdb.DuckDBPyConnection | None = None,
-) -> Query:
-    """Take a query apart; one that is no plain SELECT is not `parsed`.
-
-    `connection` is a fresh cursor. `session` is the one that the query will be asked on, where that
-    may have other settings: constants are what they are there.
-    """
-    tree = tree_of(connection, query)
-    if len(tree.get("statements", ())) != 1:
-        return Query(query)
-    # Names such as current_date are columns to the parser, until no table can have them.
-    mentions = trees.mentions(tree["statements"][0]["node"])
-    if mentions.has_clock_names:
-        tree = times.with_clock_calls(tree)
-        mentions = trees.mentions(tree["statements"][0]["node"])
-    is_known = session is None or session_settings.adopt_zone(connection, session)
-    # Unknown is what a comparison means under a collation, by which 'a' equals 'A'.
-    constants = _Constants(connection, tree, params) if is_known else None
-    counts_all = _counts_all(tree["statements"][0]["node"], mentions)
-    return _united(query, mentions, constants, counts_all)
-
-
-def analyze_shape(
-    connection: duckdb.DuckDBPyConnection, query: str, params: object = None
-) -> Query:
-    """The same; a query that comes again with other names, as of a subject, is not parsed again."""
-    names = dict[str, str]()
-
-    def without_name(test: re.Match[str]) -> str:
-        names[place := f"{_PLACE}{len(names)}"] = test[2]
-        return f"{test[1]}{place}'"
-
-    shape = _NAME_TEST.sub(without_name, query)
-    if not names or params or len(query) > _SHAPE_LENGTH or _PLACE in query:
-        return analyze(connection, query, params)
-    if shape not in _SHAPES:
-        if len(_SHAPES) >= _SHAPES_MAX:
-            _SHAPES.clear()
-        _SHAPES[shape] = _shaped(analyze(connection, shape), names)
-    if (found := _SHAPES[shape]) is None:
-        return analyze(connection, query)
-    needs = [need.renamed(names) for need in found.needs]
-    return dataclasses.replace(found, sql=query, needs=needs, shape=shape)
+    is_events = staticmethod(is_events)
+    parsable = staticmethod(show.parsable)
 
 
 def _shaped(query: Query, places: Collection[str]) -> Query | None:
@@ -271,16 +291,6 @@ def may_extract(query: str) -> bool:
     # A search's own expression has the payload's text in it, and extracts nothing.
     others = query.replace(payload_text("data"), "").lower()
     return any(sign in others for sign in ("->", "json_", FIELDS))
-
-
-def gives_payload(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
-    """Whether a column `data` of the result is the payload of events: of one of the lake's tables,
-    and not another text that the query calls so. What is no plain SELECT is taken for it."""
-    tree = tree_of(connection, query)
-    if len(tree.get("statements", ())) != 1:
-        return True
-    nodes = list(trees.nodes(tree["statements"][0]["node"]))
-    return any(n.get("type") == "BASE_TABLE" for n in nodes) and not any(map(_renames, nodes))
 
 
 def _renames(node: Node) -> bool:
@@ -455,45 +465,3 @@ def _counts_all(node: Node, mentions: Mentions) -> str | None:
     if any(node[k] is not None for k in empty) or any(node[k] for k in lists):
         return None
     return None if node["cte_map"]["map"] else item["alias"] or "count_star()"
-
-
-_NAME = r'(?:\w+|"[^"]+")'
-_NAMES = rf"(?P<name>{_NAME}(?:\.{_NAME})*)"
-_COLUMNS = r"show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in)\s+"
-_SHOW = re.compile(
-    r"(?:\s|--[^\n]*\n)*(?:(?P<all>show\s+tables(?:\s+from\s+main)?|pragma\s+show_tables)"
-    rf"|(?:show\s+|{_COLUMNS}){_NAMES})\s*;?\s*",
-    re.I,
-)
-_EXPLAIN = re.compile(
-    r"\s*explain\s+(?:analyze\s+|\((?:analyze|format)[^)]*\)\s*)?(?=(?:from|select|with)\b)", re.I
-)
-_COLUMNS_OF = re.compile(
-    rf"(?P<before>(?:^|;)(?:\s|--[^\n]*\n)*){_COLUMNS}{_NAMES}(?=\s*(?:;|$))", re.I
-)
-_MADE = """SELECT {0}_name AS name FROM duckdb_{0}s() WHERE NOT internal AND schema_name = 'main'
-    AND database_name IN ('memory', 'temp') AND NOT starts_with({0}_name, 'lakelog_')"""
-
-
-def asks_for_tables(query: str) -> bool:
-    """Whether a query is one of these statements."""
-    return _SHOW.fullmatch(query) is not None
-
-
-def parsable(script: str) -> str:
-    """Return statements with DESCRIBE in the place of each SHOW COLUMNS FROM."""
-    return _COLUMNS_OF.sub(lambda match: f"{match['before']}DESCRIBE {match['name']}", script)
-
-
-def without_explain(query: str, names: Callable[[], list[str]]) -> tuple[str, str]:
-    """Return the EXPLAIN before a query, "" where there is none, and the rest; in the place of SHOW
-    something that gives the tables of the lake, by `names`, with those that the user made."""
-    match = _SHOW.fullmatch(query)
-    if match and match["all"]:
-        rows = ", ".join(f"({literal(name)})" for name in names())
-        own_tables = " UNION ".join(_MADE.format(relation) for relation in ("table", "view"))
-        return "", f"SELECT name FROM (VALUES {rows}) AS t(name) UNION {own_tables} ORDER BY name"
-    if match and ("." in match["name"] or match["name"].strip('"').lower() in names()):
-        return "", f"DESCRIBE {match['name']}"
-    match = _EXPLAIN.match(query)
-    return (match[0], query[match.end() :]) if match else ("", query)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from lakelog.engine.syntax import Node
-from lakelog.query.sql.tree import FIELDS
+from lakelog.query.sql.tree import FIELDS, TYPES
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
@@ -153,38 +153,32 @@ class WideColumns:
         ]
 
 
-class FieldColumn(NamedTuple):
-    """A field of payloads as a column of a name."""
-
-    name: str
-    value: Extraction
-
-
 @dataclass(frozen=True)
 class TypeTable:
-    """The events of a type, and the fields of their payloads as columns instead of `data`."""
+    """The events of a type, and the fields of their payloads as columns of names instead of
+    `data`."""
 
+    SCHEMA: ClassVar = TYPES
+    """The schema of such tables."""
+    COLUMNS: ClassVar = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
+    """The columns of events that it has."""
     type: str
-    columns: tuple[FieldColumn, ...]
+    columns: tuple[tuple[str, Extraction], ...]
 
     @property
     def values(self) -> tuple[Extraction, ...]:
         """The values of the columns of fields."""
-        return tuple(column.value for column in self.columns)
+        return tuple(value for _, value in self.columns)
 
     def rows_sql(self, rows: str) -> str:
         """SQL for the table over `rows`: those of events, with `values` as more columns."""
         fields = (
-            f"{sql.identifier(name(place))} AS {sql.identifier(column.name)}"
-            for place, column in enumerate(self.columns)
+            f"{sql.identifier(name(place))} AS {sql.identifier(field)}"
+            for place, (field, _) in enumerate(self.columns)
         )
-        columns = ", ".join((*TYPE_COLUMNS, *fields))
+        columns = ", ".join((*self.COLUMNS, *fields))
         # A session may have a collation by which other types are equal to it.
         return f"SELECT {columns} FROM ({rows}) WHERE type = {sql.literal(self.type)} COLLATE C"
-
-
-TYPE_COLUMNS = (*(column for column in EVENT_COLUMNS if column != "data"), "seq")
-"""The columns of events that a TypeTable has."""
 
 
 def name(place: int) -> str:

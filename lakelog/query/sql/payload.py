@@ -18,13 +18,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.engine.syntax import Node, SyntaxFault, parse, sql_of
+from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse, sql_of
 from lakelog.libraries import duckdb
 from lakelog.query.sql.extractions import Extraction, PathStep, extraction_mode, name, path_of
-from lakelog.query.sql.tree import FIELDS, nodes, select_one
+from lakelog.query.sql.tree import FIELDS, WIDE, select_one
 
-WIDE = "lakelog_events"
-"""The table that rewritten queries read in place of `events`."""
 Tables = Mapping[tuple[str, str], str]
 """What rewritten queries read in the place of tables of events, by schema and name."""
 EVENTS: Tables = {("", "events"): WIDE}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog.libraries import duckdb, pa
 from lakelog.query.sql.analysis import may_extract
-from lakelog.query.sql.tree import FIELDS, tree_of, with_events
+from lakelog.query.sql.tree import FIELDS, WIDE, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
@@ -187,7 +187,7 @@ def over_typed_columns(
     has_fields = bool(events) and FIELDS in query.lower()
     if not (has_types or has_fields) or not may_extract(query):
         return _over_narrowed(connection, query, views, narrowed)
-    tables = {(schema, "events"): f"{payload.WIDE}{schema}" for schema in events}
+    tables = {(schema, "events"): f"{WIDE}{schema}" for schema in events}
     rewriting = rewrite(connection, query, has_types, tables)
     if rewriting is None:
         return _over_narrowed(connection, query, views, narrowed)
@@ -213,8 +213,7 @@ def _over_narrowed(
     if not narrowed:
         return query, views
     tree = with_events(
-        tree_of(connection, query),
-        {view.name.removeprefix(payload.WIDE): view.name for view in narrowed},
+        tree_of(connection, query), {view.name.removeprefix(WIDE): view.name for view in narrowed}
     )
     rewritten = payload.text_of(connection, tree)
     return (rewritten, [*views, *narrowed]) if rewritten else (query, views)

@@ -15,15 +15,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakelog.engine.syntax import Node
-from lakelog.query.sql.tree import (
-    CLOCK_NAMES,
-    column,
-    is_events,
-    is_events_of_ref,
-    mentioned,
-    nodes,
-)
+from lakelog.engine.syntax import Node, nodes
+from lakelog.query.sql.tree import CLOCK_NAMES, column, is_events, is_events_of_ref, mentioned
 
 FIRST, LAST = "min", "max"
 REFERENCE = "SELECT TIMESTAMPTZ '2020-03-31 00:00:00+00'"

@@ -26,8 +26,8 @@ _TREES: dict[str, Node] = {}
 _TREES_MAX, _SHORT = 128, 512
 """A tree takes up to 300 times the bytes of its query."""
 
-TABLES = ("events", "quarantine")
-"""The tables that every lake has."""
+WIDE = "lakelog_events"
+"""The table that rewritten queries read in the place of `events`, with extractions as columns."""
 FIELDS = "fields"
 """The name under which queries address typed columns: `fields.x.y`."""
 TYPES = "types"
@@ -231,16 +231,6 @@ def mentioned(value: object, key: str) -> Iterator[str]:
         if name == key and isinstance(child, str):
             yield child
         yield from mentioned(child, key)
-
-
-def nodes(tree: object) -> Iterator[Node]:
-    """Yield every node of a tree, those above before those below."""
-    if isinstance(tree, dict):
-        yield tree
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    for child in children:
-        if isinstance(child, (dict, list)):
-            yield from nodes(child)
 
 
 def select_one(item: Node, statement: Node) -> Node:

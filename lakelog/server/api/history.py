@@ -6,7 +6,7 @@ import dataclasses
 
 from lakelog.history import Snapshot
 from lakelog.lake import Lake
-from lakelog.query.behaviour import Finding
+from lakelog.query import Finding
 from lakelog.rollback import Preflight
 from lakelog.rollback import rollback as rollbacks
 from lakelog.server.api.question import DashboardQuestion, cut

@@ -20,7 +20,7 @@ from lakelog.store import disk
 from lakelog.values import from_micros, parse_time, to_micros
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 VALUE_MAX = 300
 """Characters of a value in a list; the whole is fetched when a row is opened."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog import query as queries
 from lakelog.errors import LakelogError
 from lakelog.history import Diff, Snapshot, resolve
 from lakelog.lake import Lake
@@ -25,10 +26,8 @@ from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
     from lakelog.audit import audit as auditing
-    from lakelog.query import behaviour
 else:
     auditing = Lazy("lakelog.audit.audit")
-    behaviour = Lazy("lakelog.query.behaviour")
 
 INSTRUCTIONS = """\
 A lakelog lake holds events that never change. The table `events` has the columns time (UTC), type,
@@ -189,7 +188,7 @@ class LakeTools:
         lake = self._lake
         references = (old, new or lake.branch_name)
         digests = [resolve(lake.store, lake.branch_name, name) for name in references]
-        look = behaviour.Behaviour.looking(lake.store, lake.engine)
+        look = queries.Behaviour.looking(lake.store, lake.engine)
         difference = Diff.between(lake.store, digests[0], digests[1], look)
         changed = sum(entry.events for entry in (*difference.added, *difference.removed))
         findings = difference.behaviour if 0 < changed <= _BEHAVIOUR_MAX else None

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from lakelog.engine.syntax import Node, SyntaxFault, parse
+from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.libraries import duckdb
-from lakelog.query.sql.tree import TYPES, nodes
+from lakelog.query import TypeTable
 from lakelog.server.sql.query_limits import SQL_MAX, QueryRefused
 
 _OF_SESSION = frozenset("version typeof pg_typeof stats vector_type".split())
@@ -66,10 +66,12 @@ def _table(node: Node, tables: Container[str], schemas: Container[str]) -> str:
     owner = str(node["catalog_name"]) or schema
     if owner:
         # "v1".types.COMPLETE has the ref where a catalog would stand.
-        is_known = owner.lower() in schemas or (owner.lower() == TYPES and owner == schema)
-        if not is_known or (node["catalog_name"] and schema.lower() != TYPES):
+        is_known = owner.lower() in schemas or (
+            owner.lower() == TypeTable.SCHEMA and owner == schema
+        )
+        if not is_known or (node["catalog_name"] and schema.lower() != TypeTable.SCHEMA):
             return f'there is no tag or branch "{owner}"'
-        if schema.lower() == TYPES:  # types have any name, and are looked up by lakelog
+        if schema.lower() == TypeTable.SCHEMA:  # types have any name, and are looked up by lakelog
             return ""
     if name.lower() in tables:
         return ""

@@ -27,8 +27,7 @@ from lakelog.errors import (
 )
 from lakelog.history import resolve
 from lakelog.libraries import pa
-from lakelog.query.session import Session
-from lakelog.query.sql import analysis
+from lakelog.query import Query, Session
 from lakelog.render import ColumnBatch, TextLineEncoder, dumps, payload
 from lakelog.search import expanded
 from lakelog.segments.connection import SPILL
@@ -42,7 +41,7 @@ from lakelog.store import bootstrap, disk
 from lakelog.views import ViewTables
 
 if TYPE_CHECKING:
-    from lakelog.query.relation import Relation
+    from lakelog.query import Relation
 
 _BATCH = 16_384
 
@@ -138,7 +137,7 @@ class AnswerWriter:
 
 def nested_columns(session: Session, query: str, writer: AnswerWriter) -> tuple[int, ...]:
     """The columns that hold JSON: those of that type, and the payloads of events."""
-    has_payload = analysis.gives_payload(session.tables.engine().cursor(), query)
+    has_payload = Query.gives_payload(session.tables.engine().cursor(), query)
     return tuple(
         place
         for place, (name, column_type) in enumerate(zip(writer.names, writer.types, strict=True))
