@@ -52,6 +52,18 @@ def test_a_first_query_over_segments_loads_the_engine_alone(tmp_path: Path) -> N
     assert "lakelog.views.engine" not in loaded
 
 
+def test_a_first_look_for_a_subject_loads_the_engine_alone(tmp_path: Path) -> None:
+    """What the name of a subject is looked up by needs no arrays."""
+    lake = f"lake = lakelog.open({str(tmp_path / 'lake')!r})"
+    heavy_after(
+        f"import lakelog; {lake}\n"
+        "lake.append([{'type': 'PING', 'subject': f'order-{n}'} for n in range(1_000)])\n"
+        "lake.settle()"
+    )
+    query = "lake.sql('SELECT type FROM events WHERE subject = ?', ['order-7']).fetchall()"
+    assert heavy_after(f"import lakelog; {lake}; assert {query} == [('PING',)]") == set()
+
+
 def test_a_heavy_import_is_reported() -> None:
     """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
     assert heavy_after("import json") == set()

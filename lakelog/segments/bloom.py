@@ -37,7 +37,8 @@ _HEAD, _SIZES = struct.Struct("<4sIQQ"), struct.Struct("<QQ")
 # part in which longer keys of one source differ is at their end.
 _BITS, _HASHES, _WIDTH = 10, 7, 48
 _MEMORY = 64 << 20
-_MIX = 0x9E3779B97F4A7C15
+_MIX, _MODULUS = 0x9E3779B97F4A7C15, 1 << 64
+_WORDS = struct.Struct(f"<{_WIDTH // 8}Q")
 
 
 class Filters:
@@ -54,9 +55,9 @@ class Filters:
     @staticmethod
     def hashes_of(names: Iterable[str]) -> list[int]:
         """Return the hash of each name, by which it is looked up."""
-        # Not by `pa.array`, which loads pandas to see whether it is given anything of it.
-        hashed: list[int] = hashes(arrays.texts(tuple(names))).tolist()
-        return hashed
+        # In Python: few names are looked up, often by the first query of a process, for which to
+        # load NumPy and Arrow would take longer than all else.
+        return [_hash_of(name.encode()) for name in names]
 
     def may_contain(self, digest: str, column: str, hashed: Iterable[int]) -> bool:
         """Whether a segment may contain a value with one of these hashes. Raises OSError."""
@@ -191,6 +192,15 @@ def hashes(values: pa.Array) -> np.ndarray:
             mixed ^= halves[number :: width // 8]
         mixed *= np.uint64(_MIX)
         mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _hash_of(text: bytes) -> int:
+    """Return the hash of one text as `hashes` does."""
+    mixed = len(text) * _MIX % _MODULUS
+    for word in _WORDS.unpack(text[-_WIDTH:].ljust(_WIDTH, b"\0")):
+        mixed = (mixed ^ word) * _MIX % _MODULUS
+        mixed ^= mixed >> 29
     return mixed
 
 

@@ -49,8 +49,14 @@ def test_no_value_is_denied(tmp_path_factory: pytest.TempPathFactory, texts: lis
     filters = bloom.Filters(paths)
     held = [text for text in texts if text is not None]
     for column in bloom.COLUMNS:
-        for value in bloom.hashes(pa.array(held, pa.string())).tolist():
+        for value in filters.hashes_of(held):
             assert filters.may_contain("0" * 64, column, [value])
+
+
+@given(texts=st.lists(st.text(max_size=60)))
+def test_a_name_hashes_as_in_a_column(texts: list[str]) -> None:
+    """Names that are looked up, a few in Python, have the hashes that Arrow gives columns."""
+    assert bloom.Filters.hashes_of(texts) == bloom.hashes(pa.array(texts, pa.string())).tolist()
 
 
 def test_sliced_columns_hash_alike() -> None:
