@@ -113,22 +113,22 @@ def _rows(
         events = [event for event in versions if event["version"] > after][:limit]
         return versions[-1]["version"] if versions else 0, events
     # With parameters, as the engine then binds it once for all streams.
-    names = [stream.name, stream.origin]
-    of_stream = "FROM events WHERE subject = ? AND origin = ?"
-    query = (
-        f"SELECT max(position) OVER (), position, {', '.join(COLUMNS)} {of_stream}"
-        " AND position > ? ORDER BY position"
-    )
-    if limit is not None:
-        query += f" LIMIT {max(limit, 1)}"
-    rows = source.ask(query, [*names, after]).fetchall()
+    names, of_stream = [stream.name, stream.origin], "FROM events WHERE subject = ? AND origin = ?"
+    # Sorted in Python, for to begin a sort or a window of the engine takes longer than all of its
+    # reading; only a limit needs both.
+    last = "NULL" if limit is None else "max(position) OVER ()"
+    query = f"SELECT {last}, position, {', '.join(COLUMNS)} {of_stream}"
+    query += " AND position > ?" if after else ""
+    query += "" if limit is None else f" ORDER BY position LIMIT {max(limit, 1)}"
+    rows = source.ask(query, [*names, after] if after else names).fetchall()
+    rows.sort(key=itemgetter(1))
     if not rows:
         (newest,) = source.ask(f"SELECT coalesce(max(position), 0) {of_stream}", names).fetchall()[
             0
         ]
         return (newest, []) if newest <= after else _rows(source, stream, after, limit)
     events = [cast(StreamEvent, dict(zip(_NAMES, row[1:], strict=True))) for row in rows]
-    return rows[0][0], events if limit != 0 else []
+    return rows[0][0] or rows[-1][1], events if limit != 0 else []
 
 
 def append(

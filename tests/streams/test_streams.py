@@ -398,9 +398,12 @@ def test_streams_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_stream_reads_the_same_wherever_it_lies(make_lake: MakeLake) -> None:
-    """In the tail alone, partly published, published or of a fixed state: one answer."""
+    """In the tail alone, partly published, published, compacted (where rows lie by type) or of a
+    fixed state: one answer."""
     lake = make_lake()
-    made = [{"type": "E", "subject": "a", "data": {"n": n}, "id": f"i{n}"} for n in range(5)]
+    made = [
+        {"type": "EDC"[n % 3], "subject": "a", "data": {"n": n}, "id": f"i{n}"} for n in range(5)
+    ]
     lake.append([{"type": "E", "subject": "b"}, {"type": "E", "subject": "a"}])
     lake.settle()
     with make_lake() as other:
@@ -415,5 +418,10 @@ def test_a_stream_reads_the_same_wherever_it_lies(make_lake: MakeLake) -> None:
                 assert rest.version == whole.version == len(whole)
                 answers.append([dict(event) for event in whole])
             other.settle()
-        assert answers[3] == answers[4] == answers[6] == answers[7] == answers[8]
+        other.compact()
+        for reader in (lake, other, other.at("main")):
+            answers.append([dict(event) for event in reader.stream("a")])
+            assert list(reader.stream("a", after=2)) == list(reader.stream("a"))[2:]
+        assert [e["type"] for e in answers[-1]] == [*"EDCED"]
+        assert all(answers[n] == answers[3] for n in (4, 6, 7, 8, 9, 10, 11))
         assert len(lake.stream("never")) == len(lake.stream("a", limit=0)) == 0
