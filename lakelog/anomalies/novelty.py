@@ -73,12 +73,16 @@ def score_rows(
     rows: Iterable[dict[str, str]], time_column: str, value_column: str
 ) -> Iterator[dict[str, str]]:
     """Yield the rows of a series with a column `anomaly_score`, each as soon as it is read. Where
-    there is no value, the score is 0. Raises InvalidSetting for a row without a time, or whose
-    value is no number."""
+    there is no value, the score is 0. Raises InvalidSetting for a row without a time, whose value
+    is no number, or with more cells than there are columns."""
     detector = NoveltyDetector()
-    # Numbered as an editor does: line 1 is the header.
-    for number, row in enumerate(rows, start=2):
+    number = 1
+    for row in rows:
+        # As an editor numbers them: a reader knows of blank lines, which are no rows.
+        number = getattr(rows, "line_num", number + 1)
         try:
+            if any(row.get(None, ())):  # type: ignore[call-overload]
+                raise ValueError("more cells than columns")
             time_us = to_micros(parse_time(row[time_column]))
             value = float(row[value_column] or "nan")
         except (InvalidEvent, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import io
@@ -173,6 +174,16 @@ def _clock(moment_us: int) -> str:
     return f"{datetime.datetime.fromtimestamp(moment_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"
 
 
+@contextlib.contextmanager
+def _csv_only(file: str) -> Iterator[None]:
+    """Say in one line of a file that is no CSV in UTF-8 that it is none."""
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "reason", str(error))
+        raise InvalidSetting(f"{file} is no CSV in UTF-8: {reason}") from None
+
+
 @anomalies.verb()
 def score(
     app: App,
@@ -186,19 +197,26 @@ def score(
     The series has a column of times and one of values; scores are from 0 to 1.
     Each row is scored before the next is read. A score of 0.868 is worth a look.
     """
-    with click.open_file(file, encoding="utf-8-sig") as source, open_output(output) as out:
+    with (
+        _csv_only(file),
+        click.open_file(file, encoding="utf-8-sig") as source,
+        open_output(output) as out,
+    ):
         reader = csv.DictReader(source)
         columns = list(reader.fieldnames or ())
         for column in (time_column, value_column):
             if column not in columns:
-                raise click.UsageError(
-                    f"{file} has no column {column}: it has {', '.join(columns)}"
-                )
+                names = ", ".join(map(cell, columns)) or "none"
+                raise click.UsageError(f"{file} has no column {column}: it has {names}")
         # write_through and no close: open_output publishes the file atomically, and it owns the
         # stream.
         stream = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
         writer = csv.DictWriter(
-            stream, [*columns, SCORE], lineterminator="\n", extrasaction="ignore"
+            # A series that was scored before gets other scores, and no second column of them.
+            stream,
+            [*dict.fromkeys((*columns, SCORE))],
+            lineterminator="\n",
+            extrasaction="ignore",
         )
         writer.writeheader()
         count = findings = 0

@@ -71,7 +71,7 @@ def test_clocks_that_jump_and_ever_new_values_are_bounded() -> None:
     assert detector._values._size <= LEADERS_MAX
 
 
-def run(*arguments: str, text: str | None = None) -> Result:
+def run(*arguments: str, text: str | bytes | None = None) -> Result:
     return CliRunner().invoke(cli, ["anomalies", "score", *arguments], input=text)
 
 
@@ -97,19 +97,41 @@ def test_a_file_gets_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has no column timestamp"),
+        ("", "has no column timestamp: it has none"),
         ("time,value\n", "has no column timestamp: it has time, value"),
         ("timestamp,value\n2026-01-01,x\n", "line 2: could not convert string to float: 'x'"),
         ("timestamp,value\nyesterday?,1\n", "line 2: "),
+        ("timestamp,value\n\n2026-01-01,1\n2026-01-02,x\n", "line 4: could not convert"),
+        ("timestamp,value\n2026-01-01,1,5\n", "line 2: more cells than columns"),
+        (b"timestamp,value\n2026-01-01,\xff\n", "- is no CSV in UTF-8: invalid start byte"),
+        ("timestamp,value\n2026-01-01," + "1" * 200_000, "- is no CSV in UTF-8: field larger"),
     ],
-    ids=["empty", "no such column", "no number", "no time"],
+    ids=(
+        *("empty", "no such column", "no number", "no time"),
+        *("blank line", "more cells", "other encoding", "huge cell"),
+    ),
 )
-def test_a_series_that_cannot_be_read(tmp_path: Path, text: str, said: str) -> None:
+def test_a_series_that_cannot_be_read(tmp_path: Path, text: str | bytes, said: str) -> None:
     out = tmp_path / "out.csv"
     done = run("-", "-o", str(out), text=text)
     assert done.exit_code != 0
+    assert done.stderr.startswith("lakelog: error: ")
     assert said in done.stderr
+    assert "LAKELOG_DEBUG" not in done.stderr
     assert not out.exists()
+
+
+def test_a_scored_series_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores are replaced; `-` is the standard output, and no file of this name."""
+    monkeypatch.chdir(tmp_path)
+    text = "timestamp,value,anomaly_score\n2026-01-01,1,0.9\n2026-01-02,,0.9\n"
+    done = run("-", "-o", "-", text=text)
+    assert done.stdout.split() == [
+        "timestamp,value,anomaly_score",
+        "2026-01-01,1,0",
+        "2026-01-02,,0",
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_value_is_no_finding() -> None:

@@ -183,9 +183,9 @@ def write_text(content: str, out: BinaryIO, target: OutputTarget) -> None:
 
 @contextlib.contextmanager
 def open_output(path: str | None) -> Iterator[BinaryIO]:
-    """Open stdout, or a file that is compressed by its extension and appears once it is
-    complete."""
-    if path is None:
+    """Open stdout, also as `-`, or a file that is compressed by its extension and appears once it
+    is complete."""
+    if path is None or path == "-":
         if sys.stdout is None:
             raise click.UsageError("standard output is closed: add -o FILE")
         yield sys.stdout.buffer
