@@ -21,6 +21,8 @@ _UNITS = (
 )
 _DELIMITERS = r"""\s=:,;()\[\]{}"'|<>"""
 _QUOTED = r"\"[^\"]*\""
+# `[1, 2]` and `User{7}` are one value; what is in brackets in brackets has values of its own.
+_ENCLOSED = r"[\w.\x24@]*(?:\([^()=]*\)|\[[^\[\]=]*\]|\{[^{}=]*\})"
 
 MASKS = {
     "url": r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s,;\"'\])>]+",
@@ -34,7 +36,7 @@ MASKS = {
     "weekday": rf"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? (?:{_MONTHS})\b",
     "month": rf"\b(?:{_MONTHS})[ \-/]+\d+",
     "truth": r"\b(?:true|false|True|False|null|None|nil|NaN)\b",
-    "value": rf"(=)(?:{_QUOTED}|[^\s,;\"'\])}}=]+)",
+    "value": rf"(=)(?:{_QUOTED}|{_ENCLOSED}|[^\s,;\"'\])}}=]+)",
 }
 """What is a value wherever it stands. Groups are kept: what
 follows a host, and the sign before a value."""

@@ -40,7 +40,7 @@ sources, or of none, have it. Over counted shapes and their templates."""
 def shapes_view() -> str:
     """The definition of the view that counts shapes by source and type."""
     return f"""-- name: message_shapes
--- version: 2
+-- version: 3
 -- about: Messages counted by source, type and shape.
 -- key: source, type, shape
 -- map

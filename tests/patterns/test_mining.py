@@ -38,6 +38,7 @@ def texts(*messages: str) -> list[str]:
         ("host db.internal, up", "host <*>, up"),
         ("user=alice state=open", "user=<*> state=<*>"),
         ('name="a b" ok', "name=<*> ok"),
+        ("ids=[1, 2, 3] ws=Work{10113} by=f(a, b) ok", "ids=<*> ws=<*> by=<*> ok"),
         ("read 1024 bytes (1.0 KB) of it", "read <*> of it"),
         ("ids 1, 2, 3 and 4", "ids <*> and <*>"),
         ("last run Mon Jan 12 2026", "last run <*>"),
