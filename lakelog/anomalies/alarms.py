@@ -73,7 +73,12 @@ def alarms_of(
             stronger = max(before.strength, alarm.strength, key=abs)
             # Its begin stays: what was recorded of it must not be another one later.
             end = max(before.end_us, alarm.end_us)
-            joined[-1] = replace(before, end_us=end, strength=stronger)
+            expected = before.expected
+            if not usual.series.field:
+                # As many as were expected when it began, for all the time that it goes on: later
+                # expectations have learnt from it.
+                expected *= (end - before.start_us) / (before.end_us - before.start_us)
+            joined[-1] = replace(before, end_us=end, strength=stronger, expected=expected)
         else:
             joined.append(alarm)
     return joined
@@ -192,6 +197,9 @@ def _of_minutes(
                     continue
             # It began where what follows in the window is off most.
             ends = np.cumsum((np.sign(z[row]) * residuals[row : row + window])[::-1])
-            start = first_us + (row + window - 1 - int(ends.argmax())) * MINUTE_US
+            count = int(ends.argmax()) + 1
+            start = first_us + (row + window - count) * MINUTE_US
             end = first_us + (row + window) * MINUTE_US
+            if not usual.series.field:
+                pair = pair[0] * count / window, pair[1]
             yield Alarm(start, end, end, float(z[row]), *pair)

@@ -71,7 +71,8 @@ def drifts(
             # A sum is no number of deviations. Half of it orders drifts by size, and none may stand
             # below the threshold that it has passed in its own way.
             strength = sign * max(THRESHOLD, float(sums[row, phase]) / 2)
-            expected = math.exp(float(usual.expected[at[row, phase]]))
+            # What a drift is off: the model that was best until now may have followed it.
+            expected = math.exp(float(usual.usual[at[row, phase]]))
             yield Alarm(end_us - spans.length_us, end_us, end_us, strength, expected, observed)
 
 

@@ -55,7 +55,8 @@ class AnomalyFinding:
     `pattern`, `deviations` how far it is off.
 
     Times are in microseconds: it was known at `raised_us`, from what came before alone. `query` is
-    SQL for the events that show it."""
+    SQL for the events that show it: `observed` is their number, or the geometric mean of the field
+    in them, and what was `expected` is of the same time."""
 
     aspect: str
     series: str
@@ -167,7 +168,7 @@ def _deviating(
                 of_gaps = None if is_field else gaps.get(usual.series.condition)
                 alarms = alarms_of(usual, by_minute, of_gaps, spans, since_us, budget)
                 curve = _curve(usual, spans) if alarms else None
-                yield from (_finding(usual.series, alarm, curve) for alarm in alarms)
+                yield from (_finding(state, usual.series, alarm, curve) for alarm in alarms)
 
 
 def _baselines(group: list[Series], spans: Spans) -> Iterator[SeriesBaseline]:
@@ -216,11 +217,21 @@ def _curve(usual: SeriesBaseline, spans: Spans) -> Curve:
     return Curve(series.name, spans.start_us, spans.length_us, values.tolist(), expected.tolist())
 
 
-def _finding(series: Series, alarm: Alarm, curve: Curve | None) -> AnomalyFinding:
+def _finding(
+    state: Lake | PinnedLake, series: Series, alarm: Alarm, curve: Curve | None
+) -> AnomalyFinding:
+    query = _events_sql(series.condition, alarm.start_us, alarm.end_us)
+    # An alarm knows what it was raised by. What was seen is what the query shows: of all the time
+    # that the finding goes on.
+    number = "count(*)::DOUBLE"
+    if series.field:
+        value = f"try_cast(data->>{literal(series.field)} AS DOUBLE)"
+        number = f"exp(avg(ln({value})) FILTER ({value} > 0 AND isfinite({value})))"
+    ((observed,),) = state.sql(f"SELECT {number} FROM ({query})").fetchall()
     return AnomalyFinding(
         *("value" if series.field else "rate", series.name, alarm.start_us, alarm.end_us),
-        *(alarm.expected, alarm.observed, alarm.strength),
-        _events_sql(series.condition, alarm.start_us, alarm.end_us),
+        *(alarm.expected, alarm.observed if observed is None else observed, alarm.strength),
+        query,
         alarm.raised_us,
         curve,
     )

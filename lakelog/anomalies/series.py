@@ -33,7 +33,8 @@ _FIELDS = f"""
             USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)))
     WHERE try_cast(data->>key AS DOUBLE) > 0 AND NOT regexp_matches(key, '{_NO_MEASURE}')
     GROUP BY ALL HAVING count(DISTINCT data->>key) > 20
-        AND count(DISTINCT data->>key) < 0.98 * count(*)
+        AND (count(DISTINCT data->>key) < 0.98 * count(*)
+            OR bool_or(try_cast(data->>key AS DOUBLE) % 1 > 0))
     ORDER BY events DESC, type, key LIMIT {_FIELDS_MAX}"""
 
 

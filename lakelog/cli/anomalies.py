@@ -166,8 +166,12 @@ def _described(finding: AnomalyFinding) -> str:
     if finding.aspect == "sequence":
         return f"no {finding.series}"
     arrow = "↑" if finding.deviations > 0 else "↓"
-    usual, observed = f"{finding.expected:.3g}", f"{finding.observed:.3g}"
+    usual, observed = _figure(finding.expected), _figure(finding.observed)
     return f"{arrow} {finding.series}: {observed}, usually {usual}"
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.0f}" if 1_000 <= number < 1e12 else f"{number:.3g}"
 
 
 def _clock(moment_us: int) -> str:

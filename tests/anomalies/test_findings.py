@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import lakelog
-from lakelog.anomalies import Incident, finding_records, incidents
+from lakelog.anomalies import AnomalyFinding, Incident, finding_records, incidents
 from lakelog.anomalies.series import SERIES_MAX, Spans, series_of
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
@@ -50,6 +50,45 @@ def test_an_incident_is_found_with_its_query(
     events = lake.sql(f"SELECT count(*) FROM ({finding.query})").fetchone()
     assert events is not None
     assert (events[0] > 0) is (change not in ({"requests": 0}, {"ends": False}))
+    assert finding.observed == pytest.approx(_shown(lake, finding))
+
+
+def _shown(lake: Any, finding: AnomalyFinding) -> float:
+    """What the events that the query of a finding shows come to."""
+    number = "count(*)"
+    if finding.aspect == "value":
+        number = f"exp(avg(ln((data->>'{finding.series.split()[0]}')::DOUBLE)))"
+    ((answer,),) = lake.sql(f"SELECT {number} FROM ({finding.query})").fetchall()
+    return float(answer)
+
+
+def test_the_figures_of_a_finding_are_those_of_its_query(make_lake: MakeLake) -> None:
+    """Also where it goes on for hours, and what was expected is of as long."""
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"requests": 150, "ms": 300.0}, length=8)))
+    findings = [f for i in seen(lake) for f in i.findings if f.aspect in ("rate", "value")]
+    assert {f.aspect for f in findings} == {"rate", "value"}
+    assert max(f.end_us - f.start_us for f in findings) >= 3_600_000_000
+    for finding in findings:
+        assert finding.observed == pytest.approx(_shown(lake, finding)), finding
+        if finding.deviations > 0 and finding.aspect == "rate":
+            # Four times as many as usual, which differs by time of day.
+            assert 1.5 < finding.observed / finding.expected < 12, finding
+
+
+def test_measures_of_which_none_comes_twice_are_looked_at(make_lake: MakeLake) -> None:
+    """Seconds as a clock gives them are all different, as numbers of requests are."""
+    lake, dice = make_lake(), random.Random(4)
+    lake.append(
+        {
+            "type": "call",
+            "time": START + n * 60,
+            "data": {"s": dice.gauss(1, 0.05) * (1 + 2 * (n > 8_000)), "number": 10_000_000 + n},
+        }
+        for n in range(8_100)
+    )
+    found = {f.series for i in incidents(lake) for f in i.findings}
+    assert found == {"s of call of no source"}
 
 
 def test_quiet_days_have_next_to_no_findings(make_lake: MakeLake) -> None:
