@@ -225,7 +225,7 @@ def _finding(
     # that the finding goes on.
     number = "count(*)::DOUBLE"
     if series.field:
-        value = f"try_cast(data->>{literal(series.field)} AS DOUBLE)"
+        value = series.field
         number = f"exp(avg(ln({value})) FILTER ({value} > 0 AND isfinite({value})))"
     ((observed,),) = state.sql(f"SELECT {number} FROM ({query})").fetchall()
     return AnomalyFinding(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
-from lakelog.segments.sql import literal
+from lakelog.segments.sql import json_path, literal
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,17 +26,33 @@ SERIES_MAX = 200
 EVENTS_MIN = 30
 _FIELDS_MAX, _FIELD_SOURCES_MAX = 20, 50
 _NO_MEASURE = r"(?i)(^|_)(id|port|pid|line)\z"
+# Keys are quoted: one may have dots, or begin with the sign of a path. No path has an empty one.
+_MEMBER = r"""CASE WHEN key != '' AND NOT contains(key, chr(0)) THEN
+    json_extract($of, '$."' || replace(replace(key, '\', '\\'), '"', '\"') || '"') END"""
 _FIELDS = f"""
-    SELECT type, key, count(*) AS events FROM (
-        SELECT type, unnest(json_keys(data)) AS key, data FROM (
-            SELECT type, data FROM events WHERE json_type(data) = 'OBJECT'
-            AND time >= $start AND time < $end AND {IS_LOOKED_AT}
-            USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)))
-    WHERE try_cast(data->>key AS DOUBLE) > 0 AND NOT regexp_matches(key, '{_NO_MEASURE}')
-    GROUP BY ALL HAVING count(DISTINCT data->>key) > 20
-        AND (count(DISTINCT data->>key) < 0.98 * count(*)
-            OR bool_or(try_cast(data->>key AS DOUBLE) % 1 > 0))
-    ORDER BY events DESC, type, key LIMIT {_FIELDS_MAX}"""
+    WITH sampled AS MATERIALIZED (
+        SELECT type, data FROM events WHERE json_type(data) = 'OBJECT'
+            AND time >= $start AND time < $end AND $data
+            USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)
+    ), members AS (
+        SELECT type, [key] AS names, {_MEMBER.replace("$of", "data")} AS value
+        FROM (SELECT type, data, unnest(json_keys(data)) AS key FROM sampled)
+    ), nested AS (
+        SELECT type, list_append(names, key) AS names,
+            {_MEMBER.replace("$of", "value")} AS value
+        FROM (SELECT *, unnest(json_keys(value)) AS key FROM members
+            WHERE json_type(value) = 'OBJECT')
+    ), fields AS (
+        SELECT type, names, value->>'$' AS value FROM (FROM members UNION ALL FROM nested)
+        WHERE json_type(value) NOT IN ('OBJECT', 'ARRAY')
+    )
+    SELECT type, names FROM fields
+    WHERE try_cast(value AS DOUBLE) > 0 AND NOT regexp_matches(names[-1], '{_NO_MEASURE}')
+    GROUP BY ALL HAVING count(DISTINCT value) > 20
+        AND (count(DISTINCT value) < 0.98 * count(*) OR bool_or(try_cast(value AS DOUBLE) % 1 > 0))
+    ORDER BY count(*) DESC, type, min(len(names)), names LIMIT {_FIELDS_MAX}"""
+"""The numbers in payloads that vary: members of data, and members of these. Whole numbers of which
+hardly one comes twice are names of things."""
 
 
 # Which series are frequent is decided here: a lake may have a million sources.
@@ -57,6 +74,7 @@ _FAILING = f"""SELECT source FROM counted GROUP BY source HAVING sum(errors) > 0
     ORDER BY sum(errors) DESC, source LIMIT {SERIES_MAX}"""
 
 
+_PLACES = re.compile(r"'(?:[^']|'')*'|\$(\w+)")
 GAP_US, _GAPS_BEFORE_US = 60_000_000, 345_600_000_000
 """From how long on a gap is looked at, and how long before a time those are that teach."""
 # A gap of a minute is between two minutes: of each, the first and the last event are enough.
@@ -100,7 +118,7 @@ CountKey = tuple[str | None, str | None]
 class Series:
     """Numbers of events by span of time, or means of a field, with how many values each has.
 
-    `condition` is SQL for its events; `field` is "" for numbers of events."""
+    `condition` is SQL for its events, `field` for a value of one, "" for numbers of events."""
 
     name: str
     condition: str
@@ -157,7 +175,7 @@ def _counts(
     if keys is not None:
         frequent_sql = _rows_sql("source, type", [key for key in keys if key[1] is not None])
         failing_sql = _rows_sql("source", [key[:1] for key in keys if key[1] is None])
-    query = _COUNTS.replace("$frequent", frequent_sql).replace("$failing", failing_sql)
+    query = _filled(_COUNTS, frequent=frequent_sql, failing=failing_sql)
     for source, type_, span, number in asked(state, spans, query):
         counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
@@ -192,8 +210,12 @@ def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
 
 
 def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
-    for type_, field, _ in asked(state, spans, _FIELDS).fetchall():
-        value = f"try_cast(data->>{literal(field)} AS DOUBLE)"
+    for type_, names in asked(state, spans, _FIELDS).fetchall():
+        # A plain name as queries have it, by which its column is found.
+        path = (
+            literal(names[0]) if names[0].isidentifier() and len(names) == 1 else json_path(names)
+        )
+        value = f"try_cast(data->>{path} AS DOUBLE)"
         rows = asked(
             state,
             spans,
@@ -212,18 +234,26 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
             by_source[source][0][span], by_source[source][1][span] = mean, number
         for source, (values, weights) in by_source.items():
             condition = of_type(source, type_)
-            name = f"{field} of {type_} of {source or 'no source'}"
-            yield Series(name, condition, field, values, weights)
+            name = f"{'.'.join(names)} of {type_} of {source or 'no source'}"
+            yield Series(name, condition, value, values, weights)
 
 
 def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> Relation:
     """Return the answer to a query in which $start, $end, $span and $data stand for spans."""
-    query = query.replace(
-        "$span", f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER"
-    ).replace("$data", IS_LOOKED_AT)
-    for name, moment in (("$start", spans.start_us), ("$end", spans.end_us)):
-        query = query.replace(name, f"make_timestamptz({moment})")
+    query = _filled(
+        query,
+        span=f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER",
+        data=IS_LOOKED_AT,
+        start=f"make_timestamptz({spans.start_us})",
+        end=f"make_timestamptz({spans.end_us})",
+    )
     return state.sql(query)
+
+
+def _filled(query: str, **parts: str) -> str:
+    """Put SQL in the places of a query that have its names, such as `$start`."""
+    # Never within a literal: a source or a message may have such a word.
+    return _PLACES.sub(lambda place: parts.get(place[1] or "", place[0]), query)
 
 
 def of_type(source: str | None, type_: str) -> str:

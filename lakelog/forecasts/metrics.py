@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
-from lakelog.query import EventKey
-from lakelog.segments.sql import literal
+from lakelog.segments.sql import json_path, literal
 
 if TYPE_CHECKING:
     from lakelog.forecasts.models import Floats
     from lakelog.lake import Lake
     from lakelog.pinned import PinnedLake
 SPANS_MAX = 50_000
+_DOTS_MAX = 6
 _IS_DUE = (
     "(time < now() + INTERVAL 1 DAY OR (SELECT min(time) FROM events) >= now() + INTERVAL 1 DAY)"
 )
@@ -38,7 +39,8 @@ class MetricSeries:
 
 def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> MetricSeries:
     """Return the series of a metric of a lake: `events`, `errors`, the events of a TYPE, or
-    `TYPE.FIELD`, the mean of a field. A span without a value has the one before.
+    `TYPE.FIELD`, the mean of a field, which may be a member of a member. A span without a value has
+    the one before.
 
     Raises InvalidSetting where there are no such events, or too many spans."""
     condition, value = _of(state, metric)
@@ -76,11 +78,28 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
         return "level IN ('ERROR', 'FATAL')", "count(*)"
     type_, field = _type_and_field(state, metric)
     condition = f"type = {literal(type_)}"
-    if not field:
+    if metric == type_:
         return condition, "count(*)"
-    value = f"try_cast({EventKey.part(f'data.{field}')} AS DOUBLE)"
+    # No path has an empty name.
+    if not all(field.split(".")):
+        return "false", "count(*)"
+    values = ", ".join(f"json_extract_string(data, {json_path(path)})" for path in _paths(field))
+    # A payload that is no JSON has no fields, and must not fail the query.
+    value = f"try_cast(CASE WHEN json_valid(data) THEN coalesce({values}) END AS DOUBLE)"
     # NaN and infinities would spoil the mean.
     return f"{condition} AND isfinite({value})", f"avg({value})"
+
+
+def _paths(field: str) -> Iterator[tuple[str, ...]]:
+    """The paths that a field may stand for: names of members have dots, too, as those of
+    OpenTelemetry do."""
+    first, dot, remaining = field.partition(".")
+    if not dot or field.count(".") > _DOTS_MAX:
+        yield tuple(field.split("."))
+        return
+    for path in _paths(remaining):
+        yield first, *path
+        yield f"{first}.{path[0]}", *path[1:]
 
 
 def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:

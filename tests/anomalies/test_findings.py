@@ -348,3 +348,30 @@ def test_false_alarms_are_settable(make_lake: MakeLake) -> None:
     for odd in (0.0, -1.0, float("nan")):
         with pytest.raises(InvalidSetting, match="false alarms a day"):
             seen(lake, false_alarms=odd)
+
+
+def test_names_may_have_any_sign_and_fields_be_members(make_lake: MakeLake) -> None:
+    """As in spans of OpenTelemetry, and where words of SQL, paths and our own queries are names."""
+    lake, dice = make_lake(), random.Random(6)
+    names = ["", "\0", "$ref", "/x", 'q"q', "\\", "*", "a[0]", "$data", "'"]
+    lake.append(
+        {
+            "type": "$data",
+            "source": "'$start",
+            "time": START + n * 60,
+            "message": f"no $data at '$end' {n}" if n < 8_000 else f"new $failing of $data {n}",
+            "data": {
+                "attributes": {"gen_ai.usage.cost": round(dice.gauss(1, 0.05), 3) * (1 + n // 8e3)},
+                **dict.fromkeys(names, n),
+            },
+        }
+        for n in range(8_100)
+    )
+    begin_us = (START + 8_000 * 60) * 10**6
+    found = [f for i in incidents(lake) for f in i.findings if f.start_us >= begin_us]
+    assert [(f.aspect, f.series) for f in found] == [
+        ("value", "attributes.gen_ai.usage.cost of $data of '$start"),
+        ("pattern", "new $failing of $data <*>"),
+    ]
+    for finding in found:
+        assert lake.sql(f"SELECT count(*) FROM ({finding.query})").fetchone() in [(95,), (100,)]

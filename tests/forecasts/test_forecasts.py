@@ -154,6 +154,18 @@ def run(lake: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli, ["--lake", str(lake), "forecast", *arguments])
 
 
+def test_a_field_may_be_in_a_member_and_have_dots(make_lake: MakeLake) -> None:
+    lake = make_lake()
+    data = {"attributes": {"usage.cost": 2}, "a.b": 3, "c": {"d": 4}}
+    lake.append([{"type": "span", "time": n * 3_600, "data": data} for n in range(3)])
+    for field, value in (("attributes.usage.cost", 2), ("a.b", 3), ("c.d", 4)):
+        series = metric_series(lake, f"span.{field}", 3_600_000_000)
+        assert series.values.tolist() == [value] * 2
+    for metric in ("span.", "span.c.", "span..d", "."):
+        with pytest.raises(InvalidSetting, match="no events for"):
+            metric_series(lake, metric, 3_600_000_000)
+
+
 def test_the_verb(home: Path) -> None:
     path = home / "lake"
     with lakelog.open(path) as lake:
