@@ -135,7 +135,10 @@ class LakeServer:
             ),
         ]
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count)
-        routes += [routing.Route("/tail", tail), routing.WebSocketRoute("/ws", tail)]
+        routes += [
+            routing.Route("/tail", tail, methods=["GET"]),
+            routing.WebSocketRoute("/ws", tail),
+        ]
         # Without the middleware of an application, which each event would pass for each client.
         direct: dict[tuple[str, str], IngestEndpoint | TailEndpoint] = {("GET", "/tail"): tail}
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count, loki_tail.WORDING)

@@ -107,7 +107,7 @@ class TailEndpoint:
                     # The server says itself that it stops, and would wait for our word of it.
                     await asyncio.wait([leaving], timeout=_STOP_SECONDS)
                 else:
-                    await _send_stream(client, check, send)
+                    await _send_stream(client, check, send, is_head=method == "HEAD")
             finally:
                 client.leave()
         except RequestRefused as error:
@@ -149,9 +149,14 @@ async def _chunks(client: TailClient, check: Callable[[], None]) -> AsyncGenerat
             yield (last := chunk)
 
 
-async def _send_stream(client: TailClient, check: Callable[[], None], send: Send) -> None:
-    """Send server-sent events."""
+async def _send_stream(
+    client: TailClient, check: Callable[[], None], send: Send, *, is_head: bool
+) -> None:
+    """Send server-sent events, or their head alone: whoever asks for that waits for an end."""
     await send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
+    if is_head:
+        await send(_body(b"", is_last=True))
+        return
     await send(_body(b"retry: %d\n\n" % RETRY_MS))
     async with aclosing(_chunks(client, check)) as chunks:
         async for chunk in chunks:

@@ -74,6 +74,11 @@ def test_a_client_without_events_has_a_position_too(server: HttpLake) -> None:
         assert client.numbers(1) == [1]
 
 
+def test_only_a_get_is_answered_without_end(server: HttpLake) -> None:
+    assert server.ask("/tail", method="HEAD").headers["content-type"].startswith("text/event-st")
+    assert server.ask("/tail", b"").status == 405
+
+
 def test_a_search_is_a_condition(server: HttpLake) -> None:
     with follow(server, q="timeout -type:noise", where="source = 'search'") as client:
         send(server, 1, source="search", type="noise", message="timeout")
