@@ -143,7 +143,7 @@ class LakeServer:
         direct: dict[tuple[str, str], IngestEndpoint | TailEndpoint] = {("GET", "/tail"): tail}
         tail = TailEndpoint(self.tails, self.gate, self.metrics.count, loki_tail.WORDING)
         routes.append(routing.WebSocketRoute(loki_tail.PATH, tail))
-        routes.append(routing.Route("/mcp", self.agents))
+        routes.append(routing.Route("/mcp", self.agents, methods=["POST"]))
         routes += [
             self._route(path, handler, scope, [method])
             for path, handler, scope, method in self.dashboard.routes()

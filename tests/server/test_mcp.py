@@ -228,6 +228,7 @@ def test_over_http_with_a_token(path: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "lake") as server:
         asyncio.run(run(server.port))
         body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+        assert server.ask("/mcp").status == 405  # it has no stream, and none that would not end
         assert server.ask("/mcp", body).status == 401
         assert server.ask("/mcp", body, {"authorization": f"Bearer {sender}"}).status == 403
         assert server.ask("/sql", b"SELECT 1").status == 401
