@@ -7,6 +7,7 @@ than the limit. A body that ends before its compressed stream does is refused, n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _INLINE = 1 << 14
 """Bodies of fewer bytes are decompressed in the loop: a thread would cost more."""
+_DRAIN_SECONDS, _DRAIN_MAX = 10.0, 1 << 27
+"""How long, and up to how many bytes, a client whose body is refused may go on to send it."""
 _ONE = threading.Lock()
 _ENCODINGS = ("gzip", "x-gzip", "deflate", "zstd", "identity")
 
@@ -108,6 +111,17 @@ async def departure(receive: Receive) -> None:
     """Return once the client has gone; what it sends is nothing to us."""
     while not (await receive())["type"].endswith(".disconnect"):
         pass
+
+
+async def drain(receive: Receive) -> None:
+    """Throw away what a client still sends, as far as that ends soon."""
+    size = 0
+    with contextlib.suppress(TimeoutError, RequestRefused):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for chunk in _chunks(receive):
+                size += len(chunk)
+                if size > _DRAIN_MAX:
+                    return
 
 
 async def read_body(request: Request, limits: ServerLimits) -> bytes:

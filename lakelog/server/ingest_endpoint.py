@@ -20,6 +20,7 @@ from lakelog.server.bodies import (
     Receive,
     Send,
     body_of,
+    drain,
     require_parsable,
     texts_of,
     too_large,
@@ -80,7 +81,12 @@ class IngestEndpoint:
         if content or answer.status != 204:
             answered.append((b"content-type", answer.media_type.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answered})
-        await send({"type": "http.response.body", "body": content})
+        # Closed while it still sends, a client would find its connection reset, and no answer.
+        is_cut = answer.status == 413
+        await send({"type": "http.response.body", "body": content, "more_body": is_cut})
+        if is_cut:
+            await drain(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: AsgiDict, request: IngestRequest, receive: Receive) -> Answer:
         """Store a body. Raises RequestRefused for who may not send."""

@@ -165,6 +165,15 @@ def test_a_body_without_end_is_refused(server: HttpLake) -> None:
             connection.sendall(piece * 200)
 
 
+@pytest.mark.parametrize("size", [33 << 20, 70 << 20])
+def test_who_sends_too_much_reads_why(server: HttpLake, size: int) -> None:
+    """Clients that write a whole body before they read: reset, they would send it for ever."""
+    reply = server.ask("/ingest", b" " * size)
+    assert (reply.status, reply.headers["connection"]) == (413, "close")
+    assert "send it in parts" in reply.json["error"]
+    assert server.ask("/_bulk", b" " * (9 << 20)).status == 413
+
+
 def test_lines_of_a_large_body_have_their_numbers(server: HttpLake) -> None:
     """It is parsed in slices; what is refused is told by its line in the whole."""
     good = lines({"type": "a", "message": "x" * 1_000}) * 9_000
