@@ -55,7 +55,8 @@ _STEPS = f"""
 
 _BY_PATTERN = (
     "pattern_id",
-    "named AS MATERIALIZED (SELECT seq, pattern_id FROM event_patterns),",
+    "named AS MATERIALIZED (SELECT seq, pattern_id FROM event_patterns SEMI JOIN"
+    " (SELECT seq FROM events WHERE time >= $start AND time < $end) USING (seq)),",
     "LEFT JOIN named USING (seq)",
 )
 """What stands for `$pattern`, `$named` and `$join` where templates are keys."""
