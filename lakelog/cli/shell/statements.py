@@ -209,8 +209,11 @@ class StatementRunner:
         """Close the database, with everything that statements created in it."""
         # DuckDB closes a connection only after its running query has ended.
         self.interrupt()  # who has read enough of an answer does not wait for the next row
+        # What it was answered with goes first: the session still writes what views computed.
+        if self._cursor is not None:
+            self._cursor.close()
+        self._cursor = self._scan = None
         self.session.close()
-        self._cursor = None
 
     def __enter__(self) -> StatementRunner:
         return self
