@@ -47,12 +47,14 @@ class EventIntake(Generic[AnswerType]):
         self._journal = RequestJournal(lake.path, limits.remembered_seconds)
         self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
         self._waiting_bytes, self._parsing = 0, asyncio.Lock()
+        self._generation = 0
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
         self.syslog_lost: Callable[[], int] = int
 
     def load(self) -> None:
         """Read which requests earlier servers stored. Raises OSError, LakelogError."""
+        self._generation = self._branch_generation()
         self._journal.load(self._reached)
 
     def close(self) -> None:
@@ -127,6 +129,8 @@ class EventIntake(Generic[AnswerType]):
             # One after the other: what they are in memory is many times what they were sent as.
             async with self._parsing:
                 arrivals = await loop.run_in_executor(None, parse)
+        if self._journal.stored(key) is not None:
+            await loop.run_in_executor(None, self._forget_rewound)
         present, count = self._journal.stored(key), arrivals.stored
         if present is not None and present >= count:
             self.repeated += 1
@@ -155,6 +159,18 @@ class EventIntake(Generic[AnswerType]):
         writer = self._own.writer()
         requests = [(key, len(encoded.ids)) for key, encoded in group]
         self._journal.announce(writer.name, writer.position, requests)
+
+    def _branch_generation(self) -> int:
+        """How often the branch was taken back to another state."""
+        return self._lake.log(1)[0].move.generation
+
+    def _forget_rewound(self) -> None:
+        """Forget all requests if their events may be gone, as those before a rollback are: answered
+        as the first time, a request that comes again would be answered 2xx and not be stored."""
+        generation = self._branch_generation()
+        if generation != self._generation:
+            self._generation = generation
+            self._journal.forget()
 
     def _reached(self, writer: str, since: int) -> int:
         """The position behind the last event of a writer that stored some since a time (us)."""

@@ -108,6 +108,10 @@ class RequestJournal:
         self._recent[key] = (self.stored(key) or 0) + count
         self._quarantined_since.pop(key, None)
 
+    def forget(self) -> None:
+        """Know no request any more."""
+        self._recent, self._older = {}, {}
+
     def announce(self, writer: str, first: int, requests: Requests) -> None:
         """Say which requests are stored next, from a position on. Raises OSError."""
         self._write(_STORED, writer, first, requests)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -233,7 +232,8 @@ def _listener(plan: ServerPlan) -> socket.socket:
         listener.bind((plan.host, plan.port))
     except OSError as error:
         listener.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        # A name that is not known has a number of its own, which is none of the system.
+        reason = error.strerror or str(error)
         raise InvalidSetting(
             f"cannot listen on {plan.host}:{plan.port}: {reason}: choose another --port"
         ) from None
