@@ -202,35 +202,33 @@ class _RayWorkers(WorkerPool):
         self._address = address
         # Ray does a task again if its worker, or the machine of it, is gone.
         self._function = ray.remote(max_retries=ATTEMPTS - 1)(worker_process.outcome)
+        # What a task needs and leaves is carried beside the thread that uses it.
+        self._threads = ThreadPoolExecutor(_AHEAD * self.count, "ray")
+        self._running = set[Any]()
 
     def close(self) -> None:
+        for reference in [*self._running]:
+            with contextlib.suppress(Exception):  # the cluster may be what is gone
+                ray.cancel(reference, force=True)
+        self._threads.shutdown(cancel_futures=True)
         if self._is_ours:
             ray.shutdown()
 
     def _submit(self, task: bytes) -> Future[bytes]:
-        return _RayTask(self._address, self._function.remote(ray.put(task)))
+        return self._threads.submit(self._done, task)
 
-
-class _RayTask(Future[bytes]):
-    """A task that a cluster does."""
-
-    def __init__(self, address: str, reference: object) -> None:
-        super().__init__()
-        self._address, self._reference = address, reference
-
-    def result(self, timeout: float | None = None) -> bytes:
-        """Wait for what it returned. Raises Unreachable."""
+    def _done(self, task: bytes) -> bytes:
+        """Have the cluster do a task. Raises Unreachable."""
+        reference = None
         try:
-            outcome: bytes = ray.get(self._reference, timeout=timeout)
+            reference = self._function.remote(ray.put(task))
+            self._running.add(reference)
+            outcome: bytes = ray.get(reference)
         except Exception as error:
             raise _unreachable(self._address, error) from None
+        finally:
+            self._running.discard(reference)
         return outcome
-
-    def cancel(self) -> bool:
-        """Give it up."""
-        with contextlib.suppress(Exception):  # the cluster may be what is gone
-            ray.cancel(self._reference, force=True)
-        return True
 
 
 def _unreachable(address: str, error: Exception) -> Unreachable:
