@@ -16,8 +16,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakelog.errors import ExportRefused
@@ -45,6 +44,7 @@ _UNICODE = r"\\u00[2-7]"
 # The list of names is a Bloom filter: a BIT value of 512 KB that a lambda in SQL can test.
 _BITS = 1 << 22
 _SEEDS = (b"a", b"b")
+Cleaned = tuple["pa.Table", dict[str, int]]
 _MARK = "|".join(entry.mark for entry in KINDS.values())
 _BARE = rf"([:\[,]\s*)-?(<(?:{_MARK})(?::[a-p]{{16}})?>)(\s*[,}}\]])"
 
@@ -143,41 +143,34 @@ def _plain(json_text: str) -> str:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How rows are cleaned, for whichever process does it."""
+    """How the texts of some columns are cleaned, for whichever process does it."""
 
-    types: tuple[tuple[str, str], ...]
     columns: tuple[TextColumn, ...]
     kinds: tuple[str, ...]
     is_keyed: bool
     key: bytes = field(repr=False)
 
-    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Give an engine what `rows` needs there."""
-        set_variables(connection, self.kinds, self.key)
-
-    @cached_property
-    def _sql(self) -> str:
-        return cleaning_sql("SELECT * FROM hits", self)
-
-    def rows(self, connection: duckdb.DuckDBPyConnection, hits: pa.RecordBatch) -> pa.Table:
-        """Return rows with their finds replaced, and the counts of them."""
+    def texts(self, connection: duckdb.DuckDBPyConnection, hits: pa.RecordBatch) -> Cleaned:
+        """Return the columns with their finds replaced, and the counts of these by kind."""
         step = max(-(-hits.num_rows // 8), 2048)  # pieces for the engine's threads
         slices = [hits.slice(start, step) for start in range(0, hits.num_rows, step)]
         connection.register("hits", pa.Table.from_batches(slices))
-        return connection.sql(self._sql).to_arrow_table().combine_chunks()
+        table = connection.sql(cleaning_sql("SELECT * FROM hits", self)).to_arrow_table()
+        counts = {name: int(np.sum(table[f"__n_{name}"].to_numpy())) for name in self.kinds}
+        return table.select([column.name for column in self.columns]).combine_chunks(), counts
 
 
-def _clean(cleaning: Cleaning, hits: pa.RecordBatch) -> pa.Table:
-    """Clean rows in a process that does tasks."""
-    return cleaning.rows(_engine(cleaning), hits)
+def _clean(cleaning: Cleaning, hits: pa.RecordBatch) -> Cleaned:
+    """Clean texts in a process that does tasks."""
+    return cleaning.texts(_engine(cleaning.kinds, cleaning.key), hits)
 
 
 @functools.lru_cache(1)
-def _engine(cleaning: Cleaning) -> duckdb.DuckDBPyConnection:
+def _engine(kinds: tuple[str, ...], key: bytes) -> duckdb.DuckDBPyConnection:
     connection = scratch.connect("", threads=1)
     # Text that is not redacted yet is in memory alone.
     connection.execute("SET temp_directory = ''")
-    cleaning.prepare(connection)
+    set_variables(connection, kinds, key)
     return connection
 
 
@@ -201,9 +194,9 @@ class Cleaner:
         if self._deep:
             self.counts["deep"] = 0
         is_keyed = recipe.redact["mode"] == "pseudonym"
-        self._cleaning = Cleaning((*types.items(),), (*columns,), (*kinds,), is_keyed, key)
+        self._cleaning = Cleaning((*columns,), (*kinds,), is_keyed, key)
         if columns and pool is None:
-            self._cleaning.prepare(connection)
+            set_variables(connection, kinds, key)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns that come out: those without the hints."""
@@ -216,23 +209,38 @@ class Cleaner:
 
         def tasks() -> Iterator[tuple[Cleaning, pa.RecordBatch]]:
             for batch in reader:
-                flags = np.zeros(batch.num_rows, bool)
-                for place in range(len(self._columns)):
-                    hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
-                    flags |= np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
+                hints = [self._hints(batch, place) for place in range(len(self._columns))]
+                flags = np.logical_or.reduce([np.zeros(batch.num_rows, bool), *hints])
                 pending.append((batch, flags))
-                if flags.any():
-                    yield self._cleaning, unescape(batch.filter(pa.array(flags)), self._columns)
+                places = [place for place, hint in enumerate(hints) if hint.any()]
+                if places:
+                    yield self._task(batch, flags, places)
 
         for cleaned in self._cleaned(tasks()):
             yield from self._without_hits(pending)
-            yield self._deep_cleaned(self._joined(*pending.popleft(), cleaned))
+            yield self._deep_cleaned(self._joined(*pending.popleft(), *cleaned))
         yield from self._without_hits(pending)
 
-    def _cleaned(self, tasks: Iterator[tuple[Cleaning, pa.RecordBatch]]) -> Iterator[pa.Table]:
+    def _hints(self, batch: pa.RecordBatch, place: int) -> Any:
+        hints = batch.column(batch.schema.get_field_index(f"__h{place}"))
+        return np.asarray(hints.fill_null(False).to_numpy(zero_copy_only=False), bool)
+
+    def _task(
+        self, batch: pa.RecordBatch, flags: Any, places: list[int]
+    ) -> tuple[Cleaning, pa.RecordBatch]:
+        """The texts of rows with a hint, of the columns that have one: others need not travel."""
+        columns = tuple(self._columns[place] for place in places)
+        names = [name for p in places for name in (self._columns[p].name, f"__h{p}")]
+        hits = batch.select(names).filter(pa.array(flags))
+        hits = hits.rename_columns(
+            [name for place, c in enumerate(columns) for name in (c.name, f"__h{place}")]
+        )
+        return replace(self._cleaning, columns=columns), unescape(hits, [*columns])
+
+    def _cleaned(self, tasks: Iterator[tuple[Cleaning, pa.RecordBatch]]) -> Iterator[Cleaned]:
         if self._pool is not None:
             return self._pool.results(_clean, tasks)
-        return (cleaning.rows(self._connection, hits) for cleaning, hits in tasks)
+        return (cleaning.texts(self._connection, hits) for cleaning, hits in tasks)
 
     def _without_hits(self, pending: deque[tuple[pa.RecordBatch, Any]]) -> Iterator[pa.RecordBatch]:
         while pending and not pending[0][1].any():
@@ -248,18 +256,20 @@ class Cleaner:
                 self.counts["deep"] += changed
         return batch
 
-    def _joined(self, batch: pa.RecordBatch, flags: Any, cleaned: pa.Table) -> pa.RecordBatch:
-        for target in self._kinds:
-            self.counts[target] += int(np.sum(cleaned[f"__n_{target}"].to_numpy()))
+    def _joined(
+        self, batch: pa.RecordBatch, flags: Any, cleaned: pa.Table, counts: dict[str, int]
+    ) -> pa.RecordBatch:
+        for target, count in counts.items():
+            self.counts[target] += count
         # Cleaned rows are put back by one `take` over old and new values, which keeps the order
         # without sorting.
         places = np.arange(batch.num_rows)
         places[flags] = batch.num_rows + np.arange(cleaned.num_rows)
         columns = {name: batch.column(batch.schema.get_field_index(name)) for name in self._names}
-        for column in self._columns:
-            old = columns[column.name]
-            new = cleaned[column.name].combine_chunks().cast(old.type)
-            columns[column.name] = pa.concat_arrays([old, new]).take(pa.array(places))
+        for name in cleaned.column_names:
+            old = columns[name]
+            new = cleaned[name].combine_chunks().cast(old.type)
+            columns[name] = pa.concat_arrays([old, new]).take(pa.array(places))
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=self.schema(batch.schema))
 
 
@@ -320,14 +330,11 @@ def cleaning_sql(sql: str, cleaning: Cleaning) -> str:
     # Escapes are restored only after all kinds, since every rule relies on the placeholders.
     closed = ", ".join(f"{_escaped_sql(f'__x{i}', c)} AS __x{i}" for i, c in enumerate(columns))
     query = f"SELECT * REPLACE ({closed}) FROM ({query})"
-    by_name = {c.name: i for i, c in enumerate(columns)}
     outputs = [
         # Values without a find are taken from the input, so that they keep their exact bytes.
-        f"CASE WHEN __x{by_name[n]} IS NULL OR __x{by_name[n]} = {columns[by_name[n]].text}"
-        f" THEN {quoted(n)} ELSE {columns[by_name[n]].back(f'__x{by_name[n]}')} END AS {quoted(n)}"
-        if n in by_name
-        else quoted(n)
-        for n, _ in cleaning.types
+        f"CASE WHEN __x{i} IS NULL OR __x{i} = {c.text} THEN {quoted(c.name)}"
+        f" ELSE {c.back(f'__x{i}')} END AS {quoted(c.name)}"
+        for i, c in enumerate(columns)
     ]
     counts = [
         f"({' + '.join(_count(target, f'__x{i}', columns[i]) for i in places)})::BIGINT"
