@@ -54,6 +54,9 @@ def attach(
     store = shared_lakes.attach(url, path, cache=_bytes(cache) if cache else None, new_ring=ring)
     events = store.state("main").totals.events
     app.say(f"attached {path} to {url}: {many(events, 'event')} so far")
+    protection = store.paths.protection
+    if protection is not None and protection.ciphers() is None:
+        app.say(f"protected fields are NULL here without a copy of their keys: {protection.path}")
     app.say(f"run `lakelog --lake {path} exchange --every 1s` to publish and to follow the others")
 
 

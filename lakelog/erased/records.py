@@ -46,6 +46,8 @@ class Erasure:
     """The salted digest of the condition."""
     subjects: tuple[str, ...] = ()
     """The salted digests of the subjects whose keys were destroyed, of which no row was touched."""
+    places: tuple[str, ...] = ()
+    """Where in the tree these keys were (F25.2)."""
     arrived: int = 0
     phase: str = _BEGUN
     events: int = 0
@@ -80,7 +82,8 @@ class Erasure:
     def decoded(data: bytes) -> Erasure:
         """Return what a document says. Raises NotIntact, TypeError."""
         body = document.decode(data)
-        return Erasure(**{**body, "subjects": tuple(body.get("subjects", ()))})
+        texts = {name: tuple(body.get(name, ())) for name in ("subjects", "places")}
+        return Erasure(**{**body, **texts})
 
     @staticmethod
     def begun(paths: Paths, subject: str, predicate: str, why: str) -> Erasure:

@@ -16,7 +16,7 @@ from lakelog.appends import StreamSubject
 from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
 from lakelog.libraries import np, pa, pc
-from lakelog.protect import Protection
+from lakelog.protect import MEMBER, Protection
 from lakelog.store.paths import Paths
 from lakelog.values import parse_time, to_micros
 
@@ -107,7 +107,10 @@ class Refusal:
             payloads = table["data"].to_pylist()
             mention = protection.mention
             for row in np.flatnonzero(refused).tolist():
-                refused[row] = bool(mention.search((payloads[row] or "").encode()))
+                data = (payloads[row] or "").encode()
+                # In a shared lake a machine may have sealed them with the key that is gone now.
+                is_sealed = self._by_arrival and MEMBER.encode() in data
+                refused[row] = bool(mention.search(data)) and not is_sealed
         return refused
 
 

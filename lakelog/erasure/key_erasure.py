@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from lakelog.erased.records import Erasure
-from lakelog.erasure import derived, outside
+from lakelog.erasure import derived, erasing, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.touched import ErasurePreview
-from lakelog.errors import InvalidEvent, InvalidSetting, NotAllowed
+from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.keys import SubjectKeys
 from lakelog.protect import Protection
 from lakelog.store import disk, policy
@@ -30,9 +30,9 @@ def protect(
     """Seal fields of payloads from now on under the keys of subjects, whose file is made if it is
     missing; `types` are those of the events, by default of all. Raises InvalidSetting, InvalidKey,
     NotAllowed, OSError."""
-    before = store.paths.protection
     if store.attachment is not None:
-        raise NotAllowed("fields of a lake whose files are in a bucket cannot be protected yet")
+        store.attachment.refresh(store)  # another machine may protect some already
+    before = store.paths.protection
     if before is not None and subject not in ("", before.subject):
         raise InvalidSetting(f"fields are sealed by {before.subject}: that cannot be changed")
     # A file of a WAL has a frame at least.
@@ -50,6 +50,8 @@ def protect(
     )
     protection.check()
     ring = store.paths.keys.ring if store.paths.keys else None
+    if before is not None:
+        before.require_ciphers()  # a new file would have other keys
     SubjectKeys.create(protection.id, ring.find_master() if ring else None)
     store.change_protection(protection)
     derived.forget_answers(store)  # which may have words of the fields
@@ -77,7 +79,7 @@ def preview(store: Store, subjects: Sequence[str]) -> ErasurePreview:
         tags={},
         mentions=0,
         leftovers=tuple(stays),
-        outside=tuple(_copies(store)),
+        outside=tuple(copies(store)),
         keys=len(set(subjects)),
     )
 
@@ -86,20 +88,38 @@ def destroy_keys(store: Store, subjects: Sequence[str], why: str) -> Erasure:
     """Destroy the newest keys of subjects; return the note of it. What they do later is sealed with
     others. Raises InvalidEvent, InvalidKey, NotAllowed, OSError."""
     policy.require(store.paths, "erase")
-    protection = _protection(store)
     if not subjects or not all(subjects):
         raise InvalidEvent("say whose keys to destroy: a subject")
     Erasure.check_reason(why, subjects)
+    if store.attachment is None:
+        return _destroyed(store, subjects, why)
+    with erasing.alone(store):
+        store.attachment.refresh(store)
+        store.attachment.erasures.learn()
+        return _destroyed(store, subjects, why)
+
+
+def _destroyed(store: Store, subjects: Sequence[str], why: str) -> Erasure:
+    protection = _protection(store)
     protection.require_ciphers()
     erasure = Erasure.begun_by_keys(store.paths, subjects, why)
-    erasure = dataclasses.replace(erasure, outside=_copies(store))
-    # The note first: a run that is killed behind it may destroy a key twice, and never forgets one.
+    places = erasure.places or SubjectKeys.places(protection.id, dict.fromkeys(subjects))
+    erasure = dataclasses.replace(erasure, outside=copies(store), places=places)
+    # The note first, with the keys: whoever goes on after a kill destroys these, and no others.
     erasure.save(store.paths)
-    destroyed = SubjectKeys.destroy(protection.id, subjects)
+    _share(store, erasure)
+    destroyed = SubjectKeys.destroy(protection.id, places)
     store.change_protection(dataclasses.replace(protection, destroyed=destroyed))
     erasure = erasure.swept([])
+    _share(store, erasure)  # before: what is not swept here is gone on with
     erasure.save(store.paths)
     return erasure
+
+
+def _share(store: Store, erasure: Erasure) -> None:
+    """Note it in a shared lake, of which each machine destroys the keys that it has."""
+    if store.attachment is not None:
+        store.attachment.erasures.share(erasure)
 
 
 def _protection(store: Store) -> Protection:
@@ -111,7 +131,7 @@ def _protection(store: Store) -> Protection:
     return protection
 
 
-def _copies(store: Store) -> list[JsonObject]:
+def copies(store: Store) -> list[JsonObject]:
     """Where values went that had been opened: what is sealed there needs nothing."""
     noted = outside.places(store, dict.fromkeys(store.refs.tag_names(), 1))
     return [place for place in noted if place["place"] not in _SEALED_COPIES]

@@ -106,10 +106,10 @@ class LakeErasure(LakeUpkeep):
         keys = list[str]()
         if where is None and self.store.paths.protection is not None:
             erasure = key_erasure.destroy_keys(self.store, subjects, why)
-            if not rows:
+            if not rows and self.store.attachment is None:
                 return status.ErasureStatus(erasure, (), tuple(erasure.outside))
             keys.append(erasure.key)
-        for name in subjects or [""]:
+        for name in () if keys and not rows else subjects or [""]:
             erasure = erasing.erase(
                 self.store,
                 self.engine,

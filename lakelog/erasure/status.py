@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
-from lakelog.erasure import derived, known, outside, recorded
+from lakelog.erasure import derived, key_erasure, known, outside, recorded
 from lakelog.erasure.erasing import SettleBranch
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef, Unreachable
+from lakelog.keys import SubjectKeys
 from lakelog.libraries import pa
 from lakelog.segments import rows
 from lakelog.segments.connection import Connect
@@ -26,6 +27,7 @@ from lakelog.wal import Frame
 _WAL = "a writer holds it: it goes on in a new file with its second append from now, or ends"
 _YOUNG = "a writer is about to finish it, or was killed: erase again when it is an hour old"
 _EXCHANGE = "`lakelog exchange` there; if it is gone for good, say --cleaned"
+_KEYS = "has destroyed keys, or cannot be opened: `lakelog exchange` with its master key"
 _AGAIN = "run the same `lakelog erase` again: it goes on where it was"
 
 
@@ -77,7 +79,8 @@ def confirm_here(store: Store, connect: Connect, settle: SettleBranch) -> None:
     for erasure in records.listing(store.paths):
         if erasure.key in due and not _leftovers(store, erasure, directory):
             if not erasure.outside:
-                dataclasses.replace(erasure, outside=outside.places(store, {})).save(store.paths)
+                copies = key_erasure.copies(store) if erasure.places else outside.places(store, {})
+                dataclasses.replace(erasure, outside=copies).save(store.paths)
             confirmed_keys.append(erasure.key)
     if confirmed_keys:
         erasures.machines.confirm(confirmed_keys)
@@ -151,6 +154,9 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
     root = store.paths.root
     leftover_list = [] if erasure.is_swept else [Leftover("the lake", _AGAIN)]
     leftover_list += directory.unfinished
+    protection = store.paths.protection
+    if protection and erasure.places and SubjectKeys.has_some(protection.id, erasure.places):
+        leftover_list.append(Leftover(protection.path, _KEYS))
     refusal = Refusal(store.paths, erasure.key, by_arrival=store.attachment is not None)
     for path, tables in directory.wals:
         if any(refusal.mask(table).any() for table in tables):

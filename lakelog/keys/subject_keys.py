@@ -131,14 +131,35 @@ class SubjectKeys:
         return path
 
     @staticmethod
-    def destroy(key_id: str, subjects: Iterable[str]) -> int:
-        """Destroy the newest keys of subjects, durably; return how many were ever destroyed. Raises
-        InvalidKey, OSError."""
+    def destroy(key_id: str, places: Iterable[str]) -> int:
+        """Destroy the keys at some places, durably, if they are there; return how many were ever
+        destroyed. Raises InvalidKey, OSError."""
         path = SubjectKeys.path_of(key_id)
         with key_file.locked(path):
-            keys = SubjectKeys._present(path, key_id).without(subjects)
-            keys.save(path, master.find(keys.master_id))
+            present = SubjectKeys._present(path, key_id)
+            keys = present.without(places)
+            if keys.destroyed > present.destroyed:
+                keys.save(path, master.find(keys.master_id))
         return keys.destroyed
+
+    @staticmethod
+    def places(key_id: str, subjects: Iterable[str]) -> tuple[str, ...]:
+        """Return the places in the tree of the newest keys of subjects, 16 hex digits each. Raises
+        InvalidKey."""
+        keys = SubjectKeys._present(SubjectKeys.path_of(key_id), key_id)
+        return tuple(f"{keys._leaf(name, keys.newest(name)):016x}" for name in subjects)
+
+    @staticmethod
+    def has_some(key_id: str, places: Iterable[str]) -> bool:
+        """Whether the file has keys at some places, or does not open; one that is missing has none.
+        Raises MissingPackage."""
+        try:
+            keys = SubjectKeys.load(SubjectKeys.path_of(key_id), key_id)
+        except FileNotFoundError:
+            return False
+        except InvalidKey:
+            return True
+        return any(keys._node_above(int(place, 16)) is not None for place in places)
 
     @staticmethod
     def rotate(key_id: str, new: Master) -> str:
@@ -168,13 +189,19 @@ class SubjectKeys:
         # Destroyed keys are not in the tree: nodes are kept for what was not destroyed, and a key
         # is derived from the highest one above its leaf.
         leaf = self._leaf(subject, generation)
-        for depth in range(DEPTH + 1):
-            node = self.nodes.get((depth, leaf >> (DEPTH - depth)))
-            if node is not None:
-                for level in range(depth + 1, DEPTH + 1):
-                    node = _child(node, leaf >> (DEPTH - level) & 1)
-                return node
-        return None
+        depth = self._node_above(leaf)
+        if depth is None:
+            return None
+        node = self.nodes[depth, leaf >> (DEPTH - depth)]
+        for level in range(depth + 1, DEPTH + 1):
+            node = _child(node, leaf >> (DEPTH - level) & 1)
+        return node
+
+    def _node_above(self, leaf: int) -> int | None:
+        """Return the level of the node from which a leaf is derived, None where it was
+        destroyed."""
+        levels = range(DEPTH + 1)
+        return next((d for d in levels if (d, leaf >> (DEPTH - d)) in self.nodes), None)
 
     def cipher(self, subject: str, generation: int) -> AESGCM | None:
         """Return what seals and opens under a key, None for one that was destroyed."""
@@ -190,17 +217,19 @@ class SubjectKeys:
             f"the key of a subject was destroyed {GENERATIONS} times: it gets no other"
         )
 
-    def without(self, subjects: Iterable[str]) -> SubjectKeys:
-        """Return the same without the newest keys of some subjects."""
-        names = dict.fromkeys(subjects)
-        keys = replace(self, nodes=dict(self.nodes), destroyed=self.destroyed + len(names))
-        for subject in names:
-            keys._puncture(self._leaf(subject, self.newest(subject)))
-        return keys
+    def without(self, places: Iterable[str]) -> SubjectKeys:
+        """Return the same without the keys at some places; those that are gone are not counted
+        again."""
+        keys, count = replace(self, nodes=dict(self.nodes)), 0
+        for place in places:
+            leaf = int(place, 16)
+            if (depth := keys._node_above(leaf)) is not None:
+                keys._puncture(leaf, depth)
+                count += 1
+        return replace(keys, destroyed=self.destroyed + count)
 
-    def _puncture(self, leaf: int) -> None:
+    def _puncture(self, leaf: int, depth: int) -> None:
         """Put the nodes beside the way to a leaf in the place of the node above it."""
-        depth = next(d for d in range(DEPTH + 1) if (d, leaf >> (DEPTH - d)) in self.nodes)
         node = self.nodes.pop((depth, leaf >> (DEPTH - depth)))
         for level in range(depth + 1, DEPTH + 1):
             place = leaf >> (DEPTH - level)

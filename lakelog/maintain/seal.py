@@ -205,7 +205,12 @@ class Sealer:
         if any(not f.flags & Frame.QUARANTINED for f in frames):
             # Of a buffer, or of a writer that began before an erasure: others are refused at once.
             refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
-            table = refusal.without(rows.events(connection, frames))
+            table = rows.events(connection, frames)
+            protection = store.paths.protection if store.attachment is not None else None
+            table = refusal.without(table, protection)
+            if protection is not None:  # of which this machine may have heard after it stored them
+                columns = (table[name].to_pylist() for name in ("type", "data"))
+                protection.require_sealable(*columns)
             attempt.refused = refusal.count
             if any(f.flags & Frame.KEYED for f in frames):
                 # The keys of rows that stay: those of duplicates are in another run already.

@@ -124,6 +124,13 @@ class Protection:
             raise keys.SubjectKeys.missing(self.path)
         return ciphers
 
+    def require_sealable(self, types: Sequence[str], payloads: Sequence[str | None]) -> None:
+        """Refuse payloads whose protected fields would stay plain. Raises InvalidKey without a file
+        of keys."""
+        for type_, data in zip(types, payloads, strict=True) if self.ciphers() is None else ():
+            if data and self.without_fields(type_, data.encode()) != data.encode():
+                self.require_ciphers()
+
     @functools.cached_property
     def mention(self) -> re.Pattern[bytes]:
         """What a payload with a protected field matches, and few others do: an escape may spell the

@@ -228,8 +228,7 @@ class LakeTables:
             entries = self.choose(state, query)
             ranges = self.row_ranges(entries, query)
             tail = self.numbered_tail(pending, state)
-            # Protected fields are read beside the engine, from whole segments.
-            is_needle = query.parsed and bool(query.needles) and not (self.hides_tables or opens)
+            is_needle = query.parsed and bool(query.needles) and not self.hides_tables
             views.append(
                 View("events", entries, tail, ranges=ranges, opens=opens, by_ranges=is_needle)
             )

@@ -300,7 +300,7 @@ def read_record(volume: RemoteVolume, url: str, key: str) -> tuple[Erasure, Eras
     try:
         record = Erasure.decoded(VAULT.decrypt(volume.read(f"{path}.json")))
         rows = ErasedRows.decoded(VAULT.decrypt(volume.read(f"{path}.rows")))
-        digests = (record.salt, record.subject, record.condition, *record.subjects)
+        digests = (record.salt, record.subject, record.condition, *record.subjects, *record.places)
         if record.key != key or not all(_HEX.fullmatch(digest) for digest in digests):
             # A name out of a file becomes a path and a pattern: it has to be hex.
             raise ValueError("a name in it is none")

@@ -167,6 +167,14 @@ class BlockReader(io.RawIOBase):
         self._place += len(data)
         return data
 
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read from any byte on."""
+        return True
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place."""
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}
@@ -183,3 +191,6 @@ def reader(path: str) -> BlockReader | None:
     then it may have gone from the bucket."""
     blocks = OPEN.get(path)
     return None if blocks is None or os.path.exists(path) else BlockReader(blocks)
+
+
+VAULT.elsewhere = reader

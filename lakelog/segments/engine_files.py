@@ -16,7 +16,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from lakelog.keys import VAULT
-from lakelog.segments.block_ranges import OPEN, SHARED, reader
+from lakelog.segments.block_ranges import OPEN, SHARED
 
 _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -92,7 +92,8 @@ def folder_names() -> list[str]:
 
 def _file(name: str) -> Any:
     path = _path_of(name)
-    return reader(path) or (VAULT.file(path) if VAULT.lakes else open(path, "rb"))
+    source = VAULT.file(path)
+    return open(path, "rb") if source is path else source
 
 
 def _lake_of(path: str) -> str:

@@ -35,7 +35,7 @@ import orjson
 
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
-from lakelog.segments import block_ranges, sql
+from lakelog.segments import sql
 from lakelog.store import regular_file
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -197,7 +197,7 @@ def _from_footer(path: str, key: str) -> Schema:
 
 
 def _footer(path: str) -> bytes:
-    source = block_ranges.reader(path) or VAULT.file(path)
+    source = VAULT.file(path)
     with open(regular_file.open_file(path), "rb") if source is path else source as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))

@@ -123,11 +123,11 @@ class Store:
         """Protect fields from now on, by a lakelog.json that is new in any case: each writer that
         is at work goes on in a new file. Raises InvalidSetting."""
         protection.check()
-        self._raise_config(protection.config_members)
-        PROTECTIONS[self.paths.root] = protection
-        # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
-        disk.make_dirs(self.paths.erasures)
-        disk.unlink(disk.write_temporary(self.paths.erasures, b"protected\n"))
+        if self.attachment is None:
+            self._raise_config(protection.config_members)
+        else:
+            members = protection.config_members(_config_to_change(self))
+            self.attachment.change_config(members)
 
     def refresh_protection(self) -> None:
         """Look which fields are protected now, whichever process said so. Raises InvalidKey."""
@@ -311,6 +311,18 @@ def _open_keys(paths: Paths, body: JsonObject) -> None:
         VAULT.forget_lake(paths.root)
 
 
+def _announce(paths: Paths, body: JsonObject) -> None:
+    """Let the processes of a lake know that its lakelog.json says something else of protected
+    fields."""
+    before = PROTECTIONS.get(paths.root)
+    _protect(paths, body)
+    if PROTECTIONS.get(paths.root) == before:
+        return
+    # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
+    disk.make_dirs(paths.erasures)
+    disk.unlink(disk.write_temporary(paths.erasures, b"protected\n"))
+
+
 def _protect(paths: Paths, body: JsonObject) -> None:
     """Note which fields of a lake are protected. Raises InvalidKey."""
     if body.get("protect"):
@@ -358,6 +370,7 @@ def replace_config(paths: Paths, data: bytes) -> None:
             disk.unlink(temporary)
             raise
         disk.sync_dir(paths.root)
+    _announce(paths, document.decode(data))
 
 
 def raise_format(store: Store, number: int = PLAIN_FORMAT) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import lakelog
 from lakelog.segments import segment
 from lakelog.store import document
 from tests.support import encrypted, protected
+from tests.support.attached import SharedMachines
 
 
 class Keys:
@@ -171,6 +173,34 @@ def test_a_destroyed_key_cannot_be_derived(lake: tuple[lakelog.Lake, Path]) -> N
     digests = {hashlib.sha256(bytes.fromhex(body["salt"]) + s).hexdigest() for s in (b"s1", b"s3")}
     assert set(body["subjects"]) == digests
     assert body["subject"] == ""
+
+
+def test_each_machine_of_a_shared_lake_destroys_its_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F25.8: the document of the erasure, the next file of `config/`, and the file of another."""
+    protected.keys_in(tmp_path, monkeypatch)
+    machines = SharedMachines(tmp_path)
+    machines["a"].protect(["email"])
+    shutil.copytree(tmp_path / "keys", tmp_path / "others")
+    before = Keys(protected.key_file(tmp_path))
+    machines["a"].erase(subject="s1", why="asked")
+    (path,) = (tmp_path / "bucket/erasures").glob("?" * 16 + ".json")
+    record = document.decode(path.read_bytes())
+    message = struct.pack("<H", 0) + b"s1"
+    digest = hmac.digest(bytes.fromhex(before.id), message, "sha256")
+    assert record["places"] == [digest[:8].hex()]
+    assert record["phase"] == "swept"
+    config = document.decode((tmp_path / "bucket/config/000000000002.json").read_bytes())
+    assert config["protect"]["destroyed"] == 1
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "others"))
+    machines["b"].exchange()
+    (path,) = (tmp_path / "others").glob("*.subjects")
+    after = Keys(path)
+    assert (after.key("s1", 0), after.key("s2", 0)) == (None, before.key("s2", 0))
+    assert after.destroyed == 1
+    assert [path for path in (tmp_path / "bucket").rglob("*") if path.suffix == ".subjects"] == []
+    machines.close()
 
 
 def test_quarantined_lines_are_sealed(lake: tuple[lakelog.Lake, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -28,17 +29,27 @@ def moto_store() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="lakes")
+    _client(address).create_bucket(Bucket="lakes")
     yield address
     server.stop()
     S3Response.put_object = create
+
+
+def _client(address: str) -> Any:
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+
+
+def download(address: str, folder: Path) -> list[str]:
+    """Write all objects of a store to a folder; return their keys."""
+    client = _client(address)
+    listing = client.list_objects_v2(Bucket="lakes")
+    keys = [item["Key"] for item in listing["Contents"]]
+    assert not listing["IsTruncated"]
+    for key in keys:
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        client.download_file("lakes", key, str(folder / key))
+    return keys
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class BucketAttachment:
         self._offers = OfferBook(self.volume)
         machines = Machines(paths.root, self.volume, machine)
         self.erasures = BucketErasures(paths, self.volume, self._names, machines)
-        self.volume.learn = self.erasures.learn
+        self.volume.learn = self.config.learn = self.erasures.learn
         self._lease: Lease | None = None
 
     def fetch(self, files: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -239,6 +239,7 @@ class BucketAttachment:
 
         # Before any move: what comes may be encrypted with a key that another machine has made.
         list(remotes.in_parallel(lambda ask: ask(), (self.config.take, look)))
+        self.erasures.destroy_keys()  # also those of an older file that was put here
         branches = {*map(decode_name, filter(is_encoded, names)), *store.refs.all_branches()}
         count = sum(self._refresh_branch(store, branch) for branch in sorted(branches))
         self._refresh_tags(store.refs)

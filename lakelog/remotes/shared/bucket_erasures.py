@@ -11,10 +11,12 @@ again.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from lakelog.erased import records, sweep
+from lakelog.keys import SubjectKeys
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import keys_in, read_record
 from lakelog.remotes.remote_volume import RemoteVolume
@@ -81,6 +83,7 @@ class BucketErasures:
         local = DirectoryVolume(paths.root)
         self.local = _Copy(local, ErasedStates(local))
         """The directory alone."""
+        self._looked = (0, 0, 0, 0)
 
     # --- every machine ---
 
@@ -108,8 +111,22 @@ class BucketErasures:
                 is_new |= key not in by_key
         if is_new:
             self._require(again=True)  # writers go on in new files
+            self.destroy_keys()
         # While one goes on, a state that was published meanwhile still names what is replaced.
         self._clean(all_of_it=all(r.is_swept for r in records.listing(self._paths)))
+
+    def destroy_keys(self) -> None:
+        """Destroy the keys here that erasures destroyed. Raises InvalidKey where the file does not
+        open."""
+        protection = self._paths.protection
+        if protection is None or not os.path.exists(protection.path):
+            return
+        places = [place for record in records.listing(self._paths) for place in record.places]
+        status = os.stat(protection.path)
+        looked = status.st_ino, status.st_mtime_ns, status.st_size, len(places)
+        if places and looked != self._looked:
+            SubjectKeys.destroy(protection.id, places)
+            self._looked = looked
 
     def unconfirmed(self) -> list[str]:
         """Return the erasures that have left the bucket, and of which this machine has not said

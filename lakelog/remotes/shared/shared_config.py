@@ -9,6 +9,7 @@ is lost; lakelog.json of the bucket follows, for those that come later.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
 from lakelog.keys import VAULT, KeyRing
@@ -30,6 +31,8 @@ class SharedConfig:
 
     def __init__(self, paths: Paths, volume: MirroredVolume, number: int) -> None:
         self._paths, self._volume, self._number = paths, volume, number
+        self.learn: Callable[[], object] = lambda: None
+        """Brings here what was erased."""
         if paths.keys is not None:
             VAULT.finders[paths.root] = self._find
 
@@ -48,6 +51,8 @@ class SharedConfig:
             if not members.keys() <= {"requires", *_SHARED}:
                 raise document.NotIntact("it has other members than this lakelog knows")
             self._unlock(members)
+            if "protect" in members:
+                self.learn()  # which keys were destroyed, before it is known how many
             self._adopt(number, members)
         except document.NotIntact as error:
             raise TransferRefused(f"{self._volume.url}: {_key(number)}: {error}: refused") from None

@@ -19,7 +19,9 @@ from lakelog.remotes import known, prune
 from lakelog.remotes.s3 import S3Remote
 from lakelog.remotes.shared import attach, move_spans
 from lakelog.runtime.lazy import Lazy
+from tests.support import encrypted, protected
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
+from tests.support.cli import run
 from tests.support.flaky_bucket import FlakyBucket, Trouble, flaky_bucket
 from tests.support.killed_machines import MachineFleet
 from tests.support.requirements import need_module
@@ -123,6 +125,36 @@ def test_a_directory_is_attached_by_few_requests_and_each_tries_the_store(
             attach("s3://lakes/few", str(tmp_path / "c"))
         assert not (tmp_path / "c").exists()
         machines.close()
+
+
+def test_keys_change_while_answers_are_lost_and_no_word_is_stored(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation and an erasure by keys happen once, in a lake that is encrypted as well."""
+    monkeypatch.setenv("LAKELOG_SUBJECT_KEYS", str(tmp_path / "keys"))
+    (tmp_path / "keys").mkdir()
+    with troubled(Trouble(5, lost=0.06, cut=0.03), monkeypatch) as bucket:
+        machines = encrypted.share(tmp_path, monkeypatch, "s3://lakes/x")
+        machines["a"].protect(protected.FIELDS)
+        for name, first in ("a", 0), ("b", 5):
+            protected.append(machines[name], range(first, first + 5))
+            machines[name].exchange()
+        run(machines["a"].path, "key", "rotate", "--data")
+        machines["b"].erase(subject="s1", why="asked")
+        machines.exchange("a", "b")
+        for name in "ab":
+            lake = machines.reopened(name)
+            assert protected.payloads(lake) == protected.shown(range(10), ("s1",))
+            assert lake.erasures()[0].is_done
+            keys_of, fields = lake.store.paths.keys, lake.store.paths.protection
+            assert keys_of
+            assert fields
+            assert (len(keys_of.ring.keys), fields.destroyed) == (2, 1)
+        machines.close()
+        assert bucket.count("lost") + bucket.count("cut")
+        objects = object_stores.download(bucket.address, tmp_path / "store")
+        assert {"config", "machines", "segments"} <= {key.split("/")[1] for key in objects}
+    assert encrypted.found(tmp_path, [protected.PLANTED, "SIGNUP"]) == []
 
 
 def test_events_wait_while_a_store_is_away(
