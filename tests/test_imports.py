@@ -64,6 +64,25 @@ def test_a_first_look_for_a_subject_loads_the_engine_alone(tmp_path: Path) -> No
     assert heavy_after(f"import lakelog; {lake}; assert {query} == [('PING',)]") == set()
 
 
+def test_rows_are_written_without_pandas(tmp_path: Path) -> None:
+    """Though it is installed: JSON and CSV of rows with nulls, quotes, and times of both kinds."""
+    path = str(tmp_path / "lake")
+    heavy_after(
+        f"import lakelog; lake = lakelog.open({path!r})\n"
+        "texts = [None, 'plain', 'a \"quote\", a comma', 'two\\nlines']\n"
+        "lake.append([{'type': 'PING', 'time': 1_790_000_000 + n / 2, 'message': texts[n % 4],"
+        " 'data': {'n': n, 'text': texts[n % 4]}} for n in range(3_000)])"
+    )
+    loaded = loaded_after(
+        "from lakelog.cli import cli\n"
+        "for words in (['tail', '-n', '9'], ['sql', 'FROM events', '--format', 'csv'],"
+        " ['sql', 'FROM events', '--format', 'json']):\n"
+        f"  try: cli.main(['--lake', {path!r}, *words])\n"
+        "  except SystemExit as done: assert not done.code"
+    )
+    assert "pandas" not in loaded
+
+
 def test_a_heavy_import_is_reported() -> None:
     """A heavy package loaded in the new interpreter is reported, whoever loaded it."""
     assert heavy_after("import json") == set()

@@ -17,6 +17,7 @@ import orjson
 from lakelog.libraries import np, pa, pc
 from lakelog.render.values import ValueRow, dumps, payload, text
 from lakelog.runtime.lazy import Lazy
+from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     from pyarrow import csv
@@ -130,13 +131,31 @@ def _join(fragments: Sequence[LinePart], count: int, comma: str = "") -> bytes |
     # One row may exceed 2 GiB of text, the limit of 32-bit offsets.
     size = sum(len(c) * count if isinstance(c, str) else c.nbytes for c in cells)
     string_type = pa.large_string() if size > _LARGE_BYTES else pa.string()
-    cells = [
-        pa.scalar(c, string_type) if isinstance(c, str) else c.cast(string_type) for c in cells
-    ]
+    cells = [_scalar(c, string_type) if isinstance(c, str) else c.cast(string_type) for c in cells]
     lines = pc.binary_join_element_wise(
-        *cells, pa.scalar(comma, string_type), null_handling="replace"
+        *cells, _scalar(comma, string_type), null_handling="replace"
     )
     return _content(lines)
+
+
+def _scalar(value: str, string_type: pa.DataType) -> pa.Scalar:
+    # As all values here: those that Arrow makes of Python's would load pandas, if it is there.
+    return arrays.texts((value,)).cast(string_type)[0]
+
+
+def _filled(column: pa.Array, value: str) -> pa.Array:
+    """Return texts with a value in the place of null."""
+    return pc.fill_null(column, _scalar(value, column.type)) if column.null_count else column
+
+
+def _sure(matches: pa.Array) -> pa.Array:
+    """Return truth values with false in the place of null."""
+    return pc.and_kleene(matches, matches.is_valid())
+
+
+def _in_quotes(strings: pa.Array) -> pa.Array:
+    quote = _scalar('"', strings.type)
+    return pc.binary_join_element_wise(quote, strings, quote, _scalar("", strings.type))
 
 
 def _content(strings: pa.Array) -> memoryview:
@@ -161,7 +180,7 @@ def _csv_cell(column: pa.Array) -> LinePart:
 def _csv_parts(column: pa.Array) -> Sequence[LinePart]:
     strings = _texts(column)
     if strings is None:
-        strings = pa.array([None if v is None else text(v) for v in values(column)], pa.string())
+        strings = arrays.texts([None if v is None else text(v) for v in values(column)])
     elif not _is_text(column.type):
         return (strings,)
     content = bytes(_content(strings))
@@ -174,8 +193,7 @@ def _csv_parts(column: pa.Array) -> Sequence[LinePart]:
         return (_quoted(strings),)
     doubled = pc.replace_substring(strings, '"', '""') if has_quote else strings
     quoted = pc.match_substring_regex(strings, _CSV_QUOTED)
-    in_quotes = pc.binary_join_element_wise('"', doubled, '"', "")
-    return (pc.if_else(pc.fill_null(quoted, False), in_quotes, strings),)
+    return (pc.if_else(_sure(quoted), _in_quotes(doubled), strings),)
 
 
 def _quoted(strings: pa.Array) -> pa.Array:
@@ -199,7 +217,7 @@ def _ended(cell: LinePart) -> LinePart:
     """Return the last cell of lines, and their end."""
     if isinstance(cell, str):
         return cell + "\r\n"
-    return pc.binary_replace_slice(pc.fill_null(cell, ""), _END, _END, "\r\n")
+    return pc.binary_replace_slice(_filled(cell, ""), _END, _END, "\r\n")
 
 
 def _json_parts(column: pa.Array) -> Sequence[LinePart]:
@@ -207,32 +225,32 @@ def _json_parts(column: pa.Array) -> Sequence[LinePart]:
         return ("null",)
     strings = _texts(column)
     if strings is None:
-        return (pa.array([dumps(v).decode() for v in values(column)], pa.string()),)
+        return (arrays.texts([dumps(v).decode() for v in values(column)]),)
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return (pc.fill_null(strings, "null"),)
+        return (_filled(strings, "null"),)
     content = bytes(_content(strings))
     has_control = bool((np.frombuffer(content, np.uint8) < ord(" ")).any())
     if has_control or b'"' in content or b"\\" in content:
         return (_json_strings(strings),)
     if not strings.null_count:
         return '"', strings, '"'
-    return (pc.fill_null(pc.binary_join_element_wise('"', strings, '"', ""), "null"),)
+    return (_filled(_in_quotes(strings), "null"),)
 
 
 def _json_strings(strings: pa.Array) -> pa.Array:
     """Return texts as JSON strings, escaped where they need it."""
-    escaped = pc.fill_null(pc.match_substring_regex(strings, _JSON_ESCAPED), False)
-    plain = pc.fill_null(pc.binary_join_element_wise('"', strings, '"', ""), "null")
+    escaped = _sure(pc.match_substring_regex(strings, _JSON_ESCAPED))
+    plain = _filled(_in_quotes(strings), "null")
     singles = strings.filter(escaped).to_pylist()
     if not singles:
         return plain
     # All at once, each on a line of its own: in JSON strings there are no line ends.
     lines = orjson.dumps(singles, option=orjson.OPT_INDENT_2).decode()[4:-2].split(",\n  ")
-    return pc.replace_with_mask(plain, escaped, pa.array(lines, plain.type))
+    return pc.replace_with_mask(plain, escaped, arrays.texts(lines).cast(plain.type))
 
 
 def _json_texts(column: pa.Array) -> Sequence[LinePart]:
-    return ("null",) if column.null_count == len(column) else (pc.fill_null(column, "null"),)
+    return ("null",) if column.null_count == len(column) else (_filled(column, "null"),)
 
 
 def _nested_parts(column: pa.Array) -> Sequence[LinePart]:
@@ -241,14 +259,13 @@ def _nested_parts(column: pa.Array) -> Sequence[LinePart]:
         return ("null",)
     strings = _texts(column) if _is_text(column.type) else None
     if strings is None or len(_content(strings)) > _PLAIN_MAX * len(strings):
-        return (pa.array([_nested_text(v) for v in values(column)], pa.string()),)
-    is_plain = pc.match_substring_regex(strings, _plain_json())
-    is_plain = pc.and_(is_plain, pc.less_equal(pc.binary_length(strings), _PLAIN_MAX))
-    parsed = pc.invert(pc.fill_null(is_plain, False))
+        return (arrays.texts([_nested_text(v) for v in values(column)]),)
+    is_short = pc.less_equal(pc.binary_length(strings), arrays.integers(np.array([_PLAIN_MAX]))[0])
+    parsed = pc.invert(_sure(pc.and_(pc.match_substring_regex(strings, _plain_json()), is_short)))
     if not pc.any(parsed).as_py():
         return (strings,)
     singles = [_nested_text(v) for v in strings.filter(parsed).to_pylist()]
-    return (pc.replace_with_mask(strings, parsed, pa.array(singles, strings.type)),)
+    return (pc.replace_with_mask(strings, parsed, arrays.texts(singles).cast(strings.type)),)
 
 
 def _nested_text(value: object) -> str:
@@ -315,12 +332,12 @@ def _times_of_runs(naive: pa.Array, zone: str) -> pa.Array | None:
     `ingested_at`."""
     if naive.null_count:
         return _regular_times(naive, zone)
-    counts = np.asarray(naive.cast(pa.int64()))
+    counts = arrays.numbers(naive)
     starts = np.append(True, counts[1:] != counts[:-1])
     if np.count_nonzero(starts) * 8 > len(counts):
         return _regular_times(naive, zone)
-    stamps = _regular_times(naive.take(pa.array(np.flatnonzero(starts))), zone)
-    return None if stamps is None else stamps.take(pa.array(np.cumsum(starts) - 1))
+    stamps = _regular_times(naive.take(arrays.integers(np.flatnonzero(starts))), zone)
+    return None if stamps is None else stamps.take(arrays.integers(np.cumsum(starts) - 1))
 
 
 def _regular_times(naive: pa.Array, zone: str) -> pa.Array | None:
@@ -328,11 +345,11 @@ def _regular_times(naive: pa.Array, zone: str) -> pa.Array | None:
     stamps, fraction = _fixed_times(naive, zone), _FRACTIONS.get(naive.type.unit)
     if stamps is None or fraction is None:
         return stamps
-    is_whole = np.asarray(pc.fill_null(naive.cast(pa.int64()), 1)) % fraction == 0
+    is_whole = arrays.numbers(naive) % fraction == 0  # where null is, either will do
     if not is_whole.any():
         return stamps
     short = _fixed_times(naive.cast(pa.timestamp("s"), safe=False), zone)
-    return pc.if_else(pa.array(is_whole), short, stamps)
+    return pc.if_else(arrays.mask(is_whole), short, stamps)
 
 
 def _fixed_times(naive: pa.Array, zone: str) -> pa.Array | None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from lakelog.libraries import np, pa
 
+_TEXTS_MAX = (1 << 31) - 1
+"""Bytes of all texts of an array, whose offsets have 32 bits."""
+
 
 def integers(values: np.ndarray, present: np.ndarray | None = None) -> pa.Array:
     """Integers as an Arrow array, without a copy; null where a mask says that none is present."""
@@ -53,23 +56,31 @@ def mask(values: np.ndarray) -> pa.Array:
 
 
 def texts(values: Sequence[str | None]) -> pa.Array:
-    """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError, TypeError."""
+    """Texts, null for None, as an Arrow array. Raises UnicodeEncodeError, TypeError, and
+    OverflowError where they are too long for one."""
     plain: Any = () if None in values else values
     # Of texts in ASCII, as most are, the lengths are those of their bytes.
     if plain and len(data := (joined := "".join(plain)).encode()) == len(joined):
+        _require_short(data)
         ends = np.zeros(len(plain) + 1, np.int32)
         np.cumsum(np.fromiter(map(len, plain), np.int32, len(plain)), out=ends[1:])
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
         return pa.Array.from_buffers(pa.string(), len(plain), buffers)
     raw = [b"" if value is None else value.encode() for value in values]
+    _require_short(data := b"".join(raw))
     ends = np.zeros(len(raw) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, raw), np.int32, len(raw)), out=ends[1:])
     valid = None
     if None in values:
         present = bytes([value is not None for value in values])
         valid = mask(np.frombuffer(present, bool)).buffers()[1]
-    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))]
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+
+
+def _require_short(data: bytes) -> None:
+    if len(data) > _TEXTS_MAX:
+        raise OverflowError(f"an array has at most {_TEXTS_MAX:,} bytes of text, not {len(data):,}")
 
 
 def ends(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
