@@ -71,7 +71,7 @@ ORDER = {
         data comparison repair""",
     "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
         spool file_cursor cursors content cursor_paths file_copies identity""",
-    "formats": """sqltext uniform format narrow_queries zones local_time encoded windows_1252
+    "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
         pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles
         columns hash_headers grok re2 definition custom access logformat cef logfmt cri auditd

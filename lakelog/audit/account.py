@@ -34,8 +34,7 @@ from lakelog.audit.stored_rows import StoredRows
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, Source
-from lakelog.formats import bulk, jsonl, registry
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, BulkAction, Format
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.records import is_left, joins, simple
 from lakelog.ingest.transform import Transformer
@@ -104,7 +103,7 @@ class Account:
         # change which format is chosen.
         head = visible(head[: self._cursor.bytes])
         self._connect, self._head, self._forced = connect, head, form is not None
-        self._form = registry.specialize(form, head) if form else jsonl.FORM
+        self._form = FORMATS.specialize(form, head) if form else FORMATS.JSON_LINES
         self._is_chosen = self._forced
         self._transformers: dict[Any, Transformer] = {}
         self._pending, self._parts = b"", list[int]()
@@ -166,7 +165,7 @@ class Account:
             # An unchanged piece keeps its line index, which a slice would compute again.
             chunk = source_piece if whole else Chunk(data, start)
             names = [name for position, name in forms if position <= start]
-            self._part(chunk, registry.by_name(names[-1]) if names else None)
+            self._part(chunk, FORMATS.by_name(names[-1]) if names else None)
 
     def _long_line(self, overlong: Overlong, end: int) -> None:
         """Remember where a part of an overlong line is, until all parts are known."""
@@ -203,7 +202,7 @@ class Account:
         """Compare lines of one format, which is detected where no cursor names it."""
         if form is not None and not (self._is_chosen and form.NAME == self._form.NAME):
             self._end_pending()
-            self._form = registry.specialize(form, self._head[: self._cursor.bytes])
+            self._form = FORMATS.specialize(form, self._head[: self._cursor.bytes])
         elif not self._is_chosen:
             self._form = self._choose(chunk)
         self._is_chosen = True
@@ -223,23 +222,23 @@ class Account:
         """The format that ingest chose: by the first lines, unless rows show that it was forced."""
         consumed = self._head[: self._cursor.bytes]
         data = visible(chunk.data)
-        form = registry.detect(consumed, data, self.file.source)
-        form = registry.specialize(form, consumed or data)
+        form = FORMATS.detect(consumed, data, self.file.source)
+        form = FORMATS.specialize(form, consumed or data)
         # By looks alone forced JSON lines may be _bulk: both are lines of objects.
-        if form.NAME != bulk.FORM.NAME:
+        if form.NAME != FORMATS.BULK:
             return form
         # As _bulk an action line has no row of its own; forced to JSON lines it has one. The
         # majority decides, since single rows may be missing.
         actions, position = [], 0
         for line in chunk.text[:_SAMPLE].splitlines(keepends=True)[:_SNIFFED]:
-            if bulk.action_of(line.strip().removeprefix(BOM_UTF8)):
+            if BulkAction.of(line.strip().removeprefix(BOM_UTF8)):
                 actions.append(chunk.base + position)
             position += len(line)
         rows = set(
             self._places.within(self._cursor.origin, chunk.base, chunk.base + position).tolist()
         )
         forced = 2 * len(rows.intersection(actions)) > len(actions)
-        return jsonl.FORM if forced else form
+        return FORMATS.JSON_LINES if forced else form
 
     def _lines(self, chunk: Chunk) -> None:
         """Compare a chunk whose lines stand each for itself."""
@@ -326,7 +325,7 @@ class Account:
         if len(bad := bad[np.isin(bad, absent)]):
             lines = [line_at(chunk.text, position - chunk.base) for position in bad.tolist()]
             # A replay may have found the id of such a line known, read as JSON lines.
-            self._judge(lines, bad, jsonl.FORM, None)
+            self._judge(lines, bad, FORMATS.JSON_LINES, None)
 
     def _later(self, heads: np.ndarray, strays: np.ndarray) -> np.ndarray:
         """Which positions are of text that was appended to the record or line around them, after
@@ -404,10 +403,10 @@ class Account:
             records = np.searchsorted(ends, np.asarray(result.table["position"]))
             self._decide(result.table, places[records])
         bad = np.searchsorted(ends, integers([b.position for b in result.bad]))
-        if form is jsonl.FORM:
+        if form is FORMATS.JSON_LINES:
             self._give_up(places[bad])
         elif len(bad):
-            self._judge([lines[i] for i in bad.tolist()], places[bad], jsonl.FORM, None)
+            self._judge([lines[i] for i in bad.tolist()], places[bad], FORMATS.JSON_LINES, None)
 
     def _decide(self, table: pa.Table, places: np.ndarray) -> None:
         """Count lines whose id is known; give the others up."""
@@ -451,7 +450,7 @@ class Account:
 
     def _tolerant(self) -> Format:
         """The format as ingest uses it, which also accepts lines of other styles."""
-        return registry.tolerant(self._form, self.file.source, forced=self._forced)
+        return FORMATS.tolerant(self._form, self.file.source, forced=self._forced)
 
     def _ended(self) -> Transformer:
         """The transformer for a file that nobody writes to any more."""

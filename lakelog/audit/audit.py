@@ -35,7 +35,7 @@ from lakelog.files.file_cursor import WINDOW, FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
 from lakelog.files.traversal import path_of
-from lakelog.formats import registry
+from lakelog.formats import FORMATS
 from lakelog.ingest import definitions, repeats
 from lakelog.ingest.ingest import expand
 from lakelog.runtime.progress import ProgressCallback
@@ -93,7 +93,7 @@ def audit(
     """
     if form is not None:
         forced = definitions.resolve(form, definitions.present(store, branch))
-        form = definitions.form_name(forced) or None
+        form = FORMATS.name_of(forced) or None
     work = _Work(store, branch, connect, label, form, backups)
     with closing(work.places):
         return work.run([os.fsdecode(path) for path in paths], progress)
@@ -117,7 +117,7 @@ class _Work:
         self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
         self._connect, self._has_label = connect, label is not None
-        self._form = registry.by_name(form) if form else None
+        self._form = FORMATS.by_name(form) if form else None
         self._line = state.retention.before if state.retention else None
         self.places = StoredRows(store, state, connect)
         self._accounts: list[Account] = []

@@ -23,8 +23,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, choose, emit, emit_r
 from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event import Severity
-from lakelog.formats import custom, registry
-from lakelog.formats.definition import FormatDefinition
+from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.ingest import definitions as definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.preview import Outcome, Preview, preview
@@ -78,7 +77,7 @@ def list_formats(app: App, target: OutputTarget = OUTPUT) -> None:
             "for": "",
             "about": " ".join(form.about.split("\n\n")[0].split()),
         }
-        for name, form in registry.FORMATS.items()
+        for name, form in FORMATS.items()
     ]
     has_own = any(record["for"] for record in records)
     table = [{k: r[k] for k in ("format", *(["for"] if has_own else []), "about")} for r in records]
@@ -129,7 +128,7 @@ def show_preview(
     if (
         definition is not None
         and definition.pattern
-        and not custom.form(definition.spelled()).has_time
+        and not FORMATS.by_name(definition.spelled()).has_time
     ):
         app.say(NO_TIME)
     target = choose(None if as_json else "table", as_json, None)
@@ -165,7 +164,7 @@ def add_format(
     definitions.check_new(lake_format)
     with app.open_or_create() as lake:
         definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
-    if definition.pattern and not custom.form(lake_format.definition.spelled()).has_time:
+    if definition.pattern and not FORMATS.by_name(lake_format.definition.spelled()).has_time:
         app.say(NO_TIME)
     scope = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
     app.say(f"added format {name} to {app.path}, {scope}")

@@ -15,8 +15,7 @@ from lakelog.cli.app import App, completing, names_in
 from lakelog.cli.options import combined, option
 from lakelog.cli.rounds import SpanParam
 from lakelog.errors import InvalidSetting
-from lakelog.formats import custom, definition, registry
-from lakelog.formats.definition import FormatDefinition
+from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
 from lakelog.lake import Lake
@@ -42,8 +41,8 @@ class InputFormat(click.ParamType[str]):
         try:
             # Only what no lake could define is checked here; a plain name may be a format of the
             # lake, which is not open yet.
-            if definition.is_pattern(name) or ":" in name or "@" in name:
-                registry.by_name(name)
+            if FormatDefinition.is_pattern(name) or ":" in name or "@" in name:
+                FORMATS.by_name(name)
         except InvalidSetting as error:
             self.fail(str(error), param, ctx)
         return name
@@ -52,7 +51,7 @@ class InputFormat(click.ParamType[str]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Names that begin with what was typed, those of the lake first."""
-        items = [*names_in(ctx, _own), *map(CompletionItem, registry.FORMATS)]
+        items = [*names_in(ctx, _own), *map(CompletionItem, FORMATS)]
         return [item for item in items if item.value.startswith(incomplete)]
 
 
@@ -94,7 +93,7 @@ def definition_of(
 
     Raises InvalidSetting, UsageError.
     """
-    result = definition.read(form) if form else FormatDefinition()
+    result = FormatDefinition.of_name(form) if form else FormatDefinition()
     result = replace(
         # An option that is left out is empty, and must not replace what the format itself says.
         result,
@@ -114,7 +113,7 @@ def _checked(form: str | None, **rules: Any) -> str | None:
     app: App = click.get_current_context().obj
     resolved = definitions.resolve(asked.spelled(), formats_at(app))
     # A pattern without a time is allowed but rarely meant.
-    if resolved.pattern and not custom.form(resolved.spelled()).has_time:
+    if resolved.pattern and not FORMATS.by_name(resolved.spelled()).has_time:
         app.say(NO_TIME)
     # A plain name stays one, so that the lake's own format of that name is still found.
     return form if asked == FormatDefinition(format=form or "") else asked.spelled()

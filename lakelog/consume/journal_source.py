@@ -19,7 +19,7 @@ import orjson
 from lakelog.clients import ConnectionLost
 from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import Unreachable
-from lakelog.formats import journal
+from lakelog.formats import JournalExport
 from lakelog.ingest.message_events import Message
 
 URL = "journal:"
@@ -49,7 +49,7 @@ class JournalSource(MessageSource):
         """See which journal it is. Raises Unreachable."""
         del group  # nobody else sees who reads it
         entry = self._last()
-        fields = journal.values_of(entry) if entry else {}
+        fields = JournalExport.values_of(entry) if entry else {}
         self._key = f"{URL}{fields.get('_MACHINE_ID', '')}" if entry else ""
         self._end = str(fields.get("__CURSOR", ""))
 
@@ -80,7 +80,7 @@ class JournalSource(MessageSource):
             if not is_ready:
                 return messages, True
             data = os.read(process.stdout.fileno(), _READ)
-            entries, self._rest = journal.split(self._rest + data, is_end=not data)
+            entries, self._rest = JournalExport.split(self._rest + data, is_end=not data)
             messages += [self._message(entry) for entry in entries]
             if not data:
                 self._end_process(process)
@@ -108,7 +108,7 @@ class JournalSource(MessageSource):
         return self._process
 
     def _message(self, entry: bytes) -> Message:
-        fields = journal.values_of(entry)
+        fields = JournalExport.values_of(entry)
         cursor = str(fields.get("__CURSOR", ""))
         match = _CURSOR.match(cursor)
         number = int(match[2], 16) if match else 0
@@ -146,7 +146,7 @@ class JournalSource(MessageSource):
         if process.returncode and not data:
             message = complaint.decode("utf-8", "replace").strip()
             raise Unreachable(f"{PROGRAM} ended with {process.returncode}: {message}")
-        entries, _ = journal.split(data, is_end=True)
+        entries, _ = JournalExport.split(data, is_end=True)
         return entries[-1] if entries else b""
 
 

@@ -8,13 +8,61 @@ is no event.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from lakelog.errors import InvalidEvent
 from lakelog.formats import jsonl
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.values import JsonObject, parse_line
 
 ACTIONS = ("index", "create", "update", "delete")
-Action = tuple[str, JsonObject]
+
+
+class BulkAction(NamedTuple):
+    """An action line of a _bulk request: what is done, and with what."""
+
+    name: str
+    properties: JsonObject
+
+    @classmethod
+    def of(cls, line: bytes) -> BulkAction | None:
+        """Return the action of a line, None if it is no action line."""
+        # The first bytes rule out nearly all documents without parsing them.
+        start = line[:80].translate(None, b" \t\r\n")
+        if not start.startswith((b'{"index"', b'{"create"', b'{"update"', b'{"delete"')):
+            return None
+        try:
+            value = parse_line(line)
+        except InvalidEvent:
+            return None
+        if len(value) != 1:
+            return None
+        name, properties = next(iter(value.items()))
+        return cls(name, properties) if name in ACTIONS and isinstance(properties, dict) else None
+
+    def event(self, line: bytes) -> EventMembers:
+        """Return the event of the document under it. Raises InvalidEvent."""
+        name, properties = self
+        event = jsonl.FORM.parse(line)
+        if name == "update":
+            document = parse_line(line).get("doc")
+            if not isinstance(document, dict):
+                raise InvalidEvent("an update without a doc object")
+            event = jsonl.FORM.typed(dict(document))
+        own_id, index = properties.get("_id"), properties.get("_index")
+        # An index has one document of an _id, which updates change: for these it names what they
+        # are about, and would hide all but the first as an event's id.
+        column, spellings = (
+            ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
+        )
+        if own_id is not None and all(event.get(k) is None for k in spellings):
+            event[column] = own_id
+        if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
+            event["category"] = index
+        # Beats name their index for the program, so it is the best source there is.
+        if index is not None and event.get("source") is None:
+            event["source"] = index
+        return event
 
 
 class BulkRequest(Format):
@@ -29,7 +77,7 @@ class BulkRequest(Format):
         if full and full[0].split(b" ")[0] in (b"POST", b"PUT"):
             # The request line of a saved request.
             full = full[1:]
-        return self.traits.surest if full and action_of(full[0]) else 0.0
+        return self.traits.surest if full and BulkAction.of(full[0]) else 0.0
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one document. Raises InvalidEvent."""
@@ -37,42 +85,3 @@ class BulkRequest(Format):
 
 
 FORM = BulkRequest(__doc__)
-
-
-def action_of(line: bytes) -> Action | None:
-    """Return (action, its properties) of an action line."""
-    # The first bytes rule out nearly all documents without parsing them.
-    start = line[:80].translate(None, b" \t\r\n")
-    if not start.startswith((b'{"index"', b'{"create"', b'{"update"', b'{"delete"')):
-        return None
-    try:
-        value = parse_line(line)
-    except InvalidEvent:
-        return None
-    if len(value) != 1:
-        return None
-    name, properties = next(iter(value.items()))
-    return (name, properties) if name in ACTIONS and isinstance(properties, dict) else None
-
-
-def join(action: Action, line: bytes) -> EventMembers:
-    """Return the event of a document under its action. Raises InvalidEvent."""
-    name, properties = action
-    event = jsonl.FORM.parse(line)
-    if name == "update":
-        document = parse_line(line).get("doc")
-        if not isinstance(document, dict):
-            raise InvalidEvent("an update without a doc object")
-        event = jsonl.typed(dict(document))
-    own_id, index = properties.get("_id"), properties.get("_index")
-    # An index has one document of an _id, which updates change: for these it names what they are
-    # about, and would hide all but the first as an event's id.
-    column, spellings = ("subject", ("subject", "item_id")) if name == "update" else ("id", ("id",))
-    if own_id is not None and all(event.get(k) is None for k in spellings):
-        event[column] = own_id
-    if index is not None and all(event.get(k) is None for k in ("category", "content_type")):
-        event["category"] = index
-    # Beats name their index for the program, so it is the best source there is.
-    if index is not None and event.get("source") is None:
-        event["source"] = index
-    return event

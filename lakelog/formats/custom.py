@@ -20,7 +20,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.event import Severity
 from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sqltext
-from lakelog.formats.definition import FormatDefinition, read
+from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.grok import Field, shortened
 from lakelog.segments.sql import literal
@@ -49,7 +49,7 @@ _BLANKS = " || ".join(f"chr({ord(c)})" for c in _END)
 @functools.lru_cache(maxsize=256)
 def form(name: str) -> CustomFormat:
     """Return the format of a definition that is written out. Raises InvalidSetting."""
-    return CustomFormat(read(name))
+    return CustomFormat(FormatDefinition.of_name(name))
 
 
 class CustomFormat(Format):
@@ -60,6 +60,7 @@ class CustomFormat(Format):
         self.definition = definition
         self.NAME = definition.spelled()
         self._layout = _layout(definition)
+        self.has_time, self.groups = "time" in self._layout.columns, self._layout.places
         self._levels = {word.strip().upper(): _level(level) for word, level in definition.levels}
         self._zone = local_time.zone_of(definition.zone or "UTC")
         self._ways = () if _untimed(definition) else moments.moments(definition.time_format)
@@ -78,16 +79,6 @@ class CustomFormat(Format):
     def label(self) -> str:
         """The name of the definition, else its pattern."""
         return self.definition.name or shortened(self.definition.pattern)
-
-    @property
-    def has_time(self) -> bool:
-        """Whether events have a time of their own; else it is that of ingest."""
-        return "time" in self._layout.columns
-
-    @property
-    def groups(self) -> list[tuple[str, str]]:
-        """Where each group goes: pairs of its name and of a column, or data.NAME."""
-        return list(self._layout.places)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return the share of lines that fit; of longer records, of lines that begin one."""
@@ -111,8 +102,7 @@ class CustomFormat(Format):
         return [self._query_of(tuple(spellings))] if spellings and len(self._ways) > 1 else []
 
     def reach(self, line: bytes) -> tuple[str, str]:
-        """Return how much of a line the longest part of the pattern fits that any does, and the
-        part of the pattern that comes next; for somebody who looks for what is wrong with it."""
+        """Return how much of a line a part of the pattern fits, and what comes next in that."""
         head = line.decode("utf-8", "backslashreplace").partition("\n")[0].rstrip(_END)
         pattern_text, defines = self.definition.pattern, dict(self.definition.define)
         tokens = grok.pieces(pattern_text)
@@ -281,7 +271,7 @@ def _layout(definition: FormatDefinition) -> _Layout:
     if not source or len(source) > TEXT_MAX:
         raise InvalidSetting(f"a pattern has 1 to {TEXT_MAX:,} characters, not {len(source):,}")
     expansion = grok.expand(source, dict(definition.define))
-    re2.check(expansion.regex, "pattern", source)
+    FormatDefinition.check_regex(expansion.regex, "pattern", source)
     if not expansion.fields:
         raise InvalidSetting(
             f"pattern {shortened(source)!r} names no group: write %{{IP:client}} or (?P<client>...)"
@@ -360,7 +350,7 @@ def _rule(name: str, rule: str, defines: dict[str, str]) -> str:
     if not rule:
         return ""
     regex = re.sub(r"\(\?P<g\d+>", "(?:", grok.expand(rule, defines).regex)
-    re2.check(regex, name, rule)
+    FormatDefinition.check_regex(regex, name, rule)
     return f"(?m:^(?:{regex}))"
 
 

@@ -16,7 +16,6 @@ GAP = r"(?:\]? ?[T_,;@|] ?\[?|\]?,? {1,2}(?:at |- |-- |\| )?\[?|::?|-)"
 """What stands between a date and a clock."""
 TRIPLE = r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{4}|\d\d)"
 HEAD = AHEAD + 64
-"""Characters of a line that are looked at."""
 _TRIPLES = re.compile(
     rf"(?<![\d.:/-]){TRIPLE}(?:{GAP}\d{{1,2}}[:.h]\d\d|(?=[\])\"]*$))", re.ASCII | re.MULTILINE
 )
@@ -39,6 +38,9 @@ class DateOrders:
     """The orders of day, month and year in a file, of each way to write them: those that most of
     its dates allow."""
 
+    HEAD = HEAD
+    """Characters of a line that are looked at."""
+
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], dict[str, int]] = {}
 
@@ -59,19 +61,18 @@ class DateOrders:
         # of equal counts the first, which is the order that is taken anyway
         return (max(count, key=count.__getitem__), *orders) if count else orders
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Read days and months in the order that a file was found to have."""
+        token = _settled.set(self)
+        try:
+            yield
+        finally:
+            _settled.reset(token)
+
 
 _NO_ORDERS = DateOrders()
 _settled: ContextVar[DateOrders] = ContextVar("orders of day and month", default=_NO_ORDERS)
-
-
-@contextmanager
-def settled(orders: DateOrders) -> Iterator[None]:
-    """Read days and months in the order that a file was found to have."""
-    token = _settled.set(orders)
-    try:
-        yield
-    finally:
-        _settled.reset(token)
 
 
 def date_of(groups: Mapping[str, str | None]) -> tuple[int | None, int, int] | None:

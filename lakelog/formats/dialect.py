@@ -110,7 +110,7 @@ class Dialect(Format):
         """Return the event of an object. Raises InvalidEvent."""
         # Lines of other kinds in the same file are read as plain JSON lines, not refused.
         if self.plain or not self.is_one(members):
-            return jsonl.typed(members)
+            return jsonl.FORM.typed(members)
         payload = dict(self.prepared(members) if self.prepared else members)
         event: EventMembers = {}
         moment = next(filter(_is_given, (_moment(payload, m) for m in self.time)), None)

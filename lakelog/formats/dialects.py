@@ -67,6 +67,6 @@ def event_of(members: JsonObject) -> EventMembers:
     """Return the event of an object by its dialect, or as plain JSON lines are read. Raises
     InvalidEvent."""
     form = next((form for form in LINES if form.is_one(members)), None)
-    event = form.event(members) if form else jsonl.typed(members)
+    event = form.event(members) if form else jsonl.FORM.typed(members)
     EncodedBatch.of([event])
     return event

@@ -159,7 +159,7 @@ FROM decided WHERE (position >> {_SHIFT}) IN (SELECT position FROM whole)"""
         try:
             members = _as_object(element)
             members = {**siblings, **members} if siblings else members
-            event = self.inner.event(members) if self.inner else jsonl.typed(dict(members))
+            event = self.inner.event(members) if self.inner else jsonl.FORM.typed(dict(members))
             # Refused here, an element is kept as data; later it would spoil its whole document.
             EncodedBatch.of([event])
             return event

@@ -106,6 +106,14 @@ class Format(ABC):
     about: str
     """What it is: `lakelog formats list` shows the first paragraph."""
     traits = Traits()
+    TIMES = sqltext.TIMES
+    """The members of an event that are its time, the envelope's own first."""
+    DEFAULT_TYPE = sqltext.DEFAULT_TYPE
+    """The type of events that name none."""
+    has_time: bool = True
+    """Whether events may have a time of their own; else it is that of ingest."""
+    groups: Sequence[tuple[str, str]] = ()
+    """Where each group of a pattern goes: pairs of its name and of a column, or data.NAME."""
     heads: Callable[[pa.Array, np.ndarray], Heads] | None = None
     """heads(lines, starts): which lines of one file begin a record; `starts` are the byte offsets
     of the lines, and the end. Only asked where `begins` is set, which without it is matched."""
@@ -148,6 +156,16 @@ class Format(ABC):
     def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """As `parse`, but refuse lines of other styles."""
         return self.parse(line)
+
+    def reach(self, line: bytes) -> tuple[str, str]:
+        """Return how much of a line the longest part of a pattern fits that any does, and the part
+        of the pattern that comes next; for somebody who looks for what is wrong with it."""
+        return "", ""
+
+    def uncarry(self, events: list[EventMembers]) -> bool:
+        """Take the marks of times that come from elsewhere out of events; return whether one has
+        that of the line before."""
+        return False
 
     @LazyProperty
     def QUERY(self) -> str:
@@ -193,6 +211,10 @@ class FormatWrapper(Format):
     def parse_own(self, line: bytes) -> EventMembers | list[EventMembers]:
         """Return the events of a record of the format itself. Raises InvalidEvent."""
         return self._form.parse_own(line)
+
+    def uncarry(self, events: list[EventMembers]) -> bool:
+        """Take the marks of times out of events; return whether one has that of the line before."""
+        return self._form.uncarry(events)
 
     def _query(self) -> str:
         return self._form.QUERY

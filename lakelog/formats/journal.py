@@ -65,47 +65,47 @@ class JournalExport(Format):
 
     def parse(self, record: bytes) -> EventMembers:
         """Return the event of an entry. Raises InvalidEvent."""
-        values = values_of(record)
+        values = self.values_of(record)
         if "__REALTIME_TIMESTAMP" not in values:
             raise InvalidEvent("not a journal entry: it has no __REALTIME_TIMESTAMP")
         return NAMED["journald"].event({k: to_json(v) for k, v in values.items()})
 
+    @staticmethod
+    def values_of(entry: bytes) -> JsonObject:
+        """Return the fields of an entry as the journal's JSON has them. Raises InvalidEvent."""
+        values: JsonObject = {}
+        for name, value in _fields(entry):
+            if name not in values:
+                values[name] = value
+            elif isinstance(values[name], _RepeatedValues):
+                values[name].append(value)
+            else:
+                values[name] = _RepeatedValues([values[name], value])
+        return values
+
+    @staticmethod
+    def split(data: bytes, *, is_end: bool = False) -> tuple[list[bytes], bytes]:
+        """Cut what `journalctl -o export` prints into entries; also return the rest, of an entry
+        that goes on. At the end of it there is none."""
+        entries, begin, position = list[bytes](), 0, 0
+        while (end := data.find(b"\n", position)) >= 0:
+            line, start, position = data[position:end], position, end + 1
+            if not line:
+                entries += [data[begin:start]] if start > begin else []
+                begin = position
+            elif b"=" not in line:
+                # A binary value, which may hold blank lines.
+                size = int.from_bytes(data[position : position + 8], "little")
+                position += 8 + size + 1
+                if position > len(data):
+                    break
+        remainder = data[begin:]
+        if is_end and remainder.strip():
+            return [*entries, remainder], b""
+        return entries, remainder
+
 
 FORM = JournalExport(__doc__)
-
-
-def values_of(entry: bytes) -> JsonObject:
-    """Return the fields of an entry as the journal's JSON has them. Raises InvalidEvent."""
-    values: JsonObject = {}
-    for name, value in _fields(entry):
-        if name not in values:
-            values[name] = value
-        elif isinstance(values[name], _RepeatedValues):
-            values[name].append(value)
-        else:
-            values[name] = _RepeatedValues([values[name], value])
-    return values
-
-
-def split(data: bytes, *, is_end: bool = False) -> tuple[list[bytes], bytes]:
-    """Cut what `journalctl -o export` prints into entries; also return the rest, of an entry that
-    goes on. At the end of it there is none."""
-    entries, begin, position = list[bytes](), 0, 0
-    while (end := data.find(b"\n", position)) >= 0:
-        line, start, position = data[position:end], position, end + 1
-        if not line:
-            entries += [data[begin:start]] if start > begin else []
-            begin = position
-        elif b"=" not in line:
-            # A binary value, which may hold blank lines.
-            size = int.from_bytes(data[position : position + 8], "little")
-            position += 8 + size + 1
-            if position > len(data):
-                break
-    remainder = data[begin:]
-    if is_end and remainder.strip():
-        return [*entries, remainder], b""
-    return entries, remainder
 
 
 class _RepeatedValues(list):  # type: ignore[type-arg]

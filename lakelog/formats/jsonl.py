@@ -45,7 +45,7 @@ class JsonLines(Format):
 
     def parse(self, line: bytes) -> EventMembers:
         """Return the event of one line. Raises InvalidEvent."""
-        return typed(parse_line(line))
+        return JsonLines.typed(parse_line(line))
 
     def _query(self) -> str:
         return query("lines")
@@ -58,29 +58,30 @@ class JsonLines(Format):
         """Return how to cut lines that look like the first of these, if it is spelled plainly."""
         return uniform_lines(lines)
 
+    @staticmethod
+    def typed(event: EventMembers) -> EventMembers:
+        """Return a parsed line with a type, which some other key may hint at; without one of its
+        own its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is
+        known."""
+        times = _TIMES.intersection(event)
+        if any(isinstance(event[key], str) for key in times) and not _has_plain_time(event, times):
+            event = _timed(event)
+        if all(event.get(k) in (None, "") for k in ("type", "event_type")):
+            hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
+            event_type = next(hints, DEFAULT_TYPE)
+            # Without a type of its own a line is no envelope, and its `id` may be that of a user or
+            # a row.
+            event = _without_id(event) if "id" in event else event
+            event["type"] = event_type
+        level = event.get("level")
+        if isinstance(level, str):
+            name = Severity.without_offset(level)
+            if Severity.of(name) not in (None, level):
+                return Severity.with_word(gather({**event, "level": name}), level)
+        return event
+
 
 FORM = JsonLines(__doc__)
-
-
-def typed(event: EventMembers) -> EventMembers:
-    """Return a parsed line with a type, which some other key may hint at; without one of its own
-    its `id` is no event's, and goes into `data`. Its time is ISO text if its spelling is known."""
-    times = _TIMES.intersection(event)
-    if any(isinstance(event[key], str) for key in times) and not _has_plain_time(event, times):
-        event = _timed(event)
-    if all(event.get(k) in (None, "") for k in ("type", "event_type")):
-        hints = (event[k] for k in HINTS if isinstance(event.get(k), str) and event[k])
-        event_type = next(hints, DEFAULT_TYPE)
-        # Without a type of its own a line is no envelope, and its `id` may be that of a user or a
-        # row.
-        event = _without_id(event) if "id" in event else event
-        event["type"] = event_type
-    level = event.get("level")
-    if isinstance(level, str):
-        name = Severity.without_offset(level)
-        if Severity.of(name) not in (None, level):
-            return Severity.with_word(gather({**event, "level": name}), level)
-    return event
 
 
 def _has_plain_time(event: EventMembers, times: frozenset[str]) -> bool:

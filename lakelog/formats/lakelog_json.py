@@ -46,7 +46,7 @@ class LakelogJson(Format):
     def event(self, members: JsonObject) -> EventMembers:
         """Return the event of an object. Raises InvalidEvent."""
         own_columns = assigned_columns(members)
-        return jsonl.typed({k: v for k, v in members.items() if k not in own_columns})
+        return jsonl.FORM.typed({k: v for k, v in members.items() if k not in own_columns})
 
     def _query(self) -> str:
         return self.query("lines")

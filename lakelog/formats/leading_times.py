@@ -30,9 +30,10 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
-from lakelog.formats import pattern, windows_1252
+from lakelog.formats import pattern
 from lakelog.formats.date_orders import AHEAD, GAP, HEAD, MONTHS, TOKENS, TRIPLE, date_of, is_day
 from lakelog.formats.format import EventMembers
+from lakelog.formats.line_encoding import LineEncoding
 from lakelog.formats.line_starts import WORDS
 from lakelog.formats.pattern import COLOURS, MONTH, Pattern
 from lakelog.formats.pattern_format import PatternFormat
@@ -105,6 +106,18 @@ class LeadingTime:
     alone: bool = True
     level: str = ""
     """The level before it."""
+
+    @staticmethod
+    def timed(lines: pa.ChunkedArray | pa.Array) -> Any:
+        """Return the indexes of the lines that have a time of their own at their beginning,
+        readable or not; of a line that is no text it is unknown."""
+        return _where(lines, lambda found: found is not None)
+
+    @staticmethod
+    def beginning(lines: pa.Array) -> Any:
+        """Return the indexes of the lines that continue no other, as they have a time of their own
+        at their beginning; lines that are indented do not count."""
+        return _where(lines, lambda found: found is not None and found.begins, indented=False)
 
 
 UNREAD = LeadingTime("", 0, 0)
@@ -223,18 +236,6 @@ def _zone(groups: Mapping[str, str | None]) -> str:
     return ZONES.get(groups.get("tz") or "", "")
 
 
-def timed(lines: pa.ChunkedArray | pa.Array) -> Any:
-    """Return the indexes of the lines that have a time of their own at their beginning, readable or
-    not; of a line that is no text it is unknown."""
-    return _where(lines, lambda found: found is not None)
-
-
-def beginning(lines: pa.Array) -> Any:
-    """Return the indexes of the lines that continue no other, as they have a time of their own at
-    their beginning; lines that are indented do not count."""
-    return _where(lines, lambda found: found is not None and found.begins, indented=False)
-
-
 def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
     # What begins with a date and a clock has a time, or one that cannot be read: most lines that
     # have one at all are decided at once.
@@ -249,7 +250,7 @@ def _where(lines: Any, fits: Any, *, indented: bool = True) -> Any:
 
 
 def _found(head: bytes | None, indented: bool) -> LeadingTime | None:
-    line = windows_1252.as_utf8(head or b"").decode("utf-8", "ignore")
+    line = LineEncoding.as_utf8(head or b"").decode("utf-8", "ignore")
     if not indented and line[:1] in pattern.SPACE:
         return None
     return find(line.strip(pattern.SPACE))

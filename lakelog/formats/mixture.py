@@ -158,6 +158,16 @@ class MixtureFormat(FormatWrapper):
             event["message"] = "\n".join(filter(None, (event.get("message"), following)))
         return event
 
+    def uncarry(self, events: list[EventMembers]) -> bool:
+        """Remove the times CARRIED and ARRIVAL from events; return whether one was CARRIED."""
+        is_carried = False
+        for event in events:
+            time = event.get("time")
+            if time is CARRIED or time is ARRIVAL:
+                is_carried = is_carried or time is CARRIED
+                del event["time"]
+        return is_carried
+
 
 def tolerant(form: Format, *, forced: bool = False) -> Format:
     """Return a format that also accepts lines of other styles, if it is a format of lines.
@@ -182,17 +192,6 @@ def _places(places: Callable[[bytes], list[int]], line: bytes) -> list[int]:
         return places(line)
     except InvalidEvent:
         return [0]
-
-
-def uncarry(events: list[EventMembers]) -> bool:
-    """Remove the times CARRIED and ARRIVAL from events; return whether one was CARRIED."""
-    is_carried = False
-    for event in events:
-        time = event.get("time")
-        if time is CARRIED or time is ARRIVAL:
-            is_carried = is_carried or time is CARRIED
-            del event["time"]
-    return is_carried
 
 
 def _is_json(form: Format) -> bool:

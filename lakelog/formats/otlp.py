@@ -53,7 +53,36 @@ class OtlpRequests(Format):
             raise InvalidEvent(
                 "not an OpenTelemetry request: it has no resourceLogs or resourceSpans"
             )
-        return [event for request in requests for event in events_of(request)]
+        return [event for request in requests for event in self.events_of(request)]
+
+    @classmethod
+    def events_of(cls, request: JsonObject) -> list[EventMembers]:
+        """Return the events of an export request. Raises InvalidEvent."""
+        result = []
+        for signal, (scopes, records) in _KINDS.items():
+            for resource_records in _listed(request.get(signal)):
+                resource = cls.described(
+                    resource_records.get("resource"), resource_records.get("schemaUrl"), flat=True
+                )
+                for inner in _members(resource_records, scopes):
+                    scope = cls.described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
+                    events_ = (_event(signal, r, resource, scope) for r in _members(inner, records))
+                    result += [_with_valid_time(event) for event in events_]
+        return result
+
+    @staticmethod
+    def described(value: object, schema: object, *, flat: bool) -> JsonObject:
+        """A resource by its attributes, or a scope with them."""
+        value = value if isinstance(value, dict) else {}
+        result = {k: v for k, v in value.items() if k != "attributes"}
+        if value.get("attributes"):
+            members = attributes(value["attributes"])
+            result = (
+                {**members, **result}
+                if flat and isinstance(members, dict)
+                else result | {"attributes": members}
+            )
+        return result | ({"schemaUrl": schema} if schema else {})
 
 
 FORM = OtlpRequests(__doc__)
@@ -96,21 +125,6 @@ def _number(value: object) -> Any:
     return value
 
 
-def events_of(request: JsonObject) -> list[EventMembers]:
-    """Return the events of an export request. Raises InvalidEvent."""
-    result = []
-    for signal, (scopes, records) in _KINDS.items():
-        for resource_records in _listed(request.get(signal)):
-            resource = described(
-                resource_records.get("resource"), resource_records.get("schemaUrl"), flat=True
-            )
-            for inner in _members(resource_records, scopes):
-                scope = described(inner.get("scope"), inner.get("schemaUrl"), flat=False)
-                events_ = (_event(signal, r, resource, scope) for r in _members(inner, records))
-                result += [_with_valid_time(event) for event in events_]
-    return result
-
-
 def _members(outer: JsonObject, name: str) -> list[JsonObject]:
     """The objects of a list by its name. Raises InvalidEvent where only one of another name is
     there, as older senders have it: its records would be lost without a word."""
@@ -128,20 +142,6 @@ def _listed(value: object) -> list[JsonObject]:
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
         raise InvalidEvent("not an OpenTelemetry request: a list of objects is needed")
     return value
-
-
-def described(value: object, schema: object, *, flat: bool) -> JsonObject:
-    """A resource by its attributes, or a scope with them."""
-    value = value if isinstance(value, dict) else {}
-    result = {k: v for k, v in value.items() if k != "attributes"}
-    if value.get("attributes"):
-        members = attributes(value["attributes"])
-        result = (
-            {**members, **result}
-            if flat and isinstance(members, dict)
-            else result | {"attributes": members}
-        )
-    return result | ({"schemaUrl": schema} if schema else {})
 
 
 def _event(

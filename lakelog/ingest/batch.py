@@ -24,9 +24,7 @@ from lakelog.files.identity import Resolver
 from lakelog.files.pieces import Split
 from lakelog.files.source import Source
 from lakelog.files.splits import SplitRefused
-from lakelog.formats.definition import FormatDefinition
-from lakelog.formats.format import Format
-from lakelog.formats.uniform.typed_payloads import TypedPayloads
+from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.ingest import definitions
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
 from lakelog.files.file_cursor import FileCursor
-from lakelog.formats import definition, encoded, local_time, registry
-from lakelog.formats.definition import FormatDefinition
+from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.moves import Change, publish
-from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
@@ -61,7 +59,9 @@ class LakeFormat:
         members = record.members
         globs, sources = (tuple(map(str, members.get(n) or ())) for n in ("for", "sources"))
         time = int(members.get("time") or 0)
-        return cls(definition.of_members({**members, "name": record.key}), globs, sources, time)
+        return cls(
+            FormatDefinition.of_members({**members, "name": record.key}), globs, sources, time
+        )
 
     def rank(self, path: str, label: str | None) -> int:
         """How closely the format matches a file, 0 if not at all: a source before any glob, and of
@@ -131,80 +131,35 @@ def of_cursor(formats: Formats, cursor: FileCursor) -> FormatDefinition | None:
     one of the name that it was read by last."""
     match = find(formats, cursor.name, None)
     name = cursor.forms[-1][1] if cursor.forms else ""
-    if match is None and name.startswith(definition.PREFIX):
-        match = formats.get(definition.read(name).name)
+    if match is None and name.startswith(FormatDefinition.PREFIX):
+        match = formats.get(FormatDefinition.of_name(name).name)
     return match.definition if match else None
 
 
 def resolve(spelling: str, formats: Formats) -> FormatDefinition:
     """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
-    parsed = definition.read(spelling)
+    parsed = FormatDefinition.of_name(spelling)
     if not parsed.pattern and parsed.format in formats:
         parsed = parsed.over(formats[parsed.format].definition)
-    check(parsed, tuple(formats))
+    FORMATS.check(parsed, tuple(formats))
     return parsed
-
-
-def check(definition: FormatDefinition, names: tuple[str, ...] = ()) -> None:
-    """Raise InvalidSetting for an invalid definition; `names` are those of the lake's formats."""
-    if definition.encoding:
-        encoded.codec_of(definition.encoding)
-    if definition.pattern:
-        registry.by_name(definition.spelled())
-        return
-    lines = (
-        definition.begins,
-        definition.continues,
-        definition.time_format,
-        definition.levels,
-        definition.define,
-    )
-    if any(lines):
-        raise InvalidSetting(
-            "--begins, --continues, --time-format, --level and --define go with a pattern:"
-            " add --format '%{...}'"
-        )
-    # The name of one of the lake's formats is valid here, but a definition to be added (it has a
-    # name) may refer to built-in ones only.
-    if definition.format and (definition.format not in names or definition.name):
-        _check_name(definition.format, names)
-    if definition.zone:
-        local_time.zone_of(definition.zone)
-
-
-def form_name(definition: FormatDefinition) -> str:
-    """Return the name of the format that a definition gives, "" if it leaves that to lakelog."""
-    name = definition.format
-    if definition.pattern:
-        name = replace(definition, encoding="").spelled()
-    return registry.completed(name, definition) if name else ""
-
-
-def detect(definition: FormatDefinition | None, head: bytes, data: bytes, path: str) -> str:
-    """Return the name of the format that fits a file's first bytes best, else its newest ones. They
-    are read in the encoding that a definition gives; the name says nothing of that yet."""
-    if definition and definition.encoding:
-        head, data = (encoded.decoded(content, definition.encoding) for content in (head, data))
-    return registry.detect(head, data, path).NAME
 
 
 def is_gone(name: str, formats: Formats) -> bool:
     """Whether a format, as a cursor names it, is of a definition that the lake no longer has."""
-    if not name.startswith(definition.PREFIX):
+    if not name.startswith(FormatDefinition.PREFIX):
         return False
-    format_name = definition.read(name).name
+    format_name = FormatDefinition.of_name(name).name
     return bool(format_name) and format_name not in formats
 
 
 def check_new(form: LakeFormat) -> None:
     """Raise InvalidSetting for a format that a lake cannot define."""
     name, definition = form.name, form.definition
-    if not _NAME.fullmatch(name) or name in registry.FORMATS:
-        reason = (
-            "lakelog has one of that name" if name in registry.FORMATS else "use a-z, 0-9, - and _"
-        )
+    if not _NAME.fullmatch(name) or name in FORMATS:
+        reason = "lakelog has one of that name" if name in FORMATS else "use a-z, 0-9, - and _"
         raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
-    check(definition)
+    FORMATS.check(definition)
     if not (definition.pattern or definition.format or definition.zone or definition.encoding):
         raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
 
@@ -236,7 +191,7 @@ def get(formats: Formats, name: str) -> LakeFormat:
     """Return the format of a name. Raises UnknownRef."""
     if name in formats:
         return formats[name]
-    if name in registry.FORMATS:
+    if name in FORMATS:
         raise UnknownRef(f"{name!r} is a built-in format, not one of this lake")
     raise UnknownRef(f"this lake has no format {name!r}: see `lakelog formats list`")
 
@@ -244,18 +199,6 @@ def get(formats: Formats, name: str) -> LakeFormat:
 def _published(head: Head | None) -> Head:
     assert head is not None  # these plans never give up
     return head
-
-
-def _check_name(name: str, names: tuple[str, ...]) -> None:
-    """Raise InvalidSetting for a name that no format has."""
-    try:
-        registry.by_name(name)
-    except InvalidSetting as error:
-        if ":" in name or "@" in name:
-            raise
-        known_names = f"; this lake's own: {', '.join(names)}" if names else ""
-        hint = did_you_mean(name, [*names, *registry.FORMATS])
-        raise InvalidSetting("; ".join(filter(None, [f"{error}{known_names}", hint]))) from None
 
 
 def _fits(path: str, glob: str) -> bool:

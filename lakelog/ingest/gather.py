@@ -14,8 +14,7 @@ from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, SHORT, Source
-from lakelog.formats import local_time, registry
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, Format
 from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
@@ -286,7 +285,7 @@ class Gatherer:
             self._form, form = choose_format(self._job, self._start, visible(chunk.data))
             self._report.format = self._source.container or form.label
             if not self._place:
-                note = local_time.zone_note(form, visible(chunk.data[:WINDOW]))
+                note = FORMATS.zone_note(form, visible(chunk.data[:WINDOW]))
                 self._report.note = self._report.note or note
             self._since = self._place
             # Rows that are not stored are shown, with payloads as text.
@@ -342,17 +341,17 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     text applies only until lines of a known kind come. Returns its name and the format."""
     consumed = visible(start.head[: start.cursor.bytes or WINDOW])
     definition = job.definition(start.cursor.name)
-    name = definitions.form_name(definition) if definition else ""
+    name = FORMATS.name_of(definition) if definition else ""
     forced = bool(name)
     if not name:
         # A format that was once chosen from enough bytes stays, else a file could change its format
         # when only its newest lines are looked at.
-        last_name = start.cursor.forms[-1][1] if start.cursor.forms else registry.LAST
-        is_open = registry.is_last(last_name) or definitions.is_gone(last_name, job.formats)
+        last_name = start.cursor.forms[-1][1] if start.cursor.forms else FORMATS.LAST
+        is_open = FORMATS.is_last(last_name) or definitions.is_gone(last_name, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
         file_name = start.cursor.name
-        name = last_name if settled else definitions.detect(definition, consumed, data, file_name)
-        name = registry.completed(name, definition)
+        name = last_name if settled else FORMATS.name_in(definition, consumed, data, file_name)
+        name = FORMATS.completed(name, definition)
     # The beginning of the file and not of this chunk: headers and the first element stand there.
-    form = registry.specialize(registry.by_name(name), consumed or data)
-    return name, registry.tolerant(form, start.cursor.name, forced=forced)
+    form = FORMATS.specialize(FORMATS.by_name(name), consumed or data)
+    return name, FORMATS.tolerant(form, start.cursor.name, forced=forced)

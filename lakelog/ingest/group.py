@@ -23,9 +23,7 @@ from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import Source
-from lakelog.formats import bulk
-from lakelog.formats.format import Format
-from lakelog.formats.local_time import zone_note
+from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.file_report import FileReport
@@ -204,7 +202,7 @@ class Group:
             return False
         name, form = choose_format(self._job, start, data)
         # Actions and documents are paired in Python, which one query over many files cannot do.
-        if form is bulk.FORM:
+        if form.NAME == FORMATS.BULK:
             self._keys -= touched
             return False
         # Asked last, for only here does the answer matter: it is a system call for each file.
@@ -215,7 +213,7 @@ class Group:
         complete = records(chunk, form, mode, final=mode != "follow")
         report.format = source.container or form.label
         if not place:
-            report.note = report.note or zone_note(form, data[:WINDOW])
+            report.note = report.note or FORMATS.zone_note(form, data[:WINDOW])
         report.left = len(data) - complete.length
         if mode == "ended" and data[complete.length :].strip():
             self._keys -= touched

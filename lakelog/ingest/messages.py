@@ -33,8 +33,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import LINE_MAX
-from lakelog.formats import registry
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, Format
 from lakelog.ingest import definitions, stream_cursor
 from lakelog.ingest.batch import Batch, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
@@ -176,25 +175,23 @@ class MessageBatch:
         final once there were enough bytes."""
         job, cursor = self._job, self.cursor(stream)
         definition = job.definition(name)
-        format_name = definitions.form_name(definition) if definition else ""
+        format_name = FORMATS.name_of(definition) if definition else ""
         forced = bool(format_name)
-        if registry.bare(format_name) in _WITH_HEADERS:
+        if FORMATS.bare(format_name) in _WITH_HEADERS:
             raise InvalidSetting(
                 f"{format_name} needs the lines before a line: messages cannot be of that format"
             )
         sample = b"\n".join(values[: 1 << 10])[:_SAMPLE] + b"\n"
         if not format_name:
-            last_format = cursor.form if cursor and cursor.form else registry.LAST
-            is_open = registry.is_last(last_format) or definitions.is_gone(last_format, job.formats)
+            last_format = cursor.form if cursor and cursor.form else FORMATS.LAST
+            is_open = FORMATS.is_last(last_format) or definitions.is_gone(last_format, job.formats)
             # What was read before is compared with its rows, which that format gave.
             is_settled = (is_retry or (cursor and cursor.bytes >= WINDOW)) and not is_open
-            detected = (
-                last_format if is_settled else definitions.detect(definition, b"", sample, name)
-            )
-            detected = registry.LAST if detected in _WITH_HEADERS else detected
-            format_name = registry.completed(detected, definition)
-        form = registry.specialize(registry.by_name(format_name), sample)
-        return format_name, registry.tolerant(form, name, forced=forced)
+            detected = last_format if is_settled else FORMATS.name_in(definition, b"", sample, name)
+            detected = FORMATS.LAST if detected in _WITH_HEADERS else detected
+            format_name = FORMATS.completed(detected, definition)
+        form = FORMATS.specialize(FORMATS.by_name(format_name), sample)
+        return format_name, FORMATS.tolerant(form, name, forced=forced)
 
     def _parse(
         self, messages: Sequence[Message], values: list[bytes], form: Format

@@ -12,10 +12,7 @@ from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import Source
-from lakelog.formats import local_time, registry
-from lakelog.formats.custom import CustomFormat
-from lakelog.formats.definition import FormatDefinition
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest import definitions
 from lakelog.ingest.definitions import Formats
 from lakelog.ingest.transform import Transformer, readable
@@ -91,13 +88,12 @@ def preview(
     head = data[:WINDOW]
     name, why = _choose(path, head, data, formats, requested, label)
     # The same three steps as in an ingest, so that the preview cannot differ from it.
-    form = registry.specialize(registry.by_name(name), head or data)
-    form = registry.tolerant(form, path, forced=requested is not None)
+    form = FORMATS.specialize(FORMATS.by_name(name), head or data)
+    form = FORMATS.tolerant(form, path, forced=requested is not None)
     run = Transformer(connect(), form, "preview", label).run(
         Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
     )
-    custom = form if isinstance(form, CustomFormat) else None
-    outcomes = _outcomes(run, data, count, custom)
+    outcomes = _outcomes(run, data, count, form)
     events = run.table.num_rows if run.table is not None else 0
     return Preview(
         printable(path),
@@ -109,8 +105,8 @@ def preview(
         len(run.bad),
         int(arrays.arrived(run.table).sum()) if run.table is not None else 0,
         outcomes,
-        custom.groups if custom else [],
-        local_time.zone_note(form, head),
+        list(form.groups),
+        FORMATS.zone_note(form, head),
     )
 
 
@@ -139,19 +135,19 @@ def _choose(
     """The name of the format, and why it is that one."""
     lake_definition = None if requested else definitions.find(formats, path, label)
     definition = lake_definition.definition if lake_definition else requested
-    name = definitions.form_name(definition) if definition else ""
+    name = FORMATS.name_of(definition) if definition else ""
     if name and lake_definition:
         return name, f"this lake's {lake_definition.name} is for {_files(lake_definition, label)}"
     if name:
         return name, "as asked for"
-    name, why = definitions.detect(definition, head, data, path), "it fits the first lines best"
-    if name == registry.LAST:
+    name, why = FORMATS.name_in(definition, head, data, path), "it fits the first lines best"
+    if name == FORMATS.LAST:
         why = "no other format fits the first lines"
     if definition and definition.zone:
         why = f"{why}; {definition.zone} for times that name no zone"
     if definition and definition.encoding:
         why = f"{why}; {definition.encoding}"
-    return registry.completed(name, definition), why
+    return FORMATS.completed(name, definition), why
 
 
 def _files(form: definitions.LakeFormat, label: str | None) -> str:
@@ -164,16 +160,16 @@ def _scores(data: bytes, form: Format, formats: Formats) -> list[tuple[str, floa
     """The score of each format for the first lines, the best first, without those of 0."""
     # Only patterns have a rule of their own; a renamed built-in format is in the list already.
     own_scores = {
-        name: registry.by_name(form_.definition.spelled())
+        name: FORMATS.by_name(form_.definition.spelled())
         for name, form_ in formats.items()
         if form_.definition.pattern
     }
-    sure = registry.scores(data, {**own_scores, form.label: form})
+    sure = FORMATS.scores(data, {**own_scores, form.label: form})
     ranked = sorted(sure.items(), key=lambda pair: -pair[1])
     return [(name, round(score, 3)) for name, score in ranked if score > 0]
 
 
-def _outcomes(run: Any, data: bytes, count: int, custom: CustomFormat | None) -> list[Outcome]:
+def _outcomes(run: Any, data: bytes, count: int, form: Format) -> list[Outcome]:
     """The first records of a run, in the order of the file."""
     rows = run.table.slice(0, count).to_pylist() if run.table is not None else []
     pairs = [(row["position"], row) for row in rows]
@@ -188,7 +184,7 @@ def _outcomes(run: Any, data: bytes, count: int, custom: CustomFormat | None) ->
             timeless = record["time"] == record["ingested_at"]
             outcomes.append(Outcome(line, position, text, event, _data(record["data"]), timeless))
         else:
-            fits, next_name = custom.reach(text.encode()) if custom else ("", "")
+            fits, next_name = form.reach(text.encode())
             reason = record.reason
             outcomes.append(Outcome(line, position, text, reason=reason, fits=fits, then=next_name))
     return outcomes

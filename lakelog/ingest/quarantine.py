@@ -17,9 +17,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files import cursors
-from lakelog.formats import jsonl, registry, sqltext
-from lakelog.formats.definition import FormatDefinition
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest import definitions, message_events, stream_cursor
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.tail_keys import TailKeys
@@ -246,7 +244,7 @@ class _Retry:
                 placed += [(e, place, index) for e, place in zip(events, places, strict=False)]
         # A transformer stamps one origin on all of its rows.
         for origin, placed in by_origin.items():
-            transformer = Transformer(self._connect(), jsonl.FORM, origin)
+            transformer = Transformer(self._connect(), FORMATS.JSON_LINES, origin)
             events_of = transformer.rows_of([e for e, _, _ in placed], [p for _, p, _ in placed])
             lines = [index for _, _, index in placed]
             events_of = message_events.with_details_of(
@@ -284,10 +282,10 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
 
 def _form(rule: FormatDefinition | None, head: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
-    name = definitions.form_name(rule) if rule else ""
+    name = FORMATS.name_of(rule) if rule else ""
     if not name:
-        name = registry.completed(definitions.detect(rule, head, head, "line.json"), rule)
-    return registry.by_name(name)
+        name = FORMATS.completed(FORMATS.name_in(rule, head, head, "line.json"), rule)
+    return FORMATS.by_name(name)
 
 
 def _parse(
@@ -301,7 +299,7 @@ def _parse(
             return None
         events = _form(rule, record).events(record)
         for event in events:
-            if type_ is not None and event.get("type") in (None, sqltext.DEFAULT_TYPE):
+            if type_ is not None and event.get("type") in (None, Format.DEFAULT_TYPE):
                 event["type"] = type_
         # Refused here, a line stays in quarantine; later it would fail the whole replay.
         EncodedBatch.of(events)

@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from lakelog.errors import InvalidEvent
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import LINE_MAX
-from lakelog.formats import bulk, leading_times, windows_1252
-from lakelog.formats.format import Format
+from lakelog.formats import FORMATS, Format, LeadingTime, LineEncoding
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
 
@@ -72,7 +71,7 @@ def joins(form: Format) -> bool:
 
 def simple(form: Format) -> bool:
     """Whether every line that is not blank gives one event or is quarantined."""
-    return not (joins(form) or form.traits.many or form.NAME == bulk.FORM.NAME)
+    return not (joins(form) or form.traits.many or form.NAME == FORMATS.BULK)
 
 
 def is_cut(line: bytes, form: Format) -> bool:
@@ -86,7 +85,7 @@ def is_cut(line: bytes, form: Format) -> bool:
     # Waiting cannot mend it, and would keep the file unfinished for ever.
     if _NO_TEXT.search(line):
         return False
-    line = line if is_text(line) else windows_1252.as_utf8(line)
+    line = line if is_text(line) else LineEncoding.as_utf8(line)
     if form.complete is not None:
         return not form.complete(line)
     if not _is_event(line, form):
@@ -115,7 +114,7 @@ def _is_event(line: bytes, form: Format) -> bool:
 
 def _is_taken(line: bytes, form: Format) -> bool:
     """Whether a line becomes an event in any way, also of another style or as text."""
-    return form.is_event(windows_1252.as_utf8(line))
+    return form.is_event(LineEncoding.as_utf8(line))
 
 
 def is_text(data: bytes) -> bool:
@@ -156,7 +155,7 @@ def _first(chunk: Chunk, form: Format) -> tuple[np.ndarray, bool | None]:
         # A line with a time of its own belongs to no other, though the format does not read it.
         undecided = np.flatnonzero(~is_head) if form.traits.by_line else is_head[:0]
         if len(undecided):
-            undecided = undecided[leading_times.beginning(array.take(arrays.integers(undecided)))]
+            undecided = undecided[LeadingTime.beginning(array.take(arrays.integers(undecided)))]
             is_head[undecided] = True
         if form.traits.continues:
             is_head &= ~np.asarray(pc.match_substring_regex(array, form.traits.continues))

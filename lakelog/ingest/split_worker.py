@@ -18,8 +18,7 @@ import orjson
 
 from lakelog.files import splits
 from lakelog.files.pieces import Chunk
-from lakelog.formats import jsonl
-from lakelog.formats.uniform.typed_payloads import TypedPayloads
+from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
 from lakelog.segments import arrays, connection, typed
@@ -43,7 +42,7 @@ class Worker:
         schemas = [typed.decode(schema_json) for schema_json in load["schemas"]]
         payloads = TypedPayloads(engine, lambda: schemas, lines_min=0) if schemas else None
         self._transformer = Transformer(
-            engine, jsonl.FORM, load["origin"], source=load["source"], payloads=payloads
+            engine, FORMATS.JSON_LINES, load["origin"], source=load["source"], payloads=payloads
         )
 
     def load(self, base: int, size: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lakelog.formats import encoded, windows_1252
+from lakelog.formats import LineEncoding
 from lakelog.ingest.records import Records
 from lakelog.libraries import np, pa, pc
 from lakelog.runtime.lazy import Lazy
@@ -86,9 +86,9 @@ def _decoded(columns: list[pa.Array], encoding: str) -> tuple[pa.Array, pa.Array
     before."""
     raw = [column.view(pa.large_binary()).to_pylist() for column in columns]
     if len(raw) == 1:
-        values = [encoded.decoded(line, encoding) for line in raw[0]]
+        values = [LineEncoding.decoded(line, encoding) for line in raw[0]]
         return pa.array(values, pa.large_binary()).view(pa.large_string()), None
-    split = [_split(encoded.decoded(a + b, encoding)) for a, b in zip(*raw, strict=True)]
+    split = [_split(LineEncoding.decoded(a + b, encoding)) for a, b in zip(*raw, strict=True)]
     lines, continued = (pa.array(values, pa.large_binary()) for values in zip(*split, strict=True))
     return lines.view(pa.large_string()), continued.view(pa.large_string())
 
@@ -108,7 +108,7 @@ def _recoded(columns: list[pa.Array], blank: bool) -> tuple[pa.Array, pa.Array |
         if _is_whole(record):
             continue
         # Blanked, a record gives no row, and so is left to the exact rule.
-        recoded = b"" if blank else windows_1252.recoded(record) or b""
+        recoded = b"" if blank else LineEncoding.recoded(record) or b""
         older += [index] if recoded else []
         if len(raw) > 1:
             raw[0][index], raw[1][index] = _split(recoded)
@@ -126,7 +126,7 @@ def mark_encoding(table: pa.Table, places: set[int]) -> pa.Table:
         data = column[row] or "{}"
         if data.startswith("{") and not ('"encoding"' in data and "encoding" in json.loads(data)):
             comma = "" if data == "{}" else ","
-            column[row] = f'{data[:-1]}{comma}"encoding":"{windows_1252.MARK}"}}'
+            column[row] = f'{data[:-1]}{comma}"encoding":"{LineEncoding.OLDER}"}}'
     column_index = table.schema.get_field_index("data")
     return table.set_column(column_index, "data", pa.array(column, table["data"].type))
 

@@ -13,9 +13,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.files.pieces import Chunk
-from lakelog.formats import date_orders, leading_times, windows_1252
-from lakelog.formats.date_orders import DateOrders
-from lakelog.formats.format import Format
+from lakelog.formats import DateOrders, Format, LeadingTime, LineEncoding
 from lakelog.ingest import stripes
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
@@ -39,7 +37,7 @@ class Untimed:
             return rows
         index = np.searchsorted(places, blank)
         is_timed = np.zeros(len(blank), dtype=bool)
-        is_timed[leading_times.timed(lines.take(arrays.integers(index)))] = True
+        is_timed[LeadingTime.timed(lines.take(arrays.integers(index)))] = True
         self.positions.append(blank[~is_timed])
         if not is_timed.any():
             return rows
@@ -85,10 +83,10 @@ class TimeCarry:
                 orders, preceding = DateOrders(), self._files.get(place, b"")
                 orders.add(self._known(place, preceding))
             lows, highs = starts[file_index], starts[file_index + 1]
-            highs = np.minimum(highs, lows + date_orders.HEAD)
+            highs = np.minimum(highs, lows + DateOrders.HEAD)
             spans = zip(lows.tolist(), highs.tolist(), strict=True)
             orders.add(chunk.text[low:high] for low, high in spans)
-            with date_orders.settled(orders):
+            with orders.settled():
                 yield from file_index.tolist()
 
     def _known(self, place: int, before: bytes) -> list[bytes]:
@@ -122,11 +120,11 @@ class TimeCarry:
         """The time of the last whole line that has one, in microseconds."""
         orders = DateOrders()
         orders.add(self._known(place, before))
-        with date_orders.settled(orders):
+        with orders.settled():
             # The first of these lines may be cut at its beginning, for `before` is a window.
             for line in reversed(before.split(b"\n")[1:]):
                 try:
-                    event = self._form.events(windows_1252.as_utf8(line.strip()))[-1]
+                    event = self._form.events(LineEncoding.as_utf8(line.strip()))[-1]
                     return to_micros(parse_time(event["time"]))
                 except (InvalidEvent, KeyError, IndexError):
                     continue

@@ -18,10 +18,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import CHUNK, SHORT
-from lakelog.formats import bulk, mixture, sqltext, windows_1252
-from lakelog.formats.format import Format
-from lakelog.formats.uniform.typed_payloads import TypedPayloads
-from lakelog.formats.uniform.uniform_lines import UniformLines
+from lakelog.formats import FORMATS, BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
@@ -90,7 +87,7 @@ class Transformer:
             # Holes would be blanked, and in a binary record NULs are data.
             chunk = replace(chunk, binary=True)
         # An action belongs to the line after it, so lines cannot be parsed independently.
-        if self._form.NAME == bulk.FORM.NAME:
+        if self._form.NAME == FORMATS.BULK:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
             result = ChunkResult(length=len(whole.data))
             result.table = self._pairs(whole, result)
@@ -346,7 +343,7 @@ class Transformer:
                         events, is_older = self._events(line if untrimmed else stripped)
                         older |= {chunk.base + start} if is_older else set()
                         # Before encoding: the markers of times are no values of an event.
-                        if mixture.uncarry(events):
+                        if self._form.uncarry(events):
                             carried.append(chunk.base + start)
                         labelled = [self._labelled(event, untimed.now) for event in events]
                         good += EncodedBatch.of(labelled).lines
@@ -389,7 +386,7 @@ class Transformer:
         try:
             return self._form.events(line), False
         except InvalidEvent:
-            recoded = None if self._traits.encoding else windows_1252.recoded(line)
+            recoded = None if self._traits.encoding else LineEncoding.recoded(line)
             places = self._form.places
             if recoded is None or (places is not None and places(line) != [0]):
                 raise
@@ -415,7 +412,7 @@ class Transformer:
 
     def _labelled(self, event: dict[str, Any], ingest_time: datetime) -> dict[str, Any]:
         """An event with the source of the file, and the time of ingest, where it has none."""
-        if all(event.get(key) is None for key in sqltext.TIMES):
+        if all(event.get(key) is None for key in Format.TIMES):
             event["time"] = ingest_time
         if self._source is not None and event.get("source") is None:
             event["source"] = self._source
@@ -425,24 +422,24 @@ class Transformer:
         """Pair actions with documents and make rows of them."""
         good: list[bytes] = []
         places: list[int] = []
-        action: bulk.Action | None = None
+        action: BulkAction | None = None
         ingest_time = datetime.now(UTC)
         position = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
             start, position = position, position + len(line)
             stripped = line.strip().removeprefix(BOM_UTF8)
             if stripped and action is None:
-                action = bulk.action_of(stripped)
+                action = BulkAction.of(stripped)
                 if action is not None:
                     # A delete has no document after it.
-                    action = None if action[0] == "delete" else action
+                    action = None if action.name == "delete" else action
                 else:
                     reason = "a line without an action before it"
                     result.bad.append(self._bad(chunk, start, reason, line))
             elif stripped and action is not None:
                 try:
                     good += EncodedBatch.of(
-                        [self._labelled(bulk.join(action, stripped), ingest_time)]
+                        [self._labelled(action.event(stripped), ingest_time)]
                     ).lines
                     places.append(chunk.base + start)
                 except InvalidEvent as error:

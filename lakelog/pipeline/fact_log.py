@@ -15,11 +15,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from lakelog import formats, subscriptions
 from lakelog import lake as lakes
-from lakelog import subscriptions
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
-from lakelog.formats import oos
 from lakelog.lake import Lake
 from lakelog.segments.sql import literal
 from lakelog.store import bootstrap, disk
@@ -121,7 +120,7 @@ class FileLog:
         facts = []
         for line in whole.splitlines():
             with contextlib.suppress(InvalidEvent):
-                fact = oos.FORM.parse(line)
+                (fact,) = formats.FORMATS["oos"].events(line)
                 # The log may be that of several queues, and have other events.
                 if fact.get("category") == queue and fact["type"] in TYPES:
                     facts.append(fact)

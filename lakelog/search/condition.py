@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from lakelog import formats
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event import Severity
-from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import (
     COLUMNS,
     NUMBER,
@@ -32,11 +31,6 @@ from lakelog.segments import sql
 from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
 from lakelog.values import parse_time
-
-if TYPE_CHECKING:
-    from lakelog.formats import re2
-else:
-    re2 = Lazy("lakelog.formats.re2")
 
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
@@ -233,7 +227,7 @@ def _term_count(node: SearchNode) -> int:
 def _checked(regex: str) -> str:
     """A regular expression that RE2 takes. Raises InvalidSearch."""
     try:
-        re2.check(regex, "the regular expression", regex)
+        formats.FormatDefinition.check_regex(regex, "the regular expression", regex)
     except InvalidSetting as error:
         raise InvalidSearch(str(error)) from None
     return regex

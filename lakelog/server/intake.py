@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from lakelog.appends import AsyncAppends
 from lakelog.event import EncodedBatch
-from lakelog.formats.format import EventMembers
+from lakelog.formats import EventMembers
 from lakelog.lake import Lake
 from lakelog.lake import open as open_lake
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of

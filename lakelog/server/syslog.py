@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lakelog.errors import InvalidEvent, InvalidSetting, LakelogError
-from lakelog.formats import registry
-from lakelog.formats.format import EventMembers
+from lakelog.formats import FORMATS, EventMembers
 from lakelog.server.gate import is_loopback
 from lakelog.server.intake import EventIntake
 from lakelog.server.protocols.protocol import Answer
@@ -244,7 +243,7 @@ def event_of(message: bytes) -> EventMembers:
     # its text.
     head, _, more = message.partition(b"\n")
     try:
-        parsed = registry.by_name("syslog").parse(head)
+        parsed = FORMATS.by_name("syslog").parse(head)
     except InvalidEvent:
         parsed = []
     if isinstance(parsed, dict):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.formats import registry
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest.preview import preview
 from tests.support.cli import answer, run
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
@@ -128,7 +128,7 @@ def test_formats_are_listed_shown_and_removed(tmp_path: Path) -> None:
     """list names those of the lake first; show is the command that adds it again."""
     lake = tmp_path / "lake"
     listed = {record["format"]: record["about"] for record in answer(lake, "formats", "list")}
-    assert list(listed) == list(registry.FORMATS)
+    assert list(listed) == list(FORMATS)
     assert "Parquet" in listed["parquet"]
     assert len(set(listed.values())) == len(listed) - 1  # CEF and LEEF are one
     assert not lake.exists()

@@ -21,7 +21,7 @@ from lakelog.consume import consume
 from lakelog.consume.consume import Consumer
 from lakelog.consume.journal_source import JournalSource
 from lakelog.errors import SyncRefused, Unreachable
-from lakelog.formats import journal
+from lakelog.formats.journal import JournalExport
 from lakelog.ingest import stream_cursor
 from tests.support.watching import die_at
 
@@ -179,10 +179,10 @@ def test_entries_are_cut_wherever_they_come_apart(system: Journal, size: int) ->
     data = system.path.read_bytes().replace(b"==\n", b"")
     rest, entries = b"", list[bytes]()
     for at in range(0, len(data), size):
-        found, rest = journal.split(rest + data[at : at + size])
+        found, rest = JournalExport.split(rest + data[at : at + size])
         entries += found
     assert rest == b""
-    values = [journal.values_of(entry)["MESSAGE"] for entry in entries]
+    values = [JournalExport.values_of(entry)["MESSAGE"] for entry in entries]
     assert values == ["first", "two\n\nlines\n", "\n", "last"]
 
 

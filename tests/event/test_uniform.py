@@ -211,7 +211,7 @@ def test_lines_are_taken_as_they_are_only_where_that_is_what_they_become() -> No
         spaced += b'": ' in text
         events = []
         for line in text.split(b"\n"):
-            event = jsonl.typed(parse_line(line))
+            event = jsonl.FORM.typed(parse_line(line))
             event.setdefault("source", "given")
             if not {"time", "ts"} & event.keys():
                 event = {"time": defaults["time"], **event}

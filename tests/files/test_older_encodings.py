@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.formats import registry, windows_1252
+from lakelog.formats.line_encoding import LineEncoding
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import records, transform
 
 MARK = {"encoding": "windows-1252"}
@@ -97,9 +98,9 @@ def test_a_line_of_an_older_encoding(
 )
 def test_every_byte_can_be_had_back(data: bytes) -> None:
     """Text of an older encoding gives its bytes again; UTF-8 and what is no text stay."""
-    text = windows_1252.recoded(data)
+    text = LineEncoding.recoded(data)
     if text is not None:
-        assert windows_1252.original(text.decode()) == data
+        assert LineEncoding.original(text.decode()) == data
     controls = any((b < 32 and b not in b"\t\n\v\f\r\x1b") or b == 127 for b in data)
     valid = data.decode("utf-8", "ignore").encode() == data
     assert (text is None) == (valid or controls)
@@ -130,11 +131,9 @@ def test_ingesting_a_file_again_is_idempotent(lake: lakelog.Lake, tmp_path: Path
     """A lake whose ingest quarantined such lines keeps them; the file goes on behind them."""
     path = tmp_path / "x.log"
     path.write_bytes(b"one\ncaf\xe9\n")
-    mended, windows_1252.recoded = windows_1252.recoded, lambda _: None
-    try:
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(LineEncoding, "recoded", lambda _: None)
         assert lake.ingest(str(path)).quarantined == 1
-    finally:
-        windows_1252.recoded = mended
     with path.open("ab") as file:
         file.write(b"th\xe9\n")
     report = lake.ingest(str(path))
@@ -147,8 +146,8 @@ def test_a_half_written_line_waits(lake: lakelog.Lake, tmp_path: Path) -> None:
     """A last line without newline is one event with its end, in whatever encoding it is."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"type":"A","message":"a"}\n{"type":"A","message":"caf\xe9')
-    assert records.is_cut(b'{"a":"caf\xe9', registry.FORMATS["jsonl"])
-    assert not records.is_cut(b'{"a":"caf\xe9"}', registry.FORMATS["jsonl"])
+    assert records.is_cut(b'{"a":"caf\xe9', FORMATS["jsonl"])
+    assert not records.is_cut(b'{"a":"caf\xe9"}', FORMATS["jsonl"])
     lake.ingest(str(path))
     with path.open("ab") as file:
         file.write(b' au lait"}\n')

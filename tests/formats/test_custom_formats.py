@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.files.pieces import Chunk
-from lakelog.formats import definition, grok, moments, pattern, re2, registry
+from lakelog.formats import grok, moments, pattern, re2
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import FormatDefinition
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.two_ways import NOW, compare
@@ -253,13 +254,13 @@ def test_what_is_written_out_is_read_again() -> None:
         define=(("X", "y"),),
         name="mine",
     )
-    assert definition.read(mine.spelled()) == mine
-    assert registry.by_name(mine.spelled()).definition == mine
-    assert registry.by_name(mine.spelled()) is registry.by_name(mine.spelled())
+    assert FormatDefinition.of_name(mine.spelled()) == mine
+    assert FORMATS.by_name(mine.spelled()).definition == mine
+    assert FORMATS.by_name(mine.spelled()) is FORMATS.by_name(mine.spelled())
     assert FormatDefinition(zone="UTC", begins="x").over(mine).zone == "UTC"
     for broken in ("pattern:{", "pattern:[]", "pattern:"):
         with pytest.raises(InvalidSetting, match="is not a format"):
-            registry.by_name(broken)
+            FORMATS.by_name(broken)
 
 
 def test_every_standard_pattern_compiles() -> None:

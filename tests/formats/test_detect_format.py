@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.formats import registry
 from lakelog.formats.format import Format
+from lakelog.formats.registry import FORMATS
 from tests.support.effort import share
 from tests.support.samples import lines_of
 
@@ -40,7 +40,7 @@ LINES = [
 
 def highest(part: bytes) -> tuple[str, float]:
     """The first format of the highest score, by asking all of them."""
-    sure = registry.scores(part)
+    sure = FORMATS.scores(part)
     name = max(sure, key=sure.__getitem__)
     return name, sure[name]
 
@@ -52,11 +52,11 @@ def highest(part: bytes) -> tuple[str, float]:
 def test_short_way_finds_highest_score(lines: list[bytes]) -> None:
     """What is not asked could not have won, nor could it by being named earlier."""
     part = b"\n".join([*lines, b""])
-    form, sure = registry.surest(part)
+    form, sure = FORMATS.surest(part)
     assert (form.NAME, sure) == highest(part)
 
 
-@pytest.mark.parametrize("form", registry.FORMATS.values(), ids=lambda f: f.NAME)
+@pytest.mark.parametrize("form", FORMATS.values(), ids=lambda f: f.NAME)
 def test_limits_and_means_hold(form: Format) -> None:
     """No format is surer than its `surest`, and one that goes `by_line` gives the mean of its
     lines."""
@@ -72,13 +72,13 @@ def test_a_level_where_a_host_would_stand_is_no_syslog() -> None:
     """`TIME LEVEL name: text` fits the layout of syslog files by chance."""
     levels = ["INFO", "ERROR", "WARN"] * 4
     own = b"".join(b"2026-03-01T11:00:00Z %b worker: done\n" % level.encode() for level in levels)
-    form = registry.detect(own, own, "app.log")
+    form = FORMATS.detect(own, own, "app.log")
     assert form.NAME != "syslog"
     event = form.parse(own.splitlines()[1])
     assert isinstance(event, dict)
     assert event["level"] == "ERROR"
     syslog = own.replace(b"INFO", b"info-host").replace(b"ERROR", b"db1").replace(b"WARN", b"db2")
-    assert registry.detect(syslog, syslog, "app.log").NAME == "syslog"
+    assert FORMATS.detect(syslog, syslog, "app.log").NAME == "syslog"
 
 
 NOVA = "2017-05-16 00:00:04.500 2931 INFO nova.compute.manager [req-1 - - - - -] n"
@@ -102,6 +102,6 @@ def test_one_foreign_line_changes_no_format(name: str, at: int) -> None:
     lines = [own] * 220
     lines[at] = foreign
     data = "".join(f"{line}\n" for line in lines).encode()
-    assert name == registry.detect(data, data, "x.log").NAME
+    assert name == FORMATS.detect(data, data, "x.log").NAME
     data = f"{foreign}\n{foreign}\n{own}\n".encode()
-    assert registry.detect(data, data, "x.log").NAME == "applog"
+    assert FORMATS.detect(data, data, "x.log").NAME == "applog"

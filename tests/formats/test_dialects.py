@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakelog.formats import dialects, jsonl, registry
+from lakelog.formats import dialects, jsonl
 from lakelog.formats.dialect import Dialect
+from lakelog.formats.registry import FORMATS
 from tests.support.effort import share
 from tests.support.samples import objects_of
 from tests.support.tree import SHARED
@@ -147,7 +148,7 @@ def test_the_time_of_a_webhook_is_that_of_its_object(
 ) -> None:
     """GitHub sends none of the delivery; all of the payload stays in data."""
     text = WEBHOOKS.read_bytes().splitlines()[line - 1]
-    form = registry.detect(text[:4096], text + b"\n", "some.log")
+    form = FORMATS.detect(text[:4096], text + b"\n", "some.log")
     found = row(engine, form, json.loads(text))
     assert found.pop("time") == dt.datetime.fromisoformat(f"{time}+00:00")
     assert dict(found.pop("data")) == dict(parsed(text.decode()))
@@ -204,7 +205,7 @@ def test_levels_of_slog_between_names(engine: Any, word: str, level: str) -> Non
     """Go's slog writes a level without a name as the one below it; its own text is kept."""
     seed = {"time": "2023-10-11T22:14:15Z", "level": word, "msg": "m"}
     line = f"time=2023-10-11T22:14:15Z level={word} msg=m".encode()
-    by_pairs = registry.FORMATS["logfmt"]
+    by_pairs = FORMATS["logfmt"]
     for form in (dialects.NAMED["golog"], jsonl.FORM):
         found = row(engine, form, seed)
         assert (found["level"], found["data"]["level"]) == (level, word)
@@ -221,7 +222,7 @@ def test_a_dialect_is_told_by_its_members(form: Dialect) -> None:
     """Lines of a dialect are taken for it, also where a few others are among them."""
     lines = [json.dumps(seed) for seed in objects_of(form.NAME)]
     for text in ("\n".join(lines), "\n".join([*lines, *lines, '{"x":1}'])):
-        assert registry.detect(text.encode(), text.encode(), "x.log").NAME == form.NAME
+        assert FORMATS.detect(text.encode(), text.encode(), "x.log").NAME == form.NAME
 
 
 @each_form
@@ -229,13 +230,13 @@ def test_a_dialect_is_told_by_the_beginning_of_a_long_line(form: Dialect) -> Non
     """A first line that goes on beyond what is looked at is known by what is seen of it."""
     for seed in objects_of(form.NAME):
         head = json.dumps(seed | {"long": [{"a": "x, {" * 3000}]}).encode()
-        assert registry.detect(head[:4096], head, "x.log").NAME == form.NAME
+        assert FORMATS.detect(head[:4096], head, "x.log").NAME == form.NAME
 
 
 @pytest.mark.parametrize("line", ["[Dec 21 12:56:57] SECURITY[77]: x", "[INFO] x", "[a] {}"])
 def test_a_word_in_brackets_is_text(line: str) -> None:
     """Lines that begin with a bracket are no JSON for that."""
-    assert registry.detect(line.encode(), line.encode(), "x.log").NAME == "plain"
+    assert FORMATS.detect(line.encode(), line.encode(), "x.log").NAME == "plain"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def test_a_word_in_brackets_is_text(line: str) -> None:
 )
 def test_plain_json_lines_stay_plain(line: str) -> None:
     """Lines that no dialect is sure of are JSON lines."""
-    assert registry.detect(line.encode(), line.encode(), "x.log") is jsonl.FORM
+    assert FORMATS.detect(line.encode(), line.encode(), "x.log") is jsonl.FORM
 
 
 def test_lines_of_no_dialect_are_read_as_plain_ones(engine: Any) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk
-from lakelog.formats import docker, documents, journal, otlp, registry
+from lakelog.formats import docker, documents, journal, otlp
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.transform import Transformer
@@ -62,7 +63,7 @@ def both(engine: Any, form: Any, data: bytes) -> list[dict[str, Any]]:
 
 def fitted(data: bytes) -> Any:
     """The form for a file of these bytes."""
-    return registry.specialize(registry.detect(data[:4096], data, "x.json"), data[:4096])
+    return FORMATS.specialize(FORMATS.detect(data[:4096], data, "x.json"), data[:4096])
 
 
 @pytest.mark.matrix
@@ -401,7 +402,7 @@ def test_spoilt_input_gives_events_or_a_reason(name: str) -> None:
             at = dice.randrange(len(spoilt) + 1)
             spoilt[at : at + dice.choice([0, 1, 1, 2, 8])] = dice.choice(SIGNS)
         text = bytes(spoilt).strip()
-        form = registry.specialize(registry.FORMATS[name], text[:4096])
+        form = FORMATS.specialize(FORMATS[name], text[:4096])
         with contextlib.suppress(InvalidEvent):
             found = form.parse(text)
             assert EncodedBatch.of(found if isinstance(found, list) else [found]) is not None

@@ -14,8 +14,9 @@ from lakelog.cli import cli, exits
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.errors import InvalidSetting
-from lakelog.formats import encoded, registry
 from lakelog.formats.definition import FormatDefinition
+from lakelog.formats.line_encoding import LineEncoding
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import quarantine, transform
 from lakelog.ingest.batch import Job
 from lakelog.ingest.message_events import Message
@@ -187,9 +188,9 @@ def test_quarantined_lines_are_read_in_a_named_encoding(lake: lakelog.Lake, tmp_
 
 def test_a_zone_leaves_the_encoding_of_a_format() -> None:
     """What a cursor names is in both, whichever was given first."""
-    name = registry.in_encoding("applog", "cp1251")
-    assert registry.in_zone(name, "Europe/Berlin") == "applog@Europe/Berlin~cp1251"
-    assert registry.in_zone("applog@+02:00~cp1251", "UTC") == "applog~cp1251"
+    name = FORMATS.in_encoding("applog", "cp1251")
+    assert FORMATS.in_zone(name, "Europe/Berlin") == "applog@Europe/Berlin~cp1251"
+    assert FORMATS.in_zone("applog@+02:00~cp1251", "UTC") == "applog~cp1251"
 
 
 def test_the_option(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_the_option(tmp_path: Path) -> None:
     for bad in ("utf-16", "cp037", "rot13", "none"):
         assert run(cli, [*at, "ingest", str(path), "--encoding", bad]).exit_code == exits.USAGE
         with pytest.raises(InvalidSetting):
-            encoded.codec_of(bad)
+            LineEncoding.codec_of(bad)
     assert "表示" in run(cli, [*at, "formats", "test", str(path), "--encoding", "sjis"]).output
     added = run(cli, [*at, "formats", "add", "japan", "--encoding", "sjis", "--for", "app*"])
     assert added.exit_code == 0, added.output

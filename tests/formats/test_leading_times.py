@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.formats import date_orders, leading_times, pattern
+from lakelog.formats import leading_times, pattern
 from lakelog.formats.date_orders import DateOrders
 from lakelog.ingest import transform
 from tests.support.real_files import DATA
@@ -142,7 +142,7 @@ def test_each_spelling_in_each_place(part: int) -> None:
     for line, moment in LINES[part::16]:
         orders = DateOrders()
         orders.add([line.encode()])
-        with date_orders.settled(orders):
+        with orders.settled():
             found = leading_times.find(line)
         assert found is not None, line
         read = pattern.parse_time(found.iso)

@@ -13,7 +13,8 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
 from lakelog.files.pieces import Chunk
-from lakelog.formats import local_time, registry
+from lakelog.formats import local_time
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import FEW, Transformer
 from lakelog.values import parse_time
 
@@ -45,7 +46,7 @@ def test_both_ways_of_reading_agree_where_clocks_change(
     texts = [LINES[name].format(moment) for moment in moments()]
     texts = ["time,b", *texts] if name == "csv" else texts
     data = "".join(f"{text}\n" for text in texts).encode()
-    form = registry.specialize(registry.by_name(registry.in_zone(name, zone)), data)
+    form = FORMATS.specialize(FORMATS.by_name(FORMATS.in_zone(name, zone)), data)
     assert len(texts) > FEW
     whole = Transformer(lake.engine(), form, "o").run(Chunk(data, 0), final=True)
     wanted = [parse_time(str(moment), local_time.zone_of(zone)) for moment in moments()]
@@ -79,16 +80,16 @@ def test_a_zone_that_is_none_is_refused(zone: str) -> None:
 
 def test_formats_without_times_to_be_told_have_no_zone() -> None:
     """UTC, requests of _bulk and a LogFormat are called as ever."""
-    assert registry.in_zone("applog", "UTC") == "applog"
-    assert registry.in_zone("bulk", BERLIN) == "bulk"
-    assert registry.in_zone("access:%h %t", BERLIN) == "access:%h %t"
-    assert registry.in_zone("applog@UTC", "+02:00") == "applog@+02:00"
+    assert FORMATS.in_zone("applog", "UTC") == "applog"
+    assert FORMATS.in_zone("bulk", BERLIN) == "bulk"
+    assert FORMATS.in_zone("access:%h %t", BERLIN) == "access:%h %t"
+    assert FORMATS.in_zone("applog@UTC", "+02:00") == "applog@+02:00"
 
 
-@pytest.mark.parametrize("name", [name for name in registry.FORMATS if name != "bulk"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "bulk"])
 def test_zone_changes_nothing_but_times(name: str) -> None:
     """A format in a zone recognises, cuts and reads lines as the format itself does."""
-    form, zoned = registry.FORMATS[name], registry.by_name(f"{name}@Europe/Berlin")
+    form, zoned = FORMATS[name], FORMATS.by_name(f"{name}@Europe/Berlin")
     assert replace(zoned.traits, zone="") == form.traits
     members = ("about", "QUERY", "heads", "complete", "places")
     assert [getattr(zoned, m) for m in members] == [getattr(form, m) for m in members]

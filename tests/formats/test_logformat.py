@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
-from lakelog.formats import access, logformat, registry
+from lakelog.formats import access, logformat
+from lakelog.formats.registry import FORMATS
 from tests.support.effort import share
 from tests.support.text_facts import events
 from tests.support.text_lines import edited
@@ -49,7 +50,7 @@ def test_custom_formats_by_sql_are_those_of_the_exact_rule(
     engine: Any, text: str, data: Any
 ) -> None:
     """Whatever becomes of lines, both ways agree on them."""
-    form = registry.by_name(text)
+    form = FORMATS.by_name(text)
     lines = data.draw(st.lists(edited(LINES[text]), min_size=4, max_size=12))
     compare(engine, form, form.QUERY, lines, lambda _: True)
 
@@ -57,7 +58,7 @@ def test_custom_formats_by_sql_are_those_of_the_exact_rule(
 @pytest.mark.parametrize("text", LINES)
 def test_custom_formats_are_decided_by_sql(engine: Any, text: str) -> None:
     """Lines as the format says are all decided by its query."""
-    form = registry.by_name(text)
+    form = FORMATS.by_name(text)
     lines = [line.encode() for line in LINES[text]]
     assert compare(engine, form, form.QUERY, lines, lambda _: True) == len(lines)
 
@@ -97,11 +98,11 @@ def test_what_directives_give(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_variables_and_parts() -> None:
     """Variables of nginx and the parts of a request are found, too."""
-    event = registry.by_name(NGINX).parse(LINES[NGINX][0].encode())
+    event = FORMATS.by_name(NGINX).parse(LINES[NGINX][0].encode())
     assert event["data"]["duration_s"] == "0.003"
     assert event["data"]["upstream_addr"] == "10.0.0.1:80"
     assert event["data"]["x_forwarded_for"] == "1.1.1.1, 2.2.2.2"
-    parts = registry.by_name(PARTS).parse(LINES[PARTS][0].encode())
+    parts = FORMATS.by_name(PARTS).parse(LINES[PARTS][0].encode())
     assert parts["time"] == "1588205198899"
     assert (parts["data"]["path"], parts["data"]["query"]) == ("/a", "b=1")
 
@@ -119,12 +120,12 @@ def test_variables_and_parts() -> None:
 def test_a_wrong_format_is_one_clear_line(text: str, told: str) -> None:
     """It says which directive is wrong, and in what."""
     with pytest.raises(InvalidSetting, match="log format") as caught:
-        registry.by_name(f"access:{text}")
+        FORMATS.by_name(f"access:{text}")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_names_of_the_usual_formats() -> None:
     """Common and combined are what access logs are read as anyway."""
-    assert registry.by_name("access:combined") is registry.by_name("access:common") is access.FORM
+    assert FORMATS.by_name("access:combined") is FORMATS.by_name("access:common") is access.FORM
     assert logformat.read("%h").data == ("host",)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.files.pieces import Chunk
-from lakelog.formats import mixture, pattern, registry
+from lakelog.formats import mixture, pattern
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
@@ -39,15 +40,15 @@ def still() -> Iterator[None]:
 def test_what_the_journal_says_between_lines() -> None:
     """Its remarks are events of their own, and `t` that is no date is no time."""
     remark = b"-- Boot 3f7a1e2b4c5d6e7f8091a2b3c4d5e6f7 --"
-    assert registry.FORMATS["syslog"].parse(remark)["message"] == remark[3:-2].strip().decode()
+    assert FORMATS["syslog"].parse(remark)["message"] == remark[3:-2].strip().decode()
     text = b"t=5 h=3\nt=6 h=4\n"
-    assert registry.detect(text, text, "x.log").NAME == "plain"
+    assert FORMATS.detect(text, text, "x.log").NAME == "plain"
 
 
 def test_a_line_of_a_firewall_is_no_other(engine: Any) -> None:
     """A number at its beginning, as pf's filterlog has it, is no time of Exchange."""
     line = "5,,,1000000103,em0,match,block,in,4,0x0,,64,0,0,DF,6,tcp,60,192.0.2.1,192.0.2.2,1,22"
-    (found,) = one_by_one(engine, registry.by_name("exchange"), [line.encode()]).values()
+    (found,) = one_by_one(engine, FORMATS.by_name("exchange"), [line.encode()]).values()
     assert found == "no line of exchange"
 
 
@@ -84,7 +85,7 @@ def test_objects_of_services(lake: lakelog.Lake, tmp_path: Path) -> None:
 
 def test_a_zone_may_be_named_by_a_city(engine: Any) -> None:
     """A time in the zone of a city is of that zone, where there is one, in summer and winter."""
-    form = registry.FORMATS["php"]
+    form = FORMATS["php"]
     days = {
         "11-Oct-2023 22:14:15 Europe/Berlin": "2023-10-11T20:14:15",
         "11-Jan-2023 22:14:15.5 Europe/Berlin": "2023-01-11T21:14:15.500000",
@@ -100,7 +101,7 @@ def test_a_zone_may_be_named_by_a_city(engine: Any) -> None:
 @pytest.mark.parametrize("few", [0, 1000])
 def test_the_level_of_two_lines(engine: Any, few: int) -> None:
     """Java's own logging begins the second line with the level."""
-    form, head = registry.FORMATS["jul"], "Oct 11, 2023 10:14:15 PM a.B m\n"
+    form, head = FORMATS["jul"], "Oct 11, 2023 10:14:15 PM a.B m\n"
     lines = ("SEVERE: gone\n\tat a.b(C.java:1)\n", "CONFIG: x\n", "loud: x\n", "")
     text = "".join(head + line for line in lines).encode()
     with mock.patch.object(transform, "FEW", few):
@@ -139,7 +140,7 @@ def test_statements_of_one_second(lake: lakelog.Lake, tmp_path: Path) -> None:
 @given(data=st.data())
 def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data: Any) -> None:
     """Whatever becomes of lines, full and narrowed queries agree with the exact rule."""
-    form, seeds = registry.FORMATS[name], lines_of(name)
+    form, seeds = FORMATS[name], lines_of(name)
     lines = data.draw(st.lists(edited(seeds), min_size=8, max_size=20))
     few = data.draw(st.lists(st.sampled_from(seeds), min_size=1, max_size=3))
     for query in (form.QUERY, *form.cheaper([line.encode() for line in few])):
@@ -150,7 +151,7 @@ def test_programs_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, dat
 @pytest.mark.parametrize("name", NAMES)
 def test_no_line_takes_long(name: str) -> None:
     """However a line goes on after a good beginning, the time grows with its length alone."""
-    form = registry.FORMATS[name]
+    form = FORMATS[name]
     for seed, sign in itertools.product(lines_of(name), (' "', "a.", "[", "|", ", ", ": ", "- ")):
         for part in (1, 2, 3):
             begin = seed[: len(seed) * part // 3]

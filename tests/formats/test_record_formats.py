@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.files.pieces import Chunk
-from lakelog.formats import auditd, cri, registry
+from lakelog.formats import auditd, cri
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
@@ -134,4 +135,4 @@ def test_they_are_told_by_content() -> None:
     """Each is known by its lines, whatever the file is called."""
     for name, seeds in (("cri", CRI), ("auditd", AUDIT)):
         text = "\n".join(seeds[:4]).encode()
-        assert name == registry.detect(text, text, "x.json").NAME
+        assert name == FORMATS.detect(text, text, "x.json").NAME

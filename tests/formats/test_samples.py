@@ -17,8 +17,9 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.files.pieces import Chunk
-from lakelog.formats import dialects, mixture, registry, sqltext
+from lakelog.formats import dialects, mixture, sqltext
 from lakelog.formats.format import Format
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
 from tests.support.samples import Event, Sample, all_samples, assert_events, samples_of
@@ -26,7 +27,7 @@ from tests.support.samples import Event, Sample, all_samples, assert_events, sam
 SAMPLES = all_samples()
 NAMES = list(dict.fromkeys(sample.name for sample in SAMPLES))
 WAYS = pytest.mark.parametrize("few", [0, 10_000], ids=["queries", "exact rule"])
-TEXT = registry.by_name("plain")
+TEXT = FORMATS.by_name("plain")
 each = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.label)
 readable = pytest.mark.parametrize(
     "sample",
@@ -84,7 +85,7 @@ def decided_by_rule(form: Format, samples: list[Sample]) -> int:
 def test_every_field_of_a_line(engine: Any, name: str, few: int) -> None:
     """All lines of a format in one chunk give their events, by SQL as by the exact rule."""
     lines = [s for s in samples_of(name) if s.is_line and not s.reason and name != "plain"]
-    form, text = registry.FORMATS[name], b"".join(sample.content for sample in lines)
+    form, text = FORMATS[name], b"".join(sample.content for sample in lines)
     reading = Reading(engine, form, text, few)
     places = itertools.accumulate((len(sample.content) for sample in lines), initial=0)
     assert not reading.reasons
@@ -102,8 +103,8 @@ def test_every_field_of_a_line(engine: Any, name: str, few: int) -> None:
 )
 def test_every_field_of_a_file(engine: Any, sample: Sample, few: int) -> None:
     """A file of several lines gives its events, and what is none its reason, by every way."""
-    form = registry.specialize(registry.FORMATS[sample.name], sample.content)
-    tolerant = form if sample.reason else registry.tolerant(form, sample.file, forced=False)
+    form = FORMATS.specialize(FORMATS[sample.name], sample.content)
+    tolerant = form if sample.reason else FORMATS.tolerant(form, sample.file, forced=False)
     reading = Reading(engine, tolerant, sample.content, few)
     assert_events(reading.rows, sample.events)
     assert [*reading.reasons.values()] == [sample.reason] * bool(sample.reason)
@@ -114,14 +115,14 @@ def test_a_sample_is_detected(sample: Sample) -> None:
     """A text is taken for what it is, in colours of a terminal too if it is of one program, which
     no other program claims."""
     text = sample.content
-    assert sample.detected == registry.detect(text[:4096], text, sample.file).NAME
+    assert sample.detected == FORMATS.detect(text[:4096], text, sample.file).NAME
     if not sample.is_line:
         return
     programs = {form.NAME: form for form in mixture.PROGRAMS}
     if sample.name in programs:
         line = sample.text.encode()
         for other in (line + b"\r\n\tat a.b\n", b"\x1b[36m" + line + b"\x1b[0m\n"):
-            assert sample.name == registry.detect(other, other, sample.file).NAME
+            assert sample.name == FORMATS.detect(other, other, sample.file).NAME
     sure = [n for n, form in programs.items() if form.sniff([sample.text.encode()])]
     assert sure == [sample.name] * (sample.name in programs)
 
@@ -134,8 +135,8 @@ def test_a_sample_is_detected(sample: Sample) -> None:
         if sample.is_line
         and not sample.reason
         and sample.name != "plain"
-        and registry.FORMATS[sample.name].traits.begins
-        and not registry.FORMATS[sample.name].traits.whole
+        and FORMATS[sample.name].traits.begins
+        and not FORMATS[sample.name].traits.whole
     ],
     ids=lambda sample: sample.label,
 )
@@ -143,7 +144,7 @@ def test_what_follows_a_line_stays_with_it(engine: Any, sample: Sample) -> None:
     """Lines that begin otherwise are one event with the line before them."""
     line, more = sample.text, "\tat a.b(C.java:1)\n  more: x"
     text = f"{line}\n{more}\n{line}\n".encode()
-    reading = Reading(engine, registry.FORMATS[sample.name], text, 10_000)
+    reading = Reading(engine, FORMATS[sample.name], text, 10_000)
     message = sample.events[0].get("message")
     whole = "\n".join(filter(None, (message, more)))
     assert [row["message"] for row in reading.rows] == [whole, message]

@@ -15,7 +15,8 @@ from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk
-from lakelog.formats import cef, dialects, registry, winevent
+from lakelog.formats import cef, dialects, winevent
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
 from tests.support.samples import lines_of
@@ -96,7 +97,7 @@ def test_a_real_file_of_cef(lake: lakelog.Lake) -> None:
 def events(engine: Any, text: str) -> list[dict[str, Any]]:
     """What a file of Windows events holds."""
     data = text.encode()
-    assert registry.detect(data[:4096], data, "x.xml").NAME == "winevent"
+    assert FORMATS.detect(data[:4096], data, "x.xml").NAME == "winevent"
     made = Transformer(engine, winevent.FORM, "o").run(Chunk(data, 0), final=True)
     assert not made.bad, made.bad
     return list(made.table.to_pylist())

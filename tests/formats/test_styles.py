@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.formats import pattern, registry, styles
+from lakelog.formats import pattern, styles
+from lakelog.formats.registry import FORMATS
 from tests.support.effort import share
 from tests.support.samples import lines_of, samples_of
 from tests.support.text_facts import FACTS, SHARED
@@ -47,7 +48,7 @@ def test_styles_by_sql_are_those_of_the_exact_rule(engine: Any, name: str, data:
 @pytest.mark.parametrize("name", FORMS)
 def test_each_style_is_seen_in_plain_text(name: str) -> None:
     """In text, lines of every style are events of that style, not text."""
-    text = registry.tolerant(registry.by_name("plain"), "x.txt", forced=False)
+    text = FORMATS.tolerant(FORMATS.by_name("plain"), "x.txt", forced=False)
     for sample in samples_of(name):
         if sample.is_line and not sample.reason:
             (event,) = text.events(sample.text.encode())

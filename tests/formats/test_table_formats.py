@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.formats import delimited, registry, w3c, zeek
+from lakelog.formats import delimited, w3c, zeek
+from lakelog.formats.registry import FORMATS
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_heads import HEADS, W3C, ZEEK, made
@@ -59,7 +60,7 @@ def test_a_plain_table_is_decided_by_sql(engine: Any) -> None:
         W3C + '2024-05-01 10:00:01 1.2.3.4 /x 404 "a b"\n' * 3,
         'time,level,message\n2024-05-01,info,"a, ""b""\nc"\n2024-05-01,warn,x\n',
     ):
-        form = registry.specialize(registry.detect(text.encode(), b"", "x"), text.encode())
+        form = FORMATS.specialize(FORMATS.detect(text.encode(), b"", "x"), text.encode())
         with mock.patch.object(form, "parse", return_value=[]):
             rows, bad = made(engine, form, text.encode(), 0)
         assert len(rows) in (2, 3)
@@ -115,7 +116,7 @@ def test_a_later_header_that_is_no_text_stops_nothing(engine: Any, form: Any) ->
     text = (
         header + b"1\t2\n#\xff\n" + header.replace(b"b", b"\xff") + b"3\t4\n" + header + b"5\t6\n"
     )
-    fitted = registry.specialize(form, text)
+    fitted = FORMATS.specialize(form, text)
     for few in (0, 10_000):
         rows, bad = made(engine, fitted, text, few)
         assert [[value for _, value in row["data"]] for row in rows.values()] == [[*"12"], [*"56"]]
@@ -127,7 +128,7 @@ def test_a_table_may_begin_with_a_byte_order_mark(engine: Any, name: str) -> Non
     """A mark before the header changes nothing, however few the lines are."""
     header = "#Fields: a b\n" if name == "w3c" else "#fields\ta\tb\n"
     text = ("\ufeff" + header + "1\t2\n3\t4\n").encode()
-    form = registry.specialize(registry.FORMATS[name], text)
+    form = FORMATS.specialize(FORMATS[name], text)
     for few in (0, 10_000):
         rows, bad = made(engine, form, text, few)
         assert [[value for _, value in row["data"]] for row in rows.values()] == [[*"12"], [*"34"]]
@@ -145,11 +146,11 @@ def test_a_separator_that_is_nothing(engine: Any) -> None:
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("form", registry.FORMATS.values(), ids=registry.FORMATS)
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_a_character_cut_off_is_quarantined(engine: Any, form: Any) -> None:
     """A line that ends amid a character stops nothing; the exact rule says what is wrong."""
     text = "é 1\n".encode() + b"2026-05-01 12:00:00 \xc3\n" * 9 + b"\xff\n\xc7"
-    rows, bad = made(engine, registry.specialize(form, text), text, 0)
+    rows, bad = made(engine, FORMATS.specialize(form, text), text, 0)
     assert bad or rows
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.errors import InvalidEvent
 from lakelog.files.pieces import Chunk
-from lakelog.formats import access, logfmt, pattern, registry, styles
+from lakelog.formats import access, logfmt, pattern, styles
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from lakelog.values import parse_time
@@ -327,7 +328,7 @@ def test_a_record_without_end_is_cut_into_lines(engine: Any) -> None:
 )
 def test_text_is_told_from_json_and_from_other_text(lines: str, name: str) -> None:
     """The surest format is the right one; what is nothing known is plain text."""
-    assert name == registry.detect(lines.encode(), lines.encode(), "x.log").NAME
+    assert name == FORMATS.detect(lines.encode(), lines.encode(), "x.log").NAME
 
 
 @settings(max_examples=share(60))
@@ -340,7 +341,7 @@ def test_json_is_never_taken_for_text(events: list[dict[str, Any]]) -> None:
     for form in FORMS:
         text = [line.encode() for line in lines_of(form.NAME)]
         assert form.sniff(text) > 0.3
-        assert [registry.FORMATS[n].sniff(text) for n in ("jsonl", "oos", "bulk")] == [0.0] * 3
+        assert [FORMATS[n].sniff(text) for n in ("jsonl", "oos", "bulk")] == [0.0] * 3
 
 
 @pytest.mark.parametrize(

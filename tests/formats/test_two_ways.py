@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakelog.files.pieces import Chunk
-from lakelog.formats import bulk, jsonl, oos, registry, sqltext
+from lakelog.formats import bulk, jsonl, oos, sqltext
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
 from tests.support.effort import share
@@ -205,7 +206,7 @@ def test_a_chunk_holds_its_lines_in_order(engine: Any, lines: list[bytes], few: 
 )
 def test_formats_are_told_by_their_lines(lines: bytes, name: str) -> None:
     """The surest format is the right one; text that is nothing known is plain text."""
-    assert name == registry.detect(lines, lines, "x.log").NAME
+    assert name == FORMATS.detect(lines, lines, "x.log").NAME
 
 
 @pytest.mark.parametrize(

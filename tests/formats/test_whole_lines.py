@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lakelog.formats import registry
 from lakelog.formats.pattern import Pattern
+from lakelog.formats.registry import FORMATS
 
 FOUND_ELSEWHERE = (
     "[A-Z][a-z][a-z]",  # the day of the week
@@ -31,7 +31,7 @@ HALF = {"half"}
 
 
 def patterns() -> Iterator[tuple[str, Pattern]]:
-    for name, form in registry.FORMATS.items():
+    for name, form in FORMATS.items():
         for pattern in getattr(form, "PATTERNS", ()):
             yield name, pattern
 
@@ -128,7 +128,7 @@ def test_no_part_of_a_line_is_skipped() -> None:
     ],
 )
 def test_what_programs_say_beside_the_message(name: str, line: str, data: dict[str, Any]) -> None:
-    event = registry.by_name(name).parse(line.encode())
+    event = FORMATS.by_name(name).parse(line.encode())
     assert isinstance(event, dict)
     found = event["data"]
     assert {key: found.get(key) for key in data} == data

@@ -13,7 +13,8 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.files.pieces import Chunk
-from lakelog.formats import mixture, registry
+from lakelog.formats import mixture
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer
@@ -184,9 +185,9 @@ def test_plain_text_is_read_alike_however_long_it_is(engine: Any) -> None:
     """Lines of a style have its time and level in a few lines of text and among many."""
     text = "some words of text\n"
     data = (text * 60 + "".join(f"{line}\n{text}" for line in RARE)).encode()
-    form = registry.detect(data, data, "x.log")
+    form = FORMATS.detect(data, data, "x.log")
     assert form.NAME == "plain"
-    form = registry.tolerant(form, "x.log", forced=False)
+    form = FORMATS.tolerant(form, "x.log", forced=False)
     columns = ["position", "type", "source", "subject", "level", "message", "data"]
     few, many = (
         Transformer(engine, form, "o").run(Chunk(whole, 0), final=True).table
@@ -234,7 +235,7 @@ def test_both_ways_agree_on_mixed_lines(engine: Any, first: str) -> None:
     others = [*STYLED, "words", "INFO: started", "x=1 y=2", "2024-99-99 99:99:99 no time"]
     lines = [line.format(n % 60) for n, line in enumerate(([first] * 3 + others) * 40)]
     data = "".join(f"{line}\n" for line in lines).encode()
-    form = mixture.tolerant(registry.detect(data, b"", "some.log"))
+    form = mixture.tolerant(FORMATS.detect(data, b"", "some.log"))
     found = []
     for few in (0, 10**6):
         with pytest.MonkeyPatch.context() as patch:

@@ -15,8 +15,8 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.formats import registry
 from lakelog.formats.dialect import Dialect
+from lakelog.formats.registry import FORMATS
 from lakelog.formats.sqltext import COLUMN
 from lakelog.ingest.records import joins
 from tests.support.text_facts import FACTS, SHARED
@@ -367,7 +367,7 @@ def test_every_fact_is_what_the_lake_answers(lake: lakelog.Lake, name: str) -> N
     if not file.format:
         assert facts["bytes"] == 0
         return
-    form = registry.by_name(file.format)
+    form = FORMATS.by_name(file.format)
     if not (joins(form) or form.traits.many or file.format in HEADED):
         assert report.events + report.quarantined == full
     said: dict[str, Any] = {}

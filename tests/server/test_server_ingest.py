@@ -517,7 +517,7 @@ def test_log_records_of_protobuf_are_those_of_their_json() -> None:
     rng, direct = random.Random(3), 0
     for _ in range(450):
         request = _otlp_request(rng)
-        expected = EncodedBatch.of(otlp_format.events_of(otlp._object(request)))
+        expected = EncodedBatch.of(otlp_format.OtlpRequests.events_of(otlp._object(request)))
         sent = otlp_logs.request_class().FromString(request.SerializeToString())
         try:
             batch = otlp_logs.encoded_logs(sent, otlp._object)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from lakelog.formats import leading_times
+from lakelog.formats import LeadingTime
 from tests.support.two_ways import decided, one_by_one
 
 SIGNS = [
@@ -53,7 +53,7 @@ def begins_record(form: Any, line: bytes) -> bool:
     """Whether a line continues no other: by the rule of its format, or with a time of its own."""
     if re.match(form.traits.begins.encode(), line):
         return True
-    return bool(form.traits.by_line and len(leading_times.beginning(pa.array([line]))))
+    return bool(form.traits.by_line and len(LeadingTime.beginning(pa.array([line]))))
 
 
 def has_time(form: Any) -> Any:

@@ -26,7 +26,7 @@ from lakelog.audit.audit import audit
 from lakelog.errors import LakelogError
 from lakelog.files import pieces
 from lakelog.files.pieces import Chunk
-from lakelog.formats import registry
+from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
@@ -165,7 +165,7 @@ def spoilt(line: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 
 def fuzzed(case: Case) -> None:
     """Spoil a text of one format, or documents of a lake."""
-    names = [*registry.FORMATS, "documents"]
+    names = [*FORMATS, "documents"]
     name, turn = names[case.number % len(names)], case.number // len(names)
     if name == "documents":
         _documents(case)
@@ -181,7 +181,7 @@ def fuzzed(case: Case) -> None:
         ]
         lines[: dice.choice([0, 1, 1, 1])] = [header.rstrip(b"\n")]
     text = b"\n".join(lines) + dice.choice([b"\n", b"\n", b"", b"\r\n"])
-    form = registry.specialize(registry.FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
+    form = FORMATS.specialize(FORMATS[name], dice.choice([text[:4096]] * 9 + [b""]))
     _no_line_is_slow(form, lines)
     if turn % AUDITED == 1 or name == "bulk":
         _audited(case, name, text)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog.errors import InvalidEvent
-from lakelog.formats.format import EventMembers
+from lakelog.formats import EventMembers
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest, counts
 from lakelog.values import JsonObject, parse_value

@@ -7,11 +7,9 @@ and take none without the header X-Elastic-Product.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 
-from lakelog.formats import bulk
-from lakelog.formats.bulk import Action
+from lakelog.formats import BulkAction
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 from lakelog.values import JsonObject
@@ -41,7 +39,7 @@ _COMPATIBLE = "application/vnd.elasticsearch+json; compatible-with=%s"
 class BulkArrivals(Arrivals):
     """The documents of a body, and all its actions in order."""
 
-    actions: list[Action] = field(default_factory=list)
+    actions: list[BulkAction] = field(default_factory=list)
 
 
 class ElasticBulk(IngestProtocol):
@@ -54,21 +52,21 @@ class ElasticBulk(IngestProtocol):
         """Return the documents of a body."""
         if not body.strip():
             raise RequestRefused(400, "request body is required")
-        reader, actions = RecordReader(), list[Action]()
+        reader, actions = RecordReader(), list[BulkAction]()
         lines = (line for line in body.split(b"\n") if line.strip())
         for number, line in enumerate(lines):
             action = _action(line, request.path.get("index"))
             # Senders match items with what they sent by their places: a line that is no action has
             # one.
-            actions.append(action or ("index", {}))
+            actions.append(action or BulkAction("index", {}))
             if action is None:
                 reader.refuse(number, "not an action line", line)
-            elif action[0] != "delete":
+            elif action.name != "delete":
                 document = next(lines, None)
                 if document is None:
                     reader.refuse(number, "an action without its document", line)
                 else:
-                    reader.read(number, document, functools.partial(bulk.join, action))
+                    reader.read(number, document, action.event)
         result = reader.arrivals()
         return BulkArrivals(result.encoded, result.rejects, actions)
 
@@ -93,12 +91,11 @@ class ElasticBulk(IngestProtocol):
         return Answer(status, content, PRODUCT, _media_type(request))
 
 
-def _action(line: bytes, index: str | None) -> Action | None:
-    action = bulk.action_of(line)
+def _action(line: bytes, index: str | None) -> BulkAction | None:
+    action = BulkAction.of(line)
     if action is None or index is None:
         return action
-    name, properties = action
-    return name, {"_index": index, **properties}
+    return action._replace(properties={"_index": index, **action.properties})
 
 
 def _item(properties: JsonObject, reason: str | None) -> JsonObject:

@@ -8,8 +8,7 @@ export format at systemd.io/JOURNAL_EXPORT_FORMATS).
 
 from __future__ import annotations
 
-from lakelog.formats import journal, registry
-from lakelog.formats.format import EventMembers
+from lakelog.formats import FORMATS, EventMembers, JournalExport
 from lakelog.server.arrivals import Arrivals, RecordReader
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 
@@ -24,7 +23,7 @@ class JournalUpload(IngestProtocol):
 
     def cut(self, text: bytes, *, is_end: bool) -> tuple[list[bytes], bytes]:
         """Return the whole entries of a text, and what is left of it; nothing at the end."""
-        return journal.split(text, is_end=is_end)
+        return JournalExport.split(text, is_end=is_end)
 
     def events_of(self, records: list[bytes]) -> Arrivals:
         """Return the events of entries."""
@@ -49,7 +48,7 @@ class JournalUpload(IngestProtocol):
 
 def _event(record: bytes) -> EventMembers:
     """Return the event of an entry. Raises InvalidEvent."""
-    event = registry.by_name("journald-export").parse(record)
+    event = FORMATS.by_name("journald-export").parse(record)
     assert isinstance(event, dict)
     cursor = event["data"].get(_CURSOR)
     return event | {"id": cursor} if isinstance(cursor, str) else event

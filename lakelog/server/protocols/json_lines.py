@@ -13,8 +13,7 @@ from urllib.parse import unquote
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.formats import documents, jsonl
-from lakelog.formats.format import EventMembers
+from lakelog.formats import FORMATS, EventMembers
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of, joined
 from lakelog.server.bodies import require_parsable
 from lakelog.server.limits import ServerLimits
@@ -56,7 +55,7 @@ class JsonIngest(IngestProtocol):
 
 def _slices(body: bytes) -> Iterator[bytes]:
     """Yield whole lines of a body, so many together as are parsed at a time; a document alone."""
-    if len(body) <= _SLICE or documents.FORM.sniff(body[:_HEAD].splitlines()) > 0:
+    if len(body) <= _SLICE or FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0:
         yield body
         return
     start = 0
@@ -70,7 +69,7 @@ def _of_slice(body: bytes, source: str | None, *, is_all: bool) -> Arrivals:
     """The events of some lines, or of a document. Raises RequestRefused."""
     if (batch := _plain(body, source)) is not None:
         return Arrivals(batch)
-    is_document = is_all and documents.FORM.sniff(body[:_HEAD].splitlines()) > 0
+    is_document = is_all and FORMATS["json"].sniff(body[:_HEAD].splitlines()) > 0
     arrivals, has_objects = (None, False) if is_document else _of_lines(body, source)
     if is_all and not has_objects:
         # Lines are parsed in slices, but a document as a whole.
@@ -97,7 +96,7 @@ def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
     lines, reader, has_objects = body.split(b"\n"), RecordReader(), False
     for number, (line, value) in enumerate(zip(lines, parse_lines(lines), strict=True)):
         if isinstance(value, dict):
-            reader.accept(number, line, _sourced(jsonl.typed(value), source))
+            reader.accept(number, line, _sourced(FORMATS.JSON_LINES.typed(value), source))
             has_objects = True
         elif value is not None:
             reader.refuse(number, value.reason, line)
@@ -107,7 +106,7 @@ def _of_lines(body: bytes, source: str | None) -> tuple[Arrivals, bool]:
 def _of_document(body: bytes, source: str | None) -> Arrivals | None:
     """The events of a whole JSON document, such as an array; None if it is none."""
     try:
-        events = documents.FORM.specialize(body).events(body)
+        events = FORMATS["json"].specialize(body).events(body)
     except InvalidEvent:
         return None
     return arrivals_of([_sourced(event, source) for event in events])

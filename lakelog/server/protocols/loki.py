@@ -14,7 +14,7 @@ from typing import Any
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
-from lakelog.formats.format import EventMembers
+from lakelog.formats import EventMembers
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, arrivals_of

@@ -12,7 +12,7 @@ import contextlib
 from typing import Any
 
 from lakelog.errors import InvalidEvent, MissingPackage
-from lakelog.formats import otlp
+from lakelog.formats import FORMATS, OtlpRequests
 from lakelog.runtime.lazy import Lazy
 from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.protocols.otlp_logs import NotPlain, encoded_logs, request_class
@@ -40,7 +40,7 @@ class OtlpHttp(IngestProtocol):
         try:
             if request.media_type == JSON:
                 return arrivals_of(
-                    otlp.FORM.events(body) if body.strip() not in (b"", b"{}") else []
+                    FORMATS["otlp"].events(body) if body.strip() not in (b"", b"{}") else []
                 )
             if request.media_type not in (PROTOBUF, ""):
                 raise RequestRefused(415, f"send {PROTOBUF} or {JSON}, not {request.media_type}")
@@ -108,7 +108,7 @@ def _of_protobuf(signal: str, body: bytes) -> Arrivals:
         request.ParseFromString(body)
     except Exception:  # DecodeError, which another version may call else
         raise RequestRefused(400, "the body is no export request in protobuf") from None
-    return arrivals_of(otlp.events_of(_object(request)))
+    return arrivals_of(OtlpRequests.events_of(_object(request)))
 
 
 def _object(message: Any) -> JsonObject:

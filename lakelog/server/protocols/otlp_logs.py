@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lakelog.event import EncodedBatch, Severity
-from lakelog.formats import otlp
+from lakelog.formats import OtlpRequests
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import JsonObject
 
@@ -69,13 +69,15 @@ def encoded_logs(request: Any, as_object: Any) -> EncodedBatch:
     # Records of one sender repeat the same few attributes, so that most look-ups need no decoding.
     pairs = _AttributeTexts(common_pb2.KeyValue.FromString)
     for resource_logs in request.resource_logs:
-        resource = otlp.described(
+        resource = OtlpRequests.described(
             as_object(resource_logs.resource), resource_logs.schema_url, flat=True
         )
         source = resource.get("service.name")
         severities = _Severities(source if isinstance(source, str) else None)
         for scope_logs in resource_logs.scope_logs:
-            scope = otlp.described(as_object(scope_logs.scope), scope_logs.schema_url, flat=False)
+            scope = OtlpRequests.described(
+                as_object(scope_logs.scope), scope_logs.schema_url, flat=False
+            )
             # Written once for all records.
             described = {"resource": resource, "scope": scope}
             shared = [_pair(name, value) for name, value in described.items() if value]
