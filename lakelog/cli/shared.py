@@ -16,7 +16,7 @@ from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.errors import InvalidSetting, Unreachable
+from lakelog.errors import InvalidKey, InvalidSetting, Unreachable
 from lakelog.lake import Lake
 from lakelog.remotes import shared as shared_lakes
 from lakelog.store import disk
@@ -102,12 +102,14 @@ def exchange(
         def work(_: object) -> ExchangeRound:
             try:
                 result = _exchange_all(lakes, stack)
-            except Unreachable as error:
+            except (Unreachable, InvalidKey) as error:
                 if every is None:
                     raise
-                # Said once, and not at each round: a bucket may be away for hours.
+                # Said once, and not at each round: a bucket may be away for hours, and a new master
+                # key may come as long after it was made.
                 if not trouble[0]:
-                    app.say(f"{error}; events wait here until it answers")
+                    is_away = isinstance(error, Unreachable)
+                    app.say(f"{error}; events wait here{' until it answers' if is_away else ''}")
                 trouble[0] = str(error)
                 return ExchangeRound("")
             if trouble[0]:

@@ -16,6 +16,7 @@ from lakelog.errors import InvalidKey, TransferRefused
 from lakelog.keys import KeyRing
 from lakelog.protect import Protection
 from lakelog.remotes.site import Site
+from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 
 _T = TypeVar("_T")
@@ -69,6 +70,7 @@ def share_with(store: Store, site: Site) -> None:
         protection = replace(protection, destroyed=destroyed)
     # The remote has to say it before the first row is there that needs it.
     if protection is not None and protection != far_protection:
+        _refuse_shared(site)
         site.change_config(protection.config_members(site.config()))
     own, far = _rings(store, site)
     if (
@@ -84,7 +86,17 @@ def share_with(store: Store, site: Site) -> None:
         joined = own if far.keys.keys() <= own.keys.keys() else own.joined(far)
     except InvalidKey as error:
         raise TransferRefused(f"{site.url}: {error}") from None
+    _refuse_shared(site)
     site.change_config(joined.config_members(site.config()))
+
+
+def _refuse_shared(site: Site) -> None:
+    """Refuse to change what other machines would not learn. Raises TransferRefused."""
+    if AttachmentRegistry.MEMBER in (site.config().get("requires") or ()):
+        raise TransferRefused(
+            f"{site.url}: keys and protected fields of a shared lake are changed on a machine that"
+            " is attached to it, and this lake has others: nothing was pushed"
+        )
 
 
 def adopt_from(store: Store, site: Site) -> None:

@@ -29,6 +29,7 @@ from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of
 from lakelog.store import bootstrap, disk
+from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
@@ -131,6 +132,11 @@ class RemoteErasures:
         fresh = [key for key in records_here if is_repair or f"{key}.json" not in names]
         if not fresh:
             return []
+        if AttachmentRegistry.MEMBER in (self._site.config().get("requires") or ()):
+            raise TransferRefused(
+                f"{self._site.url}: erase there from a machine that is attached to the shared lake,"
+                " then `lakelog pull`"
+            )
         if unfinished := next((key for key in records_here if not records_here[key].is_swept), ""):
             raise TransferRefused(f"erasure {unfinished} is not finished here: erase once more")
         self._bring(lake)

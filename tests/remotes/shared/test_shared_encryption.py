@@ -251,6 +251,25 @@ def test_of_two_that_rotate_at_once_the_second_is_told(machines: SharedMachines)
     assert len(keys[0].ring.keys) == 3
 
 
+def test_a_clone_does_not_change_keys_of_others(machines: SharedMachines, tmp_path: Path) -> None:
+    append(machines["a"], 1)
+    machines["a"].exchange()
+    clone = tmp_path / "clone"
+    run("", "clone", str(tmp_path / "bucket"), str(clone))
+    run(clone, "append", "type=T", "data.n=2")
+    run(clone, "push")
+    machines.exchange("a")
+    assert numbers(machines["a"]) == [1, 2]
+    run(clone, "key", "rotate", "--data")
+    run(clone, "append", "type=T", "data.n=3")
+    assert "attached" in run(clone, "push", code=1).output
+    machines.exchange("a", "b")
+    assert numbers(machines["b"]) == [1, 2]
+    run(clone, "erase", "--where", "data->>'n' = '3'", "--why", "asked", "--yes")
+    assert "attached" in run(clone, "push", code=1).output
+    machines.exchange("a", "b")
+
+
 def test_a_rotation_may_stop_at_every_step(
     machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
