@@ -75,8 +75,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "frames not refused",
         f"{MAINTAIN}.seal:Sealer._write",
-        "refusal.without(rows.events(connection, frames))",
-        "rows.events(connection, frames)",
+        "refusal.without(table, protection)",
+        "table",
     ),
     (
         "pulls not refused",
@@ -296,14 +296,14 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "a destroyed key not counted",
-        f"{ERASURE}.key_erasure:destroy_keys",
+        f"{ERASURE}.key_erasure:_destroyed",
         "destroyed=destroyed",
         "destroyed=protection.destroyed",
     ),
     (
         "a key destroyed before its note",
-        f"{ERASURE}.key_erasure:destroy_keys",
-        "erasure.save(store.paths)\n    destroyed",
+        f"{ERASURE}.key_erasure:_destroyed",
+        "erasure.save(store.paths)\n    _share(store, erasure)\n    destroyed",
         "destroyed",
     ),
     (
