@@ -48,6 +48,7 @@ class EventIntake(Generic[AnswerType]):
         self._appends: AsyncAppends[bytes] = AsyncAppends(self._own.append_encoded, self._announce)
         self._waiting_bytes, self._parsing = 0, asyncio.Lock()
         self._generation = 0
+        self._places: dict[bytes, tuple[str, int, int]] = {}
         self._running: dict[bytes, asyncio.Future[AnswerType]] = {}
         self.stored = self.rejects = self.repeated = 0
         self.syslog_lost: Callable[[], int] = int
@@ -131,6 +132,8 @@ class EventIntake(Generic[AnswerType]):
                 arrivals = await loop.run_in_executor(None, parse)
         if self._journal.stored(key) is not None:
             await loop.run_in_executor(None, self._forget_rewound)
+        if key in self._places and await loop.run_in_executor(None, self._is_there, key):
+            self._journal.remember(key, arrivals.stored)
         present, count = self._journal.stored(key), arrivals.stored
         if present is not None and present >= count:
             self.repeated += 1
@@ -149,7 +152,9 @@ class EventIntake(Generic[AnswerType]):
             # there later for those of this request, and not store it when it comes again.
             with suppress(OSError):  # then the disk takes nothing at all
                 self._journal.cancel(self._own.writer().name, [key])
+            self._keep_doubtful(key)
             raise
+        self._places.pop(key, None)
         self._journal.remember(key, len(missing.ids))
         self.stored += len(missing.ids)
         self.rejects += len(arrivals.rejects)
@@ -159,6 +164,30 @@ class EventIntake(Generic[AnswerType]):
         writer = self._own.writer()
         requests = [(key, len(encoded.ids)) for key, encoded in group]
         self._journal.announce(writer.name, writer.position, requests)
+        first = writer.position
+        for key, count in requests:
+            if key != NO_REQUEST:
+                self._places[key] = writer.name, first, count
+            first += count
+
+    def _keep_doubtful(self, key: bytes) -> None:
+        """Keep where the events of a request stand that could not be stored, if they may be there
+        all the same: nobody knows what a write that failed has left (F3.10)."""
+        _, first, count = self._places.get(key, ("", 0, 0))
+        if not count or self._own.writer().position < first + count:
+            self._places.pop(key, None)
+
+    def _is_there(self, key: bytes) -> bool:
+        """Whether the events of a request that failed are there. Raises OSError, LakelogError."""
+        writer, first, count = self._places[key]
+        # What is sealed is synced, which a write that failed may not be.
+        self._lake.settle()
+        query = """SELECT count(*) FROM events
+            WHERE origin = $origin AND position BETWEEN $first AND $last"""
+        place = {"origin": writer, "first": first, "last": first + count - 1}
+        rows = self._lake.sql(query, place).fetchall()
+        self._places.pop(key, None)
+        return bool(rows[0][0] == count)
 
     def _branch_generation(self) -> int:
         """How often the branch was taken back to another state."""

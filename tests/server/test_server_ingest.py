@@ -246,21 +246,6 @@ def test_a_request_with_a_key_is_stored_once_by_servers_of_a_shared_lake(tmp_pat
     machines.close()
 
 
-def test_what_a_rollback_took_back_is_stored_when_it_comes_again(tmp_path: Path) -> None:
-    need_module("uvicorn")
-    with serving(tmp_path / "lake") as server:
-        with lakelog.open(server.path, create=False) as lake:
-            lake.tag("before")
-            for _ in range(2):
-                assert server.ask("/ingest/again", b'{"n":1}').json["accepted"] == 1
-            assert len(stored(server, "again")) == 1
-            lake.rollback("before")
-        assert stored(server, "again") == []
-        for _ in range(2):
-            assert server.ask("/ingest/again", b'{"n":1}').json["accepted"] == 1
-        assert len(stored(server, "again")) == 1
-
-
 def test_requests_that_come_together_are_each_stored_once(server: HttpLake) -> None:
     body = lines({"n": 1, "source": "together"})
     replies: list[int] = []
