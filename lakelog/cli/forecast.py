@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator
 
 import click
@@ -49,13 +50,19 @@ def forecast(
         _emit_limit(series, metric, limit, target, plot)
         return
     steps = max(1, span_us(horizon) // length)
-    result = forecasts.forecast(series.values, _DAY_US // length, steps)
+    # There are no fewer events than none.
+    least = 0.0 if series.is_count else -math.inf
+    result = forecasts.forecast(series.values, _DAY_US // length, steps, least)
     rows = [
         {
             "time": _time(series.end_us + index * length),
             "value": float(result.values[index]),
             "low": float(result.low[index]),
             "high": float(result.high[index]),
+            # What it is worth goes with each value, as in the words for people.
+            "model": result.model,
+            "error": result.error,
+            "naive_error": result.naive_error,
         }
         for index in range(steps)
     ]
@@ -74,15 +81,16 @@ def _emit_limit(
     ]
     row = dict(zip(("time", "earliest", "latest"), times, strict=True))
     growth = reached.slope * _DAY_US / series.length_us
-    record = {"metric": metric, "limit": limit, **row, "growth_per_day": growth}
+    now = float(series.values[-1])
+    record = {"metric": metric, "limit": limit, **row, "growth_per_day": growth, "now": now}
 
     def words() -> str:
         if times[0] is None:
-            return f"{cell(metric)} does not reach {limit:g}: {growth:+.3g} a day\n"
+            return f"{cell(metric)} does not reach {limit:g}: {growth:+.3g} a day, now {now:.4g}\n"
         between = " to ".join("later" if time is None else f"{time:%Y-%m-%d}" for time in times[1:])
         return (
             f"{cell(metric)} reaches {limit:g} on {times[0]:%Y-%m-%d %H:%M} ({between}):"
-            f" {growth:+.3g} a day, now {series.values[-1]:.4g}\n"
+            f" {growth:+.3g} a day, now {now:.4g}\n"
         )
 
     emit_plot(plot, lambda: _chart_of_limit(series, metric, limit, reached))

@@ -25,11 +25,13 @@ _IS_DUE = (
 
 @dataclass(frozen=True)
 class MetricSeries:
-    """The values of a metric: when the first span begins, how long each is, in microseconds."""
+    """The values of a metric: when the first span begins, how long each is, in microseconds, and
+    whether they are numbers of events."""
 
     start_us: int
     length_us: int
     values: Floats
+    is_count: bool = False
 
     @property
     def end_us(self) -> int:
@@ -67,7 +69,7 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
         # The place of the last value before each gap.
         indexes = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))))
         values = values[indexes]
-    return MetricSeries(start * length_us, length_us, values)
+    return MetricSeries(start * length_us, length_us, values, value == "count(*)")
 
 
 def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:

@@ -26,6 +26,8 @@ _SEASONS_MIN = 3
 # The model is chosen on the same days, so its errors there are a little smaller than they will be.
 _COVERAGE = 0.92
 _WEEK = 7
+LARGEST = 1e300
+"""Sums of larger numbers may be infinite."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Forecast:
     folds: int
 
 
-def forecast(series: Floats, season: int, horizon: int) -> Forecast:
-    """Return the next `horizon` values of a series with as many values a day as `season`.
+def forecast(series: Floats, season: int, horizon: int, least: float = -math.inf) -> Forecast:
+    """Return the next `horizon` values of a series with as many values a day as `season`, none of
+    them below `least`, which is 0 for numbers of events.
 
     Raises InvalidSetting for fewer than four days, a value that is no number, or no horizon."""
-    if not np.isfinite(series).all():
-        raise InvalidSetting("a series has numbers only")
+    check_numbers(series)
     if horizon < 1 or season < 1:
         raise InvalidSetting("a forecast has at least one value")
     fold_count = min(_WIDTH_FOLDS, (len(series) - _SEASONS_MIN * season) // horizon)
@@ -65,7 +67,7 @@ def forecast(series: Floats, season: int, horizon: int) -> Forecast:
         origin = len(series) - fold * horizon
         actual = series[origin : origin + horizon]
         for name, values in _models(series[:origin], season, horizon).items():
-            errors.setdefault(name, []).append(np.abs(actual - values))
+            errors.setdefault(name, []).append(np.abs(actual - np.maximum(values, least)))
     means = {
         name: float(np.mean(folds[:_FOLDS])) / scale
         for name, folds in errors.items()
@@ -75,13 +77,18 @@ def forecast(series: Floats, season: int, horizon: int) -> Forecast:
     best = min(means, key=lambda name: means[name])
     # A little better may be chance.
     model = best if means[best] < BETTER * means[NAIVE] else NAIVE
-    values = _models(series, season, horizon)[model]
+    values = np.maximum(_models(series, season, horizon)[model], least)
     # From the same folds, as conformal intervals need errors out of sample.
     width = _widths(np.stack(errors[model]))
     folds = min(fold_count, _FOLDS)
-    return Forecast(
-        values, values - width, values + width, model, means[model], means[NAIVE], folds
-    )
+    low, high = np.maximum(values - width, least), values + width
+    return Forecast(values, low, high, model, means[model], means[NAIVE], folds)
+
+
+def check_numbers(series: Floats) -> None:
+    """Raise InvalidSetting for a series with values that cannot be added up."""
+    if not (np.abs(series) <= LARGEST).all():
+        raise InvalidSetting(f"a series has numbers only, up to {LARGEST:g}")
 
 
 def _models(series: Floats, season: int, horizon: int) -> dict[str, Floats]:

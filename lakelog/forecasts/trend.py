@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.errors import InvalidSetting
+from lakelog.forecasts.models import LARGEST, check_numbers
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ class TimeToLimit:
 def time_to_limit(series: Floats, limit: float) -> TimeToLimit:
     """Return when a series reaches a limit, from below or above, if it goes on as it does.
 
-    Raises InvalidSetting for fewer than eight values, or one that is no number."""
-    if len(series) < _VALUES_MIN or not np.isfinite(series).all():
+    Raises InvalidSetting for fewer than eight values, or one or a limit that is no number."""
+    if len(series) < _VALUES_MIN:
         raise InvalidSetting(f"a trend needs at least {_VALUES_MIN} numbers")
+    check_numbers(series)
+    if not abs(limit) <= LARGEST:
+        raise InvalidSetting(f"a limit is a number, not {limit:g}")
     # The part whose trend would have told the last tenth best.
     count = min((_window(series, share) for share in _SHARES), key=lambda n: _miss(series, n))
     window = series[-count:]

@@ -58,13 +58,28 @@ def test_intervals_hold_nine_in_ten() -> None:
         (np.zeros(10), 24, 24),
         (np.zeros(0), 24, 1),
         (np.full(200, np.nan), 24, 24),
+        (np.resize([1.7e308, -1.7e308], 200), 24, 24),
         (np.zeros(200), 24, 0),
     ],
-    ids=["short", "none", "no numbers", "no horizon"],
+    ids=["short", "none", "no numbers", "too large", "no horizon"],
 )
 def test_what_cannot_be_told(series: np.ndarray, season: int, horizon: int) -> None:
     with pytest.raises(InvalidSetting):
         forecast(series, season, horizon)
+
+
+def test_there_are_no_fewer_events_than_none() -> None:
+    rare = np.random.default_rng(0).poisson(0.3, 480).astype(float)
+    assert forecast(rare, 24, 24).low.min() < 0
+    for series in (rare, 300 - np.arange(299.0)):
+        result = forecast(series, 24, 24, least=0)
+        assert min(result.values.min(), result.low.min()) == 0
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf])
+def test_a_limit_is_a_number(limit: float) -> None:
+    with pytest.raises(InvalidSetting, match="a limit is a number"):
+        time_to_limit(np.arange(20.0), limit)
 
 
 def test_constant_series_stay_constant() -> None:
@@ -175,13 +190,20 @@ def test_the_verb(home: Path) -> None:
     assert rows[0]["time"] == "2026-06-05T23:00:00Z"
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     table = run(path, "events", "--format", "table").stdout
-    assert "model: " in table
+    back_test = f"model: {rows[0]['model']}, error {rows[0]['error']:.2f} on earlier days"
+    assert back_test in table
+    assert rows[0]["error"] <= rows[0]["naive_error"]
     full = json.loads(run(path, "metric.disk.percent", "--full", "60").stdout)
     assert full["time"].startswith("2026-06-1")
     assert full["growth_per_day"] == pytest.approx(2.4)
     words = run(path, "metric.disk.percent", "--full", "60", "--format", "table").stdout
     assert words.startswith("metric.disk.percent reaches 60 on 2026-06-1")
     words = run(path, "metric.disk.percent", "--full", "10", "--format", "table").stdout
-    assert "does not reach 10" in words
+    assert "does not reach 10: +2.4 a day, now " in words
+    refused = run(path, "metric.disk.percent", "--full", "nan")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "lakelog: error: a limit is a number, not nan\n",
+    )
     assert "there are 191" in run(path, "events", "--horizon", "30d").stderr
     assert run(path, "events", "--every", "0s").exit_code == 2
