@@ -29,6 +29,8 @@ ANSWERS = frozenset(
 """Members of a decision that are no context: what was answered, and what has a place of its own."""
 MEMORY_BYTES = 300_000_000
 """What the engine may take; it spills what is more."""
+WORTH_MAX = 1e60
+"""Outcomes that are worth more are not known: their variance would be infinite."""
 _COLUMNS = ("subject", "source")
 
 
@@ -69,7 +71,7 @@ def decided(scope: DecisionScope) -> str:
         clauses.append(f"details ->> '$.decision_point' = {literal(scope.point)}")
     clauses += [f"{member(name)} = {literal(value)}" for name, value in scope.context]
     condition = "".join(f" AND {clause}" for clause in clauses)
-    return _DECIDED.format(condition=condition, reward=scope.reward)
+    return _DECIDED.format(condition=condition, reward=scope.reward, largest=WORTH_MAX)
 
 
 def member(name: str) -> str:
@@ -115,5 +117,5 @@ _DECIDED = """events_of AS NOT MATERIALIZED (
 {reward}
 )::DOUBLE END AS value FROM joined
 ), decided AS NOT MATERIALIZED (
-    SELECT * EXCLUDE (value), CASE WHEN isfinite(value) THEN value END AS worth FROM rated
+    SELECT * EXCLUDE (value), CASE WHEN abs(value) <= {largest} THEN value END AS worth FROM rated
 )"""

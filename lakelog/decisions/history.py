@@ -21,7 +21,7 @@ from lakelog.decisions.calibration import (
 )
 from lakelog.decisions.decision_rows import REWARD, DecisionRows, DecisionScope, decided, member
 from lakelog.decisions.intervals import Interval, JsonFinding, share
-from lakelog.decisions.logged import PointColumns, PointLog
+from lakelog.decisions.logged import NoDecisions, PointColumns, PointLog
 from lakelog.decisions.offpolicy import METHODS, PolicyValue, best_options, evaluate
 from lakelog.decisions.recommendation import Recommendation
 from lakelog.decisions.report import PointReport, notes, point_report
@@ -118,14 +118,23 @@ class DecisionHistory:
         self, point: str, context: Mapping[str, str] | None = None, members: tuple[str, ...] = ()
     ) -> Recommendation:
         """Return which option to choose in a context, adjusted for `members`, or that there
-        is not enough evidence. Raises as `report` does."""
-        rows, log = self._read(point, context, members)
+        is not enough evidence, as in a context of which there was no decision. Raises as `report`
+        does."""
+        is_known = True
+        try:
+            rows, log = self._read(point, context, members)
+        except NoDecisions:
+            if not context:
+                raise
+            # Of the point without the context: where that is unknown, too, it is a mistake.
+            rows, log = self._read(point, None, members)
+            is_known = False
         empty = Recommendation(
             *(
                 point,
                 rows.snapshot,
                 _newest(log),
-                dict(rows.scope.context),
+                dict(context or {}),
                 "",
                 "",
                 None,
@@ -135,6 +144,13 @@ class DecisionHistory:
             ),
             *((), None, log.members, tuple(notes(log)), _evidence(rows, log.members)),
         )
+        if not is_known:
+            return replace(
+                empty,
+                verdict=recommendation.NO_EVIDENCE,
+                reason="no decision was made in this context",
+                majority=log.option_names[int(np.bincount(log.options).argmax())],
+            )
         return recommendation.recommendation(log, empty)
 
     def estimate(

@@ -134,6 +134,10 @@ def _beginning(rows: DecisionRows) -> tuple[int, int]:
     return oldest, left_out
 
 
+class NoDecisions(InvalidSetting):
+    """Raised where no decision is of the point, or of the context, that was asked for."""
+
+
 class _Reading:
     """Numbers texts while batches come, so that none of them is kept."""
 
@@ -148,7 +152,7 @@ class _Reading:
             self._add(batch)
         numbers = {name: np.concatenate(arrays) for name, arrays in self._batches.items()}
         if not numbers:
-            raise InvalidSetting("no such decisions: `lakelog decisions` lists the points")
+            raise NoDecisions("no such decisions: `lakelog decisions` lists the points")
         if len(self._options.values) * len(self._contexts.values) > CELLS_MAX:
             raise _too_many(CELLS_MAX)
         # The engine's threads bring batches in any order.

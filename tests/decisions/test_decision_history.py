@@ -294,6 +294,29 @@ def test_without_outcomes_nothing_is_recommended(tmp_path: Path) -> None:
         assert DecisionHistory(lake).tune("bare", "size").verdict == "not enough evidence"
 
 
+def test_of_a_context_that_never_was_nothing_is_known(agent: Path) -> None:
+    with lakelog.open(agent) as lake:
+        history = DecisionHistory(lake)
+        for context in ({"failure": "flood"}, {"no such": "1"}):
+            finding = history.recommend("repair", context)
+            assert (finding.verdict, finding.option) == ("not enough evidence", None)
+            assert (finding.context, finding.majority) == (context, "retry")
+            assert finding.reason == "no decision was made in this context"
+        with pytest.raises(InvalidSetting, match="no such decisions"):
+            history.recommend("repare", {"failure": "quota"})
+
+
+@pytest.mark.filterwarnings("error")
+def test_outcomes_that_cannot_be_added_up_are_not_known(tmp_path: Path) -> None:
+    """Their mean would be no number, and what is no number is not less than another."""
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append(decision(n, chosen="ab"[n % 2]) for n in range(400))
+        lake.append(outcome(n, reward=(1e308, -1e308, 0)[n % 3]) for n in range(400))
+        finding = DecisionHistory(lake).recommend("repair")
+        assert finding.option is None
+        assert DecisionHistory(lake).estimate("repair", "a").recorded == 0
+
+
 def test_policies_are_options_names_or_sql(agent: Path) -> None:
     """The best policy in SQL gains what the best one learnt does, and more than one option."""
     text = "CASE context ->> 'failure' WHEN 'quota' THEN 'ask' ELSE 'retry' END"
