@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakelog.anomalies.series import IS_LOOKED_AT, asked, of_type
+from lakelog.anomalies.series import asked, of_type
 from lakelog.libraries import np
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _STEPS = f"""
         SELECT source, type, $pattern AS pattern, seq, epoch_us(time) AS moment,
             CASE WHEN coalesce(subject, '') = '' THEN 0 ELSE hash(subject) END AS subject
         FROM events $join
-        WHERE time >= $start AND time < $end AND {IS_LOOKED_AT}
+        WHERE time >= $start AND time < $end AND $data
     ), keys AS MATERIALIZED (
         SELECT source, type, pattern FROM steps GROUP BY ALL
         HAVING count(*) BETWEEN {COMPLETE_MIN} AND {_EVENTS_MAX}

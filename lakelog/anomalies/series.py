@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lakelog.query import Relation
 
     Values = npt.NDArray[np.float64]
-IS_LOOKED_AT = f"{BookkeepingEvent.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
-"""What analyses recorded, such as findings and predictions, is no series itself."""
 SERIES_MAX = 200
 """Series that are looked at, those of the most events first."""
 EVENTS_MIN = 30
@@ -243,7 +241,7 @@ def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> Relation:
     query = _filled(
         query,
         span=f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER",
-        data=IS_LOOKED_AT,
+        data=BookkeepingEvent.IS_OBSERVED,
         start=f"make_timestamptz({spans.start_us})",
         end=f"make_timestamptz({spans.end_us})",
     )

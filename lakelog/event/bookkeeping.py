@@ -24,6 +24,9 @@ class BookkeepingEvent:
         f" OR NOT (starts_with(type, 'lakelog.') OR type = '{EARLIER_TRAIN}'))"
     )
     """SQL that holds for every event but bookkeeping ones."""
+    IS_OBSERVED = f"{IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
+    """SQL for events that are neither bookkeeping nor what analyses recorded: findings must not be
+    found again."""
 
     @classmethod
     def without(cls, events: pa.RecordBatch) -> pa.RecordBatch:

@@ -75,7 +75,7 @@ def metric_series(state: Lake | PinnedLake, metric: str, length_us: int) -> Metr
 def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
     """The condition and the aggregate of a metric."""
     if metric == "events":
-        return "true", "count(*)"
+        return BookkeepingEvent.IS_OBSERVED, "count(*)"
     if metric == "errors":
         return "level IN ('ERROR', 'FATAL')", "count(*)"
     type_, field = _type_and_field(state, metric)

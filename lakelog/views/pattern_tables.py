@@ -22,8 +22,6 @@ PATTERNS, EVENT_PATTERNS = "patterns", "event_patterns"
 NAMES = (PATTERNS, EVENT_PATTERNS)
 _EXAMPLE = 300
 SHAPES, TEMPLATES = "lakelog_shapes", "lakelog_templates"
-IS_MINED = f"{BookkeepingEvent.IS_DATA} AND NOT starts_with(coalesce(source, ''), 'lakelog ')"
-"""SQL for the events whose messages have templates: not what analyses recorded."""
 PATTERNS_QUERY = f"""
     SELECT pattern_id, template,
         CASE WHEN min(source) = max(source) AND count(source) = count(*) THEN min(source) END
@@ -47,7 +45,7 @@ def shapes_view() -> str:
 SELECT source, type, {shape_sql("message")} AS shape, count(*) AS events, min(time) AS first_seen,
     max(time) AS last_seen, min(place) AS first_place,
     arg_min(left(message, {_EXAMPLE}), place) AS example
-FROM segment WHERE message IS NOT NULL AND {IS_MINED} GROUP BY ALL
+FROM segment WHERE message IS NOT NULL AND {BookkeepingEvent.IS_OBSERVED} GROUP BY ALL
 -- merge
 SELECT source, type, shape, sum(events) AS events, min(first_seen) AS first_seen,
     max(last_seen) AS last_seen, min(first_place) AS first_place,
@@ -97,7 +95,7 @@ def event_patterns_sql(mapping: str) -> str:
     return f"""
         SELECT seq, pattern_id
         FROM (SELECT seq, {shape_sql("message")} AS shape FROM events
-            WHERE message IS NOT NULL AND {IS_MINED})
+            WHERE message IS NOT NULL AND {BookkeepingEvent.IS_OBSERVED})
         JOIN {mapping} USING (shape)"""
 
 

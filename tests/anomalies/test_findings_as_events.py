@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog import train
 from lakelog.cli import cli
+from lakelog.forecasts import metric_series
 from tests.support.log_days import BEGIN, days, during
 
 
@@ -55,3 +56,16 @@ def test_alerts_search_sql_and_training_sets_have_them(path: Path) -> None:
         }
         exported = train.export(lake, recipe, str(path.parent / "set"))
         assert sum(exported.rows.values()) == templates + len(found)
+
+
+def test_findings_are_not_forecast(path: Path) -> None:
+    """The number of events is that of what was observed, unless a type of findings is asked for."""
+    with lakelog.open(path) as lake:
+        events = metric_series(lake, "events", 3_600_000_000)
+        # The last span is not over, and has no place.
+        ((observed,),) = lake.sql(
+            "SELECT count(*) FROM events WHERE NOT starts_with(source, 'lakelog ')"
+            f" AND epoch_us(time) < {events.end_us}"
+        ).fetchall()
+        assert events.values.sum() == observed
+        assert metric_series(lake, "PATTERN_DETECTED", 3_600_000_000).values.sum() > 0
