@@ -140,7 +140,8 @@ def _spans(
         raise InvalidSetting(
             f"{count:,} spans of {every}; at most {_SPANS_MAX:,}: --every longer ones"
         )
-    return (Spans(start, length, count) if count > 0 else None), since_us
+    # A lake that is younger than what was asked for is looked at from its beginning on.
+    return (Spans(start, length, count) if count > 0 else None), max(since_us, start)
 
 
 def _moment(value: str, newest: int) -> int:
@@ -191,7 +192,7 @@ def _minutes(
 ) -> Callable[[Series], Series | None]:
     """Return what gives the numbers of a selected series by the minute, where these are shorter
     spans."""
-    first_us = max(since_us, spans.start_us) // MINUTE_US * MINUTE_US
+    first_us = since_us // MINUTE_US * MINUTE_US
     count = (spans.end_us - first_us) // MINUTE_US
     if spans.length_us % MINUTE_US or spans.length_us == MINUTE_US or not 0 < count <= _SPANS_MAX:
         return lambda _: None

@@ -76,6 +76,20 @@ def test_the_figures_of_a_finding_are_those_of_its_query(make_lake: MakeLake) ->
             assert 1.5 < finding.observed / finding.expected < 12, finding
 
 
+@pytest.mark.parametrize("since", ["30d", "999999999d", "1990-01-01"])
+def test_a_lake_that_is_younger_is_looked_at_from_its_beginning(
+    make_lake: MakeLake, since: str
+) -> None:
+    lake = make_lake()
+    lake.append(days(6, during(BEGIN, {"requests": 150})))
+    begin = datetime.datetime.fromtimestamp(START, datetime.UTC).isoformat()
+    found = seen(lake, since=since)
+    assert found == seen(lake, since=begin)
+    assert any(
+        f.start_us >= (START + BEGIN * SPAN - 120) * 10**6 for i in found for f in i.findings
+    )
+
+
 def test_measures_of_which_none_comes_twice_are_looked_at(make_lake: MakeLake) -> None:
     """Seconds as a clock gives them are all different, as numbers of requests are."""
     lake, dice = make_lake(), random.Random(4)
