@@ -248,10 +248,10 @@ def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> Relation:
     return state.sql(query)
 
 
-def _filled(query: str, **parts: str) -> str:
+def _filled(query: str, **expressions: str) -> str:
     """Put SQL in the places of a query that have its names, such as `$start`."""
     # Never within a literal: a source or a message may have such a word.
-    return _PLACES.sub(lambda place: parts.get(place[1] or "", place[0]), query)
+    return _PLACES.sub(lambda place: expressions.get(place[1] or "", place[0]), query)
 
 
 def of_type(source: str | None, type_: str) -> str:

@@ -51,8 +51,8 @@ def forecast(
         return
     steps = max(1, span_us(horizon) // length)
     # There are no fewer events than none.
-    least = 0.0 if series.is_count else -math.inf
-    result = forecasts.forecast(series.values, _DAY_US // length, steps, least)
+    lower_bound = 0.0 if series.is_count else -math.inf
+    result = forecasts.forecast(series.values, _DAY_US // length, steps, lower_bound)
     rows = [
         {
             "time": _time(series.end_us + index * length),

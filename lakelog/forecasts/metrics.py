@@ -95,13 +95,13 @@ def _of(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:
 def _paths(field: str) -> Iterator[tuple[str, ...]]:
     """The paths that a field may stand for: names of members have dots, too, as those of
     OpenTelemetry do."""
-    first, dot, remaining = field.partition(".")
+    member, dot, remaining = field.partition(".")
     if not dot or field.count(".") > _DOTS_MAX:
         yield tuple(field.split("."))
         return
     for path in _paths(remaining):
-        yield first, *path
-        yield f"{first}.{path[0]}", *path[1:]
+        yield member, *path
+        yield f"{member}.{path[0]}", *path[1:]
 
 
 def _type_and_field(state: Lake | PinnedLake, metric: str) -> tuple[str, str]:

@@ -45,9 +45,9 @@ class Forecast:
     folds: int
 
 
-def forecast(series: Floats, season: int, horizon: int, least: float = -math.inf) -> Forecast:
+def forecast(series: Floats, season: int, horizon: int, lower_bound: float = -math.inf) -> Forecast:
     """Return the next `horizon` values of a series with as many values a day as `season`, none of
-    them below `least`, which is 0 for numbers of events.
+    them below `lower_bound`, which is 0 for numbers of events.
 
     Raises InvalidSetting for fewer than four days, a value that is no number, or no horizon."""
     check_numbers(series)
@@ -67,7 +67,7 @@ def forecast(series: Floats, season: int, horizon: int, least: float = -math.inf
         origin = len(series) - fold * horizon
         actual = series[origin : origin + horizon]
         for name, values in _models(series[:origin], season, horizon).items():
-            errors.setdefault(name, []).append(np.abs(actual - np.maximum(values, least)))
+            errors.setdefault(name, []).append(np.abs(actual - np.maximum(values, lower_bound)))
     means = {
         name: float(np.mean(folds[:_FOLDS])) / scale
         for name, folds in errors.items()
@@ -77,11 +77,11 @@ def forecast(series: Floats, season: int, horizon: int, least: float = -math.inf
     best = min(means, key=lambda name: means[name])
     # A little better may be chance.
     model = best if means[best] < BETTER * means[NAIVE] else NAIVE
-    values = np.maximum(_models(series, season, horizon)[model], least)
+    values = np.maximum(_models(series, season, horizon)[model], lower_bound)
     # From the same folds, as conformal intervals need errors out of sample.
     width = _widths(np.stack(errors[model]))
     folds = min(fold_count, _FOLDS)
-    low, high = np.maximum(values - width, least), values + width
+    low, high = np.maximum(values - width, lower_bound), values + width
     return Forecast(values, low, high, model, means[model], means[NAIVE], folds)
 
 

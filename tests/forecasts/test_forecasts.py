@@ -72,7 +72,7 @@ def test_there_are_no_fewer_events_than_none() -> None:
     rare = np.random.default_rng(0).poisson(0.3, 480).astype(float)
     assert forecast(rare, 24, 24).low.min() < 0
     for series in (rare, 300 - np.arange(299.0)):
-        result = forecast(series, 24, 24, least=0)
+        result = forecast(series, 24, 24, lower_bound=0)
         assert min(result.values.min(), result.low.min()) == 0
 
 
