@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lakelog.streams as streams
-from lakelog import maintain, subscriptions, views
+from lakelog import ingest, maintain, subscriptions, views
 from lakelog import query as queries
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
@@ -33,12 +33,10 @@ if TYPE_CHECKING:
     from lakelog import appends, history, wal
     from lakelog.appends import Receipt
     from lakelog.event import EncodedBatch
-    from lakelog.ingest import batch, ingest
     from lakelog.moves import Follow
     from lakelog.store.ref import Head, Tag
     from lakelog.subscriptions import BranchAccess, Follower, Subscription
 else:
-    batch, ingest = Lazy("lakelog.ingest.batch"), Lazy("lakelog.ingest.ingest")
     appends, history = Lazy("lakelog.appends"), Lazy("lakelog.history")
     wal = Lazy("lakelog.wal")
 
@@ -145,7 +143,7 @@ class Lake(LakeErasure, LakeState):
         stop: Callable[[], bool] = lambda: False,
     ) -> ingest.IngestReport:
         """Ingest files in bulk, each row once: see `lakelog.ingest.ingest.Ingester`."""
-        job = batch.Job(
+        job = ingest.Job(
             *(self.store, self.branch_name, self._session.connect), format, source, dry_run
         )
         worker = ingest.Ingester(

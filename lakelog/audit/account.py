@@ -35,9 +35,7 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, Source
 from lakelog.formats import FORMATS, BulkAction, Format
-from lakelog.ingest.chunk_result import ChunkResult
-from lakelog.ingest.records import is_left, joins, simple
-from lakelog.ingest.transform import Transformer
+from lakelog.ingest import ChunkResult, Transformer
 from lakelog.libraries import np, pa
 from lakelog.segments.connection import Connect
 
@@ -207,7 +205,7 @@ class Account:
             self._form = self._choose(chunk)
         self._is_chosen = True
         self.file.format = self._form.label
-        if simple(self._form):
+        if Transformer.simple(self._form):
             self._lines(chunk)
         else:
             self._events(Chunk(self._pending + chunk.data, self._at))
@@ -258,7 +256,7 @@ class Account:
         continue stays pending."""
         result = self._transformer(self._form, self.file.label).run(chunk, final=final)
         # where a later run of ingest began, records are cut as where a file begins
-        resumed_chunks = self._resumed(chunk, result) if joins(self._form) else []
+        resumed_chunks = self._resumed(chunk, result) if Transformer.joins(self._form) else []
         for resumed in resumed_chunks:
             self._hold(*resumed)
         if resumed_chunks:
@@ -377,7 +375,7 @@ class Account:
             if before and chunk.text[offset : starts[line + 1]].strip():
                 # A line that ingest would have left for next time can only have a row if it was
                 # quarantined as unfinished.
-                is_cut = is_left(before, self._tolerant(), "ended")
+                is_cut = Transformer.is_left(before, self._tolerant(), "ended")
                 pairs.append((begin + chunk.base, offset + chunk.base, is_cut))
                 begin = offset
         arrivals = self._places.arrivals(
@@ -464,6 +462,6 @@ class Account:
             connection, origin = self._connect(), self._cursor.origin
             # Joined formats must not complete the last record of a chunk: its continuation may be
             # in the next one.
-            mode = "follow" if joins(form) else "once"
+            mode = "follow" if Transformer.joins(form) else "once"
             self._transformers[key] = Transformer(connection, form, origin, label, mode)
         return self._transformers[key]

@@ -36,8 +36,7 @@ from lakelog.files.identity import of_inode
 from lakelog.files.source import Source
 from lakelog.files.traversal import path_of
 from lakelog.formats import FORMATS
-from lakelog.ingest import definitions, repeats
-from lakelog.ingest.ingest import expand
+from lakelog.ingest import Ingester, LakeFormat
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
@@ -92,7 +91,7 @@ def audit(
     Damaged, InvalidSetting.
     """
     if form is not None:
-        forced = definitions.resolve(form, definitions.present(store, branch))
+        forced = LakeFormat.resolve(form, LakeFormat.present(store, branch))
         form = FORMATS.name_of(forced) or None
     work = _Work(store, branch, connect, label, form, backups)
     with closing(work.places):
@@ -129,7 +128,7 @@ class _Work:
         """Audit each file, then decide which of the lines without a row are known."""
         # What came through a pipe has a cursor, and no name that can be opened.
         remembered = sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
-        files_to_read = list(dict.fromkeys(expand(paths))) if paths else remembered
+        files_to_read = list(dict.fromkeys(Ingester.expand(paths))) if paths else remembered
         self._paths = files_to_read
         # Everything that names an origin is found before the rows are scanned, so that one scan of
         # the segments serves all files.
@@ -343,7 +342,7 @@ class _Work:
         }
         files = [self._cursors[origin] for origin in accounts if origin in self._cursors]
         paths, entries = self._store.paths, self.places.events
-        for repeat in repeats.compare(self._connect, paths, entries, self._index, files):
+        for repeat in Ingester.repeats_of(self._connect, paths, entries, self._index, files):
             file = accounts[repeat.origin]
             file.note("doubled", repeat.positions)
             file.doubled += repeat.timed - len(repeat.positions)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.files.pieces import Chunk
-from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.ingest import ChunkResult
 from lakelog.libraries import np
 
 FIRST_MAX = 5

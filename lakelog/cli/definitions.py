@@ -24,9 +24,7 @@ from lakelog.cli.render.tables import cell, fit
 from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event import Severity
 from lakelog.formats import FORMATS, FormatDefinition
-from lakelog.ingest import definitions as definitions
-from lakelog.ingest.definitions import LakeFormat
-from lakelog.ingest.preview import Outcome, Preview, preview
+from lakelog.ingest import LakeFormat, Preview
 from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
@@ -110,13 +108,11 @@ def show_preview(
     rules_given, lake_formats = definition_of(form, **rules), formats_at(app)
     definition = (
         # A format of the lake may be built on another one of the lake: resolved before it is used.
-        definitions.resolve(rules_given.spelled(), lake_formats)
-        if rules_given is not None
-        else None
+        LakeFormat.resolve(rules_given.spelled(), lake_formats) if rules_given is not None else None
     )
     # The engine wants a directory for what it spills, and there may be no lake.
     with tempfile.TemporaryDirectory() as scratch:
-        result = preview(
+        result = Preview.of(
             file,
             lambda: connection.connect(Paths(scratch), DEFAULTS),
             formats=lake_formats,
@@ -161,9 +157,9 @@ def add_format(
     # What cannot be a format is refused first, and no empty lake stays behind.
     definition = definition_of(form, **rules) or FormatDefinition()
     lake_format = LakeFormat(replace(definition, name=name), globs, sources)
-    definitions.check_new(lake_format)
+    lake_format.check_new()
     with app.open_or_create() as lake:
-        definitions.add(lake.store, lake.branch_name, lake_format, overwrite=overwrite)
+        lake_format.add(lake.store, lake.branch_name, overwrite=overwrite)
     if definition.pattern and not FORMATS.by_name(lake_format.definition.spelled()).has_time:
         app.say(NO_TIME)
     scope = f"for {_files(lake_format)}" if globs or sources else f"used only with --format {name}"
@@ -176,7 +172,7 @@ def show_format(
 ) -> None:
     """Show a format of this lake, as the command that adds it."""
     with app.open() as lake:
-        form = definitions.get(definitions.present(lake.store, lake.branch_name), name)
+        form = LakeFormat.named(LakeFormat.present(lake.store, lake.branch_name), name)
     record = {k: v for k, v in form.entry().members.items() if k != "time"}
     emit_record({"name": name, **record}, target, lambda: f"{_command(form)}\n")
 
@@ -188,7 +184,7 @@ def remove_format(app: App, name: str = argument(shell_complete=complete_own)) -
     Events that were parsed with it stay as they are.
     """
     with app.open() as lake:
-        definitions.remove(lake.store, lake.branch_name, name)
+        LakeFormat.remove(lake.store, lake.branch_name, name)
     app.say(f"removed format {name}; from now on the format of its files is detected by content")
 
 
@@ -250,8 +246,8 @@ def _words(result: Preview) -> list[str]:
         lines.append("")
     if result.groups:
         lines += [fit(f"  {name} -> {place}", room) for name, place in result.groups] + [""]
-    for outcome in result.outcomes:
-        lines += [*_outcome_words(outcome, room), ""]
+    for place in range(len(result.outcomes)):
+        lines += [*_outcome_words(result, place, room), ""]
     bad = f", {many(result.quarantined, 'record')} to quarantine" if result.quarantined else ""
     bad += f"; {arrival(result.arrivals)}" if result.arrivals else ""
     total = f"of the first {many(result.lines, 'line')}: {many(result.events, 'event')}{bad}"
@@ -266,7 +262,8 @@ def _best(result: Preview) -> list[tuple[str, float]]:
     return scores[:_SCORES] + [pair for pair in scores[_SCORES:] if pair[0] == result.format]
 
 
-def _outcome_words(outcome: Outcome, room: int) -> list[str]:
+def _outcome_words(result: Preview, place: int, room: int) -> list[str]:
+    outcome = result.outcomes[place]
     lines = [fit(f"line {outcome.line}  {cell(outcome.text)}", room)]
     if outcome.event is None:
         lines.append(fit(f"  quarantine      {outcome.reason}", room))

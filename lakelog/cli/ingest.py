@@ -29,9 +29,7 @@ from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.event import BookkeepingEvent
 from lakelog.files.scan import Selection
-from lakelog.ingest import quarantine as lines
-from lakelog.ingest.file_report import FileReport
-from lakelog.ingest.ingest import IngestReport, expand
+from lakelog.ingest import FileReport, Ingester, IngestReport, Quarantine
 from lakelog.render import QueryResult
 from lakelog.store import bootstrap
 
@@ -77,7 +75,7 @@ def ingest(
     selected = list(paths)
     if excluded or ignore_older is not None:
         oldest = 0.0 if ignore_older is None else time.time() - ignore_older
-        expanded = expand(selected, selection=Selection(excluded=excluded))
+        expanded = Ingester.expand(selected, selection=Selection(excluded=excluded))
         selected = [path for path in expanded if _mtime(path) >= oldest]
     with (
         _lake_for(app, dry_run) as lake,
@@ -124,8 +122,8 @@ def quarantine(
         lake.settle()
         connect = lake.engine
         if action == "replay":
-            result = lines.replay(
-                lake.store, lake.branch_name, connect, form=form, type_=type_, dry_run=dry_run
+            result = Quarantine(lake.store, lake.branch_name).replay(
+                connect, form=form, type_=type_, dry_run=dry_run
             )
             record = dataclasses.asdict(result)
             message = f"{many(result.stored, 'line')} stored"
@@ -137,7 +135,7 @@ def quarantine(
             # terminal.
             if count and not dry_run and not confirm(question, yes):
                 return
-            dropped = count if dry_run else lines.drop(lake.store, lake.branch_name)
+            dropped = count if dry_run else Quarantine(lake.store, lake.branch_name).drop()
             record, message = {"dropped": dropped}, f"{many(dropped, 'line')} dropped"
     app.say(f"{message}{' (nothing was changed)' if dry_run else ''}")
     emit_done(record, target, f"{message}\n")
@@ -180,7 +178,7 @@ def _lake_for(app: App, dry_run: bool) -> Iterator[lakes.Lake]:
 def _list_quarantine(lake: Any, action: str, target: OutputTarget) -> None:
     """Show quarantined lines, or count them by file and reason."""
     # Quarantined rows hold the digest of their file's name; the cursors know what it was called.
-    files = lines.names(lake.store, lake.branch_name)
+    files = Quarantine(lake.store, lake.branch_name).names()
     if action == "show":
         # In batches, because a quarantine may hold more lines than memory.
         stream = iter(lake.sql(_LIST.format(", line")).iter_rows(_BATCH))

@@ -16,8 +16,7 @@ from lakelog.cli.options import combined, option
 from lakelog.cli.rounds import SpanParam
 from lakelog.errors import InvalidSetting
 from lakelog.formats import FORMATS, FormatDefinition
-from lakelog.ingest import definitions
-from lakelog.ingest.definitions import Formats
+from lakelog.ingest import LakeFormat
 from lakelog.lake import Lake
 from lakelog.store import bootstrap
 
@@ -56,18 +55,18 @@ class InputFormat(click.ParamType[str]):
 
 
 def _own(lake: Lake) -> list[CompletionItem]:
-    names = sorted(definitions.present(lake.store, lake.branch_name))
+    names = sorted(LakeFormat.present(lake.store, lake.branch_name))
     return [CompletionItem(name, help="of this lake") for name in names]
 
 
 complete_own = completing(_own)
 
 
-def formats_at(app: App) -> Formats:
+def formats_at(app: App) -> dict[str, LakeFormat]:
     """The formats of the lake, none where there is no lake."""
     if not bootstrap.is_lake(app.path):
         return {}
-    return definitions.present(bootstrap.load(app.path), app.branch)
+    return LakeFormat.present(bootstrap.load(app.path), app.branch)
 
 
 EXCLUDED = option(
@@ -111,7 +110,7 @@ def _checked(form: str | None, **rules: Any) -> str | None:
         return form
     # click's own context: a callback for options has no parameter for the App.
     app: App = click.get_current_context().obj
-    resolved = definitions.resolve(asked.spelled(), formats_at(app))
+    resolved = LakeFormat.resolve(asked.spelled(), formats_at(app))
     # A pattern without a time is allowed but rarely meant.
     if resolved.pattern and not FORMATS.by_name(resolved.spelled()).has_time:
         app.say(NO_TIME)

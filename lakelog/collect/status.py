@@ -18,15 +18,11 @@ from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.cursors import printable
 from lakelog.files.scan import FileScan
-from lakelog.runtime.lazy import Lazy
+from lakelog.ingest import FileReport
 from lakelog.store import disk
 
 if TYPE_CHECKING:
-    from lakelog.ingest import ingest
-    from lakelog.ingest.file_report import FileReport
     from lakelog.lake import Lake
-else:
-    ingest = Lazy("lakelog.ingest.ingest")
 
 _STATUS_EVERY = 10.0
 _HAS_EVENT = f"SELECT 1 FROM events WHERE type = '{BookkeepingEvent.WATCH}' AND id = ?"
@@ -89,7 +85,7 @@ class Reporter:
         if report.nuls:
             totals.nuls += report.nuls
             self.tell(report.path, f"{report.nuls:,} NUL bytes skipped")
-        if report.error == ingest.WENT:
+        if report.error == FileReport.MISSING:
             return  # it was renamed or removed since the scan
         if report.error:
             self.complain(report.path, report.error)

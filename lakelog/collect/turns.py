@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from lakelog.collect.followed_file import FileIdentity
-from lakelog.ingest.file_report import FileReport
-from lakelog.ingest.ingest import Reading
+from lakelog.ingest import FileReport
 
 SIZE = 256 << 20
 """Bytes that one file is read for in a turn, at most."""
@@ -27,6 +26,40 @@ OPEN_MAX = 2
 """Files that stay open between two turns."""
 # What a report adds up over all turns of a file; totals must count each event once.
 _COUNTS = ("events", "quarantined", "arrivals", "nuls")
+
+
+class Reading:
+    """One file that is read a turn at a time and stays open in between. Close it when done.
+
+    The rows of a turn are published at its end; the `report` grows with each.
+    """
+
+    def __init__(self, steps: Generator[int, bool], report: FileReport) -> None:
+        self._steps, self.report = steps, report
+        self._is_started = False
+
+    def turn(self, size: int, seconds: float) -> bool:
+        """Read on, for so many bytes or seconds at most; return whether the file is at its end.
+
+        Raises OSError and LakelogError when the lake itself fails.
+        """
+        until = time.monotonic() + seconds
+        try:
+            while size > 0 and time.monotonic() < until:
+                # A generator that has not started takes no value.
+                size -= self._steps.send(False) if self._is_started else next(self._steps)
+                self._is_started = True
+            # The turn ends here: what it read is published, so that no turn holds back rows.
+            self._steps.send(True)
+        except StopIteration:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close the file; what was not published is read again by the next reader."""
+        self._steps.close()
+
+
 Begin = Callable[[str, str, str, FileIdentity, int | None], Reading]
 
 

@@ -21,15 +21,11 @@ from lakelog.collect import followed_file
 from lakelog.collect.followed_file import FileIdentity, FollowedFile, OldFiles
 from lakelog.collect.status import Reporter, Say, WatchTotals
 from lakelog.collect.successors import Successors
-from lakelog.collect.turns import Turns
+from lakelog.collect.turns import Reading, Turns
 from lakelog.files import cursors
 from lakelog.files.rotation import PACKED, is_rotated
 from lakelog.files.scan import IGNORED, FileScan, FileState, Selection, look_again, scan
-from lakelog.ingest import repeats, skip
-from lakelog.ingest.batch import GRACE, Job
-from lakelog.ingest.file_report import FileReport
-from lakelog.ingest.group import FILES_MAX, Group
-from lakelog.ingest.ingest import WENT, Ingester, Reading
+from lakelog.ingest import FileReport, Ingester, Job
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -38,6 +34,7 @@ STABLE = 2.0
 """Seconds for which a copy must not have changed before it is read."""
 # Seconds after which a file with a complaint is tried again, though nothing changed in it; seconds
 # for which a new file is waited for at most, where clocks do not help.
+GRACE = Job.GRACE
 _PATIENCE, _ARRIVAL_MAX = 30.0, 5.0
 
 
@@ -91,7 +88,7 @@ class Watcher:
         self._has_moved = False
         self._successors.update(listing, self._known, self._index)
         if self._from_end:
-            skip.skip_to_ends(self._job, list(listing.files.values()), self._roots)
+            Ingester.skip_to_ends(self._job, list(listing.files.values()), self._roots)
             self._from_end = False
         self._old_files.leave_out(listing, self._known, self._index)
         due = [file for file in listing.files.values() if self._has_changed(file)]
@@ -247,7 +244,7 @@ class Watcher:
         """Report lines of files read from their beginnings that are in the lake twice now."""
         if self._begun and not self._turns:
             started_files, self._begun = self._begun, {}
-            for repeated in repeats.report(self._job, started_files, self._reporter.store):
+            for repeated in Ingester.tell_repeats(self._job, started_files, self._reporter.store):
                 self._reporter.repeat(repeated.path, repeated.lines)
 
     def _note_inodes(self, listing: FileScan) -> None:
@@ -313,8 +310,8 @@ class Watcher:
         """
         new, any_truncated = 0, False
         # In groups, so that memory is bounded however many files changed at once.
-        for start in range(0, len(due), FILES_MAX):
-            reports = self._take_together(due[start : start + FILES_MAX], final=final)
+        for start in range(0, len(due), Ingester.FILES_MAX):
+            reports = self._take_together(due[start : start + Ingester.FILES_MAX], final=final)
             new += sum(report.events for report in reports)
             any_truncated = any_truncated or any(report.released for report in reports)
         return new, any_truncated
@@ -328,7 +325,7 @@ class Watcher:
             self._turns.add(identities[path], path, name, mode)
             return FileReport(cursors.printable(name))
 
-        group = Group(self._job, later)
+        group = Ingester.group(self._job, later)
         results: list[tuple[FollowedFile, FileReport]] = []
         for file in due:
             followed = self._known.get(file.identity) or FollowedFile(file.unread)
@@ -402,7 +399,7 @@ class Watcher:
     def _begin(
         self, path: str, name: str, mode: str, identity: FileIdentity, limit: int | None
     ) -> Reading:
-        return self._worker(mode).begin(path, name, limit, identity)
+        return Reading(*self._worker(mode).begin(path, name, limit, identity))
 
     def _worker(self, mode: str) -> Ingester:
         # With the cursors that this watcher has: of many files, all would be read for each.
@@ -415,7 +412,7 @@ class Watcher:
         if report.released:
             self._successors.truncate(report.path)
         # Its new name, or its absence, is in the next scan.
-        if report.error == WENT:
+        if report.error == FileReport.MISSING:
             self._has_moved = True
         self._reporter.note(report, is_last=is_last)
 

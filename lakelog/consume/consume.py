@@ -17,7 +17,7 @@ again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -26,11 +26,7 @@ from lakelog.consume.kafka_source import KafkaTopic
 from lakelog.consume.redis_stream import RedisStream
 from lakelog.consume.source import MessageSource, StreamLag, StreamState
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.ingest import stream_cursor
-from lakelog.ingest.batch import CursorMoved, Job
-from lakelog.ingest.message_events import Message
-from lakelog.ingest.messages import MessageBatch
-from lakelog.ingest.stream_cursor import Mark, StreamCursor
+from lakelog.ingest import Job, Message, MessageBatch, StreamCursor
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import disk
@@ -158,7 +154,7 @@ class Consumer:
         except ConnectionLost as error:
             raise Unreachable(str(error)) from None
         store = self._lake.store
-        cursors = stream_cursor.of_state(store, store.state(self._lake.branch_name))
+        cursors = StreamCursor.of_state(store, store.state(self._lake.branch_name))
         return [self._lag(state, cursors.get(state.key)) for state in states]
 
     def close(self) -> None:
@@ -188,7 +184,7 @@ class Consumer:
                     states = {state.key: state for state in self._source.states()}
                 try:
                     is_end = self._step(batch, states)
-                except CursorMoved:
+                except MessageBatch.Moved:
                     # Another consumer was faster, or the branch was rewound: the cursors of now
                     # say what is left.
                     continue
@@ -199,7 +195,7 @@ class Consumer:
         return any(c.name in (name, f"{name}/0") for c in batch.cursors.values())
 
     def _step(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
-        """Read and publish one batch; return whether that was all. Raises CursorMoved."""
+        """Read and publish one batch; return whether that was all. Raises MessageBatch.Moved."""
         missing = 0
         for state in states.values():
             cursor = self._resume(batch.cursors.get(state.key), state)
@@ -240,7 +236,7 @@ class Consumer:
                 state.name,
                 position,
                 skipped=skipped,
-                marks=tuple(Mark(m.position, m.fingerprint(), 0) for m in marks),
+                marks=tuple(m.mark(0) for m in marks),
                 identity=state.identity,
             )
         if self._source.may_rewind:
@@ -335,11 +331,11 @@ class Consumer:
             # At distances of 1, 2, 4, ... from the end: what a server loses is mostly its newest.
             places = [len(chunk) - (1 << n) for n in range(len(chunk).bit_length())]
             fresh = [
-                Mark(m.position, m.fingerprint(), cursor.messages - (len(chunk) - 1 - index))
+                m.mark(cursor.messages - (len(chunk) - 1 - index))
                 for index, m in ((index, chunk[index]) for index in sorted({0, *places}))
             ]
             is_past = order(cursor.position) >= newest_seen
-            marks = thinned([*cursor.marks, *fresh])
+            marks = StreamCursor.thinned([*cursor.marks, *fresh])
             batch.move(replace(cursor, marks=marks, seen="" if is_past else cursor.seen))
 
     def _lies_beyond(self, batch: MessageBatch, states: dict[str, StreamState]) -> bool:
@@ -409,12 +405,3 @@ def _counted(cursor: StreamCursor, state: StreamState) -> StreamCursor:
         return replace(cursor, skipped=state.added - cursor.messages - cursor.missing)
     missing = cursor.missing + state.added - _total(cursor)
     return replace(cursor, position=state.end, missing=missing)
-
-
-def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
-    """Return the newest of marks, given from the oldest on, the first, and between them ever fewer
-    the older they are: some 20 of a million."""
-    newest = dict[int, Mark]()
-    for mark in marks:
-        newest.setdefault((marks[-1].number - mark.number).bit_length(), mark)
-    return tuple(newest.values())

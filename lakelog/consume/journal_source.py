@@ -20,7 +20,7 @@ from lakelog.clients import ConnectionLost
 from lakelog.consume.source import MessageSource, StreamState
 from lakelog.errors import Unreachable
 from lakelog.formats import JournalExport
-from lakelog.ingest.message_events import Message
+from lakelog.ingest import Message
 
 URL = "journal:"
 PROGRAM = "journalctl"

@@ -16,8 +16,7 @@ import orjson
 from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
 from lakelog.consume.source import MessageSource, StreamState, text_or_base64
 from lakelog.errors import SyncRefused
-from lakelog.ingest.message_events import Message
-from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest import Message, StreamCursor
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

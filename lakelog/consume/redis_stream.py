@@ -16,8 +16,7 @@ import orjson
 from lakelog.clients import Address, RedisClient, RedisConfig
 from lakelog.consume.source import MessageSource, StreamState, text_or_base64, time_or_none
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
-from lakelog.ingest.message_events import Message
-from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest import Message, StreamCursor
 from lakelog.runtime.lazy import Lazy
 
 redis = Lazy("redis")

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.ingest.message_events import Message
-from lakelog.ingest.stream_cursor import StreamCursor
+from lakelog.ingest import Message, StreamCursor
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
@@ -28,7 +29,7 @@ from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.ingest import definitions
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.definitions import Formats
+from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
@@ -50,8 +51,6 @@ ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
 BYTES_MAX = 512 << 20
 """Bytes of a file in one publish at most, so that long rows do not fill the memory."""
-GRACE = 5.0
-"""Seconds after which a file counts as finished where nobody knows who has it open."""
 BAD_MAX = 64 << 20
 """Characters of bad lines that are kept in memory before a publish."""
 _SCHEMAS = 4
@@ -104,6 +103,8 @@ class Job:
     `inodes` are those of a watcher: see identity.Resolver.
     """
 
+    GRACE: ClassVar = 5.0
+    """Seconds after which a file counts as finished where nobody knows who has it open."""
     store: Store
     branch: str
     connect: Connect
@@ -121,7 +122,11 @@ class Job:
 
     def __post_init__(self) -> None:
         if isinstance(self.form, str):
-            self.form = definitions.resolve(self.form, definitions.present(self.store, self.branch))
+            self.form = LakeFormat.resolve(self.form, LakeFormat.present(self.store, self.branch))
+
+    def batch(self) -> Batch:
+        """Return a batch of its own, to be closed."""
+        return Batch(self)
 
     def head(self) -> Head:
         """The branch's newest move."""
@@ -131,7 +136,7 @@ class Job:
         """The state of the branch after a move; its formats and contracts apply to what is read
         next."""
         state = self.store.manifests.of(head.move)
-        self.formats = definitions.formats_of(self.store, state)
+        self.formats = LakeFormat.of_state(self.store, state)
         contracts = definitions.contracts_of(self.store, state)
         if contracts != self.conformance.contracts:
             self.conformance = Conformance(contracts)
@@ -148,7 +153,7 @@ class Job:
         """The definition of the format for a file of this name, if there is one."""
         if isinstance(self.form, FormatDefinition):
             return self.form
-        match = definitions.find(self.formats, path, self.label)
+        match = LakeFormat.find(self.formats, path, self.label)
         return match.definition if match else None
 
     def keys_of_tail(self) -> list[IdentityKeys]:
@@ -208,7 +213,7 @@ def is_finished(source: Source) -> bool:
     if source.is_packed:
         return True
     is_open = source.is_open_elsewhere()
-    return abs(time.time() - source.mtime / 1e9) > GRACE if is_open is None else not is_open
+    return abs(time.time() - source.mtime / 1e9) > Job.GRACE if is_open is None else not is_open
 
 
 class Batch:

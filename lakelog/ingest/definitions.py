@@ -71,14 +71,101 @@ class LakeFormat:
         fitting = [len(glob) for glob in self.globs if _fits(path, glob)]
         return max(fitting, default=-1) + 1
 
+    @classmethod
+    def of_state(cls, store: Store, state: Manifest) -> Formats:
+        """Return the formats that a state holds, by name."""
+        live = _live(store, state, WHAT)
+        return {name: cls.from_entry(record) for name, record in live.items()}
+
+    @classmethod
+    def present(cls, store: Store, branch: str) -> Formats:
+        """Return the formats that a branch holds now."""
+        return cls.of_state(store, store.state(branch))
+
+    @staticmethod
+    def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
+        """Return the format that is meant for a file of this name and --source, if one is."""
+        ranked = [(form.rank(path, label), name) for name, form in formats.items()]
+        # Equal ranks are decided by name, so that every process picks the same format.
+        rank, name = max(ranked, default=(0, ""))
+        return formats[name] if rank else None
+
+    @classmethod
+    def of_cursor(cls, formats: Formats, cursor: FileCursor) -> FormatDefinition | None:
+        """Return what goes now for a file that was read: the format for its name, else the present
+        one of the name that it was read by last."""
+        match = cls.find(formats, cursor.name, None)
+        name = cursor.forms[-1][1] if cursor.forms else ""
+        if match is None and name.startswith(FormatDefinition.PREFIX):
+            match = formats.get(FormatDefinition.of_name(name).name)
+        return match.definition if match else None
+
+    @staticmethod
+    def resolve(spelling: str, formats: Formats) -> FormatDefinition:
+        """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
+        parsed = FormatDefinition.of_name(spelling)
+        if not parsed.pattern and parsed.format in formats:
+            parsed = parsed.over(formats[parsed.format].definition)
+        FORMATS.check(parsed, tuple(formats))
+        return parsed
+
+    @staticmethod
+    def named(formats: Formats, name: str) -> LakeFormat:
+        """Return the format of a name. Raises UnknownRef."""
+        if name in formats:
+            return formats[name]
+        if name in FORMATS:
+            raise UnknownRef(f"{name!r} is a built-in format, not one of this lake")
+        raise UnknownRef(f"this lake has no format {name!r}: see `lakelog formats list`")
+
+    @staticmethod
+    def is_gone(name: str, formats: Formats) -> bool:
+        """Whether a format, as a cursor names it, is of a definition that the lake no longer
+        has."""
+        if not name.startswith(FormatDefinition.PREFIX):
+            return False
+        format_name = FormatDefinition.of_name(name).name
+        return bool(format_name) and format_name not in formats
+
+    def check_new(self) -> None:
+        """Raise InvalidSetting for a format that a lake cannot define."""
+        name, definition = self.name, self.definition
+        if not _NAME.fullmatch(name) or name in FORMATS:
+            reason = "lakelog has one of that name" if name in FORMATS else "use a-z, 0-9, - and _"
+            raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
+        FORMATS.check(definition)
+        if not (definition.pattern or definition.format or definition.zone or definition.encoding):
+            raise InvalidSetting(
+                f"format {name!r} says nothing: give --pattern, --format or --zone"
+            )
+
+    def add(self, store: Store, branch: str, *, overwrite: bool = False) -> Head:
+        """Add a format to the lake. Raises InvalidSetting, AlreadyExists where the name is
+        taken."""
+        self.check_new()
+        name, entry = self.name, replace(self, time=disk.now_us()).entry()
+
+        def plan(_: Head, state: Manifest) -> Change:
+            if name in self.of_state(store, state) and not overwrite:
+                raise AlreadyExists(
+                    f"format {name!r} exists: --replace it, or `formats remove {name}`"
+                )
+            return Change("format", f"add {name}", entries=(entry,))
+
+        return _published(publish(store, branch, plan))
+
+    @classmethod
+    def remove(cls, store: Store, branch: str, name: str) -> Head:
+        """Remove a format from the lake; rows that were read by it stay. Raises UnknownRef."""
+
+        def plan(_: Head, state: Manifest) -> Change:
+            cls.named(cls.of_state(store, state), name)
+            return Change("format", f"remove {name}", entries=(Removal(WHAT, name),))
+
+        return _published(publish(store, branch, plan))
+
 
 Formats = dict[str, LakeFormat]
-
-
-def formats_of(store: Store, state: Manifest) -> Formats:
-    """Return the formats that a state holds, by name."""
-    live = _live(store, state, WHAT)
-    return {name: LakeFormat.from_entry(record) for name, record in live.items()}
 
 
 def contracts_of(store: Store, state: Manifest) -> dict[str, Contract]:
@@ -111,89 +198,6 @@ def _on_page(store: Store, page: Page) -> tuple[Entry, ...]:
         kinds = (WHAT, Contract.ENTRY)
         _PAGES[page.digest] = tuple(e for e in store.manifests.page(page) if e.what in kinds)
     return _PAGES[page.digest]
-
-
-def present(store: Store, branch: str) -> Formats:
-    """Return the formats that a branch holds now."""
-    return formats_of(store, store.state(branch))
-
-
-def find(formats: Formats, path: str, label: str | None) -> LakeFormat | None:
-    """Return the format that is meant for a file of this name and --source, if one is."""
-    ranked = [(form.rank(path, label), name) for name, form in formats.items()]
-    # Equal ranks are decided by name, so that every process picks the same format.
-    rank, name = max(ranked, default=(0, ""))
-    return formats[name] if rank else None
-
-
-def of_cursor(formats: Formats, cursor: FileCursor) -> FormatDefinition | None:
-    """Return what goes now for a file that was read: the format for its name, else the present
-    one of the name that it was read by last."""
-    match = find(formats, cursor.name, None)
-    name = cursor.forms[-1][1] if cursor.forms else ""
-    if match is None and name.startswith(FormatDefinition.PREFIX):
-        match = formats.get(FormatDefinition.of_name(name).name)
-    return match.definition if match else None
-
-
-def resolve(spelling: str, formats: Formats) -> FormatDefinition:
-    """Return what a --format says, a lake's own by its name. Raises InvalidSetting."""
-    parsed = FormatDefinition.of_name(spelling)
-    if not parsed.pattern and parsed.format in formats:
-        parsed = parsed.over(formats[parsed.format].definition)
-    FORMATS.check(parsed, tuple(formats))
-    return parsed
-
-
-def is_gone(name: str, formats: Formats) -> bool:
-    """Whether a format, as a cursor names it, is of a definition that the lake no longer has."""
-    if not name.startswith(FormatDefinition.PREFIX):
-        return False
-    format_name = FormatDefinition.of_name(name).name
-    return bool(format_name) and format_name not in formats
-
-
-def check_new(form: LakeFormat) -> None:
-    """Raise InvalidSetting for a format that a lake cannot define."""
-    name, definition = form.name, form.definition
-    if not _NAME.fullmatch(name) or name in FORMATS:
-        reason = "lakelog has one of that name" if name in FORMATS else "use a-z, 0-9, - and _"
-        raise InvalidSetting(f"{name!r} cannot name a format: {reason}")
-    FORMATS.check(definition)
-    if not (definition.pattern or definition.format or definition.zone or definition.encoding):
-        raise InvalidSetting(f"format {name!r} says nothing: give --pattern, --format or --zone")
-
-
-def add(store: Store, branch: str, form: LakeFormat, *, overwrite: bool = False) -> Head:
-    """Add a format to the lake. Raises InvalidSetting, AlreadyExists where the name is taken."""
-    check_new(form)
-    name, entry = form.name, replace(form, time=disk.now_us()).entry()
-
-    def plan(_: Head, state: Manifest) -> Change:
-        if name in formats_of(store, state) and not overwrite:
-            raise AlreadyExists(f"format {name!r} exists: --replace it, or `formats remove {name}`")
-        return Change("format", f"add {name}", entries=(entry,))
-
-    return _published(publish(store, branch, plan))
-
-
-def remove(store: Store, branch: str, name: str) -> Head:
-    """Remove a format from the lake; rows that were read by it stay. Raises UnknownRef."""
-
-    def plan(_: Head, state: Manifest) -> Change:
-        get(formats_of(store, state), name)
-        return Change("format", f"remove {name}", entries=(Removal(WHAT, name),))
-
-    return _published(publish(store, branch, plan))
-
-
-def get(formats: Formats, name: str) -> LakeFormat:
-    """Return the format of a name. Raises UnknownRef."""
-    if name in formats:
-        return formats[name]
-    if name in FORMATS:
-        raise UnknownRef(f"{name!r} is a built-in format, not one of this lake")
-    raise UnknownRef(f"this lake has no format {name!r}: see `lakelog formats list`")
 
 
 def _published(head: Head | None) -> Head:

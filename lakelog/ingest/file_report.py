@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass
 class FileReport:
     """The result of one file: new events, quarantined lines, known ones skipped."""
 
+    MISSING: ClassVar = os.strerror(errno.ENOENT)
+    """The error of a file that has gone."""
     path: str
     format: str = ""
     events: int = 0

@@ -15,9 +15,9 @@ from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, SHORT, Source
 from lakelog.formats import FORMATS, Format
-from lakelog.ingest import definitions
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
+from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer, readable
@@ -347,7 +347,7 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
         # A format that was once chosen from enough bytes stays, else a file could change its format
         # when only its newest lines are looked at.
         last_name = start.cursor.forms[-1][1] if start.cursor.forms else FORMATS.LAST
-        is_open = FORMATS.is_last(last_name) or definitions.is_gone(last_name, job.formats)
+        is_open = FORMATS.is_last(last_name) or LakeFormat.is_gone(last_name, job.formats)
         settled = start.cursor.bytes >= WINDOW and not is_open
         file_name = start.cursor.name
         name = last_name if settled else FORMATS.name_in(definition, consumed, data, file_name)

@@ -9,7 +9,6 @@ reading starts again from where the cursor is: at worst work is wasted.
 
 from __future__ import annotations
 
-import errno
 import functools
 import glob
 import os
@@ -32,12 +31,12 @@ from lakelog.files.traversal import is_apart, walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer
-from lakelog.ingest.group import Group
-from lakelog.ingest.repeats import report as report_repeats
+from lakelog.ingest.group import FILES_MAX, Group
+from lakelog.ingest.repeats import compare as repeats_of
+from lakelog.ingest.repeats import report as tell_repeats
+from lakelog.ingest.skip import skip_to_ends
 from lakelog.maintain import Sealer
 
-WENT = os.strerror(errno.ENOENT)
-"""The error of a report of a file that was renamed or removed before it was opened."""
 _MAINTAIN_EVERY = 32
 """Files between two rounds of maintenance: merging the entries that each publish adds."""
 _PAUSE = 0.1
@@ -72,41 +71,14 @@ class IngestReport:
         return sum(f.skipped for f in self.files)
 
 
-class Reading:
-    """One file that is read a turn at a time and stays open in between. Close it when done.
-
-    The rows of a turn are published at its end; the `report` grows with each.
-    """
-
-    def __init__(self, steps: Generator[int, bool], report: FileReport) -> None:
-        self._steps, self.report = steps, report
-        self._is_started = False
-
-    def turn(self, size: int, seconds: float) -> bool:
-        """Read on, for so many bytes or seconds at most; return whether the file is at its end.
-
-        Raises OSError and LakelogError when the lake itself fails.
-        """
-        until = time.monotonic() + seconds
-        try:
-            while size > 0 and time.monotonic() < until:
-                # A generator that has not started takes no value.
-                size -= self._steps.send(False) if self._is_started else next(self._steps)
-                self._is_started = True
-            # The turn ends here: what it read is published, so that no turn holds back rows.
-            self._steps.send(True)
-        except StopIteration:
-            return True
-        return False
-
-    def close(self) -> None:
-        """Close the file; what was not published is read again by the next reader."""
-        self._steps.close()
-
-
 class Ingester:
     """Ingests files into one branch of a lake. Those of jobs that share a cache share the cursors
     in it."""
+
+    FILES_MAX = FILES_MAX
+    skip_to_ends = staticmethod(skip_to_ends)
+    tell_repeats = staticmethod(tell_repeats)
+    repeats_of = staticmethod(repeats_of)
 
     def __init__(
         self,
@@ -132,7 +104,7 @@ class Ingester:
         """
         report = IngestReport()
         requested = [os.fsdecode(path) for path in paths]
-        files, self._requested = list(expand(requested, special=True)), set(requested)
+        files, self._requested = list(self.expand(requested, special=True)), set(requested)
         # Progress counts bytes: files of a directory may differ by a factor of a million.
         self._total = sum(map(_size, files))
         group = Group(self._job, self._alone)
@@ -152,12 +124,17 @@ class Ingester:
             self._sealer.maintain()
         return report
 
+    @staticmethod
+    def group(job: Job, alone: Callable[[str, str, str], FileReport]) -> Group:
+        """Return what publishes short files together; `alone` reads what is no short one."""
+        return Group(job, alone)
+
     def _report_repeats(self, report: IngestReport) -> None:
         """Report the lines of files read from their beginnings that are in the lake twice now."""
         file_by_origin = {file.begun_origin: file for file in report.files if file.begun_origin}
         doubts = {origin: file.is_doubtful for origin, file in file_by_origin.items()}
-        for repeats in report_repeats(self._job, doubts, self._append):
-            file_by_origin[repeats.origin].repeated = repeats.lines
+        for repeated in self.tell_repeats(self._job, doubts, self._append):
+            file_by_origin[repeated.origin].repeated = repeated.lines
 
     def _show(self, report: IngestReport, *, is_last: bool) -> None:
         """Report progress after a file; not after each of thousands: a report counts all of
@@ -175,11 +152,11 @@ class Ingester:
 
     def begin(
         self, path: str, name: str, limit: int | None = None, expect: tuple[int, int] | None = None
-    ) -> Reading:
+    ) -> tuple[Generator[int, bool], FileReport]:
         """Start to ingest, a turn at a time, one regular file that is called `name`, up to
         `limit` bytes of it. If the path holds another inode than `expect`, nothing is read."""
         report = FileReport(printable(name))
-        return Reading(self._steps(path, name, report, limit=limit, expect=expect), report)
+        return self._steps(path, name, report, limit=limit, expect=expect), report
 
     def _file(self, path: str, group: Group) -> FileReport:
         """Ingest one file; a short one is published with others, at the group's next flush."""
@@ -267,7 +244,7 @@ class Ingester:
             # which it is decided whose copy or successor a file is.
             if expect is not None and source.identity != expect:
                 source.close()
-                report.error = WENT
+                report.error = FileReport.MISSING
                 return
             job = finishing(self._job, source)
             with closing(source), closing(Gatherer(job, source, report)) as gatherer:
@@ -305,6 +282,31 @@ class Ingester:
                     size = 0
         gatherer.finish()
 
+    @staticmethod
+    def expand(
+        paths: list[str], *, special: bool = False, selection: Selection | None = None
+    ) -> Iterator[str]:
+        """Yield files: those of directories and of patterns, sorted; hidden ones, lakes and backups
+        are left out, what a `selection` excludes, and what is no file, unless `special`.
+
+        What cannot be listed is yielded itself, for its reader to say why.
+        """
+        filters = selection or Selection()
+        for path in paths:
+            if os.path.isdir(path):
+                yield from _below(path, special, filters)
+            elif path == "-" or os.path.lexists(path):
+                if path == "-" or not filters.is_excluded(os.path.abspath(path)):
+                    yield path
+            else:
+                for match in sorted(glob.glob(path, recursive=True)) or [path]:
+                    if filters.is_excluded(os.path.abspath(match)):
+                        continue
+                    if not os.path.isdir(match):
+                        yield match
+                    elif "**" not in path:  # else what is below was found as well
+                        yield from _below(match, special, filters)
+
 
 def _publish(source: PipedSource, gatherer: Gatherer, is_quiet: bool) -> None:
     """Publish what came through a pipe; with its last record if nothing came for a while. Raises
@@ -313,31 +315,6 @@ def _publish(source: PipedSource, gatherer: Gatherer, is_quiet: bool) -> None:
         gatherer.settle()
     gatherer.flush()
     source.free(gatherer.start)
-
-
-def expand(
-    paths: list[str], *, special: bool = False, selection: Selection | None = None
-) -> Iterator[str]:
-    """Yield files: those of directories and of patterns, sorted; hidden ones, lakes and backups
-    are left out, what a `selection` excludes, and what is no file, unless `special`.
-
-    What cannot be listed is yielded itself, for its reader to say why.
-    """
-    filters = selection or Selection()
-    for path in paths:
-        if os.path.isdir(path):
-            yield from _below(path, special, filters)
-        elif path == "-" or os.path.lexists(path):
-            if path == "-" or not filters.is_excluded(os.path.abspath(path)):
-                yield path
-        else:
-            for match in sorted(glob.glob(path, recursive=True)) or [path]:
-                if filters.is_excluded(os.path.abspath(match)):
-                    continue
-                if not os.path.isdir(match):
-                    yield match
-                elif "**" not in path:  # else what is below was found as well
-                    yield from _below(match, special, filters)
 
 
 def _below(directory: str, special: bool, selection: Selection) -> Iterator[str]:

@@ -14,6 +14,7 @@ import orjson
 from lakelog.files.binary import refusal
 from lakelog.files.source import LINE_MAX, PART, between_characters
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
+from lakelog.ingest.stream_cursor import Mark
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa, pc
 
@@ -49,6 +50,10 @@ class Message:
         """A short hash of its content, and of where it stood."""
         content = self.details + b"\0" + (self.value or b"")
         return hashlib.blake2b(content, digest_size=6).hexdigest()
+
+    def mark(self, number: int) -> Mark:
+        """Return what its stream is known again by, `number` being how many messages it has had."""
+        return Mark(self.position, self.fingerprint(), number)
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,10 @@ from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import LINE_MAX
 from lakelog.formats import FORMATS, Format
-from lakelog.ingest import definitions, stream_cursor
-from lakelog.ingest.batch import Batch, Job
+from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
+from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.message_events import (
     Message,
     ParsedMessages,
@@ -69,12 +69,15 @@ _WITH_HEADERS = ("csv", "zeek", "w3c", "bulk", "parquet", "arrow")
 class MessageBatch:
     """Messages that are parsed and published together. Close it when done."""
 
+    Moved = CursorMoved
+    """Raised where another process was faster, or the branch was rewound."""
+
     def __init__(self, job: Job) -> None:
         """Read the cursors; `job.label` is the source of events that name none."""
         self._job = job
         # Taken before anything is read: the publish compares the cursors of now with these.
         self._batch = Batch(job)
-        self.cursors: Mapping[str, StreamCursor] = stream_cursor.of_state(
+        self.cursors: Mapping[str, StreamCursor] = StreamCursor.of_state(
             job.store, self._batch.state
         )
         self._moves: dict[str, StreamCursor] = {}
@@ -152,7 +155,7 @@ class MessageBatch:
         entries: list[Entry] = [*batch.write(), *(cursor.entry() for cursor in moves.values())]
 
         def stand(state: Manifest) -> bool:
-            cursors_now = stream_cursor.of_state(job.store, state)
+            cursors_now = StreamCursor.of_state(job.store, state)
             return all(cursors_now.get(key) == self.cursors.get(key) for key in moves)
 
         return batch.publish(lambda _: Change("ingest", name, tuple(entries)), stand)
@@ -184,7 +187,7 @@ class MessageBatch:
         sample = b"\n".join(values[: 1 << 10])[:_SAMPLE] + b"\n"
         if not format_name:
             last_format = cursor.form if cursor and cursor.form else FORMATS.LAST
-            is_open = FORMATS.is_last(last_format) or definitions.is_gone(last_format, job.formats)
+            is_open = FORMATS.is_last(last_format) or LakeFormat.is_gone(last_format, job.formats)
             # What was read before is compared with its rows, which that format gave.
             is_settled = (is_retry or (cursor and cursor.bytes >= WINDOW)) and not is_open
             detected = last_format if is_settled else FORMATS.name_in(definition, b"", sample, name)

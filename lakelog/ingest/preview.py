@@ -13,8 +13,7 @@ from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import Source
 from lakelog.formats import FORMATS, Format, FormatDefinition
-from lakelog.ingest import definitions
-from lakelog.ingest.definitions import Formats
+from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.transform import Transformer, readable
 from lakelog.segments import arrays
 from lakelog.segments.connection import Connect
@@ -69,45 +68,46 @@ class Preview:
     groups: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        connect: Connect,
+        *,
+        formats: Formats,
+        requested: FormatDefinition | None = None,
+        label: str | None = None,
+        count: int = 5,
+    ) -> Preview:
+        """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
 
-def preview(
-    path: str,
-    connect: Connect,
-    *,
-    formats: Formats,
-    requested: FormatDefinition | None = None,
-    label: str | None = None,
-    count: int = 5,
-) -> Preview:
-    """Read the beginning of a file (- is stdin) as an ingest would, and store nothing.
-
-    `requested` is the definition that a user requested, `formats` those of the lake. Raises
-    OSError, InvalidSetting.
-    """
-    data, whole = _beginning(path)
-    head = data[:WINDOW]
-    name, why = _choose(path, head, data, formats, requested, label)
-    # The same three steps as in an ingest, so that the preview cannot differ from it.
-    form = FORMATS.specialize(FORMATS.by_name(name), head or data)
-    form = FORMATS.tolerant(form, path, forced=requested is not None)
-    run = Transformer(connect(), form, "preview", label).run(
-        Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
-    )
-    outcomes = _outcomes(run, data, count, form)
-    events = run.table.num_rows if run.table is not None else 0
-    return Preview(
-        printable(path),
-        form.label,
-        why,
-        _scores(data, form, formats),
-        data.count(b"\n"),
-        events,
-        len(run.bad),
-        int(arrays.arrived(run.table).sum()) if run.table is not None else 0,
-        outcomes,
-        list(form.groups),
-        FORMATS.zone_note(form, head),
-    )
+        `requested` is the definition that a user requested, `formats` those of the lake. Raises
+        OSError, InvalidSetting.
+        """
+        data, whole = _beginning(path)
+        head = data[:WINDOW]
+        name, why = _choose(path, head, data, formats, requested, label)
+        # The same three steps as in an ingest, so that the preview cannot differ from it.
+        form = FORMATS.specialize(FORMATS.by_name(name), head or data)
+        form = FORMATS.tolerant(form, path, forced=requested is not None)
+        run = Transformer(connect(), form, "preview", label).run(
+            Chunk(data, 0, whole and not data.endswith(b"\n")), final=whole
+        )
+        outcomes = _outcomes(run, data, count, form)
+        events = run.table.num_rows if run.table is not None else 0
+        return cls(
+            printable(path),
+            form.label,
+            why,
+            _scores(data, form, formats),
+            data.count(b"\n"),
+            events,
+            len(run.bad),
+            int(arrays.arrived(run.table).sum()) if run.table is not None else 0,
+            outcomes,
+            list(form.groups),
+            FORMATS.zone_note(form, head),
+        )
 
 
 def _beginning(path: str) -> tuple[bytes, bool]:
@@ -133,7 +133,7 @@ def _choose(
     label: str | None,
 ) -> tuple[str, str]:
     """The name of the format, and why it is that one."""
-    lake_definition = None if requested else definitions.find(formats, path, label)
+    lake_definition = None if requested else LakeFormat.find(formats, path, label)
     definition = lake_definition.definition if lake_definition else requested
     name = FORMATS.name_of(definition) if definition else ""
     if name and lake_definition:
@@ -150,7 +150,7 @@ def _choose(
     return FORMATS.completed(name, definition), why
 
 
-def _files(form: definitions.LakeFormat, label: str | None) -> str:
+def _files(form: LakeFormat, label: str | None) -> str:
     if label is not None and label in form.sources:
         return f"--source {label}"
     return ", ".join(form.globs)

@@ -18,8 +18,10 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files import cursors
 from lakelog.formats import FORMATS, Format, FormatDefinition
-from lakelog.ingest import definitions, message_events, stream_cursor
+from lakelog.ingest import definitions, message_events
 from lakelog.ingest.conformance import Conformance
+from lakelog.ingest.definitions import LakeFormat
+from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import pa
@@ -57,74 +59,79 @@ class ReplayResult:
     left: int
 
 
-def names(store: Store, branch: str) -> dict[str, str]:
-    """Return the file name of each origin that a cursor knows."""
-    state = store.state(branch)
-    all_cursors = cursors.of_state(store, state)
-    return {cursor.origin: cursor.name for cursor in all_cursors}
+class Quarantine:
+    """The lines of a branch that could not be parsed."""
 
+    def __init__(self, store: Store, branch: str) -> None:
+        self._store, self._branch = store, branch
 
-def drop(store: Store, branch: str) -> int:
-    """Remove all published quarantined lines from the branch; return how many. Raises
-    NotAllowed."""
-    policy.require(store.paths, "drop-quarantine")
-    count = 0
+    def names(self) -> dict[str, str]:
+        """Return the file name of each origin that a cursor knows."""
+        state = self._store.state(self._branch)
+        all_cursors = cursors.of_state(self._store, state)
+        return {cursor.origin: cursor.name for cursor in all_cursors}
 
-    def plan(_: Head, state: Manifest) -> Change | None:
-        nonlocal count
-        bad = _entries(store, state)
-        count = sum(e.events for e in bad)
-        if not bad:
-            return None
-        message = f"{count} quarantined lines dropped"
-        return Change("quarantine", message, entries=tuple(map(tombstone, bad)))
+    def drop(self) -> int:
+        """Remove all published quarantined lines from the branch; return how many. Raises
+        NotAllowed."""
+        policy.require(self._store.paths, "drop-quarantine")
+        count = 0
 
-    publish(store, branch, plan)
-    return count
+        def plan(_: Head, state: Manifest) -> Change | None:
+            nonlocal count
+            bad = _entries(self._store, state)
+            count = sum(e.events for e in bad)
+            if not bad:
+                return None
+            message = f"{count} quarantined lines dropped"
+            return Change("quarantine", message, entries=tuple(map(tombstone, bad)))
 
+        publish(self._store, self._branch, plan)
+        return count
 
-def replay(
-    store: Store,
-    branch: str,
-    connect: Connect,
-    *,
-    form: str | None = None,
-    type_: str | None = None,
-    dry_run: bool = False,
-) -> ReplayResult:
-    """Try every quarantined line again, with `form` (else the lake's own for its file, else what
-    it looks like) and a type for events without. Lines that are not stored byte for byte stay
-    quarantined.
+    def replay(
+        self,
+        connect: Connect,
+        *,
+        form: str | None = None,
+        type_: str | None = None,
+        dry_run: bool = False,
+    ) -> ReplayResult:
+        """Try every quarantined line again, with `form` (else the lake's own for its file, else
+        what it looks like) and a type for events without. Lines that are not stored byte for byte
+        stay quarantined.
 
-    Rows keep their origin and position. Raises InvalidSetting for an unknown format.
-    """
-    # Another move may publish meanwhile: all is then done again on the new head, since it may hold
-    # other lines and other ids.
-    while True:
-        head = store.refs.head(branch)
-        state = store.manifests.of(head.move)
-        rules = _rules(store, state, form)
-        bad = _entries(store, state)
-        if not bad:
-            return ReplayResult(0, 0, 0)
-        retry = _Retry(store, branch, connect, state, rules, type_, is_kept=not dry_run)
-        for entry in bad:
-            retry.take(entry)
-        retry.flush()
-        outcome = retry.outcome
-        # A line whose id is known leaves the quarantine, too: it is an event that the lake has.
-        if dry_run or not outcome.stored + outcome.skipped:
-            return outcome
-        message = f"{outcome.stored} quarantined lines stored"
-        change = Change(
-            "quarantine",
-            message,
-            entries=tuple(retry.entries),
-            ids_add=tuple(retry.runs),
-            is_right=retry.is_first,
-        )
-        if publish(store, branch, _only_on(head, change)) is not None:
-            return outcome
+        Rows keep their origin and position. Raises InvalidSetting for an unknown format.
+        """
+        # Another move may publish meanwhile: all is then done again on the new head, since it may
+        # hold other lines and other ids.
+        while True:
+            head = self._store.refs.head(self._branch)
+            state = self._store.manifests.of(head.move)
+            rules = _rules(self._store, state, form)
+            bad = _entries(self._store, state)
+            if not bad:
+                return ReplayResult(0, 0, 0)
+            retry = _Retry(
+                self._store, self._branch, connect, state, rules, type_, is_kept=not dry_run
+            )
+            for entry in bad:
+                retry.take(entry)
+            retry.flush()
+            outcome = retry.outcome
+            # A line whose id is known leaves the quarantine, too: it is an event that the lake has.
+            if dry_run or not outcome.stored + outcome.skipped:
+                return outcome
+            message = f"{outcome.stored} quarantined lines stored"
+            change = Change(
+                "quarantine",
+                message,
+                entries=tuple(retry.entries),
+                ids_add=tuple(retry.runs),
+                is_right=retry.is_first,
+            )
+            if publish(self._store, self._branch, _only_on(head, change)) is not None:
+                return outcome
 
 
 def _only_on(base: Head, change: Change) -> Callable[[Head, Manifest], Change | None]:
@@ -158,7 +165,7 @@ class _Retry:
         self._tail_keys = functools.partial(TailKeys().look, store, branch, connect)
         self._rules, self._type, self._is_kept = rules, type_, is_kept
         self._conformance = Conformance(definitions.contracts_of(store, state))
-        streams = stream_cursor.of_state(store, state).values()
+        streams = StreamCursor.of_state(store, state).values()
         self._streams = tuple(cursor.origin for cursor in streams)
         self._commit = disk.random_hex()
         self._waiting: list[pa.Table] = []
@@ -271,12 +278,12 @@ class _Retry:
 
 def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     """The definitions by origin: a format, nothing, or a time zone alone."""
-    formats = definitions.formats_of(store, state)
-    requested = definitions.resolve(form, formats) if form is not None else None
+    formats = LakeFormat.of_state(store, state)
+    requested = LakeFormat.resolve(form, formats) if form is not None else None
     of_origin: dict[str, FormatDefinition | None] = {}
     if requested is None and formats:
         for cursor in cursors.of_state(store, state):
-            of_origin[cursor.origin] = definitions.of_cursor(formats, cursor)
+            of_origin[cursor.origin] = LakeFormat.of_cursor(formats, cursor)
     return lambda origin: requested or of_origin.get(origin)
 
 

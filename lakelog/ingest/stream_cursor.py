@@ -6,6 +6,7 @@ of Redis. Its cursor is published with the rows, so that the lake alone says wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from lakelog.store.bootstrap import Store
@@ -80,11 +81,20 @@ class StreamCursor:
         """What its rows carry; no two streams share one."""
         return f"{self.key}#{self.incarnation}" if self.incarnation else self.key
 
+    @classmethod
+    def of_state(cls, store: Store, state: Manifest) -> dict[str, StreamCursor]:
+        """Return the stream cursors of a state by key. Raises DamagedManifest."""
+        records = store.manifests.read_records(state, WHAT, cls.from_entry)
+        return {cursor.key: cursor for cursor in records}
+
+    @staticmethod
+    def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+        """Return the newest of marks, given from the oldest on, the first, and between them ever
+        fewer the older they are: some 20 of a million."""
+        newest = dict[int, Mark]()
+        for mark in marks:
+            newest.setdefault((marks[-1].number - mark.number).bit_length(), mark)
+        return tuple(newest.values())
+
 
 _NAMES = tuple(member.name for member in fields(StreamCursor)[1:])
-
-
-def of_state(store: Store, state: Manifest) -> dict[str, StreamCursor]:
-    """Return the stream cursors of a state by key. Raises DamagedManifest."""
-    records = store.manifests.read_records(state, WHAT, StreamCursor.from_entry)
-    return {cursor.key: cursor for cursor in records}

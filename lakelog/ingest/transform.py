@@ -22,7 +22,7 @@ from lakelog.formats import FORMATS, BulkAction, Format, LineEncoding, TypedPayl
 from lakelog.ingest import stripes
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
-from lakelog.ingest.records import Records, joins, records, without_cut_line
+from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import arrays, rows, segment, sql, typed
@@ -41,6 +41,10 @@ _ORDER = (*segment.EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin"
 
 class Transformer:
     """Turns chunks of one file into rows by one format; `source` is given to events without."""
+
+    is_left = staticmethod(is_left)
+    joins = staticmethod(joins)
+    simple = staticmethod(simple)
 
     def __init__(
         self,

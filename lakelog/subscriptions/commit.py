@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
-from lakelog.ingest.batch import Batch, Job
-from lakelog.ingest.chunk_result import ChunkResult
+from lakelog.ingest import ChunkResult, Job
 from lakelog.moves import Change, publish
 from lakelog.segments import rows
 from lakelog.store import disk
@@ -95,7 +94,7 @@ def _plain(access: BranchAccess, request: CommitRequest) -> Head | None:
 
 def _with_outputs(access: BranchAccess, request: CommitRequest) -> Head | None:
     """Commit positions and outputs; None where those have to be compared with newer ids first."""
-    with closing(Batch(Job(access.store, access.branch, access.connect))) as batch:
+    with closing(Job(access.store, access.branch, access.connect).batch()) as batch:
         base = _require(access, request, batch.base, batch.state)
         # Positions of outputs go on from what was appended: they are the identities of its events.
         batch.take(_rows(access, base.origin, base.appended, request.handled.outputs))

@@ -21,7 +21,8 @@ from lakelog.audit.file_audit import FileAudit
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting
 from lakelog.files import source
-from lakelog.ingest import batch, quarantine, transform
+from lakelog.ingest import batch, transform
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.store import disk
 from tests.support.feeds import PACKED, event, feed, keyed, put, text
 from tests.support.plants import (
@@ -302,7 +303,7 @@ def test_replayed_lines(lake: lakelog.Lake, tmp_path: Path) -> None:
     lines = OOS + keyed([1, 2, 2])
     lake.ingest(put(tmp_path / "f.jsonl", lines), format="oos")
     assert sound(one(lake)) == (54, 50, 4, 0)
-    quarantine.replay(lake.store, "main", lake.engine)
+    Quarantine(lake.store, "main").replay(lake.engine)
     assert sound(one(lake)) == (54, 52, 1, 1)
 
 

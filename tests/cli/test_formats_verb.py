@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.cli import cli
 from lakelog.formats.registry import FORMATS
-from lakelog.ingest.preview import preview
+from lakelog.ingest import Preview
 from tests.support.cli import answer, run
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 
@@ -120,7 +120,7 @@ def test_a_long_sample_is_read_as_far_as_it_is_shown(make_lake: type, tmp_path: 
     path = tmp_path / "large.log"
     path.write_text("2026-07-01 12:00:00 INFO a: one\n" * 50_000)
     with lakelog.open(str(tmp_path / "lake")) as lake:
-        found = preview(str(path), lake.engine, formats={})
+        found = Preview.of(str(path), lake.engine, formats={})
     assert (found.lines, found.events, found.quarantined) == (8192, 8191, 0)
 
 

@@ -11,9 +11,9 @@ import pytest
 
 import lakelog
 from lakelog.collect import turns, watch
+from lakelog.collect.turns import Reading
 from lakelog.files import source
 from lakelog.ingest import batch, group
-from lakelog.ingest.ingest import Reading
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored
 

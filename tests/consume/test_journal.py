@@ -22,7 +22,7 @@ from lakelog.consume.consume import Consumer
 from lakelog.consume.journal_source import JournalSource
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.formats.journal import JournalExport
-from lakelog.ingest import stream_cursor
+from lakelog.ingest.stream_cursor import StreamCursor
 from tests.support.watching import die_at
 
 PROGRAM = """#!{python}
@@ -128,7 +128,7 @@ def test_each_entry_once(lake: lakelog.Lake, system: Journal) -> None:
     assert consume.consume(lake, JournalSource()).events == 0
     assert messages(lake)[3:] == ["fourth", "fifth"]
     state = lake.store.state("main")
-    (cursor,) = stream_cursor.of_state(lake.store, state).values()
+    (cursor,) = StreamCursor.of_state(lake.store, state).values()
     assert (cursor.key, cursor.messages) == ("journal:m0", 5)
     assert cursor.position.startswith("s=5eed;i=5;")
 

@@ -21,7 +21,7 @@ from lakelog.clients import kafka_config
 from lakelog.clients.kafka_config import KafkaConfig
 from lakelog.consume.consume import Consumer, source_of
 from lakelog.errors import InvalidSetting, MissingPackage, Unreachable
-from lakelog.ingest import stream_cursor
+from lakelog.ingest.stream_cursor import StreamCursor
 from tests.support.kafka_proxy import kafka_proxy
 from tests.support.kafka_server import PARTITIONS, KafkaServer, kafka_server
 from tests.support.lakes import opened
@@ -230,7 +230,7 @@ class TestKafka(SourceSuite):
             proxy.has_controller, proxy.topic_id = True, b"\x01" * 16
             assert consumed(path, url, say=said.append).messages == 0
             with opened(path) as lake:
-                cursors = stream_cursor.of_state(lake.store, lake.store.state("main")).values()
+                cursors = StreamCursor.of_state(lake.store, lake.store.state("main")).values()
             assert {cursor.identity for cursor in cursors} == {"AQEBAQEBAQEBAQEBAQEBAQ"}
             proxy.topic_id = b"\x02" * 16
             with opened(path) as lake, contextlib.closing(Consumer(lake, url)) as consumer:

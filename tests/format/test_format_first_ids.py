@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from tests.support import seam
 from tests.support.identity_machine import History
 
@@ -59,7 +59,7 @@ def test_an_append_in_the_middle_of_a_publish_stays(
         lake = history.lake(0)
         history.put_aside(lake, events)
         seam.install(monkeypatch, hook)
-        quarantine.replay(lake.store, "main", lake.engine)
+        Quarantine(lake.store, "main").replay(lake.engine)
     else:
         seam.install(monkeypatch, hook)
         getattr(history, entrance)(0, events)

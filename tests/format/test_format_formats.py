@@ -6,7 +6,6 @@ from typing import Any
 
 import lakelog
 from lakelog.formats.definition import FormatDefinition
-from lakelog.ingest import definitions
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.maintain.repair import recover
 from lakelog.store.entry import Record, Removal
@@ -34,7 +33,7 @@ def entries(lake: lakelog.Lake) -> list[Record]:
 
 
 def add(lake: lakelog.Lake, form: FormatDefinition, **rest: Any) -> None:
-    definitions.add(lake.store, "main", LakeFormat(form, **rest))
+    LakeFormat(form, **rest).add(lake.store, "main")
 
 
 def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
@@ -56,8 +55,8 @@ def test_an_entry_says_all_of_a_format(make_lake: MakeLake) -> None:
         "define": {"OWN": "z"},
     }
     assert zone.members.keys() == {"for", "sources", "time", "zone"}
-    assert definitions.present(lake.store, "main")["mine"].definition == FORM
-    definitions.remove(lake.store, "main", "zone")
+    assert LakeFormat.present(lake.store, "main")["mine"].definition == FORM
+    LakeFormat.remove(lake.store, "main", "zone")
     assert head(lake).recent[-1] != zone
     assert [e.key for e in entries(lake)] == ["mine"]
 
@@ -67,10 +66,10 @@ def test_many_formats_fill_pages_and_survive_repair(make_lake: MakeLake) -> None
     lake = make_lake()
     for n in range(20):
         add(lake, FormatDefinition("%{WORD:a}", name=f"f{n}"))
-    definitions.remove(lake.store, "main", "f3")
+    LakeFormat.remove(lake.store, "main", "f3")
     lake.append([{"type": "a"}, {"type": "b"}])
     lake.compact()
-    assert len(definitions.present(lake.store, "main")) == 19
+    assert len(LakeFormat.present(lake.store, "main")) == 19
     assert lake.verify().intact
     changes = recover.changes(lake.store, head(lake), [])
     removed = {e.key for e in changes if isinstance(e, Removal) and e.what == "format"}

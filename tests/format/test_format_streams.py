@@ -11,7 +11,7 @@ from lakelog.consume.consume import thinned
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
-from lakelog.ingest.stream_cursor import Mark, StreamCursor, of_state
+from lakelog.ingest.stream_cursor import Mark, StreamCursor
 from lakelog.lake import Lake
 from tests.support.lakes import opened
 
@@ -77,7 +77,7 @@ def test_marks_by_which_a_stream_is_known_again(home: Path) -> None:
         ((_, members),) = entries(lake)
         assert members["marks"][-1] == ["1000-0", f"{1000:012x}", 1000]  # type: ignore[index]
         assert members["seen"] == "2000-0"
-        (found,) = of_state(lake.store, lake.store.state("main")).values()
+        (found,) = StreamCursor.of_state(lake.store, lake.store.state("main")).values()
         assert found == replace(cursor, position="1", messages=1, bytes=12, form="jsonl", time=TIME)
 
 

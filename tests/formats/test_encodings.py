@@ -17,10 +17,11 @@ from lakelog.errors import InvalidSetting
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.line_encoding import LineEncoding
 from lakelog.formats.registry import FORMATS
-from lakelog.ingest import quarantine, transform
+from lakelog.ingest import transform
 from lakelog.ingest.batch import Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.ingest.stream_cursor import StreamCursor
 
 TEXTS = {
@@ -181,7 +182,7 @@ def test_quarantined_lines_are_read_in_a_named_encoding(lake: lakelog.Lake, tmp_
     path, text = tmp_path / "app.log", TEXTS["iso2022_jp"]
     path.write_bytes(f"2026-11-24 10:00:00 WARN app: {text}\n".encode("iso2022_jp"))
     assert lake.ingest(str(path), format="json").quarantined == 1
-    result = quarantine.replay(lake.store, "main", lake.engine, form=form("iso2022_jp"))
+    result = Quarantine(lake.store, "main").replay(lake.engine, form=form("iso2022_jp"))
     assert result.stored == 1
     assert lake.sql("SELECT message FROM events").fetchall() == [(f"app: {text}",)]
 

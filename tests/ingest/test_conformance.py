@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from lakelog.audit import audit
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.lake import Lake
 from lakelog.views import Contract, Ledger
 from tests.conftest import MakeLake
@@ -67,10 +67,10 @@ def test_lines_that_breach_a_contract_are_quarantined(
     assert {line for (line,) in texts} == {orjson.dumps(event).decode() for event in bad}
     assert is_sound(lake, path)
     assert lake.ingest(path).events == 0
-    kept = quarantine.replay(lake.store, "main", lake.engine)
+    kept = Quarantine(lake.store, "main").replay(lake.engine)
     assert (kept.stored, kept.left) == (0, 3 * count)
     Contract.unpin(lake.store, "main")
-    assert quarantine.replay(lake.store, "main", lake.engine).stored == 3 * count
+    assert Quarantine(lake.store, "main").replay(lake.engine).stored == 3 * count
     assert lake.count() == 5 * count + 2
     assert is_sound(lake, path)
 

@@ -14,8 +14,8 @@ from lakelog.audit.audit import audit
 from lakelog.collect.watch import Watcher
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.formats.definition import FormatDefinition
-from lakelog.ingest import definitions, quarantine
 from lakelog.ingest.definitions import LakeFormat
+from lakelog.ingest.quarantine import Quarantine
 from tests.support.kept_formats import PATTERN, ROWS, TEXT, rows
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -28,7 +28,7 @@ def keep(lake: lakelog.Lake, form: FormatDefinition = SHOP, *globs: str, **rest:
     """Add a format for some files."""
     overwrite = rest.pop("overwrite", False)
     made = LakeFormat(form, globs, **rest)
-    definitions.add(lake.store, lake.branch_name, made, overwrite=overwrite)
+    made.add(lake.store, lake.branch_name, overwrite=overwrite)
 
 
 def bad(lake: lakelog.Lake) -> list[str]:
@@ -89,11 +89,11 @@ def test_the_closest_format_is_taken() -> None:
     }
 
     def name(path: str, label: str | None) -> str:
-        found = definitions.find(formats, path, label)
+        found = LakeFormat.find(formats, path, label)
         return found.name if found else ""
 
     assert [name("a.log", "web"), name("a.log", "x"), name("a", None)] == ["web", "logs", "all"]
-    assert definitions.find({}, "a", None) is None
+    assert LakeFormat.find({}, "a", None) is None
 
 
 def test_growth_and_watching_go_on_in_the_format(make_lake: MakeLake, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_audit_is_right_after_the_format_changed(make_lake: MakeLake, tmp_path: 
     lake.ingest(str(path))
     keep(lake, FormatDefinition("%{WORD:a}", name="shop"), "*.log", overwrite=True)
     assert faults(lake, path) == [(12, 0, "shop")]
-    definitions.remove(lake.store, "main", "shop")
+    LakeFormat.remove(lake.store, "main", "shop")
     assert faults(lake, path) == [(12, 0, "shop")]
     with path.open("a") as file:
         file.write("2026-07-01 12:00:05 WARN x: by its looks\n")
@@ -154,7 +154,7 @@ def test_a_lost_or_doubled_record_is_found(make_lake: MakeLake, tmp_path: Path) 
     path.write_text(TEXT)
     lake.ingest(str(path), format=SHOP.spelled())
     assert faults(lake, path) == [(4, 0, "shop")]
-    quarantine.drop(lake.store, "main")
+    Quarantine(lake.store, "main").drop()
     assert faults(lake, path) == [(4, 1, "shop")]
 
 
@@ -191,18 +191,18 @@ def test_a_rollback_keeps_the_present_formats(make_lake: MakeLake, tmp_path: Pat
     lake.tag("before")
     lake.ingest(str(path))
     keep(lake, SHOP, "shop.log")
-    definitions.remove(lake.store, "main", "old")
+    LakeFormat.remove(lake.store, "main", "old")
     lake.rollback("before")
-    assert list(definitions.present(lake.store, "main")) == ["shop"]
+    assert list(LakeFormat.present(lake.store, "main")) == ["shop"]
     assert lake.count() == 0
     lake.ingest(str(path))
     assert rows(lake) == ROWS
     keep(lake, FormatDefinition("%{WORD:a}", name="late"))
     lake.undo(force=True)
-    assert sorted(definitions.present(lake.store, "main")) == ["late", "shop"]
+    assert sorted(LakeFormat.present(lake.store, "main")) == ["late", "shop"]
     assert lake.count() == 4  # what the wrong ingest had made
     state = lake.store.manifests.load(lake.store.refs.tag("before").snapshot)
-    assert list(definitions.formats_of(lake.store, state)) == ["old"]
+    assert list(LakeFormat.of_state(lake.store, state)) == ["old"]
     assert lake.verify().intact
 
 
@@ -221,12 +221,12 @@ def test_replay_reads_by_the_present_format(make_lake: MakeLake, tmp_path: Path)
     path.write_text(TEXT)
     lake.ingest(str(path), format=SHOP.spelled())
     keep(lake)
-    assert quarantine.replay(lake.store, "main", lake.engine).stored == 0
+    assert Quarantine(lake.store, "main").replay(lake.engine).stored == 0
     better = FormatDefinition(r"%{TIMESTAMP_ISO8601:time} %{GREEDYDATA:message}", name="shop")
     keep(lake, better, overwrite=True)
-    assert quarantine.replay(lake.store, "main", lake.engine, dry_run=True).stored == 1
+    assert Quarantine(lake.store, "main").replay(lake.engine, dry_run=True).stored == 1
     keep(lake, better, "shop.log", overwrite=True)
-    assert quarantine.replay(lake.store, "main", lake.engine).stored == 1
+    assert Quarantine(lake.store, "main").replay(lake.engine).stored == 1
     assert bad(lake) == []
     assert ("2026-07-01 12:00:02", None, None, "no brackets") in rows(lake)
     assert [(f[0], f[1]) for f in faults(lake, path)] == [(4, 0)]
@@ -260,9 +260,9 @@ def test_names_that_cannot_be_are_refused(make_lake: MakeLake) -> None:
     with pytest.raises(InvalidSetting, match=r"did you mean 'applog'\?"):
         keep(lake, FormatDefinition(format="aplog", name="x"))
     with pytest.raises(UnknownRef, match="formats list"):
-        definitions.remove(lake.store, "main", "x")
+        LakeFormat.remove(lake.store, "main", "x")
     with pytest.raises(UnknownRef, match="is a built-in format"):
-        definitions.remove(lake.store, "main", "applog")
+        LakeFormat.remove(lake.store, "main", "applog")
     with pytest.raises(InvalidSetting, match="this lake's own: shop"):
         lake.ingest("none", format="shoop")
 

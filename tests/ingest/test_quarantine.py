@@ -14,6 +14,7 @@ import lakelog
 from lakelog.cli import cli
 from lakelog.errors import InvalidSetting, WouldDropEvents
 from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from tests.support.feeds import bad_lines, event, feed, keyed, numbers, put, text
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -23,13 +24,13 @@ MIXED = feed(2) + text([BARS, "oops", '{"type":"A","time":"no time"}']) + feed(1
 
 def replay(lake: lakelog.Lake, **options: Any) -> tuple[int, int, int]:
     """Try quarantined lines again; return how many were stored, known and left."""
-    done = quarantine.replay(lake.store, lake.branch_name, lake.engine, **options)
+    done = Quarantine(lake.store, lake.branch_name).replay(lake.engine, **options)
     return done.stored, done.skipped, done.left
 
 
 def drop(lake: lakelog.Lake) -> int:
     """Take quarantined lines off the branch."""
-    return quarantine.drop(lake.store, lake.branch_name)
+    return Quarantine(lake.store, lake.branch_name).drop()
 
 
 def run(lake: lakelog.Lake, *words: str, code: int = 0, **rest: Any) -> Any:
@@ -49,7 +50,7 @@ def test_bad_lines_are_no_events(lake: lakelog.Lake, tmp_path: Path) -> None:
     query = "SELECT DISTINCT origin FROM {} ORDER BY 1"
     origins = [lake.sql(query.format(t)).fetchall() for t in ("events", "quarantine")]
     assert origins[0] == origins[1]
-    assert quarantine.names(lake.store, "main") == {origins[0][0][0]: str(tmp_path / "f.jsonl")}
+    assert Quarantine(lake.store, "main").names() == {origins[0][0][0]: str(tmp_path / "f.jsonl")}
     for position, _, line in bad_lines(lake):
         assert MIXED[position:].startswith(line.encode() + b"\n")
     assert lake.at("main").sql("SELECT count(*) AS n FROM quarantine").fetchall() == [(3,)]
@@ -63,7 +64,7 @@ def test_names_stay_as_a_short_file_grows(lake: lakelog.Lake, tmp_path: Path) ->
         file.write(feed(100) + b"again\n")
     lake.ingest(str(path.rename(tmp_path / "g.jsonl")))
     ((origin,),) = lake.sql("SELECT DISTINCT origin FROM quarantine").fetchall()
-    assert quarantine.names(lake.store, "main") == {origin: str(tmp_path / "g.jsonl")}
+    assert Quarantine(lake.store, "main").names() == {origin: str(tmp_path / "g.jsonl")}
 
 
 def test_replay_with_another_format(lake: lakelog.Lake, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_replay_and_show_hold_few_lines(
     lake.quarantine([("b.log", n, "unread", f"{{ {n}") for n in range(30)])
     lake.settle()
     before = segments_of(lake, "quarantine")
-    done = quarantine.replay(lake.store, "main", lake.engine, form="jsonl")
+    done = Quarantine(lake.store, "main").replay(lake.engine, form="jsonl")
     assert (done.stored, done.stored + done.skipped, done.left) == (50, 80, 70)
     assert len(segments_of(lake, "events")) > 2  # they were written as they were made
     assert lake.count() == 50

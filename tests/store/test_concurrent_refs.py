@@ -24,7 +24,7 @@ from lakelog.errors import (
 )
 from lakelog.history import thinning
 from lakelog.history import window as history_window
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
 from lakelog.segments import bloom, identity_run
@@ -190,9 +190,9 @@ def test_a_replay_whose_segment_does_not_last_says_so(
     with monkeypatch.context() as patch:
         hit = short_lived(patch, "gone", 100)
         with pytest.raises(StaleFiles, match="gone before it was published; try again"):
-            quarantine.replay(lake.store, "main", lake.engine, form="logfmt")
+            Quarantine(lake.store, "main").replay(lake.engine, form="logfmt")
         assert len(hit) == 1
-    assert quarantine.replay(lake.store, "main", lake.engine, form="logfmt").stored == 1
+    assert Quarantine(lake.store, "main").replay(lake.engine, form="logfmt").stored == 1
 
 
 def test_concurrent_creation_of_a_tag_succeeds_once(

@@ -10,7 +10,7 @@ import pytest
 import lakelog
 from lakelog import history
 from lakelog.errors import InvalidPolicy, NotAllowed
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain.repair import repair
 from lakelog.remotes import known
 from lakelog.remotes.fetches import pull
@@ -48,7 +48,7 @@ GUARDED: dict[str, tuple[Act | None, tuple[str, ...]]] = {
         ("dedupe", "--by", "type", "--apply", "--yes"),
     ),
     "drop-quarantine": (
-        lambda lake: quarantine.drop(lake.store, "main"),
+        lambda lake: Quarantine(lake.store, "main").drop(),
         ("quarantine", "drop", "--yes"),
     ),
     "gc": (lambda lake: lake.gc(), ("gc",)),

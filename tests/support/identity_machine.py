@@ -22,10 +22,10 @@ import pytest
 
 import lakelog
 from lakelog.collect.watch import Watcher
-from lakelog.ingest import quarantine
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.runtime import locks
 from tests.support import seam
@@ -148,7 +148,7 @@ class History:
     def replay(self, which: int, events: list[dict[str, Any]]) -> None:
         lake = self.lake(which)
         self.put_aside(lake, events)
-        quarantine.replay(lake.store, "main", lake.engine)
+        Quarantine(lake.store, "main").replay(lake.engine)
 
     def put_aside(self, lake: lakelog.Lake, events: list[dict[str, Any]]) -> None:
         """Have events quarantined as lines."""

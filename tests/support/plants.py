@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import lakelog
 from lakelog.files import cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.store import disk
@@ -143,7 +143,7 @@ def lost_bad(lake: lakelog.Lake, data: bytes, at: list[int], bad: list[int]) -> 
 
 def dropped(lake: lakelog.Lake, data: bytes, at: list[int], bad: list[int]) -> Any:
     """`lakelog quarantine drop` took all bad lines: they are missing."""
-    quarantine.drop(lake.store, "main")
+    Quarantine(lake.store, "main").drop()
     return len(bad), 0, 0
 
 

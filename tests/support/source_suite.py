@@ -22,7 +22,7 @@ from lakelog.clients.connection import ConnectionLost
 from lakelog.consume.consume import Consumer, ConsumeResult, source_of
 from lakelog.consume.source import MessageSource
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused, Unreachable
-from lakelog.ingest import quarantine
+from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import retention
 from lakelog.views import Contract, Ledger
 from tests.support.effort import share
@@ -333,9 +333,9 @@ class SourceSuite:
     def check_replay(self, path: str) -> None:
         """A replay refuses the message while its contract holds; then it has all its details."""
         with lakelog.open(path) as lake:
-            assert quarantine.replay(lake.store, "main", lake.engine).stored == 0
+            assert Quarantine(lake.store, "main").replay(lake.engine).stored == 0
             Contract.unpin(lake.store, "main")
-            assert quarantine.replay(lake.store, "main", lake.engine).stored == 1
+            assert Quarantine(lake.store, "main").replay(lake.engine).stored == 1
             payloads = lake.sql("SELECT data FROM events").fetchall()
         members = [list(json.loads(payload)) for (payload,) in payloads]
         assert len(members) == 6
