@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import lakelog
-from lakelog.consume.consume import thinned
 from lakelog.ingest.batch import CursorMoved, Job
 from lakelog.ingest.message_events import Message
 from lakelog.ingest.messages import MessageBatch
@@ -67,7 +66,7 @@ def test_members(home: Path) -> None:
 
 def test_marks_by_which_a_stream_is_known_again(home: Path) -> None:
     """F19.1: of few messages near the end of what was read, ever fewer before it."""
-    marks = thinned([Mark(f"{n}-0", f"{n:012x}", n) for n in range(1, 1001)])
+    marks = StreamCursor.thinned([Mark(f"{n}-0", f"{n:012x}", n) for n in range(1, 1001)])
     distances = [1000 - mark.number for mark in marks]
     assert (distances[0], distances[-1]) == (999, 0)
     assert len(marks) == 11

@@ -221,8 +221,8 @@ EDITS = [
         "a mark believed though the file changed",
         "corrupt",
         f"{STORE}.verified_files:VerifiedFiles.holds",
-        "return self._load().get(digest) == _print(path)",
-        "_print(path)\n    return digest in self._load()",
+        "return self._load().get(digest) == _stamp(path)",
+        "_stamp(path)\n    return digest in self._load()",
     ),
     _edited(
         "verify believes packed moves",
