@@ -171,7 +171,21 @@ def test_who_sends_too_much_reads_why(server: HttpLake, size: int) -> None:
     reply = server.ask("/ingest", b" " * size)
     assert (reply.status, reply.headers["connection"]) == (413, "close")
     assert "send it in parts" in reply.json["error"]
-    assert server.ask("/_bulk", b" " * (9 << 20)).status == 413
+    assert server.ask("/v1/logs", b" " * (9 << 20)).status == 413
+
+
+def test_a_bulk_request_may_be_as_large_as_its_clients_make_it(server: HttpLake) -> None:
+    """Vector sends ten megabytes, and Elasticsearch's own client up to a hundred."""
+    texts = ["x" * (1 << 20)] * 12
+    documents = [json.dumps({"message": text, "n": n}) for n, text in enumerate(texts)]
+    documents.insert(9, "no document")
+    body = "".join(f'{{"create":{{"_id":"d{n}"}}}}\n{d}\n' for n, d in enumerate(documents))
+    told = server.ask("/large/_bulk", body.encode()).json
+    statuses = [next(iter(item.values()))["status"] for item in told["items"]]
+    assert statuses == [201] * 9 + [400] + [201] * 3
+    rows = server.events("SELECT id FROM events WHERE source = 'large' ORDER BY seq")
+    assert [row["id"] for row in rows] == [f"d{n}" for n in range(13) if n != 9]
+    assert server.ask("/_bulk", b'{"index":{}}\n{}\n' * 300_000).status == 413
 
 
 def test_lines_of_a_large_body_have_their_numbers(server: HttpLake) -> None:

@@ -7,10 +7,12 @@ and take none without the header X-Elastic-Product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lakelog.formats import BulkAction
-from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused
+from lakelog.server.arrivals import Arrivals, RecordReader, RequestRefused, joined
+from lakelog.server.bodies import require_parsable
+from lakelog.server.limits import ServerLimits
 from lakelog.server.protocols.protocol import Answer, IngestProtocol, IngestRequest
 from lakelog.values import JsonObject
 
@@ -32,6 +34,8 @@ ABOUT = {
     "tagline": "You Know, for Search",
 }
 LICENSE = {"license": {"uid": "lakelog", "type": "basic", "mode": "basic", "status": "active"}}
+_SLICE = 4 << 20
+"""Bytes of documents that are parsed before they are encoded."""
 _COMPATIBLE = "application/vnd.elasticsearch+json; compatible-with=%s"
 
 
@@ -47,11 +51,16 @@ class ElasticBulk(IngestProtocol):
 
     routes = ("/_bulk", "/{index}/_bulk")
     methods = ("POST", "PUT")
+    is_whole = False
 
     def receive(self, request: IngestRequest, body: bytes) -> Arrivals:
         """Return the documents of a body."""
         if not body.strip():
             raise RequestRefused(400, "request body is required")
+        # Encoded slice by slice, so that a body may be as large as one of JSON lines.
+        limits = ServerLimits()
+        require_parsable(body, replace(limits, document_bytes=limits.text_bytes))
+        slices, size = list[tuple[int, Arrivals]](), 0
         reader, actions = RecordReader(), list[BulkAction]()
         lines = (line for line in body.split(b"\n") if line.strip())
         for number, line in enumerate(lines):
@@ -67,7 +76,11 @@ class ElasticBulk(IngestProtocol):
                     reader.refuse(number, "an action without its document", line)
                 else:
                     reader.read(number, document, action.event)
-        result = reader.arrivals()
+                    size += len(document)
+            if size > _SLICE:
+                slices.append((0, reader.arrivals()))
+                reader, size = RecordReader(), 0
+        result = joined([*slices, (0, reader.arrivals())])
         return BulkArrivals(result.encoded, result.rejects, actions)
 
     def answer(self, request: IngestRequest, arrivals: Arrivals) -> Answer:
