@@ -8,6 +8,7 @@ event. What turns out not to be a document is yielded line by line.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import sys
@@ -59,7 +60,12 @@ class InputLine:
         return self._json().decode("utf-8", "backslashreplace")
 
     def _json(self) -> bytes:
-        return self.text if self.unit == LINE else orjson.dumps(self.value)
+        if self.unit == LINE:
+            return self.text
+        try:
+            return orjson.dumps(self.value)
+        except TypeError:  # nested more deeply than it writes, though it reads it
+            return json.dumps(self.value, ensure_ascii=False).encode()
 
 
 Lines = Iterator[InputLine | None]

@@ -355,3 +355,9 @@ def test_real_broken_files_break_nothing(lake: Path) -> None:
     counted = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM quarantine) AS n"
     assert answer(lake, "sql", counted) == [{"n": given + 1}]
     assert "quarantined" in said.stderr
+
+
+def test_an_element_that_is_nested_too_deeply_stops_no_other(tmp_path: Path) -> None:
+    deep = '{"type":"a","data":' + '{"x":' * 300 + "1" + "}" * 301
+    said = run(tmp_path / "lake", "append", input=f'[{{"type":"b"}},{deep}]\n', code=1)
+    assert "stored 1 event, 1 quarantined" in said.stderr
