@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import lakelog.streams as streams
 from lakelog import ingest, maintain, subscriptions, views
@@ -20,6 +20,7 @@ from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
+from lakelog.segments import arrays
 from lakelog.settings import Settings, parse, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a
@@ -199,8 +200,7 @@ class Lake(LakeErasure, LakeState):
 
     def tail(self, count: int = 10, *, where: str | None = None) -> list[Event]:
         """The last events, oldest first; `where` is SQL that must hold for them."""
-        events: list[Event] = self._follower(where).last(count).to_pylist()
-        return events
+        return cast("list[Event]", arrays.records(self._follower(where).last(count)))
 
     def follow(
         self,

@@ -81,6 +81,10 @@ def test_rows_are_written_without_pandas(tmp_path: Path) -> None:
         "  except SystemExit as done: assert not done.code"
     )
     assert "pandas" not in loaded
+    code = (
+        f"import lakelog; lake = lakelog.open({path!r}); assert lake.tail(1)[0]['type'] == 'PING'"
+    )
+    assert "pandas" not in loaded_after(code)
 
 
 def test_a_heavy_import_is_reported() -> None:

@@ -226,7 +226,9 @@ class Transformer:
                 columns = columns.append_column(name, pa.nulls(count, pa.string()))
         if self._source is not None and columns["source"].null_count:
             source = columns.schema.get_field_index("source")
-            columns = columns.set_column(source, "source", arrays.repeated(self._source, count))
+            columns = columns.set_column(
+                source, "source", pa.repeat(arrays.texts((self._source,))[0], count)
+            )
         places = arrays.integers(starts[index] + chunk.base)
         unread = np.setdiff1d(remaining, index, assume_unique=True)
         return [self._finish(columns.append_column("position", places), ingest_time)], unread
@@ -313,7 +315,7 @@ class Transformer:
         count = table.num_rows
         stamp = arrays.times(np.full(count, to_micros(ingest_time)))
         table = table.append_column("ingested_at", stamp)
-        table = table.append_column("origin", arrays.repeated(self._origin, count))
+        table = table.append_column("origin", pa.repeat(arrays.texts((self._origin,))[0], count))
         place = table.schema.get_field_index("time")  # the engine may call UTC another name
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(
             [

@@ -20,6 +20,7 @@ from lakelog import lake as lakes
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
+from lakelog.segments import arrays
 from lakelog.segments.sql import literal
 from lakelog.store import bootstrap, disk
 
@@ -66,12 +67,12 @@ class LakeLog:
                     self._follower, is_new = None, True
                     # What was read holds no more: all facts of the state that is there now.
                     break
-                rows += batch.to_pylist()
+                rows += arrays.records(batch)
         if self._follower is None:
             types = ", ".join(map(literal, TYPES))
             condition = f"category = {literal(queue)} AND type IN ({types})"
             self._follower = subscriptions.Follower(self.lake.subscriptions(), condition)
-            rows = self._follower.last(_ALL).to_pylist()
+            rows = arrays.records(self._follower.last(_ALL))
         return [{**row, "data": _parsed(row["data"])} for row in rows], is_new
 
     def append(self, facts: list[Fact]) -> None:

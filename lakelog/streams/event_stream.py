@@ -16,6 +16,7 @@ from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
 from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
 from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
+from lakelog.segments import arrays
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -108,7 +109,7 @@ def _rows(
     if (table := source.tail(stream.name)) is not None:
         columns = table.select(["origin", "position", *COLUMNS]).rename_columns(["origin", *_NAMES])
         # In Python: to begin a filter or a sort of Arrow takes longer than most streams do.
-        own_rows = (r for r in columns.to_pylist() if r.pop("origin") == stream.origin)
+        own_rows = (r for r in arrays.records(columns) if r.pop("origin") == stream.origin)
         versions = cast(list[StreamEvent], sorted(own_rows, key=itemgetter("version")))
         events = [event for event in versions if event["version"] > after][:limit]
         return versions[-1]["version"] if versions else 0, events

@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import cast
 
 from lakelog.errors import QueryFailed
 from lakelog.event import Event
 from lakelog.libraries import pa
+from lakelog.segments import arrays
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_pages import BranchRewound, LivePages
@@ -120,7 +122,8 @@ class Follower:
         for tables in self.looks(stop, seconds, GAP):
             # A rewind is no event.
             for table in tables:
-                for event in () if isinstance(table, BranchRewound) else table.to_pylist():
+                events = [] if isinstance(table, BranchRewound) else arrays.records(table)
+                for event in cast("list[Event]", events):
                     if stop.is_set():
                         return
                     yield event

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
+from lakelog.segments import arrays
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
@@ -122,7 +123,7 @@ class GroupRunner:
             for batch in batches:
                 # A batch that was handed out in part is committed as far as it was handled, event
                 # by event.
-                if self._stop.is_set() or not self._delivery.give(batch.events.to_pylist()):
+                if self._stop.is_set() or not self._delivery.give(arrays.records(batch.events)):
                     self._commit()
                     return False
                 self._reached.update(dict.fromkeys(numbers, batch.position))
@@ -167,7 +168,7 @@ class GroupRunner:
             # What was ingested in bulk is published at once, before what was appended before it.
             events = events.take(pc.sort_indices(events["ingested_at"]))
         for start in range(0, events.num_rows, self._size):
-            if not self._delivery.give(events.slice(start, self._size).to_pylist()):
+            if not self._delivery.give(arrays.records(events.slice(start, self._size))):
                 return False
         return True
 

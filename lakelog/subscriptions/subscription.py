@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
+from lakelog.segments import arrays
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess
@@ -215,7 +216,7 @@ class Subscription:
         generation: int,
         committed: dict[int, Position],
     ) -> EventBatch:
-        access, events = self._access, table.to_pylist()
+        access, events = self._access, arrays.records(table)
         position = BranchPosition(
             *(access.store.lake_id, access.branch, generation),
             *(place.seq, place.upto, place.time, place.last_seq),
