@@ -223,7 +223,7 @@ class Account:
         form = FORMATS.detect(consumed, data, self.file.source)
         form = FORMATS.specialize(form, consumed or data)
         # By looks alone forced JSON lines may be _bulk: both are lines of objects.
-        if form.NAME != FORMATS.BULK:
+        if not form.traits.pairs:
             return form
         # As _bulk an action line has no row of its own; forced to JSON lines it has one. The
         # majority decides, since single rows may be missing.

@@ -69,7 +69,7 @@ class BulkRequest(Format):
     """The format of _bulk requests; lines are paired by the Transformer."""
 
     NAME = "bulk"
-    traits = Traits(surest=1.1)
+    traits = Traits(pairs=True, surest=1.1)
 
     def sniff(self, lines: list[bytes]) -> float:
         """Return how likely it is (0 to 1) that these are pairs of a _bulk request."""

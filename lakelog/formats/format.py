@@ -70,6 +70,8 @@ class Traits:
     """SQL gets records whole; else their first line as `line`, and those after it as `more`."""
     many: bool = False
     """A record gives a list of events, all of them or none; SQL counts them in a column `nth`."""
+    pairs: bool = False
+    """Lines are actions, each of which belongs to the document in the line after it."""
     untrimmed: bool = False
     """The exact rule gets records with the white space around them."""
     binary: bool = False

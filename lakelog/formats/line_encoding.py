@@ -80,9 +80,9 @@ class LineEncoding:
     @staticmethod
     def decoded(data: bytes, encoding: str) -> bytes:
         """Return text of an encoding as UTF-8; bytes that are none of its characters are
-        escaped."""
+        escaped. Without an encoding it is what it is."""
         # ISO-2022 switches to other characters by escapes, and has bytes of ASCII for them.
-        if data.isascii() and b"\x1b" not in data:
+        if not encoding or (data.isascii() and b"\x1b" not in data):
             return data
         return data.decode(encoding, "backslashreplace").encode("utf-8", "replace")
 

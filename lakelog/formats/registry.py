@@ -93,7 +93,6 @@ class FormatRegistry(dict[str, Format]):
 
     LAST = plain.FORM.NAME
     """The last resort."""
-    BULK = bulk.FORM.NAME
     JSON_LINES = jsonl.FORM
     zone_note = staticmethod(local_time.zone_note)
 

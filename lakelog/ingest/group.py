@@ -202,7 +202,7 @@ class Group:
             return False
         name, form = choose_format(self._job, start, data)
         # Actions and documents are paired in Python, which one query over many files cannot do.
-        if form.NAME == FORMATS.BULK:
+        if form.traits.pairs:
             self._keys -= touched
             return False
         # Asked last, for only here does the answer matter: it is a system call for each file.

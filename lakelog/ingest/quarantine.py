@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lakelog.erased import Refusal
@@ -289,10 +289,14 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
 
 def _form(rule: FormatDefinition | None, head: bytes) -> Format:
     """The format of a line: by its definition, else detected."""
+    # Quarantine has text, decoded as far as its encoding was known; ISO-2022 is ASCII without it.
+    is_text = not head.isascii()
+    if rule and is_text:
+        rule = replace(rule, encoding="")
     name = FORMATS.name_of(rule) if rule else ""
     if not name:
         name = FORMATS.completed(FORMATS.name_in(rule, head, head, "line.json"), rule)
-    return FORMATS.by_name(name)
+    return FORMATS.by_name(FORMATS.in_encoding(name, "utf-8") if is_text else name)
 
 
 def _parse(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from lakelog.errors import InvalidEvent
 from lakelog.files.pieces import Chunk
 from lakelog.files.source import LINE_MAX
-from lakelog.formats import FORMATS, Format, LeadingTime, LineEncoding
+from lakelog.formats import Format, LeadingTime, LineEncoding
 from lakelog.libraries import np, pa, pc
 from lakelog.segments import arrays
 
@@ -71,7 +71,7 @@ def joins(form: Format) -> bool:
 
 def simple(form: Format) -> bool:
     """Whether every line that is not blank gives one event or is quarantined."""
-    return not (joins(form) or form.traits.many or form.NAME == FORMATS.BULK)
+    return not (joins(form) or form.traits.many or form.traits.pairs)
 
 
 def is_cut(line: bytes, form: Format) -> bool:

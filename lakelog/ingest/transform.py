@@ -18,7 +18,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import CHUNK, SHORT
-from lakelog.formats import FORMATS, BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
+from lakelog.formats import BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
@@ -91,7 +91,7 @@ class Transformer:
             # Holes would be blanked, and in a binary record NULs are data.
             chunk = replace(chunk, binary=True)
         # An action belongs to the line after it, so lines cannot be parsed independently.
-        if self._form.NAME == FORMATS.BULK:
+        if self._traits.pairs:
             whole = without_cut_line(chunk, self._form, self._mode) if chunk.open_end else chunk
             result = ChunkResult(length=len(whole.data))
             result.table = self._pairs(whole, result)
@@ -414,7 +414,12 @@ class Transformer:
         return self._finish(table, ingest_time)
 
     def _bad(self, chunk: Chunk, start: int, reason: str, line: bytes) -> RejectedLine:
-        return RejectedLine(chunk.base + start, reason, readable(line), self._origin)
+        line = LineEncoding.decoded(line.rstrip(b"\r\n"), self._traits.encoding)
+        text = readable(line)
+        # What had to be escaped is not what the file held: no replay makes an event of it.
+        if text.encode() != line and not reason.startswith("not UTF-8"):
+            reason = f"not UTF-8: {reason}"
+        return RejectedLine(chunk.base + start, reason, text, self._origin)
 
     def _labelled(self, event: dict[str, Any], ingest_time: datetime) -> dict[str, Any]:
         """An event with the source of the file, and the time of ingest, where it has none."""
@@ -433,7 +438,8 @@ class Transformer:
         position = result.length = 0
         for number, line in enumerate(io.BytesIO(chunk.text)):
             start, position = position, position + len(line)
-            stripped = line.strip().removeprefix(BOM_UTF8)
+            stripped = LineEncoding.decoded(line.strip(), self._traits.encoding)
+            stripped = stripped.removeprefix(BOM_UTF8)
             if stripped and action is None:
                 action = BulkAction.of(stripped)
                 if action is not None:

@@ -187,6 +187,26 @@ def test_quarantined_lines_are_read_in_a_named_encoding(lake: lakelog.Lake, tmp_
     assert lake.sql("SELECT message FROM events").fetchall() == [(f"app: {text}",)]
 
 
+def test_quarantine_has_the_text_of_a_named_encoding(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """So has the event that a replay makes of it, with the format for all lines too."""
+    path = tmp_path / "app.log"
+    path.write_bytes("Привет\n".encode("cp1251"))
+    lake.ingest(str(path), format=form("cp1251", format="syslog"))
+    assert lake.sql("SELECT line FROM quarantine").fetchall() == [("Привет",)]
+    replayed = form("cp1251", format="plain")
+    assert Quarantine(lake.store, "main").replay(lake.engine, form=replayed).stored == 1
+    assert lake.sql("SELECT message FROM events").fetchall() == [("Привет",)]
+
+
+def test_actions_and_documents_in_a_named_encoding(lake: lakelog.Lake, tmp_path: Path) -> None:
+    path = tmp_path / "bulk.json"
+    lines = ['{"index":{"_index":"a","_id":"1"}}', '{"message":"Привет"}', '{"index":{}}', "Привет"]
+    path.write_bytes("\n".join([*lines, ""]).encode("cp1251"))
+    assert lake.ingest(str(path), format=form("cp1251", format="bulk")).quarantined == 1
+    assert lake.sql("SELECT id, message FROM events").fetchall() == [("1", "Привет")]
+    assert lake.sql("SELECT line FROM quarantine").fetchall() == [("Привет",)]
+
+
 def test_a_zone_leaves_the_encoding_of_a_format() -> None:
     """What a cursor names is in both, whichever was given first."""
     name = FORMATS.in_encoding("applog", "cp1251")

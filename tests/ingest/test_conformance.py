@@ -75,6 +75,18 @@ def test_lines_that_breach_a_contract_are_quarantined(
     assert is_sound(lake, path)
 
 
+def test_a_line_that_was_escaped_is_no_event_of_another_format(
+    make_lake: MakeLake, home: Path
+) -> None:
+    """Its text in quarantine is not what the file held."""
+    lake = pinned(make_lake, {"n": 1})
+    path = home / "in.jsonl"
+    path.write_bytes(b'{"type":"a","data":{"n":"caf\xe9"}}\n')
+    lake.ingest(path)
+    assert reasons(lake) == {"not UTF-8: contract of type a: encoding is a new field": 1}
+    assert Quarantine(lake.store, "main").replay(lake.engine, form="plain").left == 1
+
+
 def test_a_contract_that_warns_lets_lines_in(make_lake: MakeLake, home: Path) -> None:
     """Without --on-breach quarantine a breach is only reported."""
     lake = pinned(make_lake, {"n": 1}, on_breach=Contract.WARN)
