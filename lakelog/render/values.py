@@ -35,7 +35,7 @@ def dumps(value: object, indent: bool = False) -> bytes:
         return orjson.dumps(_exact(value), default=_other, option=options)
 
 
-def text(value: object) -> str:
+def text(value: Any) -> str:
     """Return a value as plain text; null is empty."""
     if value is None:
         return ""
@@ -51,6 +51,10 @@ def text(value: object) -> str:
         return iso(value)
     if isinstance(value, datetime.timedelta):
         return duration(value)
+    if _is_arrow_interval(value):
+        # As the engine itself has them where it makes one of Python: a month is 30 days.
+        days = value.months * 30 + value.days
+        return duration(datetime.timedelta(days, microseconds=value.nanoseconds // 1_000))
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, (dict, list, tuple, orjson.Fragment)):
@@ -113,11 +117,16 @@ def records(columns: list[str], nested: Iterable[int]) -> Callable[[ValueRow], J
     return record
 
 
+def _is_arrow_interval(value: object) -> bool:
+    """Whether it is a MonthDayNano, without loading Arrow, which may not be here."""
+    return isinstance(value, tuple) and hasattr(value, "nanoseconds")
+
+
 def _other(value: object) -> object:
     """Encode a type that orjson does not know."""
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f"))
-    if isinstance(value, (datetime.timedelta, bytes, bytearray)):
+    if isinstance(value, (datetime.timedelta, bytes, bytearray)) or _is_arrow_interval(value):
         return text(value)
     return str(value)
 

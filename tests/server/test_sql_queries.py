@@ -135,6 +135,14 @@ def test_an_answer_without_rows_has_columns(server: HttpLake) -> None:
     assert pa.ipc.open_stream(arrow).read_all().column_names == ["type"]
 
 
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+def test_intervals_are_durations(server: HttpLake, form: str) -> None:
+    query = "SELECT INTERVAL '1 day 2 hours 0.5 seconds' AS a, [INTERVAL '-1 hour'] AS b"
+    body = server.ask(f"/sql?format={form}", query.encode()).body
+    assert b"P1DT2H0.5S" in body
+    assert b"-PT1H" in body
+
+
 def test_a_limit_cuts_and_says_so(server: HttpLake) -> None:
     reply = ask(server, {"sql": "SELECT seq FROM events ORDER BY seq", "limit": 3})
     assert (rows(reply), reply.json["truncated"]) == ([[0], [1], [2]], True)
