@@ -24,22 +24,18 @@ SERIES_MAX = 200
 EVENTS_MIN = 30
 _FIELDS_MAX, _FIELD_SOURCES_MAX = 20, 50
 _NO_MEASURE = r"(?i)(^|_)(id|port|pid|line)\z"
-# Keys are quoted: one may have dots, or begin with the sign of a path. No path has an empty one.
-_MEMBER = r"""CASE WHEN key != '' AND NOT contains(key, chr(0)) THEN
-    json_extract($of, '$."' || replace(replace(key, '\', '\\'), '"', '\"') || '"') END"""
+# Cut by one reading of each object, however many members it has.
 _FIELDS = f"""
-    WITH sampled AS MATERIALIZED (
-        SELECT type, data FROM events WHERE json_type(data) = 'OBJECT'
-            AND time >= $start AND time < $end AND $data
-            USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)
-    ), members AS (
-        SELECT type, [key] AS names, {_MEMBER.replace("$of", "data")} AS value
-        FROM (SELECT type, data, unnest(json_keys(data)) AS key FROM sampled)
+    WITH members AS MATERIALIZED (
+        SELECT type, [entry.key] AS names, entry.value AS value FROM (
+            SELECT type, unnest(map_entries(try_cast(data AS MAP(VARCHAR, JSON)))) AS entry FROM (
+                SELECT type, data::JSON AS data FROM events WHERE json_type(data) = 'OBJECT'
+                AND time >= $start AND time < $end AND $data
+                USING SAMPLE reservoir(20000 ROWS) REPEATABLE (1)))
     ), nested AS (
-        SELECT type, list_append(names, key) AS names,
-            {_MEMBER.replace("$of", "value")} AS value
-        FROM (SELECT *, unnest(json_keys(value)) AS key FROM members
-            WHERE json_type(value) = 'OBJECT')
+        SELECT type, list_append(names, entry.key) AS names, entry.value AS value FROM (
+            SELECT type, names, unnest(map_entries(try_cast(value AS MAP(VARCHAR, JSON)))) AS entry
+            FROM members WHERE json_type(value) = 'OBJECT')
     ), fields AS (
         SELECT type, names, value->>'$' AS value FROM (FROM members UNION ALL FROM nested)
         WHERE json_type(value) NOT IN ('OBJECT', 'ARRAY')
@@ -209,6 +205,9 @@ def _is_of_one_type(counts: dict[CountKey, Values], source: str | None) -> bool:
 
 def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
     for type_, names in asked(state, spans, _FIELDS).fetchall():
+        # No path has such a name.
+        if "" in names or "\0" in "".join(names):
+            continue
         # A plain name as queries have it, by which its column is found.
         path = (
             literal(names[0]) if names[0].isidentifier() and len(names) == 1 else json_path(names)
