@@ -98,8 +98,7 @@ def _steps(state: Lake | PinnedLake, spans: Spans) -> Iterator[Steps]:
     has_few = asked(state, spans, counting).fetchall()[0][0] <= _MESSAGES_MAX
     # Of more messages there is no join, not even one with no rows: it would keep all events.
     pattern, named, join = _BY_PATTERN if has_few else ("NULL::VARCHAR", "", "")
-    steps = _STEPS.replace("$pattern", pattern).replace("$named", named).replace("$join", join)
-    answer = asked(state, spans, steps)
+    answer = asked(state, spans, _STEPS, pattern=pattern, named=named, join=join)
     # One row at a time: each has the lists of up to `_EVENTS_MAX` events.
     for batch in answer.to_arrow_reader(1):
         for place in range(len(batch)):

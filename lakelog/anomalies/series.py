@@ -169,8 +169,8 @@ def _counts(
     if keys is not None:
         frequent_sql = _rows_sql("source, type", [key for key in keys if key[1] is not None])
         failing_sql = _rows_sql("source", [key[:1] for key in keys if key[1] is None])
-    query = _filled(_COUNTS, frequent=frequent_sql, failing=failing_sql)
-    for source, type_, span, number in asked(state, spans, query):
+    rows = asked(state, spans, _COUNTS, frequent=frequent_sql, failing=failing_sql)
+    for source, type_, span, number in rows:
         counts.setdefault((source, type_), np.zeros(spans.count))[span] += number
     ones = np.ones(spans.count)
     # The query gives up to SERIES_MAX of types and as many of errors.
@@ -235,10 +235,11 @@ def _fields(state: Lake | PinnedLake, spans: Spans) -> Iterator[Series]:
             yield Series(name, condition, value, values, weights)
 
 
-def asked(state: Lake | PinnedLake, spans: Spans, query: str) -> Relation:
-    """Return the answer to a query in which $start, $end, $span and $data stand for spans."""
+def asked(state: Lake | PinnedLake, spans: Spans, query: str, **expressions: str) -> Relation:
+    """Return the answer to a query in which $start, $end, $span and $data stand for spans, also
+    within the expressions that other such places stand for."""
     query = _filled(
-        query,
+        _filled(query, **expressions),
         span=f"((epoch_us(time) - {spans.start_us}) // {spans.length_us})::INTEGER",
         data=BookkeepingEvent.IS_OBSERVED,
         start=f"make_timestamptz({spans.start_us})",
