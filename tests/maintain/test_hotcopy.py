@@ -100,8 +100,9 @@ with lakelog.open(sys.argv[1]) as lake:
                 found = rows(to)
                 assert set(before) <= set(found)
                 assert len(set(found)) == len(found)
-                by = {name: [n for who, n in found if who == name] for name, _ in found}
-                assert all(places == list(range(len(places))) for places in by.values())
+                for name in {name for name, _ in found}:
+                    places = [n for who, n in found if who == name]
+                    assert places == list(range(len(places)))
     finally:
         for writer in writers:
             writer.kill()
