@@ -22,6 +22,7 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
+from lakelog.disk import disk
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import rows as rows_module
@@ -29,7 +30,7 @@ from lakelog.segments import segment
 from lakelog.segments.connection import connect
 from lakelog.segments.identity_run import IdentityKeys
 from lakelog.settings import DEFAULTS, Settings, parse
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.wal import frames as wal

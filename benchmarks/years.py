@@ -13,11 +13,12 @@ import lakelog
 from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
+from lakelog.disk import disk
 from lakelog.history import window as history_window
 from lakelog.maintain import compact, gc
 from lakelog.moves.publication import Change, grow, publish, run_maintenance
 from lakelog.settings import parse
-from lakelog.store import bootstrap, disk, manifest
+from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, SegmentEntry, tombstone
 
@@ -26,7 +27,8 @@ _LIVE, _STEP = 8_100, 4_096
 _START = 1_767_225_600_000_000
 _MARK = """
 from lakelog.maintain import gc
-from lakelog.store import bootstrap, disk
+from lakelog.disk import disk
+from lakelog.store import bootstrap
 store = bootstrap.load(sys.argv[1])
 result = len(gc.Marker(store, disk.now_us()).live)
 """
@@ -34,7 +36,8 @@ result = len(gc.Marker(store, disk.now_us()).live)
 
 _COLLECT = """
 from lakelog.maintain import gc
-from lakelog.store import bootstrap, disk, history_window
+from lakelog.disk import disk
+from lakelog.store import bootstrap, history_window
 now = int(sys.argv[2])
 disk.now_us = lambda: now
 history_window.lake_time = lambda store: now

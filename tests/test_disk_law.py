@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.tree import Sources, nodes, sources
 
-DISK_MODULE = "lakelog/store/disk.py"
+DISK_MODULE = "lakelog/disk/disk.py"
 DISK_SCOPE = tuple(
     f"lakelog/{name}"
-    for name in """store/ wal/ moves/ appends/ history/ segments/ chunks/ maintain/ query/
+    for name in """disk/ store/ wal/ moves/ appends/ history/ segments/ chunks/ maintain/ query/
         lake.py""".split()
 )
 DISK_CALLS = {

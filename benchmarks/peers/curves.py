@@ -92,8 +92,8 @@ def _delta_steps(make: Maker, name: str, parts: Any) -> Any:
 def _lake_of(root: str, size: int) -> None:
     """Make a lake whose one published state names so many segments."""
     from benchmarks import lakes
+    from lakelog.disk import disk
     from lakelog.moves import publication as publish
-    from lakelog.store import disk
     from lakelog.store.ref import author
 
     with lakes.unsynced():
@@ -123,8 +123,8 @@ def _lake_of(root: str, size: int) -> None:
 def _moves_of(root: str, size: int) -> None:
     """Make a lake of so many moves, each of which published a segment."""
     from benchmarks import lakes
+    from lakelog.disk import disk
     from lakelog.moves import publication as publish
-    from lakelog.store import disk
 
     with lakes.unsynced():
         store = lakes.new(Path(root, "lake"), {"seal": "never"})

@@ -29,10 +29,10 @@ from lakelog.alerts.rule import AlertRule
 from lakelog.alerts.silence import Silence
 from lakelog.alerts.sinks.sink import sink_id
 from lakelog.alerts.standing import FIRING, AlertLog, change_event
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
 from lakelog.lake import Lake
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 
 PAUSE = 0.5

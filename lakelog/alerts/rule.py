@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
 from lakelog.segments.sql import identifier, literal
 from lakelog.settings import span_us
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest

@@ -32,9 +32,9 @@ from lakelog.alerts.standing import (
     read_standing,
     text_of,
 )
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
-from lakelog.store import disk
 from lakelog.store.ref import author
 from lakelog.values import JsonObject
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest

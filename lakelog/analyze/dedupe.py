@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog.appends import StreamSubject
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, np, pa
@@ -29,7 +30,6 @@ from lakelog.query import EventKey
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.segments.sql import identifier
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.query import Relation

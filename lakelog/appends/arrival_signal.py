@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from lakelog.disk import disk
 from lakelog.runtime import forks
-from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 _MODIFY, _CREATE, _MOVED_TO = 0x2, 0x100, 0x80

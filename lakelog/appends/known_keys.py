@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lakelog.appends.versioned import StreamSubject
+from lakelog.disk import regular_file
 from lakelog.errors import DamagedIds
-from lakelog.store import regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 

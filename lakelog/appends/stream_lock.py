@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Frame, Tail, WalFile
 

@@ -17,7 +17,8 @@ import os
 import struct
 from dataclasses import dataclass
 
-from lakelog.store import clock, disk
+from lakelog.disk import disk
+from lakelog.store import clock
 
 _MAGIC = b"LKV1\0\0\0\0"
 _HEAD = struct.Struct("<8s16sQQqQQQ")

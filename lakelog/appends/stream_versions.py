@@ -15,9 +15,9 @@ from lakelog.appends.known_keys import KnownKeys
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
+from lakelog.disk import disk, regular_file
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
-from lakelog.store import disk, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.ref import Head

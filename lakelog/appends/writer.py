@@ -21,11 +21,12 @@ from lakelog.appends import writer_forks
 from lakelog.appends.append_batch import AppendBatch, own_error
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
+from lakelog.disk import disk, regular_file
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, hosts, regular_file
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock

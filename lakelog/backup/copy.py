@@ -26,10 +26,11 @@ from typing import Any
 
 import zstandard
 
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files.cursors import printable
 from lakelog.files.inflate import MAGIC_MAX, compression
-from lakelog.store import disk, document
+from lakelog.store import document
 
 DOCUMENT = ".backup.json"
 PACKED = ".zst"

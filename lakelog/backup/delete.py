@@ -20,6 +20,7 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
+from lakelog.disk import disk
 from lakelog.files import cursors
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
@@ -27,7 +28,6 @@ from lakelog.files.identity import of_inode
 from lakelog.files.rotation import is_rotated
 from lakelog.files.scan import FileState
 from lakelog.files.source import Source, lease
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 
 QUIET = 10.0

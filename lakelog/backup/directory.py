@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
+from lakelog.disk import disk
 from lakelog.files.traversal import MARK, walk
-from lakelog.store import disk, document
+from lakelog.store import document
 
 _WORDS = b"lakelog keeps backups here; nothing below is ingested\n"
 

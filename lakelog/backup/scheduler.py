@@ -26,6 +26,7 @@ import orjson
 from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
+from lakelog.disk import disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
@@ -34,7 +35,6 @@ from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
 from lakelog.files.source import Source
 from lakelog.files.traversal import MARK
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

@@ -14,8 +14,9 @@ from types import TracebackType
 
 from lakelog.chunks import state_files, state_index
 from lakelog.chunks.state_index import StateIndex
+from lakelog.disk import disk
 from lakelog.errors import StateRefused
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.paths import CHUNK, INDEX, Paths
 
 _THREADS = 16

@@ -24,9 +24,10 @@ import zstandard
 
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
+from lakelog.disk import disk
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.entry import Record
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest, Manifests

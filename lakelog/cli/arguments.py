@@ -7,9 +7,9 @@ from typing import Any
 import click
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.settings import span_us
-from lakelog.store import disk
 from lakelog.values import parse_time, parse_value, to_micros
 
 

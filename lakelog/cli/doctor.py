@@ -21,10 +21,11 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
+from lakelog.disk import disk, file_system
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import rewind
-from lakelog.store import bootstrap, disk, document, file_system
+from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Tail
 

@@ -15,8 +15,8 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import Watcher
+from lakelog.disk import disk
 from lakelog.lake import Lake
-from lakelog.store import disk
 
 _INTERVAL = 1.0
 

@@ -20,8 +20,9 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
+from lakelog.disk import disk
 from lakelog.oos import DEFAULT_LOG, get_views
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 
 RESULTS = "demo_results.json"
 _SHOWN = 12

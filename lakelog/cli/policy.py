@@ -9,7 +9,8 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
-from lakelog.store import bootstrap, disk
+from lakelog.disk import disk
+from lakelog.store import bootstrap
 from lakelog.store import policy as policies
 from lakelog.store.ref import author
 

@@ -7,9 +7,10 @@ import contextlib
 import os
 
 from lakelog.cli.app import App, verb
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.maintain import BackgroundWork
-from lakelog.store import disk, sealer_process
+from lakelog.store import sealer_process
 
 # The lowest priority there is: nobody waits for this process.
 _NICE = 19

@@ -16,10 +16,10 @@ from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
+from lakelog.disk import disk
 from lakelog.errors import InvalidKey, InvalidSetting, Unreachable
 from lakelog.lake import Lake
 from lakelog.remotes import shared as shared_lakes
-from lakelog.store import disk
 from lakelog.store.paths import decode_name, is_encoded
 
 _SIZE = re.compile(r"(\d+)\s*([kMGT]?)B?")

@@ -24,9 +24,9 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.tables import clock
 from lakelog.cli.rounds import SpanParam, StopEvent, stop_at_signals
 from lakelog.compat import Lookups
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import disk
 from lakelog.top import (
     ORDERS,
     FrameOptions,

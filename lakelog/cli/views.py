@@ -17,9 +17,9 @@ from lakelog.cli.render import terminal
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, open_output, write_text
 from lakelog.cli.render.results import result_of
 from lakelog.cli.render.terminal import many
+from lakelog.disk import disk
 from lakelog.render import QueryResult, micros
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk
 from lakelog.views import read
 
 if TYPE_CHECKING:

@@ -41,11 +41,11 @@ from lakelog.collect import (
 )
 from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
+from lakelog.disk import disk
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
 from lakelog.render import micros
-from lakelog.store import disk
 from lakelog.store.bootstrap import is_lake
 from lakelog.store.paths import Paths
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.collect.successors import LostFile
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.cursors import printable
 from lakelog.files.scan import FileScan
 from lakelog.ingest import FileReport
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

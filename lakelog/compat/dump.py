@@ -21,12 +21,12 @@ from lakelog import lake as lakes
 from lakelog.backup import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.collect import Watcher, lock_path, run
+from lakelog.disk import disk
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
 from lakelog.recent import RecentEntries, RecentEntry, RecentFeeder, from_lake
 from lakelog.settings import span_us
-from lakelog.store import disk
 from lakelog.values import JsonObject, parse_time
 
 # Defaults of the older service, which its callers rely on.

@@ -25,11 +25,11 @@ from lakelog.clients import Attempts, ConnectionLost, RedisConfig
 from lakelog.consume.kafka_source import KafkaTopic
 from lakelog.consume.redis_stream import RedisStream
 from lakelog.consume.source import MessageSource, StreamLag, StreamState
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SyncRefused, Unreachable
 from lakelog.ingest import Job, Message, MessageBatch, StreamCursor
 from lakelog.lake import Lake
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk
 
 SOURCES = "kafka://HOST:PORT/TOPIC or redis://HOST:PORT/DB/STREAM"
 STARTS = ("beginning", "end")

@@ -24,6 +24,7 @@ import orjson
 
 from lakelog import chunks, remotes
 from lakelog.deploy import Container, Engine, read_container
+from lakelog.disk import disk
 from lakelog.errors import (
     ContainerFailed,
     Damaged,
@@ -40,7 +41,7 @@ from lakelog.state.listing import SavedState, find_state, list_states
 from lakelog.state.present import contains
 from lakelog.state.restore import check_restore, restore_state
 from lakelog.state.state import SaveResult, save_state
-from lakelog.store import disk, policy, tracking
+from lakelog.store import policy, tracking
 from lakelog.store.paths import INDEX
 
 OP = "container"

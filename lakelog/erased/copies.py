@@ -13,7 +13,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from lakelog.store import disk, document, regular_file
+from lakelog.disk import disk, regular_file
+from lakelog.store import document
 from lakelog.store.paths import Paths
 
 

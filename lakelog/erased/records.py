@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedRef, InvalidEvent
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.paths import Paths
 from lakelog.store.ref import author
 from lakelog.values import JsonObject

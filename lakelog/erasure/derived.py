@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from lakelog import ranks
+from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.erased.sweep import sweep
 from lakelog.erasure import rewriting
@@ -14,7 +15,6 @@ from lakelog.erasure.selection import segment_files
 from lakelog.history import lake_time
 from lakelog.libraries import pa
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import KEYS
 

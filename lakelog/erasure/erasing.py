@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lakelog import proofs
+from lakelog.disk import disk
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
@@ -29,7 +30,7 @@ from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

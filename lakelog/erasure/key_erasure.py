@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from lakelog.disk import disk
 from lakelog.erased.records import Erasure
 from lakelog.erasure import derived, erasing, outside
 from lakelog.erasure.leftovers import Leftover
@@ -13,7 +14,7 @@ from lakelog.erasure.touched import ErasurePreview
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.keys import SubjectKeys
 from lakelog.protect import Protection
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 

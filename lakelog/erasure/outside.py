@@ -8,8 +8,9 @@ import shlex
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.erased import copies
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.values import JsonObject

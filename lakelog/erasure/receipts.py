@@ -6,9 +6,9 @@ import itertools
 import re
 
 from lakelog import proofs
+from lakelog.disk import disk
 from lakelog.erasure.status import ErasureStatus
 from lakelog.render import micros
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.segments import bloom, rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, verified_files
+from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import hex_dirs, parse_object

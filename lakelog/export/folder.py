@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lakelog.disk import disk
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     import shutil

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.bootstrap import is_lake
 
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.paths import Paths
 
 EventMark = tuple[int, int]

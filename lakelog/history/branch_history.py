@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lakelog.appends import StreamLock
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
@@ -26,7 +27,7 @@ from lakelog.history.resolving import moves, resolve
 from lakelog.history.window import require_kept
 from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publish, with_reason
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.bootstrap import Store, start_branch
 from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.manifest import Manifest, Totals

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists
 from lakelog.moves import link_move
-from lakelog.store import clock, disk
+from lakelog.store import clock
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.wal import Tail

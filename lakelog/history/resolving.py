@@ -12,11 +12,11 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.history.thinning import DAY, HOUR, MINUTE
 from lakelog.history.window import require_kept
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.paths import encode_name, parse_object

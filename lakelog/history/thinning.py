@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedRef
 from lakelog.moves import AUTOMATIC_OPS
 from lakelog.settings import Settings
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
 from lakelog.store.paths import parse_move

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from lakelog.disk import disk
 from lakelog.errors import GcRefused, UnknownRef
 from lakelog.history.thinning import HOUR, KEEP_MOVES, window
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move
 

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
 from lakelog.files.cursor_paths import Inodes
@@ -39,7 +40,6 @@ from lakelog.segments import arrays, segment, typed
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import IdentityKeys, unique_rows
 from lakelog.segments.typed import Schema
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

@@ -13,12 +13,12 @@ import os
 import re
 from dataclasses import dataclass, replace
 
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
 from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.moves import Change, publish
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
@@ -30,7 +31,7 @@ from lakelog.protect import sealed_blocks
 from lakelog.segments import segment
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import IdentityKeys, unique_rows
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

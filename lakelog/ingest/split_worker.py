@@ -16,13 +16,14 @@ from typing import Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.files import splits
 from lakelog.files.pieces import Chunk
 from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
 from lakelog.segments import arrays, connection, typed
-from lakelog.store import bootstrap, disk, entry
+from lakelog.store import bootstrap, entry
 
 
 class Refused(Exception):

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
 from lakelog.protect import PROTECTIONS
-from lakelog.store import disk
 
 # A GiB: a lake that cannot be written for long must not fill its disk.
 BYTES_MAX = 1 << 30

@@ -15,9 +15,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from lakelog.disk import disk
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     import subprocess

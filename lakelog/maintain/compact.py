@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog import ranks
+from lakelog.disk import disk
 from lakelog.errors import Damaged, StaleFiles
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import row_order
@@ -35,7 +36,7 @@ from lakelog.segments import (
 )
 from lakelog.segments.connection import connect
 from lakelog.settings import Settings
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

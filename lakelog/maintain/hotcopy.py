@@ -18,10 +18,11 @@ from typing import Any
 
 from lakelog import chunks
 from lakelog.appends import StreamLock
+from lakelog.disk import disk, regular_file
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.paths import (
     OBJECTS,

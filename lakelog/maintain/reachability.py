@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from lakelog import chunks
+from lakelog.disk import disk
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import OBJECTS
 from lakelog.store.ref import Move

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.appends import StreamLock
+from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
@@ -21,7 +22,7 @@ from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import bloom, identity_run, rows, segment, segment_sql
 from lakelog.segments.identity_run import IdentityKeys
-from lakelog.store import disk, hosts, sealer_process
+from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest

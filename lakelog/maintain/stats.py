@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.wal import Frame, Tail

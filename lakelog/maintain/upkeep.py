@@ -7,11 +7,12 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError, TransferRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import span_us
-from lakelog.store import disk, sealer_process
+from lakelog.store import sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Head
 from lakelog.wal import Tail

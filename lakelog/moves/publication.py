@@ -21,11 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lakelog.disk import disk
+from lakelog.disk.disk import Begun
 from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.moves import page_tree
-from lakelog.store import clock, disk, manifest
+from lakelog.store import clock, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
-from lakelog.store.disk import Begun
 from lakelog.store.entry import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, parse_wal

@@ -20,13 +20,14 @@ import time
 from lakelog import backup, pipeline
 from lakelog import lake as lakes
 from lakelog.backup import BackupPlan, BackupScheduler
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import BookkeepingEvent
 from lakelog.files.rotation import base_name
 from lakelog.files.scan import Selection, scan
 from lakelog.lake import Lake
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from lakelog.sync import RETRIES, Syncer, SyncResult
 from lakelog.values import JsonObject
 

@@ -26,8 +26,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients import Address
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DownloadFailed
-from lakelog.store import disk, regular_file
 
 AGENT = "lakelog (+feeds)"
 _AUTHORITY = re.compile("(https?://)([^/?#]*)", re.IGNORECASE)

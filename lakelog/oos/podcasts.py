@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lakelog import pipeline
+from lakelog.disk import disk
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.lake import Lake
 from lakelog.oos import download as http
@@ -34,7 +35,6 @@ from lakelog.oos.database_sync import BATCH_SIZE, DEFAULT_DATABASE, BatchDatabas
 from lakelog.oos.oos_views import DEFAULT_LOG, get_views
 from lakelog.pipeline import FETCH, Fact, Item, RunReport, WorkQueue
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk
 from lakelog.values import JsonObject, from_micros
 
 FEEDS_FILE = "feeds.toml"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
@@ -22,7 +23,6 @@ from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, Table
 from lakelog.open_tables.table_folder import TableFolder
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import typed
-from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from lakelog.values import from_micros
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lakelog.disk import disk
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     import obstore

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakelog import train
+from lakelog.disk import disk
 from lakelog.errors import ExportRefused, InvalidRecipe, MissingPackage
 from lakelog.libraries import np, pq
 from lakelog.outcomes.drift import profile_of
@@ -29,7 +30,6 @@ from lakelog.outcomes.model import OutcomeModel, require_lake_alone, require_nam
 from lakelog.outcomes.scoring import Calibration, DecisionTree, LinearScorer, Scorer, TreeScorer
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.sql import identifier, literal
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -17,12 +17,13 @@ import orjson
 
 from lakelog import formats, subscriptions
 from lakelog import lake as lakes
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
 from lakelog.segments import arrays
 from lakelog.segments.sql import literal
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 
 Fact = dict[str, Any]
 DISCOVER, PROCESS, COMPLETE, FAIL, FETCH = TYPES = (

@@ -27,13 +27,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
 from lakelog.pipeline.fact_log import COMPLETE, DISCOVER, FAIL, PROCESS, Fact, FactLog
 from lakelog.pipeline.standing import Item, ItemKey, Standing, key_of, state_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk
 from lakelog.values import from_micros
 
 _GRACE = 30.0

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.errors import NotProven
 from lakelog.proofs import envelope, event_tree, signing, snapshot_tree
 from lakelog.proofs.envelope import Signed
 from lakelog.proofs.event_tree import HEIGHT, NUMBERS, TEXTS, ProofStep
 from lakelog.proofs.keys import PublicKey
 from lakelog.proofs.signing import Target
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 

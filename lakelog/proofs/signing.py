@@ -6,13 +6,13 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.history import resolve
 from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.store.signatures import SignatureFile, Signatures

@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 
+from lakelog.disk import disk
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
 from lakelog.libraries import np, pa, pc
@@ -26,7 +27,6 @@ from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom, segment
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.signatures import SignatureFile, Signatures

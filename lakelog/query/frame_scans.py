@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from lakelog.disk import disk
 from lakelog.engine.syntax import Node, nodes
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
@@ -25,7 +26,6 @@ from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import tree_of
 from lakelog.query.stream import Stream
 from lakelog.segments import frame_sql
-from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames

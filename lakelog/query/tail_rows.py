@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.libraries import np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments import arrays, rows
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import unique_rows
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest

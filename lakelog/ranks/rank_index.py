@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
 from lakelog.libraries import duckdb, pa
@@ -24,7 +25,6 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.segments import word_indexing
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import AnyOf, WordNeed
-from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from lakelog import clients, sync
 from lakelog.clients import RedisClient, RedisConfig
+from lakelog.disk import disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, MissingPackage, SyncRefused, Unreachable
 from lakelog.lake import Lake
@@ -34,7 +35,6 @@ from lakelog.recent.redis_recent import (
     words_of,
 )
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import DeltaStep, Watermark, WatermarkMoved

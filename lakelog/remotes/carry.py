@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from lakelog import chunks
+from lakelog.disk import disk, regular_file
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
@@ -23,7 +24,7 @@ from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.site import key_of
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 _LOOKS = 3

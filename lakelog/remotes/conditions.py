@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Remote
-from lakelog.store import disk
 
 _ROUNDS = 3
 _RACERS = 4

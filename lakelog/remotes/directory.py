@@ -14,9 +14,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from lakelog.disk import disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes.remote import Remote, in_parallel
-from lakelog.store import disk
 
 _PIECE = 1 << 20
 _GC_WAIT = 600.0

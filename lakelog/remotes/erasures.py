@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 from lakelog import erasure as erasures
+from lakelog.disk import disk
 from lakelog.erased import records, sweep
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.errors import Damaged, TransferRefused
@@ -28,7 +29,7 @@ from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of, path_of
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.site import Site, key_of
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates

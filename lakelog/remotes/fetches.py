@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from lakelog.appends import StreamLock
+from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
@@ -37,7 +38,7 @@ from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment
-from lakelog.store import bootstrap, disk, document, policy, tracking
+from lakelog.store import bootstrap, document, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Move

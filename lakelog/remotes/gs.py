@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes.object_store import ObjectStoreRemote, checked
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 
 if TYPE_CHECKING:
     from obstore import store

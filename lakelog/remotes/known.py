@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from urllib.parse import urlsplit
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import (
     AlreadyExists,
     DamagedRef,
@@ -34,7 +35,7 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk, document, policy, regular_file
+from lakelog.store import document, policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.ref import Move, Tag, author
 from lakelog.store.tracking import remote_names

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lakelog.appends import StreamLock
+from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.maintain import DedupeNote
@@ -31,7 +32,7 @@ from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import segment
-from lakelog.store import disk, manifest
+from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lakelog.appends import StreamSubject
+from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import IdentityKeys, unique_rows
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

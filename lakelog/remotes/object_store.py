@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lakelog.clients import Address
+from lakelog.disk import disk
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes.remote import SETTLING, Interrupted, Remote, retrying
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 from lakelog.store.paths import LEASE
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import os
 from collections.abc import Callable, Iterable
 
 from lakelog import chunks
+from lakelog.disk import disk
 from lakelog.errors import DamagedState
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, encryption, known, signature_files
@@ -20,7 +21,7 @@ from lakelog.remotes.known import track
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.site import Site, key_of
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, policy, regular_file
+from lakelog.store import policy
 from lakelog.store.ref import Head, Move
 
 _LOOKS = 10

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+from lakelog.disk import disk
+from lakelog.disk.disk import Begun
 from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import DOCUMENT_MAX, Remote
-from lakelog.store import disk
-from lakelog.store.disk import Begun
 
 _NAMES_MAX = 100_000
 """Names of a folder of a remote at most, such as its branches or the moves of one."""

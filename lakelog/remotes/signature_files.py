@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import os
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import TransferRefused
 from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import disk, regular_file
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded
 from lakelog.store.signatures import SignatureFile, Signatures

@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedRef, TransferRefused, UnknownRef
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.clock import following
 from lakelog.store.paths import KEYS, OBJECTS
 from lakelog.store.ref import Head, Move, Tag, author

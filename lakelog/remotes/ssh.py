@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
+from lakelog.disk import disk
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted, Remote
@@ -33,7 +34,6 @@ from lakelog.remotes.sftp import (
     NotThere,
     SftpClient,
 )
-from lakelog.store import disk
 from lakelog.store.paths import LEASE
 
 PROGRAM = "LAKELOG_SSH"

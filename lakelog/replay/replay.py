@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -22,7 +23,6 @@ from lakelog.render import ColumnBatch, QueryResult
 from lakelog.replay.pace import ReplayPace
 from lakelog.replay.targets import ReplayTarget
 from lakelog.segments import arrays
-from lakelog.store import disk
 
 COLUMNS = tuple("time type category source subject level message id data".split())
 """What is given out of an event: what an append takes."""

@@ -19,6 +19,7 @@ from typing import Any
 from lakelog import chunks
 from lakelog.chunks import StateIndex, StateRecord
 from lakelog.deploy import Kubectl
+from lakelog.disk import disk
 from lakelog.errors import (
     Damaged,
     DamagedManifest,
@@ -35,7 +36,6 @@ from lakelog.state.extract import shown, unmade
 from lakelog.state.origin import Origins, newest
 from lakelog.state.restore import check_apart, check_target
 from lakelog.state.rewind import ClusterStep
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest

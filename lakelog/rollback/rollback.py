@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog.deploy import Kubectl
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     Damaged,
@@ -39,7 +40,7 @@ from lakelog.state.present import Present, capturing
 from lakelog.state.restore import require_enabled, undeleted
 from lakelog.state.rewind import Intent
 from lakelog.state.state import publish_captured
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.ref import Head, Move
 
 DEFAULT = ("data", "cursors")

@@ -16,9 +16,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedSegment, TransferRefused
 from lakelog.keys import VAULT
-from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 BLOCK, HASH = 1 << 16, 32

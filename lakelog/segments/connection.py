@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb
@@ -16,7 +17,6 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.segments import block_ranges, sql
 from lakelog.settings import Settings
-from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

@@ -24,10 +24,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
 from lakelog.segments import arrays
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths

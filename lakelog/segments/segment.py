@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
@@ -34,7 +35,7 @@ from lakelog.segments import arrays, bloom, column_encoding
 from lakelog.segments.block_ranges import SegmentBlocks
 from lakelog.segments.connection import connect
 from lakelog.settings import DEFAULTS
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 

@@ -21,10 +21,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.segments.word_dictionary import BLOCKS, DAMAGE, WordDictionary, WordPiece, decode_part
-from lakelog.store import disk
 from lakelog.store.paths import Paths
 
 BLOCK, PART = 2_048, 65_536

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.store import disk
+from lakelog.disk import disk
 
 _HEAD, _ENTRY = struct.Struct("<4sIQQ40s"), struct.Struct("<16sI")
 _STORED, _CANCELED, _QUARANTINED = b"LLRQ", b"LLRX", b"LLRS"

@@ -17,8 +17,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InUse, InvalidSetting
-from lakelog.store import disk
 
 _SIZE_MAX = 1 << 20
 

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.state import filesystems, fingerprint, origin
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 _PATHS = ("target", "fresh", "root")

@@ -14,8 +14,9 @@ from typing import Any
 
 from lakelog import chunks
 from lakelog.chunks import StateRecord
+from lakelog.disk import disk
 from lakelog.errors import StateRefused
-from lakelog.store import disk, machine, tracking
+from lakelog.store import machine, tracking
 from lakelog.store.bootstrap import Store
 
 OPS = ("state", "container")

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from lakelog import chunks
 from lakelog.chunks import ChunkWriter, PendingChunk, StateIndex, StateRecord
 from lakelog.deploy import running_in
+from lakelog.disk import disk
 from lakelog.errors import Damaged, StateRefused
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state.capture import Capture
 from lakelog.state.origin import Origins
-from lakelog.store import disk, machine
+from lakelog.store import machine
 
 
 @dataclass

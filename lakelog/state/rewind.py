@@ -27,6 +27,7 @@ import orjson
 
 from lakelog.appends import StreamLock
 from lakelog.deploy import Kubectl
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.history import BranchHistory, remove_tag
 from lakelog.maintain import Sealer
@@ -34,7 +35,7 @@ from lakelog.moves import Change, publish
 from lakelog.segments import connection
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
-from lakelog.store import disk, document, machine
+from lakelog.store import document, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import encode_name

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateRecord
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     DeploymentFailed,
@@ -41,7 +42,7 @@ from lakelog.state.listing import (
 from lakelog.state.origin import OPS, Origins, newest, stamps, suffix
 from lakelog.state.present import Present, capturing, check_directories, contains
 from lakelog.state.retention import Retention, select_expired
-from lakelog.store import disk, policy
+from lakelog.store import policy
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head, Tag

@@ -102,10 +102,10 @@ class Attachment(Protocol):
 class AttachmentOpener(Protocol):
     """A module that gives the attachment of a directory."""
 
-    def open_attachment(self, paths: Paths, lake_id: str, body: dict[str, Any]) -> Attachment:
+    def open_attachment(self, paths: Paths, lake_id: str, body: JsonObject) -> Attachment:
         """Return it from the member of lakelog.json; no request is made. Raises DamagedLake."""
 
-    def renew_config(self, paths: Paths, lake_id: str, body: dict[str, Any]) -> None:
+    def renew_config(self, paths: Paths, lake_id: str, body: JsonObject) -> None:
         """Bring keys here that other machines have wrapped anew. Raises InvalidKey, Unreachable."""
 
 

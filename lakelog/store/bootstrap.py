@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog import keys
+from lakelog.disk import disk, file_system, regular_file
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -24,7 +25,7 @@ from lakelog.errors import (
 from lakelog.keys import VAULT
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
-from lakelog.store import disk, document, file_system, machine, regular_file
+from lakelog.store import document, machine
 from lakelog.store.attachment import Attachment, AttachmentRegistry
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest import Manifest, Manifests, empty

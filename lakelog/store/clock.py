@@ -18,7 +18,7 @@ import mmap
 import struct
 from collections.abc import Callable
 
-from lakelog.store import disk
+from lakelog.disk import disk
 
 AHEAD = 3_600_000_000
 """Stamps this far ahead of the wall clock (us) come from a clock that was wrong: once the frames

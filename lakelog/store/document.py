@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.disk.regular_file import NotIntact
 from lakelog.errors import FormatTooNew
-from lakelog.store.regular_file import NotIntact
 
 __all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest, Manifests
 

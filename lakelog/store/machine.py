@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import UnknownRef
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.paths import Paths
 
 ANY = "ANY"

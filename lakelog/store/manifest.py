@@ -27,10 +27,10 @@ from typing import Protocol, TypeVar
 
 import orjson
 
+from lakelog.disk.disk import Begun
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document
-from lakelog.store.disk import Begun
 from lakelog.store.entry import (
     Entry,
     IdRun,

@@ -16,8 +16,9 @@ import struct
 
 import zstandard
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedRef
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.paths import decode_name, parse_packed
 
 PACKED = 4_096

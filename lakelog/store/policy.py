@@ -15,10 +15,10 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths
 from lakelog.store.ref import author
 

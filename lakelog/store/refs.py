@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lakelog.disk.disk import Begun
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import document
-from lakelog.store.disk import Begun
 from lakelog.store.move_pack import PACKED, decode_packed
 from lakelog.store.paths import KEYS, decode_name, is_encoded, parse_move, parse_packed
 from lakelog.store.ref import (

@@ -8,9 +8,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lakelog.disk import disk
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedRef
-from lakelog.store import disk, document, regular_file
+from lakelog.store import document
 from lakelog.store.paths import Paths, decode_name, encode_name
 
 _NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")

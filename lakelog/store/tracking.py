@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 

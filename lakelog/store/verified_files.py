@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from itertools import starmap
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedSegment
-from lakelog.store import disk, regular_file
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 

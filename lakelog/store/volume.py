@@ -15,8 +15,8 @@ import os
 from collections.abc import Iterable
 from typing import Protocol
 
-from lakelog.store import disk, regular_file
-from lakelog.store.disk import Begun
+from lakelog.disk import disk, regular_file
+from lakelog.disk.disk import Begun
 
 TICK_NS = 50_000_000
 """After so long a changed directory has another time, which is in ticks of some milliseconds."""

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from lakelog.disk import disk
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
 from lakelog.moves import Change, publish
 from lakelog.segments import rows
-from lakelog.store import disk
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head

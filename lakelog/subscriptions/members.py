@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.subscriptions.position import PARTITIONS

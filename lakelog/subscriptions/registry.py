@@ -6,10 +6,10 @@ import itertools
 import unicodedata
 from dataclasses import replace
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, SubscriptionGone, SubscriptionRewound
 from lakelog.moves import Change, publish
 from lakelog.search import expanded
-from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from lakelog.clients import ConnectionLost
+from lakelog.disk import disk
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
 from lakelog.segments import sql
-from lakelog.store import disk
 from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping

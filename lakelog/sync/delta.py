@@ -20,12 +20,12 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import disk
 from lakelog.sync.plan import SyncPlan
 from lakelog.sync.syncer import Syncer, SyncResult
 

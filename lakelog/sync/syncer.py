@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from lakelog import clients
 from lakelog.clients import Attempts, ConnectionLost
+from lakelog.disk import disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
-from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.sync import delta

@@ -9,9 +9,9 @@ import orjson
 
 from lakelog.alerts import glance
 from lakelog.collect import journal_path, status_path
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
-from lakelog.store import disk
 from lakelog.subscriptions import listed
 from lakelog.sync import status as sync_status
 from lakelog.values import JsonObject

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lakelog.disk import disk
 from lakelog.erased import records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.libraries import duckdb
-from lakelog.store import disk
 from lakelog.train import dataset, provenance, scratch, trainingset
 from lakelog.train import recipe as recipes
 from lakelog.train.selection import quoted

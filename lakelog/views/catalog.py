@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidView
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest

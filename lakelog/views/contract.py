@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest

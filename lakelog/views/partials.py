@@ -25,10 +25,10 @@ from typing import Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pq
-from lakelog.store import disk
 from lakelog.store.paths import Paths
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 

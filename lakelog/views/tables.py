@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog import query as queries
 from lakelog import values
+from lakelog.disk import disk
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
@@ -18,7 +19,6 @@ from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.sql import identifier
-from lakelog.store import disk
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store import disk, regular_file
 from lakelog.store.paths import Paths, parse_wal
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs

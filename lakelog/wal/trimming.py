@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from lakelog.store import disk, hosts, regular_file
+from lakelog.disk import disk, regular_file
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS

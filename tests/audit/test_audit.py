@@ -19,11 +19,11 @@ import lakelog
 from lakelog.audit.audit import Audit, audit
 from lakelog.audit.file_audit import FileAudit
 from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.files import source
 from lakelog.ingest import batch, transform
 from lakelog.ingest.quarantine import Quarantine
-from lakelog.store import disk
 from tests.support.feeds import PACKED, event, feed, keyed, put, text
 from tests.support.plants import (
     PLANTS,

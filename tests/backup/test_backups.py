@@ -18,9 +18,9 @@ from lakelog.backup import copy, scheduler
 from lakelog.backup.copy import DOCUMENT, Backup, DamagedBackup, fault_of, restore
 from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler, select_expired
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InvalidSetting
 from lakelog.files.scan import Selection, scan
-from lakelog.store import disk
 
 LINE = b'{"type":"T","subject":"%d"}\n'
 TEXT = b"".join(LINE % n for n in range(100))

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from lakelog import errors
 from lakelog.cli import cli, exits
 from lakelog.cli.exits import FAILED, INTERRUPTED, USAGE, WRONG
-from lakelog.store import disk, document
+from lakelog.disk import disk
+from lakelog.store import document
 from tests.support.cli import answer, flip, lines, run, segments
 
 READING = [

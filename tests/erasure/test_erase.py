@@ -10,11 +10,11 @@ import pytest
 
 import lakelog
 from lakelog import proofs, ranks
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, NotAllowed, QueryFailed, UnknownRef
 from lakelog.lake import Lake
 from lakelog.moves import publication as publish
 from lakelog.proofs import snapshot_tree
-from lakelog.store import disk
 from tests.support import erasure_histories as histories
 from tests.support.requirements import need
 

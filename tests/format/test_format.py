@@ -78,7 +78,7 @@ def test_every_file_has_a_path_of_the_list(rich: Path, zoo: dict[str, Path]) -> 
 
 def test_numbers_times_and_text(rich: Path) -> None:
     """F1.2: integers are little-endian, times microseconds, JSON plain UTF-8, hex lower case."""
-    now = lakelog.store.disk.now_us()
+    now = lakelog.disk.disk.now_us()
     for file in (p for p in rich.rglob("*.json") if p.is_file()):
         assert not file.read_bytes().startswith(b"\xef\xbb\xbf")
         file.read_bytes().decode("utf-8")
@@ -155,7 +155,7 @@ def test_every_attempt_has_a_commit(rich: Path) -> None:
     assert all(re.fullmatch(r"[0-9a-f]{32}", commit) for commit in found)
     twice = {}
     for _ in range(2):
-        data = lakelog.store.document.encode({"commit": lakelog.store.disk.random_hex()})
+        data = lakelog.store.document.encode({"commit": lakelog.disk.disk.random_hex()})
         twice[hashlib.sha256(data).hexdigest()] = data
     assert len(twice) == 2
 

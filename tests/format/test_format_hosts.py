@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store import hosts as stored_hosts
 from tests.golden import kit
 from tests.support import lakes, second_reader, statements

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.entry import Record
 from lakelog.store.move_pack import read_packed
 from lakelog.values import from_micros

@@ -359,7 +359,7 @@ def test_seq_of_a_rewritten_segment_is_a_range(tmp_path: Path) -> None:
         lake.append([{"type": "A", "time": f"20{20 + i}-01-01"} for i in range(6)])
         lake.settle()
         line = lakelog.values.to_micros(lakelog.values.parse_time("2022-06-01"))
-        lake.retention(f"{lakelog.store.disk.now_us() - line}us", apply=True)
+        lake.retention(f"{lakelog.disk.disk.now_us() - line}us", apply=True)
     (entry,) = statements.segment_entries(tmp_path / "lake")
     assert (entry["layout"], entry["seq"], entry["events"]) == ("sorted", [0, 5], 3)
     assert [row["seq"] for row in second_reader.rows(str(tmp_path / "lake"))] == [3, 4, 5]
@@ -421,7 +421,7 @@ def test_seq_is_given_at_publish_and_kept(tmp_path: Path) -> None:
         lake.compact()
         assert lake.sql(query).fetchall() == before
         line = lakelog.values.to_micros(lakelog.values.parse_time("2021-06-01"))
-        lake.retention(f"{lakelog.store.disk.now_us() - line}us", apply=True)
+        lake.retention(f"{lakelog.disk.disk.now_us() - line}us", apply=True)
         assert lake.sql(query).fetchall() == before[6:]
         assert lake.settle().move.number == statements.moves(tmp_path / "lake")[-1]["number"]
 
@@ -577,7 +577,7 @@ def test_the_condemned(rich: Path) -> None:
     assert body["names"]
     for name, since in body["names"].items():
         assert re.fullmatch(r"(segments|ids|manifests)/[0-9a-f]{64}", name)
-        assert 0 < lakelog.store.disk.now_us() - since < 86_400 * 1_000_000
+        assert 0 < lakelog.disk.disk.now_us() - since < 86_400 * 1_000_000
 
 
 def test_verified_files(rich: Path, tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import orjson
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.entry import Record
 from lakelog.store.refs import Refs
 from lakelog.wal import frames as wal

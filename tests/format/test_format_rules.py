@@ -12,10 +12,11 @@ from unittest import mock
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.maintain.seal import Sealer
 from lakelog.moves.publication import Change, publish
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.entry import Record
 from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail

@@ -29,12 +29,13 @@ import zstandard
 
 import lakelog
 from lakelog import history
+from lakelog.disk import disk
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import connection, rows, segment_sql
 from lakelog.segments.identity_run import IdentityKeys
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.values import parse_time, to_micros
 from lakelog.wal import frames as wal_format

@@ -22,9 +22,10 @@ from typing import Any
 from unittest import mock
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.history import thinning
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, manifest
+from lakelog.store import manifest
 from lakelog.store.entry import Record
 from lakelog.values import to_micros
 from lakelog.wal import frames as wal

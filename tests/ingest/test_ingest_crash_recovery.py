@@ -15,10 +15,10 @@ import pyarrow.parquet  # noqa: F401
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.files import source
 from lakelog.ingest import batch
 from lakelog.query import session  # noqa: F401
-from lakelog.store import disk
 from tests.support.feeds import assert_each_once, event, feed, keyed, numbers, put, text
 from tests.support.killed_ingests import KILLS, Feed, child, ended, killed, state, survive, taking
 from tests.support.publishing import before_next_move

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedLake, InvalidKey, LakelogError, NotAllowed
 from lakelog.loggers.buffer import DiskBuffer, recover
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from tests.support import encrypted
 from tests.support.cli import answer, run, segments
 

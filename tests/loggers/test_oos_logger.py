@@ -17,9 +17,9 @@ import orjson
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent
 from lakelog.loggers import follower, logfile
-from lakelog.store import disk
 from tests.conftest import MakeLake
 from tests.support.followed_logs import close_all
 from tests.support.processes import environment

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 import lakelog
-from lakelog.store import disk
+from lakelog.disk import disk
 from tests.conftest import MakeLake
 
 RESOURCE = Resource({"service.name": "shop", "service.version": "1.2"}, "https://schema.example/1")

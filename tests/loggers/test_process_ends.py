@@ -433,7 +433,7 @@ def test_what_killed_workers_left_is_stored_by_later_ones(home: Path) -> None:
     """A worker is killed in its first sync, with its line in its buffer: the next one that the same
     server forks stores it. No process leaves a buffer that is empty."""
     program = """
-        from lakelog.store import disk
+        from lakelog.disk import disk
         log = log_to(LAKE)
         log.info("m", extra={"n": 0})
         log.handlers[0].flush()

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.loggers.buffer import DiskBuffer
 from lakelog.loggers.destination import LakeDestination, queue_of
 from lakelog.loggers.queue import EVENT_BYTES_MAX, EventQueue
 from lakelog.loggers.values import encode_event
-from lakelog.store import disk
 from tests.conftest import MakeLake
 
 

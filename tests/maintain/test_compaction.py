@@ -18,12 +18,13 @@ import pyarrow as pa
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedSegment
 from lakelog.maintain import compact, row_order
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.settings import Settings
-from lakelog.store import disk, sealer_process
+from lakelog.store import sealer_process
 from lakelog.store.entry import UNNUMBERED, SegmentEntry
 from lakelog.store.sealer_process import start_sealer
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import NotAllowed, SnapshotGone, UnknownRef
 from lakelog.history.thinning import window
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
-from lakelog.store import disk
 from lakelog.store.ref import Move
 from tests.support.cli import answer, run
 from tests.support.effort import share

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.maintain import retention
-from lakelog.store import disk
 from lakelog.store.entry import SegmentEntry
 from tests.support.cli import run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lakelog
-from lakelog.store import disk
+from lakelog.disk import disk
 
 MakeLake = Callable[..., lakelog.Lake]
 

@@ -18,11 +18,11 @@ import pytest
 import lakelog
 from lakelog.analyze import dedupe
 from lakelog.clients.redis_config import RedisConfig
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, Unreachable
 from lakelog.maintain import retention
 from lakelog.recent.redis_feed import RecentFeeder
 from lakelog.recent.redis_recent import from_lake, prefix_of
-from lakelog.store import disk
 from tests.support.cli import run
 from tests.support.effort import share
 from tests.support.lakes import EXOTIC

@@ -15,6 +15,7 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
+from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.remotes import known
 from lakelog.remotes.carry import Merged
@@ -22,7 +23,7 @@ from lakelog.remotes.fetches import clone, fetch, pull
 from lakelog.remotes.merge import Merge
 from lakelog.remotes.pushes import push
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.manifest import Manifests
 from lakelog.store.ref import encode_ref
 from lakelog.sync.sync import sync

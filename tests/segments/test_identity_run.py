@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedIds
 from lakelog.event import identity_key
 from lakelog.segments import identity_run
 from lakelog.segments.identity_run import IdentityKeys
-from lakelog.store import disk
 from lakelog.store.entry import IdRun
 from tests.support.effort import share
 

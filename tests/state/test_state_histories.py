@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import RollbackRefused, StateRefused, UnknownRef
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, fetch
@@ -27,7 +28,6 @@ from lakelog.rollback.rollback import finish, rollback, undo
 from lakelog.state import exchange
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.state import clean_states, find_state, list_states, read_file, save_state
-from lakelog.store import disk
 from tests.support import lakes
 from tests.support.deaths import dies
 

@@ -14,6 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.chunks.state_files import StateRecord
+from lakelog.disk import disk
 from lakelog.errors import NotAllowed, RollbackRefused, StateRefused, UnknownRef
 from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
@@ -24,7 +25,7 @@ from lakelog.state import exchange, rewind
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
 from lakelog.state.state import clean_states, find_state, list_states, save_state
-from lakelog.store import bootstrap, disk, document, machine
+from lakelog.store import bootstrap, document, machine
 from tests.support import lakes
 from tests.support.cli import answer, run
 from tests.support.deaths import dies

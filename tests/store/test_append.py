@@ -19,8 +19,8 @@ import pytest
 
 import lakelog
 from lakelog import history
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, UnknownRef, WriterClosed
-from lakelog.store import disk
 
 MakeLake = Callable[..., lakelog.Lake]
 KEY = "origin || ':' || position"

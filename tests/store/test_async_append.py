@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, WriterClosed
-from lakelog.store import disk
 from tests.conftest import MakeLake
 
 

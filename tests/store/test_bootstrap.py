@@ -12,9 +12,10 @@ import pytest
 
 import lakelog
 from lakelog.cli.exits import FAILED
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, DamagedLake, InvalidName, LakeNotFound, UnsupportedStore
 from lakelog.settings import DEFAULTS, to_dict
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from tests.support import damage
 from tests.support.cli import run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.values import to_micros
 from tests.support import lakes
 

@@ -13,6 +13,7 @@ import pytest
 import lakelog
 from lakelog import history
 from lakelog.analyze import dedupe
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
@@ -28,7 +29,6 @@ from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
 from lakelog.segments import bloom, identity_run
-from lakelog.store import disk
 from lakelog.store.ref import Tag
 from lakelog.wal import tail
 from tests.support import damage

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.store import bootstrap, file_system
+from lakelog.disk import file_system
+from lakelog.store import bootstrap
 
 WRITER = """
 import sys, lakelog

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import GcRefused
-from lakelog.store import disk, document
+from lakelog.store import document
 from tests.support import seam
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.segments import connection
-from lakelog.store import disk
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import PendingFrames
 from tests.support.tree import ROOT

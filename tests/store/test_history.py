@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog import history
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     Damaged,
@@ -24,7 +25,6 @@ from lakelog.errors import (
     UnknownRef,
     WouldDropEvents,
 )
-from lakelog.store import disk
 from lakelog.store.paths import decode_name, encode_name
 from lakelog.values import from_micros
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import UnknownRef
 from lakelog.history.thinning import HOUR
-from lakelog.store import disk
 
 
 def test_what_gc_deleted_is_no_damage_to_a_host_whose_clock_is_behind(

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from lakelog.wal.trimming import trim

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lakelog.store import disk
+from lakelog.disk import disk
 from tests.support import hostile_lakes
 from tests.support.cli import lines, run
 from tests.support.requirements import need_module

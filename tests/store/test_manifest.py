@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import DamagedManifest
 from lakelog.moves import page_tree
 from lakelog.moves import publication as publish
 from lakelog.moves.publication import Change
-from lakelog.store import bootstrap, disk, manifest
+from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import (
     UNNUMBERED,

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import OutcomeUnknown
 from lakelog.history import thinning
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head

@@ -17,10 +17,10 @@ import pytest
 
 import lakelog
 from lakelog import history
+from lakelog.disk import disk, file_system
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.history import window as history_window
 from lakelog.query.lake_tables import SegmentChoice
-from lakelog.store import disk, file_system
 
 MakeLake = Callable[..., lakelog.Lake]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.state.state import save_state
-from lakelog.store import disk
 from tests.support.capabilities import bound_by_modes
 from tests.support.requirements import give_up
 

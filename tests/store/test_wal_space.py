@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.store import disk
+from lakelog.disk import disk
 from lakelog.wal import frames as wal
 from lakelog.wal import trimming as trim
 from lakelog.wal.tail import Tail, WalFile

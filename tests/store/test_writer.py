@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import LakeReplaced, WriterClosed
-from lakelog.store import disk
 from lakelog.store.bootstrap import change_settings, make_branch_dirs
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail, WalFile

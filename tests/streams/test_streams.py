@@ -15,12 +15,12 @@ import pytest
 
 import lakelog
 from lakelog.appends import stream_marks
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.folds import Fold
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.store import disk
 from tests.conftest import MakeLake
 from tests.support import lakes
 from tests.support.cli import answer, run

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lakelog.alerts import AlertRule, Evaluator, RuleBook, evaluating, history
+from lakelog.disk import disk
 from lakelog.lake import Lake
-from lakelog.store import disk
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -8,8 +8,9 @@ from typing import Any
 import lakelog
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
+from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk, document
+from lakelog.store import document
 
 Body = dict[str, Any]
 

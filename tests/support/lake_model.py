@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, NothingToUndo, UnknownRef, WouldDropEvents
-from lakelog.store import disk
 from tests.support.scratch import memory
 
 OLD = "2001-02-03T04:05:06Z"

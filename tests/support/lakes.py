@@ -21,9 +21,9 @@ from unittest import mock
 import pyarrow as pa
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, SegmentEntry
 
 Refs = list[tuple[str, str]]

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.files import cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store.entry import Entry, SegmentEntry, tombstone
 
 

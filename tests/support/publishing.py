@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish
 from lakelog.segments.identity_run import IdentityKeys
-from lakelog.store import disk
 
 
 def event(name: str, given: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The seam of the tests: every function of `lakelog.store.disk`, to watch, stop or break.
+"""The seam of the tests: every function of `lakelog.disk.disk`, to watch, stop or break.
 
 `install` puts a hook before each of them. The hook gets the name, the real function and its
 arguments, and returns what the caller gets; it may also raise. Composites (`create_whole`) call
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from lakelog.appends import writer_forks
-from lakelog.store import disk
+from lakelog.disk import disk
 
 Hook = Callable[..., Any]
 VALUES = {"now_us", "random_hex", "temporary_path"}

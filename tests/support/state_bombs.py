@@ -20,10 +20,10 @@ import zstandard
 import lakelog
 from lakelog.chunks import state_files
 from lakelog.chunks.state_files import StateRecord
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.moves.publication import Change, publish
 from lakelog.state.restore import restore_state
-from lakelog.store import disk
 from tests.support.effort import IS_WHOLE
 from tests.support.hostile_remotes import most_memory
 

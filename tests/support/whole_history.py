@@ -35,11 +35,11 @@ import pytest
 import lakelog
 from lakelog import LakeHandler, remotes
 from lakelog.collect.watch import Watcher
+from lakelog.disk import disk
 from lakelog.errors import Diverged, NothingToUndo, WouldDropEvents, WrongVersion
 from lakelog.history import window as history_window
 from lakelog.maintain import indexing
 from lakelog.settings import Settings
-from lakelog.store import disk
 from tests.support import cli, encrypted, seam
 from tests.support.whole_model import IDS, SOURCES, SUBJECTS, TYPES, Event, State, same
 from tests.support.whole_outputs import Outputs

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, LakelogError, NothingToUndo
 from lakelog.history import thinning
-from lakelog.store import disk
 from tests.support.feeds import feed, put
 from tests.support.seam import Killed
 from tests.support.verbs import FREE, VERBS, Verb, check, events, names, prepared

@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
-from lakelog.store import disk
 from lakelog.store.clock import AHEAD
 from tests.support import lakes
 from tests.support.feeds import feed, put

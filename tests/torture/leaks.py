@@ -11,8 +11,8 @@ from pathlib import Path
 
 import lakelog
 from lakelog.collect.watch import Watcher
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
-from lakelog.store import disk
 from tests.support import lakes, seam
 from tests.support.feeds import PACKED, feed, put
 from tests.support.seam import Fault

@@ -114,7 +114,7 @@ def _verb(name: str) -> int:
 
 REPAIR = f"{MAINTAIN}.repair"
 REFS = f"{REPAIR}.refs"
-WRITER, DISK = "lakelog.appends.writer:Writer", f"{STORE}.disk"
+WRITER, DISK = "lakelog.appends.writer:Writer", "lakelog.disk.disk"
 EDITS = [
     _edited(
         "a sync dropped: the frame",

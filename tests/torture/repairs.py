@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import LakelogError, LakeNotFound, LakeReplaced, NothingToUndo, UnknownRef
 from lakelog.history import window as history_window
 from lakelog.maintain import DedupeNote
 from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.moves.publication import USER_OPS, Change, publish
 from lakelog.segments import segment
-from lakelog.store import bootstrap, disk, manifest
+from lakelog.store import bootstrap, manifest
 from lakelog.store.paths import Paths
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs

@@ -26,13 +26,14 @@ import lakelog
 from lakelog.appends import writer
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.history import delete_branch, delete_tag
 from lakelog.history.thinning import window
 from lakelog.maintain import BackgroundWork, reachability
 from lakelog.moves.publication import AUTOMATIC_OPS
 from lakelog.query import lake_tables
-from lakelog.store import disk, sealer_process
+from lakelog.store import sealer_process
 from tests.support import seam
 from tests.support.seam import Fault, Killed
 from tests.torture.case import Case, Row

@@ -58,7 +58,7 @@ def test_late_equal_and_unordered_events_give_what_sorted_ones_do(
     make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events shuffled, in many batches, under a clock that steps back, answer as sorted input."""
-    from lakelog.store import disk
+    from lakelog.disk import disk
 
     events = [e for e in some(400, 5) if e.get("subject")]
     seen = set()  # those of one subject and time are in the order they came, so keep one

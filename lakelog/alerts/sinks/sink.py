@@ -13,8 +13,8 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 from lakelog.alerts.notices import Notice
+from lakelog.disk import disk
 from lakelog.errors import InvalidSetting, LakelogError
-from lakelog.store import disk
 
 SECONDS = 10.0
 """In which a receiver has to take a notification."""

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog import chunks
+from lakelog.disk import disk, regular_file
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.store import disk, document, regular_file, verified_files
+from lakelog.store import document, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
@@ -27,7 +28,7 @@ from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
 from lakelog.segments import segment, sql
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, document, hosts
+from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import Entry, SegmentEntry
 from lakelog.store.move_pack import read_packed

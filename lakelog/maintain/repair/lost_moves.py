@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.maintain.repair import recover
 from lakelog.segments import segment
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded, parse_wal
 from lakelog.store.ref import Move

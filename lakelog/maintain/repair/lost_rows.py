@@ -19,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.libraries import pa, pc
 from lakelog.maintain import compact
@@ -28,7 +29,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.segments import rows, segment, segment_sql, sql
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import unique_rows
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest

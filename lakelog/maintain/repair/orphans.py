@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from lakelog.disk import disk
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.segments import segment, sql
 from lakelog.segments.connection import Connect
 from lakelog.segments.identity_run import IdentityKeys
-from lakelog.store import disk, document, hosts
+from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
 from lakelog.store.manifest import Manifest

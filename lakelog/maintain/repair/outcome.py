@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from lakelog.disk import disk
 from lakelog.maintain.reachability import path_of
 from lakelog.maintain.repair.checker import Report
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.bootstrap import Store
 
 

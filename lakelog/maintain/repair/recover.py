@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.segments import segment
-from lakelog.store import disk, document, hosts, manifest
+from lakelog.store import document, hosts, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

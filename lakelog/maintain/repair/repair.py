@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 
 from lakelog import chunks, history
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
@@ -26,7 +27,7 @@ from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapsh
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import connection
 from lakelog.segments.connection import Connect
-from lakelog.store import disk, document, machine, policy
+from lakelog.store import document, machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 from lakelog import chunks, ranks
+from lakelog.disk import disk, regular_file
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
@@ -20,7 +21,7 @@ from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import word_index
 from lakelog.settings import DEFAULTS
-from lakelog.store import bootstrap, disk, document, manifest, regular_file, verified_files
+from lakelog.store import bootstrap, document, manifest, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.entry import SegmentEntry

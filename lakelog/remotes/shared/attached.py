@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from lakelog.appends import Receipt, VersionedBatch
+from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -42,7 +43,7 @@ from lakelog.remotes.shared.segment_ranges import SegmentRanges
 from lakelog.remotes.shared.shared_config import SharedConfig
 from lakelog.remotes.shared.versions import VersionedAppend
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
+from lakelog.disk import disk
 from lakelog.erased import records, sweep
 from lakelog.keys import SubjectKeys
 from lakelog.remotes import remote as remotes
@@ -26,7 +27,7 @@ from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
 from lakelog.segments.bloom import Filters
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed, packed_lines

@@ -14,11 +14,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lakelog.disk import disk
 from lakelog.errors import StaleFiles
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.shared.bucket import Bucket
-from lakelog.store import disk, document
+from lakelog.store import document
 from lakelog.store.ref import Move
 
 SECONDS = 600.0

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedRef, TransferRefused
 from lakelog.maintain import RepairOutcome
 from lakelog.remotes import remote as remotes
@@ -19,7 +20,7 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Sizes, objects_of
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import key_of
-from lakelog.store import disk, document, verified_files
+from lakelog.store import document, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import KEYS
 

@@ -15,6 +15,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from lakelog.disk import disk, regular_file
+from lakelog.disk.disk import Begun
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.remotes import carry, untrusted
@@ -25,8 +27,7 @@ from lakelog.remotes.shared import move_spans, name_file
 from lakelog.remotes.shared.bucket import Bucket, open_bucket
 from lakelog.remotes.site import key_of
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.store import disk, document, regular_file
-from lakelog.store.disk import Begun
+from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed
 from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move, parse_object

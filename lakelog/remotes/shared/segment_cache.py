@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store import disk
 from lakelog.store.paths import OBJECTS, Paths, hex_dirs, parse_object
 
 BYTES = 10 << 30

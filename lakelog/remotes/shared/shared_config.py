@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from lakelog.disk import disk
 from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
 from lakelog.keys import VAULT, KeyRing
 from lakelog.protect import Protection
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import Site
-from lakelog.store import bootstrap, disk, document
+from lakelog.store import bootstrap, document
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.paths import Paths
 from lakelog.values import JsonObject

@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 
 from lakelog.appends import KnownKeys, VersionedBatch
+from lakelog.disk import disk
+from lakelog.disk.disk import Begun
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
 from lakelog.segments import connection, identity_run, rows, segment
-from lakelog.store import disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
-from lakelog.store.disk import Begun
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head

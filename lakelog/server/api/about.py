@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from lakelog.disk import disk
 from lakelog.server.api.counts import FINE, CountTable, span_of
 from lakelog.server.api.question import DashboardQuestion, milliseconds
 from lakelog.server.tokens import TokenFile, TokenScope
 from lakelog.settings import DEFAULTS, NAMES
-from lakelog.store import disk
 from lakelog.views import LakeViews
 
 _TAGS_MAX = 200

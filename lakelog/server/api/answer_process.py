@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.server.api.answers import QUESTIONS, answered
@@ -24,7 +25,7 @@ from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryLimits, QueryRefused
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.tokens import TokenScope
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 
 MODULE = "lakelog.server.api.answer_process"
 _FIRST = ("about", "overview", "counts", "standing", "storage", "events")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from lakelog.disk import disk
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
@@ -16,7 +17,6 @@ from lakelog.server.arrivals import RequestRefused
 from lakelog.server.gate import Caller
 from lakelog.server.limits import is_number
 from lakelog.settings import span_us
-from lakelog.store import disk
 from lakelog.values import from_micros, parse_time, to_micros
 
 if TYPE_CHECKING:

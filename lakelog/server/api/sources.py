@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from lakelog.collect import journal_path, status_path
+from lakelog.disk import disk
 from lakelog.lake import Lake
 from lakelog.server.api.counts import FINE, CountTable, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
-from lakelog.store import disk
 from lakelog.subscriptions import listed
 
 _FRESH_SECONDS = 120

@@ -16,10 +16,10 @@ from typing import BinaryIO, Protocol
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.bucket_relay import BucketNeeds
-from lakelog.store import disk
 from lakelog.values import JsonObject
 
 _DESCRIPTORS_MAX = 1 << 16

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.errors import (
     InvalidSearch,
     InvalidView,
@@ -37,7 +38,7 @@ from lakelog.server.sql.confinement import allow_processor, confine
 from lakelog.server.sql.query_limits import QueryFormat, QueryLimits, QueryRefused, QueryRequest
 from lakelog.server.sql.request_loop import FrameOutput, answer_requests, begin, resident_bytes
 from lakelog.server.sql.statement_guard import require_readable
-from lakelog.store import bootstrap, disk
+from lakelog.store import bootstrap
 from lakelog.views import ViewTables
 
 if TYPE_CHECKING:

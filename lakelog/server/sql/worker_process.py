@@ -10,11 +10,11 @@ import sys
 
 import orjson
 
+from lakelog.disk import disk
 from lakelog.keys import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.query_limits import ProcessRequest, QueryLimits, QueryRefused
-from lakelog.store import disk
 
 _BUFFER = 1 << 20
 """Bytes of an answer that wait in the server; a process that is ahead of its client waits."""

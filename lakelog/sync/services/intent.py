@@ -25,10 +25,10 @@ from typing import Any
 import orjson
 
 from lakelog.clients import HttpConnection, Reply
+from lakelog.disk import disk
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.segments import sql
-from lakelog.store import disk
 from lakelog.sync.target import KEY, SyncTarget, TargetColumn, Watermark
 
 LEASE = 2 * HttpConnection.TIMEOUT

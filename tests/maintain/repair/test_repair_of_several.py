@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.history import thinning
 from lakelog.history import window as history_window
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk
 from tests.support import damage, lakes
 from tests.support.publishing import publish_ids
 from tests.support.repairing import (

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 import lakelog
 from lakelog import history
 from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import DamagedLake, GcRefused, LakeReplaced
-from lakelog.store import disk
 from tests.support import damage, lakes, vanishing
 from tests.support.effort import share
 from tests.support.repairing import (

@@ -14,11 +14,11 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
 from lakelog.history import thinning
 from lakelog.maintain.repair import verify
 from lakelog.moves.publication import Change, publish
-from lakelog.store import disk
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.wal import frames as wal
 from tests.support import damage, lakes

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.disk import disk
 from lakelog.errors import OutcomeUnknown, Unreachable, WrongVersion
 from lakelog.lake import Lake
-from lakelog.store import disk
 from tests.support.attached import Killed, SharedMachines, append, before_links, die, numbers
 
 MACHINES, EACH = 4, 3

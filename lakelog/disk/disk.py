@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog.disk import modes, regular_file
 from lakelog.keys import VAULT
-from lakelog.store import modes, regular_file
 
 TEMPORARY = ".tmp-"
 _BLOCK = 1 << 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from lakelog.disk import disk
 from lakelog.errors import UnsupportedStore
-from lakelog.store import disk
 
 # Shared between kernels: flock and link of one machine may not bind another (F16.1).
 _REMOTE_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "9p", "ceph", "virtiofs")
