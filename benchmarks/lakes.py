@@ -22,13 +22,12 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
+from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.event import EncodedBatch
+from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish, run_maintenance
-from lakelog.segments import rows as rows_module
-from lakelog.segments import segment
-from lakelog.segments.connection import connect
-from lakelog.segments.identity_run import IdentityKeys
+from lakelog.segments import rows, segment
 from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
@@ -45,7 +44,7 @@ LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
 _MAKERS = """store/entry store/manifest segments/segment store/document store/paths store/refs
-    segments/identity_run wal/frames store/verified_files"""
+    identities/identity_run wal/frames store/verified_files"""
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:
@@ -165,7 +164,7 @@ def template() -> pa.Table:
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
     paths = bootstrap.Paths(str(measure.WORK / "template"))
-    return rows_module.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
+    return rows.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
 
 
 def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:

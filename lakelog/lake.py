@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import lakelog.streams as streams
-from lakelog import ingest, maintain, subscriptions, views
+from lakelog import arrays, ingest, maintain, subscriptions, views
 from lakelog import query as queries
 from lakelog.appends import Writer
 from lakelog.erasure import LakeErasure
@@ -20,7 +20,6 @@ from lakelog.libraries import duckdb, pa
 from lakelog.pinned import LakeState, PinnedLake
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import arrays
 from lakelog.settings import Settings, parse, to_dict
 
 # `event` and `writer` are loaded by whoever opens a lake: the first append may come from a

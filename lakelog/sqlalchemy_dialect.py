@@ -27,7 +27,7 @@ from sqlalchemy.sql.elements import BinaryExpression
 
 from lakelog import dbapi
 from lakelog.query import Query
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.values import JsonObject
 
 _OPTIONS = ("branch", "at")

@@ -9,11 +9,14 @@ import importlib
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+import lakelog
 from tests.support import public_surface
 
+PUBLIC_NAMES = range(5, 17)
 EXPECTED = json.loads(public_surface.FILE.read_text())
 
 
@@ -52,3 +55,36 @@ def test_a_former_module_is_the_one_that_has_moved() -> None:
     """Not a copy of it: its errors are caught and its state is shared."""
     former = importlib.import_module("lakelog.transfer.state")
     assert former is importlib.import_module("lakelog.state.state")
+
+
+def public_api_faults(package: object) -> list[str]:
+    """Report what is wrong with the `__all__` of a package."""
+    names = list(getattr(package, "__all__", ()))
+    found = [f"{name} does not resolve" for name in names if not hasattr(package, name)]
+    if names != sorted(set(names)):
+        found.append(f"__all__ is not sorted, or names something twice: {names}")
+    if len(names) not in PUBLIC_NAMES:
+        found.append(f"{len(names)} names; about ten is what a reader can hold")
+    return found
+
+
+def test_the_public_api_is_true() -> None:
+    """`lakelog.__all__` is sorted, short, and each of its names is there."""
+    assert public_api_faults(lakelog) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["a", "b", "c", "d", "gone"], "gone does not resolve"),
+        (["b", "a", "c", "d", "e"], "not sorted"),
+        (["a", "a", "b", "c", "d"], "twice"),
+        (["a"], "1 names"),
+        ([], "0 names"),
+    ],
+)
+def test_a_false_public_api_is_reported(names: list[str], fault: str) -> None:
+    """A planted name that is not there, out of order, or a list too long or short is reported."""
+    faults = public_api_faults(SimpleNamespace(__all__=names, a=1, b=2, c=3, d=4, e=5))
+    assert len(faults) == 1
+    assert fault in faults[0]

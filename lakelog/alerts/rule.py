@@ -17,8 +17,8 @@ from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.runtime.closest import did_you_mean
 from lakelog.search import expanded
-from lakelog.segments.sql import identifier, literal
 from lakelog.settings import span_us
+from lakelog.sql import identifier, literal
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest

@@ -17,7 +17,7 @@ from lakelog.alerts.standing import text_of
 from lakelog.engine.syntax import Node, SyntaxFault, sql_of
 from lakelog.errors import LakelogError
 from lakelog.query import Query
-from lakelog.segments.sql import identifier, literal
+from lakelog.sql import identifier, literal
 
 COUNT = 5
 SECONDS = 5.0

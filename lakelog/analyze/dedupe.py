@@ -29,7 +29,7 @@ from lakelog.pinned import PinnedLake
 from lakelog.query import EventKey
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 
 if TYPE_CHECKING:
     from lakelog.query import Relation

@@ -11,7 +11,7 @@ from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
 from lakelog.query import EventKey
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import JsonObject
 
 PATTERNS_MAX = 1_000

@@ -27,8 +27,8 @@ from lakelog.anomalies.series import Series, Spans, asked, gaps_of, series_of
 from lakelog.errors import InvalidSetting
 from lakelog.libraries import np
 from lakelog.pictures import Curve
-from lakelog.segments.sql import literal
 from lakelog.settings import span_us
+from lakelog.sql import literal
 from lakelog.values import parse_time, to_micros
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from lakelog.audit.account import Account
 from lakelog.audit.file_audit import FileAudit
 from lakelog.audit.stored_rows import StoredRows
+from lakelog.database import Connect
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex, printable
@@ -38,7 +39,6 @@ from lakelog.files.traversal import path_of
 from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 

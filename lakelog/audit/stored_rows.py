@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lakelog import database, identities, sql
+from lakelog.database import Connect
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
 from lakelog.query import EventKey
-from lakelog.segments import identity_run, segment_sql, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -98,7 +99,7 @@ class StoredRows:
 
     def ask(self, file: int, positions: np.ndarray, keys: pa.ChunkedArray) -> np.ndarray:
         """A mask of the keys that are in the identity runs; those are looked up in rows later."""
-        is_known = identity_run.stored_keys(self._store, self._ids, keys)
+        is_known = identities.stored_keys(self._store, self._ids, keys)
         if is_known.any():
             count = int(is_known.sum())
             questions = pa.table(
@@ -129,7 +130,8 @@ class StoredRows:
 
     def unanswered(self) -> Iterator[tuple[int, int]]:
         """Yield (file, position) of the lines asked for whose id no row has."""
-        keys = f"SELECT {sql.id_key()} AS key FROM ({self._part(self.events, 'source, id', False)})"
+        events = self._part(self.events, "source, id", False)
+        keys = f"SELECT {identities.id_key()} AS key FROM ({events})"
         # The semi join keeps the build side as small as the questions, not as large as the lake.
         query = f"""CREATE TEMP TABLE lost AS SELECT file, position FROM asked ANTI JOIN
             (SELECT key FROM ({keys} WHERE id <> '') SEMI JOIN asked USING (key)) USING (key)"""
@@ -206,5 +208,5 @@ class StoredRows:
         paths = self._store.paths
         if not bad:
             return f"SELECT {columns}, false AS bad FROM ({segment_sql.rows_sql(paths, entries)})"
-        files = sql.parquet(paths.object("segments", e.key) for e in entries)
+        files = database.parquet_sql(paths.object("segments", e.key) for e in entries)
         return f"SELECT {columns}, true AS bad FROM {files}"

@@ -7,6 +7,7 @@ from textwrap import dedent
 
 import click
 
+from lakelog import database, sql
 from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.tables import cell, clock
@@ -14,7 +15,7 @@ from lakelog.cli.render.terminal import many
 from lakelog.errors import ExportRefused
 from lakelog.lake import Lake
 from lakelog.render import dumps
-from lakelog.segments import segment_sql, sql
+from lakelog.segments import segment_sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -116,7 +117,7 @@ def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
                 seq, options = _seq(scan.entries), ["filename = true", "file_row_number = true"]
         payload = "data" if scan.schema is None else f"{scan.data_sql()} AS data"
         column_list = ", ".join(payload if name == "data" else name for name in columns)
-        files = sql.parquet(names, *options, between=",\n    ")
+        files = database.parquet_sql(names, *options, between=",\n    ")
         selects.append(f"  SELECT {column_list}{seq}\n  FROM {files}")
     # A view over no files: read_parquet([]) is an error in DuckDB.
     if not selects:

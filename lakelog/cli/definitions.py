@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lakelog import database
 from lakelog.cli.app import App, verb_group
 from lakelog.cli.input_formats import (
     NO_TIME,
@@ -25,7 +26,6 @@ from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event import Severity
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.ingest import LakeFormat, Preview
-from lakelog.segments import connection
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
 
@@ -114,7 +114,7 @@ def show_preview(
     with tempfile.TemporaryDirectory() as scratch:
         result = Preview.of(
             file,
-            lambda: connection.connect(Paths(scratch), DEFAULTS),
+            lambda: database.connect(Paths(scratch), DEFAULTS),
             formats=lake_formats,
             requested=definition,
             label=source,

@@ -24,8 +24,8 @@ from typing import Any
 
 import orjson
 
+from lakelog.database import Connect
 from lakelog.libraries import duckdb
-from lakelog.segments.connection import Connect
 
 EventRow = dict[str, Any]
 """A row of `omega.events`, by its columns."""

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from lakelog import arrays
+from lakelog.database import connect
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, segment, typed, typed_rows
-from lakelog.segments.connection import connect
+from lakelog.segments import segment, typed, typed_rows
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap
 from lakelog.store.paths import Paths

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import query as queries
 from lakelog.errors import InvalidSetting
-from lakelog.segments.sql import json_path, literal
+from lakelog.sql import json_path, literal
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

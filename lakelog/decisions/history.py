@@ -27,7 +27,7 @@ from lakelog.decisions.recommendation import Recommendation
 from lakelog.decisions.report import PointReport, notes, point_report
 from lakelog.decisions.tuning import SettingProposal
 from lakelog.libraries import np
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 
 if TYPE_CHECKING:
     from lakelog.decisions.intervals import Places

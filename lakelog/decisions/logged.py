@@ -15,7 +15,7 @@ from lakelog.decisions.intervals import ranks
 from lakelog.decisions.offpolicy import LoggedChoices, scale_of
 from lakelog.errors import InvalidSetting
 from lakelog.libraries import np
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 
 if TYPE_CHECKING:
     from lakelog.decisions.intervals import Mask, Numbers, Places

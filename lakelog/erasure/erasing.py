@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lakelog import proofs
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
@@ -29,7 +30,6 @@ from lakelog.libraries import pa, pc
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments.connection import Connect
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, SegmentEntry, tombstone

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from lakelog import sql
+from lakelog.database import Connect
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import erasing, leftovers, outside
@@ -21,8 +23,7 @@ from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Selector, segment_files
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 

@@ -20,12 +20,12 @@ import orjson
 import zstandard
 
 from lakelog import chunks
+from lakelog.database import SPILL
 from lakelog.disk import disk
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
-from lakelog.segments.connection import SPILL
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Record

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 import orjson
 
+from lakelog import sql
+from lakelog.database import Connect
 from lakelog.erased.records import Erasure
 from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import MODEL_KEY, History
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
-from lakelog.segments import segment_sql, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS

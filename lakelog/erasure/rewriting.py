@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lakelog import maintain
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
 from lakelog.segments import segment
-from lakelog.segments.connection import Connect
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, Removal, SegmentEntry

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lakelog import database, sql
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
-from lakelog.segments import bloom, rows, segment, segment_sql, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import bloom, rows, segment, segment_sql
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -125,7 +126,7 @@ class Chooser:
                 condition = f"seq IN (SELECT seq FROM ({plain_rows}) WHERE {condition})"
         else:
             path = self._store.paths.object("segments", entry.key)
-            source = f"SELECT * FROM {sql.parquet([path])}"
+            source = f"SELECT * FROM {database.parquet_sql([path])}"
             source = sealed_blocks.opened_lines_sql(self._store.paths, source)
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):

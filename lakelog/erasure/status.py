@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
@@ -19,7 +20,6 @@ from lakelog.errors import UnknownRef, Unreachable
 from lakelog.keys import SubjectKeys
 from lakelog.libraries import pa
 from lakelog.segments import rows
-from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 from lakelog.wal import Frame

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lakelog import sql
+from lakelog.database import Connect
 from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Chooser, Selector
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment_sql, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 

@@ -15,9 +15,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from lakelog import arrays
 from lakelog.libraries import np, pa
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments import rows
 
 if TYPE_CHECKING:
     from lakelog.files.splits import PendingSplit
@@ -54,7 +54,7 @@ class Chunk:
     @LazyProperty
     def lines(self) -> tuple[pa.Array, np.ndarray]:
         """The lines as an Arrow array over the text, and where each starts; see split_lines."""
-        return rows.split_lines(self.text)
+        return arrays.split_lines(self.text)
 
     @LazyProperty
     def breaks(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lakelog.errors import InvalidSetting
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import np
-from lakelog.segments.sql import json_path, literal
+from lakelog.sql import json_path, literal
 
 if TYPE_CHECKING:
     from lakelog.forecasts.models import Floats

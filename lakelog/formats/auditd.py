@@ -14,7 +14,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.formats import pattern
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.sqltext import in_range_sql, time_sql
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_time
 
 _HEAD = (

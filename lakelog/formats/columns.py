@@ -22,7 +22,7 @@ from lakelog.event import Severity
 from lakelog.formats import pattern, sqltext
 from lakelog.formats.format import EventMembers
 from lakelog.formats.pattern import STATUS
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import JsonObject, parse_time, parse_value
 
 DATA, NOWHERE = "data", ""

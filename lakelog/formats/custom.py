@@ -23,7 +23,7 @@ from lakelog.formats import columns, grok, local_time, moments, pattern, re2, sq
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.format import EventMembers, Format, Traits, share, utf8
 from lakelog.formats.grok import Field, shortened
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_time
 
 TYPE = "log"

@@ -27,7 +27,7 @@ from lakelog.formats.columns import DATA, NOWHERE, Column, LineTable
 from lakelog.formats.format import EventMembers, Format, Heads, Traits, utf8
 from lakelog.formats.sqltext import COLUMN, DEFAULT_TYPE, TIMES
 from lakelog.libraries import np, pa, pc
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_time
 
 _MARKS = (",", "\t", ";", "|")

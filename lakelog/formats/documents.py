@@ -24,7 +24,7 @@ from lakelog.formats.dialect import Dialect, glimpse
 from lakelog.formats.format import EventMembers, Format, Heads, Traits
 from lakelog.formats.sqltext import VALID
 from lakelog.libraries import np, pa, pc
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import JsonObject, parse_line, parse_value
 
 LISTS = ("Records", "records", "logEvents")

@@ -12,7 +12,7 @@ from lakelog.formats import jsonl, sqltext
 from lakelog.formats.dialect import objects
 from lakelog.formats.format import EventMembers, Format, Traits
 from lakelog.formats.jsonl import JsonLines
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import JsonObject, parse_line
 
 _OWN = (

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.formats import pattern
@@ -41,7 +42,6 @@ from lakelog.formats.pattern_tables import expanded, with_fragments
 from lakelog.formats.zones import SEVERAL, ZONES
 from lakelog.libraries import np, pa, pc
 from lakelog.runtime.tables import tables_beside
-from lakelog.segments import arrays
 from lakelog.values import parse_time
 
 _TABLE = tables_beside(__file__, "leading_times.toml")

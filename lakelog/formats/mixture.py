@@ -38,7 +38,7 @@ from lakelog.formats import (
 from lakelog.formats.dialect import Dialect
 from lakelog.formats.format import EventMembers, Format, FormatWrapper
 from lakelog.formats.pattern_format import IndentedFormat
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_line, parse_time
 
 CARRIED = object()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidEvent, InvalidSetting
 from lakelog.formats import pattern
 from lakelog.formats.zones import TZ
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_time
 
 NONE = "none"

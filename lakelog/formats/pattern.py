@@ -24,7 +24,7 @@ from lakelog.formats.format import EventMembers, share, utf8
 from lakelog.formats.local_time import zone_of
 from lakelog.formats.zones import ZONES
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.values import parse_time
 
 MONTH = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"

@@ -7,7 +7,7 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidSetting
 from lakelog.formats.grok import shortened
 from lakelog.libraries import duckdb, pa, pc
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 
 
 def check(regex: str, subject: str, definition: str) -> None:

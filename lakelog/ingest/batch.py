@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from lakelog import arrays
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
@@ -27,6 +29,7 @@ from lakelog.files.pieces import Split
 from lakelog.files.source import Source
 from lakelog.files.splits import SplitRefused
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
+from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
@@ -36,9 +39,7 @@ from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.moves import Change, publish
-from lakelog.segments import arrays, segment, typed
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys, unique_rows
+from lakelog.segments import segment, typed
 from lakelog.segments.typed import Schema
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from lakelog import arrays
 from lakelog.files import source as sources
 from lakelog.files.cursors import printable
 from lakelog.files.file_copies import FileCopy
@@ -30,7 +31,6 @@ from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
 from lakelog.libraries import np, pa
-from lakelog.segments import arrays
 
 PIECE_MAX = 8 << 20
 """Bytes of one file that are ingested together with those of others, at most."""

@@ -29,6 +29,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from lakelog import database
 from lakelog.errors import InvalidSetting
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
@@ -53,7 +54,7 @@ from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment_sql, sql
+from lakelog.segments import segment_sql
 from lakelog.store import hosts
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
@@ -295,8 +296,8 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
         lines = [e for e in segments if e.kind == "quarantine"]
         if result.bad and lines:
             before += len(result.bad)
-            rows = f"SELECT * FROM {sql.parquet(paths.object('segments', e.key) for e in lines)}"
-            rows = sealed_blocks.opened_lines_sql(paths, rows)
+            files = database.parquet_sql(paths.object("segments", e.key) for e in lines)
+            rows = sealed_blocks.opened_lines_sql(paths, f"SELECT * FROM {files}")
             names = ("origin", "position", "line")
             table = pa.table({name: [getattr(bad, name) for bad in result.bad] for name in names})
             stays = _places(cursor, stream, rows, table, "hash(line)")

@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog import arrays
+from lakelog.database import Connect
 from lakelog.errors import InvalidEvent
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
@@ -15,8 +17,6 @@ from lakelog.files.source import Source
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.transform import Transformer, readable
-from lakelog.segments import arrays
-from lakelog.segments.connection import Connect
 from lakelog.values import parse_value
 
 SAMPLE = 256 << 10

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files import cursors
 from lakelog.formats import FORMATS, Format, FormatDefinition
+from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions, message_events
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import LakeFormat
@@ -29,8 +31,6 @@ from lakelog.libraries import pa
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys, unique_rows
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone

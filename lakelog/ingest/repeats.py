@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import segment_sql
-from lakelog.segments.connection import Connect
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import orjson
 
+from lakelog import arrays, database
 from lakelog.disk import disk
 from lakelog.files import splits
 from lakelog.files.pieces import Chunk
 from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
-from lakelog.segments import arrays, connection, typed
+from lakelog.segments import typed
 from lakelog.store import bootstrap, entry
 
 
@@ -37,7 +38,7 @@ class Worker:
         self._descriptor, self._rows = descriptor, load["rows"]
         store = bootstrap.load(load["root"])
         self._paths = store.paths
-        engine = connection.connect(store.paths, store.settings)
+        engine = database.connect(store.paths, store.settings)
         engine.execute("SET threads = 1")  # the others are for other processes
         # What the process beside learnt of a long chunk is proved on a shorter one.
         schemas = [typed.decode(schema_json) for schema_json in load["schemas"]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.errors import DamagedWal
+from lakelog.identities import IdentityKeys
 from lakelog.segments import rows
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Frame, PendingFrames, Tail
 

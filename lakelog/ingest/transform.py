@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from lakelog import arrays, identities, sql
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
@@ -25,7 +26,7 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays, rows, segment, sql, typed
+from lakelog.segments import rows, segment, typed
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -35,7 +36,7 @@ FEW = 500
 of those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
 """Bytes of documents from which on a query is used, however few they are."""
-_KEY = f"CASE WHEN id <> '' THEN {sql.id_key()} END"
+_KEY = f"CASE WHEN id <> '' THEN {identities.id_key()} END"
 _ORDER = (*segment.EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin")
 
 

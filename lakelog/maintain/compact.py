@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakelog import ranks
+from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, StaleFiles
 from lakelog.libraries import duckdb, pa
@@ -34,7 +35,6 @@ from lakelog.segments import (
     typed_rows,
     word_indexing,
 )
-from lakelog.segments.connection import connect
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store

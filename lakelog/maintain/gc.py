@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lakelog import chunks, history, ranks
+from lakelog.database import SPILL
 from lakelog.disk import disk
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
@@ -28,7 +29,6 @@ from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import bloom
-from lakelog.segments.connection import SPILL
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import (

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from lakelog import ranks
+from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import word_index, word_indexing
-from lakelog.segments.connection import connect
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry

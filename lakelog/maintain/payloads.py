@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog import arrays
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, segment, typed, typed_rows
+from lakelog.segments import segment, typed, typed_rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.maintain import compact
 from lakelog.moves import Change, publish
-from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import RetentionEntry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest

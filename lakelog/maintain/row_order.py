@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
+from lakelog import arrays
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import np, pa, pc
 from lakelog.maintain.payloads import read_segment
-from lakelog.segments import arrays, segment
+from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 

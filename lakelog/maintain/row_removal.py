@@ -13,13 +13,13 @@ import hashlib
 import itertools
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.errors import StalePlan
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
-from lakelog.segments.connection import Connect
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone

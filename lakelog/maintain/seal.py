@@ -13,15 +13,16 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog import identities
 from lakelog.appends import StreamLock
 from lakelog.disk import disk
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
+from lakelog.identities import IdentityKeys
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
-from lakelog.segments import bloom, identity_run, rows, segment, segment_sql
-from lakelog.segments.identity_run import IdentityKeys
+from lakelog.segments import bloom, rows, segment, segment_sql
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
@@ -142,7 +143,7 @@ class Sealer:
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif identity_run.runs_to_merge(self._head_state().ids) and not disk.is_locked(
+        elif identities.runs_to_merge(self._head_state().ids) and not disk.is_locked(
             sealer_process.maintenance_path(self._store)
         ):
             sealer_process.start_sealer(self._store, self._branch)
@@ -215,7 +216,7 @@ class Sealer:
             attempt.refused = refusal.count
             if any(f.flags & Frame.KEYED for f in frames):
                 # The keys of rows that stay: those of duplicates are in another run already.
-                unique, attempt.keys = identity_run.unique_rows(store, table, state.ids)
+                unique, attempt.keys = identities.unique_rows(store, table, state.ids)
                 if reported := _repeated_ids(store, connection, state, table, unique):
                     lines.append(reported)
                 table = unique
@@ -261,10 +262,10 @@ class Sealer:
 
     def _merge_ids(self) -> bool:
         """Replace eight runs of one size by one, if all are still there; True if it did."""
-        runs = identity_run.runs_to_merge(self._head_state().ids)
+        runs = identities.runs_to_merge(self._head_state().ids)
         if not runs:
             return False
-        joined = identity_run.join(self._store, runs, disk.random_hex())
+        joined = identities.join(self._store, runs, disk.random_hex())
         self._store.verified.add_written("ids", [joined.digest])
         names = tuple(run.digest for run in runs)
 

@@ -13,9 +13,10 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakelog import sql
 from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
-from lakelog.segments import segment, segment_sql, sql, typed
+from lakelog.segments import segment, segment_sql, typed
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:

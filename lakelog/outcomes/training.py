@@ -29,7 +29,7 @@ from lakelog.outcomes.features import choose_features, columns_of, matrix_of
 from lakelog.outcomes.model import OutcomeModel, require_lake_alone, require_name, save
 from lakelog.outcomes.scoring import Calibration, DecisionTree, LinearScorer, Scorer, TreeScorer
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.sql import identifier, literal
+from lakelog.sql import identifier, literal
 
 if TYPE_CHECKING:
     import numpy.typing as npt

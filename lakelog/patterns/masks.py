@@ -7,7 +7,7 @@ looks neither ahead nor back and never takes longer than the text is long.
 
 from __future__ import annotations
 
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 
 VALUE = "\x1a"
 """What stands for a value in a shape: no log has this character."""

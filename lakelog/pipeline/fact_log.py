@@ -15,14 +15,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from lakelog import formats, subscriptions
+from lakelog import arrays, formats, subscriptions
 from lakelog import lake as lakes
 from lakelog.disk import disk
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
-from lakelog.segments import arrays
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.store import bootstrap
 
 Fact = dict[str, Any]

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 import orjson
 
 from lakelog.appends import StreamSubject
+from lakelog.database import Connect
 from lakelog.event import BookkeepingEvent
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
 from lakelog.segments import segment_sql
-from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.values import JsonObject

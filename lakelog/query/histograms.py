@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from lakelog import database
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
 from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.search import WordHistogram
-from lakelog.segments import connection
 from lakelog.segments.word_index import BlockCount
 
 
@@ -97,7 +97,7 @@ class WordHistograms:
         }
         view = counted.reading(candidates)
         statement, views = self._over(histogram.extremes(), query, pinned, view)
-        cursor = connection.segment_cursor(self._tables.engine())
+        cursor = database.segment_cursor(self._tables.engine())
         self._tables.make(cursor, views)
         ((earliest, latest),) = cursor.execute(statement).fetchall()
         return histogram.width(earliest or 0, latest or 0)

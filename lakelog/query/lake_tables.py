@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lakelog import maintain
+from lakelog import arrays, database, maintain, sql
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
@@ -25,7 +25,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
-from lakelog.segments import arrays, bloom, connection, sql
+from lakelog.segments import bloom
 from lakelog.segments.segment_sql import RowRanges
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import BlockCount, WordIndexes
@@ -83,7 +83,7 @@ class LakeTables:
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """The process's database for this lake; made at the first call."""
-        connection.load_relations()
+        database.load_relations()
         return self.engine()
 
     def engine(self) -> duckdb.DuckDBPyConnection:
@@ -91,7 +91,7 @@ class LakeTables:
         with self._parts.hold():
             paths = self.store.paths
             if self._database is None:
-                self._database = connection.connect_engine(paths, self.store.settings, self.sandbox)
+                self._database = database.connect_engine(paths, self.store.settings, self.sandbox)
             elif paths.protection is not None and not self._is_protected:
                 sealed_blocks.install(paths, self._database)  # fields became so meanwhile
             self._is_protected = paths.protection is not None
@@ -247,7 +247,7 @@ class LakeTables:
     def _make(self, cursor: duckdb.DuckDBPyConnection, view: View) -> None:
         name, source = view.name, view.source
         if view.tail is not None:
-            connection.load_relations()  # which know how the engine reads Arrow tables
+            database.load_relations()  # which know how the engine reads Arrow tables
             tail = view.tail.select(table_sql.columns(name))
             # A view over it would take as long again.
             is_bare = not (view.entries or view.more or view.of_type or view.bound or self.only)

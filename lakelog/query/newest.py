@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
@@ -9,7 +10,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import Query
 from lakelog.segments import segment_sql
-from lakelog.segments.connection import Connect
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry

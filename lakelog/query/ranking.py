@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakelog import ranks
+from lakelog import database, ranks
 from lakelog.errors import InvalidSearch, LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query.lake_tables import LakeTables
@@ -18,7 +18,7 @@ from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.ranks import RankedRow, RankIndex
 from lakelog.search import Search, search_condition, words
-from lakelog.segments import connection, tokens
+from lakelog.segments import tokens
 
 LIMIT, LIMIT_MAX = 100, 10_000
 """How many events a ranked search gives unless it is told, and how many at most."""
@@ -120,7 +120,7 @@ class Ranking:
         """Return the rows for which a condition holds."""
         if not ranked:
             return []
-        cursor = connection.segment_cursor(self._tables.engine())
+        cursor = database.segment_cursor(self._tables.engine())
         self._tables.make(cursor, [_reading(view, ranked)])
         seqs = ", ".join(str(row.seq) for row in ranked)
         # By seq and through the very condition of the search: words are only a first choice.

@@ -18,6 +18,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from lakelog import sql
 from lakelog.disk import disk
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidName, QueryFailed
@@ -28,7 +29,6 @@ from lakelog.query.sql.analysis import Predicate, Query, TypeRef
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import TYPES, WIDE
 from lakelog.runtime.closest import did_you_mean
-from lakelog.segments import sql
 from lakelog.store.manifest import Manifest
 
 _SCHEMA = re.compile(r"\blakelog_\d+\b")

@@ -40,7 +40,7 @@ from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.runtime.locks import Rank
 from lakelog.search import WordHistogram, counted_word, expanded
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.store.bootstrap import Store
 
 if TYPE_CHECKING:

@@ -29,11 +29,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from lakelog import database
 from lakelog.engine.syntax import ParsedStatement
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime import forks
 from lakelog.runtime.living import Living
-from lakelog.segments import connection
 
 if TYPE_CHECKING:
     from lakelog.query.lake_tables import LakeTables
@@ -140,7 +140,7 @@ class Stream:
     def relation(self) -> duckdb.DuckDBPyRelation:
         """The engine's relation, which uses the cursor for as long as it lives."""
         self._keep()
-        connection.load_relations()
+        database.load_relations()
         if self._params:
             return self._cursor.sql(self.query, params=self._params)
         return self._cursor.sql(self.query)
@@ -343,7 +343,7 @@ class CursorPool:
         fresh one on which they are made."""
         cursor = self._take(views)
         if cursor is None:
-            cursor = connection.segment_cursor(self._tables.engine())
+            cursor = database.segment_cursor(self._tables.engine())
             self._tables.make(cursor, views)
             return cursor
         for view in views:

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from lakelog import arrays
+from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.identities import unique_rows
 from lakelog.libraries import np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import arrays, rows
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import unique_rows
+from lakelog.segments import rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest

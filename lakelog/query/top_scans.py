@@ -32,7 +32,7 @@ from lakelog.query.sql.analysis import Query, may_extract
 from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import WIDE, column, is_events, tree_of, with_events
 from lakelog.query.stream import CursorPool
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.store.entry import SegmentEntry
 
 LEAST = 100_000

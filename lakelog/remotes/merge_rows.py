@@ -13,14 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lakelog import identities
 from lakelog.appends import StreamSubject
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Diverged, TransferRefused
+from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, segment_sql, sql
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys, unique_rows
+from lakelog.segments import segment, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -125,7 +126,7 @@ class RowSieve:
             return
         self._store.verified.require(list(ours.entries))
         columns = ", ".join(segment.EVENT_COLUMNS)
-        key = sql.id_key(of_streams=True)
+        key = identities.id_key(of_streams=True)
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
         if theirs.count:
             places = f"SELECT origin, position FROM ({theirs.source(self._store)})"

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakelog import sql
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 
 if TYPE_CHECKING:
     import html

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lakelog import sql
 from lakelog.errors import QueryFailed
 from lakelog.libraries import alt
 from lakelog.render.display import DisplaySource, is_number, visible
-from lakelog.segments import sql
 from lakelog.values import JsonObject
 
 KINDS = ("line", "bar", "histogram", "point")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import orjson
 
+from lakelog import arrays
 from lakelog.libraries import np, pa, pc
 from lakelog.render.values import ValueRow, dumps, payload, text
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays
 
 if TYPE_CHECKING:
     from pyarrow import csv

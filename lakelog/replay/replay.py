@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
+from lakelog import arrays
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
@@ -22,7 +23,6 @@ from lakelog.pinned import PinnedLake
 from lakelog.render import ColumnBatch, QueryResult
 from lakelog.replay.pace import ReplayPace
 from lakelog.replay.targets import ReplayTarget
-from lakelog.segments import arrays
 
 COLUMNS = tuple("time type category source subject level message id data".split())
 """What is given out of an event: what an append takes."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from lakelog import sql
 from lakelog.search.calls import first_term
 from lakelog.search.condition import field_text, search_condition
 from lakelog.search.language import (
@@ -18,7 +19,6 @@ from lakelog.search.language import (
     fields_of,
     parse,
 )
-from lakelog.segments import sql
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.values import to_micros
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from lakelog import formats
+from lakelog import formats, sql
 from lakelog.errors import InvalidEvent, InvalidSearch, InvalidSetting
 from lakelog.event import Severity
 from lakelog.search.language import (
@@ -27,7 +27,6 @@ from lakelog.search.language import (
     TextMatch,
 )
 from lakelog.search.words import is_of_word, lowered, marked
-from lakelog.segments import sql
 from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
 from lakelog.values import parse_time

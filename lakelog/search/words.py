@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.search.language import (
     COLUMNS,
@@ -24,7 +25,7 @@ from lakelog.search.language import (
     TextMatch,
     text_terms,
 )
-from lakelog.segments import sql, tokens
+from lakelog.segments import tokens
 from lakelog.segments.tokens import SEARCHED
 from lakelog.segments.word_dictionary import WordPiece
 from lakelog.segments.word_index import AllOf, AnyOf, WordNeed

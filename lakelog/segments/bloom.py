@@ -22,11 +22,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from lakelog import arrays
 from lakelog.disk import disk
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import arrays
 from lakelog.store.paths import Paths
 
 COLUMNS = ("id", "subject")

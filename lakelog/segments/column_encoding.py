@@ -7,8 +7,8 @@ from their texts are smaller where the texts are alike. So a sample is written i
 
 from __future__ import annotations
 
+from lakelog import arrays
 from lakelog.libraries import np, pa, pq
-from lakelog.segments import arrays
 
 DICTIONARY = ""
 """Dictionary pages."""

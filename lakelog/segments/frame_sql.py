@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lakelog.segments import sql
+from lakelog import sql
 
 TIMES = ("time", "timestamp", "ts", "@timestamp")
 COLUMNS = (

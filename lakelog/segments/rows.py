@@ -16,11 +16,11 @@ from typing import Any
 
 import orjson
 
+from lakelog import arrays, identities
 from lakelog.appends import StreamSubject
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
 from lakelog.libraries import duckdb, np, pa
-from lakelog.segments import arrays, sql
 from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.wal import Frame
 
@@ -30,15 +30,13 @@ _TEXT = (
 ).split()
 _HEAD_TYPES = "{" + ",".join(f'"{name}":"VARCHAR"' for name in _TEXT) + "}"
 _KEY = f"""CASE WHEN keyed THEN coalesce(j.key, CASE WHEN j.id <> ''
-    THEN {sql.id_key("j.")} END) END"""
+    THEN {identities.id_key("j.")} END) END"""
 # Up to here Python is done before the query would be planned.
 _FEW = 1_500
 _SHAPES = 256
 """So many sets of members are remembered with what reads them."""
 _DECOMPRESSED = 1 << 23
 """Bytes of lines that the engine is given at a time."""
-_SCANNED = 1 << 18
-"""Bytes that are searched at a time, so that they stay in the processor's cache."""
 _EVENTS = f"""
 WITH cut AS (SELECT *, strpos(line, ',"data":') AS at_data FROM lines),
      split AS (SELECT * EXCLUDE (line),
@@ -309,7 +307,7 @@ def _pieces(frames: list[Frame]) -> Iterator[list[Frame]]:
 def _lines(frames: list[Frame], writers: list[str]) -> pa.Table:
     """Return a row per line with what its frame says of it; `writers` are at least theirs."""
     joined = b"".join(_texts(frames, Frame.text))
-    lines, line_starts = split_lines(joined)
+    lines, line_starts = arrays.split_lines(joined)
     counts = np.array([f.events for f in frames], dtype=np.int64)
     # The newlines of all frames are found here anyway: that each has as many as it says takes a
     # third as long as to count them frame by frame, which finds the one at fault.
@@ -343,21 +341,3 @@ def _lines(frames: list[Frame], writers: list[str]) -> pa.Table:
             "versioned": flags_of([f.is_versioned for f in frames]),
         }
     )
-
-
-def split_lines(data: bytes) -> tuple[pa.Array, np.ndarray]:
-    """Return the lines of `data`, newlines kept, as an Arrow array over its bytes, and where each
-    starts (one more than lines: the end)."""
-    codes = np.frombuffer(data, np.uint8)
-    blocks = range(0, len(codes), _SCANNED)
-    newlines = [
-        np.flatnonzero(codes[block : block + _SCANNED] == 10) + (block + 1) for block in blocks
-    ]
-    ends = np.concatenate(newlines) if newlines else np.empty(0, np.int64)
-    # A last line without newline is a line too: chunks of files come here as well.
-    if len(data) and (not len(ends) or ends[-1] != len(data)):
-        ends = np.append(ends, len(data))
-    starts = np.concatenate([[0], ends]).astype(np.int64)
-    # Offsets into the very bytes that were read: no line is copied.
-    buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_string(), len(ends), buffers), starts

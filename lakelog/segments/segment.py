@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog import arrays
+from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import disk
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import arrays, bloom, column_encoding
-from lakelog.segments.block_ranges import SegmentBlocks
-from lakelog.segments.connection import connect
+from lakelog.segments import bloom, column_encoding
 from lakelog.settings import DEFAULTS
 from lakelog.store import document
 from lakelog.store.entry import MANY, Counts, SegmentEntry

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lakelog import database
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, sql
+from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -84,7 +85,7 @@ def queries(
         ]
         columns.append(f"{_seq_sql(scan)} AS seq")
         columns.extend(extra_columns(scan) if extra_columns else ())
-        files = sql.parquet(paths.object("segments", e.key) for e in scan.entries)
+        files = database.parquet_sql(paths.object("segments", e.key) for e in scan.entries)
         selects.append(f"SELECT {', '.join(columns)} FROM {files}{_where(row_ranges)}")
     return selects
 

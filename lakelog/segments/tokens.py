@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lakelog import arrays
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays
 
 SEARCHED = ("message", "type", "category", "source", "subject", "id", "data")
 """The columns that a word without a field is looked for in."""

@@ -33,10 +33,10 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.disk import regular_file
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
-from lakelog.segments import sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from lakelog import arrays, sql
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays, column_encoding, sql, typed
+from lakelog.segments import column_encoding, typed
 from lakelog.segments.field_inference import infer
 from lakelog.segments.typed import Member, Schema
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lakelog import arrays
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays, segment, tokens, typed, typed_rows, word_index
+from lakelog.segments import segment, tokens, typed, typed_rows, word_index
 from lakelog.segments.tokens import Words
 from lakelog.segments.word_dictionary import (
     BLOCKS,

@@ -13,9 +13,9 @@ from typing import Any
 from lakelog.engine.syntax import Node, nodes, parse
 from lakelog.errors import QueryFailed
 from lakelog.search import expanded
-from lakelog.segments.sql import literal
 from lakelog.server.sql.query_limits import QueryRefused
 from lakelog.server.sql.statement_guard import require_readable
+from lakelog.sql import literal
 
 LENGTH_MAX = 8_192
 _TABLES = frozenset(("events",))

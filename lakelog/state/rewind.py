@@ -25,6 +25,7 @@ from typing import Any
 
 import orjson
 
+from lakelog import database
 from lakelog.appends import StreamLock
 from lakelog.deploy import Kubectl
 from lakelog.disk import disk
@@ -32,7 +33,6 @@ from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.history import BranchHistory, remove_tag
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments import connection
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.store import document, machine
@@ -230,7 +230,7 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
 def _seal_versions(store: Store, branch: str) -> None:
     """Publish versioned events that wait: they belong to the state that the branch leaves."""
     if StreamLock(store, branch).has_pending():
-        connect = functools.partial(connection.connect, store.paths, store.settings)
+        connect = functools.partial(database.connect, store.paths, store.settings)
         Sealer(store, branch, Tail(store.paths, store.refs, branch), connect).settle()
 
 

@@ -12,11 +12,11 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Required, cast
 
+from lakelog import arrays
 from lakelog.appends import KnownKeys, Receipt, StreamSubject, VersionedBatch
 from lakelog.errors import DamagedWal, InvalidEvent, WrongVersion
 from lakelog.event import EncodedBatch, Event
 from lakelog.libraries import pa
-from lakelog.segments import arrays
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 

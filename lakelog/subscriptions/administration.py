@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.disk import disk
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.moves import Change, publish
-from lakelog.segments import segment_sql, sql
+from lakelog.segments import segment_sql
 from lakelog.store.entry import Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head

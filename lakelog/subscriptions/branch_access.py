@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lakelog.appends import ArrivalSignal, signal_of
+from lakelog.database import Connect
 from lakelog.maintain import Sealer
 from lakelog.query import TailRows
-from lakelog.segments.connection import Connect
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from lakelog import arrays
+from lakelog.database import Connect
 from lakelog.libraries import pa
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents
-from lakelog.segments import arrays, segment_sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
+from lakelog import arrays
 from lakelog.errors import QueryFailed
 from lakelog.event import Event
 from lakelog.libraries import pa
-from lakelog.segments import arrays
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess
 from lakelog.subscriptions.live_pages import BranchRewound, LivePages

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Iterable
 
+from lakelog import arrays
 from lakelog.errors import UnknownRef
 from lakelog.libraries import pa, pc
-from lakelog.segments import arrays
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry

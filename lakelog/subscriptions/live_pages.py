@@ -13,13 +13,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from lakelog import arrays, sql
 from lakelog.appends import StreamSubject
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents, TailRows
 from lakelog.search import expanded
-from lakelog.segments import arrays, sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head, Move

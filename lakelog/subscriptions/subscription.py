@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from lakelog import arrays
 from lakelog.errors import InvalidSetting, SubscriptionRewound
 from lakelog.libraries import pa
-from lakelog.segments import arrays
 from lakelog.store.ref import Head
 from lakelog.subscriptions import catch_up, registry
 from lakelog.subscriptions.branch_access import BranchAccess

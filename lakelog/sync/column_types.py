@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lakelog import sql
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
-from lakelog.segments import sql
 
 _DIGITS_MAX = 38
 _ALIASES = {

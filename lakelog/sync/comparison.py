@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from lakelog import sql
 from lakelog.clients import ConnectionLost
 from lakelog.disk import disk
 from lakelog.errors import SyncRefused, Unreachable
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
-from lakelog.segments import sql
 from lakelog.sync import delta
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.mapping import Mapping, read_mapping

@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, replace
 
+from lakelog import sql
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
@@ -27,7 +28,6 @@ from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
 from lakelog.query import Query
 from lakelog.search import expanded
-from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_types
 from lakelog.sync.target import KEY, REPLACE, TargetColumn

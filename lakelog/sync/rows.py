@@ -19,11 +19,11 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import InvalidSetting, QueryFailed, SyncRefused
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb, pa
-from lakelog.segments import sql
 from lakelog.sync.column_types import Conversion
 from lakelog.sync.mapping import NO_ROWS, Mapping, set_events
 from lakelog.sync.target import KEY, RowRefused, SyncTarget

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lakelog.errors import UnknownRef
 from lakelog.search import words
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.trace.tree import LinkedEvent, TraceTree, tree_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 from lakelog.trace.links import PARENT, PARENT_LINE, TRACE, member
 
 if TYPE_CHECKING:

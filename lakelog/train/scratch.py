@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from lakelog import database, sql
 from lakelog.libraries import duckdb
-from lakelog.segments import connection, sql
 from lakelog.settings import Settings
 from lakelog.store.paths import Paths
 
@@ -21,7 +21,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Return a database that spills below `spill`, with so many threads, 0 for one on each
     processor."""
-    con = connection.connect(Paths(spill), Settings(memory_bytes=memory_bytes, threads=threads))
+    con = database.connect(Paths(spill), Settings(memory_bytes=memory_bytes, threads=threads))
     con.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
     return con
 
@@ -36,7 +36,7 @@ def connect_isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.D
     con.execute(f"SET threads = {min(os.cpu_count() or 1, CHECK_THREADS)}")
     # The exact files, not their directory: the set itself cannot be written to either. The engine
     # asks for the pattern of a path first and then for what it matches.
-    allowed = dict.fromkeys([*paths, *map(sql.file_pattern, paths)])
+    allowed = dict.fromkeys([*paths, *map(database.file_pattern, paths)])
     con.execute(f"SET allowed_paths = [{', '.join(map(sql.literal, allowed))}]")
     # Order matters: paths can only be allowed before external access is disabled, and nothing can
     # be changed after the configuration is locked.
@@ -47,4 +47,4 @@ def connect_isolated(paths: list[str], spill: str, spill_bytes: int) -> duckdb.D
 
 def parquet(paths: list[str], numbered: bool = False) -> str:
     """Return SQL that reads Parquet files in order."""
-    return sql.parquet(paths, *(("file_row_number = true",) if numbered else ()))
+    return database.parquet_sql(paths, *(("file_row_number = true",) if numbered else ()))

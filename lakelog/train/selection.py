@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog import query as queries
+from lakelog import sql
 from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, ParsedStatement, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall
@@ -20,7 +21,6 @@ from lakelog.errors import ExportRefused, LakelogError, QueryFailed, UnknownRef
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import duckdb
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.train.recipe import Recipe
 from lakelog.train.tables import JsonMap
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from lakelog.engine.syntax import SyntaxFault, parse, sql_of
 from lakelog.libraries import duckdb, pa
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.views import params as parameters
 from lakelog.views.definition import TOTALS, ViewDefinition
 from lakelog.views.layers import Layer, LayerBuilder, LayerChange, LayerTable, given, named, view

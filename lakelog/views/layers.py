@@ -18,10 +18,10 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from lakelog import arrays
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import arrays
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 
 SCHEMA = "lakelog_views"
 _ROW, _HASH = "lakelog_row", "lakelog_hash"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
+from lakelog import sql
 from lakelog.libraries import duckdb
 from lakelog.query import Extraction, SegmentMap
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths

@@ -20,8 +20,8 @@ from typing import Any
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
 from lakelog.libraries import duckdb
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.sql import json_path, literal
 from lakelog.settings import span_us
+from lakelog.sql import json_path, literal
 from lakelog.values import parse_time, to_micros
 
 NOW = "now"

@@ -18,7 +18,7 @@ from lakelog.query import EXTRA_SCHEMAS, Query, Session
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.store.manifest import Manifest
 
 if TYPE_CHECKING:

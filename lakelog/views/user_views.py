@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakelog.errors import InvalidView
 from lakelog.libraries import duckdb, pa
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.views import catalog, finalize, guard, params
 from lakelog.views.definition import PLAIN, TOTALS, ViewDefinition, parse
 from lakelog.views.layers import Layer, LayerBuilder, LayerPart, LayerTable, StateShape, given, view

@@ -23,9 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog import database
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.segments import connection, rows
+from lakelog.segments import rows
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
 from lakelog.values import from_micros, parse_line, parse_time, to_micros
@@ -39,7 +40,7 @@ MakeLake = Callable[..., lakelog.Lake]
 @functools.cache
 def engine_for_rows() -> Any:
     """One database for all the tests that turn a frame into rows."""
-    return connection.connect(Paths("/nowhere"), DEFAULTS)
+    return database.connect(Paths("/nowhere"), DEFAULTS)
 
 
 def row(event: Any) -> dict[str, Any]:

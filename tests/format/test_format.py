@@ -276,7 +276,8 @@ def test_the_flags_of_frames(rich: Path) -> None:
 
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
-    from lakelog.segments import connection, rows
+    from lakelog import database
+    from lakelog.segments import rows
     from lakelog.store import paths
     from lakelog.wal import frames as wal
 
@@ -284,7 +285,7 @@ def test_quarantined_lines_have_no_identity() -> None:
     flags = wal.Frame.KEYED | wal.Frame.QUARANTINED
     data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
-    con = connection.connect(paths.Paths("/nowhere"), lakelog.Settings())
+    con = database.connect(paths.Paths("/nowhere"), lakelog.Settings())
     assert rows.events(con, frames).num_rows == 0
     assert rows.quarantined(con, frames)["position"].to_pylist() == [3]
     con.close()

@@ -21,8 +21,8 @@ import pytest
 import zstandard
 
 import lakelog
+from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.entry import to_json
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object

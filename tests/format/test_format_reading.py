@@ -288,7 +288,7 @@ def test_only_keyed_frames_have_keys() -> None:
     for flags, key in ((0, None), (1, "00")):
         data = wal.encode_frame(line, 1, 0, flags, 0, 0, compressor)
         frames = list(wal.scan(data, 0, "w").frames)
-        with contextlib.closing(lakelog.segments.connection.connect(*engine_place())) as connection:
+        with contextlib.closing(lakelog.database.connection.connect(*engine_place())) as connection:
             table = lakelog.segments.rows.events(connection, frames)
         assert table["key"].to_pylist() == [key]
 

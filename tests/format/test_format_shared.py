@@ -62,7 +62,7 @@ def test_a_bucket_of_an_encrypted_lake_has_envelopes(
 ) -> None:
     """F22.18: what is an envelope, what the digest of an offer and hashes of blocks are of."""
     monkeypatch.setattr(name_file, "FILE_LEAST", 0)
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1)
     machines = encrypted.share(tmp_path, monkeypatch)
     append(machines["a"], 0)
     machines["a"].exchange()
@@ -257,7 +257,7 @@ def test_an_entry_binds_the_hashes_of_blocks(
     machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F22.16: behind the keys of a segment's names, and their root in its entry (F6.7)."""
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 100_000)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 100_000)
     machines["a"].append({"type": "T", "id": "i", "subject": "s", "data": os.urandom(90_000).hex()})
     machines["a"].exchange()
     (file,) = (tmp_path / "bucket" / "cache" / "names").iterdir()

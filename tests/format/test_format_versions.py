@@ -18,11 +18,11 @@ import lakelog
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.disk import disk
 from lakelog.errors import Diverged, FormatTooNew, InvalidEvent, WrongVersion
+from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, pull
 from lakelog.remotes.pushes import push
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import document, manifest
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail

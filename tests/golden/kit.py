@@ -28,13 +28,13 @@ import numpy as np
 import zstandard
 
 import lakelog
-from lakelog import history
+from lakelog import database, history
 from lakelog.disk import disk
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import EncodedBatch
+from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import connection, rows, segment_sql
-from lakelog.segments.identity_run import IdentityKeys
+from lakelog.segments import rows, segment_sql
 from lakelog.store import bootstrap, document
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.values import parse_time, to_micros
@@ -561,7 +561,7 @@ def branch_answer(path: str, name: str) -> Answer:
         store = lake.store
         pending = Tail(store.paths, store.refs, name).collect()
         frames = [frame for each in pending.frames.values() for frame in each]
-        with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
+        with contextlib.closing(database.connect(store.paths, store.settings)) as con:
             tail = as_rows(rows.events(con, frames), ["origin", "position"])
             quarantined = rows.quarantined(con, frames).num_rows
         counted = [row[10:12] for row in events]
@@ -597,7 +597,7 @@ def state_answer(store: bootstrap.Store, digest: str) -> Answer:
         group = [entry for entry in entries if entry.kind == "events"]
         found: list[Any] = []
         if group:
-            with contextlib.closing(connection.connect(store.paths, store.settings)) as con:
+            with contextlib.closing(database.connect(store.paths, store.settings)) as con:
                 table = con.sql(segment_sql.rows_sql(store.paths, group)).to_arrow_table()
             found = sorted(as_rows(table, EVENT), key=lambda row: row[12])
         read = [IdentityKeys.read(store, run) for run in state.ids]

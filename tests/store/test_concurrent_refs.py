@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lakelog
-from lakelog import history
+from lakelog import history, identities
 from lakelog.analyze import dedupe
 from lakelog.disk import disk
 from lakelog.errors import (
@@ -25,10 +25,11 @@ from lakelog.errors import (
 )
 from lakelog.history import thinning
 from lakelog.history import window as history_window
+from lakelog.identities import identity_run
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
-from lakelog.segments import bloom, identity_run
+from lakelog.segments import bloom
 from lakelog.store.ref import Tag
 from lakelog.wal import tail
 from tests.support import damage
@@ -343,12 +344,12 @@ def test_two_that_merge_the_same_id_runs(
 ) -> None:
     """Of two that merge runs of ids at once one gives up; no id is forgotten."""
     lake, other = make_lake(), make_lake()
-    for n in range(identity_run.FAN):
+    for n in range(identities.FAN):
         lake.append(event(str(n), str(n)))
-        if n < identity_run.FAN - 1:
+        if n < identities.FAN - 1:
             lake.settle()
     lake.sealer().seal()
-    real, done = identity_run.join, list[str]()
+    real, done = identities.join, list[str]()
 
     def join(*args: Any) -> Any:
         if not done:
@@ -359,8 +360,8 @@ def test_two_that_merge_the_same_id_runs(
     monkeypatch.setattr(identity_run, "join", join)
     lake.sealer().maintain()
     assert [e.move.op for e in lake.log()].count("maintain") == 1
-    lake.append([event(str(n), str(n)) for n in range(identity_run.FAN)])
-    assert len(found(lake)) == identity_run.FAN
+    lake.append([event(str(n), str(n)) for n in range(identities.FAN)])
+    assert len(found(lake)) == identities.FAN
 
 
 def test_a_removal_that_lost_a_race_retries(

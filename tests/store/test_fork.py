@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog import database
 from lakelog.disk import disk
-from lakelog.segments import connection
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import PendingFrames
 from tests.support.tree import ROOT
@@ -268,7 +268,7 @@ def test_a_child_frees_no_engine_of_its_parent(make_lake: MakeLake) -> None:
     gc.disable()
     try:
         for _ in range(3):
-            engine = connection.connect(lake.store.paths, lake.store.settings)
+            engine = database.connect(lake.store.paths, lake.store.settings)
             engine.execute("SELECT sum(i) FROM range(10_000_000) t(i)").fetchall()
             cycle: list[object] = [engine]
             cycle.append(cycle)

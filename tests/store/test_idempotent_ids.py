@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.segments import identity_run
+from lakelog import identities
 
 MakeLake = Callable[..., lakelog.Lake]
 
@@ -286,7 +286,7 @@ def test_many_runs_are_merged_and_still_know_every_id(lake: lakelog.Lake) -> Non
     head = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
     assert sum(run.count for run in head.ids) == lake.count() == sum(1 + n % 3 for n in range(80))
     assert len(head.ids) < 20
-    assert identity_run.runs_to_merge(list(head.ids)) == []
+    assert identities.runs_to_merge(list(head.ids)) == []
     assert any(entry.move.op == "maintain" for entry in lake.log())
     lake.append([once(f"{n}-{i}") for n in range(80) for i in range(3)])
     assert lake.count() == 240

@@ -11,12 +11,12 @@ from typing import Any
 from unittest import mock
 
 import lakelog
+from lakelog import database
 from lakelog.errors import Damaged
 from lakelog.history import thinning
 from lakelog.maintain.repair.repair import RepairOutcome, repair
 from lakelog.maintain.repair.verify import Report, open_for_check, verify
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import connection
 from lakelog.store.entry import Record
 from tests.support import lakes
 
@@ -165,7 +165,7 @@ def repaired(path: str, copy: str | None = None) -> RepairOutcome:
     bases: list[Any] = []
 
     def connect() -> Any:
-        bases.append(connection.connect(store.paths, store.settings))
+        bases.append(database.connect(store.paths, store.settings))
         return bases[-1]
 
     try:

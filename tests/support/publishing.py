@@ -10,8 +10,8 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
-from lakelog.segments.identity_run import IdentityKeys
 
 
 def event(name: str, given: str | None = None) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.formats import sqltext
 from lakelog.ingest.transform import Transformer
-from lakelog.segments import rows
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 COLUMNS = ("time", "type", "category", "source", "subject", "level", "message", "data", "id", "key")
@@ -253,7 +253,7 @@ def decided(
     """The rows that a query decides, by position."""
     transformer = Transformer(engine, form, "o")
     data = b"".join(line + b"\n" for line in lines)
-    array, starts = rows.split_lines(data)
+    array, starts = arrays.split_lines(data)
     index = np.arange(len(array), dtype=np.int64)
     lone = pa.table({"line": array, "position": index, "more": pa.nulls(len(array), pa.string())})
     table, _ = transformer._run(query, lone, index, starts, NOW)

@@ -9,10 +9,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakelog import Lake
+from lakelog import Lake, sql
 from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import segment, segment_sql, sql, typed
+from lakelog.segments import segment, segment_sql, typed
 from lakelog.segments.typed import Member, Schema
 from lakelog.store import document
 from lakelog.store.entry import SegmentEntry, tombstone

@@ -22,8 +22,9 @@ import duckdb
 import pytest
 
 import lakelog
+from lakelog.database import connection
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
-from lakelog.segments import connection, segment
+from lakelog.segments import segment
 from lakelog.store.bootstrap import load
 from lakelog.store.paths import OBJECTS, parse_move
 from lakelog.wal.trimming import trim

@@ -292,7 +292,7 @@ EDITS = [
     _edited(
         "a given id stored twice",
         "sequence",
-        "lakelog.segments.identity_run:unique_rows",
+        "lakelog.identities.identity_run:unique_rows",
         "keep[order[_is_stored(store, runs, ordered, pending)]] = False",
         "pass",
     ),

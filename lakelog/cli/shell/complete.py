@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
+from lakelog import sql
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
@@ -20,9 +21,9 @@ from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
 from lakelog.query import TypeTable
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments import sql, typed
+from lakelog.segments import typed
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.segments.sql import identifier
+from lakelog.sql import identifier
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts
 

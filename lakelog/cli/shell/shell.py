@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from lakelog import sql
 from lakelog.cli.app import App
 from lakelog.cli.render import terminal
 from lakelog.cli.render.monitor import QueryMonitor
@@ -29,7 +30,6 @@ from lakelog.lake import Lake
 from lakelog.query import TypeTable
 from lakelog.render import OutputFormat, QueryResult
 from lakelog.runtime.closest import did_you_mean
-from lakelog.segments import sql
 
 TEXT_FORMATS = [str(form) for form in OutputFormat if form not in OutputFormat.binary()]
 COMMANDS = {

@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lakelog import arrays
 from lakelog.formats.uniform.payload_layout import LONGEST, PayloadLayout
 from lakelog.formats.uniform.quoted_text import QuotedText
 from lakelog.libraries import np, pa
-from lakelog.segments import arrays
 
 _MEMBER = re.compile(rb'[{,]"([A-Za-z0-9_@.-]+)":"([^"\\\x00-\x1f]*)"')
 _PAYLOAD, _END = b',"data":', b"}\n"

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from lakelog import arrays
 from lakelog.formats.uniform.line_layout import LineColumns, PayloadMatches, slices
 from lakelog.formats.uniform.payload_layout import PayloadLayout, payload_layout
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays, typed, typed_rows
+from lakelog.segments import typed, typed_rows
 from lakelog.segments.field_inference import infer
 from lakelog.segments.typed import Member, Schema
 from lakelog.segments.typed_rows import FieldColumns

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog import arrays
+from lakelog.arrays import split_lines
 from lakelog.event import Severity
 from lakelog.formats import sqltext
 from lakelog.formats.sqltext import COLUMN
@@ -21,8 +23,7 @@ from lakelog.formats.uniform.line_layout import LineColumns, LineLayout, layout_
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.payload_layout import LONGEST
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import arrays, typed
-from lakelog.segments.rows import split_lines
+from lakelog.segments import typed
 from lakelog.segments.typed import Schema
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")

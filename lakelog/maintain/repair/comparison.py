@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog import database
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.libraries import pa
@@ -26,8 +28,7 @@ from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
-from lakelog.segments import segment, sql
-from lakelog.segments.connection import Connect
+from lakelog.segments import segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.entry import Entry, SegmentEntry
@@ -356,7 +357,7 @@ class Comparison:
         keys = [key for key in entries if recover.is_intact(self._store, "segments", key)]
         if not keys:
             return -1
-        rows = sql.parquet(self._files(self._store, keys))
+        rows = database.parquet_sql(self._files(self._store, keys))
         query = f"SELECT max(position) FROM {rows} WHERE origin = ?"
         with contextlib.closing(self._connect().cursor()) as engine:
             ((position,),) = engine.cursor().execute(query, [writer]).fetchall()
@@ -419,9 +420,9 @@ def _move_name(move: Move | None) -> str:
 def _unknown(cursor: Any, files: list[str], known_files: list[str]) -> list[int]:
     """Return the numbers of the rows of a segment whose place is in none of the known files, nor an
     event with their id."""
-    rows = sql.parquet(files, "file_row_number = true")
+    rows = database.parquet_sql(files, "file_row_number = true")
     columns = "origin, position, id, source"
-    union = sql.parquet(known_files) if known_files else f"(SELECT * FROM {rows} LIMIT 0)"
+    union = database.parquet_sql(known_files) if known_files else f"(SELECT * FROM {rows} LIMIT 0)"
     query = f"""WITH k AS (SELECT {columns} FROM {union})
         SELECT file_row_number FROM {rows} AS r
         WHERE NOT EXISTS (FROM k WHERE k.origin = r.origin AND k.position = r.position)

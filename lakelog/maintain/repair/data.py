@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 
+from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.identities import IdentityKeys
 from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone

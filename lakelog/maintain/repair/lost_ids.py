@@ -12,12 +12,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged
+from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
 from lakelog.segments import segment
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest

@@ -19,16 +19,17 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog import database
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, UnknownRef
+from lakelog.identities import unique_rows
 from lakelog.libraries import pa, pc
 from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.protect import sealed_blocks
-from lakelog.segments import rows, segment, segment_sql, sql
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import unique_rows
+from lakelog.segments import rows, segment, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -194,7 +195,7 @@ def _rows(store: Store, state: Manifest, seal: _Seal, frames: list[Frame], engin
     keys = [key for key in keys if recover.is_intact(store, "segments", key)]
     if not keys or not table.num_rows:
         return table
-    relation = sql.parquet(store.paths.object("segments", key) for key in keys)
+    relation = database.parquet_sql(store.paths.object("segments", key) for key in keys)
     cursor = engine.cursor()
     cursor.register("again", table.append_column("row", pa.array(range(table.num_rows))))
     query = f"""WITH there AS (SELECT origin, position, id, source FROM {relation})

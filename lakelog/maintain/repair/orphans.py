@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from lakelog import database, identities
+from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
-from lakelog.segments import segment, sql
-from lakelog.segments.connection import Connect
-from lakelog.segments.identity_run import IdentityKeys
+from lakelog.segments import segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record
@@ -103,7 +104,7 @@ def _is_present(
     own_keys = _events(store, sealed)
     if not present or not own_keys:
         return False
-    ours, present_rows = (sql.parquet(_paths(store, keys)) for keys in (own_keys, present))
+    ours, present_rows = (database.parquet_sql(_paths(store, keys)) for keys in (own_keys, present))
     # By content, as compaction changes names and digests, but no origin, position or id.
     query = f"""SELECT EXISTS (SELECT 1 FROM {present_rows} AS a JOIN {ours} AS b
         ON a.origin = b.origin AND a.position = b.position)
@@ -140,8 +141,8 @@ def keys_of(store: Store, connect: Connect, keys: list[str]) -> IdentityKeys:
     if not keys:
         return IdentityKeys.merged([])
     query = (
-        f"SELECT DISTINCT {sql.id_key(of_streams=True)} AS key"
-        f" FROM {sql.parquet(_paths(store, keys))} WHERE key IS NOT NULL"
+        f"SELECT DISTINCT {identities.id_key(of_streams=True)} AS key"
+        f" FROM {database.parquet_sql(_paths(store, keys))} WHERE key IS NOT NULL"
     )
     return IdentityKeys.of(connect().cursor().sql(query).to_arrow_table()["key"])
 

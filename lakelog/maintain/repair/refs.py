@@ -6,13 +6,13 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.recover import Watermarks
 from lakelog.moves import Change, try_move
-from lakelog.segments.connection import Connect
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest

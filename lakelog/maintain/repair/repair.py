@@ -15,7 +15,8 @@ import os
 import re
 from collections.abc import Iterator
 
-from lakelog import chunks, history
+from lakelog import chunks, database, history
+from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
@@ -25,8 +26,6 @@ from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import connection
-from lakelog.segments.connection import Connect
 from lakelog.store import document, machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
@@ -58,7 +57,7 @@ class LakeCheck:
     def __init__(self, path: str) -> None:
         self.store, self._problem = open_for_check(path)
         # A factory: the engine is opened only where rows have to be read.
-        self._connect = functools.partial(connection.connect, self.store.paths, self.store.settings)
+        self._connect = functools.partial(database.connect, self.store.paths, self.store.settings)
 
     def verify(self, progress: ProgressCallback | None = None) -> Report:
         """Check every byte of the lake."""

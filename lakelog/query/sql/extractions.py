@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from lakelog import sql
 from lakelog.engine.syntax import Node
 from lakelog.query.sql.tree import FIELDS, TYPES
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.segment_sql import SegmentScan
 

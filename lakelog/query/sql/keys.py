@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lakelog.errors import InvalidSetting
 from lakelog.runtime.closest import did_you_mean
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.sql import json_path
+from lakelog.sql import json_path
 
 CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lakelog.segments.sql import literal
+from lakelog.sql import literal
 
 _NAME = r'(?:\w+|"[^"]+")'
 _NAMES = rf"(?P<name>{_NAME}(?:\.{_NAME})*)"

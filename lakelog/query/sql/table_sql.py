@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from lakelog import database, sql
 from lakelog.libraries import duckdb, pa
 from lakelog.query.sql.analysis import may_extract
 from lakelog.query.sql.tree import FIELDS, WIDE, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -124,7 +124,7 @@ def rows_sql(
     names = ", ".join(columns(name))
     if name == "quarantine":
         files = [paths.object("segments", entry.key) for entry in entries]
-        queries = [f"SELECT {names} FROM {sql.parquet(files)}"] if entries else []
+        queries = [f"SELECT {names} FROM {database.parquet_sql(files)}"] if entries else []
     else:
         scans = segment_sql.scans(paths, entries)
         wide = extractions.WideColumns(more)

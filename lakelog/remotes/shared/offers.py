@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import LakelogError, UnknownRef
+from lakelog.identities import IdentityKeys
 from lakelog.keys import VAULT
 from lakelog.moves import Change
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.segments.identity_run import IdentityKeys
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, IdRun, Record, SegmentEntry, to_json

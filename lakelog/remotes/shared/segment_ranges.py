@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
+from lakelog.database import SegmentBlocks
 from lakelog.disk import disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex
-from lakelog.segments.block_ranges import SegmentBlocks
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS, Paths
 

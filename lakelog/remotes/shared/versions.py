@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
+from lakelog import database, identities
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.disk import disk
 from lakelog.disk.disk import Begun
@@ -16,7 +17,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments import connection, identity_run, rows, segment
+from lakelog.segments import rows, segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -68,9 +69,9 @@ class VersionedAppend:
         moment = following(head.move.time, disk.now_us())
         place = batch.events, batch.flags, 0, moment
         frame = Frame.unwritten(self.origin, batch.text, *place)
-        with contextlib.closing(connection.connect(store.paths, store.settings)) as engine:
+        with contextlib.closing(database.connect(store.paths, store.settings)) as engine:
             table = rows.events(engine, [frame])
-        table, keys = identity_run.unique_rows(store, table, state.ids)
+        table, keys = identities.unique_rows(store, table, state.ids)
         runs = keys.write(store.paths, commit, pending_writes)
         entry = segment.write(
             store.paths,

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+from lakelog import sql
 from lakelog.libraries import pa
 from lakelog.search import Search, search_condition
-from lakelog.segments import sql
 from lakelog.server.api.question import DashboardQuestion, cut
 from lakelog.values import from_micros, to_micros
 from lakelog.views import read

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import Any
 
+from lakelog import sql
 from lakelog.errors import UnknownRef
 from lakelog.pinned import PinnedLake
 from lakelog.search import Search, highlighter, search_condition
-from lakelog.segments import sql
 from lakelog.server.api.counts import SLICE_EVENTS, between, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
 from lakelog.server.arrivals import RequestRefused

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lakelog.segments.sql import json_path, literal
 from lakelog.server.logql.syntax import (
     Decolorize,
     LabelChoice,
@@ -28,6 +27,7 @@ from lakelog.server.logql.syntax import (
     LogSelection,
     PipelineStage,
 )
+from lakelog.sql import json_path, literal
 
 LINE = "__line__"
 _FIELD = re.compile(r"\{\{-?\s*(?:\.([A-Za-z_][A-Za-z0-9_]*)|(__line__))\s*-?\}\}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.database import SPILL
 from lakelog.disk import disk
 from lakelog.errors import (
     InvalidSearch,
@@ -31,7 +32,6 @@ from lakelog.libraries import pa
 from lakelog.query import Query, Session
 from lakelog.render import ColumnBatch, TextLineEncoder, dumps, payload
 from lakelog.search import expanded
-from lakelog.segments.connection import SPILL
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.bucket_relay import BucketNeeds
 from lakelog.server.sql.confinement import allow_processor, confine

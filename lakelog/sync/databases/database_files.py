@@ -16,13 +16,13 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from lakelog import sql
 from lakelog.clients import ConnectionLost
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget

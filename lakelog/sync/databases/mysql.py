@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from lakelog import sql
 from lakelog.clients import Address, ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.sql_target import SqlTarget
 from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TargetColumn, Watermark

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
+from lakelog import sql
 from lakelog.clients import Address, ConnectionLost
 from lakelog.errors import InvalidSetting, LakelogError, MissingPackage, SyncRefused
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.databases.adbc import AdbcConnection
 from lakelog.sync.databases.sql_target import SqlTarget

@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from lakelog import sql
 from lakelog.clients import ConnectionLost
 from lakelog.errors import LakelogError
 from lakelog.libraries import pa, pc
-from lakelog.segments import sql
 from lakelog.sync.target import (
     KEY,
     WATERMARKS,

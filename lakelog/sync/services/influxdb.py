@@ -27,10 +27,10 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.clients import ConnectionLost, Endpoint, HttpConnection
 from lakelog.errors import InvalidSetting, LakelogError, SyncRefused
 from lakelog.libraries import pa
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.services.intent import IntentRecord, IntentTarget, reason_of
 from lakelog.sync.target import KEY, WATERMARKS, RowRefused, TableShape, TargetColumn, Watermark

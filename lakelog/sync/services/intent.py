@@ -24,11 +24,11 @@ from typing import Any
 
 import orjson
 
+from lakelog import sql
 from lakelog.clients import HttpConnection, Reply
 from lakelog.disk import disk
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import pa, pc
-from lakelog.segments import sql
 from lakelog.sync.target import KEY, SyncTarget, TargetColumn, Watermark
 
 LEASE = 2 * HttpConnection.TIMEOUT

@@ -19,11 +19,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from lakelog import sql
 from lakelog.clients import ConnectionLost, KafkaClient, KafkaConfig
 from lakelog.errors import LakelogError, SyncRefused
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import sql
 from lakelog.sync.column_types import TypeNames
 from lakelog.sync.target import (
     KEY,

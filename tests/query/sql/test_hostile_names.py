@@ -10,10 +10,9 @@ import duckdb
 import pytest
 
 import lakelog
-from lakelog import train
+from lakelog import database, sql, train
 from lakelog.analyze import dedupe
 from lakelog.errors import InvalidName
-from lakelog.segments import sql
 from tests.support import trainsets
 from tests.support.cli import run
 from tests.support.lakes import events
@@ -172,7 +171,7 @@ def test_an_export_keeps_names_of_columns(tmp_path: Path, ending: str) -> None:
             run(lake.path, "export", query, "-o", str(target))
             assert target.exists()
             if ending == "parquet":
-                assert duckdb.read_parquet(sql.file_pattern(str(target))).columns == TEXTS
+                assert duckdb.read_parquet(database.file_pattern(str(target))).columns == TEXTS
     assert not list(tmp_path.rglob("planted"))
 
 

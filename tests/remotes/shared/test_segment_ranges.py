@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.database.block_ranges import BLOCK, SegmentBlocks
 from lakelog.errors import LakelogError
 from lakelog.remotes.shared import name_file
-from lakelog.segments.block_ranges import BLOCK, SegmentBlocks
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
 from tests.support.attached import SharedMachines
@@ -27,7 +27,7 @@ ANSWER = [("T", "message 7")]
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedMachines]:
     """Two machines: `a` has published a segment of 2.4 MB, and `b` knows the move."""
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1 << 20)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1 << 20)
     machines = SharedMachines(tmp_path)
     lake = machines["a"]
     lake.append(

@@ -73,7 +73,7 @@ def test_no_word_of_an_event_is_in_the_bucket_or_on_any_machine(
 ) -> None:
     """Names, offers, ranges, tags, erasures, compactions by others, gc, and all that was cached."""
     monkeypatch.setattr(name_file, "FILE_LEAST", 0)
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1 << 18)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1 << 18)
     searched: list[str] = []
     monkeypatch.setattr(move_spans, "SPAN", 8)
     monkeypatch.setattr(move_spans, "GROWTH", 4)
@@ -110,7 +110,7 @@ def test_long_segments_are_read_by_ranges(
     machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here, and by the processes of a server, which have the keys of their server alone."""
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1 << 20)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1 << 20)
     put(machines["a"], range(40), noise=30_000)
     machines["a"].exchange()
     machines["b"].exchange()

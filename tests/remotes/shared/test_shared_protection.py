@@ -200,7 +200,7 @@ def test_of_two_that_protect_at_once_the_second_is_told(
 def test_sealed_fields_are_read_by_ranges(
     machines: KeyedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lakelog.segments.block_ranges.LEAST", 1 << 18)
+    monkeypatch.setattr("lakelog.database.block_ranges.LEAST", 1 << 18)
     monkeypatch.setattr(name_file, "FILE_LEAST", 0)
     event = protected.event(7)
     noisy = [event | {"message": os.urandom(30_000).hex(), "subject": f"t{n}"} for n in range(20)]

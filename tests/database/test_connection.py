@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lakelog.segments import connection
+from lakelog.database import connect
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
 
 
 def test_no_statement_has_to_compress_the_tables_of_others(tmp_path: Path) -> None:
     """Tables in memory stay as they were written, however much is written beside them."""
-    database = connection.connect(Paths(str(tmp_path)), DEFAULTS)
+    database = connect(Paths(str(tmp_path)), DEFAULTS)
     columns = "'item-' || i AS subject, 'cat' || i % 5 AS category, i::HUGEINT AS place"
     given = database.sql(f"SELECT {columns} FROM range(300000) t(i)").to_arrow_table()
     database.register("given", given)

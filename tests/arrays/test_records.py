@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakelog.segments import arrays
+from lakelog import arrays
 
 TIMES = st.datetimes(timezones=st.just(UTC))
 

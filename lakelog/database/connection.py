@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lakelog import sql
+from lakelog.database import block_ranges
 from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.keys import VAULT
@@ -15,15 +17,14 @@ from lakelog.libraries import duckdb
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
-from lakelog.segments import block_ranges, sql
 from lakelog.settings import Settings
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
+    from lakelog.database import engine_files
     from lakelog.protect import sealed_blocks
-    from lakelog.segments import engine_files
 else:
-    engine_files = Lazy("lakelog.segments.engine_files")
+    engine_files = Lazy("lakelog.database.engine_files")
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
+from lakelog.database.block_ranges import OPEN, SHARED
 from lakelog.keys import VAULT
-from lakelog.segments.block_ranges import OPEN, SHARED
 
 _PREFIX = "lakelog://"
 _UNCHANGED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -35,13 +35,13 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         super().__init__()
         self._sizes: dict[str, int] = {}
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+    def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         """Return a file for reading. Raises OSError, DamagedSegment."""
         if set(mode) & set("wax+"):
             raise PermissionError(f"{path}: segments never change")
         return _file(path)
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str, **_: object) -> dict[str, str | int]:
         """Return what is known of a file: its name and the length of its plaintext."""
         if path not in self._sizes:
             if len(self._sizes) > _SIZES_MAX:
@@ -54,14 +54,14 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
                 self._sizes[path] = blocks.plain.size
         return {"name": path, "size": self._sizes[path], "type": "file"}
 
-    def exists(self, path: str, **_: Any) -> bool:
+    def exists(self, path: str, **_: object) -> bool:
         """Whether a segment is there."""
         try:
             return _path_of(path) in OPEN or os.path.exists(_path_of(path))
         except FileNotFoundError:
             return False
 
-    def glob(self, path: str, **_: Any) -> list[str]:
+    def glob(self, path: str, **_: object) -> list[str]:
         """Return the one file that a name names."""
         return [path]
 
@@ -70,7 +70,7 @@ class EngineFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         return _UNCHANGED
 
     @classmethod
-    def _strip_protocol(cls, path: Any) -> Any:
+    def _strip_protocol(cls, path: str) -> str:
         return path
 
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog import identities
 from lakelog.disk import disk
 from lakelog.errors import DamagedIds
 from lakelog.event import identity_key
-from lakelog.segments import identity_run
-from lakelog.segments.identity_run import IdentityKeys
+from lakelog.identities import IdentityKeys, identity_run
 from lakelog.store.entry import IdRun
 from tests.support.effort import share
 
@@ -56,7 +56,7 @@ def test_a_run_finds_exactly_its_keys(
     """Whatever is asked for, in any order and repeated, is found if and only if it was stored."""
     asked = asked + stored[::2]
     digits = pa.chunked_array([[f"{high:016x}{low:08x}" for high, low in asked]], pa.string())
-    hits = identity_run.stored_keys(lake.store, write(lake, stored), digits)
+    hits = identities.stored_keys(lake.store, write(lake, stored), digits)
     assert list(hits) == [key in set(stored) for key in asked]
     by_order = read(lake, stored).contains(IdentityKeys.of(digits))
     assert list(by_order) == [key in set(stored) for key in sorted(asked)]
@@ -122,7 +122,7 @@ def test_a_size_class_is_a_power_of_eight(count: int, level: int) -> None:
 def test_what_is_merged_next(counts: list[int], chosen: list[int]) -> None:
     """Eight or more of one class are merged, the smallest class first; else nothing."""
     runs = [IdRun(str(n), 0, count) for n, count in enumerate(counts)]
-    assert [run.count for run in identity_run.runs_to_merge(runs)] == chosen
+    assert [run.count for run in identities.runs_to_merge(runs)] == chosen
 
 
 def test_merging_keeps_runs_few_whatever_comes() -> None:
@@ -130,7 +130,7 @@ def test_merging_keeps_runs_few_whatever_comes() -> None:
     draw, runs, merges = random.Random(1), list[IdRun](), 0
     for number in range(3_000):
         runs.append(IdRun(str(number), 0, draw.choice([1, 1, 1, 5, 30, 400])))
-        while due := identity_run.runs_to_merge(runs):
+        while due := identities.runs_to_merge(runs):
             names = {run.digest for run in due}
             runs = [run for run in runs if run.digest not in names]
             runs.append(IdRun(f"m{merges}", 0, sum(run.count for run in due)))
@@ -198,7 +198,7 @@ def test_joined_runs_are_one_run_of_all_keys(
     """Joined a range at a time, runs give the bytes that one run of all their keys has."""
     runs = [run for keys in parts for run in write(lake, keys)]
     with mock.patch.object(identity_run, "RANGE", size):
-        joined = [identity_run.join(lake.store, runs, COMMIT)] if runs else []
+        joined = [identities.join(lake.store, runs, COMMIT)] if runs else []
     assert joined == [*write(lake, [key for keys in parts for key in keys])]
     leftovers = disk.listing(lake.store.paths.cache)
     assert not [name for name in leftovers if name.startswith(disk.TEMPORARY)]

@@ -20,14 +20,13 @@ import itertools
 import mmap
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from lakelog import arrays
 from lakelog.disk import disk, regular_file
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
-from lakelog.segments import arrays
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
@@ -93,21 +92,21 @@ class IdentityKeys:
         """Return the keys at which a boolean array is true."""
         return IdentityKeys(self.high[mask], self.low[mask])
 
-    def contains(self, others: IdentityKeys) -> np.ndarray:
-        """Return a boolean array: which of the other keys are among these."""
-        hit = np.zeros(len(others), dtype=bool)
-        if not len(self) or not len(others):
+    def contains(self, keys: IdentityKeys) -> np.ndarray:
+        """Return a boolean array: which of some keys are among these."""
+        hit = np.zeros(len(keys), dtype=bool)
+        if not len(self) or not len(keys):
             return hit
-        places = np.searchsorted(self.high, others.high)
+        places = np.searchsorted(self.high, keys.high)
         # `places` is where each key is looked for next, `remaining` which keys these are. Several
         # may have the same first part, so the search goes on entry by entry, for all keys at once.
-        remaining = np.arange(len(others))
+        remaining = np.arange(len(keys))
         while len(remaining):
             inside = places < len(self)
             places, remaining = places[inside], remaining[inside]
-            same = self.high[places] == others.high[remaining]
+            same = self.high[places] == keys.high[remaining]
             places, remaining = places[same], remaining[same]
-            match = self.low[places] == others.low[remaining]
+            match = self.low[places] == keys.low[remaining]
             hit[remaining[match]] = True
             places, remaining = places[~match] + 1, remaining[~match]
         return hit
@@ -180,7 +179,9 @@ def _is_stored(
     return mask
 
 
-def _precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
+def _precedence(
+    table: pa.Table, keyed: np.ndarray, high: np.ndarray, low: np.ndarray
+) -> np.ndarray:
     """Return the order of keyed rows by key, then (ingested_at, writer, sequence, row); rows that
     come from no WAL are in the order of the table (F12.6)."""
     place = np.arange(len(high))
@@ -192,7 +193,7 @@ def _precedence(table: pa.Table, keyed: Any, high: Any, low: Any) -> Any:
     return np.lexsort((place, sequence, writers, arrived_at, low, high))
 
 
-def _unmark_repeats(keep: Any, order: Any, high: Any, low: Any) -> None:
+def _unmark_repeats(keep: np.ndarray, order: np.ndarray, high: np.ndarray, low: np.ndarray) -> None:
     """Clear `keep` for every key that follows an equal one in this order."""
     same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
     keep[order[1:][same]] = False
@@ -244,7 +245,7 @@ def join(store: Store, names: Iterable[IdRun], commit: str) -> IdRun:
             crc = zlib.crc32(block, crc)
         digest = hashlib.sha256()
         blocks = itertools.chain([_header(count, commit, crc)], _all_pieces(columns))
-        temporary = disk.write_pieces(paths.cache, _hash_pieces(blocks, digest))
+        temporary = disk.write_pieces(paths.cache, _hash_pieces(blocks, digest.update))
     finally:
         for path in (highs, *lows):
             disk.unlink(path)
@@ -264,20 +265,20 @@ def _ranges(paths: Paths, runs: list[IdentityKeys], count: int, lows: list[str])
     for n in range(steps):
         slices = [slice(run_bounds[n], run_bounds[n + 1]) for run_bounds in cuts]
         pairs = zip(runs, slices, strict=True)
-        merged = IdentityKeys.merged(IdentityKeys(k.high[span], k.low[span]) for k, span in pairs)
+        joined = IdentityKeys.merged(IdentityKeys(k.high[span], k.low[span]) for k, span in pairs)
         lows.append(
-            disk.write_pieces(paths.cache, [merged.low.astype("<u4").tobytes()], sync=False)
+            disk.write_pieces(paths.cache, [joined.low.astype("<u4").tobytes()], sync=False)
         )
-        yield merged.high.astype("<u8").tobytes()
+        yield joined.high.astype("<u8").tobytes()
 
 
 def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
     return itertools.chain.from_iterable(map(regular_file.pieces, paths))
 
 
-def _hash_pieces(blocks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+def _hash_pieces(blocks: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
     for block in blocks:
-        digest.update(block)
+        update(block)
         yield block
 
 

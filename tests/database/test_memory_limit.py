@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import lakelog
-from lakelog.segments import connection
+from lakelog import database
+from lakelog.database import connection
 from lakelog.settings import Settings
 from lakelog.store.paths import Paths
 
@@ -19,7 +20,7 @@ ASKED = "SELECT current_setting('memory_limit')"
 def limit(root: Path, memory_bytes: int = 0) -> str:
     """The limit of a fresh engine, in its own words."""
     connection._share_of_memory.cache_clear()
-    opened = connection.connect(Paths(str(root)), Settings(memory_bytes=memory_bytes))
+    opened = database.connect(Paths(str(root)), Settings(memory_bytes=memory_bytes))
     return str(opened.execute(ASKED).fetchall()[0][0])
 
 
