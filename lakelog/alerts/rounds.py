@@ -137,10 +137,7 @@ class Evaluator:
                 self.round()
                 problem = ""
             except (LakelogError, OSError) as error:
-                # Said once, and not twice a second.
-                if str(error) != problem:
-                    self._say(f"alerts: {error}")
-                problem = str(error)
+                problem = _tell(self._say, error, problem)
             self._stop.wait(PAUSE)
 
     def is_alone(self) -> bool:
@@ -283,11 +280,23 @@ def evaluate_when_free(
 ) -> None:
     """Evaluate the rules of a branch, as soon as no other process does, until `stop` is set. It
     returns only then: give it a thread."""
+    problem = ""
     while not stop.is_set():
-        with evaluating(lake, say, stop, site=site) as evaluator:
-            if evaluator is not None:
-                evaluator.run()
+        try:
+            with evaluating(lake, say, stop, site=site) as evaluator:
+                if evaluator is not None:
+                    evaluator.run()
+        # A disk may have space again, and a lake that only others may write is served all the same.
+        except (LakelogError, OSError) as error:
+            problem = _tell(say, error, problem)
         stop.wait(_RETRY)
+
+
+def _tell(say: Callable[[str], None], error: Exception, problem: str) -> str:
+    """Say what was wrong, once and not at every attempt; return it."""
+    if str(error) != problem:
+        say(f"alerts: {error}")
+    return str(error)
 
 
 def is_evaluated(store: Store, branch: str) -> bool:

@@ -91,3 +91,18 @@ def test_rules_are_read_and_changed_by_those_who_may(tmp_path: Path) -> None:
             },
         )
         assert post(server, "/api/alerts/add", name="a", rule=rule)[0] == 200
+
+
+def test_rules_are_evaluated_once_the_disk_allows_it(tmp_path: Path) -> None:
+    """What hinders the evaluation, such as a full disk, ends it for no longer than it lasts."""
+    lake = tmp_path / "lake"
+    lakelog.open(lake).close()
+    (lake / "cache").mkdir(exist_ok=True)
+    obstacle = lake / "cache" / "alerts"
+    obstacle.write_text("no directory")
+    with serving(lake) as server:
+        rule = {"search": "x", "above": 1}
+        assert post(server, "/api/alerts/add", name="e", rule=rule)[0] == 200
+        obstacle.unlink()
+        wait_for(lambda: server.ask("/api/alerts").json.get("evaluated"))
+        assert server.stop() == 0
