@@ -22,12 +22,13 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks import gen, measure
+from lakelog import frame_rows
 from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish, run_maintenance
-from lakelog.segments import rows, segment
+from lakelog.segments import segment
 from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
@@ -164,7 +165,7 @@ def template() -> pa.Table:
     payload = zstandard.ZstdCompressor().compress(text)
     frame = wal.Frame("0" * 32, 0, len(lines), 0, 0, 0, len(text), payload)
     paths = bootstrap.Paths(str(measure.WORK / "template"))
-    return rows.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
+    return frame_rows.events(connect(paths, DEFAULTS), [frame]).combine_chunks()
 
 
 def batches(count: int, size: int, **more: Any) -> Iterator[list[gen.Event]]:

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog import database, sql
+from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
-from lakelog.segments import bloom, rows, segment, segment_sql
+from lakelog.segments import segment, segment_sql
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -144,7 +144,7 @@ class Chooser:
                 condition_sql = [f for f in frames if f.flags & Frame.QUARANTINED == is_quarantined]
                 if not condition_sql:
                     continue
-                decode = rows.quarantined if is_quarantined else rows.events
+                decode = frame_rows.quarantined if is_quarantined else frame_rows.events
                 table = decode(connection, condition_sql)
                 if protected_fields:
                     open_fields = (

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from lakelog import frame_rows
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.erased import Refusal, records, sweep
@@ -19,7 +20,6 @@ from lakelog.erasure.selection import frames_by_file
 from lakelog.errors import UnknownRef, Unreachable
 from lakelog.keys import SubjectKeys
 from lakelog.libraries import pa
-from lakelog.segments import rows
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 from lakelog.wal import Frame
@@ -145,7 +145,7 @@ def _frames(store: Store, connect: Connect) -> Iterator[tuple[str, list[pa.Table
         for is_quarantined in (0, Frame.QUARANTINED):
             frames_of_kind = [f for f in frames if f.flags & Frame.QUARANTINED == is_quarantined]
             if frames_of_kind:
-                decode = rows.quarantined if is_quarantined else rows.events
+                decode = frame_rows.quarantined if is_quarantined else frame_rows.events
                 tables.append(decode(connect(), frames_of_kind))
         yield path, tables
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakelog import frame_rows
 from lakelog.database import Connect
 from lakelog.errors import DamagedWal
 from lakelog.identities import IdentityKeys
-from lakelog.segments import rows
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Frame, PendingFrames, Tail
 
@@ -51,7 +51,7 @@ class TailKeys:
             current_parts = [_Part(whole, keys)]
         known_frames = frozenset().union(*(keys_part.frames for keys_part in current_parts))
         if fresh := [frame for place, frame in frames.items() if place not in known_frames]:
-            keys = IdentityKeys.of(rows.events(connect(), fresh)["key"])
+            keys = IdentityKeys.of(frame_rows.events(connect(), fresh)["key"])
             current_parts.append(_Part(frozenset(frames.keys() - known_frames), keys))
         self._parts = current_parts
         return [keys_part.keys for keys_part in current_parts if len(keys_part.keys)]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lakelog import arrays, identities, sql
+from lakelog import arrays, frame_rows, identities, sql
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
@@ -26,7 +26,7 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import rows, segment, typed
+from lakelog.segments import segment, typed
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -409,7 +409,7 @@ class Transformer:
         """Make rows of events as WAL lines."""
         if not lines:
             return None
-        table = rows.events(self._beside, [stripes.frame(lines, self._origin)])
+        table = frame_rows.events(self._beside, [stripes.frame(lines, self._origin)])
         table = table.drop_columns(["ingested_at", "origin", "writer", "sequence", "position"])
         table = table.append_column("position", arrays.integers(np.array(places, np.int64)))
         return self._finish(table, ingest_time)

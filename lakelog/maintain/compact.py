@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakelog import ranks
+from lakelog import bloom, ranks, word_indexes
 from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, StaleFiles
@@ -26,15 +26,7 @@ from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import (
-    bloom,
-    field_ids,
-    segment,
-    segment_sql,
-    typed,
-    typed_rows,
-    word_indexing,
-)
+from lakelog.segments import field_ids, segment, segment_sql, typed, typed_rows
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
@@ -329,7 +321,7 @@ class _SortedSegment:
     fields: str
     texts: int
     data: Future[bytes]
-    words: word_indexing.WordIndexer
+    words: word_indexes.WordIndexer
 
     def put(self, store: Store) -> SegmentEntry:
         """Wait for the bytes and write them durably; return the entry."""
@@ -370,7 +362,7 @@ def _sorted_segment(
         "events", "sorted", commit, level, fields, encodings, page_rows=cluster
     )
     encoder.blocks |= blocks
-    words = word_indexing.WordIndexer(payloads.engine)
+    words = word_indexes.WordIndexer(payloads.engine)
     text_count, future, size = 0, None, rows.text_bytes
     # A row group at a time: a sorted copy of the whole table would double the memory.
     for start in range(0, len(order), step):

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from lakelog import chunks, history, ranks
+from lakelog import bloom, chunks, history, ranks
 from lakelog.database import SPILL
 from lakelog.disk import disk
 from lakelog.errors import GcRefused
@@ -28,7 +28,6 @@ from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unr
 from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import bloom
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import (

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from lakelog import ranks
+from lakelog import ranks, word_indexes
 from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import word_index, word_indexing
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -25,7 +24,7 @@ def missing(store: Store, branch: str) -> list[SegmentEntry]:
     return [
         entry
         for entry in _segments(store, branch)
-        if word_index.is_missing(store.paths, entry.key, entry.events)
+        if word_indexes.is_missing(store.paths, entry.key, entry.events)
     ]
 
 
@@ -83,7 +82,7 @@ def _build_words(root: str, entry: SegmentEntry) -> bool:
 def _is_built(store: Store, entry: SegmentEntry, engine: duckdb.DuckDBPyConnection) -> bool:
     """Build the word index of a segment, unless that is damaged."""
     try:
-        _build(store, entry, engine, word_indexing.build)
+        _build(store, entry, engine, word_indexes.build)
     except Damaged:
         return False
     return True

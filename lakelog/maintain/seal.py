@@ -13,7 +13,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog import identities
+from lakelog import bloom, frame_rows, identities
 from lakelog.appends import StreamLock
 from lakelog.disk import disk
 from lakelog.erased import Refusal
@@ -22,7 +22,7 @@ from lakelog.event import EncodedBatch, Event
 from lakelog.identities import IdentityKeys
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
-from lakelog.segments import bloom, rows, segment, segment_sql
+from lakelog.segments import segment, segment_sql
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, SegmentEntry
@@ -104,7 +104,7 @@ class Sealer:
         events: list[Event] = [{"type": "x", "data": {}}] * _SAMPLE
         place = len(events), 0, 0, disk.now_us()
         frame = Frame.unwritten(disk.random_hex(), EncodedBatch.of(events).text, *place)
-        table = rows.events(self._connect(), [frame])
+        table = frame_rows.events(self._connect(), [frame])
         segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
 
     def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:
@@ -207,7 +207,7 @@ class Sealer:
         if any(not f.flags & Frame.QUARANTINED for f in frames):
             # Of a buffer, or of a writer that began before an erasure: others are refused at once.
             refusal = Refusal(store.paths, by_arrival=store.attachment is not None)
-            table = rows.events(connection, frames)
+            table = frame_rows.events(connection, frames)
             protection = store.paths.protection if store.attachment is not None else None
             table = refusal.without(table, protection)
             if protection is not None:  # of which this machine may have heard after it stored them
@@ -240,7 +240,7 @@ class Sealer:
                     )
                 )
         if any(f.flags & Frame.QUARANTINED for f in frames):
-            lines.append(rows.quarantined(connection, frames))
+            lines.append(frame_rows.quarantined(connection, frames))
         if lines:
             # In the same move as the events: one watermark stands for both.
             attempt.entries.append(

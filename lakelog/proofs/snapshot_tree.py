@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 
+from lakelog import bloom
 from lakelog.disk import disk
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
@@ -26,7 +27,7 @@ from lakelog.proofs.envelope import Statement
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import bloom, segment
+from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.signatures import SignatureFile, Signatures

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from lakelog import frame_rows
 from lakelog.disk import disk
 from lakelog.engine.syntax import Node, nodes
 from lakelog.libraries import duckdb
@@ -25,7 +26,6 @@ from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import tree_of
 from lakelog.query.stream import Stream
-from lakelog.segments import frame_sql
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames
@@ -144,7 +144,7 @@ class FrameScans:
         if query.needles:  # others keep the rows of what is asked for again
             return None
         wanted = columns_read(nodes(tree_of(cursor, query.sql)["statements"]))
-        if wanted is None or not wanted <= frame_sql.SCANNED or not os.path.isdir(_DESCRIPTORS):
+        if wanted is None or not wanted <= frame_rows.SCANNED or not os.path.isdir(_DESCRIPTORS):
             return None
         frames = [
             f for fs in pending.frames.values() for f in fs if not f.flags & Frame.QUARANTINED
@@ -157,7 +157,7 @@ class FrameScans:
         names = sorted(wanted or {"type"})
         # The longest line of JSON that the reader has to expect.
         longest = max(frame.raw for frame in frames)
-        sources = [frame_sql.scan_sql(files.paths, longest, names)]
+        sources = [frame_rows.scan_sql(files.paths, longest, names)]
         if entries := self._tables.choose(state, query):
             ranges = self._tables.row_ranges(entries, query)
             sources.insert(0, self._tables.rows_sql(entries, ranges=ranges))

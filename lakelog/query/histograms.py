@@ -15,7 +15,7 @@ from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.search import WordHistogram
-from lakelog.segments.word_index import BlockCount
+from lakelog.word_indexes import BlockCount
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lakelog import arrays, database, maintain, sql
+from lakelog import arrays, bloom, database, maintain, sql
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
@@ -25,16 +25,14 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
-from lakelog.segments import bloom
 from lakelog.segments.segment_sql import RowRanges
-from lakelog.segments.word_dictionary import WordPiece
-from lakelog.segments.word_index import BlockCount, WordIndexes
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.verified_files import hash_file
 from lakelog.wal import PendingFrames, Tail
+from lakelog.word_indexes import BlockCount, WordIndexes, WordPiece
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

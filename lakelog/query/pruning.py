@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 
+from lakelog.bloom import Filters
 from lakelog.query.sql import times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate
-from lakelog.segments.bloom import Filters
 from lakelog.store.entry import Counts, SegmentEntry
 
 

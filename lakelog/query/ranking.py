@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakelog import database, ranks
+from lakelog import database, ranks, tokenization
 from lakelog.errors import InvalidSearch, LakelogError, QueryFailed, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.query.lake_tables import LakeTables
@@ -18,7 +18,6 @@ from lakelog.query.sql.table_sql import View
 from lakelog.query.stream import QueryCursors, Stream
 from lakelog.ranks import RankedRow, RankIndex
 from lakelog.search import Search, search_condition, words
-from lakelog.segments import tokens
 
 LIMIT, LIMIT_MAX = 100, 10_000
 """How many events a ranked search gives unless it is told, and how many at most."""
@@ -134,7 +133,7 @@ class Ranking:
     def _tail_texts(self, tail: pa.Table | None) -> tuple[pa.Array, list[int]] | None:
         if tail is None:
             return None
-        return tokens.spaced(self._cursor(), tail), tail["seq"].to_pylist()
+        return tokenization.spaced(self._cursor(), tail), tail["seq"].to_pylist()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return self._tables.connect().cursor()

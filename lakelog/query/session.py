@@ -46,7 +46,7 @@ from lakelog.store.bootstrap import Store
 if TYPE_CHECKING:
     from lakelog.query import ranking
     from lakelog.search import Search
-    from lakelog.segments.word_dictionary import WordPiece
+    from lakelog.word_indexes import WordPiece
 else:
     ranking = Lazy("lakelog.query.ranking")
 

@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from lakelog import arrays
+from lakelog import arrays, frame_rows
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.identities import unique_rows
 from lakelog.libraries import np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments import rows
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
@@ -173,7 +172,7 @@ class TailRows:
         """Rows of frames, of which those that were asked for before are not made again."""
         others = [f for f in frames if (f.writer, f.sequence) not in self._frame_tables]
         if others:
-            fresh, start = rows.events(self._connect(), others), 0
+            fresh, start = frame_rows.events(self._connect(), others), 0
             for frame in others:
                 self._frame_tables[frame.writer, frame.sequence] = fresh.slice(start, frame.events)
                 start += frame.events
@@ -196,7 +195,7 @@ class TailRows:
     def quarantine(self, pending: PendingFrames) -> pa.Table | None:
         """Return the tail's quarantined lines, or None if there are none."""
         frames = [f for fs in pending.frames.values() for f in fs if f.flags & Frame.QUARANTINED]
-        return rows.quarantined(self._connect(), frames) if frames else None
+        return frame_rows.quarantined(self._connect(), frames) if frames else None
 
     def _refresh(self, pending: PendingFrames) -> pa.Table | None:
         """Drop rows of sealed frames, add rows of new ones."""
@@ -219,7 +218,7 @@ class TailRows:
         self._upto = {w: fs[-1].sequence for w, fs in pending.frames.items()}
         if fresh:
             writers = [writer for _, writer in self._writers]
-            fresh_rows = _ordered(rows.events(self._connect(), fresh), fresh, writers)
+            fresh_rows = _ordered(frame_rows.events(self._connect(), fresh), fresh, writers)
             table = (
                 fresh_rows if self._table is None else pa.concat_tables([self._table, fresh_rows])
             )

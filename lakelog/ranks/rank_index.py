@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from lakelog import word_indexes
 from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import word_indexing
-from lakelog.segments.word_dictionary import WordPiece
-from lakelog.segments.word_index import AnyOf, WordNeed
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
+from lakelog.word_indexes import AnyOf, WordNeed, WordPiece
 
 if TYPE_CHECKING:
     import tantivy
@@ -98,7 +97,7 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
     OSError, LakelogError."""
     drop(paths, [entry.key])  # of other versions, or damaged
     with _folder(paths) as folder:
-        _write(folder, number_of(entry.key), word_indexing.texts(paths, entry, cursor))
+        _write(folder, number_of(entry.key), word_indexes.row_words(paths, entry, cursor))
         names = sorted(name for name in disk.listing(folder) if not name.startswith("."))
         lines = [f"{_checksum(f'{folder}/{name}')} {name}" for name in names]
         disk.replace_whole(

@@ -19,8 +19,8 @@ from lakelog.search.language import (
     fields_of,
     parse,
 )
-from lakelog.segments.word_dictionary import WordPiece
 from lakelog.values import to_micros
+from lakelog.word_indexes import WordPiece
 
 FACETS = ("type", "category", "source", "subject", "level")
 """The fields whose values are counted unless others are named."""

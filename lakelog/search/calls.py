@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lakelog import word_indexes
 from lakelog.errors import InvalidSearch, QueryFailed
 from lakelog.runtime.lazy import Lazy
 from lakelog.search.language import TextMatch, parse
 
 if TYPE_CHECKING:
     from lakelog.search import condition
-    from lakelog.segments import word_dictionary
-    from lakelog.segments.word_dictionary import WordPiece
+    from lakelog.word_indexes import WordPiece
 else:
     condition = Lazy("lakelog.search.condition")
-    word_dictionary = Lazy("lakelog.segments.word_dictionary")
 
 # A cheap look first: nearly no query has one.
 _MAYBE = re.compile(r"\bsearch\s*\(", re.I)
@@ -88,7 +87,7 @@ def first_term(text: str) -> tuple[str | WordPiece, str] | None:
         return None
     word, is_open_before, is_open_behind = match[1], match[2] == "true", match[3] == "true"
     term = TextMatch("", (word,), is_open_before, is_open_behind)
-    need = word_dictionary.WordPiece(word, begins=not is_open_before, ends=not is_open_behind)
+    need = word_indexes.WordPiece(word, begins=not is_open_before, ends=not is_open_behind)
     is_piece = is_open_before or is_open_behind
     return need if is_piece else word, condition.search_condition(term)
 

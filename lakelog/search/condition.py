@@ -27,8 +27,8 @@ from lakelog.search.language import (
     TextMatch,
 )
 from lakelog.search.words import is_of_word, lowered, marked
-from lakelog.segments.tokens import SEARCHED, UNSPACED, payload_text
 from lakelog.settings import span_us
+from lakelog.tokenization import SEARCHED, UNSPACED, payload_text
 from lakelog.values import parse_time
 
 _TIMES = frozenset(("time", "ingested_at"))

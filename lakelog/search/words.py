@@ -2,7 +2,7 @@
 
 A condition of a search begins with a constant, `'lakelog.words: ...' IS NOT NULL`, which is true.
 It has, as JSON, the fragments of text that are in every row which the search finds. Whoever plans a
-query looks for their words in the word indexes of segments (segments/word_index.py).
+query looks for their words in the word indexes of segments (word_indexes).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from lakelog import sql
+from lakelog import sql, tokenization
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.search.language import (
     COLUMNS,
@@ -25,10 +25,8 @@ from lakelog.search.language import (
     TextMatch,
     text_terms,
 )
-from lakelog.segments import tokens
-from lakelog.segments.tokens import SEARCHED
-from lakelog.segments.word_dictionary import WordPiece
-from lakelog.segments.word_index import AllOf, AnyOf, WordNeed
+from lakelog.tokenization import SEARCHED
+from lakelog.word_indexes import AllOf, AnyOf, WordNeed, WordPiece
 
 # Whoever plans the query knows it by this beginning; as a text it is never NULL.
 PREFIX = "lakelog.words: "
@@ -77,7 +75,7 @@ def ranking(
         for term in text_terms(node)
         if _is_indexed(term.field)
         for fragment, is_open_before, is_open_behind, _ in _fragments(term)
-        for word in tokens.of_fragment(
+        for word in tokenization.of_fragment(
             connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
         )[0]
     )
@@ -95,7 +93,7 @@ def is_of_word(character: str) -> bool:
     if character.isascii():  # to compile a regular expression takes longer than a query
         return character.isalnum()
     scalar = pa.scalar(character)
-    if pc.match_substring_regex(scalar, f"[{tokens.UNSPACED}]").as_py():
+    if pc.match_substring_regex(scalar, f"[{tokenization.UNSPACED}]").as_py():
         return False
     return bool(pc.match_substring_regex(scalar, r"[\pL\pN\pM]").as_py())
 
@@ -174,7 +172,7 @@ def _words(
     is_open_behind: bool,
     in_payload: bool,
 ) -> WordNeed | None:
-    certain_words, ending, beginning = tokens.of_fragment(
+    certain_words, ending, beginning = tokenization.of_fragment(
         connection, fragment, is_open_before=is_open_before, is_open_behind=is_open_behind
     )
     # Open at both ends and no word of its own: it may be anywhere within a word.
@@ -184,7 +182,7 @@ def _words(
         return _all_of(needs)
     # Of a member, the engine spells numbers and escapes in its own way.
     certain = (need for need in needs if not _is_of_number(need))
-    return _all_of(AnyOf((need, tokens.ESCAPE)) for need in certain)
+    return _all_of(AnyOf((need, tokenization.ESCAPE)) for need in certain)
 
 
 def _pieces(ending: str, beginning: str, *, is_inner: bool) -> Iterator[WordPiece]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog import arrays
+from lakelog import arrays, bloom
 from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import disk
 from lakelog.errors import DamagedSegment
@@ -33,7 +33,7 @@ from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import bloom, column_encoding
+from lakelog.segments import column_encoding
 from lakelog.settings import DEFAULTS
 from lakelog.store import document
 from lakelog.store.entry import MANY, Counts, SegmentEntry
@@ -93,11 +93,11 @@ def rows_target(settings: Settings, events: int) -> int:
 
 
 @functools.cache
-def schema(kind: str = "events", layout: str = "arrival") -> pa.Schema:
+def schema(content: str = "events", layout: str = "arrival") -> pa.Schema:
     """Return the Arrow schema of a segment."""
     stamp = pa.timestamp("us", tz="UTC")
     types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
-    names = EVENT_COLUMNS if kind == "events" else QUARANTINE_COLUMNS
+    names = EVENT_COLUMNS if content == "events" else QUARANTINE_COLUMNS
     names = (*names, "seq") if layout == "sorted" else names
     columns = [(name, types.get(name, pa.string())) for name in names]
     return pa.schema([field_ids.numbered_column(*column) for column in columns])
@@ -249,7 +249,7 @@ class SegmentEncoder:
             store_schema=False,  # the Arrow schema would only repeat what F4.1 says
             version="2.6",
             use_dictionary=[*self._dictionary, *dictionary],
-            column_encoding={name: chosen for name, chosen in encodings.items() if chosen},
+            column_encoding={name: encoding for name, encoding in encodings.items() if encoding},
             data_page_size=_PAGE_BYTES[self._layout],
             max_rows_per_page=self._page_rows,
         )

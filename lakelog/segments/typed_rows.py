@@ -63,7 +63,7 @@ class PayloadTyping:
         """The schemas of the groups of a run: the last one, the part of the rows that each fitted
         when it was the best that was found, and how it is stored."""
 
-        last: Schema | None = None
+        latest: Schema | None = None
         shares: dict[str, float] = field(default_factory=dict)
         columns: dict[str, FieldColumns] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class PayloadTyping:
         if not len(sample):
             return None
         tried_rows, trials = sample.take(_evenly(len(sample), _TRIED)), []
-        for schema in dict.fromkeys((*near, *([self.learnt.last] if self.learnt.last else ()))):
+        for schema in dict.fromkeys((*near, *([self.learnt.latest] if self.learnt.latest else ()))):
             trial = self._try(schema, tried_rows)
             # What no schema fitted before is not searched for again in every group.
             if trial.share >= min(_ENOUGH, self.learnt.shares.get(schema.key, 1) - _SLACK):
@@ -185,7 +185,7 @@ class PayloadTyping:
         return best
 
     def _chosen(self, trial: _Trial, sample: pa.ChunkedArray, rows: int) -> FieldColumns:
-        self.learnt.last = trial.schema
+        self.learnt.latest = trial.schema
         self.learnt.shares[trial.schema.key] = trial.share
         if trial.schema.key not in self.learnt.columns:
             scale = rows / len(trial.structs)

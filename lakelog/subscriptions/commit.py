@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from lakelog import frame_rows
 from lakelog.disk import disk
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
 from lakelog.moves import Change, publish
-from lakelog.segments import rows
 from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -130,5 +130,5 @@ def _rows(access: BranchAccess, origin: str, position: int, events: list[Event])
     flags = Frame.KEYED if encoded.keyed else 0
     place = len(events), flags, position, disk.now_us()
     frame = Frame.unwritten(origin, encoded.text, *place)
-    table = rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
+    table = frame_rows.events(access.connect(), [frame]).drop_columns(["writer", "sequence"])
     return ChunkResult(table=table, lines=len(events))

@@ -23,10 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog import database
+from lakelog import database, frame_rows
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.segments import rows
 from lakelog.settings import DEFAULTS
 from lakelog.store.paths import Paths
 from lakelog.values import from_micros, parse_line, parse_time, to_micros
@@ -47,7 +46,7 @@ def row(event: Any) -> dict[str, Any]:
     """Return the columns that are not null of one event, taken through a WAL frame."""
     lines = EncodedBatch.of([event]).lines
     data = wal.encode_frame(b"\n".join(lines), len(lines), 0, 0, 0, 0, zstandard.ZstdCompressor())
-    [made] = rows.events(engine_for_rows(), list(wal.scan(data, 0, "w").frames)).to_pylist()
+    [made] = frame_rows.events(engine_for_rows(), list(wal.scan(data, 0, "w").frames)).to_pylist()
     return {name: made[name] for name in COLUMNS if made[name] is not None}
 
 

@@ -276,8 +276,7 @@ def test_the_flags_of_frames(rich: Path) -> None:
 
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
-    from lakelog import database
-    from lakelog.segments import rows
+    from lakelog import database, frame_rows
     from lakelog.store import paths
     from lakelog.wal import frames as wal
 
@@ -286,8 +285,8 @@ def test_quarantined_lines_have_no_identity() -> None:
     data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
     con = database.connect(paths.Paths("/nowhere"), lakelog.Settings())
-    assert rows.events(con, frames).num_rows == 0
-    assert rows.quarantined(con, frames)["position"].to_pylist() == [3]
+    assert frame_rows.events(con, frames).num_rows == 0
+    assert frame_rows.quarantined(con, frames)["position"].to_pylist() == [3]
     con.close()
 
 

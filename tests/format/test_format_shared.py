@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from lakelog import bloom
 from lakelog.errors import FormatTooNew, TransferRefused, UnsupportedStore, WrongVersion
 from lakelog.remotes import conditions
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
-from lakelog.segments import bloom
 from lakelog.store import document
 from lakelog.store.bootstrap import load
 from lakelog.store.entry import to_json

@@ -28,13 +28,13 @@ import numpy as np
 import zstandard
 
 import lakelog
-from lakelog import database, history
+from lakelog import database, frame_rows, history
 from lakelog.disk import disk
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import rows, segment_sql
+from lakelog.segments import segment_sql
 from lakelog.store import bootstrap, document
 from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.values import parse_time, to_micros
@@ -562,8 +562,8 @@ def branch_answer(path: str, name: str) -> Answer:
         pending = Tail(store.paths, store.refs, name).collect()
         frames = [frame for each in pending.frames.values() for frame in each]
         with contextlib.closing(database.connect(store.paths, store.settings)) as con:
-            tail = as_rows(rows.events(con, frames), ["origin", "position"])
-            quarantined = rows.quarantined(con, frames).num_rows
+            tail = as_rows(frame_rows.events(con, frames), ["origin", "position"])
+            quarantined = frame_rows.quarantined(con, frames).num_rows
         counted = [row[10:12] for row in events]
         next_seq = store.manifests.load(pending.head.move.snapshot).next_seq
         return {

@@ -13,6 +13,7 @@ import pytest
 import lakelog
 from lakelog import history, identities
 from lakelog.analyze import dedupe
+from lakelog.bloom import filters as bloom
 from lakelog.disk import disk
 from lakelog.errors import (
     AlreadyExists,
@@ -29,7 +30,6 @@ from lakelog.identities import identity_run
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.maintain import DedupeNote
 from lakelog.moves import publication as publish
-from lakelog.segments import bloom
 from lakelog.store.ref import Tag
 from lakelog.wal import tail
 from tests.support import damage

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import zstandard
 
 import lakelog
+from lakelog import frame_rows
 from lakelog.erasure.selection import frames_by_file
 from lakelog.keys.keyring import KeyRing
 from lakelog.keys.master import MasterKey
 from lakelog.keys.vault import VAULT
 from lakelog.lake import Lake
-from lakelog.segments import rows
 from lakelog.store import bootstrap
 from lakelog.wal import frames as wal
 
@@ -166,7 +166,10 @@ def frames_of(lake: Lake) -> list[bytes]:
     """What the frames of all write-ahead logs say, once they are decrypted."""
     contents = []
     for _, frames in frames_by_file(lake.store):
-        for flag, decode in ((0, rows.events), (wal.Frame.QUARANTINED, rows.quarantined)):
+        for flag, decode in (
+            (0, frame_rows.events),
+            (wal.Frame.QUARANTINED, frame_rows.quarantined),
+        ):
             if chosen := [f for f in frames if f.flags & wal.Frame.QUARANTINED == flag]:
                 contents.append(repr(decode(lake.engine(), chosen).to_pylist()).encode())
     return contents

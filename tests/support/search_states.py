@@ -14,7 +14,7 @@ from lakelog.errors import LakelogError
 from lakelog.maintain import indexing
 from lakelog.remotes import fetches as fetch
 from lakelog.search.answers import Search
-from lakelog.segments import word_index, word_indexing
+from lakelog.word_indexes import word_index, word_indexing
 from tests.support.search_model import Asked, Event, random_event
 
 STATES = 14

@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog import database
+from lakelog import database, frame_rows
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, UnknownRef
@@ -29,7 +29,7 @@ from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.protect import sealed_blocks
-from lakelog.segments import rows, segment, segment_sql
+from lakelog.segments import segment, segment_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
@@ -184,7 +184,7 @@ def _frames(sources: list[Store], seal: _Seal) -> tuple[dict[str, list[Frame]], 
 
 def _rows(store: Store, state: Manifest, seal: _Seal, frames: list[Frame], engine: Any) -> pa.Table:
     """Return the rows of frames, without those that the seal dropped, or that are there."""
-    table = rows.events(engine, frames)
+    table = frame_rows.events(engine, frames)
     if any(f.flags & Frame.KEYED for f in frames):
         # The run of the seal has the keys of these very rows; once it is merged no run tells.
         is_own = seal.runs <= set(state.ids)

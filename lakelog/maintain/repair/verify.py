@@ -12,14 +12,13 @@ import os
 import time
 from collections.abc import Iterator
 
-from lakelog import chunks, ranks
+from lakelog import chunks, ranks, word_indexes
 from lakelog.disk import disk, regular_file
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import word_index
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, document, manifest, verified_files
 from lakelog.store.bootstrap import Store
@@ -425,7 +424,7 @@ def _check_word_indexes(checker: Checker) -> None:
         except FileNotFoundError:  # its segment was merged meanwhile
             continue
         checker.count(len(data))
-        if not word_index.is_whole(data, name):
+        if not word_indexes.is_whole(data, name):
             checker.add(paths.words(name), "it is damaged; the file may be deleted", "derived")
 
 

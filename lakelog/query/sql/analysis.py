@@ -15,7 +15,7 @@ from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from lakelog import values
+from lakelog import values, word_indexes
 from lakelog.engine.syntax import Node, SyntaxFault, nodes, sql_of
 from lakelog.libraries import duckdb
 from lakelog.query import session_settings
@@ -33,14 +33,13 @@ from lakelog.query.sql.tree import (
     tree_of,
 )
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.tokens import payload_text
+from lakelog.tokenization import payload_text
 
 if TYPE_CHECKING:
     from lakelog.search import words
-    from lakelog.segments import word_index
-    from lakelog.segments.word_index import WordNeed
+    from lakelog.word_indexes import WordNeed
 else:
-    words, word_index = Lazy("lakelog.search.words"), Lazy("lakelog.segments.word_index")
+    words = Lazy("lakelog.search.words")
 
 LOWEST, HIGHEST = -(2**62), 2**62
 _SLACK = 86_400_000_000
@@ -342,7 +341,7 @@ class _Constants:
         if row and row.lower() != str(table["alias"] or table["table_name"]).lower():
             return
         both = tuple(n for n in (need.words, needed) if n is not None)
-        need.words = word_index.AllOf(both) if len(both) > 1 else both[0] if both else None
+        need.words = word_indexes.AllOf(both) if len(both) > 1 else both[0] if both else None
 
     def _bound(self, need: Predicate, operator: str, value: Node) -> None:
         if operator not in (*LOWER_BOUNDS, *UPPER_BOUNDS, "COMPARE_EQUAL"):

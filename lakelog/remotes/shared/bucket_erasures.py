@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
+from lakelog.bloom import Filters
 from lakelog.disk import disk
 from lakelog.erased import records, sweep
 from lakelog.keys import SubjectKeys
@@ -26,7 +27,6 @@ from lakelog.remotes.shared.machines import Machines
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex, NeededNames, file_keys
 from lakelog.remotes.site import Site
-from lakelog.segments.bloom import Filters
 from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates

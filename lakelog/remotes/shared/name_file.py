@@ -17,11 +17,11 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from lakelog import bloom
 from lakelog.database import SegmentBlocks
 from lakelog.disk import disk
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pq
-from lakelog.segments import bloom
 from lakelog.store.paths import KEYS
 
 BLOCK = 4096

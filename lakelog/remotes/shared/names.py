@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
+from lakelog.bloom import Filters
 from lakelog.disk import disk
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
 from lakelog.keys import VAULT
@@ -26,7 +27,6 @@ from lakelog.remotes.remote import Interrupted
 from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
-from lakelog.segments.bloom import Filters
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Manifests, Page

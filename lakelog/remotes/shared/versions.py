@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from lakelog import database, identities
+from lakelog import database, frame_rows, identities
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.disk import disk
 from lakelog.disk.disk import Begun
@@ -17,7 +17,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments import rows, segment
+from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
 from lakelog.store.entry import IdRun, SegmentEntry
@@ -70,7 +70,7 @@ class VersionedAppend:
         place = batch.events, batch.flags, 0, moment
         frame = Frame.unwritten(self.origin, batch.text, *place)
         with contextlib.closing(database.connect(store.paths, store.settings)) as engine:
-            table = rows.events(engine, [frame])
+            table = frame_rows.events(engine, [frame])
         table, keys = identities.unique_rows(store, table, state.ids)
         runs = keys.write(store.paths, commit, pending_writes)
         entry = segment.write(

@@ -20,8 +20,8 @@ from lakelog import arrays, identities
 from lakelog.appends import StreamSubject
 from lakelog.errors import DamagedWal
 from lakelog.event import identity_key
+from lakelog.frame_rows.frame_sql import COLUMNS, TIMES
 from lakelog.libraries import duckdb, np, pa
-from lakelog.segments.frame_sql import COLUMNS, TIMES
 from lakelog.wal import Frame
 
 _TEXT = (
@@ -162,7 +162,7 @@ def _versions(frames: list[Frame]) -> Iterator[tuple[int, tuple[str, int]]]:
         row += frame.events
 
 
-def _columns_of_few(frames: list[Frame]) -> list[Sequence[Any]]:
+def _columns_of_few(frames: list[Frame]) -> list[Sequence[str | None]]:
     """Time, text columns, key and data of all lines. Raises as `_row` does."""
     groups = [
         (bool(frame.flags & Frame.KEYED), payload[:-1].split(b"\n") if payload else [])
@@ -177,7 +177,7 @@ def _columns_of_few(frames: list[Frame]) -> list[Sequence[Any]]:
     return list(zip(*rows, strict=True)) if rows else [()] * (len(COLUMNS) + 2)
 
 
-def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[Any]] | None:
+def _columns_of_like(lines: list[bytes], keyed: bool) -> list[Sequence[str | None]] | None:
     """The same of lines that all have the same members, parsed as one document; None of others."""
     cuts = [line.partition(b',"data":') for line in lines]
     heads = [head + b"}" if separator else head for head, separator, _ in cuts]
@@ -220,7 +220,7 @@ def _are_usual_times(times: Sequence[Any]) -> bool:
     return {*map(len, times)} <= {20, 24, 27} and {time[19] for time in times} <= {".", "Z"}
 
 
-def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
+def _row(line: bytes, keyed: bool) -> tuple[str | None, ...]:
     """Time, text columns, key and data of a line. Raises ValueError, TypeError or AttributeError
     if it is not of the usual shape."""
     head, separator, tail = line.partition(b',"data":')
@@ -242,7 +242,9 @@ def _row(line: bytes, keyed: bool) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(_SHAPES)
-def _reader(names: tuple[str, ...]) -> Callable[[dict[str | None, Any]], tuple[Any, ...]]:
+def _reader(
+    names: tuple[str, ...],
+) -> Callable[[dict[str | None, str | None]], tuple[str | None, ...]]:
     """Return what reads time and text columns of a line that has these members: most lines have
     the same."""
     present = [[name for name in column if name in names] for column in (TIMES, *COLUMNS)]
@@ -251,7 +253,7 @@ def _reader(names: tuple[str, ...]) -> Callable[[dict[str | None, Any]], tuple[A
     return operator.itemgetter(*(column[0] if column else None for column in present))
 
 
-def _first(members: dict[str | None, Any], names: tuple[str, ...]) -> Any:
+def _first(members: dict[str | None, str | None], names: tuple[str, ...]) -> str | None:
     return next((members[name] for name in names if members.get(name) is not None), None)
 
 

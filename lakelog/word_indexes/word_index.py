@@ -24,8 +24,14 @@ from dataclasses import dataclass
 from lakelog.disk import disk
 from lakelog.engine import core
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments.word_dictionary import BLOCKS, DAMAGE, WordDictionary, WordPiece, decode_part
 from lakelog.store.paths import Paths
+from lakelog.word_indexes.word_dictionary import (
+    BLOCKS,
+    DAMAGE,
+    WordDictionary,
+    WordPiece,
+    decode_part,
+)
 
 BLOCK, PART = 2_048, 65_536
 """Rows of a block, as many as the engine takes at once, and of a part."""

@@ -21,15 +21,17 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.maintain import indexing
 from lakelog.search import Search, WordHistogram
-from lakelog.segments import segment_sql, tokens, word_index
-from lakelog.segments.word_dictionary import (
+from lakelog.segments import segment_sql
+from lakelog.tokenization import tokens
+from lakelog.word_indexes import word_index
+from lakelog.word_indexes.word_dictionary import (
     NAME_MAX,
     PartWords,
     WordPiece,
     encode_part,
     stored_name,
 )
-from lakelog.segments.word_index import AllOf, AnyOf
+from lakelog.word_indexes.word_index import AllOf, AnyOf
 
 ROWS = 9_000
 DIGEST = "cd" * 32

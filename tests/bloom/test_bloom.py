@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.bloom import filters as bloom
 from lakelog.disk import disk
-from lakelog.segments import bloom
 
 SEGMENTS, ROWS = 20, 1500
 TEXTS = st.lists(st.none() | st.text(max_size=60), max_size=300)

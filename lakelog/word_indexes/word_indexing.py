@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lakelog import arrays
+from lakelog import arrays, tokenization
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import segment, tokens, typed, typed_rows, word_index
-from lakelog.segments.tokens import Words
-from lakelog.segments.word_dictionary import (
+from lakelog.segments import segment, typed, typed_rows
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.paths import Paths
+from lakelog.tokenization import Words
+from lakelog.word_indexes import word_index
+from lakelog.word_indexes.word_dictionary import (
     BLOCKS,
     NAME_MAX,
     NO_TIMES,
@@ -17,12 +20,10 @@ from lakelog.segments.word_dictionary import (
     encode_part,
     stored_name,
 )
-from lakelog.store.entry import SegmentEntry
-from lakelog.store.paths import Paths
 
 _CUTS = {
-    **dict.fromkeys(("type", "category", "source"), tokens.of_names),
-    "data": tokens.of_payloads,
+    **dict.fromkeys(("type", "category", "source"), tokenization.of_names),
+    "data": tokenization.of_payloads,
 }
 """What finds the words of columns whose values are not just texts."""
 _COMMON = 256
@@ -77,10 +78,10 @@ class WordIndexer:
         if schema is not None:
             rows = typed_rows.restored(self._cursor, schema, rows)
         offset = self._rows % word_index.PART
-        for column in tokens.SEARCHED:
-            tokenize = _CUTS.get(column, tokens.of_texts)
-            for found in tokenize(self._cursor, rows[column].combine_chunks()):
-                self._pending.append(found)
+        for column in tokenization.SEARCHED:
+            tokenize = _CUTS.get(column, tokenization.of_texts)
+            for tokenized in tokenize(self._cursor, rows[column].combine_chunks()):
+                self._pending.append(tokenized)
                 self._offsets.append(offset)
                 if sum(len(words.hashes) for words in self._pending) > _PENDING_MAX:
                     self._compress()
@@ -92,14 +93,14 @@ class WordIndexer:
         distinct = self._distinct()
         numbers, blocks = np.nonzero(distinct.has_word)
         content, starts = _names(self._pending, distinct)
-        words = Words(
+        compact_words = Words(
             distinct.hashes[numbers],
             blocks * word_index.BLOCK,
             starts[:-1][numbers],
             starts[1:][numbers],
             content,
         )
-        self._pending, self._offsets, self._is_counted = [words], [0], False
+        self._pending, self._offsets, self._is_counted = [compact_words], [0], False
 
     def _end_part(self) -> None:
         distinct = self._distinct()
@@ -239,17 +240,17 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
     indexer.finish(paths, entry.key)
 
 
-def texts(
+def row_words(
     paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[pa.Array, list[int]]]:
-    """Yield the words of the rows of a segment as texts, as `tokens.spaced` makes them, with the
-    seq of each; the caller has verified the segment."""
+    """Yield the words of the rows of a segment as texts (`tokenization.spaced`), with the seq of
+    each; the caller has verified the segment."""
     schema, row = typed.of_entry(paths, entry) if entry.fields else None, entry.seq[0]
     for rows in segment.batches(paths, entry.key, _TEXTS):
         table = typed_rows.restored(cursor, schema, rows) if schema is not None else rows
         is_sorted = entry.layout == "sorted"
         yield (
-            tokens.spaced(cursor, table),
+            tokenization.spaced(cursor, table),
             rows["seq"].to_pylist() if is_sorted else [*range(row, row + len(rows))],
         )
         row += len(rows)

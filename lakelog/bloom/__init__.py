@@ -1,0 +1,18 @@
+"""Which segments may have an id or a subject? Bloom filters of each segment.
+
+`Filters` are those of a lake, `hashes` what they have of texts. `save` makes that of a segment, of
+`LEAST` rows or more when it is written, and `drop` removes what is derived of old segments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.bloom.filters import LEAST, Filters, drop, hashes, save
+
+__all__ = ["LEAST", "Filters", "drop", "hashes", "save"]
+
+__getattr__ = lazy_face(__name__, filters="LEAST Filters drop hashes save")
