@@ -69,6 +69,10 @@ class Erasure:
         """The same one for another copy of the lake, where rows went to other places."""
         return replace(self, leftovers=[], outside=[])
 
+    def with_places_of(self, local: Erasure) -> Erasure:
+        """The same one, with the places that are known of this copy of the lake."""
+        return replace(self, leftovers=local.leftovers, outside=local.outside)
+
     @staticmethod
     def check_reason(why: str, subjects: Iterable[str]) -> None:
         """Refuse a reason that says nothing, or who was erased. Raises InvalidEvent."""
@@ -133,9 +137,9 @@ class Erasure:
         """Whether nothing was erased yet."""
         return self.phase == _BEGUN
 
-    def swept(self, leftovers: list[JsonObject]) -> Erasure:
-        """The same one, with what was found to name the subject still."""
-        return replace(self, phase=_SWEPT, leftovers=leftovers)
+    def swept(self) -> Erasure:
+        """The same one, of which nothing is left but what `leftovers` names."""
+        return replace(self, phase=_SWEPT)
 
     def is_of(self, subject: str, predicate: str = "") -> bool:
         """Whether it erased this subject, or what this condition chose."""

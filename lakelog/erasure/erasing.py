@@ -234,15 +234,18 @@ class ErasureRun:
         remnants = leftovers.leftovers(store, [chooser])
         # Also where the lake has no row of it any more: copies may.
         self._erasure = dataclasses.replace(
-            self._erasure.swept(leftovers.named(remnants)),
+            self._erasure,
+            leftovers=leftovers.named(remnants),
             outside=self._erasure.outside or outside.places(store, self._erasure.tags),
         )
         if store.attachment is not None:
             derived.drop_strays(store, store.attachment.erasures.segments_there())
             store.attachment.erasures.sweep(store)
+            self._erasure.save(store.paths)
+            # Before: nobody goes on with what is swept here, and others wait for its end.
+            store.attachment.erasures.share(self._erasure.swept())
+        self._erasure = self._erasure.swept()
         self._erasure.save(store.paths)
-        if store.attachment is not None:
-            store.attachment.erasures.share(self._erasure)
         return self._erasure
 
     def _publish(self) -> None:

@@ -111,7 +111,7 @@ def _destroyed(store: Store, subjects: Sequence[str], why: str) -> Erasure:
     _share(store, erasure)
     destroyed = SubjectKeys.destroy(protection.id, places)
     store.change_protection(dataclasses.replace(protection, destroyed=destroyed))
-    erasure = erasure.swept([])
+    erasure = erasure.swept()
     _share(store, erasure)  # before: what is not swept here is gone on with
     erasure.save(store.paths)
     return erasure

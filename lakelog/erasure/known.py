@@ -88,7 +88,7 @@ def _erase(lake: SettledLake, record: Erasure, rows: ErasedRows) -> Erasure:
             lake._settle_branch(branch)
         selector = _selector(store, record)
         if selector is None:
-            record = dataclasses.replace(record.swept([]), outside=outside.places(store, {}))
+            record = dataclasses.replace(record.swept(), outside=outside.places(store, {}))
             record.save(store.paths)
             return record
         return ErasureRun(store, lake.engine, lake._settle_branch, record, selector).run(None)

@@ -108,7 +108,7 @@ class BucketErasures:
         for key in sorted(keys):
             if key not in by_key or not by_key[key].is_swept:
                 record, rows = read_record(bucket, self._volume.url, key)
-                record.save(self._paths, rows)
+                record.with_places_of(by_key.get(key, record)).save(self._paths, rows)
                 is_new |= key not in by_key
         if is_new:
             self._require(again=True)  # writers go on in new files

@@ -305,6 +305,44 @@ def _changes(before: Path, tmp_path: Path, name: str, work: Callable[[Lake], obj
     return counted.changes
 
 
+class _EndsOnceSwept(seam.Fault):
+    """A death as soon as any document says that nothing of an erasure is left."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(10**9, seam.Killed())
+        self._root = root
+
+    def __call__(self, name: str, real: seam.Hook, *args: Any, **kwargs: Any) -> Any:
+        documents = self._root.rglob("erasures/*.json")
+        if not self.fired and any(b'"phase":"swept"' in path.read_bytes() for path in documents):
+            self.at = self.changes + 1
+        return super().__call__(name, real, *args, **kwargs)
+
+
+def test_a_death_at_its_end_keeps_nobody_waiting(
+    machines: SharedMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the copies that the machine knows of are named, whoever has said that it is done."""
+    filled(machines, "a", "b")
+    machines["a"].export("events", str(tmp_path / "rows.csv"))
+    death = _EndsOnceSwept(tmp_path)
+    with monkeypatch.context() as patch, contextlib.suppress(seam.Killed):
+        seam.install(patch, death)
+        machines["a"].erase(subject=ADA, why="asked")
+    death.release()
+    assert death.fired
+    machines._lakes.pop("a")
+    for lease in tmp_path.glob("bucket/gc/lease-*"):
+        os.utime(lease, (0, 0))
+    ended(machines, "a", "b")
+    first, *_ = machines["a"].erasures()
+    assert [copy["name"] for copy in first.copies] == [str(tmp_path / "rows.csv")]
+    assert not first.leftovers
+    (tmp_path / "rows.csv").unlink()
+    assert all(status.is_done for name in "ab" for status in machines[name].erasures())
+    assert places_with(tmp_path, [ADA]) == []
+
+
 class Schedule:
     """Machines that interleave by chance while one erases: before a link others do something, and
     some are killed."""
