@@ -83,8 +83,9 @@ def connect_engine(
     if settings.threads:
         limits["threads"] = str(settings.threads)
     # A statement for each would take as long as a short query.
-    # An encrypted lake spills nothing: the engine cannot encrypt what it writes.
-    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": "" if paths.keys else spill}
+    # The engine cannot encrypt what it writes, so what is sealed on disk is spilled nowhere.
+    is_sealed = bool(paths.keys or paths.protection)
+    config = {**_OFFLINE, **_STORED, **limits, "temp_directory": "" if is_sealed else spill}
     connection = core.connect(config)
     _OPEN.add(connection)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")  # else cursors take the machine's zone

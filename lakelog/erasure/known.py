@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -122,8 +123,11 @@ def _selector(store: Store, record: Erasure) -> Selector | None:
 
 
 def mentions(store: Store, record: Erasure) -> Iterator[Leftover]:
-    """Yield files of any text in which a word is the subject of an erasure; of one by a condition
-    all such files."""
+    """Yield files of any text in which a word is the subject of an erasure, of one by a condition
+    all such files; and what queries spilled before it was known here."""
+    with contextlib.suppress(FileNotFoundError):
+        known_since = os.stat(f"{store.paths.erasures}/{record.key}.rows").st_mtime_ns
+        yield from leftovers.spilled(store, known_since)
     for leftover in leftovers.unsearched(store):
         contents = leftovers.contents(f"{store.paths.root}/{leftover.place}")
         lines = (

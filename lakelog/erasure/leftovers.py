@@ -42,6 +42,7 @@ _ADVICE = {
     "wal": "append to it or end that process: its next file is a new one; then run status again",
     "buffer": "the next process that logs to the lake stores it; then run the erasure again",
     "cut": "delete the file: it is the end of an append that was never acknowledged",
+    "spill": "a query runs, or one was killed: if none does, delete the folder",
     "damaged": "delete the file if you need nothing of it",
     "states": "delete the saved directory that has it: `lakelog state clean`, then `lakelog gc`",
 }
@@ -64,6 +65,7 @@ def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
         for path, frames in frames_by_file(store)
         if any(chooser.in_frames(frames) for chooser in choosers)
     ]
+    findings += spilled(store)
     subjects = [chooser.selector.subject for chooser in choosers if chooser.selector.subject]
     if not subjects:
         return findings + list(unsearched(store))
@@ -103,6 +105,20 @@ def _needles(subject: str) -> list[re.Pattern[bytes]]:
         re.compile(rb"(?<![0-9A-Za-z])" + re.escape(needle) + rb"(?![0-9A-Za-z])")
         for needle in spelled
     ]
+
+
+def spilled(store: Store, until_ns: int = 1 << 63) -> Iterator[Leftover]:
+    """Folders with rows that had no room in the memory of a query, which spilled first by some
+    time. The engine compresses them in its own way, so nobody can search them."""
+    for name in disk.listing(store.paths.cache):
+        if name.startswith(SPILL):
+            folder = f"{store.paths.cache}/{name}"
+            with contextlib.suppress(FileNotFoundError):  # the query has just ended
+                facts = [os.stat(f"{folder}/{file}") for file in disk.listing(folder)]
+                is_old = any(fact.st_mtime_ns <= until_ns for fact in facts)
+                # Of one that gave all back an empty file stays as long as the process.
+                if is_old and any(fact.st_size for fact in facts):
+                    yield Leftover(f"cache/{name}", _ADVICE["spill"])
 
 
 def unsearched(store: Store) -> Iterator[Leftover]:

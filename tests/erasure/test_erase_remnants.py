@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import lakelog
@@ -85,6 +89,37 @@ def test_a_log_with_lines_is_named(tmp_path: Path) -> None:
         assert [left.place.split("/")[0] for left in lake.erasures()[0].leftovers] == ["wal"]
         writer.append({"type": "B"})
         writer.append({"type": "B"})
+        assert lake.erasures()[0].is_done
+        assert found(tmp_path) == []
+
+
+SPILLING = """
+import sys, lakelog
+with lakelog.open(sys.argv[1]) as lake:
+    rows = "SELECT message || range AS m, random() AS r FROM events, range(20000000) ORDER BY r"
+    lake.sql(rows).fetchall()
+"""
+
+
+def test_what_a_killed_query_spilled_is_named(tmp_path: Path) -> None:
+    """Its rows are on disk until somebody deletes them, whoever they are of."""
+
+    def spilled() -> list[Path]:
+        files = (tmp_path / "lake/cache").glob("spill-*/*")
+        return [file for file in files if WORD.encode() in file.read_bytes()]
+
+    with lakelog.open(tmp_path / "lake", settings={"memory_bytes": 60_000_000}) as lake:
+        lake.append([{"type": "A", "subject": ADA, "message": WORD}, {"type": "A"}])
+        lake.settle()
+        with subprocess.Popen([sys.executable, "-c", SPILLING, lake.path]) as query:
+            while not spilled():  # it takes minutes to end
+                assert query.poll() is None
+                time.sleep(0.05)
+            query.kill()
+        folder = spilled()[0].parent
+        status = lake.erase(subject=ADA, why="asked")
+        assert [left.place for left in status.leftovers] == [f"cache/{folder.name}"]
+        shutil.rmtree(folder)
         assert lake.erasures()[0].is_done
         assert found(tmp_path) == []
 

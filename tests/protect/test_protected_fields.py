@@ -64,6 +64,8 @@ def test_no_word_of_a_protected_field_is_in_any_byte(
         assert lake.view("mine")["email"][0].as_py() == f"{PLANTED}1@example.org"
         assert lake.view("status").num_rows
         assert len(lake.sql(f"SELECT 1 FROM events WHERE search('{PLANTED}')").fetchall()) == 1250
+        # The engine would write rows for which it has no room in plain.
+        assert lake.sql("SELECT current_setting('temp_directory')").fetchone() == ("",)
         count = f"SELECT count(*) FROM events WHERE search('{PLANTED}3')"
         assert lake.sql(count).fetchall() == [(250,)]
         buffer = DiskBuffer(f"{root}/cache/buffer")
