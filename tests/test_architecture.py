@@ -48,7 +48,7 @@ ORDER = {
     "workers": "worker_process pool",
     "values": "types exact times",
     "event": "types exported levels uniform encode arrow_rows bookkeeping",
-    "disk": "modes regular_file disk file_system",
+    "disk": "modes regular_file disk file file_system folder lock_file",
     "store": """paths document attachment volume entry move_pack erased_states manifest_text
         manifest hosts ref merge_note refs branch_life policy signatures verified_files machine
         bootstrap tracking sealer_process clock""",

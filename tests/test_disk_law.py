@@ -51,7 +51,8 @@ def disk_uses(text: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{module}.{node.attr}"
     for call in nodes(text, ast.Call):
         receiver, _, name = ast.unparse(call.func).rpartition(".")
-        if receiver.split(".")[-1] in ("disk", "_disk") or modules.get(receiver) in DISK_CALLS:
+        of_disk = receiver.startswith("File(") or receiver.split(".")[-1] in ("disk", "_disk")
+        if of_disk or modules.get(receiver) in DISK_CALLS:
             continue
         if (name in PATH_METHODS and receiver) or names_a_move(call, receiver, name):
             yield call.lineno, f".{name}()"
@@ -118,7 +119,7 @@ def test_reads_and_the_disk_module_are_allowed() -> None:
     reads = (
         "import os, dataclasses\nos.open(p, os.O_RDONLY)\nopen(p)\nopen(p, 'rb')\np.open('rb')\n"
     )
-    calls = "disk.unlink(p)\nself.disk.open(p, 'wb')\ndisk.replace(p)\nlakelog.open('wax')\n"
+    calls = "File(p).rename(q)\nself.disk.open(p, 'wb')\nFile(p).replace(b)\nlakelog.open('wax')\n"
     values = (
         "t.replace('a', 'b')\ndataclasses.replace(s)\nd.replace(tzinfo=z)\nf.rename({'a': 'b'})"
     )

@@ -29,7 +29,7 @@ from lakelog.alerts.rule import AlertRule
 from lakelog.alerts.silence import Silence
 from lakelog.alerts.sinks.sink import sink_id
 from lakelog.alerts.standing import FIRING, AlertLog, change_event
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.event import Event
 from lakelog.lake import Lake
@@ -125,7 +125,7 @@ class Evaluator:
             # Not synced: after a power cut rules are asked once more. A full disk costs no alert.
             content = orjson.dumps({name: vars(status) for name, status in self._status.items()})
             with contextlib.suppress(OSError):
-                disk.replace_whole(self._path, content, sync=False)
+                File(self._path).replace(content, sync=False)
         delivered = self._outbox.deliver(self._stop.is_set) if self._rules else 0
         return AlertRound(len(due), changes, delivered, errors)
 
@@ -265,9 +265,9 @@ def evaluating(
     A lock of the kernel makes it the only one, which is free again however its process ends. The
     evaluator is closed, and the lock free, when the context is left; `clock` gives us.
     """
-    disk.make_dirs(directory_of(lake.store, lake.branch_name))
+    Folder(directory_of(lake.store, lake.branch_name)).make_all()
     # The kernel drops the lock of a process that dies.
-    with disk.hold(lock_path(lake.store, lake.branch_name), shared=False) as is_held:
+    with LockFile(lock_path(lake.store, lake.branch_name)).hold(shared=False) as is_held:
         if not is_held:
             yield None
             return
@@ -301,7 +301,7 @@ def _tell(say: Callable[[str], None], error: Exception, problem: str) -> str:
 
 def is_evaluated(store: Store, branch: str) -> bool:
     """Whether some process evaluates the rules of a branch now."""
-    return disk.is_locked(lock_path(store, branch))
+    return LockFile(lock_path(store, branch)).is_held()
 
 
 def directory_of(store: Store, branch: str) -> str:
@@ -331,7 +331,7 @@ def status_path(store: Store, branch: str) -> str:
 def read_status(store: Store, branch: str) -> dict[str, RuleStatus]:
     """When the rules of a branch were asked, as far as the cache says it."""
     try:
-        content = orjson.loads(disk.read(status_path(store, branch)))
+        content = orjson.loads(File(status_path(store, branch)).read())
         return {name: RuleStatus(**members) for name, members in content.items()}
     # Of another version, or torn: all rules are asked at once.
     except (OSError, ValueError, TypeError, AttributeError):

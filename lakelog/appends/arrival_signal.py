@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.runtime import forks
 from lakelog.store.paths import Paths
 
@@ -153,7 +153,7 @@ def _signature(directories: tuple[str, ...]) -> tuple[object, ...]:
     """What differs after an append or a move."""
     wals, heads = directories
     stats: list[object] = [_stat(heads)]
-    for name in disk.listing(wals):
+    for name in Folder(wals).names():
         stats.append((name, *_stat(f"{wals}/{name}")))
     return tuple(stats)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lakelog.appends.versioned import StreamSubject
-from lakelog.disk import regular_file
+from lakelog.disk import File
 from lakelog.errors import DamagedIds
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun
@@ -77,7 +77,7 @@ class KnownKeys:
         try:
             if not self._store.verified.is_intact(run.digest, path):
                 raise DamagedIds(path, "the content does not match its name")
-            with open(regular_file.open_file(path), "rb") as file:
+            with open(File(path).open(), "rb") as file:
                 data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, ValueError):
             raise DamagedIds(path, "the id run is missing or empty") from None

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from lakelog.disk import disk
+from lakelog.disk import OpenFile
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Frame, Tail, WalFile
 
@@ -39,7 +39,7 @@ class StreamLock:
         """Wait for the lock and take it."""
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        disk.lock(self._fd, wait=True)
+        OpenFile(self._fd).lock(wait=True)
 
     def release(self) -> None:
         """Let the lock go."""

@@ -17,7 +17,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.store import clock
 
 _MAGIC = b"LKV1\0\0\0\0"
@@ -77,8 +77,8 @@ class StreamMarks:
     def _open(self) -> None:
         """Map the file, which is created if it is missing. Raises OSError."""
         self.close()
-        disk.make_dirs(self._folder)
-        self._map = disk.map_shared(self._path, _SIZE)
+        Folder(self._folder).make_all()
+        self._map = File(self._path).map_shared(_SIZE)
         self._inode = os.stat(self._path).st_ino
 
     def begin_epoch(self, generation: int, move: int) -> None:

@@ -15,7 +15,7 @@ from lakelog.appends.known_keys import KnownKeys
 from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
 from lakelog.store.bootstrap import Store
@@ -293,10 +293,10 @@ def _sync(store: Store, branch: str, pending: PendingFrames) -> None:
     }
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # sealed meanwhile
-            fd = regular_file.open_file(path)
+            fd = File(path).open()
             try:
-                disk.sync_file(fd)
+                OpenFile(fd).sync()
             finally:
-                disk.close(fd)
+                OpenFile(fd).close()
     if paths:
-        disk.sync_dir(store.paths.wal_dir(branch))
+        Folder(store.paths.wal_dir(branch)).sync()

@@ -21,7 +21,7 @@ from lakelog.appends import writer_forks
 from lakelog.appends.append_batch import AppendBatch, own_error
 from lakelog.appends.receipt import Receipt
 from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
 from lakelog.runtime import forks
@@ -145,7 +145,7 @@ class Writer:
         for fd in (getattr(self, "_fd", -1), *getattr(self, "_abandoned", ())):
             if fd >= 0:
                 with self._ignored:  # at the end of a process contextlib may be gone
-                    disk.close(fd)
+                    OpenFile(fd).close()
 
     def _reset(self) -> None:
         self._host = hosts.host_name()
@@ -156,7 +156,7 @@ class Writer:
         self._is_in_doubt = False  # whether a file with a name may have the frame
         self._fd, self._end, self._size = -1, 0, 0  # of the newest file, its space included
         self._path = ""
-        self._config: regular_file.Identity | None = None  # lakelog.json as it was last seen
+        self._config: tuple[int, int, int] | None = None  # lakelog.json as it was last seen
         self._abandoned: list[int] = []
         self._raw, self._events, self._opened, self._is_due = 0, 0, 0.0, False
         paths, refs = self._store.paths, self._store.refs
@@ -308,8 +308,8 @@ class Writer:
                 stop = self._end + len(frame)
                 space, zeros = space_after(stop, self._size, len(frame))
                 os.lseek(self._fd, self._end, os.SEEK_SET)
-                disk.write_blocks(self._fd, frame + space, zeros)
-                disk.sync_file(self._fd)
+                OpenFile(self._fd).write_blocks(frame + space, zeros)
+                OpenFile(self._fd).sync()
                 self._end, self._size = stop, max(self._size, stop + len(space) + zeros)
                 # No name any more: somebody took this writer for dead, where locks do not exclude,
                 # and trimmed the file with the frame that was just written. Its path comes first
@@ -332,7 +332,7 @@ class Writer:
         raise_format(self._store, self._format)
         make_branch_dirs(self._store, self._branch)
         paths = self._store.paths
-        directory = paths.wal_dir(self._branch)
+        folder = Folder(paths.wal_dir(self._branch))
         header = Header(
             self._store.lake_id,
             self._branch,
@@ -344,20 +344,20 @@ class Writer:
             os.getpid(),
             disk.now_us(),
         )
-        path, name = disk.temporary_path(directory), paths.wal(self._branch, self._name, self._n)
-        fd, linked = disk.create(path), False
+        path, name = folder.temporary_path(), paths.wal(self._branch, self._name, self._n)
+        fd, linked = File(path).open_new(), False
         try:
             # Without space: most writers write one frame and are gone.
             new, keyed = self._format == FORMAT, bool(paths.keys)
             data = header.encode(is_versioned=new, is_encrypted=keyed) + frame
-            disk.write_all(fd, data)
-            disk.sync_file(fd)
+            OpenFile(fd).write(data)
+            OpenFile(fd).sync()
             # Locked before it has a name: a file that can be locked counts as a dead writer's.
-            disk.lock(fd)
+            OpenFile(fd).lock()
             self._is_in_doubt = True
-            disk.link(path, name)
+            File(path).link(name)
             linked = True
-            disk.sync_dir(directory)
+            folder.sync()
             # Only now: a deletion that did not see this file has ended the branch by now, and one
             # that comes later sees the lock and refuses.
             if not self._is_protected:
@@ -365,8 +365,8 @@ class Writer:
                 self._is_protected = True
         # Nothing was acknowledged, and in this branch nobody would ever seal it.
         except UnknownRef:
-            disk.unlink(name)
-            disk.close(fd)
+            File(name).remove()
+            OpenFile(fd).close()
             raise
         # Linked but not synced, the frame may be read or vanish: it becomes doubtful, and this
         # file stays locked until the next one is there. It stands for those abandoned before.
@@ -376,11 +376,11 @@ class Writer:
                 self._abandoned.append(fd)
                 self._path = name
             else:
-                disk.close(fd)
+                OpenFile(fd).close()
             raise
         finally:
             with contextlib.suppress(OSError):
-                disk.unlink(path)
+                File(path).remove()
         # The old files are ended and unlocked last: a living writer always has a locked file, so
         # nobody omits its watermark (F7.6).
         self._unlock_abandoned()
@@ -396,7 +396,7 @@ class Writer:
     def _require_lake(self) -> None:
         """Refuse to go on where another lake, or a copy of ours, took the place of ours."""
         # The times of lakelog.json may be read at every commit: no sync waits for them.
-        config = regular_file.identity(self._store.paths.config)
+        config = File(self._store.paths.config).identity()
         if config != self._config:
             require_same_lake(self._store, self._path, (self._fd, *self._abandoned))
             # An erasure replaces it, so that no writer keeps a file with what was erased (F23.5).
@@ -427,7 +427,7 @@ class Writer:
         """Close abandoned files, which drops their locks."""
         while self._abandoned:  # taken out first: an interrupt must not close a number twice
             with contextlib.suppress(OSError):
-                disk.close(self._abandoned.pop())
+                OpenFile(self._abandoned.pop()).close()
 
     def _is_full(self) -> bool:
         limits, age = self._store.settings, time.monotonic() - self._opened
@@ -442,7 +442,7 @@ class Writer:
         """
         self._is_due = True
         if self._store.settings.seal != "never":
-            names = disk.listing(self._store.paths.wal_dir(self._branch))
+            names = Folder(self._store.paths.wal_dir(self._branch)).names()
             self._seal_if(sum(p[0] == self._name for p in map(parse_wal, names) if p) > 2)
 
     def _seal_if(self, due: bool) -> None:
@@ -460,11 +460,11 @@ class Writer:
             return
         with contextlib.suppress(OSError):
             os.lseek(fd, self._end, os.SEEK_SET)
-            disk.write_all(fd, encode_end(self._last))
+            OpenFile(fd).write(encode_end(self._last))
             if self._size > self._end + END_BYTES:
-                disk.truncate(fd, self._end + END_BYTES)
+                OpenFile(fd).truncate(self._end + END_BYTES)
         with contextlib.suppress(OSError):
-            disk.close(fd)
+            OpenFile(fd).close()
 
     def _wait_while(self, holds: Callable[[], bool]) -> None:
         """Wait while a condition holds, the mutex released meanwhile; the caller holds it."""

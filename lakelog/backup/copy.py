@@ -26,7 +26,7 @@ from typing import Any
 
 import zstandard
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files.cursors import printable
 from lakelog.files.inflate import MAGIC_MAX, compression
@@ -103,7 +103,7 @@ class VerifiedCopy:
 
 def read_document(path: str) -> Backup:
     """Return the metadata in the document of the copy at `path`. Raises NotIntact, OSError."""
-    body = document.decode(disk.read(path + DOCUMENT))
+    body = document.decode(File(path + DOCUMENT).read())
     if body.pop("backup", None) != VERSION:
         raise document.NotIntact("it is of a later lakelog, or no document of a backup")
     try:
@@ -176,8 +176,8 @@ def _copy(
     # The document has the file's own mode, for restoring it. The copy must stay readable for its
     # owner, and is nothing to execute.
     mode = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
-    temporary = disk.write_pieces(
-        folder, _compress(blocks, status.st_size) if is_packed else blocks, mode=mode
+    temporary = Folder(folder).write_pieces(
+        _compress(blocks, status.st_size) if is_packed else blocks, mode=mode
     )
     try:
         # The size and time change as well when lines were only appended. Only if the bytes that
@@ -195,7 +195,7 @@ def _copy(
             raise OSError(errno.EIO, f"the copy is not what was written: {fault}", temporary)
         os.utime(temporary, ns=(status.st_mtime_ns, status.st_mtime_ns))
     except BaseException:
-        disk.unlink(temporary)
+        File(temporary).remove()
         raise
     return VerifiedCopy(temporary, digest.hexdigest(), status.st_size, is_packed, status)
 
@@ -300,9 +300,9 @@ def restore(backup: Backup, to: str | None = None, *, force: bool = False) -> st
     if fault := fault_of(backup):
         raise DamagedBackup(f"{printable(backup.path)}: {fault}")
     folder = os.path.dirname(target)
-    disk.make_dirs(folder)
+    Folder(folder).make_all()
     # Readable for nobody else until owner and mode are those of the file.
-    temporary = disk.write_pieces(folder, contents(backup.path, backup.packed), mode=0o600)
+    temporary = Folder(folder).write_pieces(contents(backup.path, backup.packed), mode=0o600)
     try:
         # What was written is read again: only then may it take the place of an existing file.
         if fault := fault_of(dataclasses.replace(backup, path=temporary, packed=False)):
@@ -315,15 +315,15 @@ def restore(backup: Backup, to: str | None = None, *, force: bool = False) -> st
         os.utime(temporary, ns=(backup.mtime_ns, backup.mtime_ns))
         # link refuses a name that was taken since the check above; rename would replace that file.
         if force:
-            disk.rename(temporary, target)
+            File(temporary).rename(target)
         else:
-            disk.link(temporary, target)
+            File(temporary).link(target)
     except FileExistsError:
         raise AlreadyExists(_exists_message(target)) from None
     finally:
-        disk.unlink(temporary)
+        File(temporary).remove()
     # The caller says that the file is restored, so its name has to survive a power cut.
-    disk.sync_dir(folder)
+    Folder(folder).sync()
     return target
 
 

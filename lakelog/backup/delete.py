@@ -20,7 +20,7 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.files import cursors
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
@@ -102,10 +102,10 @@ def _unlink(fd: int, path: str, before: os.stat_result) -> str:
         return "another file has its name now"
     if (status.st_size, status.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         return "it changed just now"
-    disk.unlink(path)
+    File(path).remove()
     # If a crash brings the name back, the next round removes it again.
     with contextlib.suppress(OSError):
-        disk.sync_dir(os.path.dirname(path))
+        Folder(os.path.dirname(path)).sync()
     return ""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.files.traversal import MARK, walk
 from lakelog.store import document
 
@@ -68,13 +68,13 @@ class BackupDirectory:
     def claim(self) -> Iterator[bool]:
         """Create and mark the directory, and lock it; yields False if another process has the
         lock."""
-        disk.make_dirs(self.root)
+        Folder(self.root).make_all()
         # The mark also keeps scans for input out of this directory: copies must not be ingested.
         mark = f"{self.root}/{MARK}"
-        if not disk.exists(mark):
+        if not File(mark).exists():
             with contextlib.suppress(FileExistsError):
-                disk.create_whole(mark, _WORDS)
-        with disk.claim(mark) as alone:
+                File(mark).create(_WORDS)
+        with LockFile(mark).claim() as alone:
             yield bool(alone)
 
     def put(
@@ -92,7 +92,7 @@ class BackupDirectory:
         The caller holds the lock. Raises FileChanged, OSError, CopyStopped; then nothing was added.
         """
         folder = os.path.join(self.root, subfolder) if subfolder else self.root
-        disk.make_dirs(folder)
+        Folder(folder).make_all()
         # A file is copied before anything else is written: most of what fails, fails here.
         verified = copy.copy(source, folder, is_packed, stop)
         created, document_path = disk.now_us(), ""
@@ -101,20 +101,20 @@ class BackupDirectory:
             # last, because it is what makes the copy a backup.
             backup = copy.describe(verified, "", source, number, created)
             backup = dataclasses.replace(backup, cursor=cursor[0], covered=cursor[1])
-            document_path = disk.write_temporary(folder, document.encode(backup.body()))
+            document_path = Folder(folder).write(document.encode(backup.body()))
             path = self._name(verified, folder, os.path.basename(source), created)
             try:
                 # A copy without a document is reported as a stranger's file, and the sweep would
                 # not know it: its second name goes below.
-                disk.link(document_path, path + DOCUMENT)
+                File(document_path).link(path + DOCUMENT)
             except BaseException:
-                disk.unlink(path)
+                File(path).remove()
                 raise
-            disk.sync_dir(folder)
+            Folder(folder).sync()
         finally:
-            disk.unlink(verified.path)
+            File(verified.path).remove()
             if document_path:
-                disk.unlink(document_path)
+                File(document_path).remove()
         return dataclasses.replace(backup, path=path)
 
     def drop(self, backup: Backup) -> None:
@@ -122,15 +122,15 @@ class BackupDirectory:
         folder = os.path.dirname(backup.path)
         # A second, temporary name: if this process dies once the document is gone, the sweep finds
         # the copy by it.
-        new_name = disk.temporary_path(folder)
+        new_name = Folder(folder).temporary_path()
         with contextlib.suppress(FileNotFoundError):
-            disk.link(backup.path, new_name)
+            File(backup.path).link(new_name)
         # The document first: without it the copy is no backup any more, while a document without a
         # copy would be reported as damage.
-        disk.unlink(backup.path + DOCUMENT)
-        disk.unlink(backup.path)
-        disk.unlink(new_name)
-        disk.sync_dir(folder)
+        File(backup.path + DOCUMENT).remove()
+        File(backup.path).remove()
+        File(new_name).remove()
+        Folder(folder).sync()
         self._documents.pop(backup.path, None)
 
     def sweep(self) -> None:
@@ -140,7 +140,7 @@ class BackupDirectory:
             for name in temporaries:
                 self._forget(f"{folder}/{name}", folder, names)
             if temporaries:
-                disk.sync_dir(folder)
+                Folder(folder).sync()
 
     def _forget(self, path: str, folder: str, names: list[str]) -> None:
         """Remove a temporary name, and its other name if that has no document."""
@@ -152,11 +152,10 @@ class BackupDirectory:
                 if name.startswith(disk.TEMPORARY) or name.endswith(DOCUMENT):
                     continue
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(entry_path), status) and not disk.exists(
-                        entry_path + DOCUMENT
-                    ):
-                        disk.unlink(entry_path)
-            disk.unlink(path)
+                    is_same = os.path.samestat(os.stat(entry_path), status)
+                    if is_same and not File(entry_path + DOCUMENT).exists():
+                        File(entry_path).remove()
+            File(path).remove()
 
     def _name(self, verified: copy.VerifiedCopy, folder: str, name: str, created: int) -> str:
         """Give a copy the first free name; return the path."""
@@ -166,8 +165,8 @@ class BackupDirectory:
             with contextlib.suppress(FileExistsError):
                 # The copy may have been deleted by hand and its document left: that document must
                 # not describe another file.
-                if not disk.exists(path + DOCUMENT):
-                    disk.link(verified.path, path)
+                if not File(path + DOCUMENT).exists():
+                    File(verified.path).link(path)
                     return path
             ordinal += 1
 

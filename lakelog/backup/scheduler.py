@@ -26,7 +26,7 @@ import orjson
 from lakelog.backup import delete
 from lakelog.backup.copy import Backup, CopyStopped, FileChanged
 from lakelog.backup.directory import BackupDirectory
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
@@ -346,7 +346,7 @@ class BackupScheduler:
 def backup_directories(lake: Lake) -> list[BackupDirectory]:
     """Return the existing directories of backups of this lake's files, the last used first."""
     directories = [BackupDirectory(root) for root in _remembered_roots(lake)]
-    return [directory for directory in directories if disk.exists(f"{directory.root}/{MARK}")]
+    return [directory for directory in directories if File(f"{directory.root}/{MARK}").exists()]
 
 
 def remember_directory(lake: Lake, root: str) -> None:
@@ -355,12 +355,12 @@ def remember_directory(lake: Lake, root: str) -> None:
     roots = [root, *(remembered for remembered in _remembered_roots(lake) if remembered != root)]
     data = orjson.dumps([os.fsencode(path).hex() for path in roots])
     with contextlib.suppress(OSError):
-        disk.replace_whole(f"{lake.store.paths.cache}/{_DIRECTORIES}", data, sync=False)
+        File(f"{lake.store.paths.cache}/{_DIRECTORIES}").replace(data, sync=False)
 
 
 def _remembered_roots(lake: Lake) -> list[str]:
     try:
-        roots = orjson.loads(disk.read(f"{lake.store.paths.cache}/{_DIRECTORIES}"))
+        roots = orjson.loads(File(f"{lake.store.paths.cache}/{_DIRECTORIES}").read())
         return [os.fsdecode(bytes.fromhex(raw)) for raw in roots]
     except (FileNotFoundError, TypeError, ValueError):
         return []

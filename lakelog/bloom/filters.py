@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from lakelog import arrays
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -124,8 +124,8 @@ def save(paths: Paths, digest: str, table: pa.Table) -> bytes:
     """Build the filter of a segment of `table` and store it, if the disk has room; return it."""
     data = encode(table)
     with contextlib.suppress(OSError):
-        disk.make_dir(os.path.dirname(paths.bloom(digest)))
-        disk.replace_whole(paths.bloom(digest), data, sync=False)
+        Folder(os.path.dirname(paths.bloom(digest))).make()
+        File(paths.bloom(digest)).replace(data, sync=False)
     return data
 
 
@@ -134,8 +134,8 @@ def drop(paths: Paths, digests: Iterable[str]) -> None:
     of these builds what it needs again, or reads all rows."""
     with contextlib.suppress(OSError):
         for digest in digests:
-            disk.unlink(paths.bloom(digest))
-            disk.unlink(paths.words(digest))
+            File(paths.bloom(digest)).remove()
+            File(paths.words(digest)).remove()
 
 
 def encode(table: pa.Table) -> bytes:
@@ -228,7 +228,7 @@ def _holds(data: bytes, start: int, size: int, value: int) -> bool:
 def _read(paths: Paths, digest: str) -> bytes | None:
     """The stored filter, or None if it is missing or damaged."""
     try:
-        data = disk.read(paths.bloom(digest))
+        data = File(paths.bloom(digest)).read()
     except OSError:
         return None
     if len(data) < 64 or data[:4] != b"LKB1":

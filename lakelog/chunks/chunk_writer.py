@@ -14,7 +14,7 @@ from types import TracebackType
 
 from lakelog.chunks import state_files, state_index
 from lakelog.chunks.state_index import StateIndex
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import StateRefused
 from lakelog.store import document
 from lakelog.store.paths import CHUNK, INDEX, Paths
@@ -80,13 +80,13 @@ class ChunkWriter:
             self._folders.add(folder)
         if not is_new or (name in self._present and self._is_intact(path, name)):
             return
-        disk.make_object_dir(folder)
+        Folder(folder).make_for_objects()
         data, keys = state_files.seal(content), self._paths.keys
         # Synced under a temporary name: a file with its name is always whole.
-        temporary = disk.write_temporary(folder, keys.encrypt(data) if keys else data)
+        temporary = Folder(folder).write(keys.encrypt(data) if keys else data)
         size = os.stat(temporary).st_size
         # Replaces a damaged file of that name; an intact one has the same content.
-        disk.rename(temporary, path)
+        File(temporary).rename(path)
         with self._mutex:
             self.written += size
 
@@ -103,7 +103,7 @@ class ChunkWriter:
         # After all writes, each folder once.
         self._threads.shutdown(wait=True)
         for folder in sorted(self._folders):
-            disk.sync_dir(folder)
+            Folder(folder).sync()
 
     def __enter__(self) -> ChunkWriter:
         return self

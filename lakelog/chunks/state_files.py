@@ -24,7 +24,7 @@ import zstandard
 
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
 from lakelog.store import document
@@ -223,7 +223,7 @@ def read_file(path: str) -> bytes:
     # What does not compress gets a little longer, and there is the seal.
     if size > (INDEX_FILE_MAX if path.endswith(INDEX) else CHUNK_MAX + (CHUNK_MAX >> 7) + 1024):
         raise document.NotIntact(f"it is {size} bytes long")
-    return disk.read(path)
+    return File(path).read()
 
 
 def _decrypted(data: bytes) -> bytes:
@@ -292,6 +292,6 @@ class StateFiles:
 
     def names(self) -> Iterator[str]:
         """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
-        for folder in hex_dirs(disk.listing(self._paths.states)):
-            for name in sorted(disk.listing(f"{self._paths.states}/{folder}")):
+        for folder in hex_dirs(Folder(self._paths.states).names()):
+            for name in sorted(Folder(f"{self._paths.states}/{folder}").names()):
                 yield f"states/{folder}/{name}"

@@ -21,7 +21,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_words
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many, paint, size, width
 from lakelog.cli.schema import breaches
-from lakelog.disk import disk, file_system
+from lakelog.disk import File, FileSystem, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
 from lakelog.state import rewind
@@ -111,7 +111,7 @@ def _disk(store: Store, _: str) -> Findings:
     root = store.paths.root
     if os.access(root, os.W_OK):
         # Tried, and not asked for: network file systems accept link and flock, and break them.
-        file_system.probe(root)
+        FileSystem(root).probe()
         yield OK, "link refuses a taken name, flock excludes"
     else:
         yield WARNING, "not writable by this user: it can be read only"
@@ -131,7 +131,9 @@ def _tail(store: Store, branch: str) -> Findings:
     pending = Tail(store.paths, store.refs, branch).collect()
     groups = pending.files.values()
     # An unlocked file with a torn end has lost its writer; the end of a live one is still coming.
-    torn = [group[-1] for group in groups if group[-1].torn and not disk.is_locked(group[-1].path)]
+    torn = [
+        group[-1] for group in groups if group[-1].torn and not LockFile(group[-1].path).is_held()
+    ]
     message = f"{many(pending.events, 'event')}, {size(pending.bytes)}, wait to be published"
     if pending.bytes > _TAIL_MAX:
         yield WARNING, f"{message}; queries get slower: `lakelog compact` publishes them"
@@ -145,7 +147,7 @@ def _tail(store: Store, branch: str) -> Findings:
 
 
 def _saved_files(store: Store, _: str) -> Findings:
-    cut_files, damaged_files = disk.listing(store.paths.cut), disk.listing(store.paths.damaged)
+    cut_files, damaged_files = Folder(store.paths.cut).names(), Folder(store.paths.damaged).names()
     if cut_files:
         yield WARNING, f"{many(len(cut_files), 'torn frame')} of dead writers, saved in cache/cut"
     if damaged_files:
@@ -160,7 +162,7 @@ def _hints(store: Store, _: str) -> Findings:
         # A hint is only a shortcut to the newest move: it is rebuilt when it is missed.
         with contextlib.suppress(FileNotFoundError):
             try:
-                document.decode(disk.read(store.paths.hint(branch)))
+                document.decode(File(store.paths.hint(branch)).read())
             except document.NotIntact:
                 bad.append(branch)
     yield (
@@ -177,7 +179,7 @@ def _pending(store: Store, _: str) -> Findings:
     elif not rewind.is_here(store, intent):
         advice = "the next save, restore or rollback sets it aside"
         yield WARNING, f"a {intent.op} was interrupted in another lake, {intent.lake!r}: {advice}"
-    elif disk.is_locked(store.paths.restore_lock):
+    elif LockFile(store.paths.restore_lock).is_held():
         yield OK, f"a {intent.op} is at work: {intent.message}"
     else:
         advice = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"

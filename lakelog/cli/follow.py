@@ -15,7 +15,7 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import argument
 from lakelog.cli.rounds import SIGNALS, StopEvent
 from lakelog.collect import Watcher
-from lakelog.disk import disk
+from lakelog.disk import Folder, OpenFile
 from lakelog.lake import Lake
 
 _INTERVAL = 1.0
@@ -53,7 +53,7 @@ def _follow(lake: Lake, file: str, lock: str, stop: threading.Event, *, wait: bo
     look at it began, or another process follows it."""
     fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     # One that waits is the next to follow, without a gap.
-    if not disk.lock(fd, wait=wait):
+    if not OpenFile(fd).lock(wait=wait):
         os.close(fd)
         return True
     sizes = _sizes_of(file)
@@ -79,7 +79,7 @@ def _follow(lake: Lake, file: str, lock: str, stop: threading.Event, *, wait: bo
 def _sizes_of(file: str) -> set[tuple[int, int]]:
     """The inode and the size of a file and of each of its backups."""
     sizes, (folder, name) = set[tuple[int, int]](), os.path.split(file)
-    for member in disk.listing(folder):
+    for member in Folder(folder).names():
         is_backup = member.startswith(f"{name}.") and not member.endswith(".json")
         if member != name and not is_backup:
             continue

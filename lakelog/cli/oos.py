@@ -20,7 +20,7 @@ from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.tables import cell
 from lakelog.cli.render.terminal import many
 from lakelog.cli.rounds import stop_at_signals
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.oos import DEFAULT_LOG, get_views
 from lakelog.store import bootstrap
 
@@ -157,7 +157,7 @@ def demo(
     checks = _play(app, answers)
     failed = [check for check in checks if check.fault]
     record = {"passed": not failed, "checks": list(map(asdict, checks)), "answers": answers}
-    disk.replace_whole(os.path.abspath(results), orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    File(os.path.abspath(results)).replace(orjson.dumps(record, option=orjson.OPT_INDENT_2))
     app.say(f"wrote {results}")
     exits.exit_if(failed, exits.FAILED)
 

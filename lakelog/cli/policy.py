@@ -9,7 +9,7 @@ from lakelog.cli.app import App, verb_group
 from lakelog.cli.options import argument, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import cell
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.store import bootstrap
 from lakelog.store import policy as policies
 from lakelog.store.ref import author
@@ -59,7 +59,7 @@ def check(
     rules, name = policies.load(paths), user or author()
     if operation is None:
         # A lake without the file allows everything, which a person could take for a valid policy.
-        has_policy = disk.exists(paths.policy)
+        has_policy = File(paths.policy).exists()
         app.say("the policy is valid" if has_policy else f"there is no policy at {paths.policy}")
     elif rules.allows(operation, name):
         app.say(f"{cell(name)} may {policies.OPERATIONS[operation]}")

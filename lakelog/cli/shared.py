@@ -16,7 +16,7 @@ from lakelog.cli.keys import new_ring
 from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit_record
 from lakelog.cli.render.terminal import many
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.errors import InvalidKey, InvalidSetting, Unreachable
 from lakelog.lake import Lake
 from lakelog.remotes import shared as shared_lakes
@@ -128,9 +128,9 @@ def exchange(
 def _exchange_all(lakes: dict[str, Lake], stack: contextlib.ExitStack) -> ExchangeRound:
     """Exchange each branch that has files of writers here."""
     store = next(iter(lakes.values())).store
-    for name in disk.listing(store.paths.wals):
+    for name in Folder(store.paths.wals).names():
         branch = decode_name(name)
-        is_due = is_encoded(name) and disk.listing(f"{store.paths.wals}/{name}")
+        is_due = is_encoded(name) and Folder(f"{store.paths.wals}/{name}").names()
         # A directory of a writer that has no files has nothing to publish; a deleted branch keeps
         # its own.
         if is_due and branch not in lakes and store.refs.is_alive(branch):

@@ -41,7 +41,7 @@ from lakelog.collect import (
 )
 from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
@@ -161,7 +161,7 @@ def dump(
     Each line becomes an event, once. `lakelog watch` does the same with more options;
     `lakelog tail`, `sql`, `recent` and `backups` show the result.
     """
-    disk.make_dirs(os.path.abspath(logs_dir))
+    Folder(os.path.abspath(logs_dir)).make_all()
     follow(app, [logs_dir], plan)
 
 
@@ -278,7 +278,7 @@ def _alone(lake: Lake, roots: list[str], descriptor: int) -> Iterator[None]:
     """Hold the lock of these directories, over a restart, too. Raises ClickException."""
     # Two watchers would both read each new line. The cursor would keep them from being stored
     # twice, but not from being read twice.
-    with disk.claim(lock_path(lake, roots), descriptor) as lock:
+    with LockFile(lock_path(lake, roots)).claim(descriptor) as lock:
         if not lock:
             raise click.ClickException(f"another process is watching {', '.join(roots)}")
         try:
@@ -378,7 +378,7 @@ def show_status(app: App, as_json: bool) -> None:
 def _status_of(path: str) -> dict[str, Any]:
     """Return what a watcher wrote of itself, and whether it is running; nothing if none did."""
     try:
-        status: dict[str, Any] = orjson.loads(disk.read(path))
+        status: dict[str, Any] = orjson.loads(File(path).read())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     # By its last round as well, because the process id may belong to another process by now.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.collect.successors import LostFile
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.cursors import printable
@@ -186,7 +186,7 @@ def write(path: str, totals: WatchTotals) -> None:
     """Write totals to where others read them. Raises OSError."""
     body = asdict(totals) | {"roots": [*map(printable, totals.roots)]}
     data = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
-    disk.replace_whole(path, data, sync=False)
+    File(path).replace(data, sync=False)
 
 
 def status_path(lake: Lake) -> str:

@@ -21,7 +21,7 @@ from lakelog import lake as lakes
 from lakelog.backup import INTERVAL, KEEP, BackupPlan, BackupScheduler
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.collect import Watcher, lock_path, run
-from lakelog.disk import disk
+from lakelog.disk import LockFile
 from lakelog.errors import InUse, InvalidSetting, Unreachable
 from lakelog.files import cursors
 from lakelog.files.rotation import base_name
@@ -168,7 +168,7 @@ class OMEGALogManager:
         # The claim is handed over to the thread, which releases it at its end; until then every way
         # out has to release it here.
         claim = contextlib.ExitStack()
-        if not claim.enter_context(disk.claim(lock_path(self.lake, roots))):
+        if not claim.enter_context(LockFile(lock_path(self.lake, roots)).claim()):
             claim.close()
             raise InUse(f"another process is watching {self.logs_dir}")
         try:

@@ -24,7 +24,7 @@ import orjson
 
 from lakelog import chunks, remotes
 from lakelog.deploy import Container, Engine, read_container
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import (
     ContainerFailed,
     Damaged,
@@ -393,9 +393,9 @@ def _staging(lake: Lake) -> Iterator[str]:
             " `lakelog state save --dir`"
         )
     folder = f"{lake.store.paths.cache}/containers"
-    disk.make_dirs(lake.store.paths.cache)
+    Folder(lake.store.paths.cache).make_all()
     # The folder is emptied by whoever comes next: two at a time would empty each other's.
-    with disk.claim(f"{folder}.lock") as is_alone:
+    with LockFile(f"{folder}.lock").claim() as is_alone:
         if not is_alone:
             raise StateRefused("another process saves or restores containers: wait for it")
         # One that died may have left gigabytes.
@@ -487,7 +487,7 @@ def _repository(name: str) -> str:
 def _free_id(lake: Lake) -> str:
     stamp = _stamp(disk.now_us())
     number = 1
-    while disk.exists(lake.store.paths.tag(id := stamp if number == 1 else f"{stamp}-{number}")):
+    while File(lake.store.paths.tag(id := stamp if number == 1 else f"{stamp}-{number}")).exists():
         number += 1
     return id
 

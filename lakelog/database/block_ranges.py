@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import DamagedSegment, TransferRefused
 from lakelog.keys import VAULT
 from lakelog.store.paths import Paths
@@ -98,7 +98,7 @@ class SegmentBlocks:
         if len(OPEN) >= _OPEN_MAX and path not in OPEN:
             return False
         with contextlib.suppress(OSError):  # without it blocks are fetched each time
-            disk.make_dir(os.path.dirname(self._cached))
+            Folder(os.path.dirname(self._cached)).make()
         OPEN[path] = self
         return True
 
@@ -145,7 +145,7 @@ class SegmentBlocks:
                 " machine that has it"
             )
         with contextlib.suppress(OSError):
-            disk.write_at(self._cached, start, data)
+            File(self._cached).write_at(start, data)
         return blocks
 
     def _is_right(self, number: int, block: bytes) -> bool:

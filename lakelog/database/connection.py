@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import sql
 from lakelog.database import block_ranges
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.engine import core
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb
@@ -143,7 +143,7 @@ def _share_of_memory() -> int:
     for name in _GROUP_LIMITS:
         # Without a limit there is no file, or it says `max`; version 1 then says a huge number.
         with contextlib.suppress(OSError, ValueError):
-            limits.append(int(disk.read(f"{_GROUPS}/{name}")))
+            limits.append(int(File(f"{_GROUPS}/{name}").read()))
     return max(min(limits) // _SHARE, _LEAST)
 
 

@@ -160,13 +160,6 @@ def make_dir(path: str) -> None:
         modes.follow(path)
 
 
-def make_folder(path: str) -> None:
-    """Make a directory durably if it is not there; its parent is."""
-    if not exists(path):
-        make_dir(path)
-        sync_dir(os.path.dirname(path))
-
-
 def remove_dir(path: str) -> None:
     """Remove an empty directory if it is there."""
     with contextlib.suppress(FileNotFoundError):
@@ -204,19 +197,6 @@ def write_pieces(
     return path
 
 
-def link_object(temporary: str, path: str) -> None:
-    """Give a synced temporary file its content-addressed name, durably."""
-    make_object_dir(os.path.dirname(path))
-    try:
-        # Taken means the same bytes are there: objects are named by their content.
-        with contextlib.suppress(FileExistsError):
-            link(temporary, path)
-    finally:
-        unlink(temporary)
-    # Even if it was there: whoever made it may not have synced the directory yet.
-    sync_dir(os.path.dirname(path))
-
-
 def create_whole(path: str, data: bytes) -> None:
     """Make `path` appear whole or not at all; FileExistsError if it is there. Not yet durable:
     the caller syncs the directory."""
@@ -243,6 +223,16 @@ class Begun:
     fd: int
     temporary: str
     path: str = ""
+
+    def abandon(self) -> None:
+        """Remove it."""
+        close(self.fd)
+        unlink(self.temporary)
+
+    @staticmethod
+    def finish(files: list[Begun]) -> None:
+        """Make files durable, then their names, as `finish` does."""
+        finish(files)
 
 
 def begin_file(directory: str, data: bytes, path: str = "") -> Begun:
@@ -281,7 +271,8 @@ def finish(files: list[Begun]) -> None:
             with contextlib.suppress(FileExistsError):
                 link(file.temporary, file.path)
     except BaseException:
-        abandon(files)
+        while files:
+            files.pop().abandon()
         raise
     # Taken from the list first: if this is interrupted, nobody closes the same number twice.
     while files:
@@ -290,14 +281,6 @@ def finish(files: list[Begun]) -> None:
         unlink(file.temporary)
     for directory in sorted({os.path.dirname(file.path) for file in placed}):
         sync_dir(directory)
-
-
-def abandon(files: list[Begun]) -> None:
-    """Remove files that are not finished; the list is empty then."""
-    while files:
-        file = files.pop()
-        close(file.fd)
-        unlink(file.temporary)
 
 
 def replace_whole(path: str, data: bytes, *, sync: bool = True) -> None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from errno import EINVAL, ENODEV, ENXIO
 
-Identity = tuple[int, int, int]
 DOCUMENT_MAX = 64 << 20
 """Bytes of a document, a manifest or packed moves at most: ten times what any lake has."""
 
@@ -41,28 +39,3 @@ def open_file(path: str) -> int:
         reason = "it is a directory" if stat.S_ISDIR(mode) else "it is no regular file"
         raise NotRegular(EINVAL, reason, path)
     return fd
-
-
-def has_holes(fd: int) -> bool:
-    """Whether parts of a file were never written; its offset is moved."""
-    size = os.fstat(fd).st_size
-    return bool(size) and os.lseek(fd, 0, os.SEEK_HOLE) < size
-
-
-def pieces(path: str, size: int = 1 << 22) -> Iterator[bytes]:
-    """Yield the bytes of a file."""
-    with open(open_file(path), "rb", buffering=0) as file:
-        while chunk := file.read(size):
-            yield chunk
-
-
-def identity(path: str) -> Identity | None:
-    """What no other file has that ever was at `path`; None if there is none that can be seen.
-
-    With the time, as the inode of a file that was removed is used again.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -13,7 +13,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
 from lakelog.store import document
 from lakelog.store.paths import Paths
 
@@ -46,17 +46,17 @@ def note(paths: Paths, place: str, name: str) -> None:
     # One document for each place, so that two writers of different ones do not meet.
     key = hashlib.sha256(place.encode() + b"\0" + path_bytes).hexdigest()[:16]
     with contextlib.suppress(OSError):
-        disk.make_dirs(paths.copies)
-        disk.replace_whole(f"{paths.copies}/{key}.json", document.encode(copy), sync=False)
+        Folder(paths.copies).make_all()
+        File(f"{paths.copies}/{key}.json").replace(document.encode(copy), sync=False)
 
 
 def listing(paths: Paths) -> list[CopyNote]:
     """Return the places that got rows, in the order of their names; a damaged note is left out,
     which `verify` names."""
     notes = []
-    for name in disk.listing(paths.copies):
+    for name in Folder(paths.copies).names():
         if name.endswith(".json") and not name.startswith("."):
             with contextlib.suppress(FileNotFoundError, document.NotIntact, TypeError):
-                data = disk.read(f"{paths.copies}/{name}", regular_file.DOCUMENT_MAX)
+                data = File(f"{paths.copies}/{name}").read(DOCUMENT_MAX)
                 notes.append(CopyNote(**document.decode(data)))
     return sorted(notes, key=lambda copy: (copy.place, copy.name))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
 from lakelog.errors import DamagedRef, InvalidEvent
 from lakelog.store import document
 from lakelog.store.paths import Paths
@@ -161,10 +161,10 @@ class Erasure:
 
     def save(self, paths: Paths, rows: ErasedRows | None = None) -> None:
         """Write it durably, and what it remembers of its rows before."""
-        disk.make_dirs(paths.erasures)
+        Folder(paths.erasures).make_all()
         if rows is not None:
-            disk.replace_whole(f"{paths.erasures}/{self.key}.rows", rows.encoded())
-        disk.replace_whole(f"{paths.erasures}/{self.key}.json", self.encoded())
+            File(f"{paths.erasures}/{self.key}.rows").replace(rows.encoded())
+        File(f"{paths.erasures}/{self.key}.json").replace(self.encoded())
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _salted(salt: str, value: str) -> str:
 def listing(paths: Paths) -> list[Erasure]:
     """Return the erasures of a lake, oldest first. Raises DamagedRef."""
     erasures = []
-    for name in disk.listing(paths.erasures):
+    for name in Folder(paths.erasures).names():
         if name.endswith(".json") and name != "states.json" and not name.startswith("."):
             path = f"{paths.erasures}/{name}"
             with contextlib.suppress(FileNotFoundError):
@@ -241,7 +241,7 @@ def listing(paths: Paths) -> list[Erasure]:
 def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
     """Return (seq, hash) of the rows that were erased from a state that was signed before, as
     leaves of the tree of a lake. Raises DamagedRef."""
-    if not disk.listing(paths.erasures):
+    if not Folder(paths.erasures).names():
         return []
     pairs: set[tuple[int, str]] = set()
     for erasure in listing(paths):
@@ -251,7 +251,7 @@ def kept_leaves(paths: Paths, state: str, lake: str) -> list[tuple[int, str]]:
 
 def _decoded(path: str, decode: Callable[[bytes], _T]) -> _T:
     try:
-        return decode(disk.read(path, regular_file.DOCUMENT_MAX))
+        return decode(File(path).read(DOCUMENT_MAX))
     except (document.NotIntact, KeyError, TypeError, ValueError) as error:
         raise DamagedRef(path, f"the erasure is damaged: {error}") from None
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from lakelog import ranks
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.erased import Refusal
 from lakelog.erased.sweep import sweep
 from lakelog.erasure import rewriting
@@ -61,22 +61,23 @@ def clean(store: Store) -> None:
         paths = store.paths
         by_key = (f"{f}/{key}" for f in (paths.names, paths.peaks, paths.ranges))
         for path in (paths.bloom(key), paths.words(key), *by_key):
-            disk.unlink(path)
+            File(path).remove()
         ranks.drop(store.paths, [key])
     now_us = lake_time(store)
     for path in temporary_files(store):
         with contextlib.suppress(FileNotFoundError):
             # As gc does: whoever is about to give a younger one its name is at work.
             if now_us - os.stat(path).st_mtime_ns // 1000 >= _HOUR:
-                disk.unlink(path)
+                File(path).remove()
     paths = store.paths
     folders = [paths.blooms, paths.word_indexes, paths.rank_indexes, paths.peaks]
     folders += forget_answers(store)
-    for name in disk.listing(store.paths.rank_indexes):
+    for name in Folder(store.paths.rank_indexes).names():
         if name.startswith(disk.TEMPORARY):  # of a ranked search that runs, or was killed
             ranks.drop(store.paths, [name])
-    for folder in filter(disk.exists, folders):
-        disk.sync_dir(folder)
+    for folder in folders:
+        if File(folder).exists():
+            Folder(folder).sync()
     store.refs.forget()
     store.manifests.forget()
 
@@ -88,5 +89,5 @@ def forget_answers(store: Store) -> list[str]:
         for folder, _, files in os.walk(f"{store.paths.cache}/{name}"):
             folders.append(folder)
             for file in files:
-                disk.unlink(f"{folder}/{file}")
+                File(f"{folder}/{file}").remove()
     return folders

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from lakelog import proofs
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import LockFile
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
@@ -171,7 +171,7 @@ def erase(
 def alone(store: Store) -> Iterator[None]:
     """Hold off gc, compaction and other erasures. Raises GcRefused while one runs."""
     locks: list[contextlib.AbstractContextManager[object]] = [
-        disk.claim(f"{store.paths.cache}/{name}.lock") for name in ("gc", "compact")
+        LockFile(f"{store.paths.cache}/{name}.lock").claim() for name in ("gc", "compact")
     ]
     if store.attachment is not None:
         locks.append(store.attachment.alone("erase"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lakelog.disk import disk
+from lakelog.disk import Folder, disk
 from lakelog.erased.records import Erasure
 from lakelog.erasure import derived, erasing, outside
 from lakelog.erasure.leftovers import Leftover
@@ -38,7 +38,7 @@ def protect(
         raise InvalidSetting(f"fields are sealed by {before.subject}: that cannot be changed")
     # A file of a WAL has a frame at least.
     has_events = any(
-        store.state(branch).next_seq or disk.listing(store.paths.wal_dir(branch))
+        store.state(branch).next_seq or Folder(store.paths.wal_dir(branch)).names()
         for branch in store.refs.branches()
     )
     protection = Protection(

@@ -21,7 +21,7 @@ import zstandard
 
 from lakelog import chunks
 from lakelog.database import SPILL
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
@@ -125,7 +125,7 @@ def unsearched(store: Store) -> Iterator[Leftover]:
     """Places with text of any kind, which cannot be searched for what a condition chose."""
     cache = store.paths.cache
     for name in ("buffer", "cut", "damaged", "aside"):
-        for file in disk.listing(f"{cache}/{name}"):
+        for file in Folder(f"{cache}/{name}").names():
             if os.path.getsize(f"{cache}/{name}/{file}"):
                 place = f"cache/{name}/{file}"
                 yield Leftover(place, _advice(place))
@@ -156,7 +156,7 @@ def _holds(path: str, needles: list[re.Pattern[bytes]]) -> bool:
 def contents(path: str) -> list[bytes]:
     """What a file says: its bytes, and what they are once they are decrypted and decompressed."""
     try:
-        data = disk.read(path)  # decrypts a cache
+        data = File(path).read()  # decrypts a cache
     except (OSError, document.NotIntact):
         return []
     contents = [data]

@@ -8,7 +8,7 @@ import shlex
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.erased import copies
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
@@ -49,7 +49,7 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
         }
         for path in sets
     ] + destinations
-    for name in disk.listing(store.paths.remotes):
+    for name in Folder(store.paths.remotes).names():
         if name.endswith(".json") and not name.startswith("."):
             remote = decode_name(name[:-5])
             command = f"lakelog push {shlex.quote(remote)}"
@@ -93,7 +93,7 @@ def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
 def _manifest_of(path: str) -> JsonObject:
     """The manifest of a training set; without members where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        body: object = orjson.loads(disk.read(f"{path}/manifest.json", _MANIFEST_MAX))
+        body: object = orjson.loads(File(f"{path}/manifest.json").read(_MANIFEST_MAX))
         return body if isinstance(body, dict) else {}
     return {}
 
@@ -101,6 +101,6 @@ def _manifest_of(path: str) -> JsonObject:
 def _has_note(root: str, key: str) -> bool:
     """Whether a copy of the lake has swept the same erasure."""
     with contextlib.suppress(OSError, document.NotIntact, KeyError):
-        body = document.decode(disk.read(f"{root}/erasures/{key}.json"))
+        body = document.decode(File(f"{root}/erasures/{key}.json").read())
         return bool(body["phase"] == "swept")
     return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
@@ -170,8 +170,8 @@ def frames_by_file(store: Store) -> Iterator[tuple[str, list[Frame]]]:
 def segment_files(store: Store) -> Iterator[str]:
     """Yield the digests of all segments on disk."""
     root = f"{store.paths.root}/segments"
-    for folder in hex_dirs(disk.listing(root)):
-        yield from filter(None, map(parse_object, disk.listing(f"{root}/{folder}")))
+    for folder in hex_dirs(Folder(root).names()):
+        yield from filter(None, map(parse_object, Folder(f"{root}/{folder}").names()))
 
 
 def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:

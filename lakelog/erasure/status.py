@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lakelog import frame_rows
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.erased import Refusal, records, sweep
 from lakelog.erased.records import Erasure
 from lakelog.erasure import derived, key_erasure, known, outside, recorded
@@ -164,7 +164,7 @@ def _leftovers(store: Store, erasure: Erasure, directory: _Directory) -> list[Le
     for entry in erasure.leftovers:
         place = str(entry["place"])
         # Of what is no file nobody can tell without the subject: `erase` again looks once more.
-        if "/" not in place or " " in place or disk.exists(f"{root}/{place}"):
+        if "/" not in place or " " in place or File(f"{root}/{place}").exists():
             leftover_list.append(Leftover(place, str(entry["advice"])))
     if store.attachment is not None:
         noted = {leftover.place for leftover in leftover_list}

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import ExportRefused
 from lakelog.runtime.lazy import Lazy
 
@@ -40,7 +40,7 @@ class OutputFile(io.FileIO):
         count = super().write(data)
         self._end += count
         if self._end - self._begun >= _AHEAD:
-            disk.begin_writeback(self.fileno(), self._begun, self._end)
+            OpenFile(self.fileno()).begin_writeback(self._begun, self._end)
             self._begun = self._end
         return count
 
@@ -62,7 +62,7 @@ def atomic_directory(path: str) -> Iterator[str]:
     path = os.path.abspath(path)
     require_free(path)
     parent, name = os.path.split(path)
-    disk.make_dirs(parent)
+    Folder(parent).make_all()
     # Before a new temporary directory exists, so that it cannot be taken for a leftover.
     _remove_leftovers(parent, name)
     temporary, lock = _claim(parent, name, is_dir=True)
@@ -79,7 +79,7 @@ def atomic_directory(path: str) -> Iterator[str]:
         except OSError:
             require_free(path)  # another export may have taken the name just now
             raise
-        disk.sync_dir(parent)
+        Folder(parent).sync()
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -109,7 +109,7 @@ def _claim(parent: str, name: str, *, is_dir: bool) -> tuple[str, int]:
 def _lock(fd: int) -> bool:
     """Whether nobody else has the lock; True also where the file system has none."""
     try:
-        return disk.lock(fd)
+        return OpenFile(fd).lock()
     except OSError:
         return True
 
@@ -117,7 +117,7 @@ def _lock(fd: int) -> bool:
 def _remove_leftovers(parent: str, name: str) -> None:
     """Remove leftovers of killed exports to this name; running ones hold their lock."""
     with contextlib.suppress(OSError):  # a leftover that cannot be removed does no harm
-        for entry in disk.listing(parent):
+        for entry in Folder(parent).names():
             if entry.startswith(f".{name}{disk.TEMPORARY}"):
                 _remove_unlocked(f"{parent}/{entry}")
 
@@ -131,12 +131,12 @@ def _remove_unlocked(leftover: str) -> None:
         os.rmdir(leftover)  # killed before it was locked, or about to be: then it is made again
         return
     try:
-        if not disk.lock(lock):
+        if not OpenFile(lock).lock():
             return
         if is_dir:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            disk.unlink(leftover)
+            File(leftover).remove()
     finally:
         os.close(lock)
 
@@ -147,10 +147,10 @@ def _sync(root: str) -> None:
         for name in names:
             fd = os.open(f"{folder}/{name}", os.O_RDONLY)
             try:
-                disk.sync_file(fd)
+                OpenFile(fd).sync()
             finally:
                 os.close(fd)
-        disk.sync_dir(folder)
+        Folder(folder).sync()
 
 
 @contextlib.contextmanager
@@ -170,12 +170,12 @@ def atomic_file(path: str) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
         # Contents before the name, as for a directory; the lock's descriptor is of the same file.
-        disk.sync_file(lock)
+        OpenFile(lock).sync()
         os.replace(temporary, target)
-        disk.sync_dir(parent)
+        Folder(parent).sync()
     except BaseException as error:
         if temporary:
-            disk.unlink(temporary)
+            File(temporary).remove()
         # The user named `path`, and never heard of the temporary file.
         if isinstance(error, OSError) and str(error.filename).startswith(f"{parent}/.{name}."):
             error.filename, error.filename2 = path, None

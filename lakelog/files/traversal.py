@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.store.bootstrap import is_lake
 
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
@@ -60,4 +60,4 @@ MARK = ".lakelog-backups"
 
 def is_apart(folder: str) -> bool:
     """Whether a directory is a lake, or holds backups: parts of files that came in already."""
-    return is_lake(folder) or disk.exists(f"{folder}/{MARK}")
+    return is_lake(folder) or File(f"{folder}/{MARK}").exists()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.store.paths import Paths
 
 EventMark = tuple[int, int]
@@ -52,7 +52,7 @@ class SavedStates:
     def load(self) -> FoldCheckpoint | None:
         """Return the saved state, None if there is none or it is damaged."""
         try:
-            line, _, checksum = disk.read(self._path).partition(b"\n")
+            line, _, checksum = File(self._path).read().partition(b"\n")
             # A power cut may leave half of a file, since it is not synced.
             if hashlib.sha256(line).hexdigest().encode() != checksum.strip():
                 return None
@@ -71,9 +71,9 @@ class SavedStates:
             return
         # A fold is a question: that its answer cannot be saved does not make it fail.
         with contextlib.suppress(OSError):
-            disk.make_dirs(self._folder)
+            Folder(self._folder).make_all()
             checksum = hashlib.sha256(line).hexdigest().encode()
-            disk.replace_whole(self._path, line + b"\n" + checksum + b"\n", sync=False)
+            File(self._path).replace(line + b"\n" + checksum + b"\n", sync=False)
 
 
 def digest_of_names(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lakelog.appends import StreamLock
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
@@ -176,8 +176,8 @@ def delete_branch(store: Store, name: str, settle: Settle) -> None:
     policy.require(store.paths, "delete-branch")
     store.refs.head(name)  # raises UnknownRef
     directory = store.paths.wal_dir(name)
-    for file in disk.listing(directory):
-        if disk.is_locked(f"{directory}/{file}"):
+    for file in Folder(directory).names():
+        if LockFile(f"{directory}/{file}").is_held():
             raise InUse(f"branch {name!r} has an active writer: close it, then delete the branch")
     # What its writers left is published first: the log then still has it.
     settle()
@@ -238,7 +238,7 @@ class BranchHistory:
         path = self._store.paths.tag(name)
         taken = AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
         # Before settling, which may take a while; the link below decides.
-        if disk.exists(path):
+        if File(path).exists():
             raise taken
         _refuse_taken(name, "branch", self._store.refs.branches())
         target = self.settle_ref(ref)

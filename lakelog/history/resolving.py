@@ -12,7 +12,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.history.thinning import DAY, HOUR, MINUTE
 from lakelog.history.window import require_kept
@@ -98,9 +98,9 @@ def _resolve_name(store: Store, reference: str) -> str | None:
         encode_name(reference)
     except ValueError:
         return None
-    if disk.exists(store.paths.tag(reference)):
+    if File(store.paths.tag(reference)).exists():
         return store.refs.tag(reference).snapshot
-    if disk.exists(store.paths.head_dir(reference)):
+    if File(store.paths.head_dir(reference)).exists():
         try:
             return store.refs.head(reference).move.snapshot
         except UnknownRef:
@@ -125,7 +125,7 @@ def _resolve_id(store: Store, reference: str) -> str | None:
     ):
         return reference
     digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(reference)}
-    files = disk.listing(f"{store.paths.root}/manifests/{reference[:2]}")
+    files = Folder(f"{store.paths.root}/manifests/{reference[:2]}").names()
     matching = {
         digest for name in files if (digest := parse_object(name)) and name.startswith(reference)
     }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
 from lakelog.moves import AUTOMATIC_OPS
 from lakelog.settings import Settings
@@ -109,7 +109,7 @@ def pack(store: Store, branch: str, now_us: int, tagged: set[str]) -> Iterator[i
 def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
     """Pack moves before the newest hundred into files of at most PACKED; yield their numbers."""
     paths = store.paths
-    numbers = sorted(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))))
+    numbers = sorted(filter(None, map(parse_move, Folder(paths.head_dir(branch)).names())))
     # A run before this one may have died before it unlinked; and a process that slept through a
     # hundred moves links one that is packed already. The packed ones count.
     packs = store.refs.packs(branch)
@@ -131,8 +131,8 @@ def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
             missing = min(set(range(low, high)) - moves.keys())
             raise DamagedRef(paths.move(branch, missing), "the move is missing")
         path = paths.packed(branch, low, high)
-        disk.create_whole(path, encode_packed(branch, low, high, moves))
-        disk.sync_dir(paths.head_dir(branch))
+        File(path).create(encode_packed(branch, low, high, moves))
+        Folder(paths.head_dir(branch)).sync()
         read_packed(path)  # what was written is read back before the only other copy is removed
         _unlink_moves(store, branch, list(moves))
         yield from moves
@@ -142,7 +142,7 @@ def _read_fitting(store: Store, branch: str, numbers: list[int]) -> dict[int, by
     """Read the first of these moves, as many as one packed file takes."""
     moves, size = dict[int, bytes](), 0
     for number in numbers[:PACKED]:
-        data = disk.read(store.paths.move(branch, number), regular_file.DOCUMENT_MAX)
+        data = File(store.paths.move(branch, number)).read(DOCUMENT_MAX)
         if moves and size + len(data) > PACKED_BYTES:
             break
         store.refs.decode(branch, number, data)
@@ -233,17 +233,17 @@ def _rewrite(store: Store, branch: str, group: list[_Pack]) -> None:
     decode_packed(data, branch, low, high)  # before it replaces anything
     path, directory = store.paths.packed(branch, low, high), store.paths.head_dir(branch)
     # A file of the same span is replaced in one step: both are right, the new one has less.
-    disk.replace_whole(path, data)
+    File(path).replace(data)
     read_packed(path)
     for pack in group:
         if pack.path != path:
-            disk.unlink(pack.path)
-    disk.sync_dir(directory)
+            File(pack.path).remove()
+    Folder(directory).sync()
 
 
 def _unlink_moves(store: Store, branch: str, numbers: list[int]) -> None:
     """Remove the files of packed moves, oldest first, so that the rest stays contiguous."""
     for number in numbers:
-        disk.unlink(store.paths.move(branch, number))
+        File(store.paths.move(branch, number)).remove()
     if numbers:
-        disk.sync_dir(store.paths.head_dir(branch))
+        Folder(store.paths.head_dir(branch)).sync()

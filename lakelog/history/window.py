@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import GcRefused, UnknownRef
 from lakelog.history.thinning import HOUR, KEEP_MOVES, window
 from lakelog.store import document
@@ -51,7 +51,7 @@ def kept_moves(
 def read_condemned(store: Store) -> dict[str, int]:
     """Return when each name was first found to be unneeded. Raises GcRefused."""
     try:
-        return dict(document.decode(disk.read(store.paths.condemned))["names"])
+        return dict(document.decode(File(store.paths.condemned).read())["names"])
     except FileNotFoundError:
         return {}
     except document.NotIntact as error:
@@ -73,8 +73,8 @@ def _time_of_window(store: Store) -> int:
 
 def lake_time(store: Store) -> int:
     """Now, as the lake's own file system stamps it."""
-    probe = disk.write_temporary(store.paths.gc, b"")  # without a byte: the disk may be full
+    probe = Folder(store.paths.gc).write(b"")  # without a byte: the disk may be full
     try:
         return os.stat(probe).st_mtime_ns // 1000
     finally:
-        disk.unlink(probe)
+        File(probe).remove()

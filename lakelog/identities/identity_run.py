@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lakelog import arrays
-from lakelog.disk import disk, regular_file
+from lakelog.disk import Begun, File, Folder
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
 from lakelog.store import document
@@ -122,7 +122,7 @@ class IdentityKeys:
         return _header(len(self), commit, zlib.crc32(body)) + body
 
     def write(
-        self, paths: Paths, commit: str, pending_writes: list[disk.Begun] | None = None
+        self, paths: Paths, commit: str, pending_writes: list[Begun] | None = None
     ) -> tuple[IdRun, ...]:
         """Write a run, durably or to be finished with `pending_writes`; return what a manifest says
         of it. Of no keys there is none."""
@@ -132,9 +132,9 @@ class IdentityKeys:
         digest = document.digest(data)
         path = paths.object("ids", digest)
         if pending_writes is None:
-            disk.put_object(path, data)
+            File(path).put(data)
         else:
-            pending_writes.append(disk.begin_object(path, data))
+            pending_writes.append(File(path).begin(data))
         return (IdRun(digest, len(data), len(self)),)
 
 
@@ -215,7 +215,7 @@ def _header(count: int, commit: str, crc: int) -> bytes:
 def _mapped(path: str, run: IdRun) -> tuple[np.ndarray, np.ndarray]:
     """Map the arrays of a run into memory. Of its bytes only the header is looked at."""
     try:
-        with open(regular_file.open_file(path), "rb") as file:
+        with open(File(path).open(), "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, ValueError):
         raise DamagedIds(path, "the id run is missing or empty") from None
@@ -237,7 +237,7 @@ def join(store: Store, names: Iterable[IdRun], commit: str) -> IdRun:
     # The file holds all first parts before all second parts, and its header a checksum of both: so
     # the parts wait in temporary files, unsynced, until everything before them is known.
     lows: list[str] = []
-    highs = disk.write_pieces(paths.cache, _ranges(paths, runs, count, lows), sync=False)
+    highs = Folder(paths.cache).write_pieces(_ranges(paths, runs, count, lows), sync=False)
     try:
         columns = (highs, *lows)
         crc = 0
@@ -245,12 +245,12 @@ def join(store: Store, names: Iterable[IdRun], commit: str) -> IdRun:
             crc = zlib.crc32(block, crc)
         digest = hashlib.sha256()
         blocks = itertools.chain([_header(count, commit, crc)], _all_pieces(columns))
-        temporary = disk.write_pieces(paths.cache, _hash_pieces(blocks, digest.update))
+        temporary = Folder(paths.cache).write_pieces(_hash_pieces(blocks, digest.update))
     finally:
         for path in (highs, *lows):
-            disk.unlink(path)
+            File(path).remove()
     name = digest.hexdigest()
-    disk.link_object(temporary, paths.object("ids", name))
+    File(temporary).become_object(paths.object("ids", name))
     return IdRun(name, 64 + 12 * count, count)
 
 
@@ -267,13 +267,13 @@ def _ranges(paths: Paths, runs: list[IdentityKeys], count: int, lows: list[str])
         pairs = zip(runs, slices, strict=True)
         joined = IdentityKeys.merged(IdentityKeys(k.high[span], k.low[span]) for k, span in pairs)
         lows.append(
-            disk.write_pieces(paths.cache, [joined.low.astype("<u4").tobytes()], sync=False)
+            Folder(paths.cache).write_pieces([joined.low.astype("<u4").tobytes()], sync=False)
         )
         yield joined.high.astype("<u8").tobytes()
 
 
 def _all_pieces(paths: Iterable[str]) -> Iterator[bytes]:
-    return itertools.chain.from_iterable(map(regular_file.pieces, paths))
+    return itertools.chain.from_iterable(File(path).pieces() for path in paths)
 
 
 def _hash_pieces(blocks: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:

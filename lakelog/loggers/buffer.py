@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import LakelogError
 from lakelog.keys import VAULT
 from lakelog.protect import PROTECTIONS
@@ -53,7 +53,7 @@ class DiskBuffer:
         """
         with self._lock:
             # Another lake, or a copy, may be at the path by now.
-            if self._fd < 0 or (not self.size and not disk.is_same(self._path, self._fd)):
+            if self._fd < 0 or (not self.size and not File(self._path).is_open_as(self._fd)):
                 self.close()
                 self._create()
             lines = [self._identified(line) for line in lines]
@@ -66,7 +66,7 @@ class DiskBuffer:
                 content = keys.encrypt_line(content) + b"\n"
             size, added = self.size + len(content), self.added + len(content)
             try:
-                disk.write_all(self._fd, content)
+                OpenFile(self._fd).write(content)
                 self.size, self.added, self._plain = size, added, plain
             except BaseException:
                 # Whatever interrupted the write: the count tells whether all of it was noted.
@@ -125,9 +125,9 @@ class DiskBuffer:
             fd, self._fd = self._fd, -1
             if fd >= 0:
                 # Only a file that is still there under its name is ours to remove.
-                if not self.size and disk.is_same(self._path, fd):
-                    disk.unlink(self._path)
-                disk.close(fd)
+                if not self.size and File(self._path).is_open_as(fd):
+                    File(self._path).remove()
+                OpenFile(fd).close()
                 self.size = self._drained = self._plain = 0
 
     def remove_empty(self) -> None:
@@ -158,29 +158,29 @@ class DiskBuffer:
         return f"{self._directory}/{self._name}{_SUFFIX}"
 
     def _create(self) -> None:
-        disk.make_dir(self._directory)
+        Folder(self._directory).make()
         self._name, self._count = disk.random_hex(8), 0
-        temporary = disk.temporary_path(self._directory)
-        fd = disk.create(temporary)
+        temporary = Folder(self._directory).temporary_path()
+        fd = File(temporary).open_new()
         # Locked before it has its name: any other is a dead process's and may be removed.
-        disk.lock(fd)
-        disk.rename(temporary, self._path)
+        OpenFile(fd).lock()
+        File(temporary).rename(self._path)
         self._fd = fd
 
 
 def recover(directory: str, store: StoreLines) -> int:
     """Store what dead processes left in a lake's buffers; return the number of lines."""
     count = 0
-    for name in disk.listing(directory):
+    for name in Folder(directory).names():
         path = f"{directory}/{name}"
         with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
             # Whoever waits for the lock finds an empty file of which the name is gone.
-            if name.endswith(_SUFFIX) and disk.lock(fd):
+            if name.endswith(_SUFFIX) and OpenFile(fd).lock():
                 for lines, _ in _pieces(fd, 0, os.fstat(fd).st_size):
                     store(lines)
                     count += len(lines)
                 # Stored, so that it can go; its writer is dead.
-                disk.unlink(path)
+                File(path).remove()
     return count
 
 

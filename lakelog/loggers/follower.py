@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from lakelog.disk import disk
+from lakelog.disk import Folder, LockFile
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
 
@@ -78,7 +78,7 @@ class FileFollower:
 
     def _is_followed(self) -> bool:
         with contextlib.suppress(OSError):
-            return disk.is_locked(lock_path(self.lake, self.file))
+            return LockFile(lock_path(self.lake, self.file)).is_held()
         return False
 
     def _start(self) -> None:
@@ -102,7 +102,7 @@ class FileFollower:
 def _files_of(file: str) -> list[str]:
     """Return the backups of a file, the oldest first, and the file."""
     folder, name = os.path.split(file)
-    backups = (n for n in disk.listing(folder) if n.startswith(f"{name}."))
+    backups = (n for n in Folder(folder).names() if n.startswith(f"{name}."))
     # Sorted by name, as rotated logs have their time in it.
     return [f"{folder}/{n}" for n in sorted(backups) if not n.endswith(".json")] + [file]
 

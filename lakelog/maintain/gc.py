@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from lakelog import bloom, chunks, history, ranks
 from lakelog.database import SPILL
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
@@ -96,7 +96,9 @@ def gc(
             _sweep_cache(store, marker.live, now_us)
             # Again without the deleted names, so that the list says what is on disk.
             condemned = {
-                n: t for n, t in condemned.items() if n in carried or disk.exists(path_of(store, n))
+                n: t
+                for n, t in condemned.items()
+                if n in carried or File(path_of(store, n)).exists()
             }
             _write_condemned(store, condemned)
         return GcResult(len(names), freed, len(condemned), packed_files, names, dry_run)
@@ -120,7 +122,7 @@ def expire(
         # With what a run before this one, which was killed, had not deleted yet.
         given_up = {n for n, d in digests.items() if d in before or previous.get(n) == 0}
         _refuse_lost_moves(store, {*given_up, *(names - previous.keys())})
-        due = _sorted(n for n in given_up if disk.exists(path_of(store, n)))
+        due = _sorted(n for n in given_up if File(path_of(store, n)).exists())
         if dry_run:
             return GcResult(len(due), sum(_size(store, n) for n in due), 0, 0, tuple(due), True)
         # As if condemned long ago: from the move on nobody goes back to such a state (F9.10).
@@ -133,7 +135,7 @@ def expire(
             freed = _delete(store, due if no_push else [], marker, progress)
         store.manifests.forget()
         _remove_signatures(store)
-        deleted = dict.fromkeys(n for n in due if not disk.exists(path_of(store, n)))
+        deleted = dict.fromkeys(n for n in due if not File(path_of(store, n)).exists())
         # What could not be deleted stays condemned.
         _write_condemned(store, {n: t for n, t in condemned.items() if n not in deleted})
         remaining = len(due) - len(deleted)
@@ -152,7 +154,7 @@ def is_due(store: Store) -> bool:
 @contextlib.contextmanager
 def _alone(store: Store) -> Iterator[dict[str, int]]:
     """Be the only run in the lake, with durable refs; yield what was condemned before."""
-    with disk.claim(f"{store.paths.cache}/gc.lock") as alone:
+    with LockFile(f"{store.paths.cache}/gc.lock").claim() as alone:
         if not alone:
             raise GcRefused("another process is collecting in this lake: wait for it")
         # A ref that is read below but not durable yet could vanish in a power cut, and what it had
@@ -162,14 +164,14 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
             # Before the listing, as a move may be made meanwhile (F11.3).
             hinted, moves = (
                 store.refs.hint_number(branch),
-                disk.listing(store.paths.head_dir(branch)),
+                Folder(store.paths.head_dir(branch)).names(),
             )
             # The hint says that a later move was there.
             if hinted > max(filter(None, map(parse_move, moves)), default=0):
                 path = store.paths.move(branch, hinted)
                 raise GcRefused(f"nothing was deleted: {path} is missing: run `lakelog repair`")
-            disk.sync_dir(store.paths.head_dir(branch))
-        disk.sync_dir(store.paths.tags)
+            Folder(store.paths.head_dir(branch)).sync()
+        Folder(store.paths.tags).sync()
         yield history.read_condemned(store)
 
 
@@ -185,14 +187,14 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
 def _refuse_lost_branch(paths: Paths) -> None:
     """Refuse where the moves of a branch that was appended to are gone, or a file is in their
     place; any other file there is no branch. Raises GcRefused."""
-    for name in filter(is_encoded, disk.listing(paths.wals)):
+    for name in filter(is_encoded, Folder(paths.wals).names()):
         head, folder = f"{paths.heads}/{name}", f"{paths.wals}/{name}"
-        if disk.is_file(folder):
+        if File(folder).is_regular():
             continue
-        if disk.is_file(head):
+        if File(head).is_regular():
             raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
         # WAL files without moves: the branch lost its log.
-        if not disk.exists(head) and any(map(parse_wal, disk.listing(folder))):
+        if not File(head).exists() and any(map(parse_wal, Folder(folder).names())):
             raise GcRefused(f"nothing was deleted: {head} is missing, though it was appended to")
 
 
@@ -215,8 +217,8 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for object_type in OBJECTS:
         root = f"{store.paths.root}/{object_type}"
-        for folder in hex_dirs(disk.listing(root)):
-            for name in disk.listing(f"{root}/{folder}"):
+        for folder in hex_dirs(Folder(root).names()):
+            for name in Folder(f"{root}/{folder}").names():
                 digest = parse_object(name)
                 # Temporary names of writers that died; young ones are left by `_least_age`.
                 if digest is None and name.startswith(disk.TEMPORARY):
@@ -248,28 +250,28 @@ def _sweep_cache(store: Store, live: set[bytes], now_us: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # as all of cache/ it can be made again
         indexes = paths.blooms, paths.names, paths.word_indexes, paths.peaks, paths.rank_indexes
         for folder in (*indexes, paths.ranges):
-            for name in disk.listing(folder):
+            for name in Folder(folder).names():
                 # They may be written before the move that adds their segment: they get a day.
                 is_alive = not name.startswith(disk.TEMPORARY) and bytes.fromhex(name) in live
                 if not is_alive and now_us - _stamp(f"{folder}/{name}") >= _DAY:
                     if folder == paths.rank_indexes:
                         ranks.drop(paths, [name])
                     else:
-                        disk.unlink(f"{folder}/{name}")
+                        File(f"{folder}/{name}").remove()
         store.verified.keep(lambda digest: bytes.fromhex(digest) in live)
-        for name in disk.listing(paths.cache):
+        for name in Folder(paths.cache).names():
             path = f"{paths.cache}/{name}"
             if name.startswith(SPILL) and now_us - _newest(path) >= _DAY:
-                for file in disk.listing(path):
-                    disk.unlink(f"{path}/{file}")
+                for file in Folder(path).names():
+                    File(f"{path}/{file}").remove()
                 # Only empty ones: somebody may write into it at this moment.
-                disk.remove_dir(path)
-        for name in disk.listing(paths.buffers):
+                Folder(path).remove()
+        for name in Folder(paths.buffers).names():
             path = f"{paths.buffers}/{name}"
             # What has lines is stored by the next process that logs.
             is_young = now_us - _stamp(path) < _DAY or os.path.getsize(path) > 0
-            if not is_young and not disk.is_locked(path):
-                disk.unlink(path)
+            if not is_young and not LockFile(path).is_held():
+                File(path).remove()
 
 
 def _remove_signatures(store: Store) -> None:
@@ -280,7 +282,7 @@ def _remove_signatures(store: Store) -> None:
 
 def _newest(path: str) -> int:
     """When a directory or a file in it was last changed, in microseconds."""
-    return max(_stamp(name) for name in (path, *(f"{path}/{f}" for f in disk.listing(path))))
+    return max(_stamp(name) for name in (path, *(f"{path}/{f}" for f in Folder(path).names())))
 
 
 def _stamp(path: str) -> int:
@@ -297,7 +299,7 @@ def _temporary(store: Store) -> Iterator[str]:
     for branch in store.refs.all_branches():
         folders += [paths.head_dir(branch), paths.wal_dir(branch)]
     for folder in folders:
-        for name in disk.listing(folder):
+        for name in Folder(folder).names():
             if name.startswith(disk.TEMPORARY):
                 yield os.path.relpath(f"{folder}/{name}", paths.root)
 
@@ -331,20 +333,20 @@ def _delete(store: Store, due: list[str], marker: Marker, progress: ProgressCall
     if not states:
         return freed
     # A save that is running relies on chunks that it found there.
-    with disk.hold(store.paths.states_lock, shared=False) as alone:
+    with LockFile(store.paths.states_lock).hold(shared=False) as alone:
         return freed + _delete_batches(store, states if alone else [], marker, progress)
 
 
 @contextlib.contextmanager
 def _announced(store: Store, now_us: int) -> Iterator[bool]:
     """Announce deletions to pushes that can hold no lock; False while one of them has a lease."""
-    disk.unlink(store.paths.deleting)  # of a run that was killed: this one holds the lock of gc
-    disk.close(disk.create(store.paths.deleting))
+    File(store.paths.deleting).remove()  # of a run that was killed: this one holds the lock of gc
+    OpenFile(File(store.paths.deleting).open_new()).close()
     try:
         # After the announcement, so that either a push sees that or its lease is seen here (F9.11).
-        yield not any(_is_leased(store, name, now_us) for name in disk.listing(store.paths.gc))
+        yield not any(_is_leased(store, name, now_us) for name in Folder(store.paths.gc).names())
     finally:
-        disk.unlink(store.paths.deleting)
+        File(store.paths.deleting).remove()
 
 
 def _is_leased(store: Store, name: str, now_us: int) -> bool:
@@ -354,8 +356,8 @@ def _is_leased(store: Store, name: str, now_us: int) -> bool:
         return False
     if abs(now_us - _stamp(path)) < _HOUR:
         return True
-    disk.unlink(path)
-    disk.sync_dir(store.paths.gc)
+    File(path).remove()
+    Folder(store.paths.gc).sync()
     return False
 
 
@@ -369,14 +371,14 @@ def _delete_batches(
         batch = [n for n in due[start : start + BATCH] if not _is_live(n, marker.live)]
         for name in batch:
             freed += _size(store, name)
-            disk.unlink(path_of(store, name))
+            File(path_of(store, name)).remove()
             if name.startswith("segments/"):
                 digest = name.removeprefix("segments/")
                 bloom.drop(store.paths, [digest])
                 ranks.drop(store.paths, [digest])
         # Before the next batch: manifests must be gone for good before their segments go.
         for folder in {os.path.dirname(path_of(store, n)) for n in batch}:
-            disk.sync_dir(folder)
+            Folder(folder).sync()
         if progress:
             progress(min(start + BATCH, len(due)), len(due))
     return freed
@@ -400,7 +402,7 @@ def _pack_all(store: Store, now_us: int) -> int:
 
 
 def _write_condemned(store: Store, condemned: dict[str, int]) -> None:
-    disk.replace_whole(store.paths.condemned, document.encode({"names": condemned}))
+    File(store.paths.condemned).replace(document.encode({"names": condemned}))
 
 
 def _mtime(store: Store, name: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lakelog import chunks
 from lakelog.appends import StreamLock
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
@@ -53,10 +53,10 @@ def copy(store: Store, target: str, progress: ProgressCallback | None = None) ->
     (all others are copied), OSError.
     """
     copy_paths = _prepare(store, target)
-    with disk.claim(f"{copy_paths.cache}/copy.lock") as alone:
+    with LockFile(f"{copy_paths.cache}/copy.lock").claim() as alone:
         if not alone:
             # It would take away what the other one has staged.
-            disk.lock(alone.fd, wait=True)
+            OpenFile(alone.fd).lock(wait=True)
         return _copy(store, copy_paths, progress)
 
 
@@ -88,12 +88,12 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
         _put_wals(copy_paths, branch, staged[branch])
     _copy_documents(copy_paths.tags, tags, result)
     _copy_documents(copy_paths.signatures, signatures, result)
-    if disk.exists(store.paths.lost):
-        disk.replace_whole(copy_paths.lost, disk.read(store.paths.lost))
+    if File(store.paths.lost).exists():
+        File(copy_paths.lost).replace(File(store.paths.lost).read())
     # Else whoever restores the copy would have a lake without its rules.
-    if disk.exists(store.paths.policy):
-        disk.replace_whole(copy_paths.policy, disk.read(store.paths.policy))
-    if disk.listing(copy_paths.erasures):
+    if File(store.paths.policy).exists():
+        File(copy_paths.policy).replace(File(store.paths.policy).read())
+    if Folder(copy_paths.erasures).names():
         sweep.sweep(load(copy_paths.root))
     copies.note(store.paths, "backup", copy_paths.root)
     # Last: one damaged segment must not keep all others from being backed up.
@@ -137,13 +137,13 @@ class _Before:
 
 
 def _top(paths: Paths, branch: str) -> int:
-    return max(filter(None, map(parse_move, disk.listing(paths.head_dir(branch)))), default=0)
+    return max(filter(None, map(parse_move, Folder(paths.head_dir(branch)).names())), default=0)
 
 
 def _names(paths: Paths, object_type: str) -> Iterator[str]:
     root = f"{paths.root}/{object_type}"
-    for folder in hex_dirs(disk.listing(root)):
-        yield from filter(None, map(parse_object, disk.listing(f"{root}/{folder}")))
+    for folder in hex_dirs(Folder(root).names()):
+        yield from filter(None, map(parse_object, Folder(f"{root}/{folder}").names()))
 
 
 def _prepare(store: Store, target: str) -> Paths:
@@ -166,9 +166,9 @@ def _prepare(store: Store, target: str) -> Paths:
         os.path.basename(d) for d in copy_paths.directories()
     }:
         raise AlreadyExists(f"{copy_paths.root} is not empty and no copy of a lake: choose another")
-    disk.make_dirs(copy_paths.root)
+    Folder(copy_paths.root).make_all()
     for directory in copy_paths.directories():
-        disk.make_dirs(directory)
+        Folder(directory).make_all()
     # Before the objects: a run that died can then be continued.
     if not is_lake(copy_paths.root):
         protection = store.paths.protection
@@ -181,12 +181,12 @@ def _prepare(store: Store, target: str) -> Paths:
 
 def _settled_names(directory: str) -> list[str]:
     """The names in a directory without those of files that another run is about to make there."""
-    return [name for name in disk.listing(directory) if not name.startswith(disk.TEMPORARY)]
+    return [name for name in Folder(directory).names() if not name.startswith(disk.TEMPORARY)]
 
 
 def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
     """Refuse a copy that was written to: its newest move has to be one of the source."""
-    numbers = [n for n in map(parse_move, disk.listing(copy_paths.head_dir(branch))) if n]
+    numbers = [n for n in map(parse_move, Folder(copy_paths.head_dir(branch)).names()) if n]
     if not numbers:
         return
     number = max(numbers)
@@ -194,7 +194,7 @@ def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
     copy_path = copy_paths.move(branch, number)
     newest = store.refs.head_number(branch)
     # Of what they carry, an erasure takes the texts of states away.
-    own, copied = (disk.read(p) if disk.exists(p) else b"" for p in (own_path, copy_path))
+    own, copied = (File(p).read() if File(p).exists() else b"" for p in (own_path, copy_path))
     if number > newest or (own and document.split(own)[0] != document.split(copied)[0]):
         raise AlreadyExists(
             f"{copy_paths.root}: move {number} of branch {branch!r} is not that of"
@@ -208,7 +208,7 @@ def _stage_wals(
 ) -> tuple[Head, dict[str, str]]:
     """Copy the good frames of a branch's WALs under temporary names, then look for the head; again,
     as a reader does, if files vanished meanwhile (F12.3). Raises DamagedWal."""
-    disk.make_dirs(copy_paths.wal_dir(branch))
+    Folder(copy_paths.wal_dir(branch)).make_all()
     tail = Tail(store.paths, store.refs, branch)
     number = store.refs.head_number(branch)
     for _ in range(tail.ATTEMPTS):
@@ -225,7 +225,7 @@ def _stage_wals(
             result.bytes += sum(os.stat(path).st_size for path in staged.values())
             return head, staged
         for path in staged.values():
-            disk.unlink(path)
+            File(path).remove()
         tail.forget()
     raise DamagedWal(store.paths.wal_dir(branch), "frames are missing")
 
@@ -233,19 +233,19 @@ def _stage_wals(
 def _stage(file: WalFile, folder: str) -> str | None:
     """Copy a WAL without a frame that is being written; None if it is gone."""
     try:
-        data = disk.read(file.path)
+        data = File(file.path).read()
     except FileNotFoundError:
         return None
     # A damaged one is copied as it is: repair of the copy has no less to work with than here.
     damaged = file.header is None or file.damage is not None
     size = len(data) if damaged else file.intact
-    return disk.write_temporary(folder, data[:size])
+    return Folder(folder).write(data[:size])
 
 
 def _is_whole(files: list[WalFile], head: Head) -> bool:
     """Whether nothing is missing between the head and these files, and none of them is gone."""
     writer = files[0].writer
-    if writer not in head.move.wal and not all(disk.exists(file.path) for file in files):
+    if writer not in head.move.wal and not all(File(file.path).exists() for file in files):
         return False
     return WalFile.pick(files, head.move.wal.get(writer, -1))[1]
 
@@ -255,11 +255,11 @@ def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:
     folder = copy_paths.wal_dir(branch)
     # Each replaces an older copy of itself in one step: at no moment a frame is missing.
     for name, path in staged.items():
-        disk.rename(path, f"{folder}/{name}")
-    for name in disk.listing(folder):
+        File(path).rename(f"{folder}/{name}")
+    for name in Folder(folder).names():
         if name not in staged and (parse_wal(name) or name.startswith(disk.TEMPORARY)):
-            disk.unlink(f"{folder}/{name}")
-    disk.sync_dir(folder)
+            File(f"{folder}/{name}").remove()
+    Folder(folder).sync()
 
 
 def _copy_objects(
@@ -272,9 +272,9 @@ def _copy_objects(
     """Copy the settled objects that are not there yet; return the paths of damaged ones."""
     damaged, missing = [], []
     for object_type in OBJECTS:
-        for folder in hex_dirs(disk.listing(f"{store.paths.root}/{object_type}")):
-            have = set(disk.listing(f"{copy_paths.root}/{object_type}/{folder}"))
-            names = disk.listing(f"{store.paths.root}/{object_type}/{folder}")
+        for folder in hex_dirs(Folder(f"{store.paths.root}/{object_type}").names()):
+            have = set(Folder(f"{copy_paths.root}/{object_type}/{folder}").names())
+            names = Folder(f"{store.paths.root}/{object_type}/{folder}").names()
             missing += [
                 f"{object_type}/{folder}/{n}" for n in names if parse_object(n) and n not in have
             ]
@@ -283,17 +283,17 @@ def _copy_objects(
     for index, name in enumerate(missing):
         source, path = f"{store.paths.root}/{name}", f"{copy_paths.root}/{name}"
         digest = hashlib.sha256()
-        disk.make_object_dir(os.path.dirname(path))
+        Folder(os.path.dirname(path)).make_for_objects()
         try:
-            temporary = disk.write_pieces(os.path.dirname(path), _hash_pieces(source, digest))
+            temporary = Folder(os.path.dirname(path)).write_pieces(_hash_pieces(source, digest))
         except FileNotFoundError:
             continue  # gc deleted it since it was listed: no kept state needs it
         if digest.hexdigest() != parse_object(os.path.basename(name)):
-            disk.unlink(temporary)
+            File(temporary).remove()
             damaged.append(source)
             continue
         result.files, result.bytes = result.files + 1, result.bytes + os.stat(temporary).st_size
-        disk.link_object(temporary, path)
+        File(temporary).become_object(path)
         if progress:
             progress(index + 1, len(missing))
     return damaged
@@ -316,26 +316,26 @@ def _copy_states(store: Store, copy_paths: Paths, result: HotCopy) -> list[str]:
         except document.NotIntact:
             damaged.append(f"{store.paths.root}/{name}")
             continue
-        disk.put_object(f"{copy_paths.root}/{name}", data)
+        File(f"{copy_paths.root}/{name}").put(data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
     return damaged
 
 
 def _copy_erasures(store: Store, copy_paths: Paths, result: HotCopy) -> None:
     """Copy the notes of what was erased, that of what stands in its place last."""
-    names = sorted(disk.listing(store.paths.erasures), key=lambda name: name == "states.json")
+    names = sorted(Folder(store.paths.erasures).names(), key=lambda name: name == "states.json")
     if not names:
         return
     load(copy_paths.root).require("erasure")
-    disk.make_dirs(copy_paths.erasures)
+    Folder(copy_paths.erasures).make_all()
     for name in (n for n in names if not n.startswith(disk.TEMPORARY)):
-        data = disk.read(f"{store.paths.erasures}/{name}")
-        disk.replace_whole(f"{copy_paths.erasures}/{name}", data)
+        data = File(f"{store.paths.erasures}/{name}").read()
+        File(f"{copy_paths.erasures}/{name}").replace(data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
 
 
 def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:
-    for chunk in regular_file.pieces(path):
+    for chunk in File(path).pieces():
         digest.update(chunk)
         yield chunk
 
@@ -343,27 +343,27 @@ def _hash_pieces(path: str, digest: Any) -> Iterator[bytes]:
 def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, result: HotCopy) -> None:
     """Copy packed moves, then moves up to the newest, oldest first."""
     source, folder = store.paths.head_dir(branch), copy_paths.head_dir(branch)
-    disk.make_dirs(folder)
-    have, names = set(disk.listing(folder)), sorted(disk.listing(source))
+    Folder(folder).make_all()
+    have, names = set(Folder(folder).names()), sorted(Folder(source).names())
     # Packed files first, and each list in ascending order: a run that dies leaves no gap.
     pack_names = [n for n in names if parse_packed(n)]
     move_names = [n for n in names if (number := parse_move(n)) is not None and number <= newest]
     result.kept += len(have.intersection(names))
     for name in (n for n in (*pack_names, *move_names) if n not in have):
         try:
-            data = disk.read(f"{source}/{name}")
+            data = File(f"{source}/{name}").read()
         except FileNotFoundError:  # packed meanwhile
             _copy_moves(store, copy_paths, branch, newest, result)
             return
-        disk.create_whole(f"{folder}/{name}", data)
+        File(f"{folder}/{name}").create(data)
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
-    disk.sync_dir(folder)
+    Folder(folder).sync()
     # After the sync of those that replace them: gc has merged or thinned these in the source.
     covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, pack_names)]
     for name in covered:
-        disk.unlink(f"{folder}/{name}")
+        File(f"{folder}/{name}").remove()
     if covered:
-        disk.sync_dir(folder)
+        Folder(folder).sync()
 
 
 def _is_covered(name: str, pack_names: list[str]) -> bool:
@@ -376,9 +376,9 @@ def _is_covered(name: str, pack_names: list[str]) -> bool:
 def _read_all(folder: str) -> dict[str, bytes]:
     """Return the files of a directory of documents, which may be missing."""
     files = {}
-    for name in filter(_is_document, disk.listing(folder)):
+    for name in filter(_is_document, Folder(folder).names()):
         with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-            files[name] = disk.read(f"{folder}/{name}")
+            files[name] = File(f"{folder}/{name}").read()
     return files
 
 
@@ -389,15 +389,15 @@ def _is_document(name: str) -> bool:
 def _copy_documents(folder: str, files: dict[str, bytes], result: HotCopy) -> None:
     """Make the tags, or the signatures, in a directory of the copy those of the source."""
     if files:
-        disk.make_dirs(folder)
+        Folder(folder).make_all()
     for name, data in files.items():
         path = f"{folder}/{name}"
-        if not (disk.exists(path) and disk.read(path) == data):
-            disk.replace_whole(path, data)
+        if not (File(path).exists() and File(path).read() == data):
+            File(path).replace(data)
             result.files, result.bytes = result.files + 1, result.bytes + len(data)
-    names = disk.listing(folder)
+    names = Folder(folder).names()
     for name in names:
         if name not in files and (_is_document(name) or name.startswith(disk.TEMPORARY)):
-            disk.unlink(f"{folder}/{name}")
+            File(f"{folder}/{name}").remove()
     if files or names:
-        disk.sync_dir(folder)
+        Folder(folder).sync()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from lakelog import ranks, word_indexes
 from lakelog.database import connect
-from lakelog.disk import disk
+from lakelog.disk import File, LockFile
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
@@ -30,7 +30,7 @@ def missing(store: Store, branch: str) -> list[SegmentEntry]:
 
 def _unranked(store: Store, branch: str) -> list[SegmentEntry]:
     """The segments without a rank index, where somebody has asked for a ranked search."""
-    if not (disk.exists(store.paths.rank_indexes) and ranks.is_installed()):
+    if not (File(store.paths.rank_indexes).exists() and ranks.is_installed()):
         return []
     segments = _segments(store, branch)
     return [entry for entry in segments if ranks.is_missing(store.paths, entry.key)]
@@ -54,7 +54,7 @@ def build_missing(
         store.attachment.index(store, branch)
     count, lacking, unranked = 0, missing(store, branch), _unranked(store, branch)
     # While one process builds them, another would only do the same.
-    with disk.claim(f"{store.paths.cache}/words.lock") as alone:
+    with LockFile(f"{store.paths.cache}/words.lock").claim() as alone:
         if not alone or not (lacking or unranked):
             return 0
         with contextlib.closing(connect(store.paths, store.settings)) as engine:

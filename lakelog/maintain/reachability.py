@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from lakelog import chunks
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
 from lakelog.store import document
@@ -78,7 +78,7 @@ class Marker:
         if newest is None:
             # Moves that were lost, or a directory that is not mounted: then all would look
             # unreached.
-            was_used = refs.hint_number(branch) or disk.listing(self._store.paths.wal_dir(branch))
+            was_used = refs.hint_number(branch) or Folder(self._store.paths.wal_dir(branch)).names()
             if was_used and not seen_number:
                 raise GcRefused(f"branch {branch!r} lists no moves: nothing was deleted")
             return  # just being created, or its creator died before the first move
@@ -168,10 +168,10 @@ def _is_object(name: str) -> bool:
 def lost_names(store: Store) -> Names:
     """Names of objects that repair gave up and that are still missing (F8.2)."""
     try:
-        names = document.decode(disk.read(store.paths.lost))["names"]
+        names = document.decode(File(store.paths.lost).read())["names"]
     except (FileNotFoundError, document.NotIntact):
         return set()
-    return {name for name in names if not disk.exists(path_of(store, name))}
+    return {name for name in names if not File(path_of(store, name)).exists()}
 
 
 def path_of(store: Store, name: str) -> str:

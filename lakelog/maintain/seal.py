@@ -15,7 +15,7 @@ from typing import Any
 
 from lakelog import bloom, frame_rows, identities
 from lakelog.appends import StreamLock
-from lakelog.disk import disk
+from lakelog.disk import Begun, File, LockFile, disk
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
@@ -62,7 +62,7 @@ class _Attempt:
     checked: frozenset[str] = frozenset()
     erased: object = None
     """What had been erased by then, as `ErasedStates.looked` gives it."""
-    pending_writes: list[disk.Begun] = field(default_factory=list)
+    pending_writes: list[Begun] = field(default_factory=list)
     refused: int = 0
     """Events that were left out because they were erased."""
 
@@ -143,8 +143,9 @@ class Sealer:
         run_maintenance(self._store, self._branch)
         if self._store.settings.seal != "auto":
             self.merge_ids()
-        elif identities.runs_to_merge(self._head_state().ids) and not disk.is_locked(
-            sealer_process.maintenance_path(self._store)
+        elif (
+            identities.runs_to_merge(self._head_state().ids)
+            and not LockFile(sealer_process.maintenance_path(self._store)).is_held()
         ):
             sealer_process.start_sealer(self._store, self._branch)
 
@@ -163,7 +164,8 @@ class Sealer:
         for writer in attempt.frames:
             if head.move.wal.get(writer, -1) != attempt.base.get(writer, -1):
                 return False
-            if writer not in head.move.wal and not all(map(disk.exists, attempt.files[writer])):
+            files = map(File, attempt.files[writer])
+            if writer not in head.move.wal and not all(file.exists() for file in files):
                 return False  # sealed by another process, trimmed, and its watermark omitted
         # Only the new runs: the attempt dropped what was in the others.
         fresh = [r for r in state.ids if r.digest not in attempt.checked]
@@ -192,7 +194,7 @@ class Sealer:
                 host_names = hosts.named_in((header.writer, header.host) for header in headers)
                 self._write(attempt, frames, state, host_names)
         except BaseException:
-            disk.abandon(attempt.pending_writes)
+            self._store.volume.abandon(attempt.pending_writes)
             raise
         return attempt
 

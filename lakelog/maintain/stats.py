@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.wal import Frame, Tail
@@ -95,7 +95,7 @@ class Stats:
             generation=head.move.generation,
             tags=len(store.refs.tags()),
             branches=len(store.refs.branches()),
-            cut=len(disk.listing(store.paths.cut)),
+            cut=len(Folder(store.paths.cut).names()),
         )
 
     @staticmethod

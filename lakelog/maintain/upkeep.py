@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from lakelog.disk import disk
+from lakelog.disk import LockFile, disk
 from lakelog.errors import LakelogError, TransferRefused
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
@@ -166,11 +166,11 @@ class BackgroundWork:
         """Seal the branch and do what maintenance is due, each unless another process does."""
         # A claim of its own for each of the two: while one process compacts for minutes, another
         # can still publish.
-        with disk.claim(sealer_process.lock_path(self._store, self._branch)) as has_claim:
+        with LockFile(sealer_process.lock_path(self._store, self._branch)).claim() as has_claim:
             if has_claim:
                 with contextlib.suppress(LakelogError, OSError):
                     self._lake.settle()
-        with disk.claim(sealer_process.maintenance_path(self._store)) as has_claim:
+        with LockFile(sealer_process.maintenance_path(self._store)).claim() as has_claim:
             if has_claim:
                 self._maintain()
 

@@ -21,8 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lakelog.disk import disk
-from lakelog.disk.disk import Begun
+from lakelog.disk import Begun, Folder, disk
 from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.moves import page_tree
 from lakelog.store import clock, manifest
@@ -282,13 +281,13 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
         # Never lowered: frames below were removed from the WAL, and would be missing.
         raised[writer] = max(sequence, raised.get(writer, -1))
     directory = store.paths.wal_dir(move.branch)
-    present = {p[0] for p in map(parse_wal, disk.listing(directory)) if p}
+    present = {p[0] for p in map(parse_wal, Folder(directory).names()) if p}
     absent = raised.keys() - present
     if store.attachment is not None:
         absent = store.attachment.gone_writers(store, move, absent, present)
     if absent:
         make_branch_dirs(store, move.branch)  # a copy may have left out what was empty
-        disk.sync_dir(directory)
+        Folder(directory).sync()
         for writer in absent:
             del raised[writer]
     return raised

@@ -20,7 +20,7 @@ import time
 from lakelog import backup, pipeline
 from lakelog import lake as lakes
 from lakelog.backup import BackupPlan, BackupScheduler
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import BookkeepingEvent
 from lakelog.files.rotation import base_name
@@ -79,7 +79,7 @@ class BatchDatabaseSync:
         self.target = name if _URL.match(name) else f"sqlite:{name}"
         if self.target != name:
             # The old sync did so.
-            disk.make_dirs(os.path.dirname(os.path.abspath(name)))
+            Folder(os.path.dirname(os.path.abspath(name))).make_all()
         is_lake = isinstance(log, Lake) or bootstrap.is_lake(os.fspath(log))
         # It would rotate and remove files of the lake.
         if is_lake and cleanup != "keep":
@@ -207,7 +207,7 @@ class BatchDatabaseSync:
         if os.path.exists(path):  # rotated in this very second: the next sync does it
             return None
         # A line that was appended just now moves with the file, and is ingested under its new name.
-        disk.rename(self.log, path)
+        File(self.log).rename(path)
         return path
 
     def _remove(self) -> list[str]:

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lakelog.clients import Address
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.errors import DownloadFailed
 
 AGENT = "lakelog (+feeds)"
@@ -145,22 +145,22 @@ def download(url: str, path: str, limits: RequestLimits | None = None) -> Downlo
             # What was written behind the last complete part goes.
             os.ftruncate(fd, start)
             # The digest is that of the whole file, with what an earlier call has written.
-            for block in regular_file.pieces(partial_path):
+            for block in File(partial_path).pieces():
                 digest.update(block)
             os.lseek(fd, start, os.SEEK_SET)
             # Before the first byte: whoever resumes has to know of which file it is.
             _remember(note, url, response)
             size = start
             for block in _pieces(response, url, limits, start):
-                disk.write_all(fd, block)
+                OpenFile(fd).write(block)
                 digest.update(block)
                 size += len(block)
-            disk.sync_file(fd)
+            OpenFile(fd).sync()
         finally:
             os.close(fd)
     # Complete, and synced: whoever finds the name finds all of it.
-    disk.rename(partial_path, path)
-    disk.sync_dir(os.path.dirname(os.path.abspath(path)))
+    File(partial_path).rename(path)
+    Folder(os.path.dirname(os.path.abspath(path))).sync()
     os.unlink(note)
     return Download(path, size, digest.hexdigest(), start)
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lakelog import pipeline
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.errors import DownloadFailed, InvalidSetting
 from lakelog.lake import Lake
 from lakelog.oos import download as http
@@ -113,7 +113,7 @@ class PodcastProcessor:
     def _download(self, item: Item, url: str) -> dict[str, object]:
         """Fetch an episode and its transcript."""
         directory = os.path.join(self.directory, _file_name(item.source))
-        disk.make_dirs(os.path.abspath(directory))
+        Folder(os.path.abspath(directory)).make_all()
         stem = os.path.join(directory, _file_name(item.id))
         ending = os.path.splitext(urllib.parse.urlsplit(url).path)[1]
         ending = ending if re.fullmatch(r"\.\w{1,8}", ending) else ""

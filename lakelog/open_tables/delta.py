@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
@@ -140,7 +140,7 @@ class _DeltaTable:
         # A hard link costs no bytes, and outlives the gc of the lake.
         if copy is None and self._folder.link(segment, name):
             return TableFile(entry, name, entry.bytes)
-        data = disk.read(segment) if copy is None else copy
+        data = File(segment).read() if copy is None else copy
         self._folder.put(name, data)
         return TableFile(entry, name, len(data), len(data))
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TableFolder:
     def make(self) -> None:
         """Make the directory, where it is one."""
         if self._is_local:
-            disk.make_dirs(self.uri)
+            Folder(self.uri).make_all()
 
     def link(self, path: str, name: str) -> bool:
         """Give a file of this machine a second name here; return False where that cannot be."""
@@ -44,7 +44,7 @@ class TableFolder:
             return False
         target = f"{self.uri}/{name}"
         try:
-            disk.link(path, target)
+            File(path).link(target)
         except FileExistsError:
             return os.path.samefile(path, target)
         except OSError:
@@ -54,19 +54,19 @@ class TableFolder:
     def put(self, name: str, data: bytes) -> None:
         """Write a file, in the place of one of its name."""
         if self._is_local:
-            disk.replace_whole(f"{self.uri}/{name}", data)
+            File(f"{self.uri}/{name}").replace(data)
         else:
             obstore.put(self._bucket, name, data)
 
     def sync(self) -> None:
         """Make the names of files durable."""
         if self._is_local:
-            disk.sync_dir(self.uri)
+            Folder(self.uri).sync()
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
         if self._is_local:
-            disk.unlink(f"{self.uri}/{name}")
+            File(f"{self.uri}/{name}").remove()
             return
         # Only S3 takes it for deleted.
         with contextlib.suppress(FileNotFoundError):
@@ -75,7 +75,7 @@ class TableFolder:
     def names(self) -> set[str]:
         """The names of the files here."""
         if self._is_local:
-            return {*disk.listing(self.uri)}
+            return {*Folder(self.uri).names()}
         objects = obstore.list_with_delimiter(self._bucket)["objects"]
         return {file["path"].rpartition("/")[2] for file in objects}
 

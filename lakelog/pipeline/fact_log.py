@@ -17,7 +17,7 @@ import orjson
 
 from lakelog import arrays, formats, subscriptions
 from lakelog import lake as lakes
-from lakelog.disk import disk
+from lakelog.disk import OpenFile
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch, payload_of
 from lakelog.lake import Lake
@@ -137,12 +137,12 @@ class FileLog:
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 lines = b"\n" + lines
             try:
-                disk.write_all(fd, lines)
+                OpenFile(fd).write(lines)
             except OSError:
                 # Half of a line would join the next one.
                 os.ftruncate(fd, size)
                 raise
-            disk.sync_file(fd)
+            OpenFile(fd).sync()
         finally:
             os.close(fd)
 
@@ -180,7 +180,7 @@ def locked(path: str) -> Iterator[None]:
     while True:
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         try:
-            disk.lock(fd, wait=True)
+            OpenFile(fd).lock(wait=True)
             # Somebody may have removed the file while we waited: then the lock excludes nobody.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(fd)):

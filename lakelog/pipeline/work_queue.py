@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.disk import disk
+from lakelog.disk import File, LockFile, disk
 from lakelog.errors import InvalidEvent, InvalidSetting, ItemRejected
 from lakelog.lake import Lake
 from lakelog.pipeline import fact_log
@@ -420,7 +420,7 @@ class _QueueWorker:
             worker = standing.worker
             if worker not in is_alive:
                 path = self._work._log.lock_path(self._worker_lock(worker))
-                is_alive[worker] = bool(worker) and disk.exists(path) and disk.is_locked(path)
+                is_alive[worker] = bool(worker) and File(path).exists() and LockFile(path).is_held()
                 if not is_alive[worker]:
                     # Nobody needs the lock of a dead worker.
                     with contextlib.suppress(OSError):

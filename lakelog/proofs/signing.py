@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.history import resolve
 from lakelog.proofs import envelope, snapshot_tree
@@ -43,7 +43,7 @@ class Target:
         except ValueError:  # an id, a time or a move: no tag can have such a name
             return Target("", digest)
         # By its exact name: a branch may be called the same.
-        return Target(ref if disk.exists(store.paths.tag(ref)) else "", digest)
+        return Target(ref if File(store.paths.tag(ref)).exists() else "", digest)
 
     @staticmethod
     def last_signed(store: Store) -> Target:

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Mapping
 
 from lakelog import bloom
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
 from lakelog.libraries import np, pa, pc
@@ -236,7 +236,7 @@ def _event(row: pa.Table) -> JsonObject:
 def _load(store: Store, entry: SegmentEntry, lake: str) -> Levels | None:
     """Return the cached peaks of a segment, or None."""
     try:
-        data = disk.read(f"{store.paths.peaks}/{entry.key}")
+        data = File(f"{store.paths.peaks}/{entry.key}").read()
     except OSError:
         return None
     if len(data) < _HEAD.size or (len(data) - _HEAD.size) % np.dtype(_NODE).itemsize:
@@ -267,11 +267,9 @@ def _save(store: Store, entry: SegmentEntry, peaks: Levels, lake: str) -> None:
     body = b"".join(arrays)
     checked = _HEAD.pack(b"LKT1", 0, *_of(lake, entry))[_CHECKED:] + body
     with contextlib.suppress(OSError):
-        disk.make_dir(store.paths.peaks)
+        Folder(store.paths.peaks).make()
         path = f"{store.paths.peaks}/{entry.key}"
-        disk.replace_whole(
-            path, b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked, sync=False
-        )
+        File(path).replace(b"LKT1" + struct.pack("<I", zlib.crc32(checked)) + checked, sync=False)
 
 
 def _of(lake: str, entry: SegmentEntry) -> tuple[bytes, int, int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from lakelog import frame_rows
-from lakelog.disk import disk
+from lakelog.disk import OpenFile
 from lakelog.engine.syntax import Node, nodes
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
@@ -75,7 +75,7 @@ def _memory_file(buffers: Sequence[bytes | memoryview]) -> int:
     fd = os.memfd_create("lakelog")
     try:
         for start in range(0, len(buffers), _VECTOR):
-            disk.write_all(fd, b"".join(buffers[start : start + _VECTOR]))
+            OpenFile(fd).write(b"".join(buffers[start : start + _VECTOR]))
     except BaseException:
         os.close(fd)
         raise

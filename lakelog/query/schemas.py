@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lakelog import sql
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidName, QueryFailed
 from lakelog.libraries import duckdb, pa
@@ -95,7 +95,7 @@ class RefSchemas:
         """Return the present state of a ref, or None for no such ref."""
         store = self._tables.store
         try:
-            tagged = disk.exists(store.paths.tag(name))
+            tagged = File(store.paths.tag(name)).exists()
         except InvalidName:
             return None
         if tagged:
@@ -132,7 +132,7 @@ class RefSchemas:
     def is_ref(self, name: str) -> bool:
         """Whether a tag or branch has this name."""
         store = self._tables.store
-        return disk.exists(store.paths.tag(name)) or name in store.refs.branches()
+        return File(store.paths.tag(name)).exists() or name in store.refs.branches()
 
     def type_view(self, ref: str, type_: str, view: str) -> str:
         """Make a view of the events of a type of the state of a ref; return its name, in SQL.

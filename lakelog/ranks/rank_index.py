@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from lakelog import word_indexes
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.engine import core
 from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
 from lakelog.libraries import duckdb, pa
@@ -69,7 +69,7 @@ def number_of(digest: str) -> int:
 def is_missing(paths: Paths, digest: str) -> bool:
     """Whether a segment has no index that the installed libraries made."""
     try:
-        return disk.read(f"{paths.ranks(digest)}/{_MARK}").partition(b"\n")[0] != _made_by()
+        return File(f"{paths.ranks(digest)}/{_MARK}").read().partition(b"\n")[0] != _made_by()
     except OSError:
         return True
 
@@ -77,7 +77,7 @@ def is_missing(paths: Paths, digest: str) -> bool:
 def is_whole(paths: Paths, digest: str) -> bool:
     """Whether the files of the index of a segment are as they were written."""
     try:
-        _, *lines = disk.read(f"{paths.ranks(digest)}/{_MARK}").decode().splitlines()
+        _, *lines = File(f"{paths.ranks(digest)}/{_MARK}").read().decode().splitlines()
         return bool(lines) and all(
             _checksum(f"{paths.ranks(digest)}/{name}") == checksum
             for checksum, name in (line.split(" ") for line in lines)
@@ -98,13 +98,13 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
     drop(paths, [entry.key])  # of other versions, or damaged
     with _folder(paths) as folder:
         _write(folder, number_of(entry.key), word_indexes.row_words(paths, entry, cursor))
-        names = sorted(name for name in disk.listing(folder) if not name.startswith("."))
+        names = sorted(name for name in Folder(folder).names() if not name.startswith("."))
         lines = [f"{_checksum(f'{folder}/{name}')} {name}" for name in names]
-        disk.replace_whole(
-            f"{folder}/{_MARK}", b"\n".join([_made_by(), *map(str.encode, lines)]), sync=False
+        File(f"{folder}/{_MARK}").replace(
+            b"\n".join([_made_by(), *map(str.encode, lines)]), sync=False
         )
         with contextlib.suppress(OSError):  # another process was faster
-            disk.rename(folder, paths.ranks(entry.key))
+            File(folder).rename(paths.ranks(entry.key))
 
 
 class RankIndex:
@@ -133,18 +133,18 @@ class RankIndex:
             whole: dict[str, Any] = {}
             if tail is not None or not digests:
                 _write(folder, 0, [] if tail is None else [tail])
-                whole = orjson.loads(disk.read(f"{folder}/{_LIST}"))
+                whole = orjson.loads(File(f"{folder}/{_LIST}").read())
             for digest in digests:
                 source = paths.ranks(digest)
-                document = orjson.loads(disk.read(f"{source}/{_LIST}"))
+                document = orjson.loads(File(f"{source}/{_LIST}").read())
                 whole.setdefault("segments", []).extend(document["segments"])
                 whole = {**document, **whole}
-                for name in disk.listing(source):
+                for name in Folder(source).names():
                     if not name.startswith(".") and name not in (_LIST, _MARK):
                         # Hard links: tantivy reads one directory, and no byte is copied.
-                        disk.link(f"{source}/{name}", f"{folder}/{name}")
+                        File(f"{source}/{name}").link(f"{folder}/{name}")
             # The list last: tantivy takes what it names for whole.
-            disk.replace_whole(f"{folder}/{_LIST}", orjson.dumps(whole), sync=False)
+            File(f"{folder}/{_LIST}").replace(orjson.dumps(whole), sync=False)
             with _sound():
                 index = tantivy.Index.open(folder)
                 # Its watcher would be a thread that looks for commits, of which there are none.
@@ -237,10 +237,10 @@ def _write(folder: str, number: int, batches: Iterable[tuple[pa.Array, list[int]
 @contextlib.contextmanager
 def _folder(paths: Paths) -> Iterator[str]:
     """Give a folder that is removed with all that is in it, if it is still there."""
-    disk.make_dir(paths.cache)
-    disk.make_dir(paths.rank_indexes)
-    folder = disk.temporary_path(paths.rank_indexes)
-    disk.make_dir(folder)
+    Folder(paths.cache).make()
+    Folder(paths.rank_indexes).make()
+    folder = Folder(paths.rank_indexes).temporary_path()
+    Folder(folder).make()
     try:
         yield folder
     finally:
@@ -249,9 +249,9 @@ def _folder(paths: Paths) -> Iterator[str]:
 
 def _remove(folder: str) -> None:
     with contextlib.suppress(OSError):
-        for name in disk.listing(folder):
-            disk.unlink(f"{folder}/{name}")
-        disk.remove_dir(folder)
+        for name in Folder(folder).names():
+            File(f"{folder}/{name}").remove()
+        Folder(folder).remove()
 
 
 @contextlib.contextmanager
@@ -273,4 +273,4 @@ def _made_by() -> bytes:
 
 
 def _checksum(path: str) -> str:
-    return f"{zlib.crc32(disk.read(path)):08x}"
+    return f"{zlib.crc32(File(path).read()):08x}"

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from lakelog import chunks
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder
 from lakelog.errors import Damaged, TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
@@ -162,7 +162,7 @@ def _send(store: Store, remote: Remote, name: Name) -> None:
             yield _state_file(path, name)
             return
         digest = hashlib.sha256()
-        for chunk in regular_file.pieces(path, 1 << 20):
+        for chunk in File(path).pieces(1 << 20):
             digest.update(chunk)
             yield chunk
         # Before the receiver gives it a name: damage does not travel.
@@ -210,12 +210,12 @@ def download(
         progress(carried.bytes, total)
     # Once for each folder, at the end: names are durable before a ref that needs them is made.
     for folder in folders:
-        disk.sync_dir(folder)
+        Folder(folder).sync()
 
 
 def missing_here(store: Store, objects: Sizes) -> Sizes:
     """Return those of the objects that the lake does not have."""
-    return {n: size for n, size in objects.items() if not disk.exists(path_of(store.paths, n))}
+    return {n: size for n, size in objects.items() if not File(path_of(store.paths, n)).exists()}
 
 
 @contextlib.contextmanager
@@ -253,25 +253,25 @@ def _receive(store: Store, remote: Remote, name: Name, size: int) -> int:
     """Receive an object of a length, or a file of a state of at most that; return its length."""
     path = path_of(store.paths, name)
     folder = os.path.dirname(path)
-    disk.make_object_dir(folder)
+    Folder(folder).make_for_objects()
     digest = hashlib.sha256()
     # Written as a temporary file, hashed on the way: nothing gets a name before it is checked.
-    temporary = disk.write_pieces(folder, _checked(remote, name, size, digest.update))
+    temporary = Folder(folder).write_pieces(_checked(remote, name, size, digest.update))
     try:
         if name[0] in STATES:
             with believing(remote), _UNPACKING:
-                untrusted.check_state_file(disk.read(temporary), *name)
+                untrusted.check_state_file(File(temporary).read(), *name)
         elif digest.hexdigest() != name[1]:
             raise _wrong(remote, name)
         if name[0] == "manifests":
             with believing(remote):
-                untrusted.check_page(untrusted.manifest_text(disk.read(temporary), name[1]))
+                untrusted.check_page(untrusted.manifest_text(File(temporary).read(), name[1]))
         # Another process may have received it meanwhile; equal names have equal bytes.
         with contextlib.suppress(FileExistsError):
-            disk.link(temporary, path)
+            File(temporary).link(path)
         return os.path.getsize(temporary)
     finally:
-        disk.unlink(temporary)
+        File(temporary).remove()
 
 
 def _checked(
@@ -314,7 +314,7 @@ def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
     """Receive a manifest that has a file of its own, unless it is here."""
     name = ("manifests", digest)
     path = store.paths.object(*name)
-    if disk.exists(path):
+    if File(path).exists():
         return
     try:
         data = remotes.read(remote, key_of(name), _MANIFEST_MAX)
@@ -324,7 +324,7 @@ def receive_manifest(store: Store, remote: Remote, digest: str) -> None:
         ) from None
     with believing(remote):
         untrusted.check_manifest(untrusted.manifest_text(data, digest))
-    disk.put_object(path, data)
+    File(path).put(data)
 
 
 def objects_there(store: Store, remote: Remote, snapshot: str, carried: bytes) -> Sizes:

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes.remote import Remote, in_parallel
 
@@ -92,12 +92,12 @@ class DirectoryRemote(Remote):
         """Store an object; its name is durable after `flush`."""
         path = self._path(key)
         folder = self._folder(key)
-        temporary = disk.write_pieces(folder, read_chunks())
+        temporary = Folder(folder).write_pieces(read_chunks())
         try:
             # Not a link: what has the name may be short or damaged.
-            disk.rename(temporary, path)
+            File(temporary).rename(path)
         except BaseException:
-            disk.unlink(temporary)
+            File(temporary).remove()
             raise
         self._changed.add(folder)
 
@@ -107,42 +107,42 @@ class DirectoryRemote(Remote):
         folder = self._folder(key)
         # Before, too: a power cut must not take the move before this one (F9.3, step 4).
         # create_whole links: of two pushes the one that comes second finds the name taken.
-        disk.sync_dir(folder)
+        Folder(folder).sync()
         try:
-            disk.create_whole(path, data)
+            File(path).create(data)
         except FileExistsError:
             return False
         finally:
-            disk.sync_dir(folder)
+            Folder(folder).sync()
         return True
 
     def replace(self, key: str, data: bytes) -> None:
         """Store a file in the place of another."""
         self._folder(key)
-        disk.replace_whole(self._path(key), data)
+        File(self._path(key)).replace(data)
 
     def remove(self, key: str) -> None:
         """Remove a file, durably."""
-        disk.unlink(self._path(key))
+        File(self._path(key)).remove()
         with contextlib.suppress(FileNotFoundError):
-            disk.sync_dir(os.path.dirname(self._path(key)))
+            Folder(os.path.dirname(self._path(key))).sync()
 
     def flush(self) -> None:
         """Sync the folders of new objects."""
         # Together: a journal makes those durable at once that wait for it at the same time.
-        for folder, _ in in_parallel(disk.sync_dir, list(self._changed)):
-            self._changed.discard(folder)
+        for folder, _ in in_parallel(Folder.sync, list(map(Folder, self._changed))):
+            self._changed.discard(folder.path)
 
     @contextlib.contextmanager
     def publishing(self, objects: Mapping[str, int]) -> Iterator[None]:
         """Hold the lock of gc."""
         lock = f"{self._folder('cache/gc.lock')}/gc.lock"
-        # disk.claim would open it, and a pipe there could block for ever.
+        # A claim would open it, and a pipe there could block for ever.
         if os.path.lexists(lock) and not stat.S_ISREG(os.lstat(lock).st_mode):
             raise TransferRefused(f"{lock} is no file: refused")
         ends = time.monotonic() + _GC_WAIT
         while True:
-            with disk.claim(lock) as alone:
+            with LockFile(lock).claim() as alone:
                 if alone:
                     yield
                     return
@@ -161,7 +161,7 @@ class DirectoryRemote(Remote):
             if os.path.islink(folder):
                 raise TransferRefused(f"{folder} is a link: refused, nothing was changed")
         with self._explaining(key):
-            disk.make_dirs(folder)
+            Folder(folder).make_all()
         return folder
 
     @contextlib.contextmanager

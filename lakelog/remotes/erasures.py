@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 
 from lakelog import erasure as erasures
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.erased import records, sweep
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.errors import Damaged, TransferRefused
@@ -227,7 +227,7 @@ class RemoteErasures:
             # take the states from those behind it.
             replaced = store.erased.segments()
             store.erased.forget(
-                key for key in replaced if disk.exists(store.paths.object("segments", key))
+                key for key in replaced if File(store.paths.object("segments", key)).exists()
             )
             erasures.again(lake)
         # They named what must not be anywhere any more.
@@ -240,8 +240,8 @@ class RemoteErasures:
         store = self._store
         with contextlib.suppress(Damaged):
             pages = store.manifests.load(snapshot).pages
-            paths = (store.paths.object("manifests", page.digest) for page in pages)
-            if all(map(disk.exists, paths)):
+            files = (File(store.paths.object("manifests", page.digest)) for page in pages)
+            if all(file.exists() for file in files):
                 return True
         if store.erased.holds(snapshot):
             store.erased.forget([snapshot])
@@ -254,7 +254,7 @@ class RemoteErasures:
         for folder in hex_dirs(self.volume.names("segments")):
             for digest in filter(None, map(parse_object, self.volume.names(f"segments/{folder}"))):
                 name = ("segments", digest)
-                if digest not in erased and not disk.exists(path_of(self._store.paths, name)):
+                if digest not in erased and not File(path_of(self._store.paths, name)).exists():
                     sizes[name] = self._site.remote.size(key_of(name)) or 0
         return sizes
 

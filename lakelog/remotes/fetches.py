@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from lakelog.appends import StreamLock
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.erased import Refusal
 from lakelog.errors import AlreadyExists, Diverged, TransferRefused, UnknownRef
 from lakelog.keys import KeyRing
@@ -210,7 +210,7 @@ class _Fetch(Exchange):
                 continue
             tag, data = remote_tag
             path = self._store.paths.tag(name)
-            if disk.exists(path):
+            if File(path).exists():
                 is_same = self._store.refs.tag(name).snapshot == tag.snapshot
                 self._result.refs[name] = "up to date" if is_same else "kept"
                 if is_same:
@@ -224,8 +224,8 @@ class _Fetch(Exchange):
             if not self._result.dry_run:
                 # The tag and its objects in one hold of gc: else it might name what is gone.
                 with self._held(objects):
-                    disk.create_whole(path, data)
-                    disk.sync_dir(self._store.paths.tags)
+                    File(path).create(data)
+                    Folder(self._store.paths.tags).sync()
             self._signatures(name, tag.snapshot)
             self._result.refs[name] = "new"
 
@@ -407,7 +407,7 @@ class _Fetch(Exchange):
         keys = [digest for object_type, digest in objects if object_type == "segments"]
         refused = [key for key in keys if self._holds_erased(refusal, key)]
         for key in refused:
-            disk.unlink(self._store.paths.object("segments", key))
+            File(self._store.paths.object("segments", key)).remove()
         if refused:
             raise TransferRefused(
                 f"{self._site.url}: {len(refused)} segments there have events that were erased"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import TransferRefused
 from lakelog.remotes.object_store import ObjectStoreRemote, checked
 from lakelog.runtime.lazy import Lazy
@@ -44,7 +44,7 @@ class GoogleRemote(ObjectStoreRemote):
         """The service that the file of a service account names, "" for Google itself."""
         path = os.environ.get("GOOGLE_SERVICE_ACCOUNT", "")
         try:
-            body = orjson.loads(disk.read(path)) if path else {}
+            body = orjson.loads(File(path).read()) if path else {}
         except (OSError, ValueError):
             raise TransferRefused(f"{self.url}: {path} is no file of a service account") from None
         return str(body.get("gcs_base_url", "")) if isinstance(body, dict) else ""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from urllib.parse import urlsplit
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedRef,
@@ -116,12 +116,12 @@ def add(store: Store, name: str, url: str) -> KnownRemote:
             f"tags or branches named {prefix}… exist: choose another name for the remote"
         )
     remote = KnownRemote(name, url)
-    disk.make_dirs(store.paths.remotes)
+    Folder(store.paths.remotes).make_all()
     try:
-        disk.create_whole(store.paths.remote(name), _encoded(remote))
+        File(store.paths.remote(name)).create(_encoded(remote))
     except FileExistsError:
         raise AlreadyExists(f"remote {name!r} exists: choose another name") from None
-    disk.sync_dir(store.paths.remotes)
+    Folder(store.paths.remotes).sync()
     return remote
 
 
@@ -147,7 +147,7 @@ def load(store: Store, name: str | None) -> KnownRemote:
     name = default_name(store) if name is None else name
     path = store.paths.remote(name)
     try:
-        body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
+        body = document.decode(File(path).read(DOCUMENT_MAX))
         branches = {n: _known(b) for n, b in body.pop("branches").items()}
         # Members of a later version are left out, so that an older lakelog can still read it.
         members = {n: v for n, v in body.items() if n in _MEMBERS}
@@ -171,7 +171,7 @@ def _known(body: dict[str, dict[str, dict[str, object]]]) -> KnownBranch:
 
 def save(store: Store, remote: KnownRemote) -> None:
     """Replace what is known of a remote."""
-    disk.replace_whole(store.paths.remote(remote.name), _encoded(remote))
+    File(store.paths.remote(remote.name)).replace(_encoded(remote))
 
 
 def _encoded(remote: KnownRemote) -> bytes:
@@ -201,8 +201,8 @@ def _try_out(store: Store, remote: KnownRemote) -> str:
                 proven(store, remote, connection)
     except TransferRefused:
         # A remote that would lose pushes must not be known for a moment longer.
-        disk.unlink(store.paths.remote(remote.name))
-        disk.sync_dir(store.paths.remotes)
+        File(store.paths.remote(remote.name)).remove()
+        Folder(store.paths.remotes).sync()
         raise
     except (Interrupted, MissingPackage, Unreachable) as error:
         return str(error)
@@ -213,14 +213,14 @@ def remove(store: Store, name: str) -> None:
     """Forget a remote and the tags of its branches. Raises UnknownRef, NotAllowed."""
     policy.require(store.paths, "remove-remote")
     # Its error says which name was meant; a damaged file is no reason to keep it.
-    if not disk.exists(store.paths.remote(name)):
+    if not File(store.paths.remote(name)).exists():
         load(store, name)
     for tag in store.refs.tag_names():
         if tag.startswith(f"{name}/"):
-            disk.unlink(store.paths.tag(tag))
-    disk.sync_dir(store.paths.tags)
-    disk.unlink(store.paths.remote(name))
-    disk.sync_dir(store.paths.remotes)
+            File(store.paths.tag(tag)).remove()
+    Folder(store.paths.tags).sync()
+    File(store.paths.remote(name)).remove()
+    Folder(store.paths.remotes).sync()
 
 
 def track(store: Store, remote: str, branch: str, snapshot: str, carried: bytes = b"") -> None:

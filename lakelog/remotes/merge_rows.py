@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog import identities
 from lakelog.appends import StreamSubject
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
@@ -184,7 +184,7 @@ class RowSieve:
         """
         for entry in entries:
             path = self._store.paths.object("segments", entry.key)
-            if not disk.exists(path) or hash_file(path) != entry.key:
+            if not File(path).exists() or hash_file(path) != entry.key:
                 raise TransferRefused(
                     f"{self._url}: segment {entry.key[:12]} of it is not what its name says:"
                     " refused, nothing was changed; run it again"

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from lakelog import chunks
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import DamagedState
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal, SegmentEntry
@@ -63,7 +63,7 @@ def objects_of(
     ):
         objects |= _states(store, state, base_state, obtain)
     path = store.paths.object("manifests", digest)
-    if digest != base and disk.exists(path):
+    if digest != base and File(path).exists():
         objects["manifests", digest] = os.path.getsize(path)
     runs = {run.digest for run in base_state.ids} if base_state else set[str]()
     objects |= {("ids", run.digest): run.bytes for run in state.ids if run.digest not in runs}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.remotes import carry, encryption, known, signature_files
@@ -131,7 +131,7 @@ class _Push(Exchange):
         """Push one tag with the objects of its state."""
         tag = self._store.refs.tag(name)
         self._offer(tag.snapshot)
-        data = disk.read(self._store.paths.tag(name), regular_file.DOCUMENT_MAX)
+        data = File(self._store.paths.tag(name)).read(DOCUMENT_MAX)
         remote_tag = self._site.tag(name)
         if remote_tag and remote_tag[1] == data:
             if self.is_repair:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from lakelog.disk import disk
-from lakelog.disk.disk import Begun
+from lakelog.disk import Begun, disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import DOCUMENT_MAX, Remote

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder, NotRegular, disk
 from lakelog.errors import TransferRefused
 from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
@@ -53,7 +53,7 @@ class SignedThere:
         for name in self._names.get(tag or f"@{snapshot}", ()):
             path = f"{store.paths.signatures}/{name}"
             # What is here and valid is not even asked for.
-            if disk.exists(path) and not _has_expired(_own(path)):
+            if File(path).exists() and not _has_expired(_own(path)):
                 continue
             data = self._site.signature(name)
             if data is None:
@@ -61,10 +61,10 @@ class SignedThere:
             with believing(self._site.remote):
                 untrusted.signature(data)
             # An expired one there is of no use; an older one must not replace a newer.
-            if disk.exists(path) and (_has_expired(data) or _time(_own(path)) >= _time(data)):
+            if File(path).exists() and (_has_expired(data) or _time(_own(path)) >= _time(data)):
                 continue
-            disk.make_dirs(store.paths.signatures)
-            disk.replace_whole(path, data)
+            Folder(store.paths.signatures).make_all()
+            File(path).replace(data)
             count += 1
         return count
 
@@ -89,8 +89,8 @@ class SignedThere:
 def _own(path: str) -> bytes:
     """Return the bytes of a signature here, b"" of what is no file."""
     try:
-        return disk.read(path, regular_file.DOCUMENT_MAX)
-    except regular_file.NotRegular:
+        return File(path).read(DOCUMENT_MAX)
+    except NotRegular:
         return b""
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import orjson
 
 from lakelog import arrays
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -47,7 +47,7 @@ class ReplayCursor:
     def load(cls, path: str, lake: Lake) -> ReplayCursor | None:
         """Read a cursor, None if there is no file. Raises InvalidSetting for another lake's."""
         try:
-            cursor = cls(**orjson.loads(disk.read(path)))
+            cursor = cls(**orjson.loads(File(path).read()))
         except FileNotFoundError:
             return None
         except (TypeError, orjson.JSONDecodeError):
@@ -62,7 +62,7 @@ class ReplayCursor:
     def save(self, path: str) -> None:
         """Write the cursor, durably."""
         # Synced: a cursor that is lost would send everything again.
-        disk.replace_whole(os.path.abspath(path), orjson.dumps(asdict(self)) + b"\n")
+        File(os.path.abspath(path)).replace(orjson.dumps(asdict(self)) + b"\n")
 
 
 @dataclass(frozen=True)

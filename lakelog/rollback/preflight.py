@@ -19,7 +19,7 @@ from typing import Any
 from lakelog import chunks
 from lakelog.chunks import StateIndex, StateRecord
 from lakelog.deploy import Kubectl
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import (
     Damaged,
     DamagedManifest,
@@ -224,7 +224,7 @@ def _examine_data(
         problem = problem or _fault(lake, "segments", key, needed[key].bytes)
     runs = {run.digest for run in present_state.ids}
     for run in target_state.ids:
-        if run.digest not in runs or not disk.exists(paths.object("ids", run.digest)):
+        if run.digest not in runs or not File(paths.object("ids", run.digest)).exists():
             problem = problem or _fault(lake, "ids", run.digest, run.bytes)
     known_pages = {page.digest for page in present_state.pages}
     for page in target_state.pages:
@@ -240,7 +240,7 @@ def _gone(lake: Lake, shared: _Shared, needed: dict[str, Any]) -> str:
     paths, known_segments = lake.store.paths, shared.entries["segment"]
     # Those that only the target has are few: each is asked for.
     for key in needed.keys() - known_segments.keys():
-        if not disk.exists(paths.object("segments", key)):
+        if not File(paths.object("segments", key)).exists():
             return key
     folders = sorted(
         {key[:2] for key in known_segments} if shared.folders is None else shared.folders
@@ -252,7 +252,7 @@ def _gone(lake: Lake, shared: _Shared, needed: dict[str, Any]) -> str:
     # The names in the folders: a fifth of the time of asking for each.
     names: set[str] = set()
     for folder in folders:
-        names.update(disk.listing(f"{paths.root}/segments/{folder}"))
+        names.update(Folder(f"{paths.root}/segments/{folder}").names())
     absent = [key for key in known_segments if f"{key}{_SEGMENT}" not in names]
     # A folder that changed within the tick of its last change has the same time.
     if not absent and began - max(stamps.values(), default=0) > _TICK_NS:
@@ -308,7 +308,7 @@ def _examine_directory(lake: Lake, record: StateRecord, plan: Preflight) -> None
         index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         for digest, _ in index.chunks:
             # Read where it seems to be missing, for an error that says where it was looked for.
-            if not disk.exists(lake.store.paths.state_file(digest, CHUNK)):
+            if not File(lake.store.paths.state_file(digest, CHUNK)).exists():
                 chunks.StateFiles(lake.store.paths).read_chunk(digest)
         plan.indices[record.label] = index
 

@@ -27,7 +27,7 @@ import orjson
 
 from lakelog import arrays, bloom
 from lakelog.database import SegmentBlocks, connect
-from lakelog.disk import disk
+from lakelog.disk import Begun, File
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
@@ -115,7 +115,7 @@ def write(
     branch: str = "",
     lake: str = "",
     hosts: dict[str, str] | None = None,
-    pending_writes: list[disk.Begun] | None = None,
+    pending_writes: list[Begun] | None = None,
 ) -> SegmentEntry:
     """Write rows; return their manifest entry, without seq. See `put`."""
     blocks: sealed_blocks.Blocks = {}
@@ -134,7 +134,7 @@ def put(
     table: pa.Table,
     kind: str,
     layout: str,
-    pending_writes: list[disk.Begun] | None = None,
+    pending_writes: list[Begun] | None = None,
 ) -> SegmentEntry:
     """Write an encoded segment of `table`; return its manifest entry, without seq.
 
@@ -145,14 +145,14 @@ def put(
     digest = document.digest(data)
     path = paths.object("segments", digest)
     if pending_writes is not None:
-        pending_writes.append(disk.begin_object(path, data))
+        pending_writes.append(File(path).begin(data))
     # Before a write that is waited for, while the rows are in the processor's cache.
     entry = describe(digest, len(data), table, kind, layout)
     if kind == "events" and SegmentBlocks.is_shared(paths):
         root = SegmentBlocks.root_of(SegmentBlocks.hashes_of(data))
         entry = dataclasses.replace(entry, blocks=root)
     if pending_writes is None:
-        disk.put_object(path, data)
+        File(path).put(data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
     if kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)

@@ -34,7 +34,7 @@ from typing import Any
 import orjson
 
 from lakelog import sql
-from lakelog.disk import regular_file
+from lakelog.disk import File
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
 from lakelog.store.entry import SegmentEntry
@@ -198,7 +198,7 @@ def _from_footer(path: str, key: str) -> Schema:
 
 def _footer(path: str) -> bytes:
     source = VAULT.file(path)
-    with open(regular_file.open_file(path), "rb") if source is path else source as file:
+    with open(File(path).open(), "rb") if source is path else source as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))
         length = int.from_bytes(file.read(4), "little")

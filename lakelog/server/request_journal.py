@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 
 _HEAD, _ENTRY = struct.Struct("<4sIQQ40s"), struct.Struct("<16sI")
 _STORED, _CANCELED, _QUARANTINED = b"LLRQ", b"LLRX", b"LLRS"
@@ -66,7 +66,7 @@ class RequestJournal:
         events that it stored since a time in us. Raises OSError, LakelogError."""
         oldest = disk.now_us() - self._lifetime
         # Oldest first, as their names begin with their times: a cancel comes after what it cancels.
-        contents = (disk.read(path, _SIZE_MAX) for path in self._files())
+        contents = (File(path).read(_SIZE_MAX) for path in self._files())
         records = [r for content in contents for r in _records(content) if r.time >= oldest]
         ends = {
             writer: reached(writer, oldest)
@@ -139,21 +139,21 @@ class RequestJournal:
         # By the minute, so that old records go by removing files, and no file is ever rewritten.
         if moment - self._begun > _FILE_US:
             self._begin(moment)
-        disk.append_line(self._path, record + struct.pack("<I", zlib.crc32(record)))
+        File(self._path).append(record + struct.pack("<I", zlib.crc32(record)))
 
     def _begin(self, moment: int) -> None:
-        disk.make_dirs(self._directory)
+        Folder(self._directory).make_all()
         for path in self._files():
             name = os.path.basename(path).partition("-")[0]
             # A minute more than the lifetime: the newest record of a file is that much younger than
             # its name.
             if int(name) < moment - self._lifetime - _FILE_US:
-                disk.unlink(path)
+                File(path).remove()
         name = f"{moment:020d}-{disk.random_hex(4)}"
         self._path, self._begun = os.path.join(self._directory, name), moment
 
     def _files(self) -> list[str]:
-        names = sorted(disk.listing(self._directory)) if os.path.isdir(self._directory) else []
+        names = sorted(Folder(self._directory).names()) if os.path.isdir(self._directory) else []
         return [
             os.path.join(self._directory, name)
             for name in names

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import AlreadyExists, InUse, InvalidSetting
 
 _SIZE_MAX = 1 << 20
@@ -60,7 +60,7 @@ class TokenFile:
         # Looked at with each request: reading and parsing happens only after a change.
         stamp = status.st_mtime_ns, status.st_ino, status.st_size
         if stamp != self._stamp:
-            self._entries = self._parsed(disk.read(self._path, _SIZE_MAX))
+            self._entries = self._parsed(File(self._path).read(_SIZE_MAX))
             self._stamp = stamp
         return self._entries
 
@@ -73,7 +73,7 @@ class TokenFile:
         # 256 bits; the prefix lets secret scanners and people tell what it is.
         token = "ll_" + secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
-        disk.make_dirs(self._directory)
+        Folder(self._directory).make_all()
         # Read again inside of the lock: two that add at once must not lose one.
         with self._alone():
             present = self.entries()
@@ -95,7 +95,7 @@ class TokenFile:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        with disk.hold(os.path.join(self._directory, "lock"), shared=False) as is_held:
+        with LockFile(os.path.join(self._directory, "lock")).hold(shared=False) as is_held:
             if not is_held:
                 raise InUse("another process is changing the tokens: try again")
             yield
@@ -110,7 +110,7 @@ class TokenFile:
             }
             for entry in entries
         ]
-        disk.replace_whole(self._path, orjson.dumps(records, option=orjson.OPT_INDENT_2))
+        File(self._path).replace(orjson.dumps(records, option=orjson.OPT_INDENT_2))
 
     def _parsed(self, data: bytes) -> tuple[TokenEntry, ...]:
         try:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.state import filesystems, fingerprint, origin
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
@@ -220,7 +220,7 @@ def _set_stamps(step: ExchangeStep) -> None:
 
 def drop_journal(store: Store) -> None:
     """Delete the note alone: the directories are another's now."""
-    disk.unlink(_journal(store))
+    File(_journal(store)).remove()
 
 
 def _delete_tree(name: bytes, folder: int) -> None:
@@ -256,8 +256,8 @@ def _journal(store: Store) -> str:
 def write_journal(store: Store, steps: Sequence[ExchangeStep]) -> None:
     """Note the steps, durably."""
     body = {"steps": [note_step(step) for step in steps], **origin.place(store)}
-    disk.make_dirs(store.paths.cache)
-    disk.replace_whole(_journal(store), document.encode(body))
+    Folder(store.paths.cache).make_all()
+    File(_journal(store)).replace(document.encode(body))
 
 
 def noted_steps(store: Store) -> list[ExchangeStep]:
@@ -268,7 +268,7 @@ def noted_steps(store: Store) -> list[ExchangeStep]:
 def _read_journal(store: Store) -> dict[str, Any]:
     try:
         # Damaged: a restore that died while it wrote the note has exchanged nothing.
-        return document.decode(disk.read(_journal(store)))
+        return document.decode(File(_journal(store)).read())
     except (FileNotFoundError, document.NotIntact):
         return {}
 
@@ -276,6 +276,6 @@ def _read_journal(store: Store) -> dict[str, Any]:
 @contextlib.contextmanager
 def alone(store: Store) -> Iterator[bool]:
     """Keep two restores of a lake apart; yields whether there is no other."""
-    disk.make_dirs(store.paths.cache)
-    with disk.claim(store.paths.restore_lock) as is_alone:
+    Folder(store.paths.cache).make_all()
+    with LockFile(store.paths.restore_lock).claim() as is_alone:
         yield bool(is_alone)

@@ -14,7 +14,7 @@ from typing import Any
 
 from lakelog import chunks
 from lakelog.chunks import StateRecord
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import StateRefused
 from lakelog.store import machine, tracking
 from lakelog.store.bootstrap import Store
@@ -95,11 +95,11 @@ def is_here(store: Store, note: Mapping[str, Any]) -> bool:
 def set_aside(store: Store, path: str, file_type: str, note: Mapping[str, Any]) -> str:
     """Move a note of another lake to cache/aside; return what to tell about it."""
     folder = f"{store.paths.cache}/aside"
-    disk.make_dirs(folder)
+    Folder(folder).make_all()
     # Two notes may have one name.
     target = f"{folder}/{disk.random_hex(4)}-{os.path.basename(path)}"
-    disk.rename(path, target)
+    File(path).rename(target)
     # The name is gone from where it would be carried out before anything else happens.
-    disk.sync_dir(os.path.dirname(path))
+    Folder(os.path.dirname(path)).sync()
     whose = f"in {str(note['lake'])!r}" if note.get("lake") else "in a lake that it does not name"
     return f"{file_type} that was interrupted {whose} is not finished here: its note is {target}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from lakelog import chunks
 from lakelog.chunks import ChunkWriter, PendingChunk, StateIndex, StateRecord
 from lakelog.deploy import running_in
-from lakelog.disk import disk
+from lakelog.disk import Folder, LockFile, disk
 from lakelog.errors import Damaged, StateRefused
 from lakelog.lake import Lake
 from lakelog.runtime.progress import ProgressCallback
@@ -68,8 +68,8 @@ def capturing(
     # A writer of this process may have events in hand: they belong to the state that is saved.
     lake.settle()
     machine.settle(store.paths)
-    disk.make_dirs(store.paths.cache)
-    with disk.hold(store.paths.states_lock, shared=True), ChunkWriter(store.paths) as writer:
+    Folder(store.paths.cache).make_all()
+    with LockFile(store.paths.states_lock).hold(shared=True), ChunkWriter(store.paths) as writer:
         # Under the lock: what the branch holds now, no gc deletes before this is published.
         bases = _bases(lake, directories)
         for label, directory in directories.items():

@@ -28,7 +28,7 @@ import orjson
 from lakelog import database
 from lakelog.appends import StreamLock
 from lakelog.deploy import Kubectl
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import Damaged, DamagedRef, DeploymentFailed, UnknownRef
 from lakelog.history import BranchHistory, remove_tag
 from lakelog.maintain import Sealer
@@ -107,7 +107,7 @@ def read(store: Store, path: str = "") -> Intent | None:
     path = path or store.paths.rollback
     # Read by its own name, or by that of a finished one.
     try:
-        return _intent(document.decode(disk.read(path)))
+        return _intent(document.decode(File(path).read()))
     except FileNotFoundError:
         return None
     except (document.NotIntact, KeyError, TypeError) as error:
@@ -137,7 +137,7 @@ def pending_steps(store: Store) -> list[ExchangeStep]:
 def find(store: Store, commit: str) -> Intent | None:
     """Return the finished rollback whose move has this commit, None if a move was all of it. It may
     be one of the lake that this one was copied from (`is_own`)."""
-    for name in disk.listing(store.paths.rollbacks):
+    for name in Folder(store.paths.rollbacks).names():
         with contextlib.suppress(DamagedRef):  # named by verify; others are still found
             intent = read(store, f"{store.paths.rollbacks}/{name}")
             if intent is not None and intent.commit == commit:
@@ -149,7 +149,7 @@ def begin(store: Store, intent: Intent) -> None:
     """Write the intent durably: from here on it is finished, not forgotten."""
     with _noting_pending(store):
         # In refs and not in cache, which may be deleted at any time.
-        disk.replace_whole(store.paths.rollback, document.encode(_body(intent)))
+        File(store.paths.rollback).replace(document.encode(_body(intent)))
         # The directories are the intent's now; up to here they would have been deleted.
         exchange.drop_journal(store)
 
@@ -217,10 +217,10 @@ def _carry_out(store: Store, intent: Intent) -> Head | None:
     for step in intent.steps:
         exchange.put_in_place(step)
     exchange.discard(store, intent.steps)
-    disk.make_dirs(store.paths.rollbacks)
+    Folder(store.paths.rollbacks).make_all()
     # Without its steps: whoever reads it later must find nothing to exchange.
     encoded = document.encode(_body(replace(intent, steps=())))
-    disk.replace_whole(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json", encoded)
+    File(f"{store.paths.rollbacks}/{encode_name(intent.safety)}.json").replace(encoded)
     # Last: a process that dies before this does the rest of it again, which changes nothing.
     _drop(store)
     prune(store)
@@ -252,8 +252,8 @@ def take_back(store: Store, intent: Intent) -> None:
 
 
 def _drop(store: Store) -> None:
-    disk.unlink(store.paths.rollback)
-    disk.sync_dir(os.path.dirname(store.paths.rollback))
+    File(store.paths.rollback).remove()
+    Folder(os.path.dirname(store.paths.rollback)).sync()
 
 
 def _is_moved(store: Store, intent: Intent) -> bool:
@@ -309,7 +309,7 @@ def note_safety(store: Store, name: str) -> None:
     """Note that this machine made a safety tag: their order is that of the notes."""
     line = orjson.dumps({"machine": machine.settle(store.paths).id, "tag": name}) + b"\n"
     with contextlib.suppress(OSError):  # then it stays until somebody deletes it
-        disk.append_line(_ledger(store), line)
+        File(_ledger(store)).append(line)
 
 
 def _ledger(store: Store) -> str:
@@ -320,7 +320,7 @@ def prune(store: Store) -> None:
     """Delete all but the newest safety tags of this machine, with the documents of rollbacks."""
     own_keys, tag_names = machine.read(store.paths).keys, set(store.refs.tag_names())
     try:
-        lines = disk.read(_ledger(store)).splitlines()
+        lines = File(_ledger(store)).read().splitlines()
     except FileNotFoundError:
         return
     dropped = dict[str, None]()
@@ -342,10 +342,10 @@ def prune(store: Store) -> None:
         # Another process may have deleted it, and a damaged one is for verify.
         with contextlib.suppress(UnknownRef, Damaged):
             remove_tag(store, name)
-        disk.unlink(f"{store.paths.rollbacks}/{encode_name(name)}.json")
+        File(f"{store.paths.rollbacks}/{encode_name(name)}.json").remove()
     # Lines of tags that are gone make the file longer for nothing.
     if len(lines) > _LEDGER_LINES:
         notes = [{"machine": machine.read(store.paths).id, "tag": n} for n in list(dropped)[-KEPT:]]
         content = b"".join(orjson.dumps(note) + b"\n" for note in notes)
         with contextlib.suppress(OSError):
-            disk.replace_whole(_ledger(store), content, sync=False)
+            File(_ledger(store)).replace(content, sync=False)

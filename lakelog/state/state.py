@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateRecord
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.errors import (
     AlreadyExists,
     DeploymentFailed,
@@ -174,7 +174,7 @@ def publish_captured(
 
 
 def _refuse_taken(lake: Lake, name: str | None) -> None:
-    if name is not None and disk.exists(lake.store.paths.tag(name)):
+    if name is not None and File(lake.store.paths.tag(name)).exists():
         raise AlreadyExists(f"tag {name!r} exists: choose another name, or delete it first")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lakelog import keys
-from lakelog.disk import disk, file_system, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, FileSystem, Folder, LockFile, NotRegular, disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -113,7 +113,7 @@ class Store:
     def alone(self, op: str) -> Iterator[bool]:
         """Be the only process that makes moves with `op` in the lake, on any machine that shares
         it; yields whether that is so. Raises Unreachable."""
-        with disk.claim(f"{self.paths.cache}/{op}.lock") as is_alone:
+        with LockFile(f"{self.paths.cache}/{op}.lock").claim() as is_alone:
             if not is_alone or self.attachment is None:
                 yield bool(is_alone)
                 return
@@ -154,8 +154,8 @@ def create(
         raise InvalidName("the path of a lake is empty: for the current directory write .")
     _make_directories(paths)
     if config is not None:
-        disk.create_whole(paths.config, document.encode(config))
-        disk.sync_dir(paths.root)
+        File(paths.config).create(document.encode(config))
+        Folder(paths.root).sync()
         return load(root)
     lake_id = disk.random_hex()
     if ring is None:
@@ -185,18 +185,18 @@ def _make_directories(paths: Paths) -> None:
     if outer := _lake_above(paths.root):
         raise AlreadyExists(f"{paths.root} is inside the lake at {outer}: choose another directory")
     # What a run of this left that was killed may stay; anything else is somebody's data.
-    foreign = [n for n in disk.listing(paths.root) if not n.startswith(disk.TEMPORARY)]
+    foreign = [n for n in Folder(paths.root).names() if not n.startswith(disk.TEMPORARY)]
     if set(foreign) - {os.path.basename(d) for d in paths.directories()}:
         raise AlreadyExists(f"{paths.root} is not empty and not a lake: choose another directory")
-    disk.make_dirs(paths.root)
-    file_system.probe(paths.root)
+    Folder(paths.root).make_all()
+    FileSystem(paths.root).probe()
     refuse_orphan(paths)
     for directory in paths.directories():
-        disk.make_dir(directory)
+        Folder(directory).make()
     # Each parent is synced once, for all directories in it.
     for directory in {os.path.dirname(d) for d in paths.directories()}:
-        disk.sync_dir(directory)
-    disk.sync_dir(os.path.dirname(paths.root))
+        Folder(directory).sync()
+    Folder(os.path.dirname(paths.root)).sync()
 
 
 def _lake_above(root: str) -> str:
@@ -222,7 +222,7 @@ def create_or_load(root: str, settings: Settings) -> Store:
 def refuse_orphan(paths: Paths) -> None:
     """Refuse to create a lake where another one lost its lakelog.json. Raises DamagedLake."""
     # In this order, as nobody appends before lakelog.json is there.
-    if _has_contents(paths) and not disk.exists(paths.config):
+    if _has_contents(paths) and not File(paths.config).exists():
         raise DamagedLake(paths.config, "it is missing, though the lake holds moves or events")
 
 
@@ -239,22 +239,22 @@ def _has_contents(paths: Paths) -> bool:
 
 def _names_below(folder: str) -> Iterator[str]:
     """Yield the names of the files in the directories of one."""
-    for name in disk.listing(folder):
-        if not disk.is_file(f"{folder}/{name}"):
-            yield from disk.listing(f"{folder}/{name}")
+    for name in Folder(folder).names():
+        if not File(f"{folder}/{name}").is_regular():
+            yield from Folder(f"{folder}/{name}").names()
 
 
 def is_lake(root: str) -> bool:
     """Whether there is a lakelog.json at `root`."""
-    return disk.exists(Paths(root).config)
+    return File(Paths(root).config).exists()
 
 
 def load(root: str) -> Store:
     """Open a lake. Raises LakeNotFound, DamagedLake, FormatTooNew, UnsupportedStore."""
     paths = Paths(root)
     try:
-        data = disk.read(paths.config, regular_file.DOCUMENT_MAX)
-    except regular_file.NotRegular as error:
+        data = File(paths.config).read(DOCUMENT_MAX)
+    except NotRegular as error:
         raise DamagedLake(paths.config, str(error)) from None
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(error, FileNotFoundError):
@@ -279,7 +279,7 @@ def load(root: str) -> Store:
             f"{paths.root} is shared by several machines: attach a directory of your own to it with"
             f" `lakelog attach file://{paths.root} DIR`"
         )
-    file_system.refuse_remote(paths.root)
+    FileSystem(paths.root).refuse_remote()
     try:
         settings = parse(body["settings"])
     except InvalidSetting as error:
@@ -292,11 +292,11 @@ def load(root: str) -> Store:
         # What the bucket has of the keys may open with the master key that there is.
         with contextlib.suppress(Unreachable):
             AttachmentRegistry.OPENERS[0].renew_config(paths, body["lake"], body[member])
-        _open_keys(paths, body := document.decode(disk.read(paths.config)))
+        _open_keys(paths, body := document.decode(File(paths.config).read()))
     _protect(paths, body)
     with contextlib.suppress(OSError):  # a copy may have left out what was empty
         for directory in (paths.wals, paths.tags, paths.gc, paths.cache):
-            disk.make_dirs(directory)
+            Folder(directory).make_all()
     attached = None
     if member in body:
         opener = AttachmentRegistry.OPENERS[0]
@@ -320,8 +320,8 @@ def _announce(paths: Paths, body: JsonObject) -> None:
     if PROTECTIONS.get(paths.root) == before:
         return
     # Who appends looks at this folder each time, and so learns of it (`refresh_protection`).
-    disk.make_dirs(paths.erasures)
-    disk.unlink(disk.write_temporary(paths.erasures, b"protected\n"))
+    Folder(paths.erasures).make_all()
+    File(Folder(paths.erasures).write(b"protected\n")).remove()
 
 
 def _protect(paths: Paths, body: JsonObject) -> None:
@@ -348,8 +348,8 @@ def write_config(
     body = {"format": number, "lake": lake_id, "settings": to_dict(settings)}
     body |= {"format": FORMAT, **ring.config_members()} if ring else {}
     body |= {"format": FORMAT, **protection.config_members(body)} if protection else {}
-    disk.create_whole(paths.config, document.encode(body))
-    disk.sync_dir(paths.root)
+    File(paths.config).create(document.encode(body))
+    Folder(paths.root).sync()
 
 
 def change_settings(store: Store, settings: Settings) -> None:
@@ -363,14 +363,14 @@ def change_settings(store: Store, settings: Settings) -> None:
 def replace_config(paths: Paths, data: bytes) -> None:
     """Replace lakelog.json; whose lake it is stays as it was."""
     with machine.rebinding(paths) as bind:
-        temporary = disk.write_temporary(paths.root, data)
+        temporary = Folder(paths.root).write(data)
         try:
             bind(temporary)
-            disk.rename(temporary, paths.config)
+            File(temporary).rename(paths.config)
         except BaseException:
-            disk.unlink(temporary)
+            File(temporary).remove()
             raise
-        disk.sync_dir(paths.root)
+        Folder(paths.root).sync()
     _announce(paths, document.decode(data))
 
 
@@ -381,7 +381,7 @@ def raise_format(store: Store, number: int = PLAIN_FORMAT) -> None:
         return
     present = _format_on_disk(store)
     if 0 < present < number:
-        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
+        body = document.decode(File(store.paths.config).read(DOCUMENT_MAX))
         replace_config(store.paths, document.encode({**body, "format": number}))
     store.format = max(number, present)
 
@@ -394,7 +394,7 @@ def _format_on_disk(store: Store) -> int:
 def _config_on_disk(store: Store) -> JsonObject:
     """What lakelog.json says now; nothing if it is gone or damaged."""
     try:
-        return document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
+        return document.decode(File(store.paths.config).read(DOCUMENT_MAX))
     except (FileNotFoundError, document.NotIntact):
         return {}
 
@@ -412,13 +412,13 @@ def require_same_lake(store: Store, path: str, fds: Iterable[int]) -> None:
     """Refuse a lake that took the place of the open one: another, or a copy, in which the newest
     file of its writer, at `path` and one of the open ones, is another file. Raises LakeReplaced."""
     try:
-        body = document.decode(disk.read(store.paths.config, regular_file.DOCUMENT_MAX))
+        body = document.decode(File(store.paths.config).read(DOCUMENT_MAX))
         lake = body.get("lake")
     except (OSError, document.NotIntact):
         return  # it was removed, moved or damaged, and nothing else is in its place
     open_fds = [fd for fd in fds if fd >= 0]
     # Of a copy nobody knows which frames it lacks: later ones of this writer would not follow.
-    is_copy = bool(open_fds) and not any(disk.is_same(path, fd) for fd in open_fds)
+    is_copy = bool(open_fds) and not any(File(path).is_open_as(fd) for fd in open_fds)
     if lake != store.lake_id or is_copy:
         raise LakeReplaced(
             f"{store.paths.root} is not the lake that was opened, but another one or a copy of it:"
@@ -463,4 +463,4 @@ def start_branch(store: Store, branch: str, snapshot: str = "", message: str = "
 def make_branch_dirs(store: Store, branch: str) -> None:
     """Create the directories of a branch durably."""
     store.volume.make_folder(KEYS.head_dir(branch))
-    disk.make_folder(store.paths.wal_dir(branch))
+    Folder(store.paths.wal_dir(branch)).make_durably()

@@ -18,7 +18,7 @@ import mmap
 import struct
 from collections.abc import Callable
 
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 
 AHEAD = 3_600_000_000
 """Stamps this far ahead of the wall clock (us) come from a clock that was wrong: once the frames
@@ -67,7 +67,7 @@ class Clock:
     def _open(self) -> None:
         """Open the file; on the first stamp of a boot, or far ahead, ask the WAL what is true."""
         try:
-            self._map = disk.map_shared(self._path, _STAMP.size + _BOOT)
+            self._map = File(self._path).map_shared(_STAMP.size + _BOOT)
         except (OSError, ValueError):  # a cache that cannot be written: we order our own appends
             return
         shared = _STAMP.unpack_from(self._map)[0]
@@ -91,7 +91,7 @@ def following(previous_us: int, now_us: int) -> int:
 def boot_id() -> bytes:
     """What identifies this boot of the machine; empty where the system does not say."""
     try:
-        identifier = disk.read("/proc/sys/kernel/random/boot_id")
+        identifier = File("/proc/sys/kernel/random/boot_id").read()
     except OSError:
         identifier = b""
     return hashlib.sha256(identifier).digest()[:_BOOT]

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.disk.regular_file import NotIntact
+from lakelog.disk import NotIntact
 from lakelog.errors import FormatTooNew
 
 __all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, LockFile, NotRegular, OpenFile, disk
 from lakelog.errors import UnknownRef
 from lakelog.store import document
 from lakelog.store.paths import Paths
@@ -156,8 +156,8 @@ def rebinding(paths: Paths) -> Iterator[Callable[[str], None]]:
 def _read(paths: Paths) -> Machine:
     # Damaged it names nobody: then the states of the lake are another machine's until adopted.
     malformed = (document.NotIntact, AttributeError, KeyError, TypeError, ValueError)
-    with contextlib.suppress(FileNotFoundError, regular_file.NotRegular, *malformed):
-        body = document.decode(disk.read(paths.machine, _BYTES_MAX))
+    with contextlib.suppress(FileNotFoundError, NotRegular, *malformed):
+        body = document.decode(File(paths.machine).read(_BYTES_MAX))
         return Machine(
             str(body["machine"]),
             {_hex(id, 16): _hex(key, 32) for id, key in body["keys"].items()},
@@ -181,7 +181,7 @@ def _write(paths: Paths, machine: Machine) -> Machine:
     machine = replace(machine, path=place(paths))
     body = asdict(machine)
     body["machine"] = body.pop("id")
-    disk.replace_whole(paths.machine, document.encode(body))
+    File(paths.machine).replace(document.encode(body))
     return machine
 
 
@@ -214,8 +214,8 @@ def _binding(path: str) -> Binding:
 @contextlib.contextmanager
 def _locked(paths: Paths) -> Iterator[None]:
     """One process at a time: of two that settle at once, the second takes what the first made."""
-    disk.make_dirs(paths.cache)
-    with disk.claim(f"{paths.cache}/machine.lock") as alone:
+    Folder(paths.cache).make_all()
+    with LockFile(f"{paths.cache}/machine.lock").claim() as alone:
         if not alone:
-            disk.lock(alone.fd, wait=True)
+            OpenFile(alone.fd).lock(wait=True)
         yield

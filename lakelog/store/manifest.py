@@ -27,7 +27,7 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from lakelog.disk.disk import Begun
+from lakelog.disk import Begun
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.keys import VAULT, LakeKeys
 from lakelog.store import document

@@ -16,7 +16,7 @@ import struct
 
 import zstandard
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import DamagedRef
 from lakelog.store import document
 from lakelog.store.paths import decode_name, parse_packed
@@ -43,7 +43,7 @@ def read_packed(path: str) -> dict[int, bytes]:
     branch = decode_name(os.path.basename(os.path.dirname(path)))
     low, high = parse_packed(os.path.basename(path)) or (0, 0)
     try:
-        return decode_packed(disk.read(path, regular_file.DOCUMENT_MAX), branch, low, high)
+        return decode_packed(File(path).read(DOCUMENT_MAX), branch, low, high)
     except document.NotIntact as error:
         raise DamagedRef(path, f"packed moves are damaged: {error}") from None
 

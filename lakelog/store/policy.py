@@ -15,7 +15,7 @@ import fnmatch
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import InvalidPolicy, NotAllowed
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
@@ -68,7 +68,7 @@ class Policy:
 def load(paths: Paths) -> Policy:
     """Return the policy of a lake. Raises InvalidPolicy, with one line."""
     try:
-        data = disk.read(paths.policy, regular_file.DOCUMENT_MAX)
+        data = File(paths.policy).read(DOCUMENT_MAX)
         if len(data) > _BYTES_MAX:
             raise ValueError(f"it has {len(data):,} bytes")
         return _parse(tomllib.loads(data.decode()))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lakelog.disk.disk import Begun
+from lakelog.disk import Begun
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
 from lakelog.runtime.closest import did_you_mean

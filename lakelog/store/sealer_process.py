@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lakelog.disk import disk
+from lakelog.disk import Folder, LockFile
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
@@ -40,9 +40,9 @@ def maintenance_path(store: Store) -> str:
 def is_worth_it(store: Store, branch: str) -> bool:
     """Whether the WAL files of short-lived writers have become many, and no helper is at work."""
     try:
-        count = len(disk.listing(store.paths.wal_dir(branch)))
+        count = len(Folder(store.paths.wal_dir(branch)).names())
         is_many = count >= FILES and count % _AGAIN == 0
-        return is_many and not disk.is_locked(lock_path(store, branch))
+        return is_many and not LockFile(lock_path(store, branch)).is_held()
     except OSError:
         return False  # what was appended is durable all the same
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
 from lakelog.store import document
 from lakelog.store.paths import Paths, decode_name, encode_name
@@ -50,7 +50,7 @@ class SignatureFile:
     def read(path: str) -> dict[str, Any]:
         """Return the envelope in a file. Raises DamagedRef, FileNotFoundError."""
         try:
-            body = document.decode(disk.read(path, regular_file.DOCUMENT_MAX))
+            body = document.decode(File(path).read(DOCUMENT_MAX))
         except document.NotIntact as error:
             raise DamagedRef(path, f"the signature is damaged: {error}") from None
         if body.keys() != SignatureFile.MEMBERS:
@@ -66,7 +66,7 @@ class Signatures:
 
     def listing(self) -> list[SignatureFile]:
         """Return the signatures of a lake, ordered by path."""
-        names = sorted(disk.listing(self._paths.signatures))
+        names = sorted(Folder(self._paths.signatures).names())
         parsed = (SignatureFile.parse(f"{self._paths.signatures}/{name}") for name in names)
         return [file for file in parsed if file is not None]
 
@@ -83,16 +83,16 @@ class Signatures:
         replace an older one of that key. Durable when this returns the path."""
         name = encode_name(tag) if tag else f"@{digest}"
         path = f"{self._paths.signatures}/{name}.{key[:_SHORT]}.json"
-        disk.make_dirs(self._paths.signatures)
-        disk.replace_whole(path, document.encode(envelope))
+        Folder(self._paths.signatures).make_all()
+        File(path).replace(document.encode(envelope))
         return path
 
     def remove(self, files: list[SignatureFile]) -> None:
         """Remove signatures, durably."""
         for file in files:
-            disk.unlink(file.path)
+            File(file.path).remove()
         if files:
-            disk.sync_dir(self._paths.signatures)
+            Folder(self._paths.signatures).sync()
 
     def remove_of_tag(self, tag: str) -> None:
         """Remove the signatures of a tag, durably."""
@@ -101,6 +101,6 @@ class Signatures:
     def unowned(self, has_state: Callable[[str], bool]) -> Iterator[SignatureFile]:
         """Yield the signatures whose tag, or state by `has_state` of its digest, is gone."""
         for file in self.listing():
-            is_there = disk.exists(self._paths.tag(file.tag)) if file.tag else has_state(file.state)
-            if not is_there:
+            tag = File(self._paths.tag(file.tag)) if file.tag else None
+            if not (tag.exists() if tag else has_state(file.state)):
                 yield file

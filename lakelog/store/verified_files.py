@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from itertools import starmap
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, NotRegular, OpenFile
 from lakelog.errors import DamagedSegment
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -114,7 +114,7 @@ class VerifiedFiles:
         retained = {digest: stamp for digest, stamp in stamps.items() if is_wanted(digest)}
         if len(stamps) > _SLACK + 2 * len(retained):
             data = "".join(_line(digest, stamp) for digest, stamp in retained.items()).encode()
-            disk.replace_whole(self._paths.verified, data, sync=False)
+            File(self._paths.verified).replace(data, sync=False)
             self._stamps = retained
 
     def _note(self, stamps: list[tuple[str, _Stamp]]) -> None:
@@ -122,7 +122,7 @@ class VerifiedFiles:
             return
         self._load().update(stamps)
         try:
-            disk.append_line(self._paths.verified, "".join(starmap(_line, stamps)).encode())
+            File(self._paths.verified).append("".join(starmap(_line, stamps)).encode())
         except OSError:
             return  # a read-only or full lake is verified again by the next process
 
@@ -130,7 +130,7 @@ class VerifiedFiles:
         if self._stamps is None:
             self._stamps = {}
             try:
-                lines = disk.read(self._paths.verified, regular_file.DOCUMENT_MAX)
+                lines = File(self._paths.verified).read(DOCUMENT_MAX)
             except OSError:
                 lines = b""
             for line in lines.splitlines():
@@ -161,12 +161,12 @@ def hash_file(path: str) -> str:
     file that says it is long and is not there."""
     sha = hashlib.sha256()
     try:
-        fd = regular_file.open_file(path)
-    except regular_file.NotRegular:
+        fd = File(path).open()
+    except NotRegular:
         return ""
     with open(fd, "rb") as file:
         # To read a terabyte of nothing would take an hour. Copies of short files may have holes.
-        if os.fstat(fd).st_size > _HOLES_UP_TO and regular_file.has_holes(fd):
+        if os.fstat(fd).st_size > _HOLES_UP_TO and OpenFile(fd).has_holes():
             return ""
         file.seek(0)
         while chunk := file.read(_CHUNK):

@@ -15,8 +15,7 @@ import os
 from collections.abc import Iterable
 from typing import Protocol
 
-from lakelog.disk import disk, regular_file
-from lakelog.disk.disk import Begun
+from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder
 
 TICK_NS = 50_000_000
 """After so long a changed directory has another time, which is in ticks of some milliseconds."""
@@ -28,7 +27,7 @@ class Volume(Protocol):
     def location(self, key: str) -> str:
         """Where a file is, for messages."""
 
-    def read(self, key: str, longest: int = regular_file.DOCUMENT_MAX) -> bytes:
+    def read(self, key: str, longest: int = DOCUMENT_MAX) -> bytes:
         """Return the bytes of a file. Raises FileNotFoundError, NotIntact for a longer one."""
 
     def exists(self, key: str) -> bool:
@@ -100,22 +99,22 @@ class DirectoryVolume:
         """Where a file is: its path."""
         return self._prefix + key
 
-    def read(self, key: str, longest: int = regular_file.DOCUMENT_MAX) -> bytes:
+    def read(self, key: str, longest: int = DOCUMENT_MAX) -> bytes:
         """Return the bytes of a file. Raises FileNotFoundError, NotRegular."""
-        return disk.read(self._prefix + key, longest)
+        return File(self._prefix + key).read(longest)
 
     def exists(self, key: str) -> bool:
         """Whether a name is there now."""
-        return disk.exists(self._prefix + key)
+        return File(self._prefix + key).exists()
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder; none if it is not there."""
-        return disk.listing(self._prefix + folder)
+        return Folder(self._prefix + folder).names()
 
     def folders(self, folder: str) -> list[str]:
         """Return those of the names in a folder that are no files."""
         path = self._prefix + folder
-        return [name for name in disk.listing(path) if not disk.is_file(f"{path}/{name}")]
+        return [name for name in Folder(path).names() if not File(f"{path}/{name}").is_regular()]
 
     def stamp(self, key: str) -> int:
         """When a file was written, in ns of the file system's clock. Raises FileNotFoundError."""
@@ -131,49 +130,50 @@ class DirectoryVolume:
     def create(self, key: str, data: bytes) -> None:
         """Create a file durably; FileExistsError if the name is taken."""
         path = self._prefix + key
-        disk.create_whole(path, data)
-        disk.sync_dir(os.path.dirname(path))
+        File(path).create(data)
+        Folder(os.path.dirname(path)).sync()
 
     def put(self, key: str, data: bytes) -> None:
         """Create an object durably; one that is there has the same bytes."""
-        disk.put_object(self._prefix + key, data)
+        File(self._prefix + key).put(data)
 
     def replace(self, key: str, data: bytes, *, sync: bool = True) -> None:
         """Create or replace a file in one step."""
-        disk.replace_whole(self._prefix + key, data, sync=sync)
+        File(self._prefix + key).replace(data, sync=sync)
 
     def remove(self, key: str) -> None:
         """Remove a file durably, if it is there."""
         path = self._prefix + key
-        disk.unlink(path)
-        disk.sync_dir(os.path.dirname(path))
+        File(path).remove()
+        Folder(os.path.dirname(path)).sync()
 
     def make_folder(self, folder: str) -> None:
         """Make a folder durably if it is not there."""
-        disk.make_folder(self._prefix + folder)
+        Folder(self._prefix + folder).make_durably()
 
     def sync(self, folder: str) -> None:
         """Make the names in a folder durable."""
-        disk.sync_dir(self._prefix + folder)
+        Folder(self._prefix + folder).sync()
 
     def stage(self, key: str, data: bytes) -> Begun:
         """Begin with a file that gets its name by `link`."""
-        return disk.begin_file(self._prefix + key.rpartition("/")[0], data)
+        return Folder(self._prefix + key.rpartition("/")[0]).begin(data)
 
     def finish(self, files: list[Begun]) -> None:
         """Make files durable that were begun, those of objects under their names."""
-        disk.finish(files)
+        Begun.finish(files)
 
     def deliver(self, keys: Iterable[str]) -> None:
         """Objects are where their moves are."""
 
     def abandon(self, files: list[Begun]) -> None:
         """Drop files that are not finished."""
-        disk.abandon(files)
+        while files:
+            files.pop().abandon()
 
     def link(self, file: Begun, key: str) -> None:
         """Give a finished file its name; FileExistsError if it is taken."""
-        disk.link(file.temporary, self._prefix + key)
+        File(file.temporary).link(self._prefix + key)
 
     def stamp_of(self, file: Begun) -> int:
         """When a finished file was written, as `stamp`; before `drop`."""
@@ -181,4 +181,4 @@ class DirectoryVolume:
 
     def drop(self, file: Begun) -> None:
         """Drop a finished file, which keeps the name that it got."""
-        disk.unlink(file.temporary)
+        File(file.temporary).remove()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import encode_name
 from lakelog.subscriptions.position import PARTITIONS
@@ -54,13 +54,13 @@ class Membership:
         self._seen, self._peers = dict[str, _Peer](), dict[str, _Peer]()
         self.holds: frozenset[int] = frozenset()
         self._beat, self._mutex, self._stop = 0, threading.Lock(), threading.Event()
-        disk.make_dirs(self._directory)
+        Folder(self._directory).make_all()
         self._write()
         # Locked before it has its name: else another member could take it for one that died.
-        temporary = disk.temporary_path(self._directory)
-        self._fd = disk.create(temporary)
-        disk.lock(self._fd, wait=True)
-        disk.rename(temporary, f"{self._directory}/{self._id}.lock")
+        temporary = Folder(self._directory).temporary_path()
+        self._fd = File(temporary).open_new()
+        OpenFile(self._fd).lock(wait=True)
+        File(temporary).rename(f"{self._directory}/{self._id}.lock")
         # Of its own thread: a handler may take longer than a lease.
         self._thread = threading.Thread(target=self._beat_on, name="lakelog-lease", daemon=True)
         self._thread.start()
@@ -96,7 +96,7 @@ class Membership:
         self._thread.join()
         for ending in ("json", "lock"):
             with contextlib.suppress(OSError):
-                disk.unlink(f"{self._directory}/{self._id}.{ending}")
+                File(f"{self._directory}/{self._id}.{ending}").remove()
         os.close(self._fd)
 
     def _beat_on(self) -> None:
@@ -110,24 +110,24 @@ class Membership:
     def _has_company(self) -> bool:
         """Whether somebody may look for signs of life; whoever joins waits for a whole lease."""
         own = f"{self._id}.lock"
-        return any(e.endswith(".lock") and e != own for e in disk.listing(self._directory))
+        return any(e.endswith(".lock") and e != own for e in Folder(self._directory).names())
 
     def _write(self) -> None:
         with self._mutex:
             self._beat += 1
             content = orjson.dumps({"beat": self._beat, "holds": sorted(self.holds)})
             # Not synced: after a power cut no member is alive.
-            disk.replace_whole(f"{self._directory}/{self._id}.json", content, sync=False)
+            File(f"{self._directory}/{self._id}.json").replace(content, sync=False)
 
     def _look(self) -> None:
         """See who else lives."""
         clock, peers = time.monotonic(), dict[str, _Peer]()
-        for entry in disk.listing(self._directory):
+        for entry in Folder(self._directory).names():
             member, ending = os.path.splitext(entry)
             # Other files are those of members, which are found by their lock.
             if ending != ".lock" or member == self._id:
                 continue
-            if disk.is_locked(f"{self._directory}/{entry}"):
+            if LockFile(f"{self._directory}/{entry}").is_held():
                 # One that is seen for the first time counts as alive for a lease.
                 peers[member] = self._read(member, self._seen.get(member, _Peer()), clock)
             else:
@@ -138,7 +138,7 @@ class Membership:
 
     def _read(self, member: str, before: _Peer, clock: float) -> _Peer:
         try:
-            content = orjson.loads(disk.read(f"{self._directory}/{member}.json"))
+            content = orjson.loads(File(f"{self._directory}/{member}.json").read())
             beat, holds = int(content["beat"]), frozenset(map(int, content["holds"]))
         # Half written or gone: what was known of it holds.
         except (OSError, ValueError, KeyError, TypeError):
@@ -150,4 +150,4 @@ class Membership:
         """Remove the files of a member that died."""
         for ending in ("json", "lock"):
             with contextlib.suppress(OSError):
-                disk.unlink(f"{self._directory}/{member}.{ending}")
+                File(f"{self._directory}/{member}.{ending}").remove()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.sync.plan import SyncPlan
@@ -154,7 +154,7 @@ class Runner:
                 # A full disk at the metrics must not stop the rows.
                 with contextlib.suppress(OSError):
                     path = os.path.abspath(self._metrics)
-                    disk.replace_whole(path, self._text().encode(), sync=False)
+                    File(path).replace(self._text().encode(), sync=False)
 
     def _text(self) -> str:
         lines = []

@@ -9,7 +9,7 @@ import orjson
 
 from lakelog.alerts import glance
 from lakelog.collect import journal_path, status_path
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.subscriptions import listed
@@ -45,7 +45,7 @@ def lags(lake: Lake, targets: tuple[str, ...] = ()) -> list[Lag]:
 def _watcher(path: str) -> list[Lag]:
     try:
         # What a watcher wrote last: it is asked nothing, and may not run any more.
-        status: JsonObject = orjson.loads(disk.read(path))
+        status: JsonObject = orjson.loads(File(path).read())
         age = time.time() - float(status["last_round"])
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.erased import records
 from lakelog.errors import Damaged, ExportRefused, SnapshotGone
 from lakelog.libraries import duckdb
@@ -127,11 +127,11 @@ def _rebuild_erased(lake: Lake, path: str, progress: Callable[[str], None] | Non
 def _put_in_place(path: str, again: str) -> RebuildResult:
     """Delete a set and give its name to the one that was made again."""
     # The manifest goes first: a set without one is never taken for clean, nor for a set.
-    disk.unlink(f"{path}/{provenance.MANIFEST}")
+    File(f"{path}/{provenance.MANIFEST}").remove()
     if os.path.isdir(path):
         shutil.rmtree(path)
     os.rename(again, path)
-    disk.sync_dir(_parent(path))
+    Folder(_parent(path)).sync()
     return RebuildResult(path, False, (), {}, {}, provenance.read(path)["erased"])
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import Damaged
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pq
@@ -66,7 +66,7 @@ class Partials:
         """The intact pieces of a state, those of the most events first."""
         partials = []
         try:
-            names = disk.listing(f"{self._root}/{state}")
+            names = Folder(f"{self._root}/{state}").names()
         except OSError:  # something else is in the way: then nothing is kept
             names = []
         for name in names:
@@ -88,7 +88,7 @@ class Partials:
     ) -> LayerTable | None:
         """Bring a piece into the engine; None, and the file gone, if it is not as written."""
         try:
-            body = memoryview(disk.read(partial.path))[partial.start :]
+            body = memoryview(File(partial.path).read())[partial.start :]
             if hashlib.sha256(body).hexdigest() != partial.digest:
                 raise ValueError("damaged")
             # Not read_table: that loads Arrow's datasets, and with them pandas.
@@ -124,7 +124,7 @@ class Partials:
         name = hashlib.sha256("".join(sorted(cover)).encode()).hexdigest()[:32]
         path = f"{self._root}/{state}/{name}{_ENDING}"
         # Of readers that saw the same segments appear one keeps what all of them computed.
-        if disk.exists(path):
+        if File(path).exists():
             return
         # HUGEINT has no type in Parquet; DECIMAL(38, 0) holds all that sums of events reach.
         columns = ", ".join(
@@ -143,8 +143,8 @@ class Partials:
         head = _HEAD.pack(_MAGIC, zlib.crc32(header), len(header))
         # Not synced: what a power failure leaves is recognized by its digest and computed again.
         with contextlib.suppress(OSError):
-            disk.make_dirs(os.path.dirname(path))
-            disk.replace_whole(path, b"".join((head, header, body)), sync=False)
+            Folder(os.path.dirname(path)).make_all()
+            File(path).replace(b"".join((head, header, body)), sync=False)
             self._trim(path)
 
     def replace(self, state: str, shape: StateShape, cover: Cover) -> None:
@@ -159,7 +159,7 @@ class Partials:
     def forget(self, partial: Partial) -> None:
         """Remove a piece."""
         with contextlib.suppress(OSError):
-            disk.unlink(partial.path)
+            File(partial.path).remove()
 
     def _piece(self, state: str, path: str) -> Partial | None:
         try:
@@ -191,16 +191,16 @@ class Partials:
         # Damaged: an encrypted file that does not open with this lake's keys.
         except (OSError, ValueError, KeyError, TypeError, struct.error, Damaged):
             with contextlib.suppress(OSError):
-                disk.unlink(path)
+                File(path).remove()
             return None
 
     def _trim(self, newest: str) -> None:
         """Let the oldest files go until the directory is within its limit."""
         files = []
-        for state in disk.listing(self._root):
+        for state in Folder(self._root).names():
             names: list[str] = []
             with contextlib.suppress(NotADirectoryError):  # a stray file
-                names = disk.listing(f"{self._root}/{state}")
+                names = Folder(f"{self._root}/{state}").names()
             for name in names:
                 path = f"{self._root}/{state}/{name}"
                 with contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ class Partials:
                 break
             # The one that was just written may have the same time as others.
             if path != newest:
-                disk.unlink(path)
+                File(path).remove()
                 total -= size
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, NotRegular
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
@@ -288,7 +288,7 @@ class Tail:
     def _scan(self) -> dict[str, list[WalFile]]:
         # A directory that did not change is listed in the same order, so its names, of which there
         # may be thousands, need neither be hashed nor sorted.
-        names = disk.listing(self._paths.wal_dir(self._branch))
+        names = Folder(self._paths.wal_dir(self._branch)).names()
         if names != self._listed:
             self._group(names)
         growing = self._growing
@@ -347,10 +347,10 @@ class Tail:
     def _advance(self, file: WalFile) -> bool:
         """Read on in a file; False if it vanished."""
         try:
-            fd = regular_file.open_file(file.path)
+            fd = File(file.path).open()
         except FileNotFoundError:
             return False
-        except regular_file.NotRegular as error:
+        except NotRegular as error:
             raise DamagedWal(file.path, str(error)) from None
         try:
             status = os.fstat(fd)
@@ -367,7 +367,7 @@ class Tail:
     def _still_there(self, files: dict[str, list[WalFile]], head: Head) -> bool:
         """Whether every file of a writer without a watermark still exists (F12.3)."""
         for writer, group in files.items():
-            if writer not in head.move.wal and not all(disk.exists(f.path) for f in group):
+            if writer not in head.move.wal and not all(File(f.path).exists() for f in group):
                 return False
         return True
 

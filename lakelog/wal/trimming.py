@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lakelog.disk import disk, regular_file
+from lakelog.disk import File, Folder, NotRegular, OpenFile, disk
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
@@ -53,8 +53,8 @@ def _segments_present(store: Store, head: Head) -> bool:
 def _remove(store: Store, file: WalFile, newest: bool) -> bool:
     """Unlink one file under its lock; False if its writer lives or it grew."""
     try:
-        fd = regular_file.open_file(file.path)
-    except (FileNotFoundError, regular_file.NotRegular):
+        fd = File(file.path).open()
+    except (FileNotFoundError, NotRegular):
         return False
     try:
         # A living writer, which holds the lock, may append to its newest file at any moment.
@@ -66,9 +66,9 @@ def _remove(store: Store, file: WalFile, newest: bool) -> bool:
         # Of earlier files the writer repeated a torn frame in the next one (F9.5).
         if newest and file.torn:
             keep_cut(store, file.path, file.end, os.pread(fd, file.torn, file.end))
-        disk.unlink(file.path)
+        File(file.path).remove()
     finally:
-        disk.close(fd)  # after the unlink: it holds the lock
+        OpenFile(fd).close()  # after the unlink: it holds the lock
     return True
 
 
@@ -88,12 +88,12 @@ def _is_abandoned(store: Store, file: WalFile, fd: int) -> bool:
         age = disk.now_us() - os.fstat(fd).st_mtime_ns // 1000
         if age < store.settings.gc_grace_hours * 3_600_000_000:
             return False
-    return disk.lock(fd)
+    return OpenFile(fd).lock()
 
 
 def keep_cut(store: Store, path: str, offset: int, data: bytes) -> None:
     """Keep the bytes of a torn last frame, once."""
-    disk.make_dir(store.paths.cut)
+    Folder(store.paths.cut).make()
     name = f"{store.paths.cut}/{os.path.basename(path)}-{offset}"
-    if not disk.exists(name):
-        disk.replace_whole(name, data)
+    if not File(name).exists():
+        File(name).replace(data)

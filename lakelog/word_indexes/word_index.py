@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.engine import core
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store.paths import Paths
@@ -273,7 +273,7 @@ def _engine() -> int:
 def read(paths: Paths, digest: str) -> WordIndex | None:
     """Return the stored index of a segment, or None if it is missing or damaged."""
     try:
-        data = disk.read(paths.words(digest))
+        data = File(paths.words(digest)).read()
     except OSError:
         return None
     return decode(data, digest)
@@ -294,5 +294,5 @@ def is_missing(paths: Paths, digest: str, rows: int) -> bool:
 def save(paths: Paths, digest: str, data: bytes) -> None:
     """Store the index of a segment, if the disk has room."""
     with contextlib.suppress(OSError):
-        disk.make_dir(os.path.dirname(paths.words(digest)))
-        disk.replace_whole(paths.words(digest), data, sync=False)
+        Folder(os.path.dirname(paths.words(digest))).make()
+        File(paths.words(digest)).replace(data, sync=False)

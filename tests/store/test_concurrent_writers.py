@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lakelog
-from lakelog.disk import file_system
+from lakelog.disk import FileSystem
 from lakelog.store import bootstrap
 
 WRITER = """
@@ -86,7 +86,7 @@ def test_two_processes_that_make_one_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Whenever another process makes the lake while this one does, and appends, both go on."""
-    module = file_system if moment == "probe" else bootstrap
+    module = FileSystem if moment == "probe" else bootstrap
     path, real, once = str(tmp_path / "lake"), getattr(module, moment), [True]
 
     def after_another(*given: Any) -> Any:

@@ -17,7 +17,7 @@ import pytest
 
 import lakelog
 from lakelog import history
-from lakelog.disk import disk, file_system
+from lakelog.disk import FileSystem, disk
 from lakelog.errors import SnapshotGone, UnknownRef, UnsupportedStore
 from lakelog.history import window as history_window
 from lakelog.query.lake_tables import SegmentChoice
@@ -90,7 +90,7 @@ def test_a_remote_mount_is_seen_through_a_link(tmp_path: Path, kind: str) -> Non
     point = str(tmp_path / "re mote").replace(" ", "\\040")
     mounts = f"/ / ext4 rw 0 0\nx\udcff {point} {kind} rw 0 0\n".encode("utf-8", "surrogateescape")
     with mock.patch.object(disk, "read", return_value=mounts), pytest.raises(UnsupportedStore):
-        file_system.refuse_remote(str(tmp_path / "link" / "lake"))
+        FileSystem(str(tmp_path / "link" / "lake")).refuse_remote()
 
 
 def gone(make_lake: MakeLake) -> tuple[lakelog.Lake, str]:

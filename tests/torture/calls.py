@@ -26,6 +26,7 @@ from tests.support.verbs import FREE, VERBS, Verb, check, events, names, prepare
 from tests.support.world import warm_engine
 from tests.torture.case import Case, Row
 
+DOOR = os.path.dirname(disk.__file__)
 CALLS = """write fdatasync fsync ftruncate open close link unlink replace mkdir rmdir listdir
     stat""".split()
 FAULTS: dict[str, tuple[int, bool]] = {
@@ -113,7 +114,7 @@ class Calls:
 def _site() -> str:
     """Where in lakelog, outside the door, the failing call comes from."""
     frame = sys._getframe(3)
-    while frame.f_back and frame.f_code.co_filename == disk.__file__:
+    while frame.f_back and frame.f_code.co_filename.startswith(DOOR):
         frame = frame.f_back
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 

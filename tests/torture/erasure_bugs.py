@@ -44,7 +44,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
         "for path, tables in directory.wals",
         "for path, tables in ()",
     ),
-    ("an export not noted", f"{ERASED}.copies:note", "disk.make_dirs(paths.copies)", "return"),
+    ("an export not noted", f"{ERASED}.copies:note", "Folder(paths.copies).make_all()", "return"),
     ("copies not named", f"{ERASURE}.outside:places", "copies.listing(store.paths)", "()"),
     ("a copy taken for clean", f"{ERASURE}.outside:is_clean", 'if place["done"]', "if True"),
     (

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 from lakelog.alerts.notices import Notice
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import InvalidSetting, LakelogError
 
 SECONDS = 10.0
@@ -68,7 +68,7 @@ def secret(options: Mapping[str, str], name: str) -> str:
     if not path:
         return ""
     try:
-        value = disk.read(path, _SECRET_MAX).decode().strip()
+        value = File(path).read(_SECRET_MAX).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DeliveryFailed(f"{path}: {getattr(error, 'strerror', None) or 'no text'}") from None
     if not value:

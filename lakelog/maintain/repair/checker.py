@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakelog import chunks
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
@@ -98,7 +98,7 @@ class Checker:
     def document(self, path: str, members: set[str], category: str = "damage") -> JsonObject | None:
         """Read a checksummed document; None if it is gone, not intact, or another one."""
         try:
-            data = disk.read(path, regular_file.DOCUMENT_MAX)
+            data = File(path).read(DOCUMENT_MAX)
             self.count(len(data))
             body, _ = open_ref(data)
             if body.keys() >= members:
@@ -168,7 +168,7 @@ class Checker:
 
     def report(self) -> Report:
         """Return the result."""
-        cut_files = tuple(sorted(disk.listing(self.store.paths.cut)))
+        cut_files = tuple(sorted(Folder(self.store.paths.cut).names()))
         return Report(
             tuple(self.problems), self.files, self.bytes, cut_files, tuple(sorted(self.lost))
         )

@@ -20,7 +20,7 @@ from typing import Any
 
 from lakelog import database
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
@@ -100,8 +100,9 @@ class Comparison:
                 self._link_moves(branch, lead, outcome)
             for name, whole, _ in list(self._wals(branch, [])):
                 path = f"{self._store.paths.wal_dir(branch)}/{name}"
-                if not disk.is_locked(path):  # a living writer appends to the file that it holds
-                    if not disk.exists(path):
+                # A living writer appends to the file that it holds.
+                if not LockFile(path).is_held():
+                    if not File(path).exists():
                         self._make_writers_look()
                     outcome.replace(self._store, path, whole)
                     outcome.fetched.append(path)
@@ -173,7 +174,7 @@ class Comparison:
                     end = max(end, high)
         folder = self.there.paths.head_dir(branch)
         names_by_number = {
-            n: name for name in disk.listing(folder) if (n := parse_move(name)) is not None
+            n: name for name in Folder(folder).names() if (n := parse_move(name)) is not None
         }
         while end + 1 in copy_moves and end + 1 in names_by_number:
             end += 1
@@ -211,10 +212,10 @@ class Comparison:
         own_folder, copy_folder = store.paths.head_dir(branch), self.there.paths.head_dir(branch)
         make_branch_dirs(store, branch)
         for name in lead.names:
-            if not disk.exists(f"{own_folder}/{name}"):
-                disk.create_whole(f"{own_folder}/{name}", disk.read(f"{copy_folder}/{name}"))
+            if not File(f"{own_folder}/{name}").exists():
+                File(f"{own_folder}/{name}").create(File(f"{copy_folder}/{name}").read())
                 outcome.fetched.append(f"{own_folder}/{name}")
-        disk.sync_dir(own_folder)
+        Folder(own_folder).sync()
         store.refs.forget()
         store.refs.note(store.refs.read_head(branch, store.refs.head_number(branch)))
 
@@ -229,12 +230,12 @@ class Comparison:
             names += [("segments", entry.key) for entry in copy_store.manifests.segments(state)]
         for object_type, key in names:
             path = self._store.paths.object(object_type, key)
-            if disk.exists(path):
+            if File(path).exists():
                 continue
             with contextlib.suppress(FileNotFoundError):
-                content = disk.read(copy_store.paths.object(object_type, key))
+                content = File(copy_store.paths.object(object_type, key)).read()
                 if document.digest(content) == key:
-                    disk.put_object(path, content)
+                    File(path).put(content)
                     outcome.fetched.append(path)
 
     # --- rows of a copy that went another way ---
@@ -274,7 +275,7 @@ class Comparison:
 
     def _files(self, store: Store, keys: Any) -> list[str]:
         paths = (store.paths.object("segments", key) for key in keys)
-        return [path for path in paths if disk.exists(path)]
+        return [path for path in paths if File(path).exists()]
 
     def _waiting(self, branch: str) -> dict[str, list[tuple[int, int]]]:
         """By writer the positions of the lines in WALs."""
@@ -318,8 +319,8 @@ class Comparison:
         # Above these a watermark may have been lost with its move, whose rows are here.
         published = functools.cache(lambda: self._published_marks(branch))
         sequences = orphans.wal_sequences(store, branch)
-        for name in sorted(filter(parse_wal, disk.listing(folder))):
-            content = disk.read(f"{folder}/{name}")
+        for name in sorted(filter(parse_wal, Folder(folder).names())):
+            content = File(f"{folder}/{name}").read()
             decoded = Header.decode(content)
             path = f"{store.paths.wal_dir(branch)}/{name}"
             if decoded is None or not decoded[0].is_of(path):
@@ -339,7 +340,7 @@ class Comparison:
                     for f in frames
                     if f.sequence > published().get(writer, -1) and f.position > last_sequence
                 ]
-            content_here = disk.read(path) if disk.exists(path) else b""
+            content_here = File(path).read() if File(path).exists() else b""
             whole = continue_copy(content, content_here, path) if frames else None
             if whole is not None:
                 yield name, whole, frames
@@ -368,7 +369,7 @@ class Comparison:
         who may be alive, notices that another file gets the name (F9.2)."""
         path = self._store.paths.config
         with contextlib.suppress(FileNotFoundError):
-            replace_config(self._store.paths, disk.read(path))
+            replace_config(self._store.paths, File(path).read())
 
     def _documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tags and rules that the copy has and the lake lacks: its path here,
@@ -381,18 +382,18 @@ class Comparison:
             for move, _ in recover.moves(store, branch)[0].values()
             if move.op == "untag" and len(move.message.split()) > 2
         }
-        for name in sorted(disk.listing(copy_store.paths.tags)) if is_behind else ():
+        for name in sorted(Folder(copy_store.paths.tags).names()) if is_behind else ():
             if name.endswith(".json") and not name.startswith("."):
                 path = f"{store.paths.tags}/{name}"
-                if not disk.exists(path) and decode_name(name[:-5]) not in untagged:
+                if not File(path).exists() and decode_name(name[:-5]) not in untagged:
                     with contextlib.suppress(document.NotIntact, FileNotFoundError):
-                        content = disk.read(f"{copy_store.paths.tags}/{name}")
+                        content = File(f"{copy_store.paths.tags}/{name}").read()
                         if open_ref(content)[0].get("name") == decode_name(name[:-5]):
                             yield path, content
         for name in ("policy.toml",):
             path = f"{store.paths.root}/{name}"
-            if disk.exists(f"{copy_store.paths.root}/{name}") and not disk.exists(path):
-                yield path, disk.read(f"{copy_store.paths.root}/{name}")
+            if File(f"{copy_store.paths.root}/{name}").exists() and not File(path).exists():
+                yield path, File(f"{copy_store.paths.root}/{name}").read()
 
     def _problem(self, path: str, reason: str) -> Problem:
         return Problem(path, reason, _MISSING)

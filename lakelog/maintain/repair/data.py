@@ -6,7 +6,7 @@ import os
 from collections.abc import Container
 
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, LockFile, disk
 from lakelog.identities import IdentityKeys
 from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
@@ -158,7 +158,7 @@ def renew_ids(store: Store, branch: str, connect: Connect, outcome: RepairOutcom
 def _keys_left(store: Store, run: IdRun) -> IdentityKeys:
     """The keys of a damaged run, in no order; one with a flipped bit matches no id."""
     try:
-        data = disk.read(store.paths.object("ids", run.digest))
+        data = File(store.paths.object("ids", run.digest)).read()
     except FileNotFoundError:
         data = b""
     count = run.count if len(data) == run.bytes else 0
@@ -273,9 +273,9 @@ def _is_bad(file: WalFile) -> bool:
 
 def _mend_header(store: Store, file: WalFile, outcome: RepairOutcome) -> None:
     """Write a new header for a file whose header is damaged, if a frame in it can be read."""
-    if disk.is_locked(file.path):
+    if LockFile(file.path).is_held():
         return
-    data = disk.read(file.path)
+    data = File(file.path).read()
     frames = resume(data, 0, 0, file.writer)
     if not frames or Header.decode(data) is not None:  # nothing there, or another file's
         outcome.set_aside(store, file.path)
@@ -344,7 +344,7 @@ def _clear(store: Store, branch: str, tail: Tail, outcome: RepairOutcome) -> Non
             continue
         # A writer that lives goes on in the file that it holds, so it stays as it is.
         unsealed = file.header is None or any(f.sequence > mark for f in file.frames)
-        if unsealed or disk.is_locked(file.path):
+        if unsealed or LockFile(file.path).is_held():
             outcome.done.append(f"{name} is still written to: close its writer and repair again")
         elif file.damage is not None:
             if not file.resumed and file.final is None:

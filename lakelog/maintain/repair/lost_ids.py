@@ -13,7 +13,7 @@ import itertools
 from dataclasses import dataclass
 
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
@@ -101,7 +101,7 @@ def _of_commits(store: Store, commits: set[str]) -> set[IdRun]:
     """Return the runs on disk that these attempts wrote."""
     runs = set()
     for digest in recover.objects(store, "ids") if commits else ():
-        data = disk.read(store.paths.object("ids", digest))
+        data = File(store.paths.object("ids", digest)).read()
         if data[16:32].hex() in commits:
             runs.add(IdRun(digest, len(data), int.from_bytes(data[8:16], "little")))
     return runs

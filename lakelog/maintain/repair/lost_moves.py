@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.maintain.repair import recover
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
@@ -74,10 +74,10 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
 def branches(store: Store) -> list[str]:
     """All branches, those included of which only WALs are left."""
     paths, names = store.paths, set(store.refs.all_branches())
-    for encoded in filter(is_encoded, disk.listing(paths.wals)):
+    for encoded in filter(is_encoded, Folder(paths.wals).names()):
         folder = f"{paths.wals}/{encoded}"
-        if not disk.is_file(folder) and not disk.is_file(f"{paths.heads}/{encoded}"):
-            names.update(decode_name(encoded) for _ in filter(parse_wal, disk.listing(folder)))
+        if not File(folder).is_regular() and not File(f"{paths.heads}/{encoded}").is_regular():
+            names.update(decode_name(encoded) for _ in filter(parse_wal, Folder(folder).names()))
     return sorted(names)
 
 
@@ -148,7 +148,7 @@ class _Lake:
     def has_objects_of_others(self) -> bool:
         """Whether objects of other lakes may be here that nothing names, as a transfer died."""
         was_exchanged = any(move.op in _FROM_OTHERS for move in self.moves)
-        return was_exchanged or bool(disk.listing(self.store.paths.remotes))
+        return was_exchanged or bool(Folder(self.store.paths.remotes).names())
 
     @functools.cached_property
     def named(self) -> set[str]:

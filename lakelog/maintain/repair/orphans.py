@@ -12,7 +12,7 @@ from collections.abc import Container
 
 from lakelog import database, identities
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
@@ -153,6 +153,6 @@ def _paths(store: Store, keys: list[str]) -> list[str]:
 
 def _read_condemned(store: Store) -> dict[str, int]:
     try:
-        return dict(document.decode(disk.read(store.paths.condemned))["names"])
+        return dict(document.decode(File(store.paths.condemned).read())["names"])
     except (OSError, document.NotIntact):
         return {}

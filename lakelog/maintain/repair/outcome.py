@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.maintain.reachability import path_of
 from lakelog.maintain.repair.checker import Report
 from lakelog.store import document
@@ -28,16 +28,16 @@ class RepairOutcome:
         """Move a damaged file out of the way, keeping its bytes."""
         if os.path.isfile(path):
             name = self._unused_name(store, path)
-            disk.rename(path, name)
-            disk.sync_dir(os.path.dirname(path))
+            File(path).rename(name)
+            Folder(os.path.dirname(path)).sync()
 
     def replace(self, store: Store, path: str, data: bytes) -> None:
         """Replace a damaged or missing file in one step."""
         # Linked, not moved, so that there is a file of that name at every moment.
         if os.path.isfile(path):
-            disk.link(path, self._unused_name(store, path))
-        disk.make_dirs(os.path.dirname(path))
-        disk.replace_whole(path, data)
+            File(path).link(self._unused_name(store, path))
+        Folder(os.path.dirname(path)).make_all()
+        File(path).replace(data)
 
     def give_up(self, store: Store, names: list[str]) -> None:
         """Set files aside for good, and note them in gc/lost.json (F8.2): objects by
@@ -45,18 +45,18 @@ class RepairOutcome:
         if not names:
             return
         try:
-            lost_names = document.decode(disk.read(store.paths.lost))["names"]
+            lost_names = document.decode(File(store.paths.lost).read())["names"]
         except (FileNotFoundError, document.NotIntact):
             lost_names = {}
         for name in names:
             self.set_aside(store, path_of(store, name))
             lost_names[name] = disk.now_us()
-        disk.replace_whole(store.paths.lost, document.encode({"names": lost_names}))
+        File(store.paths.lost).replace(document.encode({"names": lost_names}))
 
     def _unused_name(self, store: Store, path: str) -> str:
         """Note and return a path in cache/damaged for a file."""
         # With the time: a file of one name may be damaged more than once.
-        disk.make_dirs(store.paths.damaged)
+        Folder(store.paths.damaged).make_all()
         name = f"{store.paths.damaged}/{os.path.basename(path)}-{disk.now_us()}"
         self.aside.append(os.path.relpath(name, store.paths.root))
         return name

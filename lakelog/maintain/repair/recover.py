@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.segments import segment
 from lakelog.store import document, hosts, manifest
@@ -78,14 +78,14 @@ def moves(store: Store, branch: str) -> tuple[dict[int, tuple[Move, bytes]], dic
 def _files(folder: str) -> tuple[dict[int, bytes], int]:
     """Return the bytes of moves by number, and the highest that a file of packed ones names."""
     files, newest = dict[int, bytes](), 0
-    for name in disk.listing(folder):
+    for name in Folder(folder).names():
         if span := parse_packed(name):
             newest = max(newest, span[1])
             # A move is in a file of its own too until it is unlinked: that one is preferred.
-            files = {**packed_lines(disk.read(f"{folder}/{name}")), **files}
+            files = {**packed_lines(File(f"{folder}/{name}").read()), **files}
         number = parse_move(name)
         if number is not None:
-            files[number] = disk.read(f"{folder}/{name}")
+            files[number] = File(f"{folder}/{name}").read()
     return files, newest
 
 
@@ -263,7 +263,7 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
             group.hosts.update(hosts_of)
     # A seal writes its segments and its id run under one commit.
     for digest in objects(store, "ids") if groups else ():
-        data = disk.read(store.paths.object("ids", digest))
+        data = File(store.paths.object("ids", digest)).read()
         commit = data[16:32].hex()
         if commit in groups and document.digest(data) == digest:
             count = int.from_bytes(data[8:16], "little")
@@ -319,13 +319,14 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
 def objects(store: Store, object_type: str) -> list[str]:
     """Digests of the objects of a kind that are on disk."""
     root = f"{store.paths.root}/{object_type}"
-    names = (n for folder in hex_dirs(disk.listing(root)) for n in disk.listing(f"{root}/{folder}"))
+    folders = (Folder(f"{root}/{folder}") for folder in hex_dirs(Folder(root).names()))
+    names = (name for folder in folders for name in folder.names())
     return sorted(filter(None, map(parse_object, names)))
 
 
 def is_intact(store: Store, object_type: str, digest: str) -> bool:
     """Whether an object is there and its bytes match its name."""
     try:
-        return document.digest(disk.read(store.paths.object(object_type, digest))) == digest
+        return document.digest(File(store.paths.object(object_type, digest)).read()) == digest
     except FileNotFoundError:
         return object_type == "manifests" and store.manifests.is_there(digest)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, disk
 from lakelog.errors import DamagedRef
 from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome
@@ -32,7 +32,7 @@ def mend_moves(
     """Put a move with op `lost` in the place of each that cannot be read (F14.5); in the place of
     the first, if no move is left of a branch that `was_there`."""
     good, bad, top = recover.moves(store, branch)
-    was_there = was_there or bool(disk.listing(store.paths.wal_dir(branch)))
+    was_there = was_there or bool(Folder(store.paths.wal_dir(branch)).names())
     if not top and (was_there or _is_only(store)):
         top = 1  # it had at least its first
     torn, thinned = _packed(store, branch)
@@ -47,7 +47,7 @@ def mend_moves(
     for path, span in torn.items():
         outcome.set_aside(store, path)
         moves = {n: good[n][1] for n in sorted(good) if n in span}
-        disk.create_whole(path, encode_packed(branch, span[0], span[-1], moves))
+        File(path).create(encode_packed(branch, span[0], span[-1], moves))
         if span in thinned:
             outcome.lost.append(
                 f"branch {branch}: moves {span[0]} to {span[-1]} of its log that"
@@ -56,8 +56,8 @@ def mend_moves(
     for number in (*missing, *stateless):
         outcome.set_aside(store, store.paths.move(branch, number))
         if not any(number in span for span in torn.values()):
-            disk.create_whole(store.paths.move(branch, number), good[number][1])
-    disk.sync_dir(directory)
+            File(store.paths.move(branch, number)).create(good[number][1])
+    Folder(directory).sync()
     store.refs.forget()  # what was read before the repair may be wrong
     if missing:
         outcome.lost.append(f"branch {branch}: {_move_list(missing)} of its log")
@@ -78,7 +78,7 @@ def _packed(store: Store, branch: str) -> tuple[dict[str, range], list[range]]:
         except DamagedRef:
             torn[path] = span
             # A name with a flipped bit may claim a span of billions.
-            if len(span) <= PACKED and not is_thinned(disk.read(path)):
+            if len(span) <= PACKED and not is_thinned(File(path).read()):
                 continue
         thinned.append(span)
     return torn, thinned
@@ -98,10 +98,10 @@ def _missing(good: Moves, top: int, thinned: list[range]) -> list[int]:
 def _stateless(store: Store, branch: str, good: Moves) -> list[int]:
     """Return the numbers of moves that can be read but for the manifest that they carry."""
     numbers = []
-    for name in disk.listing(store.paths.head_dir(branch)):
+    for name in Folder(store.paths.head_dir(branch)).names():
         number = parse_move(name)
         path = f"{store.paths.head_dir(branch)}/{name}"
-        if number in good and disk.read(path) != good[number][1]:
+        if number in good and File(path).read() != good[number][1]:
             numbers.append(number)
     return numbers
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from lakelog import chunks, database, history
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.errors import Damaged, DamagedLake, NotAllowed, UnknownRef
 from lakelog.keys import VAULT
 from lakelog.maintain.repair import data, lost_moves, recover, refs
@@ -166,7 +166,7 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
     for problem in verify(store).problems:
         path = problem.path
         # A living writer appends to the file that it holds: another one in its place would be lost.
-        if path in fetched or (path.startswith(store.paths.wals) and disk.is_locked(path)):
+        if path in fetched or (path.startswith(store.paths.wals) and LockFile(path).is_held()):
             continue
         # A damaged note of a rollback cannot be carried out, and none is made while it is there.
         if problem.kind == "derived" or (path == store.paths.rollback and problem.kind == "damage"):
@@ -175,7 +175,7 @@ def _bring_back(store: Store, outcome: RepairOutcome, copy: str | None, fetched:
         if copy and _fetch_neighbours(store, path, copy, outcome):
             fetched.add(path)
             continue
-        data = disk.read(path) if os.path.isfile(path) else b""
+        data = File(path).read() if os.path.isfile(path) else b""
         whole = _file_of_copy(store, path, copy, data) if copy else None
         if whole is not None and whole != data:
             outcome.replace(store, path, whole)
@@ -190,7 +190,7 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
     name = os.path.basename(path)
     copy_path = os.path.join(os.path.abspath(copy), relative)
     try:
-        data = disk.read(copy_path)
+        data = File(copy_path).read()
         # An object proves itself by its name. Everything else may be of a copy that went another
         # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
@@ -222,7 +222,7 @@ def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome
     copy_folder = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
     if parse_wal(name):
         return _fetch_before(store, folder, name, copy_folder, outcome)
-    if parse_move(name) is not None and not disk.exists(path):
+    if parse_move(name) is not None and not File(path).exists():
         return _fetch_packed(store, folder, parse_move(name) or 0, copy_folder, outcome)
     return False
 
@@ -231,13 +231,13 @@ def _fetch_packed(
     store: Store, folder: str, number: int, copy_folder: str, outcome: RepairOutcome
 ) -> bool:
     """Fetch the packed file that has a missing move."""
-    for name in disk.listing(copy_folder):
+    for name in Folder(copy_folder).names():
         span, path = parse_packed(name), f"{folder}/{name}"
-        if span is None or not span[0] <= number <= span[1] or disk.exists(path):
+        if span is None or not span[0] <= number <= span[1] or File(path).exists():
             continue
         with contextlib.suppress(Damaged):
             if _leads_to(store, path, f"{copy_folder}/{name}"):
-                outcome.replace(store, path, disk.read(f"{copy_folder}/{name}"))
+                outcome.replace(store, path, File(f"{copy_folder}/{name}").read())
                 outcome.fetched.append(path)
                 return True
     return False
@@ -259,11 +259,11 @@ def _fetch_before(
     # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
     # return.
     sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
-    for earlier in sorted(n for n in disk.listing(copy_path) if n[:32] == name[:32] and n < name):
-        data = disk.read(f"{copy_path}/{earlier}")
+    for earlier in sorted(n for n in Folder(copy_path).names() if n[:32] == name[:32] and n < name):
+        data = File(f"{copy_path}/{earlier}").read()
         decoded = Header.decode(data)
         is_needed = decoded is not None and decoded[0].first > sealed
-        if is_needed and not disk.exists(f"{folder}/{earlier}"):
+        if is_needed and not File(f"{folder}/{earlier}").exists():
             outcome.replace(store, f"{folder}/{earlier}", data)
             outcome.fetched.append(f"{folder}/{earlier}")
     return len(outcome.fetched) > count
@@ -290,7 +290,7 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
     path = store.paths.config
     if copy:
         with contextlib.suppress(OSError, document.NotIntact):
-            data = disk.read(f"{os.path.abspath(copy)}/lakelog.json")
+            data = File(f"{os.path.abspath(copy)}/lakelog.json").read()
             body = document.decode(data)
             if body.keys() >= {"format", "lake", "settings"}:
                 outcome.replace(store, path, data)
@@ -317,25 +317,25 @@ def _write_known_config(store: Store) -> None:
 
 def _require_erasures(store: Store) -> None:
     """Tell older versions of erasures, of which a copy may not know."""
-    if disk.listing(store.paths.erasures):
+    if Folder(store.paths.erasures).names():
         store.require("erasure")
 
 
 def _segments(store: Store) -> Iterator[str]:
     """Yield the paths of all segments."""
     folder = f"{store.paths.root}/segments"
-    for prefix in disk.listing(folder):
-        for digest in filter(None, map(parse_object, disk.listing(f"{folder}/{prefix}"))):
+    for prefix in Folder(folder).names():
+        for digest in filter(None, map(parse_object, Folder(f"{folder}/{prefix}").names())):
             yield store.paths.object("segments", digest)
 
 
 def _id_in_wals(store: Store) -> str:
     """The lake's id as a WAL names it, or ""."""
-    for branch in disk.listing(store.paths.wals):
-        if disk.is_file(f"{store.paths.wals}/{branch}"):
+    for branch in Folder(store.paths.wals).names():
+        if File(f"{store.paths.wals}/{branch}").is_regular():
             continue
-        for name in disk.listing(f"{store.paths.wals}/{branch}"):
-            decoded = Header.decode(disk.read(f"{store.paths.wals}/{branch}/{name}"))
+        for name in Folder(f"{store.paths.wals}/{branch}").names():
+            decoded = Header.decode(File(f"{store.paths.wals}/{branch}/{name}").read())
             if decoded is not None:
                 return decoded[0].lake
     return ""
@@ -408,7 +408,7 @@ def _files_of(store: Store, index: str) -> list[str]:
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Rebuild a damaged tag if its bytes still name a state that opens."""
     name = decode_name(os.path.basename(path)[:-5])
-    snapshot, carried = recover.find_state(store, disk.read(path))
+    snapshot, carried = recover.find_state(store, File(path).read())
     outcome.set_aside(store, path)
     if not snapshot:
         outcome.lost.append(f"tag {name}: name the state again")

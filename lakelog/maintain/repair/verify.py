@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from lakelog import chunks, ranks, word_indexes
-from lakelog.disk import disk, regular_file
+from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotRegular, disk
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
@@ -65,7 +65,7 @@ def verify(
     checker = Checker(store, progress)
     if problem:
         checker.problems.append(problem)
-    elif not disk.exists(store.paths.config):
+    elif not File(store.paths.config).exists():
         checker.add(store.paths.config, "it is missing")
     else:
         checker.document(store.paths.config, {"format", "lake", "settings"})
@@ -96,7 +96,7 @@ def verify(
     # Listed before the WALs and moves that are read here, as those of a publish may come meanwhile.
     for trace in lost_moves.find(store, segments):
         checker.add(store.paths.object("segments", trace.key), trace.reason)
-    for name in sorted(disk.listing(store.paths.remotes)):
+    for name in sorted(Folder(store.paths.remotes).names()):
         if name.endswith(".json") and not name.startswith("."):
             checker.document(f"{store.paths.remotes}/{name}", {"name", "url", "branches"})
     checker.document(store.paths.condemned, {"names"})
@@ -164,8 +164,8 @@ def _check_states(checker: Checker, state: Manifest) -> None:
 
 def _on_disk(store: Store, object_type: str) -> Iterator[str]:
     root = f"{store.paths.root}/{object_type}"
-    for folder in hex_dirs(disk.listing(root)):
-        for name in sorted(disk.listing(f"{root}/{folder}")):
+    for folder in hex_dirs(Folder(root).names()):
+        for name in sorted(Folder(f"{root}/{folder}").names()):
             digest = parse_object(name)
             if digest:
                 yield digest
@@ -173,7 +173,7 @@ def _on_disk(store: Store, object_type: str) -> Iterator[str]:
 
 def _check_tags(checker: Checker) -> Iterator[str]:
     folder = checker.store.paths.tags
-    for name in sorted(disk.listing(folder)):
+    for name in sorted(Folder(folder).names()):
         if name.endswith(".json") and not name.startswith("."):
             body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
             if body and body["name"] != decode_name(name[:-5]):
@@ -185,7 +185,7 @@ def _check_tags(checker: Checker) -> Iterator[str]:
 def _check_signatures(checker: Checker) -> None:
     """Check that each signature is the document that was written; who made it needs keys."""
     folder = checker.store.paths.signatures
-    for name in sorted(disk.listing(folder)):
+    for name in sorted(Folder(folder).names()):
         path = f"{folder}/{name}"
         if name.startswith("."):  # temporary, or not of lakelog
             continue
@@ -248,13 +248,13 @@ def _numbers(moves_at: MoveBytes, newest: int, spans: list[tuple[int, int]]) -> 
 def _own_moves(directory: str) -> MoveBytes:
     """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
     moves = {}
-    for name in disk.listing(directory):
+    for name in Folder(directory).names():
         number = parse_move(name)
         if number is not None:
             with contextlib.suppress(FileNotFoundError):
                 try:
-                    data = disk.read(f"{directory}/{name}", regular_file.DOCUMENT_MAX)
-                except regular_file.NotRegular:
+                    data = File(f"{directory}/{name}").read(DOCUMENT_MAX)
+                except NotRegular:
                     data = b""
                 moves[number] = _without_manifest(data)
     return moves
@@ -320,7 +320,7 @@ def _check_wals(
         if watermark > sealed:
             reason = f"group commits up to {watermark} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
-    for name in disk.listing(paths.wal_dir(branch)):
+    for name in Folder(paths.wal_dir(branch)).names():
         if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
             checker.add(f"{paths.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
 
@@ -371,7 +371,7 @@ def _torn_reason(file: WalFile) -> str:
 
 def _stays_torn(checker: Checker, branch: str, file: WalFile) -> bool:
     """Whether a torn frame is not just being written: a living writer completes it in a moment."""
-    if not disk.is_locked(file.path):
+    if not LockFile(file.path).is_held():
         return True
     for _ in range(3):
         time.sleep(_TORN_WAIT)
@@ -386,14 +386,14 @@ def _check_rollbacks(checker: Checker) -> None:
     """Check the notes of rollbacks, and whose they are; one that is left over was interrupted,
     unless it is at work."""
     paths = checker.store.paths
-    for name in sorted(disk.listing(paths.rollbacks)):
+    for name in sorted(Folder(paths.rollbacks).names()):
         if not name.startswith("."):
             # Without it an undo moves the branch alone; nothing else is lost.
             checker.document(f"{paths.rollbacks}/{name}", {"commit", "before"}, "derived")
     # Without it the states of this machine are those of another one, which can be adopted.
     checker.document(paths.machine, {"machine", "keys", "bound"}, "derived")
     pending = checker.document(paths.rollback, {"commit", "before", "steps"})
-    if pending and not disk.is_locked(paths.restore_lock):
+    if pending and not LockFile(paths.restore_lock).is_held():
         reason = f"a {pending['op']} {pending['message']!r} was interrupted"
         advice = "`lakelog rollback --continue` finishes it, `lakelog undo` takes it back"
         checker.add(paths.rollback, f"{reason}: {advice}", "torn")
@@ -402,10 +402,10 @@ def _check_rollbacks(checker: Checker) -> None:
 def _check_verified(checker: Checker) -> None:
     path = checker.store.paths.verified
     try:
-        data = disk.read(path, regular_file.DOCUMENT_MAX)
+        data = File(path).read(DOCUMENT_MAX)
     except FileNotFoundError:
         return
-    except regular_file.NotRegular as error:
+    except NotRegular as error:
         checker.add(path, str(error), "derived")
         return
     checker.count(len(data))
@@ -416,11 +416,11 @@ def _check_verified(checker: Checker) -> None:
 
 def _check_word_indexes(checker: Checker) -> None:
     paths = checker.store.paths
-    for name in sorted(disk.listing(paths.word_indexes)):
+    for name in sorted(Folder(paths.word_indexes).names()):
         if name.startswith(disk.TEMPORARY):
             continue
         try:
-            data = disk.read(paths.words(name))
+            data = File(paths.words(name)).read()
         except FileNotFoundError:  # its segment was merged meanwhile
             continue
         checker.count(len(data))
@@ -430,8 +430,8 @@ def _check_word_indexes(checker: Checker) -> None:
 
 def _check_rank_indexes(checker: Checker) -> None:
     paths = checker.store.paths
-    for name in sorted(disk.listing(paths.rank_indexes)):
-        is_there = not name.startswith(disk.TEMPORARY) and disk.exists(paths.ranks(name))
+    for name in sorted(Folder(paths.rank_indexes).names()):
+        is_there = not name.startswith(disk.TEMPORARY) and File(paths.ranks(name)).exists()
         if is_there and not ranks.is_whole(paths, name):
             problem = "it is damaged; the folder may be deleted"
             checker.add(paths.ranks(name), problem, "derived")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from lakelog.appends import Receipt, VersionedBatch
-from lakelog.disk import disk
+from lakelog.disk import File, disk
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -179,7 +179,7 @@ class BucketAttachment:
     @LazyProperty
     def _own_writers(self) -> set[str]:
         try:
-            return set(disk.read(f"{self._paths.cache}/own-writers").decode().split())
+            return set(File(f"{self._paths.cache}/own-writers").read().decode().split())
         except FileNotFoundError:
             return set()
 
@@ -191,7 +191,7 @@ class BucketAttachment:
         # Noted before the move that seals them is made: after it their files may go.
         if fresh := present - self._own_writers:
             lines = "".join(f"{writer}\n" for writer in sorted(fresh))
-            disk.append_line(f"{self._paths.cache}/own-writers", lines.encode())
+            File(f"{self._paths.cache}/own-writers").append(lines.encode())
             self._own_writers.update(fresh)
         ended = set(absent & self._own_writers)
         return ended & old_writers(store, move) if ended else ended

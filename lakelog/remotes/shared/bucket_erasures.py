@@ -16,7 +16,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from lakelog.bloom import Filters
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.erased import records, sweep
 from lakelog.keys import SubjectKeys
 from lakelog.remotes import remote as remotes
@@ -92,7 +92,7 @@ class BucketErasures:
         """Say that this machine is there, which has nothing yet if it `is_new`; learn what was
         erased before."""
         self.machines.join(is_new=is_new)
-        if _REQUIRED in document.decode(disk.read(self._paths.config)).get("requires", ()):
+        if _REQUIRED in document.decode(File(self._paths.config).read()).get("requires", ()):
             self.learn()
 
     def learn(self) -> None:
@@ -163,7 +163,7 @@ class BucketErasures:
             sweep.sweep(self.local)
 
     def _require(self, *, again: bool) -> None:
-        body = document.decode(disk.read(self._paths.config))
+        body = document.decode(File(self._paths.config).read())
         required = {*body.get("requires", ()), _REQUIRED}
         if again or _REQUIRED not in body.get("requires", ()):
             body["requires"] = sorted(required)

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import DamagedRef, TransferRefused
 from lakelog.maintain import RepairOutcome
 from lakelog.remotes import remote as remotes
@@ -46,7 +46,9 @@ class BucketMending:
     def _mend_moves(self, branch: str) -> None:
         """Replace damaged and missing moves of a branch by those of the bucket."""
         store, outcome = self._store, self._outcome
-        names = set(disk.listing(f"{store.paths.heads}/{os.path.basename(KEYS.head_dir(branch))}"))
+        names = set(
+            Folder(f"{store.paths.heads}/{os.path.basename(KEYS.head_dir(branch))}").names()
+        )
         numbers = store.refs.numbers(branch)
         for number in range(1, max(numbers, default=0) + 1):
             key = KEYS.move(branch, number)
@@ -54,7 +56,7 @@ class BucketMending:
             if key.rpartition("/")[2] not in names and is_packed:
                 continue
             with contextlib.suppress(FileNotFoundError, document.NotIntact):
-                untrusted.move(disk.read(path), branch, number)
+                untrusted.move(File(path).read(), branch, number)
                 continue
             try:
                 data = self._volume.bucket.read(key)
@@ -91,7 +93,7 @@ class BucketMending:
         """Have an object in the bucket and, if it was here, here."""
         key, digest = key_of(name), name[1]
         path, outcome = self._volume.location(key), self._outcome
-        is_here = disk.exists(path)
+        is_here = File(path).exists()
         if is_here and verified_files.hash_file(path) != digest:
             outcome.set_aside(self._store, path)
             is_here = False

@@ -15,8 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from lakelog.disk import disk, regular_file
-from lakelog.disk.disk import Begun
+from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder, disk
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.remotes import carry, untrusted
@@ -89,7 +88,7 @@ class MirroredVolume(DirectoryVolume):
                 " directory to it"
             )
 
-    def read(self, key: str, longest: int = regular_file.DOCUMENT_MAX) -> bytes:
+    def read(self, key: str, longest: int = DOCUMENT_MAX) -> bytes:
         """Return the bytes of a file; those of an object that is not here from the bucket."""
         try:
             return super().read(key, longest)
@@ -174,7 +173,7 @@ class MirroredVolume(DirectoryVolume):
     def link(self, file: Begun, key: str) -> None:
         """Publish a move: the bucket decides, and the directory follows. FileExistsError if another
         machine was first; then its move is here. Raises OutcomeUnknown."""
-        data = disk.read(file.temporary)
+        data = File(file.temporary).read()
         try:
             with self._holding_off_prunes():
                 self.bucket.create(key, data)
@@ -240,7 +239,7 @@ class MirroredVolume(DirectoryVolume):
             self.ask({"keys": [key]})
             return False
         folder = os.path.dirname(path)
-        disk.make_object_dir(folder)
+        Folder(folder).make_for_objects()
 
         def receive() -> tuple[str, str]:
             sha, pace = hashlib.sha256(), remotes.Pace(self.url)
@@ -251,7 +250,7 @@ class MirroredVolume(DirectoryVolume):
                     yield piece
 
             # Unsynced: what a power cut takes of it does not match its name, and comes again.
-            return disk.write_pieces(folder, hashed(), sync=False), sha.hexdigest()
+            return Folder(folder).write_pieces(hashed(), sync=False), sha.hexdigest()
 
         try:
             temporary, digest = remotes.retrying(receive)
@@ -266,11 +265,11 @@ class MirroredVolume(DirectoryVolume):
                 )
             is_ours = True
             try:
-                disk.link(temporary, path)
+                File(temporary).link(path)
             except FileExistsError:
                 is_ours = False
         finally:
-            disk.unlink(temporary)
+            File(temporary).remove()
         self._delivered.add(key)
         return is_ours
 
@@ -441,6 +440,6 @@ def _place(key: str) -> tuple[str, int]:
 
 
 def _pieces(path: str) -> Iterator[bytes]:
-    with open(regular_file.open_file(path), "rb") as file:
+    with open(File(path).open(), "rb") as file:
         while piece := file.read(_PIECE):
             yield piece

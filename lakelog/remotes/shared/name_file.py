@@ -19,7 +19,7 @@ from typing import Any
 
 from lakelog import bloom
 from lakelog.database import SegmentBlocks
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pq
 from lakelog.store.paths import KEYS
@@ -44,7 +44,7 @@ def key_of(digest: str) -> str:
 
 def of_segment(path: str, digest: str) -> bytes:
     """Return the file about a segment that is here; b"" where it has no names."""
-    data = disk.read(path)
+    data = File(path).read()
     segment = pq.ParquetFile(pa.BufferReader(VAULT.decrypt(data)))
     if not {*COLUMNS} <= {*segment.schema_arrow.names}:
         return b""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from lakelog.bloom import Filters
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.libraries import np
@@ -176,7 +176,7 @@ class NameIndex:
         if head is None:
             about = bytes.fromhex(digest)
             try:
-                head = NameHead(disk.read(self._path(digest)), about)
+                head = NameHead(File(self._path(digest)).read(), about)
             except (FileNotFoundError, Malformed):
                 data = self._first(digest)
                 if (missing := name_file.head_size(data) - len(data)) > 0:
@@ -228,8 +228,8 @@ class NameIndex:
 
     def _keep(self, digest: str, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a full disk only means that it is read again
-            disk.make_dir(os.path.dirname(self._path(digest)))
-            disk.replace_whole(self._path(digest), data, sync=False)
+            Folder(os.path.dirname(self._path(digest))).make()
+            File(self._path(digest)).replace(data, sync=False)
 
     def without_file(self, state: Manifest) -> list[tuple[Page, ...]]:
         """Return the units of a state of which the bucket has no file."""
@@ -269,7 +269,7 @@ class NameIndex:
         _, entry = numbered
         digest = entry.key
         about, path = bytes.fromhex(digest), store.paths.object("segments", digest)
-        if not disk.exists(path):
+        if not File(path).exists():
             with contextlib.suppress(FileNotFoundError, ValueError):
                 longest = VAULT.sealed_size(name_file.longest(entry.events, entry.bytes))
                 data = VAULT.decrypt(remotes.read(self._volume.remote, key_of(digest), longest))

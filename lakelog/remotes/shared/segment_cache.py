@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store.paths import OBJECTS, Paths, hex_dirs, parse_object
@@ -39,7 +39,7 @@ class SegmentCache:
         """Fetch objects that are about to be read and are not here, several at once; return those
         that came, each hashed on its way, and the digests of those that the bucket lacks. Raises
         Unreachable, TransferRefused."""
-        absent = [(digest, path) for digest, path in files if not disk.exists(path)]
+        absent = [(digest, path) for digest, path in files if not File(path).exists()]
         self._note([digest for digest, _ in files])
         if not absent:
             return [], set()
@@ -72,7 +72,7 @@ class SegmentCache:
         if due:
             lines = b"".join(orjson.dumps([digest, int(now)]) + b"\n" for digest in due)
             try:
-                disk.append_line(self._log, lines)
+                File(self._log).append(lines)
             except OSError:
                 return  # a full disk only loses the order in which files are dropped
 
@@ -90,31 +90,31 @@ class SegmentCache:
                 break
             # What is not published yet is nowhere else.
             if path.startswith(self._paths.ranges) or self._volume.bucket.exists(self._key(path)):
-                disk.unlink(path)
+                File(path).remove()
                 freed += size
                 read_at.pop(digest, None)
         lines = b"".join(orjson.dumps([d, int(t)]) + b"\n" for d, t in read_at.items())
-        disk.replace_whole(self._log, lines, sync=False)
+        File(self._log).replace(lines, sync=False)
         return freed
 
     def _segments(self) -> Iterator[tuple[str, str, int, float]]:
         """Yield (digest, path, bytes, when it came) of the segments that are here."""
         root = f"{self._paths.root}/segments"
-        for folder in hex_dirs(disk.listing(root)):
-            for name in disk.listing(f"{root}/{folder}"):
+        for folder in hex_dirs(Folder(root).names()):
+            for name in Folder(f"{root}/{folder}").names():
                 path = f"{root}/{folder}/{name}"
                 digest = parse_object(name)
                 if digest and name.endswith(OBJECTS["segments"]):
                     status = os.stat(path)
                     yield digest, path, status.st_size, status.st_ctime
-        for name in disk.listing(self._paths.ranges):
+        for name in Folder(self._paths.ranges).names():
             status = os.stat(path := f"{self._paths.ranges}/{name}")
             yield name, path, 512 * status.st_blocks, status.st_mtime
 
     def _last_reads(self) -> dict[str, float]:
         reads: dict[str, float] = {}
         try:
-            lines = disk.read(self._log).splitlines()
+            lines = File(self._log).read().splitlines()
         except FileNotFoundError:
             return reads
         for line in lines:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 
 from lakelog.database import SegmentBlocks
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import TransferRefused
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
@@ -28,7 +28,7 @@ class SegmentRanges:
         each block is; return their digests."""
         if not SegmentBlocks.is_shared(self._paths):
             return set()
-        absent = [e for e in entries if e.blocks and not disk.exists(self._path(e))]
+        absent = [e for e in entries if e.blocks and not File(self._path(e)).exists()]
         return {e.key for e, is_open in remotes.in_parallel(self._open, absent) if is_open}
 
     def _path(self, entry: SegmentEntry) -> str:

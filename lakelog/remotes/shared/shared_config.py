@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
 from lakelog.keys import VAULT, KeyRing
 from lakelog.protect import Protection
@@ -102,7 +102,7 @@ class SharedConfig:
 
     def _body(self) -> JsonObject:
         try:
-            return document.decode(disk.read(self._paths.config))
+            return document.decode(File(self._paths.config).read())
         except (FileNotFoundError, document.NotIntact) as error:
             raise DamagedLake(self._paths.config, str(error)) from None
 

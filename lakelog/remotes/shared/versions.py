@@ -11,8 +11,7 @@ import contextlib
 
 from lakelog import database, frame_rows, identities
 from lakelog.appends import KnownKeys, VersionedBatch
-from lakelog.disk import disk
-from lakelog.disk.disk import Begun
+from lakelog.disk import Begun, disk
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
@@ -56,7 +55,7 @@ class VersionedAppend:
         try:
             entry, runs = self._written(head, state, pending_writes)
         except BaseException:
-            disk.abandon(pending_writes)
+            self._store.volume.abandon(pending_writes)
             raise
         return Change("seal", entries=(entry,), ids_add=runs, pending_files=pending_writes)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import Folder
 from lakelog.errors import LakelogError
 from lakelog.lake import Lake
 from lakelog.server.api.answers import QUESTIONS, answered
@@ -98,7 +98,7 @@ def main() -> None:
         store.settings, seal="never", memory_bytes=limits.memory // 2
     )
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
-        disk.make_dir(store.paths.cache)
+        Folder(store.paths.cache).make()
     needs = BucketNeeds(output)
     if store.attachment is not None:
         store.attachment.relay(needs.ask)

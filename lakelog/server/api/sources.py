@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lakelog.collect import journal_path, status_path
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.lake import Lake
 from lakelog.server.api.counts import FINE, CountTable, range_of, span_of
 from lakelog.server.api.question import VALUE_MAX, DashboardQuestion, cut, milliseconds
@@ -22,7 +22,7 @@ def watchers(lake: Lake) -> list[dict[str, object]]:
     statuses: list[dict[str, object]] = []
     for name, path in (("files", status_path(lake)), ("journal", journal_path(lake))):
         try:
-            status: dict[str, Any] = orjson.loads(disk.read(path))
+            status: dict[str, Any] = orjson.loads(File(path).read())
         except (OSError, orjson.JSONDecodeError):
             continue
         # By the last that it wrote: a watcher that was killed cannot say that it does not run.

@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.keys import VAULT
 from lakelog.server.sql import query_limits as wire
 from lakelog.server.sql.bucket_relay import BucketNeeds
@@ -111,6 +111,6 @@ def _interrupt(answerer: RequestAnswerer, number: int) -> None:
 def resident_bytes() -> int:
     """Bytes that this process has in memory; 0 where that cannot be told."""
     try:
-        return int(disk.read("/proc/self/statm").split()[1]) * _PAGE
+        return int(File("/proc/self/statm").read().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0

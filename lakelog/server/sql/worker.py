@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakelog.database import SPILL
-from lakelog.disk import disk
+from lakelog.disk import Folder, disk
 from lakelog.errors import (
     InvalidSearch,
     InvalidView,
@@ -260,9 +260,9 @@ def _session(root: str, branch: str, limits: QueryLimits) -> tuple[Session, bool
     store.settings = settings
     spill = f"{store.paths.cache}/{SPILL}{os.getpid()}-{disk.random_hex(8)}"
     with contextlib.suppress(OSError):  # a lake that cannot be written is read all the same
-        disk.make_dir(spill)
+        Folder(spill).make()
         # What comes to be later stays closed to it, and the first erasure may come any time.
-        disk.make_dir(store.paths.erasures)
+        Folder(store.paths.erasures).make()
     is_confined = confine(store.paths, spill, limits.memory, limits.spill)
     return Session(store, branch, sandbox=(spill, limits.spill)), is_confined, spill
 

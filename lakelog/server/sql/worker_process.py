@@ -10,7 +10,7 @@ import sys
 
 import orjson
 
-from lakelog.disk import disk
+from lakelog.disk import File, Folder
 from lakelog.keys import VAULT
 from lakelog.runtime import interpreter
 from lakelog.server.sql import query_limits as wire
@@ -153,6 +153,6 @@ class WorkerProcess:
 def _remove(folder: str) -> None:
     with contextlib.suppress(OSError):  # else gc does it, a day later
         # It holds only files of the engine, which makes no folders in it.
-        for name in disk.listing(folder):
-            disk.unlink(f"{folder}/{name}")
-        disk.remove_dir(folder)
+        for name in Folder(folder).names():
+            File(f"{folder}/{name}").remove()
+        Folder(folder).remove()

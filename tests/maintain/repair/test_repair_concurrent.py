@@ -22,7 +22,7 @@ def test_repair_concurrent_with_gc_reads_packed_moves(
     gone: list[str] = []
 
     def hook(name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        by = sys._getframe(1).f_code.co_filename
+        by = sys._getframe(2).f_code.co_filename
         if name == "read" and by == recover.__file__ and not gone:
             gone.append(args[0])  # as between its listing and its reading
             raise FileNotFoundError(args[0])

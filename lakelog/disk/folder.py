@@ -1,0 +1,63 @@
+"""A folder by its path; all it does is done by `disk`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakelog.disk import disk
+from lakelog.disk.disk import Begun
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of a lake, by its path."""
+
+    path: str
+
+    def names(self) -> list[str]:
+        """Names in it; none if it is not there."""
+        return disk.listing(self.path)
+
+    def make(self) -> None:
+        """Make it if it is not there."""
+        disk.make_dir(self.path)
+
+    def make_durably(self) -> None:
+        """Make it durably if it is not there; its parent is."""
+        if not disk.exists(self.path):
+            disk.make_dir(self.path)
+            disk.sync_dir(os.path.dirname(self.path))
+
+    def make_all(self) -> None:
+        """Make it and its parents, each durably."""
+        disk.make_dirs(self.path)
+
+    def make_for_objects(self) -> None:
+        """Make the folder of an object where it is missing (F1.7), durably."""
+        disk.make_object_dir(self.path)
+
+    def sync(self) -> None:
+        """Make the names in it durable."""
+        disk.sync_dir(self.path)
+
+    def remove(self) -> None:
+        """Remove it, which is empty, if it is there."""
+        disk.remove_dir(self.path)
+
+    def temporary_path(self) -> str:
+        """A fresh temporary path in it; gc removes temporary files that are left over."""
+        return disk.temporary_path(self.path)
+
+    def write(self, data: bytes) -> str:
+        """Write and sync a temporary file in it; return its path."""
+        return disk.write_temporary(self.path, data)
+
+    def write_pieces(self, chunks: Iterable[bytes], *, sync: bool = True, mode: int = 0o644) -> str:
+        """The same piece by piece, so that it need not fit in memory."""
+        return disk.write_pieces(self.path, chunks, sync=sync, mode=mode)
+
+    def begin(self, data: bytes) -> Begun:
+        """Begin with a temporary file in it, which is durable once it is finished."""
+        return disk.begin_file(self.path, data)
