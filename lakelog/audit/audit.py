@@ -391,11 +391,13 @@ def _may_repeat(cursor: FileCursor, old: FileCursor) -> bool:
 
 
 def _by_origin(index: CursorIndex) -> dict[str, FileCursor]:
-    """Cursors by the origin of their rows; of two of one file the one that went further."""
+    """Cursors by the origin of their rows; of two of one file the one that went further. A file
+    that was seen empty has nothing to prove."""
     furthest: dict[str, FileCursor] = {}
     for cursor in index:
         old = furthest.get(cursor.origin)
-        if not cursor.is_copy and (old is None or old.bytes < cursor.bytes):
+        is_empty = not (cursor.bytes or cursor.size)
+        if not (cursor.is_copy or is_empty) and (old is None or old.bytes < cursor.bytes):
             furthest[cursor.origin] = cursor
     return furthest
 

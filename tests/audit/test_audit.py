@@ -7,6 +7,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import lakelog
 from lakelog.audit.audit import Audit, audit
 from lakelog.audit.file_audit import FileAudit
 from lakelog.cli import cli
+from lakelog.collect.watch import Watcher
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
 from lakelog.files import source
@@ -572,6 +574,21 @@ def test_empty_files(lake: lakelog.Lake, tmp_path: Path) -> None:
     assert (one(lake).gone, one(lake, tmp_path / "f.jsonl").gone) == (reason, reason)
     assert one(lake, tmp_path / "f.jsonl").error == "", "an empty file has nothing to be read"
     assert one(lake, put(tmp_path / "g.gz", PACKED["gz"](b"x")[:12])).error
+
+
+def test_an_emptied_file_that_moved(lake: lakelog.Lake, tmp_path: Path) -> None:
+    """A log that was copied, truncated and renamed before its next line has nothing to prove."""
+    log = put(tmp_path / "a.log", feed(3))
+    with closing(Watcher(lake, [str(tmp_path)])) as watcher:
+        watcher.round(final=True)
+        copy = put(tmp_path / "a.log.1", feed(3))
+        put(Path(log), b"")
+        watcher.round(final=True)
+        os.rename(log, f"{log}.2")
+        watcher.round(final=True)
+    files = found(lake, tmp_path).files
+    assert [(f.source, f.lines, f.gone) for f in files] == [(copy, 3, ""), (f"{log}.2", 0, "")]
+    assert [(f.source, f.gone) for f in found(lake).files] == [(copy, "")]
 
 
 def test_what_came_through_a_pipe(lake: lakelog.Lake) -> None:
