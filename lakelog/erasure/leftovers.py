@@ -110,11 +110,11 @@ def _needles(subject: str) -> list[re.Pattern[bytes]]:
 def spilled(store: Store, until_ns: int = 1 << 63) -> Iterator[Leftover]:
     """Folders with rows that had no room in the memory of a query, which spilled first by some
     time. The engine compresses them in its own way, so nobody can search them."""
-    for name in disk.listing(store.paths.cache):
+    for name in Folder(store.paths.cache).names():
         if name.startswith(SPILL):
             folder = f"{store.paths.cache}/{name}"
             with contextlib.suppress(FileNotFoundError):  # the query has just ended
-                facts = [os.stat(f"{folder}/{file}") for file in disk.listing(folder)]
+                facts = [os.stat(f"{folder}/{file}") for file in Folder(folder).names()]
                 is_old = any(fact.st_mtime_ns <= until_ns for fact in facts)
                 # Of one that gave all back an empty file stays as long as the process.
                 if is_old and any(fact.st_size for fact in facts):
