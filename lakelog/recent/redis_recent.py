@@ -335,9 +335,12 @@ def from_lake(
     if level is not None:
         values.append(level.upper())
         conditions.append(f"upper(level) = ${len(values)}")
-    query = f"""SELECT {ENTRY} FROM (FROM events LEFT JOIN names USING (origin))
-        WHERE {" AND ".join(conditions)}
-        ORDER BY seq DESC NULLS FIRST, position DESC LIMIT {max(limit, 0)}"""
+    named = "FROM events LEFT JOIN names USING (origin)"
+    condition = " AND ".join(conditions)
+    # Chosen by what is small: sorting their entries would write those of all events.
+    query = f"""WITH newest AS MATERIALIZED (SELECT seq FROM ({named})
+            WHERE {condition} ORDER BY seq DESC LIMIT {max(limit, 0)})
+        SELECT {ENTRY} FROM ({named}) WHERE seq IN (FROM newest) ORDER BY seq DESC"""
     rows = lake.sql(query, values or None).fetchall()
     del names  # the query read it by this name
     return parse_entries([row[0] for row in rows])
