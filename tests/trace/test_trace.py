@@ -190,3 +190,13 @@ def test_causes_and_effects_are_looked_up_or_read(lake: lakelog.Lake, effects: i
     for _ in ("tail", "sealed"):
         assert {message for _, message in shape(lake.trace("c3"))} == wanted
         lake.compact()
+
+
+def test_an_id_of_any_characters_finds_its_trace(lake: lakelog.Lake, home: Path) -> None:
+    """Also where the payload writes them as escapes, and none of them is of a pattern."""
+    line = r'{"type":"log","message":"m","data":{"traceId":"\u00fc\"|.*\\("}}'
+    (home / "log.jsonl").write_text(line + "\n")
+    lake.ingest([home / "log.jsonl"])
+    assert shape(lake.trace('ü"|.*\\(')) == [(0, "m")]
+    with pytest.raises(UnknownRef):
+        lake.trace('ü"|.+\\(')
