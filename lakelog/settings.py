@@ -85,7 +85,10 @@ def span_us(span: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*", span)
     if not match:
         raise InvalidSetting(f"{span!r} is not a duration: write it as 30d, 12h, 15m or 90s")
-    return int(float(match[1]) * _SPANS[match[2]])
+    micros = float(match[1]) * _SPANS[match[2]]
+    if micros > 1 << 62:
+        raise InvalidSetting(f"{span!r} is longer than the 100,000 years that a duration may be")
+    return int(micros)
 
 
 def _choice(name: str, value: object) -> str:

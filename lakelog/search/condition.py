@@ -33,6 +33,7 @@ from lakelog.values import parse_time
 
 _TIMES = frozenset(("time", "ingested_at"))
 _NUMBERS = frozenset(("position", "seq"))
+_LONG_NUMBER = r"[-+]?[0-9]{16,38}"
 _SHARED, _TEXT = 16, "lakelog_text"
 """From so many terms on, all are tested over one text, which has this name."""
 # Letters, numbers and marks make words; scripts without spaces have none.
@@ -144,7 +145,11 @@ class _Conditions:
         if NUMBER.fullmatch(node.value):
             # A text that is no number is no match, and must not fail the query.
             number = f"try_cast({value} AS DOUBLE)"
-            return f"coalesce({number} {operator} {node.value}::DOUBLE, false)"
+            test = f"{number} {operator} '{float(node.value)!r}'::DOUBLE"
+            if re.fullmatch(_LONG_NUMBER, node.value):
+                # Neighbours of so many digits are one DOUBLE, but not one id.
+                test = f"try_cast({value} AS HUGEINT) {operator} {node.value}::HUGEINT, {test}"
+            return f"coalesce({test}, false)"
         if node.field in _NUMBERS:
             raise InvalidSearch(f"{node.field!r} is a number, not {node.value!r}")
         return f"coalesce({self._as_text(node.field)} {operator} {sql.literal(node.value)}, false)"

@@ -24,7 +24,7 @@ from lakelog.segments.segment import EVENT_COLUMNS
 # Bounds of the time that reading and planning one may take; the engine's planner grows with terms.
 LENGTH_MAX, TERMS_MAX, DEPTH_MAX, REGEX_MAX = 65_536, 1_000, 50, 1_000
 COLUMNS = frozenset((*EVENT_COLUMNS, "seq"))
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 """A value that is compared as a number."""
 # A colon before two slashes or a backslash is of an address or a path: `http://`, `C:\\`.
 _FIELD = re.compile(r"([A-Za-z_][\w@-]*(?:\.[\w@-]+)*)(:|>=|<=|>|<)(?![/\\]{2}|\\)")
@@ -113,6 +113,10 @@ def parse(query: str) -> SearchNode:
     # The engine ends texts at a NUL.
     if "\0" in query:
         raise InvalidSearch("the search has a NUL character")
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise InvalidSearch(f"the search is not valid Unicode: {query[:60]!r}") from None
     return _Parser(query).parse()
 
 

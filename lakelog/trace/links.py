@@ -79,8 +79,9 @@ def trace_of(ask: AskState, id: str) -> TraceTree:
     Raises UnknownRef if nothing has it, QueryFailed.
     """
     is_start = f"{literal(id)} IN (id, trace, span, correlation)"
-    # An empty id would be that of all events without one.
-    starts = _having(ask, {id}, is_start) if id else []
+    # An empty id would be that of all events without one; no event has one that is no Unicode.
+    is_text = id != "" and id.encode(errors="ignore").decode() == id
+    starts = _having(ask, {id}, is_start) if is_text else []
     if not starts:
         raise UnknownRef(
             f"no event has {id!r} as its id, or as trace, span or correlation id:"

@@ -147,6 +147,10 @@ def test_what_is_found_in_sql(lake: lakelog.Lake, query: str, sources: str) -> N
         ("a " * 1_001, "more than 1,000 terms"),
         ("*a" * 1_001, "more than 1,000 terms"),
         ("a\0b", "a NUL character"),
+        ("a\udcff", "not valid Unicode"),
+        ("seq>=\N{ARABIC-INDIC DIGIT THREE}", "'seq' is a number"),
+        ("time>=99999999999999d", "is a time such as"),
+        (f"time>={'9' * 400}d", "is a time such as"),
     ],
 )
 def test_what_is_refused(lake: lakelog.Lake, query: str, said: str) -> None:
@@ -163,6 +167,23 @@ def test_what_is_refused(lake: lakelog.Lake, query: str, said: str) -> None:
 def test_odd_searches_end(lake: lakelog.Lake, query: str) -> None:
     """Characters that are no words are looked for as they are; nothing is stuck."""
     assert len(lake.search(query).fetchall()) in (0, 3)
+
+
+def test_long_numbers_are_compared_to_their_last_digit(home: Path) -> None:
+    """Ids of 18 digits that a DOUBLE cannot tell apart; and numbers beyond all that it has."""
+    first = 1_234_567_890_123_456_788
+    with lakelog.open(home / "long") as lake:
+        lake.append([{"type": "t", "data": {"user": first + n}} for n in range(4)])
+        users = f"SELECT (data->>'user')::BIGINT - {first} FROM events WHERE search('user%s')"
+
+        def found(test: str) -> list[int]:
+            return sorted(row[0] for row in lake.sql(users % test).fetchall())
+
+        assert found(f":={first + 1}") == [1]
+        assert found(f">{first + 1}") == [2, 3]
+        assert found(f"<=+{first + 1}") == [0, 1]
+        assert found(f">-{first}") == found("<1" + "0" * 400) == [0, 1, 2, 3]
+        assert found(":=\N{ARABIC-INDIC DIGIT THREE}") == []
 
 
 def test_calls_in_strings_and_comments_stay(lake: lakelog.Lake) -> None:

@@ -198,5 +198,6 @@ def test_an_id_of_any_characters_finds_its_trace(lake: lakelog.Lake, home: Path)
     (home / "log.jsonl").write_text(line + "\n")
     lake.ingest([home / "log.jsonl"])
     assert shape(lake.trace('ü"|.*\\(')) == [(0, "m")]
-    with pytest.raises(UnknownRef):
-        lake.trace('ü"|.+\\(')
+    for unknown in ('ü"|.+\\(', "\udcff"):
+        with pytest.raises(UnknownRef):
+            lake.trace(unknown)
