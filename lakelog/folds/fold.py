@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
@@ -19,17 +21,25 @@ StateT = TypeVar("StateT")
 Apply = Callable[[StateT, FoldEvent], StateT]
 EVERY = 100
 """Events after which a state is saved."""
+# A version comes behind those before it, also where the clock was set back in between.
 _QUERY = """
-WITH stream AS (
+WITH arrivals AS (
     SELECT seq, epoch_us(ingested_at) AS arrival, id, time, type, data,
-        row_number() OVER (ORDER BY ingested_at, seq) AS number,
-        max(position) FILTER (origin = 'stream:' || subject) OVER () AS version
+        CASE WHEN origin = 'stream:' || subject THEN position END AS version
     FROM events WHERE subject = $subject
+), reached AS (
+    SELECT *, CASE WHEN version IS NULL THEN arrival
+        ELSE max(arrival) OVER (PARTITION BY version IS NULL ORDER BY version) END AS place
+    FROM arrivals
+), stream AS (
+    SELECT *, row_number() OVER (ORDER BY place, version NULLS FIRST, seq) AS number FROM reached
 )
-SELECT seq, arrival, version,
+SELECT seq, arrival, max(version) OVER () AS version,
     CASE WHEN number > $skipped
         THEN {'id': id, 'time': time, 'type': type, 'data': data::VARCHAR} END
 FROM stream ORDER BY number"""
+_PARTS = "__code__ __defaults__ __kwdefaults__ __func__ func args keywords".split()
+"""Of functions, methods and partial calls."""
 _HANDLED = Mapping[str, Apply[StateT]]
 
 
@@ -134,23 +144,46 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
 
 
 def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:
-    digest = hashlib.sha256(names.encode())
+    digest, memo = hashlib.sha256(names.encode()), dict[int, object]()
     for function in functions:
-        for fact in _facts(getattr(function, "__code__", None), function):
+        for fact in _facts(function, memo):
             digest.update(fact)
     return digest.hexdigest()
 
 
-def _facts(code: CodeType | None, function: object) -> Iterator[bytes]:
-    # Functions in C have no code that could be compared.
-    if code is None:
-        yield getattr(function, "__qualname__", type(function).__qualname__).encode()
-        return
-    # Names and constants as well: the byte code alone says only which of them.
-    yield code.co_code
-    yield repr(code.co_names).encode()
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _facts(constant, function)
-        else:
-            yield repr(constant).encode()
+def _facts(element: object, memo: dict[int, object]) -> Iterator[bytes]:
+    """What tells code from other code, each part once."""
+    if element is None or isinstance(element, (int, float, str, bytes)):
+        yield repr(element).encode()
+    elif isinstance(element, CodeType):
+        # Names and constants as well: the byte code alone says only which of them.
+        yield element.co_code
+        yield repr(element.co_names).encode()
+        for constant in element.co_consts:
+            if isinstance(constant, CodeType):
+                yield from _facts(constant, memo)
+            else:
+                yield repr(constant).encode()
+    elif id(element) not in memo:
+        memo[id(element)] = element
+        # Functions in C have no code that could be compared.
+        yield getattr(element, "__qualname__", type(element).__qualname__).encode()
+        for inner in _parts(element):
+            yield from _facts(inner, memo)
+
+
+def _parts(element: object) -> Iterator[object]:
+    """What a function or class is made of, with what it takes from where it was made."""
+    if isinstance(element, (tuple, list)):
+        yield from element
+    elif isinstance(element, dict):
+        yield from itertools.chain(*element.items())
+    elif isinstance(element, type):
+        yield from (
+            v for n, v in vars(element).items() if n == "__init__" or not n.startswith("__")
+        )
+    else:
+        yield from (getattr(element, name, None) for name in _PARTS)
+        for cell in getattr(element, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # nothing is in it yet
+                yield cell.cell_contents

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import orjson
 
@@ -63,11 +63,12 @@ class SavedStates:
     def save(self, checkpoint: FoldCheckpoint) -> None:
         """Write a state; one that JSON does not give back as it is, is not written."""
         try:
-            line = orjson.dumps(asdict(checkpoint))
+            line = orjson.dumps(vars(checkpoint), option=orjson.OPT_PASSTHROUGH_SUBCLASS)
         except TypeError:
             return
-        # A tuple becomes a list, and a key a text: such a state would be another one.
-        if orjson.loads(line)["state"] != checkpoint.state:
+        # A tuple becomes a list, an enum its number: such a state would be another one, also where
+        # the two are equal.
+        if repr(orjson.loads(line)["state"]) != repr(checkpoint.state):
             return
         # A fold is a question: that its answer cannot be saved does not make it fail.
         with contextlib.suppress(OSError):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 import lakelog
 from lakelog.errors import WrongVersion
 from lakelog.folds import Fold
+from lakelog.store import disk
 from tests.conftest import MakeLake
 
 COUNT: Fold[int] = Fold("count", lambda: 0, {"step": lambda state, event: state + 1}, every=4)
@@ -56,3 +59,20 @@ def test_the_version_is_that_of_the_state(make_lake: MakeLake) -> None:
     assert (COUNT.of(lake, "s").state, COUNT.of(lake, "s").version) == (2, 1)
     step(lake)
     assert COUNT.of(lake, "s").version == 2
+
+
+def test_versions_are_applied_in_their_order_whatever_the_clock_does(
+    make_lake: MakeLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was two hours ahead while some were stored, which are sealed since."""
+    numbers = Fold[list[int]](
+        "numbers", list, {"step": lambda state, event: [*state, event.data["number"]]}
+    )
+    now = disk.now_us
+    for number, hours in enumerate((0, 2, 0, -1)):
+        monkeypatch.setattr(disk, "now_us", lambda hours=hours: now() + hours * 3_600_000_000)
+        with make_lake() as lake:
+            event = {"type": "step", "subject": "s", "data": {"number": number}}
+            lake.append(event, expect={"s": number})
+            lake.compact()
+            assert numbers.of(lake, "s").state == [*range(number + 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import functools
 import os
 import random
 import shutil
@@ -107,6 +109,55 @@ def test_a_state_that_json_does_not_hold_is_not_saved(lake: lakelog.Lake, home: 
     handlers = {"paid": lambda state, event: (state[0] + event.data["amount"],)}
     tuples = Fold[Any]("t", lambda: (0,), handlers, every=5)
     assert [tuples.of(lake, "a").state for _ in range(2)] == [(20,), (20,)]
+
+
+def test_a_state_that_equals_what_json_gives_back_is_not_saved(lake: lakelog.Lake) -> None:
+    """An enum is its number only in a comparison."""
+
+    class Phase(enum.IntEnum):
+        OPEN, CLOSED = 1, 2
+
+    handlers = {"paid": lambda state, event: Phase.CLOSED if state is Phase.OPEN else Phase.OPEN}
+    phases = Fold[Any]("p", lambda: Phase.OPEN, handlers, every=5)
+    lake.append(payments(20))
+    assert phases.of(lake, "a").state is Phase.OPEN
+    lake.append(payments(1))
+    assert phases.of(lake, "a").state is Phase.CLOSED
+
+
+def test_a_saved_state_is_not_used_where_a_handler_was_made_otherwise(lake: lakelog.Lake) -> None:
+    """Its defaults, what it closes over, what it wraps, and what a class begins with."""
+
+    def by_default(factor: int) -> Any:
+        return lambda state, event, by=factor: state + by
+
+    def by_closure(factor: int) -> Any:
+        return lambda state, event: state + factor
+
+    def wrapped(factor: int) -> Any:
+        inner = by_closure(factor)
+        return lambda state, event: inner(state, event)
+
+    def partial(factor: int) -> Any:
+        return functools.partial(lambda by, state, event: state + by, factor)
+
+    lake.append(payments(20))
+    for make in (by_default, by_closure, wrapped, partial):
+        sums = [Fold("f", int, {"paid": make(n)}, every=5).of(lake, "a").state for n in (1, 2)]
+        assert sums == [20, 40], make
+
+    def till(first: int) -> Any:
+        class Till:
+            def __init__(self) -> None:
+                self.sum = first
+
+            @on("paid")
+            def paid(self, event: FoldEvent) -> None:
+                self.sum += event.data["amount"]
+
+        return aggregate("till", every=5)(Till).fold
+
+    assert [till(first).of(lake, "a").state.sum for first in (0, 100)] == [20, 120]
 
 
 CENTS = Upcaster("paid", 1, lambda data: {"amount": data["euros"] * 100})
