@@ -24,7 +24,10 @@ from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
+from lakelog.store.entry import SegmentEntry
+from lakelog.store.manifest import Page
 from lakelog.store.paths import (
+    KEYS,
     OBJECTS,
     Paths,
     hex_dirs,
@@ -35,6 +38,9 @@ from lakelog.store.paths import (
 )
 from lakelog.store.ref import Head
 from lakelog.wal import Tail, WalFile
+
+_FETCHED = 64
+"""Objects of a bucket that are brought here before they are copied."""
 
 
 @dataclass
@@ -76,8 +82,9 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
     # Signatures before tags: each then has the tag that it signs.
     signatures = _read_all(store.paths.signatures)
     tags = _read_all(store.paths.tags)
+    needed = _needed(store, heads) if store.attachment is not None else set[str]()
     damaged = _copy_objects(
-        store, copy_paths, lambda name: before.is_settled(name, heads), result, progress
+        store, copy_paths, lambda name: before.is_settled(name, heads), needed, result, progress
     )
     damaged += _copy_states(store, copy_paths, result)
     # What stands in the place of erased states has to be known before a move names one.
@@ -262,14 +269,33 @@ def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:
     Folder(folder).sync()
 
 
+def _needed(store: Store, heads: dict[str, Head]) -> set[str]:
+    """Return the objects of all kept states, which only a bucket may have."""
+    needed, snapshots = set[str](), {tag.snapshot: None for tag in store.refs.tags()}
+    for branch, head in heads.items():
+        numbers = [n for n in sorted(store.refs.numbers(branch)) if n <= head.move.number]
+        snapshots |= {store.refs.read(branch, number).snapshot: None for number in numbers}
+    pages: tuple[Page, ...] = ()
+    for state in map(store.manifests.load, snapshots):
+        if state.pages != pages:  # neighbours in history mostly have the same ones
+            pages, segments = state.pages, store.manifests.paged_segments(state)
+            needed.update(KEYS.object("segments", key) for key in segments)
+        recent = (entry.key for entry in state.recent if isinstance(entry, SegmentEntry))
+        needed.update(KEYS.object("segments", key) for key in recent)
+        needed.update(KEYS.object("ids", run.digest) for run in state.ids)
+    return needed
+
+
 def _copy_objects(
     store: Store,
     copy_paths: Paths,
     is_settled: Callable[[str], bool],
+    needed: set[str],
     result: HotCopy,
     progress: ProgressCallback | None,
 ) -> list[str]:
-    """Copy the settled objects that are not there yet; return the paths of damaged ones."""
+    """Copy the settled objects that are not there yet, and those needed of a bucket; return the
+    paths of damaged ones."""
     damaged, missing = [], []
     for object_type in OBJECTS:
         for folder in hex_dirs(Folder(f"{store.paths.root}/{object_type}").names()):
@@ -280,14 +306,22 @@ def _copy_objects(
             ]
             result.kept += sum(n in have for n in names)
     missing = list(filter(is_settled, missing))
+    known = {*missing, *(name for name in needed if disk.exists(f"{copy_paths.root}/{name}"))}
+    missing += sorted(needed - known)
     for index, name in enumerate(missing):
+        if needed and index % _FETCHED == 0:
+            batch = missing[index : index + _FETCHED]
+            objects = [(parse_object(os.path.basename(n)) or "", n) for n in batch if n in needed]
+            store.verified.obtain([(key, f"{store.paths.root}/{n}") for key, n in objects])
         source, path = f"{store.paths.root}/{name}", f"{copy_paths.root}/{name}"
         digest = hashlib.sha256()
         Folder(os.path.dirname(path)).make_for_objects()
         try:
             temporary = Folder(os.path.dirname(path)).write_pieces(_hash_pieces(source, digest))
         except FileNotFoundError:
-            continue  # gc deleted it since it was listed: no kept state needs it
+            # Else gc deleted it since it was listed: no kept state needs it.
+            damaged += [source] if name in needed else []
+            continue
         if digest.hexdigest() != parse_object(os.path.basename(name)):
             File(temporary).remove()
             damaged.append(source)
