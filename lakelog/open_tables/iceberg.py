@@ -1,6 +1,7 @@
 """A table of Apache Iceberg, in any catalog that pyiceberg knows.
 
-Its files are the segments where they lie in the lake, by their numbered columns. Its commits are
+Its files are the segments where they lie in the lake, by their numbered columns; of a shared lake,
+copies of them beside the table. Its commits are
 snapshots with the state as a property.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lakelog.disk import disk
 from lakelog.errors import ExportRefused
 from lakelog.open_tables import field_columns, publishing
 from lakelog.open_tables.field_columns import NumberConflict
@@ -108,10 +110,13 @@ class _IcebergTable:
         return unfit
 
     def file_of(self, entry: SegmentEntry, copy: bytes | None) -> TableFile:
-        if copy is None:
+        segment = self._lake.store.paths.object("segments", entry.key)
+        if copy is None and self._lake.store.attachment is None:
             # A URI: ClickHouse takes every path for one, and cuts off its beginning.
-            path = "file://" + self._lake.store.paths.object("segments", entry.key)
-            return TableFile(entry, path, entry.bytes)
+            return TableFile(entry, f"file://{segment}", entry.bytes)
+        # The directory of a machine that shares a lake is no place for others to read, and drops
+        # what the bucket has.
+        copy = disk.read(segment) if copy is None else copy
         path = f"{self._table.location()}/data/{COPY}{entry.key}.parquet"
         with self._table.io.new_output(path).create(overwrite=True) as file:
             file.write(copy)

@@ -11,6 +11,7 @@ import pytest
 
 from lakelog.errors import ExportRefused, Unreachable
 from lakelog.open_tables import publish_iceberg
+from tests.support.attached import SharedMachines
 from tests.support.effort import share
 from tests.support.requirements import need
 from tests.support.table_shops import TABLE, Shop, assert_table_is, follow, orders
@@ -49,6 +50,24 @@ def test_tags_become_tags_of_the_table(shop: Shop) -> None:
     snapshot = shop.table().snapshot_by_name("v1").snapshot_id
     rows = shop.table().scan(snapshot_id=snapshot).to_arrow()
     assert sorted(rows["seq"].to_pylist()) == [*range(20)]
+
+
+def test_machines_of_a_shared_lake_publish_one_table(tmp_path: Path) -> None:
+    """No machine needs the directory of another, and what one drops there the table still has."""
+    machines = SharedMachines(tmp_path)
+    properties = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db"}
+    properties["warehouse"] = f"file://{tmp_path}"
+    for name, start in ("a", 0), ("b", 20):
+        machines[name].exchange()
+        machines[name].append(orders(20, 0, start))
+        publish_iceberg(machines[name], TABLE, properties=properties)
+    for path in [*tmp_path.glob("[ab]/segments/*/*.parquet")]:
+        path.unlink()
+    from pyiceberg.catalog import load_catalog
+
+    rows = load_catalog("default", **properties).load_table(TABLE).scan().to_arrow()
+    assert sorted(rows["seq"].to_pylist()) == [*range(40)]
+    machines.close()
 
 
 def test_foreign_tables_are_refused(shop: Shop, tmp_path: Path) -> None:
