@@ -341,8 +341,8 @@ class _Work:
             if account.cursor is not None and not (account.file.gone or account.file.copy_of)
         }
         files = [self._cursors[origin] for origin in accounts if origin in self._cursors]
-        paths, entries = self._store.paths, self.places.events
-        for repeat in Ingester.repeats_of(self._connect, paths, entries, self._index, files):
+        lake = self._connect, self._store, self.places.events, self._index
+        for repeat in Ingester.repeats_of(*lake, files):
             file = accounts[repeat.origin]
             file.note("doubled", repeat.positions)
             file.doubled += repeat.timed - len(repeat.positions)

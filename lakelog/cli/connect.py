@@ -64,6 +64,7 @@ def connect(
             return
         # settle publishes the tail: what a plain DuckDB cannot see is in no Parquet file yet.
         state = lake.store.manifests.load(lake.at(at).id if at else lake.settle().move.snapshot)
+        lake.store.verified.require(lake.store.manifests.segments(state))
         sql, paths = script(lake, state, at), files(lake, state)
     if form == "files":
         click.echo("".join(f"{path}\n" for path in paths), nl=False)

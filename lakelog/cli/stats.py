@@ -116,9 +116,11 @@ def column_sizes(store: Store, stats: Stats) -> list[dict[str, Any]]:
     """Return each column's bytes over the segments of a state, largest first, then the total."""
     state = store.manifests.load(stats.snapshot)
     segments = store.manifests.segments(state, "events")
+    paths = store.paths
+    store.verified.obtain([(e.key, paths.object("segments", e.key)) for e in segments])
     sizes: dict[str, int] = {}
     for entry in segments:
-        for name, count in _columns_of(store.paths, entry.key):
+        for name, count in _columns_of(paths, entry.key):
             sizes[name] = sizes.get(name, 0) + count
     # What belongs to no column, so that the sum is the size of the files.
     sizes["footers and headers"] = sum(e.bytes for e in segments) - sum(sizes.values())

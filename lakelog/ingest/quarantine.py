@@ -102,7 +102,8 @@ class Quarantine:
         what it looks like) and a type for events without. Lines that are not stored byte for byte
         stay quarantined.
 
-        Rows keep their origin and position. Raises InvalidSetting for an unknown format.
+        Rows keep their origin and position. Raises InvalidSetting for an unknown format,
+        DamagedSegment.
         """
         # Another move may publish meanwhile: all is then done again on the new head, since it may
         # hold other lines and other ids.
@@ -116,6 +117,7 @@ class Quarantine:
             retry = _Retry(
                 self._store, self._branch, connect, state, rules, type_, is_kept=not dry_run
             )
+            self._store.verified.require(bad)
             for entry in bad:
                 retry.take(entry)
             retry.flush()

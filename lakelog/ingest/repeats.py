@@ -21,8 +21,8 @@ from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import segment_sql
+from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
-from lakelog.store.paths import Paths
 
 EARLIER_MAX = 3
 """Files of one name that are compared, those that were read last."""
@@ -91,18 +91,19 @@ def find(job: Job, doubtful_by_origin: dict[str, bool]) -> list[Repeats]:
         cursor for origin in doubtful_by_origin for cursor in index.of_origin(origin)[:1]
     ]
     entries = [e for e in job.store.manifests.segments(state) if e.kind == "events"]
-    repeats = compare(job.connect, job.store.paths, entries, index, file_cursors)
+    repeats = compare(job.connect, job.store, entries, index, file_cursors)
     return [f for f in repeats if f.timed or f.is_distinctive or doubtful_by_origin[f.origin]]
 
 
 def compare(
     connect: Connect,
-    paths: Paths,
+    store: Store,
     entries: list[SegmentEntry],
     index: CursorIndex,
     files: list[FileCursor],
 ) -> list[Repeats]:
-    """Compare the rows of files with those of earlier ones; return what is repeated, by file."""
+    """Compare the rows of files with those of earlier ones; return what is repeated, by file.
+    Raises DamagedSegment."""
     pairs = [
         (file_cursor.origin, was.origin)
         for file_cursor in files
@@ -110,7 +111,9 @@ def compare(
     ]
     if not pairs or not entries:
         return []
-    rows = f"SELECT * FROM ({segment_sql.rows_sql(paths, entries)}) WHERE origin IN (SELECT unnest"
+    store.verified.require(entries)
+    source = segment_sql.rows_sql(store.paths, entries)
+    rows = f"SELECT * FROM ({source}) WHERE origin IN (SELECT unnest"
     query = f"""
         WITH pairs AS (SELECT unnest($1) AS origin, unnest($2) AS earlier),
         now AS (SELECT origin, position, time, {_ROW}, {_TEXT} AS text FROM ({rows}($1)))),

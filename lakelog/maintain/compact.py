@@ -196,7 +196,9 @@ class _Merging:
         if self._level <= LEVEL:
             return []
         grouped_keys = {entry.key for group in groups for entry in group}
-        neighbours = (e for e in entries if e.layout == "sorted" and e.key not in grouped_keys)
+        neighbours = [e for e in entries if e.layout == "sorted" and e.key not in grouped_keys]
+        paths = self._store.paths
+        self._store.verified.obtain([(e.key, paths.object("segments", e.key)) for e in neighbours])
         return [[entry] for entry in neighbours if self._is_larger(entry)]
 
     def _is_larger(self, entry: SegmentEntry) -> bool:

@@ -58,18 +58,19 @@ class VerifiedFiles:
         """Verify segments before their rows are read or rewritten: a flipped bit would get a valid
         digest. Raises DamagedSegment."""
         hashed: list[tuple[str, _Stamp]] = []
+        files = [(entry.key, self._paths.object("segments", entry.key)) for entry in segments]
+        self.obtain(files)  # several at once
         try:
-            for entry in segments:
-                path = self._paths.object("segments", entry.key)
+            for key, path in files:
                 try:
-                    if self.holds(entry.key, path):
+                    if self.holds(key, path):
                         continue
                     stamp, digest = _stamp(path), hash_file(path)
                 except FileNotFoundError:
                     raise DamagedSegment(path, "the segment is missing") from None
-                if digest != entry.key:
+                if digest != key:
                     raise DamagedSegment(path, "the content does not match its name")
-                hashed.append((entry.key, stamp))
+                hashed.append((key, stamp))
         finally:
             self._note(hashed)
 
