@@ -125,8 +125,9 @@ ORDER = {
         fetches prunes shared""",
     "remotes/shared": """bucket lease move_spans name_file mirrored_volume shared_config names
         offers segment_cache segment_ranges machines bucket_erasures mending versions attached""",
-    "state": """filesystems chunker origin retention fingerprint exchange rewind capture present
-        contents listing state changes extract parts restore""",
+    "state": """switch filesystems chunker origin saved_state retention fingerprint exchange
+        safety_tags rewind capture contents changes extract catalog present state restore_plan
+        restore""",
     "rollback": "preflight rollback",
     "sync": """column_types target databases services plan mapping delta rows
         comparison syncer sync runner""",

@@ -17,7 +17,7 @@ import hashlib
 import os
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import zstandard
@@ -143,6 +143,11 @@ class StateRecord:
     def all_of(manifests: Manifests, state: Manifest) -> list[StateRecord]:
         """Return the state directories of a snapshot. Raises DamagedManifest."""
         return manifests.read_records(state, "state", StateRecord.of)
+
+    @staticmethod
+    def newest(records: Iterable[StateRecord]) -> StateRecord | None:
+        """Return the record of the last save."""
+        return max(records, key=lambda record: record.place, default=None)
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from lakelog.cli.schema import breaches
 from lakelog.disk import File, FileSystem, Folder, LockFile, disk
 from lakelog.errors import LakelogError
 from lakelog.runtime.lazy import Lazy
-from lakelog.state import rewind
+from lakelog.state import Rollbacks
 from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.wal import Tail
@@ -173,10 +173,11 @@ def _hints(store: Store, _: str) -> Findings:
 
 
 def _pending(store: Store, _: str) -> Findings:
-    intent = rewind.read(store)
+    rollbacks = Rollbacks(store)
+    intent = rollbacks.read()
     if intent is None:
         yield OK, "no rollback is pending"
-    elif not rewind.is_here(store, intent):
+    elif not rollbacks.is_here(intent):
         advice = "the next save, restore or rollback sets it aside"
         yield WARNING, f"a {intent.op} was interrupted in another lake, {intent.lake!r}: {advice}"
     elif LockFile(store.paths.restore_lock).is_held():

@@ -13,8 +13,7 @@ from lakelog.cli.render.tables import second
 from lakelog.cli.render.terminal import confirm, many
 from lakelog.errors import UnknownRef
 from lakelog.render import micros
-from lakelog.state.listing import SavedState, list_states
-from lakelog.state.origin import short
+from lakelog.state import SavedState, StateCatalog
 from lakelog.store import machine as machines
 
 _COLUMNS = ("machine", "is", "states", "last", "author")
@@ -33,7 +32,7 @@ def machine() -> None:
 def show(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the machines that saved states here; one is this one."""
     with app.open() as lake:
-        machine, states = machines.read(lake.store.paths), _by_machine(list_states(lake))
+        machine, states = machines.read(lake.store.paths), _by_machine(StateCatalog(lake).states())
     rows: list[dict[str, Any]] = []
     # The lake's own machine comes first, even without a state; dict.fromkeys keeps this order.
     for id in dict.fromkeys([*([machine.id] if machine.id else []), *states]):
@@ -50,9 +49,9 @@ def show(app: App, target: OutputTarget = OUTPUT) -> None:
             }
         )
     table = [
-        {**r, "machine": short(r["machine"]), "last": second(states[r["machine"]][0].time)}
+        {**r, "machine": machines.short(r["machine"]), "last": second(states[r["machine"]][0].time)}
         if r["states"]
-        else {**r, "machine": short(r["machine"]), "last": ""}
+        else {**r, "machine": machines.short(r["machine"]), "last": ""}
         for r in rows
     ]
     emit(rows, target, table, _COLUMNS)
@@ -74,7 +73,7 @@ def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
     With `unknown`, states that name no machine count as saved here.
     """
     with app.open() as lake:
-        paths, states = lake.store.paths, _by_machine(list_states(lake))
+        paths, states = lake.store.paths, _by_machine(StateCatalog(lake).states())
         machine = machines.read(paths)
         # What was adopted before counts as this machine's already.
         known_ids = (set(states) | set(machine.former)) - {*machine.keys, *machine.trusted}
@@ -83,17 +82,17 @@ def adopt(app: App, id: str | None = argument(), yes: bool = YES) -> None:
         else:
             adopted_id = machines.find(id, known_ids)
         count = many(len(states.get(adopted_id, [])), "saved state")
-        if not confirm(f"be machine {short(adopted_id)}, with its {count}?", yes):
+        if not confirm(f"be machine {machines.short(adopted_id)}, with its {count}?", yes):
             raise click.ClickException("nothing was changed")
         adoption = machines.adopt(paths, adopted_id)
-    app.say(f"this is machine {short(adoption.id)} now; {count} more of it")
+    app.say(f"this is machine {machines.short(adoption.id)} now; {count} more of it")
 
 
 # A copy names whom it was copied from: that one is meant rather than other machines of a remote.
 def _only(candidates: set[str], former: dict[str, str]) -> str:
     remaining = candidates.intersection(former) or candidates
     if len(remaining) != 1:
-        names = ", ".join(sorted(map(short, remaining)))
+        names = ", ".join(sorted(map(machines.short, remaining)))
         raise UnknownRef(
             f"name one of the machines {names}" if remaining else "no other machine has states here"
         )

@@ -20,7 +20,7 @@ from lakelog.deploy import ENGINES, Engine
 from lakelog.maintain import Report
 from lakelog.proofs import PublicKey
 from lakelog.render import micros
-from lakelog.state.restore import is_enabled, require_enabled
+from lakelog.state import StateSwitch
 
 _LIST = ("id", "time", "containers", "tags", "bytes", "author", "message", "snapshot")
 _ENGINE = option(
@@ -55,7 +55,7 @@ def snapshot(
     below its STATE_DIRECTORY, or else its volumes. SNAPSHOT_ENABLED=false turns
     saving off.
     """
-    if not is_enabled("SNAPSHOT_ENABLED"):
+    if not StateSwitch.SAVE.is_on:
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
     # Before the lake: where no engine is installed, none is created.
@@ -170,7 +170,7 @@ def restore_snapshot(
     container gets places of its own for it, and publishes no ports. OPTIONs are
     those of `docker run`. RESTORE_ENABLED=false turns restoring off.
     """
-    require_enabled()
+    StateSwitch.RESTORE.require()
     # `restore-snapshot ID -- --network x` has no name.
     if name is not None and name.startswith("-"):
         options, name = (name, *options), None

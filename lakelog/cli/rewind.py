@@ -15,7 +15,7 @@ from lakelog.errors import StateRefused
 from lakelog.lake import Lake
 from lakelog.rollback import PARTS, Preflight
 from lakelog.rollback import rollback as rollbacks
-from lakelog.state.restore import is_enabled
+from lakelog.state import StateSwitch
 
 _COLUMNS = ("part", "name", "now", "then", "problem")
 _LINE = "  {part:<11}{name:<17}{now:<19}{then:<19}{word}"
@@ -187,7 +187,7 @@ def _ask(app: App, plan: Preflight, question: str, yes: bool) -> None:
     for line in _lines(plan):
         app.say(line)
     plan.require()
-    if plan.copied and not is_enabled("RESTORE_ENABLED"):
+    if plan.copied and not StateSwitch.RESTORE.is_on:
         raise StateRefused("nothing was changed: RESTORE_ENABLED is off")
     if (plan.copied or plan.cluster) and not confirm(question, yes):
         raise click.ClickException("nothing was changed")

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from lakelog import state as saved_state
 from lakelog.cli.app import App, complete_ref, verb_group
 from lakelog.cli.options import MESSAGE, WHY, YES, argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record, write_new
@@ -18,20 +17,15 @@ from lakelog.cli.render.tables import Count, FullName, cell, second
 from lakelog.cli.render.terminal import confirm, many, size
 from lakelog.errors import StateRefused
 from lakelog.render import micros
-from lakelog.state.listing import SavedState, find_state, list_states
-from lakelog.state.origin import short
-from lakelog.state.restore import (
-    Restored,
-    check_restore,
-    is_enabled,
-    overwritten,
-    require_enabled,
-    restore_state,
-    undo_restore,
+from lakelog.state import (
+    RestoreRequest,
+    Retention,
+    SavedState,
+    StateCatalog,
+    StateSwitch,
+    save_state,
 )
-from lakelog.state.retention import Retention
-from lakelog.state.state import RETENTION, clean_states, diff_states, read_file, save_state
-from lakelog.store import bootstrap
+from lakelog.store import bootstrap, machine
 
 OF_MACHINE = option(
     "--from ID",
@@ -73,7 +67,7 @@ _SAVED = _retention(
         "Keep the newest N states that have no NAME of yours; 0 keeps all.",
         type=click.IntRange(0),
         envvar="STATE_SNAPSHOT_RETENTION",
-        shown=RETENTION,
+        shown=Retention.LAST,
     )
 )
 _CLEANED = _retention(argument("N", type=click.IntRange(0)))
@@ -107,7 +101,7 @@ def save(
     SNAPSHOT_ENABLED=false turns saving off.
     """
     # No failure: what runs at the end of every pod must not hold up those that save nothing.
-    if not is_enabled("SNAPSHOT_ENABLED"):
+    if not StateSwitch.SAVE.is_on:
         app.say("not saved: SNAPSHOT_ENABLED is off")
         return
     selection = chosen_directories(directories)
@@ -145,7 +139,7 @@ def save(
 def list_(app: App, target: OutputTarget = OUTPUT) -> None:
     """List the states, newest first."""
     with app.open() as lake:
-        states = list_states(lake)
+        states = StateCatalog(lake).states()
     table = [_row(entry, not all(entry.is_own for entry in states)) for entry in states]
     emit([_record(entry) for entry in states], target, table, _LIST)
 
@@ -158,7 +152,7 @@ def info(
 ) -> None:
     """Show the directories of a state; of the newest without NAME."""
     with app.open() as lake:
-        entry = find_state(lake, name)
+        entry = StateCatalog(lake).find(name)
     rows = [
         {
             "state": entry.name,
@@ -179,7 +173,7 @@ def info(
 def latest(app: App, source: str = OF_MACHINE, target: OutputTarget = OUTPUT) -> None:
     """Print the name of the newest state of this machine."""
     with app.open() as lake:
-        entry = find_state(lake, "latest", source)
+        entry = StateCatalog(lake).find("latest", source)
     # For scripts: a name is what they pass on.
     if target == OutputTarget("ndjson"):
         click.echo(entry.name)
@@ -205,11 +199,12 @@ def clean(
     """
     with app.open() as lake:
         # A dry run first, so that the question names how many.
-        names = clean_states(lake, retention, source=source, dry_run=True)
+        catalog = StateCatalog(lake)
+        names = catalog.clean(retention, source=source, dry_run=True)
         if not dry_run:
             if not confirm(f"delete {many(len(names), 'state')}?", yes):
                 raise click.ClickException("nothing was changed")
-            names = clean_states(lake, retention, why, source)
+            names = catalog.clean(retention, why, source)
     verb = "would delete" if dry_run else "deleted"
     emit_record({"deleted": names}, target, lambda: f"{verb} {many(len(names), 'state')}\n")
 
@@ -227,7 +222,7 @@ def diff(
     `what` names the differences. Sizes are in bytes.
     """
     with app.open() as lake:
-        changes = diff_states(lake, a, b)
+        changes = StateCatalog(lake).diff(a, b)
     rows = [{**vars(change), "what": list(change.what)} for change in changes]
     table = [
         {
@@ -251,7 +246,7 @@ def cat(
     PATH may begin with the label of a directory.
     """
     with app.open() as lake:
-        for chunk in read_file(lake, name, path):
+        for chunk in StateCatalog(lake).read_file(name, path):
             sys.stdout.buffer.write(chunk)
 
 
@@ -280,7 +275,7 @@ def restore(
     says.
     RESTORE_ENABLED=false turns restoring off.
     """
-    require_enabled()
+    StateSwitch.RESTORE.require()
     if undo == (name is not None) or (undo and (to or labels or if_empty)):
         raise click.UsageError("name a state, or give --undo alone")
     # A name or an id is one state; only `latest` differs from machine to machine.
@@ -291,26 +286,20 @@ def restore(
         app.say(f"nothing was restored: {reason}")
         return
     with app.open() as lake:
-        if name is not None:
-            _ask(*check_restore(lake, name, to, labels, source, paths), yes, paths)
-        else:
-            _ask(*check_restore(lake, overwritten(lake).name), yes)
+        name = name if name is not None else StateCatalog(lake).overwritten().name
+        request = RestoreRequest(lake, name, to, labels, paths, source)
+        _ask(*request.check(), yes, paths)
         with app.progress("restoring", "bytes") as progress:
-            if name is None:
-                result = undo_restore(lake, progress, why, skip=skip)
-            else:
-                result = restore_state(
-                    lake,
-                    name,
-                    to=to,
-                    labels=labels,
-                    paths=paths,
-                    source=source,
-                    why=why,
-                    skip=skip,
-                    progress=progress,
-                )
-    _show_restored(app, result, target)
+            result = request.run(why, skip=skip, progress=progress)
+    for note in result.notes:
+        app.say(cell(note), fg="yellow")
+    if result.backup:
+        app.say(
+            f"what was there is saved as {result.backup}; `state restore --undo` brings it back"
+        )
+    record = {**vars(result), "state": result.state.name}
+    targets = ", ".join(map(cell, result.targets.values()))
+    emit_record(record, target, lambda: f"{result.state.name} restored to {targets}\n")
 
 
 def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], source: str) -> str:
@@ -318,9 +307,9 @@ def _needless(app: App, name: str, to: str | None, labels: tuple[str, ...], sour
     if not bootstrap.is_lake(app.path):
         return f"there is no lake at {app.path} yet"
     with app.open() as lake:
-        if not list_states(lake):
+        if not StateCatalog(lake).states():
             return "no state was saved yet"
-        _, targets = check_restore(lake, name, to, labels, source)
+        _, targets = RestoreRequest(lake, name, to, labels, source=source).check()
     # An existing directory without a file is where an empty volume is mounted.
     filled = [path for path in targets.values() if os.path.isdir(path) and os.listdir(path)]
     return f"{filled[0]} is not empty" if filled else ""
@@ -336,23 +325,6 @@ def _ask(
         raise click.ClickException("nothing was changed")
 
 
-def _show_restored(app: App, result: Restored, target: OutputTarget) -> None:
-    for note in result.notes:
-        app.say(cell(note), fg="yellow")
-    if result.backup:
-        app.say(
-            f"what was there is saved as {result.backup}; `state restore --undo` brings it back"
-        )
-    paths = ", ".join(map(cell, result.targets.values()))
-    record = {
-        "state": result.state.name,
-        "targets": result.targets,
-        "backup": result.backup,
-        "notes": result.notes,
-    }
-    emit_record(record, target, lambda: f"{result.state.name} restored to {paths}\n")
-
-
 @state.verb()
 def scripts(
     app: App, directory: str = argument("[DIR]", default=".", type=click.Path(file_okay=False))
@@ -364,7 +336,7 @@ def scripts(
     """
     os.makedirs(directory, exist_ok=True)
     for name in _SCRIPTS:
-        script = (Path(saved_state.__file__).parent / name).read_text()
+        script = (Path(__file__).parent / name).read_text()
         path = os.path.join(directory, name)
         write_new(path, script, "remove it, or name another directory")
         # Executable, as the scripts that they stand in for were.
@@ -406,7 +378,7 @@ def _record(entry: SavedState) -> dict[str, object]:
 
 def _row(entry: SavedState, with_machine: bool) -> dict[str, object]:
     labels = ", ".join(record.label for record in entry.directories)
-    machine = {"machine": "this" if entry.is_own else short(entry.machine)} if with_machine else {}
+    saver = "this" if entry.is_own else machine.short(entry.machine)
     return {
         "state": FullName(entry.name),
         "time": second(entry.time),
@@ -414,7 +386,7 @@ def _row(entry: SavedState, with_machine: bool) -> dict[str, object]:
         "directories": labels,
         "message": entry.message,
         "files": Count(entry.files),
-        **machine,
+        **({"machine": saver} if with_machine else {}),
     }
 
 

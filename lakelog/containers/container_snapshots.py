@@ -19,6 +19,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import orjson
 
@@ -36,11 +37,7 @@ from lakelog.errors import (
 from lakelog.lake import Lake
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.state.extract import Extractor
-from lakelog.state.listing import SavedState, find_state, list_states
-from lakelog.state.present import contains
-from lakelog.state.restore import check_restore, restore_state
-from lakelog.state.state import SaveResult, save_state
+from lakelog.state import RestoreRequest, SavedState, SaveResult, StateCatalog, save_state
 from lakelog.store import policy, tracking
 from lakelog.store.paths import INDEX
 
@@ -136,7 +133,7 @@ def list_snapshots(lake: Lake) -> list[ContainerSnapshot]:
     """Return the snapshots of containers, newest first; those whose manifest is damaged are left
     out, which `verify` names."""
     states: dict[str, list[SavedState]] = {}
-    for state in list_states(lake, OP):
+    for state in StateCatalog(lake).states(OP):
         states.setdefault(state.snapshot, []).append(state)
     return [_snapshot(snapshot_states) for snapshot_states in states.values()]
 
@@ -154,7 +151,7 @@ def find_snapshot(lake: Lake, name: str) -> ContainerSnapshot:
         if name in (snapshot.id, *snapshot.tags) or name == "latest":
             return snapshot
     if name != "latest" and snapshots:
-        find_state(lake, name)  # says if it is damaged, or if there is none
+        StateCatalog(lake).find(name)  # says if it is damaged, or if there is none
     raise UnknownRef(f"no snapshot of containers is named {name!r}: see `omega list-snapshots`")
 
 
@@ -300,18 +297,15 @@ def _start(
     like, targets = _placed(saved_container, name, engine)
     targets = targets if with_state else {}
     _refuse_foreign_paths(snapshot, like)
+    request = RestoreRequest(lake, snapshot.id, targets, tuple(targets))
     if targets:
         # Before the container of that name is stopped.
-        check_restore(lake, snapshot.id, targets, tuple(targets))
+        request.check()
     backup = ""
     # The old container is stopped first: it would write to its state while that is exchanged.
     with _set_aside(engine, name) as replaced:
         if targets:
-            labels = tuple(targets)
-            restored = restore_state(
-                lake, snapshot.id, to=targets, labels=labels, progress=progress
-            )
-            backup = restored.backup or ""
+            backup = request.run(progress=progress).backup or ""
         try:
             engine.run(name, saved_container.image, like, options)
         except ContainerFailed as error:
@@ -435,8 +429,7 @@ def _load(
         if record.label.removeprefix(_PREFIX) not in names or not record.label.startswith(_PREFIX):
             continue
         with _staging(lake) as folder:
-            index = chunks.StateFiles(lake.store.paths).read_index(record.index)
-            Extractor(lake.store.paths, record.index, index).create(f"{folder}/0")
+            StateCatalog(lake).extract(record, f"{folder}/0")
             try:
                 with open(f"{folder}/0/{_DESCRIPTION}", "rb") as file:
                     body = orjson.loads(file.read())
@@ -453,11 +446,11 @@ def _load(
 def _state_of(container: Container) -> dict[str, str]:
     """Return the state directories of a container on this host, by label: what it names in
     STATE_DIRECTORY, or without that its volumes, as they are its own."""
-    state_paths = [path for path in container.variables.get(_STATE, "").split(":") if path]
+    state_paths = [PurePosixPath(p) for p in container.variables.get(_STATE, "").split(":") if p]
     state = {}
     # What it calls its state, and not volumes that only hold caches or code.
     for mount in container.mounts:
-        is_state = any(contains(mount.destination, state_path) for state_path in state_paths)
+        is_state = any(path.is_relative_to(mount.destination) for path in state_paths)
         if mount.is_writable and (is_state if state_paths else mount.name):
             # The engine may run elsewhere, as in a virtual machine.
             if not os.path.isdir(mount.source):

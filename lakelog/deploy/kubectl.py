@@ -43,6 +43,17 @@ class Revision:
     cause: str
 
 
+@dataclass(frozen=True)
+class ClusterStep:
+    """A revision that a deployment is to have, by the hash of its pods; `was` is the present."""
+
+    name: str
+    namespace: str
+    context: str
+    hash: str
+    was: str
+
+
 class Kubectl:
     """The deployments of a namespace. Methods raise DeploymentFailed, with one line."""
 

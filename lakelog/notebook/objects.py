@@ -34,7 +34,7 @@ RECORDS = {
     "sync.delta": "SyncStatus",
     "sync.syncer": "SyncResult",
     "consume.consume": "ConsumeResult",
-    "state.listing": "SavedState",
+    "state.saved_state": "SavedState",
     "state.state": "SaveResult",
     "state.restore": "Restored",
     "train.leaks": "Certificate",

@@ -18,7 +18,7 @@ from typing import Any
 
 from lakelog import chunks
 from lakelog.chunks import StateIndex, StateRecord
-from lakelog.deploy import Kubectl
+from lakelog.deploy import ClusterStep, Kubectl
 from lakelog.disk import File, Folder
 from lakelog.errors import (
     Damaged,
@@ -30,12 +30,7 @@ from lakelog.errors import (
 )
 from lakelog.history import BranchHistory
 from lakelog.lake import Lake
-from lakelog.state import present
-from lakelog.state.changes import compare
-from lakelog.state.extract import shown, unmade
-from lakelog.state.origin import Origins, newest
-from lakelog.state.restore import check_apart, check_target
-from lakelog.state.rewind import ClusterStep
+from lakelog.state import Present, RestorePlan, StateCatalog
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
@@ -150,14 +145,14 @@ def examine(
         if not result.records and labels is None:
             result.add("state", "-", "-", "none", f"snapshot {target[:12]} has no saved state")
         try:
-            check_apart({record.label: record.path for record in result.records})
+            RestorePlan(lake).check_apart({record.label: record.path for record in result.records})
         except StateRefused as error:
             result.add("state", "-", "-", "-", str(error))
         for record in result.records:
             _examine_directory(lake, record, result)
     if "deployment" in parts:
-        origins = Origins(lake.store)
-        _examine_deployment(list(filter(origins.is_own, records)), cluster, context, result)
+        own_records = list(filter(StateCatalog(lake).origins.is_own, records))
+        _examine_deployment(own_records, cluster, context, result)
     return result
 
 
@@ -304,9 +299,7 @@ def _many(count: int, noun: str) -> str:
 def _examine_directory(lake: Lake, record: StateRecord, plan: Preflight) -> None:
     """Look whether a directory can be put where its record says, and its content is there."""
     with _named(record, plan):
-        # Of another machine: its path is anybody's word.
-        Origins(lake.store).require_own(record)
-        check_target(lake, record.path, record.label)
+        RestorePlan(lake).check_return(record)
         index = chunks.StateFiles(lake.store.paths).read_index(record.index)
         for digest, _ in index.chunks:
             # Read where it seems to be missing, for an error that says where it was looked for.
@@ -346,25 +339,25 @@ def _look_at(lake: Lake, record: StateRecord, plan: Preflight) -> None:
         "none",
         _many(record.files, "file"),
     )
-    captured = present.look(lake, record.label, record.path) if os.path.isdir(record.path) else None
+    captured = Present.look(lake, record.label, record.path) if os.path.isdir(record.path) else None
     needed, is_equal = {digest for digest, _ in index.chunks}, False
     if captured is not None:
         # Kept, so that whoever rolls back need not read them again.
         plan.seen += [captured.base] if captured.base else []
-        present_text = _many(present.count_files(captured.index), "file")
-        # Also those that are saved have to be written back, where they differ.
-        changes = compare(lake.store.paths, captured.index, index, is_stored=captured.is_saved)
+        present_text = _many(captured.files, "file")
+        changes = captured.changes(lake.store.paths, index)
         needed, is_equal = changes.chunks, not (changes.paths or changes.stale)
     if is_equal:
         after_text = "as it is"
     else:
         plan.copied.add(record.label)
         # Devices that are there stay, for a restore links them.
-        if devices := _devices(index) - _devices(captured.index if captured else None):
-            raise StateRefused(
-                f"{unmade([f'{shown(device)}, a device,' for device in sorted(devices)])}; roll"
-                " back without state, then restore the state by itself"
-            )
+        devices = _devices(index) - _devices(captured.index if captured else None)
+        try:
+            RestorePlan(lake).refuse_devices(sorted(devices))
+        except StateRefused as error:
+            advice = "roll back without state, then restore the state by itself"
+            raise StateRefused(f"{error}; {advice}") from None
         after_text += ", replaced" if captured else ", created"
     for digest in needed:
         chunks.StateFiles(lake.store.paths).read_chunk(digest)
@@ -382,7 +375,7 @@ def _examine_deployment(
     records: list[StateRecord], cluster: ClusterStep | None, context: str, result: Preflight
 ) -> None:
     # Directories may be of several saves: the newest says which pods ran.
-    ran = newest(record for record in records if record.deployment)
+    ran = StateRecord.newest(record for record in records if record.deployment)
     target = ran.deployment if ran else {}
     # An undo goes back to the revision that the rollback left, whatever the states name.
     if cluster is not None:

@@ -33,13 +33,16 @@ from lakelog.lake import Lake
 from lakelog.moves import with_reason
 from lakelog.rollback.preflight import PARTS, Preflight, examine, look_at_directories
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.state import exchange, filesystems, origin, rewind
-from lakelog.state.listing import BEFORE_ROLLBACK, SavedState, list_states
-from lakelog.state.parts import DirectoryRestore, extract, lay_out
-from lakelog.state.present import Present, capturing
-from lakelog.state.restore import require_enabled, undeleted
-from lakelog.state.rewind import Intent
-from lakelog.state.state import publish_captured
+from lakelog.state import (
+    Intent,
+    Present,
+    RestorePlan,
+    Rollbacks,
+    SafetyTags,
+    SavedState,
+    StateCatalog,
+    StateSwitch,
+)
 from lakelog.store import policy
 from lakelog.store.ref import Head, Move
 
@@ -107,16 +110,17 @@ def preview_undo(lake: Lake, always: bool = False) -> Preflight | None:
 
 def _record_of(lake: Lake, move: Move) -> Intent | None:
     """What a rollback of this machine moved besides the branch, None if nothing."""
-    record = rewind.find(lake.store, move.commit)
+    rollbacks = Rollbacks(lake.store)
+    record = rollbacks.find(move.commit)
     # A rollback of the branch alone is undone by its move.
-    if record is None or set(record.parts) <= set(DEFAULT) or not rewind.is_own(lake.store, record):
+    if record is None or set(record.parts) <= set(DEFAULT) or not rollbacks.is_own(record):
         return None
     return record
 
 
 def _left_alone(lake: Lake, move: Move) -> tuple[str, ...]:
     """Say what of a rollback is not undone, as another machine made it."""
-    record = rewind.find(lake.store, move.commit)
+    record = Rollbacks(lake.store).find(move.commit)
     parts = sorted(set(record.parts) - set(DEFAULT)) if record else []
     return (f"another machine moved {' and '.join(parts)} as well: left alone",) if parts else ()
 
@@ -142,10 +146,9 @@ def rollback(
     """
     chosen_parts = check_parts(parts)
     _require(lake, "rollback", chosen_parts)
-    with exchange.alone(lake.store) as is_alone:
-        _refuse_other(is_alone)
+    with _alone(lake) as rollbacks:
         # What died before would else be finished on top of this one.
-        recovered = rewind.recover(lake.store).notes
+        recovered = rollbacks.recover().notes
         plan = _plan(lake, ref, chosen_parts, context)
         plan.require()
         # Before anything is extracted, as it may take long.
@@ -158,7 +161,7 @@ def rollback(
             cursors, settle = "cursors" in chosen_parts, lake.sealer().settle
             head = _history(lake).rollback(settle, plan.target, cursors, why, name)
             # After the rollback, of which the newest safety tag is.
-            rewind.prune(lake.store)
+            SafetyTags(lake.store).prune()
             return RolledBack(_described(lake, head), head.move.message, safety, notes=recovered)
         message = with_reason(f"to {name} with {', '.join(chosen_parts)}", why)
         target = plan.target if "data" in chosen_parts else ""
@@ -180,9 +183,8 @@ def undo(
     moved these as well. Raises as `rollback`, NothingToUndo, WouldDropEvents."""
     store, branch = lake.store, lake.branch_name
     # Nobody may begin another one between the look and the move.
-    with exchange.alone(store) as is_alone:
-        _refuse_other(is_alone)
-        taken_back, all_notes = _take_back(lake)
+    with _alone(lake) as rollbacks:
+        taken_back, all_notes = _take_back(rollbacks)
         # Taking it back is what was asked for.
         if taken_back:
             return RolledBack(_described(lake, store.refs.head(branch)), taken_back)
@@ -223,17 +225,17 @@ def undo(
 def pending(lake: Lake) -> str:
     """Return the message of a rollback or undo of this lake that was interrupted, "" if there is
     none."""
-    intent = rewind.read(lake.store)
-    is_here = intent is not None and rewind.is_here(lake.store, intent)
+    rollbacks = Rollbacks(lake.store)
+    intent = rollbacks.read()
+    is_here = intent is not None and rollbacks.is_here(intent)
     return f"{intent.op} {intent.message}" if intent and is_here else ""
 
 
 def finish(lake: Lake, tell: Callable[[str], object] = lambda _: None) -> str:
     """Finish a rollback or undo that was interrupted; return its message, "" if there was none.
     `tell` gets a line about one of another lake. Raises DeploymentFailed, Damaged, OSError."""
-    with exchange.alone(lake.store) as is_alone:
-        _refuse_other(is_alone)
-        recovered = rewind.recover(lake.store)
+    with _alone(lake) as rollbacks:
+        recovered = rollbacks.recover()
     for line in recovered.notes:
         tell(line)
     return f"{recovered.intent.op} {recovered.intent.message}" if recovered.intent else ""
@@ -248,22 +250,26 @@ def _require(lake: Lake, operation: str, parts: tuple[str, ...]) -> None:
             policy.require(lake.store.paths, needed)
 
 
-def _refuse_other(is_alone: bool) -> None:
-    if not is_alone:
-        raise StateRefused("another process is restoring a state or rolling back: wait for it")
+@contextlib.contextmanager
+def _alone(lake: Lake) -> Iterator[Rollbacks]:
+    rollbacks = Rollbacks(lake.store)
+    with rollbacks.alone() as is_alone:
+        if not is_alone:
+            raise StateRefused("another process is restoring a state or rolling back: wait for it")
+        yield rollbacks
 
 
-def _take_back(lake: Lake) -> tuple[str, tuple[str, ...]]:
+def _take_back(rollbacks: Rollbacks) -> tuple[str, tuple[str, ...]]:
     """Finish what was interrupted, so that it can be undone; or take it back if the cluster does
     not let it be finished, and say so. The second is what else to tell."""
-    pending = rewind.read(lake.store)
+    pending = rollbacks.read()
     try:
-        return "", rewind.recover(lake.store).notes
+        return "", rollbacks.recover().notes
     except (DeploymentFailed, MissingPackage):
         # It has moved the branch: only finishing it makes the parts agree.
-        if pending is None or rewind.is_begun(lake.store, pending):
+        if pending is None or rollbacks.is_begun(pending):
             raise
-        rewind.take_back(lake.store, pending)
+        rollbacks.take_back(pending)
         return (
             f"the interrupted {pending.op} {pending.message} was taken back; see `lakelog deploy"
             " revisions` whether the deployment got its revision"
@@ -294,10 +300,10 @@ def _perform(
     progress: ProgressCallback | None,
 ) -> tuple[Intent, tuple[str, ...], Head | None]:
     """Carry out a rollback while nobody saves or restores its directories; return its intent, what
-    could not be done, and as `rewind.carry_out`."""
-    store = lake.store
+    could not be done, and as `Rollbacks.carry_out`."""
+    store, restore = lake.store, RestorePlan(lake)
     # Held to the end: a save must not take half of a rollback for a state.
-    with filesystems.held([record.path for record in plan.records], shared=False):
+    with restore.holding([record.path for record in plan.records]):
         paths = {record.label: record.path for record in plan.records if os.path.isdir(record.path)}
         with contextlib.ExitStack() as stack:
             captured = None
@@ -307,16 +313,19 @@ def _perform(
                 if cluster and cluster.was:
                     place = {"name": cluster.name, "namespace": cluster.namespace}
                     running = {**place, "hash": cluster.was}
-                captured = stack.enter_context(capturing(lake, paths, deployment=running))
-            replacements = _lay_out(lake, plan, captured)
+                present = Present.capture(lake, paths, deployment=running)
+                captured = stack.enter_context(present)
+            indices = captured.indices if captured else {}
             with _refusing():
-                notes, steps = extract(store, replacements, progress)
-            try:
+                for record in plan.records:
+                    restore.lay_out(record, record.path, indices.get(record.label))
+            if restore.directories:
+                StateSwitch.RESTORE.require()
+            with _refusing():
+                restore.extract(progress)
+            # No intent names the fresh trees yet.
+            with restore.discarding_on_error():
                 safety, before = _save_present(lake, captured, f"before {op} {message}")
-            except BaseException:
-                # Nothing was exchanged yet, and no intent names the fresh trees.
-                exchange.discard(store, steps)
-                raise
         intent = Intent(
             commit=disk.random_hex(),
             branch=lake.branch_name,
@@ -330,25 +339,13 @@ def _perform(
             safety=safety,
             only=only,
             labels=tuple(sorted(paths)),
-            steps=tuple(steps),
+            steps=restore.steps,
             cluster=plan.cluster,
-            **origin.place(store),
         )
         # The intent is durable before the first effect; whoever comes next finishes it.
-        rewind.begin(store, intent)
-        moved = rewind.carry_out(store, intent)
-    return intent, (*notes, *undeleted(intent.steps)), moved
-
-
-def _lay_out(lake: Lake, plan: Preflight, captured: Present | None) -> list[DirectoryRestore]:
-    """Return how each directory is replaced that differs from its record."""
-    indices = captured.indices if captured else {}
-    with _refusing():
-        parts = [lay_out(lake.store, r, r.path, indices.get(r.label)) for r in plan.records]
-    parts = [part for part in parts if part.steps]
-    if parts:
-        require_enabled()
-    return parts
+        intent = Rollbacks(store).begin(intent)
+        moved = Rollbacks(store).carry_out(intent)
+    return intent, restore.remnants(), moved
 
 
 @contextlib.contextmanager
@@ -363,18 +360,19 @@ def _refusing() -> Iterator[None]:
 def _save_present(lake: Lake, captured: Present | None, message: str) -> tuple[str, str]:
     """Tag the present state, with directories that the branch does not have so; return the tag and
     snapshot."""
-    for name in rewind.safety_names(lake.store, disk.now_us()):
+    tags = SafetyTags(lake.store)
+    for name in tags.names(disk.now_us()):
         try:
             # Everything is saved already, so that a tag is enough.
             if captured is None or not captured.unsaved:
                 snapshot = lake.tag(name, None, message).snapshot
             else:
-                published = publish_captured(lake, captured, name, message, before=BEFORE_ROLLBACK)
-                snapshot = published.snapshot
+                before = SavedState.BEFORE_ROLLBACK
+                snapshot = captured.publish(lake, name, message, before=before).snapshot
         # Another process took the name in the same second.
         except AlreadyExists:
             continue
-        rewind.note_safety(lake.store, name)
+        tags.note(name)
         return name, snapshot
     raise AssertionError("there is always another name")
 
@@ -411,7 +409,7 @@ def live_states(lake: Lake, name: str, namespace: str) -> dict[str, SavedState]:
     # Numbers of revisions change at every rollback; the hash of their pods does not.
     live: dict[str, SavedState] = {}
     # Own states first: setdefault keeps them.
-    for state in sorted(list_states(lake), key=lambda state: not state.is_own):
+    for state in sorted(StateCatalog(lake).states(), key=lambda state: not state.is_own):
         for record in state.directories:
             ran = record.deployment
             if (ran.get("name"), ran.get("namespace", "default")) == (name, namespace):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lakelog import chunks
@@ -42,21 +42,17 @@ class Origins:
             for digest, _ in chunks.StateFiles(self._paths).read_index(record.index).chunks:
                 chunks.StateFiles(self._paths).read_chunk(digest)
             raise StateRefused(
-                f"{record.label!r} was saved by another machine ({short(record.machine)}), at"
-                f" {record.path!r}: choose where it goes with --to"
+                f"{record.label!r} was saved by another machine"
+                f" ({machine.short(record.machine)}), at {record.path!r}: choose where it goes with"
+                " --to"
             )
-
-
-def short(id: str) -> str:
-    """Return a machine's id as people read it."""
-    return machine.short(id)
 
 
 def suffix(store: Store, id: str) -> str:
     """Return what tells the names that this machine gives from those of others with which the lake
     exchanges states: two may save in one second."""
     # Lakes that never meet another one keep the short names.
-    return f"-{short(id)}" if tracking.remote_names(store) else ""
+    return f"-{machine.short(id)}" if tracking.remote_names(store) else ""
 
 
 def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
@@ -67,11 +63,6 @@ def stamps(prefix: str, time: int, end: str, start: int = 1) -> Iterator[str]:
     # From the second on: a state of the same second has the name already.
     for number in itertools.count(start):
         yield f"{stamp}{end}" if number == 1 else f"{stamp}{end}-{number}"
-
-
-def newest(records: Iterable[StateRecord]) -> StateRecord | None:
-    """Return the record of the last save."""
-    return max(records, key=lambda record: record.place, default=None)
 
 
 def place(store: Store) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 
 @dataclass(frozen=True)
 class Retention:
     """How many states to keep: the newest `last`, and the newest of each of so many days, weeks,
     months and years (UTC) that have one."""
+
+    LAST: ClassVar = 24
+    """This many states with names of their own making are kept, unless told otherwise."""
 
     last: int
     daily: int = 0

@@ -101,7 +101,7 @@ def test_scripts_refuse_what_they_do_not_know(tmp_path: Path, shell: str) -> Non
 
 def test_scripts_are_clean() -> None:
     """Nothing that shellcheck knows of POSIX sh."""
-    scripts = sorted((ROOT / "lakelog" / "state").glob("*.sh"))
+    scripts = sorted((ROOT / "lakelog" / "cli").glob("*.sh"))
     assert len(scripts) == 3
     done = subprocess.run(
         [need("shellcheck"), "--shell=sh", *map(str, scripts)], capture_output=True, text=True

@@ -10,7 +10,7 @@ import pytest
 from lakelog.disk import disk
 from lakelog.errors import NotAllowed
 from lakelog.rollback.rollback import rollback
-from lakelog.state import rewind
+from lakelog.state.rewind import Rollbacks
 from lakelog.state.state import save_state
 from lakelog.store import document
 from tests.support.lakes import opened
@@ -68,7 +68,7 @@ def test_documents_of_a_rollback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "copy" / "refs" / "rollbacks").exists()
     assert not (tmp_path / "copy" / "machine.json").exists()
     with opened(str(root)) as lake:
-        assert rewind.find(lake.store, move.commit)
+        assert Rollbacks(lake.store).find(move.commit)
 
 
 def test_deployment_of_a_state(tmp_path: Path) -> None:

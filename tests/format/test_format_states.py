@@ -15,7 +15,9 @@ import zstandard
 
 import lakelog
 from lakelog.chunks import state_files, state_index
-from lakelog.state.state import clean_states, save_state
+from lakelog.state.catalog import StateCatalog
+from lakelog.state.retention import Retention
+from lakelog.state.state import save_state
 from lakelog.store import document
 from lakelog.store.bootstrap import load
 from tests.support import lakes
@@ -155,5 +157,5 @@ def test_gc_keeps_what_states_name_and_waits_for_saves(saved: Path) -> None:
         lake.gc()
         assert not path.exists()
         assert {p for p in saved.glob("states/*/*") if p.is_file()} == before
-        assert clean_states(lake, 0) == []
+        assert StateCatalog(lake).clean(Retention(0)) == []
     assert load(str(saved)).refs.tag("one").name == "one"

@@ -15,9 +15,11 @@ import lakelog
 from lakelog.errors import Damaged, DeploymentFailed, RollbackRefused, WouldDropEvents
 from lakelog.moves.publication import Change, publish
 from lakelog.rollback.rollback import finish, preview, rollback, undo
-from lakelog.state import rewind
+from lakelog.state import safety_tags
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
-from lakelog.state.state import find_state, list_states, save_state
+from lakelog.state.rewind import Rollbacks
+from lakelog.state.state import list_states, save_state
 from lakelog.store.entry import Record
 from tests.support import lakes, seam, state_trees
 from tests.support.cli import answer, flip, run
@@ -82,7 +84,7 @@ class World:
         with self.open() as lake:
             names = {p.name for p in self.root.iterdir()} - {"bin"}
             is_clean = names == {"lake", "log.jsonl", *self.homes}
-            return is_clean and rewind.read(lake.store) is None and lake.verify().intact
+            return is_clean and Rollbacks(lake.store).read() is None and lake.verify().intact
 
 
 @pytest.fixture
@@ -348,7 +350,7 @@ def test_dry_run_leaves_an_interrupted_rollback_as_it_is(world: World) -> None:
     assert "interrupted" in run(world.path, "undo", "--dry-run", "--yes").stderr
     assert world.facts() == before
     with world.open() as lake:
-        assert rewind.read(lake.store) is not None
+        assert Rollbacks(lake.store).read() is not None
 
 
 def test_ref_counts_from_the_state_before_pending_events_are_published(tmp_path: Path) -> None:
@@ -439,14 +441,14 @@ def test_flips_of_the_intent_are_named_and_mended(world: World) -> None:
 def test_safety_tags_are_pruned_and_others_stay(world: World) -> None:
     with world.open() as lake:
         lake.tag("before-rollback-of-mine")
-        made = [rollback(lake, "v1").safety for _ in range(rewind.KEPT + 3)]
+        made = [rollback(lake, "v1").safety for _ in range(safety_tags.KEPT + 3)]
         names = lake.store.refs.tag_names()
         assert set(made[3:]) <= set(names)
         assert not set(made[:3]) & set(names)
         assert "before-rollback-of-mine" in names
-        for _ in range(rewind.KEPT + 3):
+        for _ in range(safety_tags.KEPT + 3):
             rollback(lake, "v1", ("state",))
-        assert len(os.listdir(f"{world.path}/refs/rollbacks")) == rewind.KEPT
+        assert len(os.listdir(f"{world.path}/refs/rollbacks")) == safety_tags.KEPT
         assert "v1" in {state.name for state in list_states(lake)}
 
 
@@ -508,15 +510,15 @@ def test_latest_state_is_the_one_that_the_branch_holds(world: World) -> None:
     with world.open() as lake:
         directories = {name: str(home) for name, home in world.homes.items()}
         save_state(lake, directories, name="v2")
-        assert find_state(lake, "latest").name == "v2"
+        assert StateCatalog(lake).find("latest").name == "v2"
         (world.homes["app"] / "a").write_text("unsaved")
         rollback(lake, "v1", ("data", "cursors", "state"))
-        assert find_state(lake, "latest").name == "v1"
+        assert StateCatalog(lake).find("latest").name == "v1"
         undo(lake)
-        assert find_state(lake, "latest").name.startswith("before-rollback-")
+        assert StateCatalog(lake).find("latest").name.startswith("before-rollback-")
         save_state(lake, directories, name="v3")
         restore_state(lake, "v1")
-        assert find_state(lake, "latest").name == "v3"
+        assert StateCatalog(lake).find("latest").name == "v3"
 
 
 def test_a_copy_tells_no_cluster_what_was_interrupted(
@@ -529,7 +531,7 @@ def test_a_copy_tells_no_cluster_what_was_interrupted(
         raise KeyboardInterrupt
 
     with world.open() as lake, monkeypatch.context() as patch:
-        patch.setattr(rewind, "_carry_out", die)
+        patch.setattr(Rollbacks, "_carry_out", die)
         with pytest.raises(KeyboardInterrupt):
             rollback(lake, "v1", ALL)
     shutil.copytree(world.path, world.root / "copy")

@@ -10,8 +10,8 @@ import pytest
 
 import lakelog
 from lakelog.chunks import state_files
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
-from lakelog.state.state import find_state
 from tests.golden import states
 
 
@@ -23,7 +23,7 @@ def test_a_golden_state_of_index_format_2_is_restored(name: str, tmp_path: Path)
     home = tmp_path / "restored"
     with lakelog.open(str(tmp_path / "lake"), create=False) as lake:
         assert lake.verify().problems == ()
-        (record,) = find_state(lake, name).directories
+        (record,) = StateCatalog(lake).find(name).directories
         restore_state(lake, name, to=str(home))
         data = state_files.read_file(lake.store.paths.state_file(record.index, ".json.zst"))
     # What is kept is of format 2, whatever this version writes.

@@ -14,9 +14,10 @@ import pytest
 import lakelog
 from lakelog.errors import StateRefused, UnknownRef
 from lakelog.rollback.rollback import rollback, undo
-from lakelog.state import exchange, filesystems, parts
-from lakelog.state.restore import check_restore, restore_state, undo_restore
-from lakelog.state.state import read_file, save_state
+from lakelog.state import exchange, filesystems, restore_plan
+from lakelog.state.catalog import StateCatalog
+from lakelog.state.restore import RestoreRequest, restore_state, undo_restore
+from lakelog.state.state import save_state
 from tests.support import lakes, state_trees
 from tests.support.capabilities import bound_by_modes
 from tests.support.deaths import dies
@@ -152,7 +153,7 @@ def test_directory_whose_parent_is_another_users_is_restored(
         rollback(lake, "one", ("state",))
         assert state_trees.facts(home) == before
         with pytest.raises(StateRefused, match="may not write"):
-            check_restore(lake, "one", to=f"{tmp_path}/srv/other")
+            RestoreRequest(lake, "one", to=f"{tmp_path}/srv/other").check()
     assert os.listdir(tmp_path / "srv") == ["app"]
 
 
@@ -183,7 +184,7 @@ def test_crash_at_every_step_of_a_partial_restore(
 ) -> None:
     """All of it is old or new after the next save; without it, too, where one exchange does."""
     home, lake_path = make(tmp_path, {"a/1": b"1", "a/2": b"2", "b/3": b"3"}), f"{tmp_path}/lake"
-    monkeypatch.setattr(parts, "is_exchangeable", lambda _: not is_mount)
+    monkeypatch.setattr(restore_plan, "is_exchangeable", lambda _: not is_mount)
     facts: dict[str, Any] = {}
     with lakes.opened(lake_path) as opened:
         save_state(opened, {"app": str(home)}, name="old")
@@ -239,7 +240,7 @@ def test_single_paths_are_restored(tmp_path: Path, lake: lakelog.Lake) -> None:
     assert [p.name for p in sorted((tmp_path / "out").rglob("*"))] == ["a", "b", "2"]
     with pytest.raises(UnknownRef, match="no file"):
         restore_state(lake, "one", paths=("a/none",))
-    assert b"".join(read_file(lake, "one", "app/a/b/1")) == b"1"
+    assert b"".join(StateCatalog(lake).read_file("one", "app/a/b/1")) == b"1"
     assert sorted(os.listdir(tmp_path)) == ["app", "away", "lake", "out"]
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import lakelog
 from lakelog.chunks import state_files
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
-from lakelog.state.state import read_file, save_state
+from lakelog.state.state import save_state
 from tests.support import state_trees
 from tests.support.requirements import give_up
 from tests.support.state_lakes import lake, make
@@ -70,7 +71,7 @@ def test_writes_through_a_mapping_are_saved(tmp_path: Path, lake: lakelog.Lake) 
         time.sleep(0.03)  # beyond the time within which files are read again anyway
         save_state(lake, {"app": str(home)})
         for path in home.iterdir():
-            saved = b"".join(read_file(lake, "latest", path.name))
+            saved = b"".join(StateCatalog(lake).read_file("latest", path.name))
             assert saved[: len(content)] == content, path.name
 
 

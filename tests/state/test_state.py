@@ -14,16 +14,11 @@ from lakelog.chunks import state_index
 from lakelog.errors import AlreadyExists, StateRefused, UnknownRef
 from lakelog.maintain import hotcopy
 from lakelog.state import capture
-from lakelog.state import state as states
+from lakelog.state.catalog import StateCatalog
+from lakelog.state.contents import StateContents
 from lakelog.state.restore import restore_state, undo_restore
-from lakelog.state.state import (
-    clean_states,
-    diff_states,
-    find_state,
-    list_states,
-    read_file,
-    save_state,
-)
+from lakelog.state.retention import Retention
+from lakelog.state.state import list_states, save_state
 from tests.support import lakes, state_trees
 from tests.support.capabilities import bound_by_modes
 from tests.support.state_lakes import lake, make
@@ -159,7 +154,7 @@ def test_concurrent_writes_are_noticed(
     result = save_state(lake, {"app": str(home)})
     assert result.changed == ("app/always",)
     assert seen["once"] == 2
-    content = b"".join(read_file(lake, "latest", "once"))
+    content = b"".join(StateCatalog(lake).read_file("latest", "once"))
     assert content == (home / "once").read_bytes()
 
 
@@ -208,7 +203,7 @@ def test_retention_prunes_only_automatic_names(tmp_path: Path) -> None:
             result = save_state(lake, {"app": str(home)}, keep=3)
         assert len(result.pruned) == 1
         assert len(list_states(lake)) == 4
-        assert len(clean_states(lake, 1)) == 2
+        assert len(StateCatalog(lake).clean(Retention(1))) == 2
         assert [state.name for state in list_states(lake)][1:] == ["release"]
         for number in range(110):  # beyond the newest hundred moves, which gc keeps
             lake.append([{"type": "N", "data": {"n": number}}])
@@ -230,8 +225,8 @@ def test_rollback_keeps_states_of_old_tags(tmp_path: Path, lake: lakelog.Lake) -
     lake.rollback("old")
     lake.gc()
     assert [state.name for state in list_states(lake)] == ["new", "old"]
-    assert b"".join(read_file(lake, "new", "app/a")) == b"2"
-    assert [each.path for each in diff_states(lake, "old", "new")] == ["app/a"]
+    assert b"".join(StateCatalog(lake).read_file("new", "app/a")) == b"2"
+    assert [each.path for each in StateCatalog(lake).diff("old", "new")] == ["app/a"]
 
 
 def test_too_many_files_are_refused(
@@ -280,7 +275,7 @@ def test_diff_compares_contents(tmp_path: Path, lake: lakelog.Lake) -> None:
         os.utime(path, (1, 1), follow_symlinks=False)
     os.utime(home / "touched", (2, 2))
     save_state(lake, {"app": str(home)}, name="new")
-    changes = {each.path: each for each in diff_states(lake, "old", "new")}
+    changes = {each.path: each for each in StateCatalog(lake).diff("old", "new")}
     facts = {path: (x.change, x.before, x.after, x.what) for path, x in changes.items()}
     assert facts == {
         "app/bits": ("changed", 1, 1, ("mode",)),
@@ -292,7 +287,7 @@ def test_diff_compares_contents(tmp_path: Path, lake: lakelog.Lake) -> None:
         "app/small0": ("changed", 9000, 9000, ("content",)),
         "app/touched": ("changed", 1, 1, ("time",)),
     }
-    assert diff_states(lake, "old", "old") == []
+    assert StateCatalog(lake).diff("old", "old") == []
 
 
 def test_hot_copies_have_the_states(tmp_path: Path, lake: lakelog.Lake) -> None:
@@ -326,7 +321,7 @@ def test_wrong_requests_change_nothing(tmp_path: Path, lake: lakelog.Lake) -> No
     lake.append([{"type": "N"}])
     lake.tag("plain")
     with pytest.raises(UnknownRef, match="no saved state"):
-        find_state(lake, "plain")
+        StateCatalog(lake).find("plain")
     with pytest.raises(UnknownRef):
         undo_restore(lake)
     assert len(list_states(lake)) == 1
@@ -339,12 +334,12 @@ def test_a_file_of_the_latest_state_is_read_from_one_state(
     save_state(lake, {"app": str(make(tmp_path, {"a": b"one"}))})
     other = tmp_path / "other"
     other.mkdir()
-    locate = states.locate
+    locate = StateContents.locate
 
     def saving(*arguments: Any) -> tuple[str, bytes]:
         found = locate(*arguments)
         save_state(lake, {"other": str(other)})
         return found
 
-    monkeypatch.setattr(states, "locate", saving)
-    assert b"".join(read_file(lake, "latest", "app/a")) == b"one"
+    monkeypatch.setattr(StateContents, "locate", saving)
+    assert b"".join(StateCatalog(lake).read_file("latest", "app/a")) == b"one"

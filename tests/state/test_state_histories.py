@@ -26,8 +26,10 @@ from lakelog.remotes.fetches import clone, fetch
 from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import finish, rollback, undo
 from lakelog.state import exchange
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state, undo_restore
-from lakelog.state.state import clean_states, find_state, list_states, read_file, save_state
+from lakelog.state.retention import Retention
+from lakelog.state.state import list_states, save_state
 from tests.support import lakes
 from tests.support.deaths import dies
 
@@ -182,7 +184,7 @@ class History:
             # What was in no state, or in that of a save that died without a name, is in that of the
             # safety tag, which the branch holds now.
             if read_of(machine.lake, done.safety) is not None:
-                safety = find_state(machine.lake, done.safety)
+                safety = StateCatalog(machine.lake).find(done.safety)
                 named = [s for s in list_states(machine.lake) if not s.name.startswith(SAFETY)]
                 saves = {record.save for state in named for record in state.directories}
                 if not saves.intersection(record.save for record in safety.directories):
@@ -190,7 +192,7 @@ class History:
 
     def clean(self, machine: Machine) -> None:
         keep = self.random.choice([0, 1, 2])
-        clean_states(machine.lake, keep)
+        StateCatalog(machine.lake).clean(Retention(keep))
         machine.prune(keep)
 
     def push(self, machine: Machine) -> None:
@@ -266,7 +268,7 @@ class History:
 def latest_of(lake: lakelog.Lake) -> str:
     """The name of the latest state, "" if there is none."""
     try:
-        return find_state(lake, "latest").name
+        return StateCatalog(lake).find("latest").name
     except UnknownRef:
         return ""
 
@@ -274,7 +276,7 @@ def latest_of(lake: lakelog.Lake) -> str:
 def read_of(lake: lakelog.Lake, name: str) -> str | None:
     """The file of a state, None if the tag names none."""
     try:
-        return b"".join(read_file(lake, name, "app/a")).decode()
+        return b"".join(StateCatalog(lake).read_file(name, "app/a")).decode()
     except UnknownRef:
         return None
 
@@ -292,7 +294,7 @@ def check(machine: Machine, what: str) -> None:
     left = [n for n in os.listdir(machine.home.parent) if n.startswith(exchange.STAGING)]
     assert not left, what
     if machine.latest:
-        found = find_state(machine.lake, "latest").name
+        found = StateCatalog(machine.lake).find("latest").name
         # What the branch holds may have been cleaned, and still be named by a rollback.
         if found.startswith(SAFETY) and machine.held not in machine.saved:
             candidates = filter(None, [machine.held, machine.held and machine.held.parent])

@@ -11,7 +11,8 @@ import pytest
 
 import lakelog
 from lakelog.rollback import rollback as rolling_back
-from lakelog.state import exchange, parts, restore
+from lakelog.state import exchange, restore
+from lakelog.state.restore_plan import RestorePlan
 from lakelog.state.state import save_state
 from tests.support.deaths import dies
 from tests.support.state_lakes import lake, make
@@ -44,14 +45,13 @@ def _link(home: Path) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) -> None:
     """Write after the directories were read, before anything is exchanged."""
-    original = parts.extract
+    original = RestorePlan.extract
 
     def extract(*arguments: object) -> object:
         write()
         return original(*arguments)  # type: ignore[arg-type]
 
-    for module in (restore, rolling_back):
-        monkeypatch.setattr(module, "extract", extract)
+    monkeypatch.setattr(RestorePlan, "extract", extract)
 
 
 def changed(tmp_path: Path) -> Path:

@@ -21,10 +21,11 @@ from lakelog.remotes import known
 from lakelog.remotes.fetches import clone, fetch
 from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import rollback, undo
-from lakelog.state import exchange, rewind
+from lakelog.state import exchange, safety_tags
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state, undo_restore
 from lakelog.state.retention import Retention, select_expired
-from lakelog.state.state import clean_states, find_state, list_states, save_state
+from lakelog.state.state import list_states, save_state
 from lakelog.store import bootstrap, document, machine
 from tests.support import lakes
 from tests.support.cli import answer, run
@@ -77,13 +78,13 @@ def test_a_clock_that_goes_back_changes_no_order(
     clock.offset = -HOUR
     (tmp_path / "b").mkdir()
     name = save_state(lake, {"b": str(tmp_path / "b")}, name="sb").state.name
-    assert [r.label for r in find_state(lake, name).directories] == ["b"]
+    assert [r.label for r in StateCatalog(lake).find(name).directories] == ["b"]
     assert restore_state(lake, "sb").targets == {"b": str(tmp_path / "b")}
     clock.offset = -DAY
     second = save(lake, home, "two", keep=1)
     clock.offset = -2 * DAY
     third = save(lake, home, "three", keep=1)
-    assert find_state(lake, "latest").name == third
+    assert StateCatalog(lake).find("latest").name == third
     assert {state.name for state in list_states(lake) if not state.before} == {"first", "sb", third}
     clock.offset = 0
     (home / "a").write_text("overwritten first")
@@ -100,7 +101,7 @@ def test_safety_tags_are_pruned_in_their_order(
     lake: lakelog.Lake, home: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock goes back: the tag of the rollback just made stays, the first one goes."""
-    monkeypatch.setattr(rewind, "KEPT", 2)
+    monkeypatch.setattr(safety_tags, "KEPT", 2)
     save(lake, home, "one", name="v1")
     made = []
     for number in range(4):
@@ -130,7 +131,7 @@ def test_states_of_a_peer_are_neither_counted_nor_undone(
     (there / "a").write_text("not to be touched")
     with pytest.raises(UnknownRef, match="nothing to undo"):
         undo_restore(lake)
-    assert find_state(lake, "latest").name == mine
+    assert StateCatalog(lake).find("latest").name == mine
     with pytest.raises(StateRefused, match="another machine"):
         restore_state(lake, states[0])
     assert (there / "a").read_text() == "not to be touched"
@@ -141,7 +142,8 @@ def test_states_of_a_peer_are_neither_counted_nor_undone(
     names = {state.name for state in list_states(lake)}
     assert names.issuperset([*newest[1:], *states])
     assert mine not in names
-    assert clean_states(lake, 1, source="ANY", dry_run=True) == [*newest[2:0:-1], *states[1::-1]]
+    cleaned = StateCatalog(lake).clean(Retention(1), source="ANY", dry_run=True)
+    assert cleaned == [*newest[2:0:-1], *states[1::-1]]
 
 
 def test_a_forged_id_is_another_machine(tmp_path: Path, lake: lakelog.Lake, home: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_forged_id_is_another_machine(tmp_path: Path, lake: lakelog.Lake, home
     forged = replace(record, path=str(tmp_path / "keys"), number=record.number + 1)
     publish(lake.store, "main", lambda *_: Change("state", "", (forged.entry(),)))
     lake.tag("forged")
-    assert find_state(lake, "latest").name == "ours"
+    assert StateCatalog(lake).find("latest").name == "ours"
     with pytest.raises(StateRefused, match="another machine"):
         restore_state(lake, "forged")
     with pytest.raises(RollbackRefused, match="another machine"):
@@ -178,7 +180,7 @@ def test_states_that_name_no_machine_are_to_be_adopted(
     run(lake.path, "machine", "adopt", "unknown", "--yes")
     rollback(lake, "old", ("data", "state"))
     assert (home / "a").read_text() == "one"
-    assert find_state(lake, "new").is_own
+    assert StateCatalog(lake).find("new").is_own
 
 
 def test_a_copy_is_another_machine_until_it_adopts(tmp_path: Path, home: Path) -> None:
@@ -221,7 +223,7 @@ def test_the_id_outlives_what_replaces_the_configuration(tmp_path: Path, home: P
     run(tmp_path / "lake", "repair", "--yes")
     assert machine.read(store.paths).id == found
     with lakes.opened(path) as lake:
-        assert find_state(lake, "latest").is_own
+        assert StateCatalog(lake).find("latest").is_own
 
 
 @pytest.mark.parametrize(
@@ -237,11 +239,11 @@ def test_a_malformed_id_is_that_of_nobody(
     path = Path(lake.store.paths.machine)
     path.write_bytes(document.encode(document.decode(path.read_bytes()) | members))
     with pytest.raises(UnknownRef, match="no state was saved by this machine"):
-        find_state(lake, "latest")
+        StateCatalog(lake).find("latest")
     path.unlink()
     os.mkfifo(path)
-    assert find_state(lake, save(lake, home, "two")).is_own
-    assert not find_state(lake, name).is_own
+    assert StateCatalog(lake).find(save(lake, home, "two")).is_own
+    assert not StateCatalog(lake).find(name).is_own
 
 
 def test_a_damaged_id_is_named_and_set_aside(tmp_path: Path, home: Path) -> None:
@@ -343,10 +345,10 @@ def test_cleaning_keeps_saves_and_backups_apart(lake: lakelog.Lake, home: Path) 
     first, second = save(lake, home, "one"), save(lake, home, "two")
     for _ in range(2):
         backup = restore_state(lake, first).backup
-    deleted = clean_states(lake, 1)
+    deleted = StateCatalog(lake).clean(Retention(1))
     assert {state.name for state in list_states(lake)} == {second, backup}
     assert first in deleted
-    assert find_state(lake, "latest").name == second
+    assert StateCatalog(lake).find("latest").name == second
 
 
 def test_latest_is_what_the_branch_went_back_to_even_after_a_restore(
@@ -356,8 +358,8 @@ def test_latest_is_what_the_branch_went_back_to_even_after_a_restore(
     names = [save(lake, home, str(n)) for n in range(3)]
     rollback(lake, names[1], ("data", "state"))
     restore_state(lake, names[0])
-    assert find_state(lake, "latest").name == names[1]
-    assert names[1] not in clean_states(lake, 1)
+    assert StateCatalog(lake).find("latest").name == names[1]
+    assert names[1] not in StateCatalog(lake).clean(Retention(1))
 
 
 def test_saving_does_not_pass_round_the_policy(
@@ -370,7 +372,7 @@ def test_saving_does_not_pass_round_the_policy(
     assert "may not delete saved states" in result.notes[0]
     assert {state.name for state in list_states(lake)} == {*names, result.state.name}
     with pytest.raises(NotAllowed):
-        clean_states(lake, 1)
+        StateCatalog(lake).clean(Retention(1))
 
 
 def test_restoring_can_be_turned_off_for_programs(

@@ -16,8 +16,10 @@ from lakelog.remotes import known
 from lakelog.remotes.fetches import pull
 from lakelog.remotes.pushes import push
 from lakelog.rollback.rollback import rollback, undo
+from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
-from lakelog.state.state import clean_states, save_state
+from lakelog.state.retention import Retention
+from lakelog.state.state import save_state
 from lakelog.store import policy
 from tests.support import lakes
 from tests.support.cli import answer, run
@@ -27,7 +29,10 @@ GUARDED: dict[str, tuple[Act | None, tuple[str, ...]]] = {
     "rollback": (lambda lake: lake.rollback("v1"), ("rollback", "v1")),
     "undo": (lambda lake: lake.undo(), ("undo",)),
     "restore": (lambda lake: restore_state(lake, "s1"), ("state", "restore", "s1", "--yes")),
-    "clean": (lambda lake: clean_states(lake, 0), ("state", "clean", "0", "--yes")),
+    "clean": (
+        lambda lake: StateCatalog(lake).clean(Retention(0)),
+        ("state", "clean", "0", "--yes"),
+    ),
     "delete-tag": (lambda lake: history.delete_tag(lake.store, "v1"), ("tag", "-d", "v1")),
     "delete-branch": (
         lambda lake: history.delete_branch(lake.store, "dev", lake.settle),
