@@ -8,6 +8,7 @@ the other and by several threads at once, before a service is pushed to for the 
 from __future__ import annotations
 
 import contextlib
+import functools
 
 from lakelog.disk import disk
 from lakelog.errors import LakelogError, TransferRefused
@@ -50,7 +51,15 @@ def decides(remote: Remote, rounds: int = _ROUNDS, racers: int = _RACERS) -> boo
 def _answers(remote: Remote, key: str, racers: int) -> tuple[bool, bool]:
     """Whether a name that was long taken was given again, and one to several at once."""
     values = [disk.random_hex().encode() for _ in range(racers)]
-    answers = dict(remotes.in_parallel(lambda value: remotes.put_new(remote, key, value), values))
-    is_late = remotes.put_new(remote, key, b"late")
+    # Who is refused need not look who has it: that is read once, at the end.
+    answers = dict(remotes.in_parallel(functools.partial(_put_new, remote, key), values))
+    if not any(answers.values()):
+        # The winner's answer was lost, or each was refused for the sake of another (S3's 409).
+        answers = dict(remotes.in_parallel(lambda v: remotes.put_new(remote, key, v), values))
+    is_late = _put_new(remote, key, b"late")
     winners = [value for value, is_new in answers.items() if is_new]
     return is_late, winners != [remotes.read(remote, key)]
+
+
+def _put_new(remote: Remote, key: str, value: bytes) -> bool:
+    return remotes.retrying(lambda: remote.put_new(key, value))

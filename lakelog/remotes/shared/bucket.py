@@ -65,9 +65,11 @@ def join(remote: Remote, new_ring: NewRing = None) -> tuple[str, dict[str, Any]]
 def claim(remote: Remote, new_ring: NewRing = None) -> dict[str, Any]:
     """Make a bucket a shared lake, which may have states that were pushed there; return what its
     lakelog.json says then. Raises TransferRefused, Unreachable."""
-    site = Site(remote)
-    is_encrypted = new_ring is not None and not site.lake_id()
-    site.create(FORMAT, new_ring().config_members() if new_ring and is_encrypted else None)
+    site, member = Site(remote), AttachmentRegistry.MEMBER
+    config = site.config()
+    members = new_ring().config_members() if new_ring and not config else dict[str, Any]()
+    members |= {"requires": [member, *members.get("requires", ())], "proven": remote.deciding}
+    site.create(FORMAT, members)
     folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
     if any(parse_wal(name) for folder in folders for name in site.volume.names(folder)):
         raise TransferRefused(
@@ -75,7 +77,7 @@ def claim(remote: Remote, new_ring: NewRing = None) -> dict[str, Any]:
             " states there by `lakelog push`"
         )
     body = document.decode(site.volume.read(KEYS.config))
-    member, requires = AttachmentRegistry.MEMBER, body.get("requires") or []
+    requires = body.get("requires") or []
     if member not in requires:
         # Else a program could open a directory of files as a lake of its own, and drop the
         # watermarks of all machines.
