@@ -129,6 +129,7 @@ class LakeState(ABC):
         """
         # Here, not in the function below: the query may name tables in variables of our caller.
         scope = sys._getframe(1)
+        copies.note(self._session.store.paths, "export", os.path.abspath(out))
         result = exports.export(
             lambda query, values: self._session.ask(query, values, self._digest, scope),
             query,
@@ -137,7 +138,6 @@ class LakeState(ABC):
             shard_rows=shard_rows,
             progress=progress,
         )
-        copies.note(self._session.store.paths, "export", os.path.abspath(out))
         return result
 
     def to_polars(self) -> polars.LazyFrame:

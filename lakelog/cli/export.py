@@ -70,11 +70,11 @@ def export(
     with app.open() as lake, app.progress("exporting", "rows") as progress:
         # A pinned lake answers as the lake does, so the export knows nothing of states.
         ask = (lake.at(at) if at else lake).sql
+        # Recorded for erasure: it names the copies that it cannot reach itself.
+        copies.note(lake.store.paths, "export", os.path.abspath(out))
         result = exports.export(
             ask, query, goal, params=values, shard_rows=shard_rows, progress=progress
         )
-        # Recorded for erasure: it names the copies that it cannot reach itself.
-        copies.note(lake.store.paths, "export", os.path.abspath(out))
     seconds = time.monotonic() - started
     # A pipe or a device is no file, and has no size.
     size_note = (

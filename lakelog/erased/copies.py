@@ -30,6 +30,14 @@ class CopyNote:
     time: int
     path_bytes: str = ""
 
+    @staticmethod
+    def of(place: str, name: str) -> CopyNote:
+        """The note of a place that gets rows now."""
+        path_bytes = os.fsencode(name)
+        printable = path_bytes.decode("utf-8", "backslashreplace")
+        escaped = path_bytes.hex() if printable != name else ""
+        return CopyNote(place, printable, disk.now_us(), escaped)
+
     @property
     def path(self) -> str:
         """The path, of a place that has one."""
@@ -37,17 +45,15 @@ class CopyNote:
 
 
 def note(paths: Paths, place: str, name: str) -> None:
-    """Note that a place got rows; does nothing where the lake cannot be written to."""
-    path_bytes = os.fsencode(name)
-    printable = path_bytes.decode("utf-8", "backslashreplace")
-    copy = {"place": place, "name": printable, "time": disk.now_us()}
-    if printable != name:
-        copy["path_bytes"] = path_bytes.hex()
+    """Note that a place gets rows, before it has any: who is killed afterwards does not come to it.
+    Does nothing where the lake cannot be written to."""
+    copy = CopyNote.of(place, name)
+    body = {name: value for name, value in vars(copy).items() if value}
     # One document for each place, so that two writers of different ones do not meet.
-    key = hashlib.sha256(place.encode() + b"\0" + path_bytes).hexdigest()[:16]
+    key = hashlib.sha256(place.encode() + b"\0" + os.fsencode(name)).hexdigest()[:16]
     with contextlib.suppress(OSError):
         Folder(paths.copies).make_all()
-        File(f"{paths.copies}/{key}.json").replace(document.encode(copy), sync=False)
+        File(f"{paths.copies}/{key}.json").replace(document.encode(body), sync=False)
 
 
 def listing(paths: Paths) -> list[CopyNote]:

@@ -8,18 +8,19 @@ import shlex
 
 import orjson
 
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, disk
 from lakelog.erased import copies
+from lakelog.erased.copies import CopyNote
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name
 from lakelog.values import JsonObject
 
-TRAINING_SET, REMOTE = "training set", "remote"
+_EXPORT, TRAINING_SET, REMOTE = "export", "training set", "remote"
 _TRAIN, _REBUILD = "train-", "lakelog train rebuild --erased "
 _MANIFEST_MAX = 8_000_000
 _CLEANED = {
-    "export": "write it again, or delete it: {name}",
+    _EXPORT: "write it again, or delete it: {name}",
     "backup": "lakelog backup {lake} {name}",
     "logs": "delete the copies of log files that have its lines: {name}",
     "table": "publish it again, then expire its older snapshots: {name}",
@@ -36,9 +37,12 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
     sets = {_training_set(store, name): None for name in tags if name.startswith(_TRAIN)}
     destinations = []
     for copy in copies.listing(store.paths):
+        unfinished = _unfinished(copy)
+        destinations += [_copy(store, CopyNote.of(_EXPORT, path)) for path in unfinished]
         if copy.place != TRAINING_SET:
             destinations.append(_copy(store, copy))
-        elif _TRAIN + str(_manifest_of(copy.path).get("id")) in tags:
+        # Of one that is being written nobody knows yet what it will have.
+        elif unfinished or _TRAIN + str(_manifest_of(copy.path).get("id")) in tags:
             sets[copy.path] = None
     destinations = [
         {
@@ -66,7 +70,18 @@ def _training_set(store: Store, tag: str) -> str:
     return ""
 
 
-def _copy(store: Store, copy: copies.CopyNote) -> JsonObject:
+def _unfinished(copy: CopyNote) -> list[str]:
+    """What a running or a killed writer of files has beside them."""
+    if copy.place not in (_EXPORT, TRAINING_SET):
+        return []
+    folder, name = os.path.split(os.path.realpath(copy.path))
+    with contextlib.suppress(OSError):
+        names = Folder(folder).names()
+        return [f"{folder}/{n}" for n in names if n.startswith(f".{name}{disk.TEMPORARY}")]
+    return []
+
+
+def _copy(store: Store, copy: CopyNote) -> JsonObject:
     name = shlex.quote(copy.name)
     command = _CLEANED.get(copy.place, "look at it: {name}").format(
         name=name, lake=shlex.quote(store.paths.root)
@@ -80,8 +95,8 @@ def is_clean(store: Store, place: JsonObject, key: str, time: int) -> bool:
     again since, or it has the note of the erasure itself."""
     if place["done"]:
         return True
-    name = copies.CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
-    if place["place"] == "export":
+    name = CopyNote("", str(place["name"]), 0, place.get("path_bytes", "")).path
+    if place["place"] == _EXPORT:
         return not os.path.lexists(name)
     if place["place"] == TRAINING_SET:
         return not os.path.lexists(name) or key in _manifest_of(name).get("erased", ())

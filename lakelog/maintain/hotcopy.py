@@ -59,6 +59,7 @@ def copy(store: Store, target: str, progress: ProgressCallback | None = None) ->
     (all others are copied), OSError.
     """
     copy_paths = _prepare(store, target)
+    copies.note(store.paths, "backup", copy_paths.root)
     with LockFile(f"{copy_paths.cache}/copy.lock").claim() as alone:
         if not alone:
             # It would take away what the other one has staged.
@@ -102,7 +103,6 @@ def _copy(store: Store, copy_paths: Paths, progress: ProgressCallback | None) ->
         File(copy_paths.policy).replace(File(store.paths.policy).read())
     if Folder(copy_paths.erasures).names():
         sweep.sweep(load(copy_paths.root))
-    copies.note(store.paths, "backup", copy_paths.root)
     # Last: one damaged segment must not keep all others from being backed up.
     if damaged:
         raise Damaged(damaged[0], f"not copied, as {len(damaged)} file(s) were not intact")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import glob
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from lakelog.outcomes.scoring import Floats
     from lakelog.train import Recipe, TrainingExport
 NO_OUTCOME = "none"
+_MEMORY = "/dev/shm"
+"""A file system that has its files in memory."""
 ROWS_MAX = 50_000
 """Rows of a split that are learnt from or tested on, the latest."""
 _BATCH_ROWS = 2_048
@@ -108,7 +111,7 @@ def train_model(
     _require_kind(checked)
     require_lake_alone(lake, checked)
     require_library()
-    with tempfile.TemporaryDirectory(prefix="lakelog-predict-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lakelog-predict-", dir=_folder(lake)) as folder:
         training_set = train.export(lake, _sampled(lake, checked), f"{folder}/set")
         if not training_set.certificate.clean:
             leaks = "; ".join(leak.words for leak in training_set.certificate.leaks)
@@ -117,6 +120,18 @@ def train_model(
         model = _learnt(training_set, checked, splits, name, outcome)
     save(lake, model)
     return model
+
+
+def _folder(lake: Lake) -> str | None:
+    """Where the rows to learn from may be for a while, the usual folder if None. Raises
+    ExportRefused."""
+    paths = lake.store.paths
+    if not (paths.keys or paths.protection):
+        return None
+    # What is sealed in the lake must not be plain on a disk, where a killed process leaves it.
+    if os.access(_MEMORY, os.W_OK):
+        return _MEMORY
+    raise ExportRefused(f"the lake at {lake.path} is encrypted, and there is no {_MEMORY} here")
 
 
 def _require_kind(recipe: Recipe) -> None:

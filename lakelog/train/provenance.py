@@ -15,7 +15,6 @@ import os
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from lakelog.erased import copies
 from lakelog.errors import AlreadyExists, ExportRefused
 from lakelog.event import BookkeepingEvent
 from lakelog.train import dataset
@@ -97,7 +96,6 @@ def pin(lake: Lake, facts: JsonMap) -> None:
 def record(lake: Lake, facts: JsonMap) -> None:
     """Append a bookkeeping event about the export to the lake."""
     lake.append(BookkeepingEvent.of(BookkeepingEvent.TRAIN, facts["name"], data=facts))
-    copies.note(lake.store.paths, "training set", facts["path"])
 
 
 def exports(lake: Lake) -> list[JsonMap]:

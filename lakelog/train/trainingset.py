@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import lakelog.export as exports
+from lakelog.erased import copies
 from lakelog.errors import ExportRefused, InvalidRecipe
 from lakelog.libraries import duckdb, pa
 from lakelog.train import dataset, leaks, losses, provenance, redact, scratch, staging, tokenizer
@@ -113,6 +114,7 @@ def export(
         # Read before the export is recorded, or it would find itself.
         before = _previous(lake, checked)
         facts: JsonMap = {}
+        copies.note(lake.store.paths, "training set", os.path.abspath(out))
 
         # Called before the rename: from then on the directory is complete, and its snapshot must
         # not be collected by gc. A tag without a directory is harmless, the reverse is not.

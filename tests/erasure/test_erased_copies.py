@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import lakelog
-from lakelog import outcomes
+from lakelog import outcomes, train
 from lakelog.errors import InvalidEvent
 from lakelog.lake import Lake
+from tests.support import encrypted
 from tests.support.cli import run
 from tests.support.erasure_histories import places_with
 from tests.support.sync_places import synced
@@ -44,6 +51,87 @@ def filled(path: Path) -> Lake:
     lake.append([{"type": "A", "subject": ADA if n % 2 else f"u{n}"} for n in range(10)])
     lake.settle()
     return lake
+
+
+def decided(path: Path) -> Path:
+    """Fill a lake with decisions and their outcomes, of ADA and others; return a recipe."""
+    start = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    events = []
+    for number in range(400):
+        is_hers = number % 7 == 0
+        item = {"subject": ADA if is_hers else f"u{number}", "source": WORD if is_hers else "web"}
+        outcome = "FAIL" if number * 7919 % 11 < 4 else "DONE"
+        for seconds, name in ((0, "START"), (60, outcome)):
+            time = start + datetime.timedelta(minutes=10 * number, seconds=seconds)
+            events.append({**item, "type": name, "time": time.isoformat()})
+    recipe = path / "failing.toml"
+    recipe.write_text(RECIPE.format((start + datetime.timedelta(hours=40)).isoformat()))
+    with lakelog.open(path / "lake", settings={"seal": "never"}) as lake:
+        lake.append(events)
+    return recipe
+
+
+def killed(path: Path, work: Callable[[Lake], object]) -> None:
+    """Let a process die that does something with the lake, once what it writes elsewhere is whole
+    but for its name."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        names = str(arguments[1]) if event in ("os.rename", "os.link") else ""
+        if re.search(r"/(set|copy/refs/heads/.*)$", names):
+            os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            sys.addaudithook(hook)
+            with lakelog.open(path / "lake") as lake:
+                work(lake)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("writer", ["export", "backup", "train", "predict"])
+def test_what_a_killed_writer_left_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    """It has no name yet that anybody gave it, and has the rows all the same."""
+    recipe, elsewhere = str(decided(tmp_path)), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    work: dict[str, Callable[[Lake], object]] = {
+        "export": lambda lake: lake.export("events", f"{elsewhere}/set/"),
+        "backup": lambda lake: lake.backup(f"{elsewhere}/copy"),
+        "train": lambda lake: train.export(lake, recipe, f"{elsewhere}/set"),
+        "predict": lambda lake: outcomes.train_model(lake, recipe),
+    }
+    killed(tmp_path, work[writer])
+    assert places_with(elsewhere, [ADA]) != []
+    with lakelog.open(tmp_path / "lake") as lake:
+        (copy, *_) = lake.erase(subject=ADA, why="asked").copies
+        assert places_with(Path(str(copy["name"])), [ADA]) != []
+        assert str(copy["name"]) in str(copy["command"])
+        shutil.rmtree(str(copy["name"]))
+        assert places_with(elsewhere, [ADA]) == []
+        assert lake.erasures()[0].is_done
+
+
+def test_rows_of_an_encrypted_lake_are_learnt_from_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed leaves nothing plain on disk, and what it left is named."""
+    encrypted.create(tmp_path / "lake", monkeypatch)
+    recipe, elsewhere = str(decided(tmp_path)), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    killed(tmp_path, lambda lake: outcomes.train_model(lake, recipe))
+    assert not [*elsewhere.iterdir()]
+    with lakelog.open(tmp_path / "lake") as lake:
+        (copy, *_) = lake.erase(subject=ADA, why="asked").copies
+        folder = Path(str(copy["name"])).parent
+        assert folder.parent == Path("/dev/shm")
+        shutil.rmtree(folder)
+        assert lake.erasures()[0].is_done
 
 
 def test_several_subjects_are_all_told_of(tmp_path: Path) -> None:
@@ -181,19 +269,8 @@ def test_the_command_for_what_was_recorded_with_any_id(tmp_path: Path) -> None:
 
 def test_a_model_that_was_learnt_from_the_rows_is_named(tmp_path: Path) -> None:
     """Its categories are words of events. It is clean once no state has it any more."""
-    start = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
-    events = []
-    for number in range(400):
-        is_hers = number % 7 == 0
-        item = {"subject": ADA if is_hers else f"u{number}", "source": WORD if is_hers else "web"}
-        outcome = "FAIL" if number * 7919 % 11 < 4 else "DONE"
-        for seconds, name in ((0, "START"), (60, outcome)):
-            time = start + datetime.timedelta(minutes=10 * number, seconds=seconds)
-            events.append({**item, "type": name, "time": time.isoformat()})
-    recipe = tmp_path / "failing.toml"
-    recipe.write_text(RECIPE.format((start + datetime.timedelta(hours=40)).isoformat()))
-    with lakelog.open(tmp_path / "lake", settings={"seal": "never"}) as lake:
-        lake.append(events)
+    recipe = decided(tmp_path)
+    with lakelog.open(tmp_path / "lake") as lake:
         outcomes.train_model(lake, str(recipe))
         place = next(c for c in lake.erase(subject=ADA, why="x").copies if c["place"] == "model")
         assert (place["name"], "predict train" in place["command"]) == ("failing", True)
