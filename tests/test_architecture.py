@@ -34,12 +34,12 @@ from tests.support.tree import (
 ORDER = {
     "": """errors runtime workers libraries engine settings values sql arrays event keys protect
         disk store wal moves appends history erased database identities bloom tokenization
-        frame_rows segments word_indexes chunks proofs ranks maintain files formats render
-        pictures search query patterns views trace streams ingest audit export dataframes pinned
-        subscriptions erasure lake dbapi sqlalchemy_dialect clients collect backup loggers
-        pipeline analyze anomalies forecasts train deploy remotes state rollback sync recent
-        consume open_tables replay decisions outcomes folds eventsourcing alerts top containers
-        oos compat server cli notebook""",
+        frame_rows column_encodings typed_columns segments word_indexes chunks proofs ranks
+        maintain files formats render pictures search query patterns views trace streams ingest
+        audit export dataframes pinned subscriptions erasure lake dbapi sqlalchemy_dialect
+        clients collect backup loggers pipeline analyze anomalies forecasts train deploy remotes
+        state rollback sync recent consume open_tables replay decisions outcomes folds
+        eventsourcing alerts top containers oos compat server cli notebook""",
     "eventsourcing": "recorders",
     "keys": "envelope key_file master keyring plain_file vault subject_keys",
     "protect": "sealed_payload protection sealed_blocks",
@@ -64,7 +64,9 @@ ORDER = {
     "bloom": "filters",
     "tokenization": "tokens",
     "frame_rows": "frame_sql rows",
-    "segments": "typed field_inference column_encoding typed_rows field_ids segment segment_sql",
+    "column_encodings": "trials",
+    "typed_columns": "schema field_inference payload_typing field_ids",
+    "segments": "segment segment_sql",
     "word_indexes": "word_dictionary word_index word_indexing",
     "ranks": "rank_index",
     "chunks": "state_index state_files chunk_writer",

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from lakelog import arrays
+from lakelog import arrays, typed_columns
 from lakelog.database import connect
 from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, typed, typed_rows
+from lakelog.segments import segment
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap
 from lakelog.store.paths import Paths
@@ -131,7 +131,7 @@ def scan_of(session: Session, digest: str | None = None) -> EventScan:
             paths.object("segments", entry.key),
             entry.events,
             entry.seq[0] if entry.layout == "arrival" else None,
-            typed.encode(typed.of_entry(paths, entry)) if entry.fields else "",
+            typed_columns.Schema.of_entry(paths, entry).to_json() if entry.fields else "",
         )
         for entry in entries
     )
@@ -181,13 +181,13 @@ def _read_file(
 def _stored_columns(file: SegmentFile, names: Iterable[str]) -> list[str]:
     columns = [name for name in names if name != "seq" or file.first_seq is None]
     if file.is_typed and "data" in columns:
-        columns.append(typed.COLUMN)
+        columns.append(typed_columns.COLUMN)
     return columns or ["type"]  # which says how many rows there are
 
 
 def _as_events(root: str, file: SegmentFile, table: pa.Table, names: list[str]) -> pa.Table:
     if file.is_typed and "data" in names:
-        payloads = payload_texts(root, file.schema_json, table[typed.COLUMN], table["data"])
+        payloads = payload_texts(root, file.schema_json, table[typed_columns.COLUMN], table["data"])
         table = table.set_column(table.column_names.index("data"), "data", payloads)
     target = pa.schema([schema().field(name) for name in names])
     return table.select(names).cast(target)
@@ -197,15 +197,15 @@ def payload_texts(
     root: str, schema_json: str, structs: pa.ChunkedArray, strings: pa.ChunkedArray
 ) -> pa.ChunkedArray:
     """Return payloads as text: what `strings` has, otherwise what the structs stand for."""
-    payloads = typed.decode(schema_json)
-    target = typed_rows.arrow_type(payloads)
+    payloads = typed_columns.Schema.from_json(schema_json)
+    target = payloads.arrow_type()
     structs = structs if structs.type == target else structs.cast(target)
-    rows = pa.table({"data": strings.cast(pa.string()), typed.COLUMN: structs})
+    rows = pa.table({"data": strings.cast(pa.string()), typed_columns.COLUMN: structs})
     if not rows.num_rows:
         return rows["data"]
     # A cursor of its own for each call: engines call from many threads.
     cursor = _database(root, os.getpid()).cursor()
-    return typed_rows.restored(cursor, payloads, rows)["data"]
+    return typed_columns.restored(cursor, payloads, rows)["data"]
 
 
 def payload_array(root: str, schema_json: str, structs: pa.Array, strings: pa.Array) -> pa.Array:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lakelog import typed_columns
 from lakelog.dataframes import event_scan
 from lakelog.dataframes.event_scan import EventScan, SegmentFile
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import typed
 
 if TYPE_CHECKING:
     import polars
@@ -59,7 +59,7 @@ def _frame(root: str, files: list[SegmentFile], first_seq: int | None) -> polars
         frame = frame.with_columns(polars.col("seq").cast(polars.Int64) + first_seq)
     if files[0].is_typed:
         restore = functools.partial(_texts, root, files[0].schema_json)
-        payload = polars.struct("data", typed.COLUMN).map_batches(
+        payload = polars.struct("data", typed_columns.COLUMN).map_batches(
             restore, return_dtype=polars.String, is_elementwise=True
         )
         frame = frame.with_columns(payload.alias("data"))
@@ -69,5 +69,5 @@ def _frame(root: str, files: list[SegmentFile], first_seq: int | None) -> polars
 def _texts(root: str, schema_json: str, payloads: polars.Series) -> polars.Series:
     columns = payloads.struct.unnest().to_arrow()
     strings = columns["data"].cast("string")
-    restored = event_scan.payload_texts(root, schema_json, columns[typed.COLUMN], strings)
+    restored = event_scan.payload_texts(root, schema_json, columns[typed_columns.COLUMN], strings)
     return polars.Series("data", polars.from_arrow(restored))

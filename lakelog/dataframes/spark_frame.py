@@ -6,10 +6,10 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any
 
+from lakelog import typed_columns
 from lakelog.dataframes import event_scan
 from lakelog.dataframes.event_scan import EventScan, SegmentFile
 from lakelog.libraries import pa
-from lakelog.segments import typed
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -60,5 +60,5 @@ def _payload(root: str, schema_json: str) -> Column:
 
     # Spark evaluates the hints to tell what the function takes, and pa is loaded lazily here.
     texts.__annotations__ = dict.fromkeys(("structs", "data", "return"), pa.Array)
-    payload: Column = f.arrow_udf(texts, "string")(f.col(typed.COLUMN), f.col("data"))
+    payload: Column = f.arrow_udf(texts, "string")(f.col(typed_columns.COLUMN), f.col("data"))
     return payload

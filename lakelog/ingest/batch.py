@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from lakelog import arrays
+from lakelog import arrays, typed_columns
 from lakelog.database import Connect
 from lakelog.disk import disk
 from lakelog.errors import DamagedSegment, StaleFiles
@@ -39,12 +39,12 @@ from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.moves import Change, publish
-from lakelog.segments import segment, typed
-from lakelog.segments.typed import Schema
+from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
+from lakelog.typed_columns import Schema
 
 # A publish costs about the same whatever it holds; what is not published is read again after a
 # crash or a lost race.
@@ -262,7 +262,7 @@ class Batch:
         for entry in typed_entries:
             # What is damaged is found, and said, where it is read.
             with contextlib.suppress(DamagedSegment):
-                schemas.append(typed.plain(typed.of_entry(self._job.store.paths, entry)))
+                schemas.append(typed_columns.Schema.of_entry(self._job.store.paths, entry).plain())
         return list(dict.fromkeys(schemas))
 
     def add_bad(self, bad: list[RejectedLine]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.segments.typed_rows import FieldColumns
+from lakelog.typed_columns import FieldColumns
 
 
 @dataclass

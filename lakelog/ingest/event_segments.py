@@ -10,14 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lakelog import typed_columns
 from lakelog.erased import Refusal
 from lakelog.files.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, typed, typed_rows
-from lakelog.segments.typed_rows import FieldColumns
+from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
+from lakelog.typed_columns import FieldColumns
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
@@ -94,7 +95,7 @@ class EventSegments:
         self._waiting = gathered.num_rows - table.num_rows
         self._gathered = [gathered.slice(count)] if self._waiting else []
         self._bytes = sum(waiting.nbytes for waiting in self._gathered)
-        fields = self._fields if typed.COLUMN in table.column_names else None
+        fields = self._fields if typed_columns.COLUMN in table.column_names else None
         if self._encoder is None or (fields and not self._stored):
             self._write()
             self._stored = fields
@@ -134,7 +135,7 @@ def _with_fields(table: pa.Table, fields: FieldColumns | None) -> tuple[pa.Table
     that are structs, as text."""
     if fields is None:
         return table, 0
-    if typed.COLUMN not in table.column_names:
-        struct_type = typed_rows.arrow_type(fields.schema)
-        return table.append_column(typed.COLUMN, pa.nulls(len(table), struct_type)), 0
-    return table, pc.sum(table[typed.TEXT_BYTES]).as_py() or 0
+    if typed_columns.COLUMN not in table.column_names:
+        struct_type = fields.schema.arrow_type()
+        return table.append_column(typed_columns.COLUMN, pa.nulls(len(table), struct_type)), 0
+    return table, pc.sum(table[typed_columns.TEXT_BYTES]).as_py() or 0

@@ -21,7 +21,6 @@ from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer, readable
-from lakelog.segments import typed
 
 _TOO_LONG = "the line behind it is too long"
 UNFINISHED = "the last line has no newline and is no event: it is read again once it goes on"
@@ -323,7 +322,7 @@ class Gatherer:
             "rows": self._batch.target,
             "origin": self.start.origin,
             "source": job.label,
-            "schemas": [typed.encode(fields.schema)] if fields else [],
+            "schemas": [fields.schema.to_json()] if fields else [],
         }
         span = max(self._place, self._report.alone), source.size
         line = result.length / result.lines

@@ -16,14 +16,13 @@ from typing import Any
 
 import orjson
 
-from lakelog import arrays, database
+from lakelog import arrays, database, typed_columns
 from lakelog.disk import disk
 from lakelog.files import splits
 from lakelog.files.pieces import Chunk
 from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
-from lakelog.segments import typed
 from lakelog.store import bootstrap, entry
 
 
@@ -41,7 +40,7 @@ class Worker:
         engine = database.connect(store.paths, store.settings)
         engine.execute("SET threads = 1")  # the others are for other processes
         # What the process beside learnt of a long chunk is proved on a shorter one.
-        schemas = [typed.decode(schema_json) for schema_json in load["schemas"]]
+        schemas = [typed_columns.Schema.from_json(schema_json) for schema_json in load["schemas"]]
         payloads = TypedPayloads(engine, lambda: schemas, lines_min=0) if schemas else None
         self._transformer = Transformer(
             engine, FORMATS.JSON_LINES, load["origin"], source=load["source"], payloads=payloads

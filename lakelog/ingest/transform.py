@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lakelog import arrays, frame_rows, identities, sql
+from lakelog import arrays, frame_rows, identities, sql, typed_columns
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
 from lakelog.files.pieces import Chunk, visible
@@ -26,7 +26,7 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import segment, typed
+from lakelog.segments import segment
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -103,7 +103,7 @@ class Transformer:
         untimed = Untimed(datetime.now(UTC))
         older: set[int] = set()
         tables, remaining = self._by_sql(chunk_records, chunk, untimed, older)
-        if self._payloads and any(t and typed.COLUMN in t.column_names for t in tables):
+        if self._payloads and any(t and typed_columns.COLUMN in t.column_names for t in tables):
             result.fields = self._payloads.fields
 
         def rest() -> pa.Table | None:
@@ -321,7 +321,11 @@ class Transformer:
         return table.set_column(place, "time", table["time"].cast(stamp.type)).select(
             [
                 *_ORDER,
-                *(name for name in (typed.COLUMN, typed.TEXT_BYTES) if name in table.column_names),
+                *(
+                    name
+                    for name in (typed_columns.COLUMN, typed_columns.TEXT_BYTES)
+                    if name in table.column_names
+                ),
             ]
         )
 

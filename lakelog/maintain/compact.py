@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lakelog import bloom, ranks, word_indexes
+from lakelog import bloom, ranks, typed_columns, word_indexes
 from lakelog.database import connect
 from lakelog.disk import disk
 from lakelog.errors import Damaged, StaleFiles
@@ -26,7 +26,7 @@ from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import field_ids, segment, segment_sql, typed, typed_rows
+from lakelog.segments import segment, segment_sql
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
@@ -181,7 +181,7 @@ class _Merging:
         self,
         head: Head | None,
         entries: list[SegmentEntry],
-        learnt: typed_rows.PayloadTyping.Learnt | None = None,
+        learnt: typed_columns.PayloadTyping.Learnt | None = None,
     ) -> None:
         """Go on with groups of these segments of the branch, which has this head."""
         self._head, self._useful = head, True
@@ -284,7 +284,7 @@ class _Merging:
 
 def _merge_group(
     root: str,
-    learnt: typed_rows.PayloadTyping.Learnt,
+    learnt: typed_columns.PayloadTyping.Learnt,
     level: int,
     group: list[SegmentEntry],
     neighbours: list[SegmentEntry],
@@ -428,12 +428,14 @@ def number_entries(store: Store, state: Manifest, outputs: Iterable[SegmentEntry
     """Return the entries that record numbers of the members of sorted segments which a state
     lacks; none for a member whose number the state has for another one (F6.25)."""
     typed_entries = {entry.fields: entry for entry in outputs if entry.fields}
-    schemas = [typed.of_entry(store.paths, entry) for entry in typed_entries.values()]
+    schemas = [
+        typed_columns.Schema.of_entry(store.paths, entry) for entry in typed_entries.values()
+    ]
     if not schemas:
         return []
     known = {entry.key: entry.members["id"] for entry in store.manifests.records(state, "field")}
     numbers, entries = set(known.values()), list[Record]()
-    members = (field_ids.members(schema).values() for schema in schemas)
+    members = (typed_columns.member_numbers(schema).values() for schema in schemas)
     # A number that another member has would mean two fields.
     for key, number in itertools.chain.from_iterable(members):
         if key not in known and number not in numbers:

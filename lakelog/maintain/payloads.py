@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakelog import arrays
+from lakelog import arrays, typed_columns
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, typed, typed_rows
+from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
@@ -33,7 +33,7 @@ class SegmentRows:
     `text_bytes` as text."""
 
     table: pa.Table
-    schema: typed.Schema | None = None
+    schema: typed_columns.Schema | None = None
     text_bytes: int = 0
 
 
@@ -42,7 +42,7 @@ class PayloadStorage:
 
     def __init__(self, store: Store, engine: duckdb.DuckDBPyConnection) -> None:
         self._store, self.engine = store, engine
-        self.typing = typed_rows.PayloadTyping(engine)
+        self.typing = typed_columns.PayloadTyping(engine)
         self.neighbours: list[SegmentEntry] = []
         """Typed segments whose schemas come first, that nearest in seq before others."""
 
@@ -51,9 +51,9 @@ class PayloadStorage:
         sources = [
             (entry, *read_segment(self._store, entry, segment.read_stored)) for entry in group
         ]
-        events = Counter[typed.Schema]()
+        events = Counter[typed_columns.Schema]()
         for entry, _, schema in sources:
-            events.update({typed.plain(schema): entry.events} if schema else {})
+            events.update({schema.plain(): entry.events} if schema else {})
         # The schema of most rows, with whole texts: structs of another one become text.
         given = events.most_common(1)[0][0] if events else None
         tables, size = [], 0
@@ -65,18 +65,18 @@ class PayloadStorage:
             rows = table.select([*segment.EVENT_COLUMNS, "seq"])
             rows = rows.cast(segment.schema("events", "sorted"))
             if given and schema:
-                structs = table[typed.COLUMN].cast(typed_rows.arrow_type(schema))
+                structs = table[typed_columns.COLUMN].cast(schema.arrow_type())
                 rows, added_bytes = self.typing.recast(
-                    schema, given, rows.append_column(typed.COLUMN, structs)
+                    schema, given, rows.append_column(typed_columns.COLUMN, structs)
                 )
                 size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
             tables.append(rows)
         merged = pa.concat_tables(tables, promote_options="default")
         if given:
             # They are taken in parts, each of which would put all chunks together once more.
-            index = merged.column_names.index(typed.COLUMN)
-            structs = merged[typed.COLUMN].combine_chunks()
-            merged = merged.set_column(index, typed.COLUMN, structs)
+            index = merged.column_names.index(typed_columns.COLUMN)
+            structs = merged[typed_columns.COLUMN].combine_chunks()
+            merged = merged.set_column(index, typed_columns.COLUMN, structs)
         return SegmentRows(merged, given, size)
 
     def protected(self, rows: SegmentRows, group: list[SegmentEntry]) -> tuple[SegmentRows, Blocks]:
@@ -87,33 +87,36 @@ class PayloadStorage:
             return rows, {}
         table = rows.table
         if rows.schema:
-            table = typed_rows.restored(self.engine, rows.schema, table)
+            table = typed_columns.restored(self.engine, rows.schema, table)
         table, blocks = sealed_blocks.packed(paths, table, (entry.key for entry in group))
         return SegmentRows(table), blocks
 
     def choose(
         self, rows: SegmentRows, group: list[SegmentEntry], order: pa.Array
-    ) -> typed_rows.FieldColumns | None:
+    ) -> typed_columns.FieldColumns | None:
         """Return how the payloads of a group are stored in an order, None for text."""
         if not TYPED:
             return None
         inputs = sorted((e for e in group if e.fields), key=lambda entry: -entry.events)
         start = group[0].seq[0]
         nearest = sorted(self.neighbours, key=lambda entry: abs(entry.seq[0] - start))
-        near = dict[typed.Schema, None]()
+        near = dict[typed_columns.Schema, None]()
         for entry in (*inputs[:1], *nearest[:1]):
             # A neighbour that is damaged is not this group's damage.
             with contextlib.suppress(DamagedSegment):
-                near[typed.plain(typed.of_entry(self._store.paths, entry))] = None
+                near[typed_columns.Schema.of_entry(self._store.paths, entry).plain()] = None
         return self.typing.choose(rows.table, rows.schema, near, order)
 
     def convert(
-        self, fields: typed_rows.FieldColumns | None, rows: pa.Table, schema: typed.Schema | None
+        self,
+        fields: typed_columns.FieldColumns | None,
+        rows: pa.Table,
+        schema: typed_columns.Schema | None,
     ) -> tuple[pa.Table, int]:
         """Return rows as they are to be stored, and the bytes of payloads that became structs."""
         if fields:
             return self.typing.convert(fields.schema, rows, schema)
-        return (typed_rows.restored(self.engine, schema, rows) if schema else rows), 0
+        return (typed_columns.restored(self.engine, schema, rows) if schema else rows), 0
 
 
 def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], object]) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog import typed_columns
 from lakelog.disk import File, disk
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
@@ -22,7 +23,6 @@ from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
 from lakelog.open_tables.table_folder import TableFolder
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import typed
 from lakelog.store.entry import SegmentEntry
 from lakelog.values import from_micros
 
@@ -119,7 +119,7 @@ class _DeltaTable:
     def keys(self) -> set[str]:
         return {*self._paths}
 
-    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
+    def add_columns(self, schemas: Mapping[str, typed_columns.Schema]) -> set[str]:
         before = pa.schema(self._table.schema())
         schema = before
         for key, payloads in schemas.items():
@@ -127,7 +127,7 @@ class _DeltaTable:
             if renamed is not None:
                 self._renamed[key] = renamed
         if not schema.equals(before):
-            columns = deltalake.Schema.from_arrow(pa.schema([schema.field(typed.COLUMN)]))
+            columns = deltalake.Schema.from_arrow(pa.schema([schema.field(typed_columns.COLUMN)]))
             with _lost():
                 self._table.alter.add_columns(columns.fields, commit_properties=_properties())
         return set()

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lakelog import typed_columns
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import field_ids, segment, typed
+from lakelog.segments import segment
 
 if TYPE_CHECKING:
     from pyiceberg import schema as schemas
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.types import IcebergType, NestedField
 
-    from lakelog.segments.typed import Member
+    from lakelog.typed_columns import Member
 else:
     types, schemas = Lazy("pyiceberg.types"), Lazy("pyiceberg.schema")
 
@@ -48,7 +49,7 @@ def event_columns() -> Schema:
     )
 
 
-def with_members(table: Schema, payloads: typed.Schema) -> Schema:
+def with_members(table: Schema, payloads: typed_columns.Schema) -> Schema:
     """Return a schema that also has the members of typed payloads; the same one where it has them.
     Raises NumberConflict."""
     columns = {column.field_id: column for column in table.fields}
@@ -58,15 +59,15 @@ def with_members(table: Schema, payloads: typed.Schema) -> Schema:
     children = merging.merged(before, payloads.members, ())
     if children == before:
         return table
-    columns[FIELDS] = types.NestedField(FIELDS, typed.COLUMN, types.StructType(*children))
+    columns[FIELDS] = types.NestedField(FIELDS, typed_columns.COLUMN, types.StructType(*children))
     return schemas.Schema(*columns.values(), schema_id=table.schema_id + 1)
 
 
 class _MemberMerge:
     """Merges the members of one schema of payloads into those of a table."""
 
-    def __init__(self, payloads: typed.Schema, column: NestedField | None) -> None:
-        self._members = field_ids.members(payloads)
+    def __init__(self, payloads: typed_columns.Schema, column: NestedField | None) -> None:
+        self._members = typed_columns.member_numbers(payloads)
         self._keys = dict(_keys(column.field_type, "object", ())) if column else {}
 
     def merged(

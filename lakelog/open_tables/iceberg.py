@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lakelog import typed_columns
 from lakelog.disk import disk
 from lakelog.errors import ExportRefused
 from lakelog.open_tables import field_columns, publishing
@@ -20,7 +21,6 @@ from lakelog.open_tables.field_columns import NumberConflict
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import typed
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _IcebergTable:
             for entry in manifest_file.fetch_manifest_entry(io, discard_deleted=True)
         }
 
-    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
+    def add_columns(self, schemas: Mapping[str, typed_columns.Schema]) -> set[str]:
         schema, unfit = self._table.schema(), set[str]()
         for key, payloads in schemas.items():
             try:

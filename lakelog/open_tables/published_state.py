@@ -13,10 +13,10 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lakelog import sql
+from lakelog import sql, typed_columns
 from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
-from lakelog.segments import segment, segment_sql, typed
+from lakelog.segments import segment, segment_sql
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def renamed(lake: Lake, entry: SegmentEntry, struct: pa.DataType) -> bytes:
     a type."""
     with pq.ParquetFile(lake.store.paths.object("segments", entry.key)) as file:
         table = file.read().replace_schema_metadata(None)
-    place = table.column_names.index(typed.COLUMN)
+    place = table.column_names.index(typed_columns.COLUMN)
     # A view renames, and copies no value.
-    chunks = [chunk.view(struct) for chunk in table[typed.COLUMN].chunks]
+    chunks = [chunk.view(struct) for chunk in table[typed_columns.COLUMN].chunks]
     column = pa.chunked_array(chunks, struct)
-    return _encoded(table.set_column(place, typed.COLUMN, column))
+    return _encoded(table.set_column(place, typed_columns.COLUMN, column))
 
 
 def _encoded(table: pa.Table) -> bytes:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from lakelog import typed_columns
 from lakelog.erased.copies import note as note_copy
 from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
-from lakelog.segments import typed
 from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class OpenTable(Protocol):
     def keys(self) -> set[str]:
         """The digests of the segments that it has."""
 
-    def add_columns(self, schemas: Mapping[str, typed.Schema]) -> set[str]:
+    def add_columns(self, schemas: Mapping[str, typed_columns.Schema]) -> set[str]:
         """Add what members of payloads need, whose schemas come by their keys; return the keys of
         those that do not fit."""
 
@@ -195,7 +195,9 @@ def _change(lake: Lake, table: OpenTable, state: Manifest, before: str) -> Table
     lake.store.verified.require(added)
     typed_entries = {e.fields: e for e in added if e.fields and e.has_numbers}
     paths = lake.store.paths
-    unfit = table.add_columns({key: typed.of_entry(paths, e) for key, e in typed_entries.items()})
+    unfit = table.add_columns(
+        {key: typed_columns.Schema.of_entry(paths, e) for key, e in typed_entries.items()}
+    )
     files = [
         table.file_of(
             entry,

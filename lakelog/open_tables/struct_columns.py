@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 
+from lakelog import typed_columns
 from lakelog.libraries import pa
 from lakelog.open_tables.field_columns import free_name
-from lakelog.segments import segment, typed, typed_rows
-from lakelog.segments.typed import Member
+from lakelog.segments import segment
+from lakelog.typed_columns import Member
 
 _NAME, _KIND = b"lakelog.name", b"lakelog.kind"
 _UNNAMEABLE = re.compile(r"[ ,;{}()\n\t=]+")
@@ -24,15 +25,17 @@ def event_columns() -> pa.Schema:
     return pa.schema([(f.name, f.type) for f in segment.schema("events", "sorted")])
 
 
-def with_members(table: pa.Schema, payloads: typed.Schema) -> tuple[pa.Schema, pa.DataType | None]:
+def with_members(
+    table: pa.Schema, payloads: typed_columns.Schema
+) -> tuple[pa.Schema, pa.DataType | None]:
     """Return a schema that also has the members of typed payloads, and the type of their struct
     under its names, None where it has these names already."""
-    place = table.get_field_index(typed.COLUMN)
+    place = table.get_field_index(typed_columns.COLUMN)
     before = table.field(place).type if place >= 0 else None
     type_, renamed = _struct(payloads.members, before)
-    column = pa.field(typed.COLUMN, type_)
+    column = pa.field(typed_columns.COLUMN, type_)
     schema = table.set(place, column) if place >= 0 else table.append(column)
-    return schema, None if renamed == typed_rows.arrow_type(payloads) else renamed
+    return schema, None if renamed == payloads.arrow_type() else renamed
 
 
 def _struct(
@@ -60,7 +63,7 @@ def _types(member: Member, before: pa.DataType | None) -> tuple[pa.DataType, pa.
         element = before.value_type if before else None
         type_, own_type = _types(member.members[0], element)
         return pa.list_(type_), pa.list_(pa.field("element", own_type))
-    scalar = typed_rows.arrow_member(member)
+    scalar = member.arrow_type()
     return scalar, scalar
 
 

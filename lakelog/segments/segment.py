@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lakelog import arrays, bloom
+from lakelog import arrays, bloom, column_encodings, typed_columns
 from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import Begun, File
 from lakelog.errors import DamagedSegment
@@ -33,7 +33,6 @@ from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import column_encoding
 from lakelog.settings import DEFAULTS
 from lakelog.store import document
 from lakelog.store.entry import MANY, Counts, SegmentEntry
@@ -41,13 +40,9 @@ from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
-    from lakelog.segments import field_ids, typed, typed_rows
-    from lakelog.segments.typed_rows import FieldColumns
     from lakelog.settings import Settings
+    from lakelog.typed_columns import FieldColumns
 else:
-    # Whoever only reads rows without typed payloads needs neither, and a first query is waited for.
-    typed, typed_rows = Lazy("lakelog.segments.typed"), Lazy("lakelog.segments.typed_rows")
-    field_ids = Lazy("lakelog.segments.field_ids")
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 QUARANTINE_COLUMNS = ("ingested_at", "origin", "position", "reason", "line")
@@ -100,7 +95,7 @@ def schema(content: str = "events", layout: str = "arrival") -> pa.Schema:
     names = EVENT_COLUMNS if content == "events" else QUARANTINE_COLUMNS
     names = (*names, "seq") if layout == "sorted" else names
     columns = [(name, types.get(name, pa.string())) for name in names]
-    return pa.schema([field_ids.numbered_column(*column) for column in columns])
+    return pa.schema([typed_columns.numbered_column(*column) for column in columns])
 
 
 def write(
@@ -132,7 +127,7 @@ def put(
     paths: Paths,
     data: bytes,
     table: pa.Table,
-    kind: str,
+    row_kind: str,
     layout: str,
     pending_writes: list[Begun] | None = None,
 ) -> SegmentEntry:
@@ -147,21 +142,21 @@ def put(
     if pending_writes is not None:
         pending_writes.append(File(path).begin(data))
     # Before a write that is waited for, while the rows are in the processor's cache.
-    entry = describe(digest, len(data), table, kind, layout)
-    if kind == "events" and SegmentBlocks.is_shared(paths):
+    entry = describe(digest, len(data), table, row_kind, layout)
+    if row_kind == "events" and SegmentBlocks.is_shared(paths):
         root = SegmentBlocks.root_of(SegmentBlocks.hashes_of(data))
         entry = dataclasses.replace(entry, blocks=root)
     if pending_writes is None:
         File(path).put(data)
     # Now, while the rows are in memory: a filter made later has to read the segment again.
-    if kind == "events" and table.num_rows >= bloom.LEAST:
+    if row_kind == "events" and table.num_rows >= bloom.LEAST:
         bloom.save(paths, digest, table)
     return entry
 
 
 def encode(
     table: pa.Table,
-    kind: str,
+    row_kind: str,
     layout: str,
     commit: str,
     level: int,
@@ -172,7 +167,7 @@ def encode(
     blocks: sealed_blocks.Blocks | None = None,
 ) -> bytes:
     """Return the bytes of a segment."""
-    builder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
+    builder = SegmentEncoder(row_kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
     builder.add(table)
     builder.blocks |= blocks or {}
     return builder.finish(wal, branch, lake, hosts)
@@ -183,7 +178,7 @@ class SegmentEncoder:
 
     def __init__(
         self,
-        kind: str,
+        row_kind: str,
         layout: str,
         commit: str,
         level: int = 3,
@@ -195,12 +190,12 @@ class SegmentEncoder:
     ) -> None:
         """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`; `is_short`
         if no more than a few rows will be added; `page_rows` how many a page has at most."""
-        self._schema, self._layout = schema(kind, layout), layout
+        self._schema, self._layout = schema(row_kind, layout), layout
         self._text_bytes = 0
         self._notes = {
             "lakelog.format": "1",
             "lakelog.commit": commit,
-            "lakelog.kind": kind,
+            "lakelog.kind": row_kind,
             "lakelog.layout": layout,
         }
         self._notes |= {"lakelog.zstd": str(level)} if layout == "sorted" else {}
@@ -208,8 +203,8 @@ class SegmentEncoder:
         self._column_encodings = _encodings(self._schema.names, layout)
         self._texts = text_encodings
         if fields:
-            self._schema = self._schema.append(field_ids.numbered_structs(fields.schema))
-            self._notes[typed.NOTE] = typed.encode(fields.schema)
+            self._schema = self._schema.append(typed_columns.numbered_structs(fields.schema))
+            self._notes[typed_columns.Schema.NOTE] = fields.schema.to_json()
             self._dictionary += fields.dictionary
             self._column_encodings |= fields.encodings
         self._level, self._page_rows = level, page_rows
@@ -236,7 +231,7 @@ class SegmentEncoder:
         text_encodings = self._texts
         if text_encodings is None:
             repeats = "message" in rows.column_names and _is_repetitive(rows["message"])
-            text_encodings = {"message": column_encoding.DICTIONARY} if repeats else {}
+            text_encodings = {"message": column_encodings.DICTIONARY} if repeats else {}
         dictionary = [name for name, encoding in text_encodings.items() if not encoding]
         encodings = {**self._column_encodings, **text_encodings}
         return pq.ParquetWriter(
@@ -267,7 +262,7 @@ class SegmentEncoder:
         notes |= {"lakelog.branch": branch} if branch else {}
         notes |= {"lakelog.lake": lake} if lake else {}
         notes |= {"lakelog.hosts": orjson.dumps(hosts).decode()} if hosts else {}
-        notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed.NOTE in notes else {}
+        notes |= {_TEXT_BYTES: str(self._text_bytes)} if typed_columns.Schema.NOTE in notes else {}
         writer = self._writer or self._open(self._schema.empty_table())
         # All pages are written, and the footer is not: readers find their columns by place.
         notes |= sealed_blocks.write_blocks(self._sink, self.blocks) if self.blocks else {}
@@ -279,12 +274,12 @@ class SegmentEncoder:
 def text_encodings(table: pa.Table, order: pa.Array) -> dict[str, str]:
     """Return the encodings of `TEXTS` for a segment of the rows of a table in this order, by
     trial."""
-    rows = order.take(column_encoding.sample(len(order), _TRIED))
+    rows = order.take(column_encodings.sample(len(order), _TRIED))
     columns = table.select(TEXTS).take(rows)
     values = {name: columns[name].combine_chunks().drop_null() for name in columns.column_names}
     scale = len(order) / max(len(rows), 1)
     return {
-        name: column_encoding.choose(column, scale)
+        name: column_encodings.choose(column, scale)
         for name, column in values.items()
         if len(column)
     }
@@ -306,12 +301,12 @@ def _is_repetitive(messages: pa.ChunkedArray) -> bool:
     return distinct * _REPEATS <= int(count)
 
 
-def describe(digest: str, size: int, table: pa.Table, kind: str, layout: str) -> SegmentEntry:
+def describe(digest: str, size: int, table: pa.Table, row_kind: str, layout: str) -> SegmentEntry:
     """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
-    times = arrays.numbers(table["time" if kind == "events" else "ingested_at"])
+    times = arrays.numbers(table["time" if row_kind == "events" else "ingested_at"])
     time: Any = (int(times.min()), int(times.max())) if len(times) else (None, None)
-    entry = SegmentEntry(digest, size, kind, table.num_rows, layout, time)
-    if kind != "events":
+    entry = SegmentEntry(digest, size, row_kind, table.num_rows, layout, time)
+    if row_kind != "events":
         return entry
     counts = (_counts(table[name]) for name in ("type", "source", "level"))
     low, high = _bounds(table["subject"])
@@ -342,26 +337,26 @@ def read(
     if fields is None:
         return table
     if not table.num_rows:
-        return table.drop_columns([typed.COLUMN])
+        return table.drop_columns([typed_columns.COLUMN])
     with contextlib.nullcontext(engine) if engine else connect(paths, DEFAULTS) as connection:
-        return typed_rows.restored(connection, fields, table)
+        return typed_columns.restored(connection, fields, table)
 
 
 def read_stored(
     paths: Paths, digest: str, columns: list[str] | None = None
-) -> tuple[pa.Table, typed.Schema | None]:
+) -> tuple[pa.Table, typed_columns.Schema | None]:
     """Return a segment's rows as they are stored, and the schema of their payloads where there is a
     column `fields`; otherwise as `read`."""
     path = paths.object("segments", digest)
     with pq.ParquetFile(_source(paths, digest), page_checksum_verification=True) as file:
-        is_typed = typed.COLUMN in file.schema_arrow.names
+        is_typed = typed_columns.COLUMN in file.schema_arrow.names
         if columns is not None and "data" in columns and is_typed:
-            columns = [*columns, typed.COLUMN]
+            columns = [*columns, typed_columns.COLUMN]
         table: pa.Table = file.read(columns=columns)
-    if typed.COLUMN not in table.column_names:
+    if typed_columns.COLUMN not in table.column_names:
         return table, None
     try:
-        return table, typed.decode(metadata(paths, digest)["fields"])
+        return table, typed_columns.Schema.from_json(metadata(paths, digest)["fields"])
     except (KeyError, ValueError) as error:
         raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
 
@@ -376,11 +371,15 @@ def typed_members(paths: Paths, digest: str) -> tuple[str, int, bool]:
     notes = metadata(paths, digest)
     with pq.ParquetFile(_source(paths, digest)) as file:
         column_notes = file.schema_arrow.field(0).metadata or {}
-        has_numbers = notes.get("layout") == "sorted" and field_ids.NOTE in column_notes
+        has_numbers = notes.get("layout") == "sorted" and typed_columns.NUMBER_NOTE in column_notes
         if "fields" not in notes:
             return "", 0, has_numbers
         payloads = file.read(columns=["data"])["data"]
-    return typed.key_of(notes["fields"]), len(payloads) - payloads.null_count, has_numbers
+    return (
+        typed_columns.Schema.key_of(notes["fields"]),
+        len(payloads) - payloads.null_count,
+        has_numbers,
+    )
 
 
 def uncompressed(paths: Paths, digest: str) -> int:

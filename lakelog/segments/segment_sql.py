@@ -1,7 +1,7 @@
 """SQL that reads segments as rows: each payload as its text, however a segment stores it.
 
 Segments are read in as few scans as there are kinds of them: by layout, by the schema of their
-typed payloads (segments/typed.py), and by whether some payloads of typed ones are text.
+typed payloads (typed_columns), and by whether some payloads of typed ones are text.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lakelog import database
-from lakelog.runtime.lazy import Lazy
+from lakelog import database, typed_columns
 from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
-    from lakelog.segments import typed
-    from lakelog.segments.typed import Schema
-else:
-    typed = Lazy("lakelog.segments.typed")
+    from lakelog.typed_columns import Schema
 
 _LAYOUTS = ("arrival", "sorted")
 
@@ -39,7 +35,7 @@ class SegmentScan:
         """SQL for the payload's text over the columns of the files."""
         if self.schema is None:
             return "data"
-        payload = typed.text_sql(self.schema)
+        payload = self.schema.text_sql()
         return f"coalesce(data, {payload})" if self.has_texts else payload
 
 
@@ -58,7 +54,7 @@ def scans(paths: Paths, entries: Iterable[SegmentEntry]) -> list[SegmentScan]:
     for entry in sorted(entries, key=lambda e: _LAYOUTS.index(e.layout)):
         key = entry.layout, entry.fields, entry.texts > 0
         if key not in groups:
-            schema = typed.of_entry(paths, entry) if entry.fields else None
+            schema = typed_columns.Schema.of_entry(paths, entry) if entry.fields else None
             groups[key] = SegmentScan(entry.layout, schema, key[2])
         groups[key].entries.append(entry)
     return list(groups.values())

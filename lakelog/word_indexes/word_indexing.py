@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lakelog import arrays, tokenization
+from lakelog import arrays, tokenization, typed_columns
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import segment, typed, typed_rows
+from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.tokenization import Words
@@ -58,7 +58,7 @@ class WordIndexer:
         self._is_counted = True
         self._parts: list[tuple[bytes, bytes]] = []
 
-    def add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
+    def add(self, rows: pa.Table, schema: typed_columns.Schema | None) -> None:
         """Add the rows that follow; payloads in a column `fields` are structs of a schema."""
         start = 0
         while start < len(rows):
@@ -74,9 +74,9 @@ class WordIndexer:
             self._end_part()
         word_index.save(paths, digest, word_index.encode(digest, self._rows, self._parts))
 
-    def _add(self, rows: pa.Table, schema: typed.Schema | None) -> None:
+    def _add(self, rows: pa.Table, schema: typed_columns.Schema | None) -> None:
         if schema is not None:
-            rows = typed_rows.restored(self._cursor, schema, rows)
+            rows = typed_columns.restored(self._cursor, schema, rows)
         offset = self._rows % word_index.PART
         for column in tokenization.SEARCHED:
             tokenize = _CUTS.get(column, tokenization.of_texts)
@@ -230,7 +230,7 @@ def _unsigned(values: np.ndarray) -> pa.Array:
 
 def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) -> None:
     """Build the index of a segment and store it; the caller has verified the segment."""
-    schema = typed.of_entry(paths, entry) if entry.fields else None
+    schema = typed_columns.Schema.of_entry(paths, entry) if entry.fields else None
     indexer = WordIndexer(cursor)
     row_bytes = segment.uncompressed(paths, entry.key) // max(entry.events, 1)
     for rows in segment.batches(
@@ -245,9 +245,12 @@ def row_words(
 ) -> Iterator[tuple[pa.Array, list[int]]]:
     """Yield the words of the rows of a segment as texts (`tokenization.spaced`), with the seq of
     each; the caller has verified the segment."""
-    schema, row = typed.of_entry(paths, entry) if entry.fields else None, entry.seq[0]
+    schema, row = (
+        typed_columns.Schema.of_entry(paths, entry) if entry.fields else None,
+        entry.seq[0],
+    )
     for rows in segment.batches(paths, entry.key, _TEXTS):
-        table = typed_rows.restored(cursor, schema, rows) if schema is not None else rows
+        table = typed_columns.restored(cursor, schema, rows) if schema is not None else rows
         is_sorted = entry.layout == "sorted"
         yield (
             tokenization.spaced(cursor, table),

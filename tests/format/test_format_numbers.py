@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lakelog
+from lakelog import typed_columns
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import field_ids
-from lakelog.segments.typed import Member, Schema
 from lakelog.store.entry import Record
+from lakelog.typed_columns import Member, Schema
 from tests.support import lakes
 
 COLUMNS = "time type category source subject level message data id ingested_at origin position"
@@ -77,8 +77,8 @@ def test_members_whose_numbers_meet_have_none() -> None:
     """F4.9: of two members of one schema that have one number by chance, neither has it."""
     pair = _members_of_one_number()
     schema = Schema((*pair, Member("n", "int")))
-    assert field_ids.members(schema) == {("n",): ("n\0int", stated(["n"], "int"))}
-    assert dict(numbers([field_ids.numbered_structs(schema)])) == {
+    assert typed_columns.member_numbers(schema) == {("n",): ("n\0int", stated(["n"], "int"))}
+    assert dict(numbers([typed_columns.numbered_structs(schema)])) == {
         "fields": 14,
         "fields.n": stated(["n"], "int"),
     }

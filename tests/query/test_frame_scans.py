@@ -131,7 +131,7 @@ def test_a_process_that_asks_once_loads_no_arrays(make_lake: MakeLake, before: s
         f"answer = lake.sql({before!r} 'SELECT type, count(*) FROM events GROUP BY type')\n"
         "assert answer.fetchall() == [('A', 3)]\n"
         "unneeded = {'numpy', 'pyarrow', 'duckdb', 'concurrent.futures'}\n"
-        "unneeded |= {'lakelog.query.sql.payload', 'lakelog.segments.typed'}\n"
+        "unneeded |= {'lakelog.query.sql.payload', 'lakelog.typed_columns.schema'}\n"
         "print(unneeded & {*sys.modules})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

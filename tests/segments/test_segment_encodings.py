@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import lakelog
-from lakelog.segments import column_encoding, segment
+from lakelog import column_encodings
+from lakelog.segments import segment
 from tests.support.requirements import need_module
 
 
@@ -57,21 +58,21 @@ def test_the_smallest_encoding_is_chosen() -> None:
     agents = [random.randbytes(60).hex() for _ in range(600)]
     sizes = [random.randrange(1 << 40) for _ in range(600)]
     again = [random.randrange(600) for _ in range(4_000)]
-    dictionary = column_encoding.DICTIONARY
-    assert column_encoding.choose(pa.array([agents[n] for n in again])) == dictionary
-    assert column_encoding.choose(pa.array([sizes[n] for n in again])) == dictionary
-    assert column_encoding.choose(pa.array([sizes[n] / 1e3 for n in again])) == dictionary
-    assert column_encoding.choose(pa.array(range(4_000))) == "DELTA_BINARY_PACKED"
+    dictionary = column_encodings.DICTIONARY
+    assert column_encodings.choose(pa.array([agents[n] for n in again])) == dictionary
+    assert column_encodings.choose(pa.array([sizes[n] for n in again])) == dictionary
+    assert column_encodings.choose(pa.array([sizes[n] / 1e3 for n in again])) == dictionary
+    assert column_encodings.choose(pa.array(range(4_000))) == "DELTA_BINARY_PACKED"
     distinct = [f"{n} {agents[n % 600]}" for n in range(4_000)]
-    assert column_encoding.choose(pa.array(distinct)) != dictionary
+    assert column_encodings.choose(pa.array(distinct)) != dictionary
     nothing = pa.array([], pa.string())
-    assert column_encoding.choose(nothing) == "DELTA_LENGTH_BYTE_ARRAY"
+    assert column_encodings.choose(nothing) == "DELTA_LENGTH_BYTE_ARRAY"
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 1_000, 100_000])
 def test_a_sample_is_even_and_of_neighbours(length: int) -> None:
     """Rows of a sample are distinct, ascend, and come from every part of the column."""
-    rows = column_encoding.sample(length, 640).to_pylist()
+    rows = column_encodings.sample(length, 640).to_pylist()
     assert rows == sorted(set(rows))
     assert len(rows) == (length if length <= 640 else 640)
     gaps = [b - a for a, b in itertools.pairwise([-1, *rows, length])]

@@ -344,9 +344,9 @@ def test_two_that_merge_the_same_id_runs(
 ) -> None:
     """Of two that merge runs of ids at once one gives up; no id is forgotten."""
     lake, other = make_lake(), make_lake()
-    for n in range(identities.FAN):
+    for n in range(identity_run.FAN):
         lake.append(event(str(n), str(n)))
-        if n < identities.FAN - 1:
+        if n < identity_run.FAN - 1:
             lake.settle()
     lake.sealer().seal()
     real, done = identities.join, list[str]()
@@ -360,8 +360,8 @@ def test_two_that_merge_the_same_id_runs(
     monkeypatch.setattr(identity_run, "join", join)
     lake.sealer().maintain()
     assert [e.move.op for e in lake.log()].count("maintain") == 1
-    lake.append([event(str(n), str(n)) for n in range(identities.FAN)])
-    assert len(found(lake)) == identities.FAN
+    lake.append([event(str(n), str(n)) for n in range(identity_run.FAN)])
+    assert len(found(lake)) == identity_run.FAN
 
 
 def test_a_removal_that_lost_a_race_retries(

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from lakelog import Lake, sql
 from lakelog.disk import disk
 from lakelog.moves.publication import Change, publish
-from lakelog.segments import segment, segment_sql, typed
-from lakelog.segments.typed import Member, Schema
+from lakelog.segments import segment, segment_sql
 from lakelog.store import document
 from lakelog.store.entry import SegmentEntry, tombstone
+from lakelog.typed_columns import Member, Schema
 
 SCHEMA = Schema(
     (
@@ -56,10 +56,10 @@ def retype(lake: Lake, *schemas: Schema | None, branch: str = "main") -> list[in
 def _typed(lake: Lake, entry: SegmentEntry, schema: Schema) -> SegmentEntry:
     paths = lake.store.paths
     names = [*segment.EVENT_COLUMNS, "seq"]
-    rebuilt = typed.text_sql(schema, "f")
+    rebuilt = schema.text_sql("f")
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        structs = f"from_json(data, {sql.literal(typed.structure(schema))})"
+        structs = f"from_json(data, {sql.literal(schema.structure())})"
         connection.execute(f"""CREATE TABLE rows AS SELECT *, {structs} AS f
             FROM ({segment_sql.rows_sql(paths, [entry])}) ORDER BY type, time, seq""")
         texts = connection.sql(f"SELECT {', '.join(names)} FROM rows").to_arrow_table()
@@ -76,7 +76,7 @@ def _typed(lake: Lake, entry: SegmentEntry, schema: Schema) -> SegmentEntry:
     with pq.ParquetWriter(sink, columns, compression="zstd", store_schema=False) as writer:
         writer.write_table(rows.cast(columns))
         notes = {"format": "1", "commit": disk.random_hex(), "kind": "events", "wal": "{}"}
-        notes |= {"layout": "sorted", "fields": typed.encode(schema)}
+        notes |= {"layout": "sorted", "fields": schema.to_json()}
         writer.add_key_value_metadata({f"lakelog.{key}": note for key, note in notes.items()})
     data = bytes(sink.getvalue())
     digest = document.digest(data)

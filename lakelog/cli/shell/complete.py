@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from lakelog import sql
+from lakelog import sql, typed_columns
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
@@ -21,7 +21,6 @@ from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
 from lakelog.query import TypeTable
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments import typed
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.sql import identifier
 from lakelog.store.bootstrap import Store
@@ -101,7 +100,9 @@ class CompletionNames:
             # One typed segment for each set of fields: thousands of segments often have the same
             # few.
             distinct = {entry.fields: entry for entry in entries if entry.fields}.values()
-            for schema in (typed.of_entry(self._store.paths, entry) for entry in distinct):
+            for schema in (
+                typed_columns.Schema.of_entry(self._store.paths, entry) for entry in distinct
+            ):
                 inside = schema.members
                 for name in path:
                     inside = next((member.members for member in inside if member.name == name), ())

@@ -13,14 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lakelog import arrays
+from lakelog import arrays, typed_columns
 from lakelog.formats.uniform.line_layout import LineColumns, PayloadMatches, slices
 from lakelog.formats.uniform.payload_layout import PayloadLayout, payload_layout
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import typed, typed_rows
-from lakelog.segments.field_inference import infer
-from lakelog.segments.typed import Member, Schema
-from lakelog.segments.typed_rows import FieldColumns
+from lakelog.typed_columns import FieldColumns, Member, Schema, infer
 
 LAYOUTS_MAX = 16
 """So many layouts are looked for, the most frequent of a sample."""
@@ -103,10 +100,10 @@ def _tried(
     if not is_struct.any():
         return None
     none = pa.nulls(len(payloads), pa.string())
-    rows = pa.table({"data": none, typed.COLUMN: structs})
+    rows = pa.table({"data": none, typed_columns.COLUMN: structs})
     # Proved, not believed: a layout is used only if the engine gives back each payload of the
     # sample byte for byte.
-    rebuilt = typed_rows.restored(engine, schema, rows)["data"].combine_chunks()
+    rebuilt = typed_columns.restored(engine, schema, rows)["data"].combine_chunks()
     places = arrays.integers(np.flatnonzero(is_struct))
     same = arrays.truths(pc.equal(rebuilt.take(places), payloads.take(places)))
     proved = {*which[is_struct].tolist()} - {*which[is_struct][~same].tolist()}
@@ -118,7 +115,7 @@ def _tried(
 def _encoded(
     schema: Schema, layouts: list[PayloadLayout], share: float, structs: pa.StructArray
 ) -> PayloadColumns:
-    return PayloadColumns(typed_rows.encodings(schema, structs, 1), tuple(layouts))
+    return PayloadColumns(typed_columns.FieldColumns.of_sample(schema, structs, 1), tuple(layouts))
 
 
 def _is_of(schema: Schema, layout: PayloadLayout) -> bool:
@@ -156,7 +153,7 @@ def _structs(
     building = _Building(tuple(layouts), data, payloads)
     children = [building.column(member, (member.name,)) for member in schema.members]
     is_struct = (payloads.which >= 0) & ~building.bad
-    kinds = list(typed_rows.arrow_type(schema))
+    kinds = list(schema.arrow_type())
     mask = arrays.mask(~is_struct)
     return pa.StructArray.from_arrays(children, fields=kinds, mask=mask), is_struct
 
@@ -177,7 +174,7 @@ class _Building:
         if member.kind == "object":
             mask = ~self._present(lambda layout: path in layout.objects)
             children = [self.column(child, (*path, child.name)) for child in member.members]
-            kinds = list(typed_rows.arrow_member(member))
+            kinds = list(member.arrow_type())
             return pa.StructArray.from_arrays(children, fields=kinds, mask=arrays.mask(mask))
         if member.kind == "list":
             return self._list(member, path)
@@ -186,7 +183,7 @@ class _Building:
             for number, slots in self._slots(path, is_element=False)
         ]
         if not spans_by_layout:
-            return pa.nulls(self._count, typed_rows.arrow_member(member))
+            return pa.nulls(self._count, member.arrow_type())
         rows, spans = spans_by_layout[0]
         if len(spans_by_layout) > 1:
             rows = np.concatenate([rows for rows, _ in spans_by_layout])
@@ -212,14 +209,14 @@ class _Building:
             begins = (ends - lengths)[self._rows[number]]
             for nth, slot in enumerate(slots):
                 spans[begins + nth] = self._bounds[number][:, 2 * slot : 2 * slot + 2]
-        list_type = typed_rows.arrow_member(member)
+        list_type = member.arrow_type()
         element = member.members[0]
         if len(spans):
             values, is_good = _values(element.kind, slices(self._text, spans))
             if not is_good.all():
                 self.bad[np.repeat(np.arange(self._count), lengths)[~is_good]] = True
         else:
-            values = pa.nulls(0, typed_rows.arrow_member(element))
+            values = pa.nulls(0, element.arrow_type())
         offsets = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32))
         valid = arrays.mask(present).buffers()[1]
         return pa.Array.from_buffers(list_type, self._count, [valid, offsets], children=[values])

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lakelog import typed_columns
 from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.libraries import duckdb, np, pa
-from lakelog.segments import typed
-from lakelog.segments.typed import Schema
-from lakelog.segments.typed_rows import FieldColumns
+from lakelog.typed_columns import FieldColumns, Schema
 
 LINES = 16_384
 """Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan
@@ -55,6 +54,6 @@ class TypedPayloads:
 
     def judge(self, rows: pa.Table) -> None:
         """Forget the columns if few of these rows, which they gave, have a struct."""
-        if typed.COLUMN in rows.column_names:
-            structs = len(rows) - rows[typed.COLUMN].null_count
+        if typed_columns.COLUMN in rows.column_names:
+            structs = len(rows) - rows[typed_columns.COLUMN].null_count
             self._columns = self._columns if structs >= _SHARE * len(rows) else None

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog import arrays
+from lakelog import arrays, typed_columns
 from lakelog.arrays import split_lines
 from lakelog.event import Severity
 from lakelog.formats import sqltext
@@ -23,8 +23,7 @@ from lakelog.formats.uniform.line_layout import LineColumns, LineLayout, layout_
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.payload_layout import LONGEST
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import typed
-from lakelog.segments.typed import Schema
+from lakelog.typed_columns import Schema
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _EARLIEST = -62_135_596_800_000_000
@@ -140,8 +139,8 @@ def _payloads(values: LineColumns, payloads: PayloadColumns | None) -> dict[str,
     lengths = np.where(is_struct, values.bounds[:, -1] - values.bounds[:, -2], 0)
     return {
         "data": values.column("data", is_struct),
-        typed.COLUMN: structs,
-        typed.TEXT_BYTES: arrays.integers(lengths),
+        typed_columns.COLUMN: structs,
+        typed_columns.TEXT_BYTES: arrays.integers(lengths),
     }
 
 

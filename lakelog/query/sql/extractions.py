@@ -14,18 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from lakelog import sql
+from lakelog import sql, typed_columns
 from lakelog.engine.syntax import Node
 from lakelog.query.sql.tree import FIELDS, TYPES
-from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.segments.segment_sql import SegmentScan
 
 if TYPE_CHECKING:
-    from lakelog.segments import typed
-    from lakelog.segments.typed import Member, Schema
-else:
-    typed = Lazy("lakelog.segments.typed")
+    from lakelog.typed_columns import Member, Schema
 
 _ESCAPED, _BEHIND = re.compile(r'[\\"]'), r"\\\g<0>"
 PathStep = str | int
@@ -96,7 +92,7 @@ class Extraction:
         is_cast = self.is_guarded or self.cast not in ("", *_SAFE.get(member_kind, ()))
         if not is_coded and (member_kind == "text" or is_cast):
             column = _guarded(column)
-        value = typed.plain_sql(member, column) if member_kind == "text" else column
+        value = member.plain_sql(column) if member_kind == "text" else column
         if self.mode in ("json", "text") and self.cast in _SAME.get(member_kind, ()):
             # Straight from the column where its value casts as its text would.
             return f"{'TRY_' if self.is_try else ''}CAST({column} AS {self.cast})"
@@ -125,9 +121,9 @@ class Extraction:
             return self._cast(f"to_json({value})")
         function = _FUNCTIONS[self.mode]
         if member.null and self.mode != "text":  # null and absence are two things to the others
-            rendered = typed.text_sql(typed.Schema((member,)), parent)
+            rendered = typed_columns.Schema((member,)).text_sql(parent)
             return self._cast(f"{function}({rendered}, {_path((member.name, *steps))})")
-        rendered = typed.member_sql(member, column)
+        rendered = member.json_sql(column)
         return self._cast(f"{function}({rendered}, {_path(steps)})")
 
     def _cast(self, value: str) -> str:
@@ -209,7 +205,7 @@ def _find(
 
 def _kind(member: Member) -> str:
     """Return the kind of the values of a member, `text` for texts however they are stored."""
-    return "text" if member.kind in typed.TEXTS else member.kind
+    return "text" if member.is_text else member.kind
 
 
 def _guarded(column: str) -> str:

@@ -13,11 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lakelog import arrays, sql
+from lakelog import arrays, column_encodings, sql
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import column_encoding, typed
-from lakelog.segments.field_inference import infer
-from lakelog.segments.typed import Member, Schema
+from lakelog.typed_columns.field_inference import infer
+from lakelog.typed_columns.schema import COLUMN, SCALARS, Member, Schema
 
 TEXT_MAX = 65_536
 """Longer payloads, in bytes, stay text: the engine takes 2,048 rows at once, several times over."""
@@ -43,6 +42,18 @@ class FieldColumns:
     """Paths of the leaves of few values, which get dictionary pages."""
     encodings: dict[str, str]
     """Parquet's encodings of the others, by path."""
+
+    @classmethod
+    def of_sample(cls, schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:
+        """Return how structs are stored, by those of a sample of the rows, of which there are
+        `scale` times as many."""
+        leaves = _leaves(COLUMN, structs)
+        columns = [(path, column_encodings.choose(values, scale)) for path, values in leaves]
+        # Where names have dots, two leaves may have one path: they get what suits every type.
+        paths = Counter(path for path, _ in columns)
+        encoding_by_path = {p: e for p, e in columns if e and paths[p] == 1}
+        dictionary = [p for p, _ in columns if p not in encoding_by_path]
+        return cls(schema, dictionary, encoding_by_path)
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class PayloadTyping:
         """
         if stored_schema is None:
             structs, masks = prove(self._cursor, schema, rows["data"])
-            return _exchanged(rows.append_column(typed.COLUMN, structs), masks)
+            return _exchanged(rows.append_column(COLUMN, structs), masks)
         rows, size = self.recast(stored_schema, schema, rows)
         text_rows = np.flatnonzero(arrays.truths(rows["data"].is_valid()))
         # Those of other segments were never tried.
@@ -136,9 +147,9 @@ class PayloadTyping:
             return rows, 0
         # Only the text tells which members of the other schema a payload has, and in which order.
         restored_rows = restored(self._cursor, stored_schema, rows)
-        structs = pa.nulls(len(rows), arrow_type(schema))
+        structs = pa.nulls(len(rows), schema.arrow_type())
         size = _length(rows["data"]) - _length(restored_rows["data"])
-        return restored_rows.append_column(typed.COLUMN, structs), size
+        return restored_rows.append_column(COLUMN, structs), size
 
     def _expected(
         self, rows: pa.Table, stored_schema: Schema | None, near: dict[Schema, None]
@@ -154,8 +165,8 @@ class PayloadTyping:
     ) -> pa.ChunkedArray:
         """Return a sample of the payloads that may become structs."""
         rows_max = _SAMPLE_BYTES * len(rows) // max(_stored_bytes(rows), 1)
-        places = column_encoding.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, rows_max)))
-        names = ["data", typed.COLUMN] if stored_schema else ["data"]
+        places = column_encodings.sample(len(rows), max(_LEAST_PROVED, min(_PROVED, rows_max)))
+        names = ["data", COLUMN] if stored_schema else ["data"]
         sampled = rows.select(names).take(places if order is None else order.take(places))
         payloads = (restored(self._cursor, stored_schema, sampled) if stored_schema else sampled)[
             "data"
@@ -189,20 +200,9 @@ class PayloadTyping:
         self.learnt.shares[trial.schema.key] = trial.share
         if trial.schema.key not in self.learnt.columns:
             scale = rows / len(trial.structs)
-            self.learnt.columns[trial.schema.key] = encodings(trial.schema, trial.structs, scale)
+            columns = FieldColumns.of_sample(trial.schema, trial.structs, scale)
+            self.learnt.columns[trial.schema.key] = columns
         return self.learnt.columns[trial.schema.key]
-
-
-def encodings(schema: Schema, structs: pa.StructArray, scale: float) -> FieldColumns:
-    """Return the encodings of the leaves of a schema, by structs of a sample of the rows, of which
-    there are `scale` times as many."""
-    leaves = _leaves(typed.COLUMN, structs)
-    columns = [(path, column_encoding.choose(values, scale)) for path, values in leaves]
-    # Where names have dots, two leaves may have one path: they get what suits every type.
-    paths = Counter(path for path, _ in columns)
-    encoding_by_path = {p: e for p, e in columns if e and paths[p] == 1}
-    dictionary = [p for p, _ in columns if p not in encoding_by_path]
-    return FieldColumns(schema, dictionary, encoding_by_path)
 
 
 def _evenly(length: int, count_max: int) -> pa.Array:
@@ -226,7 +226,7 @@ def prove(
 ) -> tuple[pa.StructArray, pa.Array]:
     """Return the structs of payloads, null where they would not give back the text, and a mask:
     whether each is null."""
-    shape, built = sql.literal(typed.structure(schema)), typed.text_sql(schema)
+    shape, built = sql.literal(schema.structure()), schema.text_sql()
     # Payloads are valid JSON, so the engine is not asked first; one that is not fails the query.
     read_sql = f"CASE WHEN strlen(data) <= {TEXT_MAX} THEN {{}} END"
     failure: Exception | None = None
@@ -240,15 +240,15 @@ def prove(
             failure = error
             continue
         masks = rows["is_text"].combine_chunks()
-        structs = rows["fields"].cast(arrow_type(schema)).combine_chunks()
+        structs = rows["fields"].cast(schema.arrow_type()).combine_chunks()
         return _masked(structs, masks), masks
     raise failure or ValueError(query)
 
 
 def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) -> pa.Table:
     """Return rows of a typed segment as those of one without: `data` is the text of each."""
-    query = f"SELECT coalesce(data, {typed.text_sql(schema)}) AS data FROM texts"
-    payload_columns = rows.select(["data", typed.COLUMN])
+    query = f"SELECT coalesce(data, {schema.text_sql()}) AS data FROM texts"
+    payload_columns = rows.select(["data", COLUMN])
     step = _step(payload_columns)
     chunks: list[pa.Array] = []
     for start in range(0, len(payload_columns), step):
@@ -260,7 +260,7 @@ def restored(cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table) 
             else slice_rows.take(arrays.integers(np.arange(len(slice_rows))))
         )
         chunks += _run(cursor, query, slice_rows)["data"].cast(pa.string()).chunks
-    plain = rows.drop_columns([typed.COLUMN])
+    plain = rows.drop_columns([COLUMN])
     start = plain.column_names.index("data")
     return plain.set_column(start, "data", pa.chunked_array(chunks, pa.string()))
 
@@ -279,14 +279,14 @@ def _with_structs(
     """Return rows with structs in place of some texts, where a mask does not say that they stay,
     and the bytes of those."""
     fits = np.flatnonzero(~arrays.truths(masks))
-    column = rows[typed.COLUMN]
+    column = rows[COLUMN]
     both = pa.chunked_array([*column.chunks, structs.take(arrays.integers(fits))], column.type)
     index = np.arange(len(rows))
     index[text_rows[fits]] = len(rows) + np.arange(len(fits))
     is_text = arrays.truths(rows["data"].is_valid())
     is_text[text_rows[fits]] = False
-    place = rows.column_names.index(typed.COLUMN)
-    rows = rows.set_column(place, typed.COLUMN, both.take(arrays.integers(index)))
+    place = rows.column_names.index(COLUMN)
+    rows = rows.set_column(place, COLUMN, both.take(arrays.integers(index)))
     return _exchanged(rows, arrays.mask(is_text))
 
 
@@ -301,7 +301,7 @@ def _length(strings: pa.ChunkedArray) -> int:
 
 
 def _stored_bytes(rows: pa.Table) -> int:
-    names = [name for name in ("data", typed.COLUMN) if name in rows.column_names]
+    names = [name for name in ("data", COLUMN) if name in rows.column_names]
     return int(rows.select(names).nbytes)
 
 
@@ -319,33 +319,13 @@ def _step(rows: pa.Table) -> int:
     return max(1, step if step < _VECTOR else len(rows))
 
 
-def arrow_type(schema: Schema) -> pa.DataType:
-    """Return the Arrow type of the structs of a schema."""
-    return pa.struct([pa.field(member.name, arrow_member(member)) for member in schema.members])
-
-
-def arrow_member(member: Member) -> pa.DataType:
-    """Return the Arrow type of a member's values."""
-    if member.kind == "object":
-        return pa.struct([pa.field(child.name, arrow_member(child)) for child in member.members])
-    if member.kind == "list":
-        return pa.list_(pa.field("element", arrow_member(member.members[0])))
-    if member.kind == "words":
-        return pa.list_(pa.field("element", pa.string()))
-    if member.kind == "numbers":
-        return pa.struct([pa.field(name, pa.int64()) for name in member.numbers])
-    return {"int": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "json": pa.string()}.get(
-        member.kind, pa.float64()
-    )
-
-
 def _stored(schema: Schema) -> str:
     """SQL for the structs as they are stored: JSON as text."""
-    schema_json = typed.encode(schema)
+    schema_json = schema.to_json()
     if '"json"' not in schema_json:
-        return typed.COLUMN
+        return COLUMN
     members = ", ".join(f"{sql.identifier(m.name)} {_sql_type(m)}" for m in schema.members)
-    return f"{typed.COLUMN}::STRUCT({members})"
+    return f"{COLUMN}::STRUCT({members})"
 
 
 def _sql_type(member: Member) -> str:
@@ -354,7 +334,7 @@ def _sql_type(member: Member) -> str:
         return f"STRUCT({', '.join(members)})"
     if member.kind == "list":
         return f"{_sql_type(member.members[0])}[]"
-    return typed.SCALARS[member.kind].replace("JSON", "VARCHAR")
+    return SCALARS[member.kind].replace("JSON", "VARCHAR")
 
 
 def _masked(structs: pa.StructArray, nulls: pa.Array) -> pa.StructArray:

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lakelog.libraries import pa
-from lakelog.segments import typed, typed_rows
-from lakelog.segments.typed import Member, Schema
+from lakelog.typed_columns.schema import COLUMN, Member, Schema
 
 COLUMNS = {
     name: number
@@ -24,7 +23,7 @@ COLUMNS = {
     )
 }
 """The numbers of the columns of segments."""
-NOTE = b"PARQUET:field_id"
+NUMBER_NOTE = b"PARQUET:field_id"
 """The metadata of an Arrow field that Arrow writes to Parquet as the column's number."""
 _FIRST, _BITS = 1 << 16, 30
 
@@ -45,7 +44,7 @@ def number_of(key: str) -> int:
     return _FIRST + (int.from_bytes(digest[:4], "big") >> (32 - _BITS))
 
 
-def members(schema: Schema) -> dict[tuple[str, ...], tuple[str, int]]:
+def member_numbers(schema: Schema) -> dict[tuple[str, ...], tuple[str, int]]:
     """Return the key and the number of each member that has one, by its path. Of members of one
     schema that have the same number by chance none has it."""
     keys = {path: key_of(path, member) for path, member in _walk(schema.members, ())}
@@ -71,16 +70,16 @@ def numbered_column(name: str, type_: pa.DataType) -> pa.Field:
 
 def numbered_structs(schema: Schema) -> pa.Field:
     """Return the column of typed payloads, its members with their numbers."""
-    numbers = {path: number for path, (_, number) in members(schema).items()}
+    numbers = {path: number for path, (_, number) in member_numbers(schema).items()}
     children = [_numbered(member, (), numbers) for member in schema.members]
-    return numbered_column(typed.COLUMN, pa.struct(children))
+    return numbered_column(COLUMN, pa.struct(children))
 
 
 def _numbered(
     member: Member, parent: tuple[str, ...], numbers: dict[tuple[str, ...], int]
 ) -> pa.Field:
     path = (*parent, member.name)
-    type_ = typed_rows.arrow_member(member)
+    type_ = member.arrow_type()
     if member.kind == "object":
         type_ = pa.struct([_numbered(child, path, numbers) for child in member.members])
     elif member.kind == "list":
@@ -91,4 +90,4 @@ def _numbered(
 
 
 def _note(number: int) -> dict[bytes, bytes]:
-    return {NOTE: str(number).encode()}
+    return {NUMBER_NOTE: str(number).encode()}

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.segments import typed
-from lakelog.segments.typed import Member, Schema
+from lakelog.typed_columns import schema as schemas
+from lakelog.typed_columns.schema import Member, Schema
 
 LEAVES_MAX = 256
 """A schema has at most this many columns; what is rarer stays text."""
@@ -64,11 +64,11 @@ class _ValueKinds:
         self.kinds[value_kind] += 1
         if value_kind == "float":
             self.whole += value.endswith(".0")
-        elif value_kind == "object" and depth < typed.DEPTH_MAX:
+        elif value_kind == "object" and depth < schemas.DEPTH_MAX:
             self.orders[tuple(dict.fromkeys(name for name, _ in value))] += 1
             for name, item in value:
                 self.members.setdefault(name, _ValueKinds()).add(item, depth + 1)
-        elif value_kind == "list" and depth < typed.DEPTH_MAX:
+        elif value_kind == "list" and depth < schemas.DEPTH_MAX:
             self.elements = self.elements or _ValueKinds()
             for item in value:
                 self.elements.add(item, depth + 1)
@@ -111,13 +111,13 @@ def _kind(value: Any) -> str:
 def _members(values: _ValueKinds, start: tuple[Member, ...] = ()) -> tuple[Member, ...]:
     """Return the members of an object, the most frequent first to get a name."""
     earlier = {member.name: member for member in start}
-    by_name: dict[str, str] = {typed.fold(name): name for name in earlier}
+    by_name: dict[str, str] = {schemas.fold(name): name for name in earlier}
     often = sorted(values.members, key=lambda name: -values.members[name].seen)
     # In a large sample a name that was there once is noise, and would cost a column.
     seen_min = 2 if values.kinds["object"] >= _LARGE else 1
     often = [name for name in often[:LEAVES_MAX] if values.members[name].seen >= seen_min]
-    for name in filter(typed.is_name, often):
-        by_name.setdefault(typed.fold(name), name)
+    for name in filter(schemas.is_name, often):
+        by_name.setdefault(schemas.fold(name), name)
     objects, members = values.kinds["object"], dict[str, Member]()
     for name in by_name.values():
         seen_values, old = values.members.get(name), earlier.get(name)

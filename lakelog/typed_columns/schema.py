@@ -1,8 +1,8 @@
 """Schemas of typed segments: which payloads a struct stands for, and the SQL for their text.
 
 A segment may have a column `fields`, a struct (FORMAT.md 4). Where it is not null, `data` is null,
-and the payload is the text that `text_sql` builds from the struct, byte for byte: a row gets there
-only after that was proved to be the text it had. `lakelog.fields` in the key-value metadata
+and the payload is the text that `Schema.text_sql` builds from the struct, byte for byte: a row gets
+there only after that was proved to be the text it had. `lakelog.fields` in the key-value metadata
 is the JSON of the schema, and its key, in the entry, the first 16 hex digits of the SHA-256 of it.
 
 The kinds of members, how DuckDB and Parquet store them, and how they are written:
@@ -29,7 +29,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -37,6 +37,7 @@ from lakelog import sql
 from lakelog.disk import File
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
+from lakelog.libraries import pa
 from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
@@ -44,8 +45,6 @@ COLUMN = "fields"
 """The column of a typed segment that holds its structs."""
 TEXT_BYTES = "text_bytes"
 """The column, of rows and not of segments, of the lengths that payloads in structs have as text."""
-NOTE = "lakelog.fields"
-"""The key of its schema in the key-value metadata."""
 DEPTH_MAX = 8
 """Objects and lists may be nested this deep; what is deeper is a member of kind json."""
 SCALARS = {
@@ -57,7 +56,7 @@ SCALARS = {
     "json": "JSON",
 }
 """The kinds that have no members, and the type from which the engine reads each."""
-TEXTS = frozenset(("text", "words", "numbers"))
+_TEXTS = frozenset(("text", "words", "numbers"))
 """The kinds of values that are texts."""
 DIGITS_MAX = 18
 """A number in a text has at most so many digits, which fit an int."""
@@ -85,94 +84,122 @@ class Member:
         count = sum(isinstance(width, int) for width in self.pieces)
         return [str(nth) for nth in range(1, count + 1)]
 
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are texts."""
+        return self.kind in _TEXTS
+
+    def json_sql(self, value: str) -> str:
+        """Return SQL for the JSON text of a value, compact; NULL where that is NULL.
+
+        `value` is an SQL expression, here and below.
+        """
+        return _value_sql(self, value, False, 0)
+
+    def plain_sql(self, value: str) -> str:
+        """Return SQL for the text that a value stands for, if it is one; NULL where it is NULL."""
+        if self.kind == "words":
+            return f"array_to_string({value}, ' ')"
+        return _numbers_sql(self.pieces, value) if self.kind == "numbers" else value
+
+    def arrow_type(self) -> pa.DataType:
+        """Return the Arrow type of its values."""
+        if self.kind == "object":
+            return _struct(self.members)
+        if self.kind == "list":
+            return pa.list_(pa.field("element", self.members[0].arrow_type()))
+        if self.kind == "words":
+            return pa.list_(pa.field("element", pa.string()))
+        if self.kind == "numbers":
+            return pa.struct([pa.field(name, pa.int64()) for name in self.numbers])
+        scalars = {"int": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "json": pa.string()}
+        return scalars.get(self.kind, pa.float64())
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
     """The members of the payloads in a struct; `spaced`: written with `, ` and `: `."""
 
+    NOTE: ClassVar = "lakelog.fields"
+    """The key of its JSON in the key-value metadata of a segment."""
+
     members: tuple[Member, ...]
     spaced: bool = False
+
+    @classmethod
+    def from_json(cls, schema_json: str) -> Schema:
+        """Return the schema of its JSON. Raises ValueError for text that stands for none."""
+        try:
+            body = orjson.loads(schema_json)
+            members = tuple(_from_json(member_body) for member_body in body["members"])
+            spaced = body["spaced"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"it is no schema of fields ({error!r})") from None
+        if not isinstance(spaced, bool):
+            raise ValueError("`spaced` is neither true nor false")
+        _require_names(members)
+        return cls(members, spaced)
+
+    @classmethod
+    def of_entry(cls, paths: Paths, entry: SegmentEntry) -> Schema:
+        """Return the schema of a typed segment. Raises DamagedSegment.
+
+        It is read from the footer of the file once per process and key.
+        """
+        schema = _schemas.get(entry.fields)
+        if schema is None:
+            path = paths.object("segments", entry.key)
+            schema = _schemas[entry.fields] = _from_footer(path, entry.fields)
+        return schema
+
+    @staticmethod
+    def key_of(schema_json: str) -> str:
+        """Return the 16 hex digits that name the schema that has this JSON."""
+        return hashlib.sha256(schema_json.encode()).hexdigest()[:16]
 
     @property
     def key(self) -> str:
         """The 16 hex digits that name the schema."""
-        return key_of(encode(self))
+        return self.key_of(self.to_json())
+
+    def to_json(self) -> str:
+        """Return its JSON."""
+        body = {"spaced": self.spaced, "members": [_to_json(member) for member in self.members]}
+        return orjson.dumps(body).decode()
+
+    def plain(self) -> Schema:
+        """Return the schema with all texts as a whole, as they are written."""
+        return Schema(_plain(self.members), self.spaced)
+
+    def structure(self) -> str:
+        """Return the structure that from_json takes to make the struct of a payload."""
+        return orjson.dumps({m.name: _structure(m) for m in self.members}).decode()
+
+    def text_sql(self, column: str = COLUMN) -> str:
+        """Return SQL for the payload's JSON text, NULL where the struct in `column` is NULL.
+
+        `column` is an SQL expression.
+        """
+        payload = _object_sql(self.members, column, self.spaced)
+        return f"CASE WHEN {column} IS NOT NULL THEN {payload} END"
+
+    def arrow_type(self) -> pa.DataType:
+        """Return the Arrow type of the structs."""
+        return _struct(self.members)
 
 
-def encode(schema: Schema) -> str:
-    """Return the JSON of a schema."""
-    body = {"spaced": schema.spaced, "members": [_to_json(member) for member in schema.members]}
-    return orjson.dumps(body).decode()
-
-
-def decode(schema_json: str) -> Schema:
-    """Return the schema of its JSON. Raises ValueError for text that stands for none."""
-    try:
-        body = orjson.loads(schema_json)
-        members = tuple(_from_json(member_body) for member_body in body["members"])
-        spaced = body["spaced"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"it is no schema of fields ({error!r})") from None
-    if not isinstance(spaced, bool):
-        raise ValueError("`spaced` is neither true nor false")
-    _require_names(members)
-    return Schema(members, spaced)
-
-
-def plain(schema: Schema) -> Schema:
-    """Return a schema with all texts as a whole, as they are written."""
-    return Schema(_plain(schema.members), schema.spaced)
+def _struct(members: tuple[Member, ...]) -> pa.DataType:
+    return pa.struct([pa.field(member.name, member.arrow_type()) for member in members])
 
 
 def _plain(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(
-        Member(m.name, "text" if m.kind in TEXTS else m.kind, m.null, _plain(m.members))
-        for m in members
+        Member(m.name, "text" if m.is_text else m.kind, m.null, _plain(m.members)) for m in members
     )
 
 
-def structure(schema: Schema) -> str:
-    """Return the structure that from_json takes to make the struct of a payload."""
-    return orjson.dumps({member.name: _structure(member) for member in schema.members}).decode()
-
-
-def text_sql(schema: Schema, column: str = COLUMN) -> str:
-    """Return SQL for the payload's JSON text, NULL where the struct in `column` is NULL.
-
-    `column` is an SQL expression.
-    """
-    payload = _object_sql(schema.members, column, schema.spaced)
-    return f"CASE WHEN {column} IS NOT NULL THEN {payload} END"
-
-
-def member_sql(member: Member, value: str) -> str:
-    """Return SQL for the JSON text of a member's value, compact; NULL where that is NULL.
-
-    `value` is an SQL expression.
-    """
-    return _value_sql(member, value, False, 0)
-
-
-def plain_sql(member: Member, value: str) -> str:
-    """Return SQL for the text that a value of one of `TEXTS` stands for, NULL where it is NULL."""
-    if member.kind == "words":
-        return f"array_to_string({value}, ' ')"
-    return _numbers_sql(member.pieces, value) if member.kind == "numbers" else value
-
-
 _schemas: dict[str, Schema] = {}
-
-
-def of_entry(paths: Paths, entry: SegmentEntry) -> Schema:
-    """Return the schema of a typed segment. Raises DamagedSegment.
-
-    It is read from the footer of the file once per process and key.
-    """
-    schema = _schemas.get(entry.fields)
-    if schema is None:
-        path = paths.object("segments", entry.key)
-        schema = _schemas[entry.fields] = _from_footer(path, entry.fields)
-    return schema
+"""Those that were read from footers, by their keys."""
 
 
 def _from_footer(path: str, key: str) -> Schema:
@@ -182,14 +209,14 @@ def _from_footer(path: str, key: str) -> Schema:
         raise DamagedSegment(path, "the segment is missing") from None
     # In Thrift's compact protocol a text is its length and its bytes; one whose digest is the key
     # is the schema, wherever it was found. So queries need not load a library for Parquet.
-    marker = bytes((0x18, len(NOTE))) + NOTE.encode() + b"\x18"
+    marker = bytes((0x18, len(Schema.NOTE))) + Schema.NOTE.encode() + b"\x18"
     marker_at = footer.find(marker)
     while marker_at >= 0:
         length, begin = _varint(footer, marker_at + len(marker))
         schema_json = footer[begin : begin + length].decode("utf-8", "replace")
-        if key_of(schema_json) == key:
+        if Schema.key_of(schema_json) == key:
             try:
-                return decode(schema_json)
+                return Schema.from_json(schema_json)
             except ValueError as error:
                 raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
         marker_at = footer.find(marker, marker_at + 1)
@@ -217,11 +244,6 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     return value, position
 
 
-def key_of(schema_json: str) -> str:
-    """Return the key of a schema that has this JSON."""
-    return hashlib.sha256(schema_json.encode()).hexdigest()[:16]
-
-
 def _to_json(member: Member) -> dict[str, object]:
     body: dict[str, object] = {"name": member.name, "kind": member.kind, "null": member.null}
     if member.members:
@@ -245,7 +267,7 @@ def _from_json(body: Any, depth: int = 1) -> Member:
         is_sound = bool(members)
         _require_names(members)
     else:
-        is_sound = (member_kind in SCALARS or member_kind in TEXTS) and not members
+        is_sound = (member_kind in SCALARS or member_kind in _TEXTS) and not members
     if not is_sound or not (_are_pieces(template) if member_kind == "numbers" else template == ()):
         raise ValueError(f"member {name!r} of kind {member_kind!r} is malformed")
     return Member(name, member_kind, null, members, template)
@@ -312,8 +334,8 @@ def _value_sql(member: Member, value: str, spaced: bool, depth: int) -> str:
             orjson.dumps(p).decode()[1:-1] if isinstance(p, str) else p for p in member.pieces
         )
         return _numbers_sql(('"', *escaped, '"'), value)
-    if member.kind in TEXTS:
-        return f"to_json({plain_sql(member, value)})::VARCHAR"
+    if member.is_text:
+        return f"to_json({member.plain_sql(value)})::VARCHAR"
     return _SCALAR_SQL[member.kind](value)
 
 

@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog import typed_columns
 from lakelog.event import EncodedBatch
 from lakelog.maintain.repair import recover
-from lakelog.segments import segment, typed, typed_rows
+from lakelog.segments import segment
 from lakelog.store.entry import SegmentEntry
+from lakelog.typed_columns.schema import DEPTH_MAX
 from tests.support import effort
 from tests.support.json_documents import ACCEPTED, RECORDS, VALUES
 from tests.support.real_files import DATA
@@ -64,10 +66,10 @@ def share_typed(lake: lakelog.Lake) -> float:
     return sum(e.events - e.texts for e in found if e.fields) / sum(e.events for e in found)
 
 
-def schema(lake: lakelog.Lake) -> typed.Schema:
+def schema(lake: lakelog.Lake) -> typed_columns.Schema:
     """Return the schema of the only segment."""
     (entry,) = segments(lake)
-    return typed.of_entry(lake.store.paths, entry)
+    return typed_columns.Schema.of_entry(lake.store.paths, entry)
 
 
 def records(count: int, **more: Any) -> list[str]:
@@ -128,14 +130,14 @@ def test_generated_documents_keep_their_text(
             text = dump(value)
             texts.append(text if isinstance(text, str) else text.decode())
     given_rows = pa.table({"data": pa.array(texts, pa.string())})
-    typing = typed_rows.PayloadTyping(engine)
+    typing = typed_columns.PayloadTyping(engine)
     columns = typing.choose(given_rows)
     if columns is None:
         return
     rows, size = typing.convert(columns.schema, given_rows)
     gone = [t for t, still in zip(texts, rows["data"].to_pylist(), strict=True) if still is None]
     assert size == sum(len(text.encode()) for text in gone)
-    back = typed_rows.restored(engine, columns.schema, rows)
+    back = typed_columns.restored(engine, columns.schema, rows)
     assert back["data"].to_pylist() == texts
 
 
@@ -148,11 +150,13 @@ def test_structs_of_another_schema_are_read_as_text(engine: duckdb.DuckDBPyConne
     ]
     values += [{"u": "https://e/007", "n": 1}, {"u": "other"}, {"n": 2, "o": {}}, {"n": 3}]
     texts = [orjson.dumps(value).decode() for value in values] + ['{"n": 1}', "null"]
-    number, word = typed.Member("n", "int"), typed.Member("w", "text")
-    inner = typed.Member("o", "object", members=(word,))
-    plain = typed.Schema((typed.Member("u", "text"), number, inner, typed.Member("x", "text")))
-    fewer = typed.Schema(plain.members[:3])
-    typing = typed_rows.PayloadTyping(engine)
+    number, word = typed_columns.Member("n", "int"), typed_columns.Member("w", "text")
+    inner = typed_columns.Member("o", "object", members=(word,))
+    plain = typed_columns.Schema(
+        (typed_columns.Member("u", "text"), number, inner, typed_columns.Member("x", "text"))
+    )
+    fewer = typed_columns.Schema(plain.members[:3])
+    typing = typed_columns.PayloadTyping(engine)
     first, size = typing.convert(plain, pa.table({"data": pa.array(texts, pa.string())}))
     second, less = typing.convert(fewer, first, plain)
     third, more = typing.convert(plain, second, fewer)
@@ -163,7 +167,7 @@ def test_structs_of_another_schema_are_read_as_text(engine: duckdb.DuckDBPyConne
     ):
         gone = [t for t, d in zip(texts, rows["data"].to_pylist(), strict=True) if d is None]
         assert total == sum(map(len, gone))
-        assert typed_rows.restored(engine, schema, rows)["data"].to_pylist() == texts
+        assert typed_columns.restored(engine, schema, rows)["data"].to_pylist() == texts
     assert orjson.dumps(values[0]).decode() in second["data"].to_pylist()
     assert third["data"].to_pylist() == first["data"].to_pylist()
 
@@ -355,7 +359,7 @@ def test_deep_payloads_are_json_from_some_depth(lake: lakelog.Lake) -> None:
     depth, members = 0, schema(lake).members
     while members:
         depth, members = depth + 1, members[0].members
-    assert depth <= typed.DEPTH_MAX + 1
+    assert depth <= DEPTH_MAX + 1
 
 
 def test_long_payloads_stay_text(lake: lakelog.Lake) -> None:

@@ -8,9 +8,9 @@ import duckdb
 import orjson
 import pytest
 
-from lakelog.segments import typed
-from lakelog.segments.typed import Member, Schema
+from lakelog import typed_columns
 from lakelog.store.entry import MalformedEntry, parse, to_json
+from lakelog.typed_columns import Member, Schema
 
 EVERY = Schema(
     (
@@ -53,8 +53,8 @@ TEXTS = [
 
 
 def _rebuilt(schema: Schema, texts: list[str | None]) -> list[str | None]:
-    shape = typed.structure(schema).replace("'", "''")
-    query = f"""SELECT {typed.text_sql(schema)}
+    shape = schema.structure().replace("'", "''")
+    query = f"""SELECT {schema.text_sql()}
         FROM (SELECT from_json(unnest(?::VARCHAR[]), '{shape}') AS fields)"""
     return [row[0] for row in duckdb.execute(query, [texts]).fetchall()]
 
@@ -78,7 +78,7 @@ def test_a_null_struct_has_no_text() -> None:
 
 def test_a_schema_is_its_json() -> None:
     """A schema comes back from its JSON, and its key is that of the JSON."""
-    assert typed.decode(typed.encode(EVERY)) == EVERY
+    assert typed_columns.Schema.from_json(EVERY.to_json()) == EVERY
     assert len(EVERY.key) == 16
     assert EVERY.key != Schema(EVERY.members, True).key
 
@@ -107,7 +107,7 @@ def test_a_schema_is_its_json() -> None:
 def test_what_is_no_schema_is_refused(text: str) -> None:
     """Text that stands for no schema, or for one that no struct can have, is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
-        typed.decode(text)
+        typed_columns.Schema.from_json(text)
 
 
 _BODY = {

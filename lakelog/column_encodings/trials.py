@@ -29,7 +29,7 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     """
     if pa.types.is_boolean(values.type):
         return _PLAIN
-    if are_few(values):
+    if _are_few(values):
         return DICTIONARY
     repeats = len(values.unique()) < _MOST * len(values)
     if pa.types.is_floating(values.type):
@@ -42,16 +42,9 @@ def choose(values: pa.Array, scale: float = 1) -> str:
     return min(tried, key=lambda encoding: _estimate(values, encoding, scale))
 
 
-def are_few(values: pa.Array) -> bool:
+def _are_few(values: pa.Array) -> bool:
     """Whether a column has few different values, by a sample of it."""
     return len(values.unique()) < min(_FEW, len(values) / 4)
-
-
-def estimate(values: pa.Array, scale: float, level: int) -> float:
-    """Return about how many bytes a column takes at a level of zstd, `scale` times the sample;
-    lists of texts with a dictionary of these."""
-    is_list = pa.types.is_list(values.type)
-    return _estimate(values, DICTIONARY if is_list else choose(values, scale), scale, level)
 
 
 def sample(length: int, rows_max: int) -> pa.Array:
@@ -64,21 +57,21 @@ def sample(length: int, rows_max: int) -> pa.Array:
     return arrays.integers((starts[:, None] + np.arange(_RUN)).ravel())
 
 
-def _estimate(values: pa.Array, encoding: str, scale: float, level: int = _LEVEL) -> float:
+def _estimate(values: pa.Array, encoding: str, scale: float) -> float:
     """Return the bytes of the whole column: what a second half adds counts for all after it, as
     few of its values are new to a dictionary."""
-    half, whole = (_size(values[:n], encoding, level) for n in (len(values) // 2, len(values)))
+    half, whole = (_size(values[:n], encoding) for n in (len(values) // 2, len(values)))
     return whole + 2 * (scale - 1) * (whole - half)
 
 
-def _size(values: pa.Array, encoding: str, level: int) -> int:
+def _size(values: pa.Array, encoding: str) -> int:
     """Return the bytes of a column in one encoding."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.table({"column": values}),
         sink,
         compression="zstd",
-        compression_level=level,
+        compression_level=_LEVEL,
         write_statistics=False,
         store_schema=False,
         use_dictionary=encoding == DICTIONARY,

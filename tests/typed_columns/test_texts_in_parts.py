@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 import lakelog
-from lakelog.segments import typed, typed_rows
-from lakelog.segments.typed import Member, Schema
+from lakelog import typed_columns
+from lakelog.typed_columns import Member, Schema
 from tests.golden import kit
 from tests.support import lakes
 
@@ -39,14 +39,14 @@ KINDS = {"title": "words", "url": "numbers", "n": "int", "day": "text"}
 
 def test_texts_in_parts_are_read_as_they_were() -> None:
     """Spaces, padding, quotes, absent members and nulls come back byte for byte."""
-    structs = pa.array([row or {} for row in ROWS.values()], typed_rows.arrow_type(SCHEMA))
+    structs = pa.array([row or {} for row in ROWS.values()], SCHEMA.arrow_type())
     rows = pa.table({"data": pa.nulls(len(structs), pa.string()), "fields": structs})
-    assert typed_rows.restored(duckdb.connect(), SCHEMA, rows)["data"].to_pylist() == [*ROWS]
+    assert typed_columns.restored(duckdb.connect(), SCHEMA, rows)["data"].to_pylist() == [*ROWS]
 
 
 def test_whole_texts_take_the_place_of_parts() -> None:
     """The schema that is written has the same members, each text as a whole."""
-    members = typed.plain(SCHEMA).members
+    members = SCHEMA.plain().members
     assert [member.kind for member in members] == ["text", "text", "object", "text"]
     assert [member.kind for member in members[2].members] == ["text", "int"]
     assert {member.pieces for member in members} == {()}
@@ -60,7 +60,7 @@ def parts(tmp_path: Path) -> str:
 
 def _kinds(lake: lakelog.Lake) -> dict[str, str]:
     newest = max(lake.store.manifests.segments(lake.store.state("main")), key=lambda e: e.seq[1])
-    title, place, *others = typed.of_entry(lake.store.paths, newest).members
+    title, place, *others = typed_columns.Schema.of_entry(lake.store.paths, newest).members
     return {member.name: member.kind for member in (title, *place.members, *others)}
 
 

@@ -1,0 +1,17 @@
+"""Which encoding of Parquet suits a column? The one in which a `sample` of it is smallest.
+
+`choose` tries some on a sample; `DICTIONARY` stands for pages of the values that there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakelog.runtime.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from lakelog.column_encodings.trials import DICTIONARY, choose, sample
+
+__all__ = ["DICTIONARY", "choose", "sample"]
+
+__getattr__ = lazy_face(__name__, trials="DICTIONARY choose sample")
