@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import subprocess
 import sys
@@ -137,8 +138,8 @@ def run(
         # It is a process of its own, which would outlive this one.
         compaction.close()
         if observer is not None:
-            # watchdog 7.1 may still be reading a directory that was removed, and its thread would
-            # print a traceback.
+            # watchdog 7.1 may still be reading: its thread would print a traceback where the
+            # directory was removed, and an error where something is written right now.
             with _quiet_threads():
                 observer.stop()
                 observer.join(5)
@@ -231,12 +232,16 @@ def _words(error: Exception, root: str) -> str:
 
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Silence threads that fail while the directory they read is being removed."""
+    """Silence threads that read a directory which is being removed, or after they were stopped."""
     previous, threading.excepthook = threading.excepthook, lambda args: None
+    log = logging.getLogger("watchdog")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         threading.excepthook = previous
+        log.setLevel(level)
 
 
 def _observe(watcher: Watcher, wake: threading.Event, say: Say) -> Any:

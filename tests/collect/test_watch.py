@@ -225,3 +225,27 @@ def test_lines_become_visible_while_it_runs(lake: lakelog.Lake, tmp_path: Path, 
         stop.set()
         thread.join()
     assert watcher.totals.events == len(place.written)
+
+
+def test_it_stops_in_silence_while_files_move(
+    lake: lakelog.Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory in which much happens is no error of the one who leaves it."""
+    (tmp_path / "logs").mkdir()
+    old, new, is_over = tmp_path / "logs" / "old", tmp_path / "logs" / "new", threading.Event()
+
+    def move() -> None:
+        while not is_over.is_set():
+            old.touch()
+            old.rename(new)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    for _ in range(20):
+        stop = threading.Event()
+        watcher = Watcher(lake, [str(tmp_path / "logs")], patterns=("*.log",))
+        threading.Timer(0.05, stop.set).start()
+        loop.run(watcher, stop, interval=1, poll=False, say=lambda text: None)
+    is_over.set()
+    mover.join()
+    assert caplog.messages == []
