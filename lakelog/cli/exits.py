@@ -173,6 +173,9 @@ def words_of(error: BaseException) -> str:
     # around it.
     if is_engine(error):
         return message
+    # So codecs and orjson say of an argument that is no UTF-8; most verbs need not look for it.
+    if "surrogates not allowed" in message:
+        return "an argument is not valid Unicode: write it in UTF-8"
     # What nobody foresaw is a fault of ours: the class and the way to a traceback belong into a
     # report.
     return f"{type(error).__name__}: {message}; LAKELOG_DEBUG=1 shows where"

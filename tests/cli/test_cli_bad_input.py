@@ -405,3 +405,21 @@ def test_an_export_to_stdout_is_named(lake: Path) -> None:
     """`-` is no file: who wants the rows on stdout is told how."""
     assert "lakelog sql QUERY" in refused(lake, "export", "events", "-o", "-", code=USAGE)
     assert not Path("-").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "\udcff"),
+        ("trace", "\udcff"),
+        ("ingest", "x.jsonl", "--source", "\udcff"),
+        ("remote", "add", "r", "/tmp/\udcff"),
+    ],
+)
+def test_an_argument_that_is_no_unicode(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Bytes that a terminal of another encoding gives are said to be what they are."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.jsonl").write_text(lines(1))
+    assert "not valid Unicode" in refused(lake, *words)
