@@ -45,6 +45,7 @@ _OLDER_COLUMNS = frozenset(
 )
 _OLDER_TABLES = ("patterns", "system_stats")
 """Columns and tables of the older event store that are in the schema omega alone."""
+_NO_SEGMENT = re.compile(r"No (?:such file|files found).*/segments/\w\w/(\w{12})\w+\.parquet")
 _OF_VALUES = ("Conversion Error", "Out of Range Error", "Invalid Input Error")
 _UNFINISHED = re.compile(r'unterminated|near "\$\w*\$')
 _INTERRUPTED = ("Query interrupted", "INTERRUPT Error: Interrupted!")
@@ -173,6 +174,8 @@ class EngineMessage(str):
         # It has the hint already.
         if "write data->>'" in message or "payload is data->>'" in message:
             return message
+        if match := _NO_SEGMENT.search(message):
+            return f"segment {match[1]} was collected since the query began: run it again"
         if _READ_ONLY.search(message):
             return (
                 "SQL only reads a lake: `append` and `ingest` store events,"

@@ -14,7 +14,7 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
-from lakelog.errors import NotAllowed, SnapshotGone, UnknownRef
+from lakelog.errors import NotAllowed, QueryFailed, SnapshotGone, UnknownRef
 from lakelog.history.thinning import window
 from lakelog.maintain import gc as collecting
 from lakelog.settings import Settings
@@ -110,6 +110,17 @@ def test_a_reader_of_an_earlier_state_is_told_to_read_again(lake: lakelog.Lake) 
     lake.store.manifests.forget()
     with pytest.raises((SnapshotGone, UnknownRef)):
         pinned.sql("SELECT * FROM events").fetchall()
+
+
+def test_an_answer_whose_rows_were_given_up_says_so(lake: lakelog.Lake) -> None:
+    """Rows that are asked for only then: the query has to be asked again."""
+    put(lake, "old")
+    lake.settle()
+    answer = lake.sql("SELECT data FROM events")
+    lake.retention("30d", apply=True)
+    lake.expire()
+    with pytest.raises(QueryFailed, match="run it again"):
+        answer.fetchall()
 
 
 @pytest.mark.rounds
