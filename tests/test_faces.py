@@ -16,7 +16,6 @@ import pytest
 from tests.support.tree import Sources, nodes, sources
 
 FACES = set(
-<<<<<<< HEAD
     """alerts analyze anomalies appends arrays audit backup bloom chunks cli clients collect
     column_encodings compat consume containers database dataframes decisions deploy disk
     engine erased erasure event eventsourcing export folds forecasts formats frame_rows
