@@ -77,8 +77,8 @@ ORDER = {
         repair gc hotcopy stats upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
-    "files": """traversal rotation inflate splits pieces binary columnar source checksum scan
-        spool file_cursor cursors content cursor_paths file_copies identity""",
+    "files": """traversal rotation inflate pieces binary columnar source checksum scan
+        file_cursor cursors content cursor_paths file_copies identity""",
     "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
         pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles
@@ -95,8 +95,8 @@ ORDER = {
     "views": """params definition guard catalog layers partials lineage background_writer
         finalize ledger mapping engine builds origin_table pattern_tables tables
         contract user_views""",
-    "ingest": """file_report definitions records stripes time_carry conformance chunk_result
-        transform event_segments tail_keys split_worker batch repeats skip gather group ingest
+    "ingest": """splits spool file_report definitions records stripes time_carry conformance
+        chunk_result transform event_segments tail_keys split_worker batch repeats skip gather group ingest
         stream_cursor message_events messages preview quarantine audit""",
     "audit": "stored_rows file_audit account audit",
     "export": "folder tables row_files",

@@ -41,6 +41,10 @@ class Checksum:
         self._runs.append((crc, length))
         self._goes_on = False
 
+    def add_zeros(self, length: int) -> None:
+        """Add so many bytes of zero."""
+        self.add_sum(lambda: of_zeros(length), length)
+
     def value(self) -> int | None:
         """Return the CRC-32 of all that was added. Raises what another process failed with."""
         for crc, length in self._runs if self._start is not None else ():

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from lakelog import arrays
 from lakelog.libraries import np, pa
 from lakelog.runtime.lazy import LazyProperty
-
-if TYPE_CHECKING:
-    from lakelog.files.splits import PendingSplit
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class Split:
-    """Whole lines that another process loads, `length` bytes of them."""
+    """Whole lines that another process loads, `length` bytes of them, and what it answers."""
 
     base: int
     length: int
-    answer: PendingSplit
+    answer: Future[Any]
 
 
 Piece = Chunk | Overlong | Hole | Pause | Split

@@ -20,8 +20,8 @@ import signal
 import stat
 import sys
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
 from lakelog.files.binary import refusal
 from lakelog.files.columnar import RowStream, container
@@ -38,9 +38,6 @@ from lakelog.files.pieces import (
     find_holes,
     unwritten_bytes,
 )
-
-if TYPE_CHECKING:
-    from lakelog.files.splits import Splits
 
 CHUNK, SHORT = 24 << 20, 8 << 20
 """Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
@@ -66,6 +63,16 @@ _KINDS = (
 )
 
 
+class SplitLoader(Protocol):
+    """What has other processes load ranges of whole lines of a long file."""
+
+    def due(self, base: int) -> int:
+        """Return how many bytes from `base` on are for another process, 0 if none are."""
+
+    def give(self, base: int, size: int) -> Future[Any]:
+        """Give whole lines to another process."""
+
+
 class Source:
     """One readable input. `broken` says, at its end, why it could not be read any further.
 
@@ -86,7 +93,7 @@ class Source:
         self.head = b""
         self.chunk = SHORT
         """Bytes of the chunks that are read next."""
-        self.splits: Splits | None = None
+        self.splits: SplitLoader | None = None
         """What other processes load of it, where that is plain."""
         self._at = self._inflated = 0
         self._file: Any = open(_regular(path), "rb", buffering=0)  # noqa: SIM115

@@ -27,7 +27,6 @@ from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.identity import Resolver
 from lakelog.files.pieces import Split
 from lakelog.files.source import Source
-from lakelog.files.splits import SplitRefused
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
@@ -35,6 +34,7 @@ from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.event_segments import EventSegments
+from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
 from lakelog.erased import Refusal
-from lakelog.files.splits import Loaded, PendingSplit
+from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment

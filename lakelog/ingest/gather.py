@@ -7,7 +7,7 @@ import os
 from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.files import checksum, cursors, splits
+from lakelog.files import cursors
 from lakelog.files.checksum import Checksum
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start
@@ -15,6 +15,7 @@ from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
 from lakelog.files.source import LINE_MAX, SHORT, Source
 from lakelog.formats import FORMATS, Format
+from lakelog.ingest import splits
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.definitions import LakeFormat
@@ -133,7 +134,7 @@ class Gatherer:
         self._end_pending("a hole of NULs follows")
         self._nuls += hole.length
         # The CRC covers holes as well, but a hole may be larger than any disk.
-        self._crc.add_sum(lambda: checksum.of_zeros(hole.length), hole.length)
+        self._crc.add_zeros(hole.length)
         self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
 
     def _take_split(self, split: Split) -> None:

@@ -26,7 +26,6 @@ from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Hole
 from lakelog.files.scan import Selection
 from lakelog.files.source import Source, kind_of
-from lakelog.files.spool import PipedSource, Spool
 from lakelog.files.traversal import is_apart, walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
@@ -35,6 +34,7 @@ from lakelog.ingest.group import FILES_MAX, Group
 from lakelog.ingest.repeats import compare as repeats_of
 from lakelog.ingest.repeats import report as tell_repeats
 from lakelog.ingest.skip import skip_to_ends
+from lakelog.ingest.spool import PipedSource, Spool
 from lakelog.maintain import Sealer
 
 _MAINTAIN_EVERY = 32

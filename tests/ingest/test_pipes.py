@@ -16,8 +16,7 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files import spool
-from lakelog.ingest import batch
+from lakelog.ingest import batch, spool
 
 LINE = '{"type":"T","n":%d}\n'
 
