@@ -306,7 +306,7 @@ def _copy_objects(
             ]
             result.kept += sum(n in have for n in names)
     missing = list(filter(is_settled, missing))
-    known = {*missing, *(name for name in needed if disk.exists(f"{copy_paths.root}/{name}"))}
+    known = {*missing, *(name for name in needed if File(f"{copy_paths.root}/{name}").exists())}
     missing += sorted(needed - known)
     for index, name in enumerate(missing):
         if needed and index % _FETCHED == 0:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
-from lakelog.disk import disk
+from lakelog.disk import File
 from lakelog.errors import ExportRefused
 from lakelog.open_tables import field_columns, publishing
 from lakelog.open_tables.field_columns import NumberConflict
@@ -116,7 +116,7 @@ class _IcebergTable:
             return TableFile(entry, f"file://{segment}", entry.bytes)
         # The directory of a machine that shares a lake is no place for others to read, and drops
         # what the bucket has.
-        copy = disk.read(segment) if copy is None else copy
+        copy = File(segment).read() if copy is None else copy
         path = f"{self._table.location()}/data/{COPY}{entry.key}.parquet"
         with self._table.io.new_output(path).create(overwrite=True) as file:
             file.write(copy)
