@@ -83,16 +83,19 @@ def history_of(store: Store) -> History:
     history = History(roots=tuple(names))
     stand_ins = {store.manifests.stored_as(name) for name in names} - names.keys()
     files = (d for d in manifest_files(store) if d not in stand_ins)
+    damaged = set[str]()
     for digest in (*names, *(d for d in files if d not in names)):
         with contextlib.suppress(Damaged, KeyError):
             state = store.manifests.load(digest)
-            pages = dict[str, tuple[Entry, ...]]()
+            # Thousands of states share most of their pages: each page is read once.
             for page in state.pages:
-                with contextlib.suppress(Damaged):
-                    pages[page.digest] = store.manifests.peek(page)
-            states = history.states if len(pages) == len(state.pages) else history.incomplete
-            states[digest] = state
-            history.pages |= pages
+                if page.digest not in history.pages and page.digest not in damaged:
+                    try:
+                        history.pages[page.digest] = store.manifests.peek(page)
+                    except Damaged:
+                        damaged.add(page.digest)
+            whole = damaged.isdisjoint(page.digest for page in state.pages)
+            (history.states if whole else history.incomplete)[digest] = state
     return history
 
 
