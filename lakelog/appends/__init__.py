@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from lakelog.appends.known_keys import KnownKeys
     from lakelog.appends.receipt import Receipt
     from lakelog.appends.stream_lock import StreamLock
-    from lakelog.appends.stream_versions import VersionedBatch
+    from lakelog.appends.stream_versions import EVENTS_MAX, VersionedBatch
     from lakelog.appends.versioned import StreamSubject
     from lakelog.appends.writer import Writer
 
 __all__ = [
+    "EVENTS_MAX",
     "ArrivalSignal",
     "AsyncAppends",
     "KnownKeys",
@@ -39,7 +40,7 @@ __getattr__ = lazy_face(
     known_keys="KnownKeys",
     receipt="Receipt",
     stream_lock="StreamLock",
-    stream_versions="VersionedBatch",
+    stream_versions="EVENTS_MAX VersionedBatch",
     versioned="StreamSubject",
     writer="Writer",
 )

@@ -4,7 +4,8 @@ Each aggregate is a stream, `events/ID`, each of its snapshots an event of `snap
 stream, `events`, numbers all events 1, 2, 3 as notifications, and `tracking/NAME` has what was read
 of another application. An application with a name has it in front: `shop.events/ID`. What belongs
 together is one append. The `number` in each event only rises in its stream: the version of an
-aggregate, the last notification that there is, or the last one that was read.
+aggregate, the last notification that there is, or the last one that was read. Versions of events
+have no gap, so that an aggregate that was read before a rollback is not stored behind it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class LakeRecorder(persistence.Recorder):
         )
 
     def _append(self, events_after: Callable[[int], list[JsonObject]]) -> None:
-        if subject := self._streams.append(events_after, self._named("events")):
-            raise persistence.IntegrityError(f"{subject} has this number, or a later one")
+        counter = self._named("events")
+        if subject := self._streams.append(events_after, counter, f"{counter}/"):
+            raise persistence.IntegrityError(f"{subject} has this number, or not the one before it")
 
     def _newest(self, *names: str) -> int | None:
         return self._streams.look(self._named(*names)).number

@@ -1,7 +1,8 @@
 """Streams whose events have a `number` in their payload, which only rises.
 
 An append guesses the newest event of each of its streams; it expects their versions, so that a
-wrong guess costs a look and never a number.
+wrong guess costs a look and never a number. Where retention removed all events of a counter, it
+goes on above all numbers that so many appends can have given.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog.appends import StreamSubject
+from lakelog.appends import EVENTS_MAX, StreamSubject
 from lakelog.errors import WrongVersion
 from lakelog.values import JsonObject
 
@@ -27,6 +28,18 @@ class StreamHead(NamedTuple):
     version: int = 0
     number: int | None = None
 
+    @property
+    def last_number(self) -> int:
+        """The last number of a counter, or one above it where the event is not there."""
+        return self.version * EVENTS_MAX if self.number is None else self.number
+
+    def may_precede(self, number: int, *, is_next: bool) -> bool:
+        """Whether an event of this number may come behind it, if need be as the next one."""
+        if self.number is None:
+            # The first event, or the one after those that retention removed.
+            return not is_next or number <= 1 or self.version > 0
+        return number == self.number + 1 if is_next else number > self.number
+
 
 class NumberedStreams:
     """Appends to such streams of one lake, and keeps the heads of those seen last."""
@@ -37,34 +50,41 @@ class NumberedStreams:
         self._append, self._ask = append, ask
         self._heads: dict[str, StreamHead] = {}
 
-    def append(self, events_after: Callable[[int], list[JsonObject]], counter: str) -> str | None:
+    def append(
+        self, events_after: Callable[[int], list[JsonObject]], counter: str, steady: str | None
+    ) -> str | None:
         """Append what `events_after` makes of the last number of the stream `counter`, all or
-        nothing; return the stream of a number that is not above those there, None if all is stored.
+        nothing; return the stream of a number that may not come now, None if all is stored. Each
+        number of streams that begin with `steady` is the one before and 1.
         """
         looked = set[str]()
-        while events := events_after(self._guess(counter).number or 0):
+        while events := events_after(self._guess(counter).last_number):
             heads = {event["subject"]: self._guess(event["subject"]) for event in events}
-            numbers = {name: head.number for name, head in heads.items()}
-            repeated: str | None = None
+            ends = dict(heads)
+            refused: str | None = None
             for event in events:
                 subject, number = event["subject"], event["data"]["number"]
-                if (newest := numbers[subject]) is not None and number <= newest:
-                    repeated = subject
-                numbers[subject] = number
-            if repeated is None:
+                is_next = steady is not None and subject.startswith(steady)
+                if not ends[subject].may_precede(number, is_next=is_next):
+                    refused = subject
+                ends[subject] = ends[subject]._replace(number=number)
+            if refused is None:
                 try:
                     versions = self._append(events, {name: h.version for name, h in heads.items()})
                 except WrongVersion as error:
-                    self.look(error.subject)
+                    head = self.look(error.subject)
+                    # The events of its last versions may have been removed by retention.
+                    version = max(head.version, error.actual)
+                    self._heads[error.subject] = head._replace(version=version)
                     continue
                 if len(self._heads) > _KEPT:
                     self._heads.clear()
-                self._heads |= {name: StreamHead(versions[name], numbers[name]) for name in heads}
+                self._heads |= {n: h._replace(version=versions[n]) for n, h in ends.items()}
                 return None
-            if repeated in looked:
-                return repeated
-            looked.add(repeated)
-            self.look(repeated)
+            if refused in looked:
+                return refused
+            looked.add(refused)
+            self.look(refused)
         return None
 
     def look(self, subject: str) -> StreamHead:

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.requirements import need
 
@@ -20,6 +21,7 @@ from eventsourcing.system import Leader, ProcessApplication, SingleThreadedRunne
 from eventsourcing.utils import Environment  # noqa: E402
 
 import lakelog  # noqa: E402
+from lakelog.cli import cli  # noqa: E402
 from lakelog.eventsourcing import Factory  # noqa: E402
 
 
@@ -126,14 +128,14 @@ def test_states_come_back_as_the_bytes_that_they_were(recorder, state):
 
 def test_a_version_below_the_newest_one_is_refused_by_another_recorder_as_well(tmp_path, recorder):
     dog = uuid4()
-    recorder.insert_events([stored(dog, 1), stored(dog, 5)])
+    recorder.insert_events([stored(dog, version) for version in range(1, 6)])
     other = Factory(Environment("shop", environment(tmp_path)))
-    for version in (1, 3, 5):
-        with pytest.raises(IntegrityError, match="has this number, or a later one"):
+    for version in (1, 3, 5, 7):
+        with pytest.raises(IntegrityError, match="has this number, or not the one before it"):
             other.application_recorder().insert_events([stored(dog, version)])
-    assert other.application_recorder().insert_events([stored(dog, 6)]) == [3]
-    assert recorder.insert_events([stored(dog, 7)]) == [4]
-    assert [e.originator_version for e in recorder.select_events(dog, gt=1, lte=6)] == [5, 6]
+    assert other.application_recorder().insert_events([stored(dog, 6)]) == [6]
+    assert recorder.insert_events([stored(dog, 7)]) == [7]
+    assert [e.originator_version for e in recorder.select_events(dog, gt=4, lte=6)] == [5, 6]
     other.close()
 
 
@@ -148,6 +150,37 @@ def test_a_rollback_takes_versions_notifications_and_tracking_back(tmp_path, rec
     assert recorder.insert_events([stored(dog, 2)], tracking=Tracking("upstream", 8)) == [2]
     assert [e.state for e in recorder.select_events(dog)] == [b"{}", b"{}"]
     assert [n.id for n in recorder.select_notifications(1, 10)] == [1, 2]
+
+
+def test_what_was_read_before_a_rollback_is_not_stored_behind_it(tmp_path, recorder):
+    """Else its aggregate could never be read again."""
+    dog, puppy = uuid4(), uuid4()
+    recorder.insert_events([stored(dog, 1)])
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.tag("before")
+        recorder.insert_events([stored(dog, 2), stored(dog, 3), stored(puppy, 1)])
+        lake.rollback("before")
+    for stale in (stored(dog, 4), stored(puppy, 2)):
+        with pytest.raises(IntegrityError):
+            recorder.insert_events([stale])
+    assert recorder.insert_events([stored(dog, 2), stored(puppy, 1)]) == [2, 3]
+
+
+def test_an_application_goes_on_where_retention_removed_all_of_its_events(tmp_path, recorder):
+    """Its notifications get higher numbers than any before, and each is read."""
+    dog = uuid4()
+    before = recorder.insert_events([stored(dog, version) for version in (1, 2, 3)])
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.settle()
+        command = ["--lake", lake.path, "retention", "--older-than", "1us", "--apply", "--yes"]
+        assert CliRunner().invoke(cli, command).exit_code == 0
+    assert recorder.select_events(dog) == []
+    (number,) = recorder.insert_events([stored(dog, 4)])
+    assert number > max(before)
+    other = Factory(Environment("shop", environment(tmp_path)))
+    assert other.application_recorder().insert_events([stored(dog, 5)]) == [number + 1]
+    other.close()
+    assert [n.originator_version for n in recorder.select_notifications(4, 10)] == [4, 5]
 
 
 def test_ids_may_be_texts_and_applications_share_a_lake(tmp_path):
