@@ -104,8 +104,9 @@ class Replay:
         self._cursor = saved_cursor
 
     def _pin(self, lake: Lake, ref: str, cursor: ReplayCursor | None) -> PinnedLake:
-        # The state that it began with: events that came since are not part of the replay.
-        if cursor is not None and not ref:
+        # The state that it began with: events that came since are not part of the replay, whatever
+        # the name of a branch says by now.
+        if cursor is not None:
             return lake.at(cursor.state)
         # Pending events are published first, so that the state has them.
         return lake.at(ref) if ref else lake.at(lake.settle().move.snapshot)

@@ -114,21 +114,24 @@ def test_conditions_and_states_select(lake: lakelog.Lake) -> None:
     assert len(kept.events) == 60
 
 
-@pytest.mark.parametrize("fails", [1, 7, 31])
+@pytest.mark.parametrize(("fails", "ref"), [(1, ""), (7, "main"), (31, "")])
 def test_a_replay_that_failed_goes_on_behind_what_was_delivered(
-    lake: lakelog.Lake, home: Path, fails: int
+    lake: lakelog.Lake, home: Path, fails: int, ref: str
 ) -> None:
     """In the state that it began with, each event once, whatever the lake got meanwhile."""
+    lake.settle()
     wanted, path = order(lake), str(home / "cursor.json")
     kept = Kept(fails)
     # In small steps: only what is late is sent together.
     pace = ReplayPace(AT_ONCE, 20, threading.Event())
     with pytest.raises(OSError, match="full"):
-        Replay(lake, ReplaySelection(), pace, kept, cursor=path).run()
-    lake.append([{"type": "later", "subject": "late", "time": START}])
+        Replay(lake, ReplaySelection(ref=ref), pace, kept, cursor=path).run()
+    lake.append([{"type": "t", "subject": "late", "time": START + n * 10_000} for n in range(2)])
     lake.compact()
-    rest = replayed(lake, cursor=path)
-    assert [event["subject"] for event in kept.events + rest] == wanted
+    rest = Kept()
+    free = ReplayPace(AT_ONCE, None, threading.Event())
+    Replay(lake, ReplaySelection(ref=ref), free, rest, cursor=path).run()
+    assert [event["subject"] for event in kept.events + rest.events] == wanted
     assert replayed(lake, cursor=path) == []
 
 
