@@ -10,6 +10,7 @@ Its text is in no move and no tag any more, and comes back from none (F23.2).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
 from lakelog.store.paths import KEYS, decode_name, parse_move, parse_packed
 from lakelog.store.volume import TICK_NS, Volume
+from lakelog.values import JsonObject
 
 FOLDER = "erasures"
 
@@ -29,6 +31,7 @@ FOLDER = "erasures"
 _STATES = "states.json"
 _SNAPSHOT = re.compile(rb'"snapshot":"([0-9a-f]{64})"')
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Replacements:
 
     states: dict[str, str] = field(default_factory=dict)
     segments: dict[str, str] = field(default_factory=dict)
+    keys: frozenset[str] = frozenset()
+    """The erasures that did so, as far as a bucket has them: a listing there may lack new names."""
 
 
 class SweptLake(Protocol):
@@ -93,6 +98,10 @@ class ErasedStates:
         """The segments that were rewritten, and what stands in their place ("" for nothing)."""
         return self._replacements.segments
 
+    def keys(self) -> frozenset[str]:
+        """The keys of erasures that a bucket says it has."""
+        return self._replacements.keys
+
     def add(self, states: dict[str, str], segments: dict[str, str]) -> None:
         """Add to what stands in the place of states and segments, durably. What an earlier erasure
         put there and this one rewrote again is forgotten."""
@@ -102,7 +111,7 @@ class ErasedStates:
         before = self._read()
         states = {d: states.get(n, n) for d, n in before.states.items()} | states
         segments = {d: segments.get(n, n) for d, n in before.segments.items()} | segments
-        return Replacements(states, segments)
+        return Replacements(states, segments, before.keys)
 
     def forget(self, digests: Iterable[str]) -> None:
         """Forget, durably, what stands in the place of states that nothing names any more, and of
@@ -112,23 +121,29 @@ class ErasedStates:
             Replacements(
                 {d: n for d, n in before.states.items() if d not in forgotten},
                 {d: n for d, n in before.segments.items() if d not in forgotten},
+                before.keys,
             )
         )
 
-    def adopt(self, other: ErasedStates) -> None:
+    def adopt(self, other: ErasedStates, key: str = "") -> None:
         """Add what stands in the place of states and segments in another copy of the lake, as it
-        was read last. Raises DamagedRef for what no lake would have written."""
+        was read last, and the `key` of an erasure. Raises DamagedRef for what no lake would have
+        written."""
         states, segments = other._replacements.states, other._replacements.segments
         digests = {*states, *states.values(), *segments, *segments.values()} - {""}
         if not all(map(_DIGEST.fullmatch, digests)):
             raise DamagedRef(other._volume.location(f"{FOLDER}/{_STATES}"), "it is malformed")
         joined = self._joined(states, segments)
+        if key:
+            joined = dataclasses.replace(joined, keys=joined.keys | {key})
         if joined != self._read():
             self._write(joined)
 
     def _write(self, replacements: Replacements) -> None:
         self._volume.make_folder(FOLDER)
-        body = {"states": replacements.states, "segments": replacements.segments}
+        body: JsonObject = {"states": replacements.states, "segments": replacements.segments}
+        if replacements.keys:
+            body["erasures"] = sorted(replacements.keys)
         self._volume.replace(f"{FOLDER}/{_STATES}", self._encrypt(document.encode(body)))
 
     def refs(self) -> Iterator[str]:
@@ -189,10 +204,11 @@ class ErasedStates:
         key = f"{FOLDER}/{_STATES}"
         try:
             body = document.decode(VAULT.decrypt(self._volume.read(key)))
-            return Replacements(body["states"], body["segments"])
+            keys = frozenset(filter(_KEY.fullmatch, body.get("erasures", ())))
+            return Replacements(body["states"], body["segments"], keys)
         except FileNotFoundError:
             return Replacements()
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DamagedRef(self._volume.location(key), f"it is damaged: {error}") from None
 
 

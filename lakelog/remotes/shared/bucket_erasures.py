@@ -101,7 +101,7 @@ class BucketErasures:
         bucket_states = ErasedStates(bucket)
         bucket_states.refresh()
         # First of all: an older version must refuse what it would misread.
-        if keys := keys_in(bucket):
+        if keys := keys_in(bucket) | bucket_states.keys():
             self._require(again=False)
         self.local.erased.adopt(bucket_states)
         by_key = {record.key: record for record in records.listing(self._paths)}
@@ -187,9 +187,10 @@ class BucketErasures:
         rows = record.rows(self._paths).encoded()
         volume.bucket.replace(f"{name}.rows", volume.sealed(rows))
         bucket_states.adopt(erased)
-        # Last, as it says that all else is there.
+        # After all that it says is there.
         document_there = volume.sealed(record.without_places().encoded())
         volume.bucket.replace(f"{name}.json", document_there)
+        bucket_states.adopt(erased, record.key)  # once it can be read
 
     def segments_there(self) -> set[str]:
         """Return the digests of all segments of the bucket."""

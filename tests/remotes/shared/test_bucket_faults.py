@@ -241,6 +241,26 @@ def test_a_listing_that_lacks_names_takes_nothing_away(
         machines.close()
 
 
+def test_an_erasure_is_learnt_of_though_a_listing_lacks_it(
+    keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unfaithful_store(monkeypatch) as faults:
+        machines = SharedMachines(tmp_path, "s3://lakes/unlisted")
+        for name, number in ("a", 1), ("b", 2):
+            machines[name].exchange()
+            machines[name].append({"type": "T", "subject": "ada", "data": {"n": number}})
+            append(machines[name], number + 10)
+        machines["a"].exchange()
+        machines["a"].erase(subject="ada", why="asked")
+        faults.hides = True
+        machines["b"].exchange()
+        faults.hides = False
+        machines.exchange("b", "a")
+        assert numbers(machines["a"]) == numbers(machines["b"]) == [11, 12]
+        assert machines["a"].erasures()[0].is_done
+        machines.close()
+
+
 def test_a_prune_keeps_history_and_what_is_offered(
     keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
