@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import orjson
 
+from lakelog.appends import KnownKeys, StreamSubject
 from lakelog.errors import InvalidSetting, QueryFailed
 from lakelog.folds.saved_states import EventMark, FoldCheckpoint, SavedStates, digest_of
 from lakelog.folds.upcasting import FoldEvent, Json, Upcaster, Upcasting
@@ -130,6 +131,8 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
     """Read a subject's events in one query, so that all are of one state: marks of all, the events
     behind those that a saved state has, and the version of its stream."""
     marks, events, version = [], [], 0
+    # Before the rows, so that these are of no older state.
+    published = KnownKeys(lake.store).of(lake.store.state(lake.branch_name).ids)
     # NULL where no event of the subject is of a stream.
     rows = lake.sql(_QUERY, {"subject": subject, "skipped": skipped})
     for seq, arrival, stream_version, content in rows.iter_rows():
@@ -140,7 +143,8 @@ def _read(lake: Lake, subject: str, skipped: int) -> tuple[list[EventMark], list
             payload = payload if isinstance(payload, dict) else {"data": payload}
             names = content["id"], content["time"], content["type"]
             events.append(FoldEvent(seq, *names, subject, payload))
-    return marks, events, version
+    # A version stays where retention or an erasure removed its event.
+    return marks, events, max(version, published.last_version(StreamSubject(subject), version))
 
 
 def _fingerprint(functions: list[Callable[..., object]], names: str) -> str:

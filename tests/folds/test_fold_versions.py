@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
+from click.testing import CliRunner
 
 import lakelog
+from lakelog.cli import cli
+from lakelog.disk import disk
 from lakelog.errors import WrongVersion
 from lakelog.folds import Fold
-from lakelog.store import disk
 from tests.conftest import MakeLake
 
 COUNT: Fold[int] = Fold("count", lambda: 0, {"step": lambda state, event: state + 1}, every=4)
@@ -76,3 +78,17 @@ def test_versions_are_applied_in_their_order_whatever_the_clock_does(
             lake.append(event, expect={"s": number})
             lake.compact()
             assert numbers.of(lake, "s").state == [*range(number + 1)]
+
+
+def test_a_version_stays_where_retention_removed_its_event(make_lake: MakeLake) -> None:
+    """Whoever folds and decides goes on, as the stream does."""
+    lake = make_lake()
+    for _ in range(3):
+        step(lake)
+    lake.settle()
+    command = ["--lake", lake.path, "retention", "--older-than", "1us", "--apply", "--yes"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    result = COUNT.of(lake, "s")
+    assert (result.state, result.version) == (0, lake.stream("s").version) == (0, 3)
+    lake.append({"type": "step", "subject": "s"}, expect={"s": result.version})
+    assert (COUNT.of(lake, "s").state, COUNT.of(lake, "s").version) == (1, 4)
