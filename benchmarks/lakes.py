@@ -25,6 +25,7 @@ from benchmarks import gen, measure
 from lakelog import frame_rows
 from lakelog.database import connect
 from lakelog.disk import disk
+from lakelog.entries.entry import SegmentEntry
 from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish, run_maintenance
@@ -32,7 +33,6 @@ from lakelog.segments import segment
 from lakelog.settings import DEFAULTS, Settings, parse
 from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.wal import frames as wal
 
 ROWS = 50
@@ -44,7 +44,7 @@ _CYCLE = 100
 LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
-_MAKERS = """store/entry store/manifest segments/segment store/document store/paths store/refs
+_MAKERS = """entries/entry store/manifest segments/segment store/document store/paths store/refs
     identities/identity_run wal/frames store/verified_files"""
 
 

@@ -9,10 +9,10 @@ from benchmarks import lakes
 from benchmarks.history import FEW
 from benchmarks.measure import Scale, directory, percentile, seconds
 from benchmarks.report import Row, Target
+from lakelog.entries.entry import SegmentEntry
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 
 Pairs = list[tuple[float, float]]
 

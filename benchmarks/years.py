@@ -14,13 +14,13 @@ from benchmarks import lakes
 from benchmarks.measure import Scale, child, directory, seconds
 from benchmarks.report import Row, Target
 from lakelog.disk import disk
+from lakelog.entries.entry import Record, SegmentEntry
 from lakelog.history import window as history_window
 from lakelog.maintain import compact, gc
 from lakelog.moves.publication import Change, grow, publish, run_maintenance
 from lakelog.settings import parse
 from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record, SegmentEntry, tombstone
 
 _TOGETHER = 256
 _LIVE, _STEP = 8_100, 4_096
@@ -120,7 +120,7 @@ def _compacted(store: Store, now: int) -> None:
             seq=(group[0].seq[0], group[-1].seq[1]),
             made_from=tuple(entry.key for entry in group),
         )
-        change = Change("compact", entries=(*map(tombstone, group), made))
+        change = Change("compact", entries=(*(entry.tombstone() for entry in group), made))
         publish(store, "main", lambda *_, change=change: change)
     run_maintenance(store, "main")
 
@@ -230,7 +230,7 @@ def _turned_over(store: Store, count: int) -> manifest.Manifest:
         fresh = [_entry(first + n) for n in range(_STEP // 2 if len(live) >= _LIVE else _STEP)]
         old, live = live[: len(live) + len(fresh) - _LIVE], [*live, *fresh][-_LIVE:]
         for change in (
-            Change("compact", entries=(*map(tombstone, old), *fresh)),
+            Change("compact", entries=(*(entry.tombstone() for entry in old), *fresh)),
             Change("maintain", merge_pages=True),
         ):
             state = store.manifests.write(grow(store, state, change, disk.random_hex(), first))
@@ -250,7 +250,9 @@ def history(count: int) -> Path:
             for number, entry in enumerate(_entries(store, count)):
                 change = Change("seal", entries=(entry,))
                 if len(live) >= _TOGETHER:
-                    change = Change("compact", entries=(*map(tombstone, live), entry))
+                    change = Change(
+                        "compact", entries=(*(entry.tombstone() for entry in live), entry)
+                    )
                     live.clear()
                 else:
                     live.append(entry)

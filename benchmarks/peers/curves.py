@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.peers.steps import Maker, batches, close, seconds
 
 if TYPE_CHECKING:
-    from lakelog.store.entry import SegmentEntry
+    from lakelog.entries.entry import SegmentEntry
 
 EARLY = "SELECT count(*) FROM events WHERE time < TIMESTAMPTZ '2020-01-01'"
 """A question that statistics alone answer: what it costs is finding that no segment is needed."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakelog.disk import disk
+from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 

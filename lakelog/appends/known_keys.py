@@ -10,9 +10,9 @@ from typing import Any
 
 from lakelog.appends.versioned import StreamSubject
 from lakelog.disk import File
+from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun
 
 _HEADER = 64
 

@@ -16,10 +16,10 @@ from lakelog.appends.stream_lock import StreamLock
 from lakelog.appends.stream_marks import MarkedState, StreamMarks
 from lakelog.appends.versioned import StreamSubject, subject_of
 from lakelog.disk import File, Folder, OpenFile
+from lakelog.entries import IdRun
 from lakelog.errors import InvalidEvent, LakelogError, WrongVersion
 from lakelog.event import EncodedBatch
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun
 from lakelog.store.ref import Head
 from lakelog.wal import Frame, PendingFrames, Tail
 

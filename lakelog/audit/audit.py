@@ -29,6 +29,7 @@ from lakelog.audit.account import Account
 from lakelog.audit.file_audit import FileAudit
 from lakelog.audit.stored_rows import StoredRows
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex, printable
@@ -40,7 +41,6 @@ from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 
 PIPE = "-"
 LABELS_MAX = 50

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from lakelog import database, identities, sql
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
 from lakelog.query import EventKey
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 
 # Rows fetched at a time, so that a damaged lake with millions of faults does not fill the memory.

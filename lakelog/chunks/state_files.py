@@ -25,10 +25,10 @@ import zstandard
 from lakelog.chunks import state_index
 from lakelog.chunks.state_index import CHUNK_MAX, INDEX_MAX, PIECE_BYTES, StateIndex
 from lakelog.disk import File, Folder
+from lakelog.entries import Record
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
 from lakelog.store import document
-from lakelog.store.entry import Record
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest, Manifests
 from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state

@@ -12,12 +12,12 @@ from lakelog.cli.app import App, state_option, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many
+from lakelog.entries import SegmentEntry
 from lakelog.errors import ExportRefused
 from lakelog.lake import Lake
 from lakelog.render import dumps
 from lakelog.segments import segment_sql
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 

@@ -14,11 +14,11 @@ from lakelog.cli.options import argument, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit, emit_record
 from lakelog.cli.render.tables import ROWS_MAX, Count, cell, clock, fit, second
 from lakelog.cli.render.terminal import many, size, width
+from lakelog.entries import SegmentEntry
 from lakelog.history import Diff, HistoryEntry, Snapshot
 from lakelog.maintain import Stats
 from lakelog.query import Behaviour, Finding
 from lakelog.render import dumps, micros, payload
-from lakelog.store.entry import SegmentEntry
 
 _LOG = ("move", "time", "op", "events", "segments", "snapshot", "tags", "author", "message")
 _SNAPSHOT = tuple("id time author op message events bytes segments quarantined parent".split())

@@ -24,11 +24,11 @@ from lakelog import query as queries
 from lakelog.compat import omega, packs
 from lakelog.compat.omega import EventRow
 from lakelog.compat.packs import Pack
+from lakelog.entries import Counts, SegmentEntry
 from lakelog.errors import InvalidSetting
 from lakelog.lake import Lake
 from lakelog.libraries import np, pa
 from lakelog.maintain import Stats
-from lakelog.store.entry import Counts, SegmentEntry
 from lakelog.values import JsonObject
 from lakelog.wal import Tail
 

@@ -11,11 +11,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from lakelog.compat import omega
+from lakelog.entries import SegmentEntry
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:

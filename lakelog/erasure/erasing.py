@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from lakelog import proofs
 from lakelog.database import Connect
 from lakelog.disk import LockFile
+from lakelog.entries import Entry, SegmentEntry
 from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
@@ -32,7 +33,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import JsonObject
@@ -356,7 +356,7 @@ class ErasureRun:
         """Entries that put the new segments in the place of old ones, where a state has these."""
         for entry in live:
             if entry.key in self._rewritten:
-                yield tombstone(entry)
+                yield entry.tombstone()
                 if new := self._rewritten[entry.key]:
                     yield new
 

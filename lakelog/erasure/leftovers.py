@@ -22,13 +22,13 @@ import zstandard
 from lakelog import chunks
 from lakelog.database import SPILL
 from lakelog.disk import File, Folder
+from lakelog.entries import Record
 from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record
 from lakelog.store.paths import INDEX, decode_name
 from lakelog.values import JsonObject
 

@@ -14,6 +14,7 @@ import orjson
 
 from lakelog import sql
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.erased.records import Erasure
 from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import MODEL_KEY, History
@@ -21,7 +22,6 @@ from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS
 from lakelog.values import JsonObject
 

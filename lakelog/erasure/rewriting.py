@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from lakelog import maintain
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import Entry, Record, Removal, SegmentEntry
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
 from lakelog.segments import segment
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Record, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page, Totals
 from lakelog.store.paths import KEYS
 
@@ -229,7 +229,7 @@ class Redactor:
             new = self._rewritten[entry.key]
             if new is None or isinstance(entry, SegmentEntry):
                 return new and dataclasses.replace(new, made_from=self._sources(entry))
-            return Removal("segment", new.key, new.events, new.bytes, new.kind, entry.other)
+            return Removal("segment", new.key, new.events, new.bytes, new.kind, entry.unknown)
         if isinstance(entry, SegmentEntry) and self._names_subject(entry):
             self.scrubbed.add(entry.key)
             return dataclasses.replace(entry, subject=None)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
 from lakelog.disk import Folder
+from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment, segment_sql
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import hex_dirs, parse_object
 from lakelog.wal import Frame, Tail
 

@@ -11,7 +11,7 @@ import hashlib
 import sys
 from dataclasses import dataclass, field, fields, replace
 
-from lakelog.store.entry import Record, Removal
+from lakelog.entries import Record, Removal
 
 WHAT = "cursor"
 WINDOW = 4096

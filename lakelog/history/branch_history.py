@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.entries import Entry, SegmentEntry
 from lakelog.errors import (
     AlreadyExists,
     DamagedManifest,
@@ -29,7 +30,6 @@ from lakelog.moves import USER_OPS, Change, Follow, SettleWith, grow, note, publ
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.entry import Entry, SegmentEntry, add_counts, tombstone
 from lakelog.store.manifest import Manifest, Totals
 from lakelog.store.paths import KEYS, encode_name
 from lakelog.store.ref import Head, Move, Tag, author, escape_text
@@ -125,12 +125,15 @@ class Diff:
         removed = tuple(e for k, e in old.items() if k not in new)
         # Only where they differ: a lake of 10,000 segments is compared by its few new ones.
         # Compaction cancels out, as it adds and removes the same events.
-        types: dict[str, int] | None = {}
+        sums, is_known = dict[str, int](), True
         for sign, entries in ((1, added), (-1, removed)):
             for entry in (e for e in entries if e.kind == "events"):
-                types = add_counts(types, entry.types, sign)
-        if types is not None:
-            types = {name: n for name, n in sorted(types.items()) if n}
+                if isinstance(entry.types, str):  # MANY
+                    is_known = False
+                    continue
+                for name, count in entry.types.items():
+                    sums[name] = sums.get(name, 0) + sign * count
+        types = {name: n for name, n in sorted(sums.items()) if n} if is_known else None
         events = after.totals.events - before.totals.events
         return cls(Snapshot.of(before), Snapshot.of(after), added, removed, events, types, (), look)
 
@@ -335,7 +338,7 @@ class BranchHistory:
         present = {e.key: e for e in store.manifests.records(present_state, "format")}
         former = {e.key: e for e in store.manifests.records(state, "format")}
         removals = (entry for key, entry in former.items() if key not in present)
-        changes: list[Entry] = [tombstone(entry) for entry in removals]
+        changes: list[Entry] = [entry.tombstone() for entry in removals]
         changes += [entry for key, entry in present.items() if former.get(key) != entry]
         for entry_type in () if cursors else ("cursor", "stream"):
             changes += store.manifests.records(present_state, entry_type)

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 
 from lakelog import arrays
 from lakelog.disk import Begun, File, Folder
+from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun
 from lakelog.store.paths import Paths
 
 _HEAD = struct.Struct("<4s4xQ16sI")

@@ -19,6 +19,7 @@ from typing import ClassVar
 from lakelog import arrays, typed_columns
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import IdRun, Record, Removal, SegmentEntry
 from lakelog.errors import DamagedSegment, StaleFiles
 from lakelog.files import cursors
 from lakelog.files.cursor_paths import Inodes
@@ -41,7 +42,6 @@ from lakelog.libraries import np, pa
 from lakelog.moves import Change, publish
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.typed_columns import Schema
@@ -451,7 +451,7 @@ def commit(
         name = name if len(moves) == 1 else f"{name} and {len(moves) - 1} more"
         # Lines that were unfinished last time are read again with their ends.
         live = store.manifests.segments(state) if ended else []
-        tombstones = [tombstone(entry) for entry in live if entry.key in ended]
+        tombstones = [entry.tombstone() for entry in live if entry.key in ended]
         return Change("ingest", name, (*tombstones, *entries, *steps))
 
     head_now = batch.publish(change, stand)

@@ -14,13 +14,13 @@ import re
 from dataclasses import dataclass, replace
 
 from lakelog.disk import disk
+from lakelog.entries import Entry, Record, Removal
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
 from lakelog.files import rotation
 from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Record, Removal
 from lakelog.store.manifest import Manifest, Page
 from lakelog.store.ref import Head
 from lakelog.views import Contract

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.typed_columns import FieldColumns
 

@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lakelog import database
+from lakelog.entries import Entry
 from lakelog.errors import InvalidSetting
 from lakelog.files.file_cursor import WINDOW
 from lakelog.files.pieces import Chunk
@@ -56,7 +57,6 @@ from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql
 from lakelog.store import hosts
-from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import to_micros

@@ -15,6 +15,7 @@ from typing import Any
 
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import Entry, IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
@@ -33,7 +34,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.segments import segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 
@@ -85,7 +85,7 @@ class Quarantine:
             if not bad:
                 return None
             message = f"{count} quarantined lines dropped"
-            return Change("quarantine", message, entries=tuple(map(tombstone, bad)))
+            return Change("quarantine", message, entries=tuple(entry.tombstone() for entry in bad))
 
         publish(self._store, self._branch, plan)
         return count
@@ -205,7 +205,7 @@ class _Retry:
         # Rewriting a segment that gave nothing would only change its name.
         if self._parsed_count == before or not self._is_kept:
             return
-        self.entries.append(tombstone(entry))
+        self.entries.append(entry.tombstone())
         if (stays := pa.concat_tables(times)).num_rows:
             data = encoder.finish()
             self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex
@@ -22,7 +23,6 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 
 EARLIER_MAX = 3
 """Files of one name that are compared, those that were read last."""

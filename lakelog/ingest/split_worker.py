@@ -23,7 +23,7 @@ from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest import splits
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
-from lakelog.store import bootstrap, entry
+from lakelog.store import bootstrap
 
 
 class Refused(Exception):
@@ -59,7 +59,7 @@ class Worker:
                 segments.add(result.table, result.fields)
                 events += result.lines
                 arrivals += int(arrays.arrived(result.table).sum())
-            entries = [entry.to_json(segment_entry) for segment_entry in segments.write()]
+            entries = [segment_entry.to_json() for segment_entry in segments.write()]
         return {"entries": entries, "events": events, "arrivals": arrivals, "crc": crc}
 
     def _chunks(self, base: int, end: int) -> Iterator[Chunk]:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from lakelog.entries import SegmentEntry, parse
 from lakelog.runtime import interpreter
 from lakelog.runtime.lazy import Lazy
-from lakelog.store import entry
-from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     import subprocess
@@ -147,7 +146,7 @@ class _Worker:
         # Whatever else it says, or no more: it did not load the split.
         try:
             answer = orjson.loads(self._answers.readline())
-            entries = [e for e in entry.parse(answer["entries"]) if isinstance(e, SegmentEntry)]
+            entries = [e for e in parse(answer["entries"]) if isinstance(e, SegmentEntry)]
             return Loaded(tuple(entries), answer["events"], answer["arrivals"], answer["crc"])
         except (ValueError, KeyError, TypeError) as error:
             raise SplitRefused from error

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+from lakelog.entries import Record
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 
 WHAT = "stream"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from lakelog import bloom, ranks, typed_columns, word_indexes
 from lakelog.database import connect
 from lakelog.disk import disk
+from lakelog.entries import Entry, Record, SegmentEntry
 from lakelog.errors import Damaged, StaleFiles
 from lakelog.libraries import duckdb, pa
 from lakelog.maintain import row_order
@@ -30,7 +31,6 @@ from lakelog.segments import segment, segment_sql
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.workers import WorkerPool
@@ -464,7 +464,7 @@ def _swap(
         if not keys <= present:
             return None
         numbers = number_entries(store, state, outputs)
-        entries: tuple[Entry, ...] = (*map(tombstone, group), *outputs, *numbers)
+        entries: tuple[Entry, ...] = (*(entry.tombstone() for entry in group), *outputs, *numbers)
         return Change("compact", entries=entries, message=f"{len(group)} segments into one")
 
     try:

@@ -19,12 +19,12 @@ from typing import Any
 from lakelog import chunks
 from lakelog.appends import StreamLock
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
+from lakelog.entries import SegmentEntry
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Page
 from lakelog.store.paths import (
     KEYS,

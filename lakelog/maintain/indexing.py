@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from lakelog import ranks, word_indexes
 from lakelog.database import connect
 from lakelog.disk import File, LockFile
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.workers import WorkerPool
 

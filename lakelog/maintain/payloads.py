@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakelog import arrays, typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

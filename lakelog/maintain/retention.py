@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import RetentionEntry, SegmentEntry
 from lakelog.maintain import compact
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import RetentionEntry, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import from_micros
@@ -78,7 +78,7 @@ def apply(store: Store, branch: str, before: int, connect: Connect) -> Retention
         return Change(
             "retention",
             f"{counts['events']} events before {line}",
-            entries=(*map(tombstone, (*old, *straddling)), *remainders, *numbers),
+            entries=(*(entry.tombstone() for entry in (*old, *straddling)), *remainders, *numbers),
             retention=RetentionEntry(before, disk.now_us()),
         )
 

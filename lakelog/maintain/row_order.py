@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 
 from lakelog import arrays
+from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import np, pa, pc
 from lakelog.maintain.payloads import read_segment
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 
 _ROW_GROUP_BYTES = 32_000_000
 _TARGETS = 4

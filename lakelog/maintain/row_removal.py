@@ -14,6 +14,7 @@ import itertools
 from dataclasses import dataclass
 
 from lakelog.database import Connect
+from lakelog.entries import Entry, Record, SegmentEntry
 from lakelog.errors import StalePlan
 from lakelog.libraries import np, pa
 from lakelog.maintain import compact
@@ -22,7 +23,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Record, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 
@@ -130,7 +130,7 @@ class DedupeNote:
                     progress(number + 1, len(affected))
             remainders = [r for e, _ in affected if (r := rewritten[e.key])]
             counts.update(removed=len(affected) - len(remainders), rewritten=len(remainders))
-            tombstones = (tombstone(e) for e, _ in affected)
+            tombstones = (e.tombstone() for e, _ in affected)
             numbers = compact.number_entries(store, state, remainders)
             entries: tuple[Entry, ...] = (*tombstones, *remainders, *numbers, self.entry())
             message = f"{self.events} events by {','.join(self.by)}, kept the {self.keep}"

@@ -16,6 +16,7 @@ from typing import Any
 from lakelog import bloom, frame_rows, identities
 from lakelog.appends import StreamLock
 from lakelog.disk import Begun, File, LockFile, disk
+from lakelog.entries import IdRun, Record, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
@@ -25,7 +26,6 @@ from lakelog.moves import Change, Follow, publish, run_maintenance
 from lakelog.segments import segment, segment_sql
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, Record, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Frame, PendingFrames, Tail, trim

@@ -6,8 +6,8 @@ other merges are maintenance.
 
 from __future__ import annotations
 
+from lakelog.entries import Entry, Removal
 from lakelog.store import manifest
-from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifests, Page, fold
 
 

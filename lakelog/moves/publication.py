@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lakelog.disk import Begun, Folder, disk
+from lakelog.entries import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.moves import page_tree
 from lakelog.store import clock, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
-from lakelog.store.entry import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, parse_wal
 from lakelog.store.ref import Head, Move, author, escape_text

@@ -17,13 +17,13 @@ import orjson
 
 from lakelog import typed_columns
 from lakelog.disk import File, disk
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import pa
 from lakelog.open_tables import published_state, publishing, struct_columns
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
 from lakelog.open_tables.table_folder import TableFolder
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.entry import SegmentEntry
 from lakelog.values import from_micros
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
 from lakelog.disk import File
+from lakelog.entries import SegmentEntry
 from lakelog.errors import ExportRefused
 from lakelog.open_tables import field_columns, publishing
 from lakelog.open_tables.field_columns import NumberConflict
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
 from lakelog.open_tables.publishing import STATE, LostCommit, TableChange, TableFile
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     from pyiceberg import catalog as catalogs

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakelog import sql, typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
 from lakelog.segments import segment, segment_sql
-from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

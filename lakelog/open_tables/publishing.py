@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog import typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.erased.copies import note as note_copy
 from lakelog.errors import Damaged, ExportRefused, MissingPackage, Unreachable
 from lakelog.open_tables import published_state
 from lakelog.open_tables.published_state import COPY, PublishResult, TableSource
-from lakelog.store.entry import SegmentEntry
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

@@ -17,6 +17,7 @@ import orjson
 
 from lakelog.engine.syntax import SyntaxFault, parse
 from lakelog.engine.volatility import FunctionCall
+from lakelog.entries import Record
 from lakelog.errors import InvalidName, InvalidRecipe, InvalidSetting, UnknownRef
 from lakelog.moves import Change, publish
 from lakelog.outcomes.drift import FeatureProfile
@@ -24,7 +25,6 @@ from lakelog.outcomes.evaluation import BaselineGain, OutcomeEvaluation
 from lakelog.outcomes.features import SOURCES, Feature
 from lakelog.outcomes.scoring import Calibration, Scorer, calibration_of, scorer_of
 from lakelog.runtime.closest import did_you_mean
-from lakelog.store.entry import Record
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:

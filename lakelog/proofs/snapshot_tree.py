@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from lakelog import bloom
 from lakelog.disk import File, Folder
+from lakelog.entries import SegmentEntry
 from lakelog.erased import records
 from lakelog.errors import DamagedSegment, NotProven, UnknownRef
 from lakelog.libraries import np, pa, pc
@@ -29,7 +30,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.values import JsonObject
 

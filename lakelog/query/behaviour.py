@@ -25,12 +25,12 @@ import orjson
 
 from lakelog.appends import StreamSubject
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.event import BookkeepingEvent
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.values import JsonObject
 
 EXPECTED, LEAST, SIGMAS = 3, 20, 3.0

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from lakelog import frame_rows
 from lakelog.disk import OpenFile
 from lakelog.engine.syntax import Node, nodes
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
@@ -26,7 +27,6 @@ from lakelog.query.sql.analysis import Query
 from lakelog.query.sql.table_sql import View, columns
 from lakelog.query.sql.tree import tree_of
 from lakelog.query.stream import Stream
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lakelog import arrays, bloom, database, maintain, sql
+from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment, LakeClosed, SnapshotGone
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.query.providers import Pinned, TableProvider
@@ -27,7 +28,6 @@ from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
 from lakelog.segments.segment_sql import RowRanges
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer
 from lakelog.store.verified_files import hash_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
+from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
@@ -12,7 +13,6 @@ from lakelog.query.sql.analysis import Query
 from lakelog.segments import segment_sql
 from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 
 _COLUMNS = (*EVENT_COLUMNS, "seq")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 
 from lakelog.bloom import Filters
+from lakelog.entries import Counts, SegmentEntry
 from lakelog.query.sql import times
 from lakelog.query.sql.analysis import HIGHEST, LOWEST, Predicate
-from lakelog.store.entry import Counts, SegmentEntry
 
 
 def near(entries: list[SegmentEntry], needs: list[Predicate]) -> list[SegmentEntry]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from lakelog import arrays, frame_rows
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import IdRun
 from lakelog.identities import unique_rows
 from lakelog.libraries import np, pa
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, WalFile
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from lakelog.engine.syntax import Node, SyntaxFault, nodes, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb
 from lakelog.query.lake_tables import LakeTables
 from lakelog.query.providers import Pinned
@@ -33,7 +34,6 @@ from lakelog.query.sql.table_sql import View
 from lakelog.query.sql.tree import WIDE, column, is_events, tree_of, with_events
 from lakelog.query.stream import CursorPool
 from lakelog.sql import identifier
-from lakelog.store.entry import SegmentEntry
 
 LEAST = 100_000
 """Events of which all columns are read as fast as the time of each before."""

@@ -20,10 +20,10 @@ import orjson
 from lakelog import word_indexes
 from lakelog.disk import File, Folder
 from lakelog.engine import core
+from lakelog.entries import SegmentEntry
 from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.word_indexes import AnyOf, WordNeed, WordPiece
 

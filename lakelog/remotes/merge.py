@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.appends import StreamLock
 from lakelog.disk import disk
+from lakelog.entries import Entry, IdRun, Record, Removal, SegmentEntry
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.lake import Lake
 from lakelog.maintain import DedupeNote
@@ -34,7 +35,6 @@ from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
 from lakelog.segments import segment
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, IdRun, Record, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.merge_note import MergeNote
 from lakelog.store.ref import Head
@@ -335,7 +335,7 @@ def join_quarantine(
 ) -> tuple[list[Removal], list[SegmentEntry]]:
     """Return what takes quarantined lines from theirs that we settled, and our new segments."""
     settled = (base.quarantine.keys() - ours.quarantine.keys()) & theirs.quarantine.keys()
-    removals = [tombstone(theirs.quarantine[key]) for key in sorted(settled)]
+    removals = [theirs.quarantine[key].tombstone() for key in sorted(settled)]
     had = base.quarantine.keys() | theirs.quarantine.keys()
     return removals, [entry for key, entry in ours.quarantine.items() if key not in had]
 

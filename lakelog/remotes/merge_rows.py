@@ -17,13 +17,13 @@ from lakelog import identities
 from lakelog.appends import StreamSubject
 from lakelog.database import Connect
 from lakelog.disk import File
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Diverged, TransferRefused
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment, segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 
 from lakelog import chunks
 from lakelog.disk import File
+from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedState
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Page
 from lakelog.store.paths import CHUNK, INDEX, Keys, Paths
 

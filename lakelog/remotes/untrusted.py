@@ -16,10 +16,10 @@ import orjson
 import zstandard
 
 from lakelog import chunks, proofs
+from lakelog.entries import Entry, SegmentEntry, parse
 from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
 from lakelog.store import document
-from lakelog.store.entry import Entry, SegmentEntry, parse
 from lakelog.store.manifest import of_json
 from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref

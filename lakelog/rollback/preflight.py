@@ -20,6 +20,7 @@ from lakelog import chunks
 from lakelog.chunks import StateIndex, StateRecord
 from lakelog.deploy import ClusterStep, Kubectl
 from lakelog.disk import File, Folder
+from lakelog.entries import Entry, Removal
 from lakelog.errors import (
     Damaged,
     DamagedManifest,
@@ -32,7 +33,6 @@ from lakelog.history import BranchHistory
 from lakelog.lake import Lake
 from lakelog.state import Present, RestorePlan, StateCatalog
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import CHUNK, OBJECTS
 

@@ -28,6 +28,7 @@ import orjson
 from lakelog import arrays, bloom, column_encodings, typed_columns
 from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import Begun, File
+from lakelog.entries import MANY, Counts, SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
 from lakelog.keys import VAULT
@@ -35,7 +36,6 @@ from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS
 from lakelog.store import document
-from lakelog.store.entry import MANY, Counts, SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lakelog import database, typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.segments import segment
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from lakelog.disk import disk
-from lakelog.store.entry import Record
+from lakelog.entries import Record
 from lakelog.store.manifest import Manifest, Manifests
 
 WHAT = "host"

@@ -28,10 +28,7 @@ from typing import Protocol, TypeVar
 import orjson
 
 from lakelog.disk import Begun
-from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
-from lakelog.keys import VAULT, LakeKeys
-from lakelog.store import document
-from lakelog.store.entry import (
+from lakelog.entries import (
     Entry,
     IdRun,
     MalformedEntry,
@@ -39,11 +36,12 @@ from lakelog.store.entry import (
     Removal,
     RetentionEntry,
     SegmentEntry,
+    changes,
     parse,
-    segment_changes,
-    state_changes,
-    to_json,
 )
+from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
+from lakelog.keys import VAULT, LakeKeys
+from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest_text import compressed, decompressed, plain_text
 from lakelog.store.paths import FILE_FORMAT, KEYS
@@ -253,15 +251,15 @@ class Manifests:
         with self._refusing_malformed(digest):
             pages = [(page["digest"], page["bytes"]) for page in body["pages"]]
             runs = [run["digest"] for run in body["ids"]]
-            changes = segment_changes(body["tail"])
-            return Outline(pages, *changes, runs, state_changes(body["tail"]))
+            added, removed, states = changes(body["tail"])
+            return Outline(pages, added, removed, runs, states)
 
     def page_outline(self, digest: str, size: int) -> tuple[list[str], list[str], dict[str, str]]:
         """Return the digests of segments that a page adds and removes, and the indices of state
         directories as an Outline has them; caches nothing. Raises DamagedManifest."""
         body = self._read(digest, size)
         with self._refusing_malformed(digest):
-            return *segment_changes(body["entries"]), state_changes(body["entries"])
+            return changes(body["entries"])
 
     def write(self, manifest: Manifest) -> Manifest:
         """Write a manifest durably and return it with its digest."""
@@ -285,7 +283,7 @@ class Manifests:
     def write_page(self, entries: tuple[Entry, ...], commit: str, level: int | None = None) -> Page:
         """Write a page durably, of the level that its length makes unless one is given."""
         level = level_of(len(entries)) if level is None else level
-        bodies = [to_json(entry) for entry in entries]
+        bodies = [entry.to_json() for entry in entries]
         body = {"format": FILE_FORMAT, "commit": commit, "level": level, "entries": bodies}
         digest, size = self._write(orjson.dumps(body))
         _cache(self._pages, digest, entries)
@@ -487,7 +485,7 @@ def _encode(manifest: Manifest) -> bytes:
     # Not asdict, which copies every entry and so takes longer than all else here.
     names = (member.name for member in dataclasses.fields(manifest) if member.name != "digest")
     body = {_ON_DISK.get(name, name): getattr(manifest, name) for name in names}
-    body["tail"] = [to_json(entry) for entry in manifest.recent]
+    body["tail"] = [entry.to_json() for entry in manifest.recent]
     return orjson.dumps({"format": FILE_FORMAT, **body})
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from itertools import starmap
 
 from lakelog.disk import DOCUMENT_MAX, File, NotRegular, OpenFile
+from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 _Stamp = tuple[int, int, int, int]

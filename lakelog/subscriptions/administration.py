@@ -11,10 +11,10 @@ import orjson
 
 from lakelog import sql
 from lakelog.disk import disk
+from lakelog.entries import Removal
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.moves import Change, publish
 from lakelog.segments import segment_sql
-from lakelog.store.entry import Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import registry

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from lakelog import arrays
 from lakelog.database import Connect
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import pa
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import Position
 

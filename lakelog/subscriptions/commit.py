@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from lakelog import frame_rows
 from lakelog.disk import disk
+from lakelog.entries import Entry
 from lakelog.errors import StaleFiles
 from lakelog.event import EncodedBatch, Event
 from lakelog.ingest import ChunkResult, Job
 from lakelog.moves import Change, publish
-from lakelog.store.entry import Entry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions.branch_access import BranchAccess

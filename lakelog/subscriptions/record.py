@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from lakelog.entries import Record
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record
 from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import PARTITIONS, Position
 

@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog.disk import disk
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, TableShape, Watermark
 from lakelog.views import Lineage, SegmentRead

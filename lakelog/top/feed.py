@@ -13,9 +13,9 @@ from collections import Counter
 
 import orjson
 
+from lakelog.entries import SegmentEntry
 from lakelog.lake import Lake
 from lakelog.pinned import PinnedLake
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.top.rates import COLUMNS, LakeFigures, NewestEvent, SecondCounts

@@ -35,10 +35,10 @@ import orjson
 
 from lakelog import sql
 from lakelog.disk import File
+from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
 from lakelog.libraries import pa
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 COLUMN = "fields"

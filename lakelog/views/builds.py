@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lakelog import query as queries
+from lakelog.entries import SegmentEntry
 from lakelog.store import bootstrap
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.engine import Limits

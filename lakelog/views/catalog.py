@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakelog.disk import disk
+from lakelog.entries import Record, Removal
 from lakelog.errors import InvalidView
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.views.definition import ViewDefinition, parse

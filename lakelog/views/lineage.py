@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest, Manifests
 from lakelog.views.partials import Cover
 

@@ -6,11 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
 from lakelog import sql
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb
 from lakelog.query import Extraction, SegmentMap
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape, view

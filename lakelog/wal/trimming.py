@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 
 from lakelog.disk import File, Folder, NotRegular, OpenFile, disk
+from lakelog.entries import SegmentEntry
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import KEYS
 from lakelog.store.ref import Head
 from lakelog.wal import frames as wal

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakelog import arrays, tokenization, typed_columns
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb, np, pa, pc
 from lakelog.segments import segment
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 from lakelog.tokenization import Words
 from lakelog.word_indexes import word_index

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lakelog
+from lakelog.entries.entry import Record, Removal
 from lakelog.formats.definition import FormatDefinition
 from lakelog.ingest.definitions import LakeFormat
 from lakelog.maintain.repair import recover
-from lakelog.store.entry import Record, Removal
 from lakelog.store.manifest import Manifest
 from tests.conftest import MakeLake
 

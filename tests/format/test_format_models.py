@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lakelog.entries.entry import Record
 from lakelog.moves.publication import Change, publish
 from lakelog.outcomes import OutcomeModel, find_model, models
-from lakelog.store.entry import Record
 from tests.conftest import MakeLake
 
 GAIN = {"name": "x", "brier": 0.25, "gain": 0.1, "low": 0.0, "high": 0.2}

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 import lakelog
 from lakelog import typed_columns
+from lakelog.entries.entry import Record
 from lakelog.moves.publication import Change, publish
-from lakelog.store.entry import Record
 from lakelog.typed_columns import Member, Schema
 from tests.support import lakes
 

@@ -23,7 +23,6 @@ import zstandard
 import lakelog
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
-from lakelog.store.entry import to_json
 from tests.support import damage, lakes, second_reader, statements
 from tests.support.statements import parse_document, parse_object
 
@@ -300,7 +299,7 @@ def test_live_entries(paged: Path) -> None:
     with lakelog.open(str(paged)) as lake:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
         live = lake.store.manifests.segments(state)
-        theirs = {entry.key: orjson.loads(orjson.dumps(to_json(entry))) for entry in live}
+        theirs = {entry.key: orjson.loads(orjson.dumps(entry.to_json())) for entry in live}
     assert mine == theirs
     assert list(mine) == list(theirs)
 

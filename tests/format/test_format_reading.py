@@ -19,11 +19,11 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import Record
 from lakelog.errors import DamagedLake, DamagedSegment, DamagedWal, FormatTooNew, UnsupportedStore
 from lakelog.event import EncodedBatch
 from lakelog.moves.publication import Change, publish
 from lakelog.store import bootstrap, document
-from lakelog.store.entry import Record
 from lakelog.store.refs import Refs
 from lakelog.wal import frames as wal
 from lakelog.wal.tail import Tail
@@ -471,7 +471,7 @@ def test_unknown_members_are_passed_over(tmp_path: Path) -> None:
     Path(path, "lakelog.json").write_bytes(document.encode({**body, "later": {"a": 1}}))
     with lakelog.open(path) as lake:
         before = lake.count()
-        entry = replace(lakes.tiny_segment(lake, "NEW"), other={"bloom": "later"})
+        entry = replace(lakes.tiny_segment(lake, "NEW"), unknown={"bloom": "later"})
         strange = Record("model", "m", {"later": True})
         publish(lake.store, "main", lambda *_: Change("later", entries=(entry, strange)))
         assert lake.count() == before + 1

@@ -20,7 +20,6 @@ from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import move_spans, name_file, offers
 from lakelog.store import document
 from lakelog.store.bootstrap import load
-from lakelog.store.entry import to_json
 from lakelog.store.move_pack import decode_packed
 from tests.support import encrypted
 from tests.support.attached import SharedMachines, append, numbers, offer_and_die
@@ -271,7 +270,7 @@ def test_an_entry_binds_the_hashes_of_blocks(
     entries = store.manifests.segments(store.state("main"))
     (entry,) = (entry for entry in entries if entry.key == file.name)
     assert entry.blocks == hashlib.sha256(hashes).hexdigest()[:32]
-    assert to_json(entry)["blocks"] == entry.blocks
+    assert entry.to_json()["blocks"] == entry.blocks
 
 
 def test_a_compaction_has_the_number_of_its_lease(machines: SharedMachines, tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_field_ids_do_not_change_the_format(tmp_path: Path) -> None:
     """F15.10: a lake with numbers of columns keeps its format; an entry of one that is not known
     to any segment is passed over, and kept."""
     with lakes.opened(str(tmp_path / "lake")) as lake:
-        entry = lakelog.store.entry.Record("field", "n\0int", {"id": 70_000})
+        entry = lakelog.entries.entry.Record("field", "n\0int", {"id": 70_000})
         publish(lake.store, "main", lambda *_: Change("later", entries=(entry,)))
         lake.append(EVENT)
         lake.compact()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lakelog.store.entry import SegmentEntry
+from lakelog.entries.entry import SegmentEntry
 from lakelog.views import Contract, LakeViews, Ledger, catalog
 from lakelog.views.definition import parse
 from tests.conftest import MakeLake

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lakelog
+from lakelog.entries.entry import SegmentEntry
 from lakelog.files import source
 from lakelog.formats.uniform import typed_payloads
 from lakelog.ingest import group, transform
 from lakelog.segments import segment
-from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
 from tests.support.json_documents import ACCEPTED, NUMBERS, RECORDS, VALUES
 

@@ -30,13 +30,13 @@ import zstandard
 import lakelog
 from lakelog import database, frame_rows, history
 from lakelog.disk import disk
+from lakelog.entries.entry import Record, Removal
 from lakelog.errors import Damaged, FormatTooNew, UnknownRef
 from lakelog.event import EncodedBatch
 from lakelog.identities import IdentityKeys
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment_sql
 from lakelog.store import bootstrap, document
-from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.values import parse_time, to_micros
 from lakelog.wal import frames as wal_format
 from lakelog.wal.tail import Tail
@@ -251,7 +251,7 @@ def unknown(path: str) -> None:
     with lakes.opened(path) as lake:
         lake.append(lakes.events("A", 2))
         lake.settle()
-        segment = replace(lakes.tiny_segment(lake, "B"), other={"later": {"x": 1}})
+        segment = replace(lakes.tiny_segment(lake, "B"), unknown={"later": {"x": 1}})
         entries = (Record("later", "k", {"x": [1]}), segment)
         publish(lake.store, "main", lambda *_: Change("later", entries=entries))
         lake.append(lakes.events("TAIL", 2))
@@ -328,7 +328,7 @@ def removed(path: str) -> None:
         state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
         entries = lake.store.manifests.segments(state)
         steps: list[tuple[Any, ...]] = [
-            tuple(map(tombstone, entries[:3])),
+            tuple(entry.tombstone() for entry in entries[:3]),
             (entries[1],),
             (Record("later", entries[5].key, {"kind": "events"}),),
             (Removal("later", entries[6].key),),

@@ -23,10 +23,10 @@ from unittest import mock
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import Record
 from lakelog.history import thinning
 from lakelog.moves.publication import Change, publish
 from lakelog.store import manifest
-from lakelog.store.entry import Record
 from lakelog.values import to_micros
 from lakelog.wal import frames as wal
 from tests.support import lakes

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog import identities
 from lakelog.disk import disk
+from lakelog.entries.entry import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.event import identity_key
 from lakelog.identities import IdentityKeys, identity_run
-from lakelog.store.entry import IdRun
 from tests.support.effort import share
 
 COMMIT = "0123456789abcdef" * 2

@@ -19,13 +19,13 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import UNNUMBERED, SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.maintain import compact, row_order
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
 from lakelog.settings import Settings
 from lakelog.store import sealer_process
-from lakelog.store.entry import UNNUMBERED, SegmentEntry
 from lakelog.store.sealer_process import start_sealer
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -9,9 +9,9 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import SegmentEntry
 from lakelog.errors import InvalidSetting
 from lakelog.maintain import retention
-from lakelog.store.entry import SegmentEntry
 from tests.support.cli import run
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
+from lakelog.entries.entry import Record
 from lakelog.errors import DamagedManifest, ExportRefused, InvalidRecipe, UnknownRef
 from lakelog.moves.publication import Change, publish
 from lakelog.outcomes import (
@@ -25,7 +26,6 @@ from lakelog.outcomes import (
     train_model,
     training,
 )
-from lakelog.store.entry import Record
 from tests.support.requirements import need
 
 need("sklearn")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import lakelog
+from lakelog.entries.entry import Record
 from lakelog.errors import Damaged, DeploymentFailed, RollbackRefused, WouldDropEvents
 from lakelog.moves.publication import Change, publish
 from lakelog.rollback.rollback import finish, preview, rollback, undo
@@ -20,7 +21,6 @@ from lakelog.state.catalog import StateCatalog
 from lakelog.state.restore import restore_state
 from lakelog.state.rewind import Rollbacks
 from lakelog.state.state import list_states, save_state
-from lakelog.store.entry import Record
 from tests.support import lakes, seam, state_trees
 from tests.support.cli import answer, flip, run
 from tests.support.cluster import Cluster, cluster

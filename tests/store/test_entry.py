@@ -10,12 +10,7 @@ import orjson
 import pytest
 
 import lakelog
-from lakelog.errors import DamagedManifest
-from lakelog.files import cursors
-from lakelog.moves import page_tree
-from lakelog.store import manifest
-from lakelog.store.bootstrap import Store
-from lakelog.store.entry import (
+from lakelog.entries.entry import (
     UNNUMBERED,
     Entry,
     MalformedEntry,
@@ -23,9 +18,12 @@ from lakelog.store.entry import (
     Removal,
     SegmentEntry,
     parse,
-    to_json,
-    tombstone,
 )
+from lakelog.errors import DamagedManifest
+from lakelog.files import cursors
+from lakelog.moves import page_tree
+from lakelog.store import manifest
+from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
 COMMIT = "00" * 16
@@ -74,7 +72,7 @@ BODIES = [
 
 def text(entry: Entry) -> bytes:
     """What of an entry is on disk."""
-    return orjson.dumps(to_json(entry))
+    return orjson.dumps(entry.to_json())
 
 
 def without(body: dict[str, Any], member: str) -> dict[str, Any]:
@@ -86,7 +84,7 @@ def state_of(store: Store, body: dict[str, Any], where: str) -> Manifest:
     entries = parse([copy.deepcopy(CURSOR)])
     state = manifest.empty(COMMIT, 1, "ada")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "to_json", lambda _: body)
+        patch.setattr(Record, "to_json", lambda _: body)
         if where == "page":
             page = store.manifests.write_page(entries, COMMIT)
             state = store.manifests.write(dataclasses.replace(state, pages=(page,)))
@@ -118,9 +116,9 @@ def test_what_an_entry_says() -> None:
         "ef" * 32,
     )
     assert (quarantined.seq, quarantined.types, quarantined.subject) == (UNNUMBERED, {}, None)
-    assert tombstone(events) == removed
+    assert events.tombstone() == removed
     assert cursor == Record("cursor", "c", {"bytes": 7, "places": [[1, 2]]})
-    assert tombstone(cursor) == Removal("cursor", "c")
+    assert cursor.tombstone() == Removal("cursor", "c")
     assert [e.what for e in (events, removed, cursor)] == ["segment", "segment", "cursor"]
 
 

@@ -12,21 +12,13 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import UNNUMBERED, Entry, Record, Removal, SegmentEntry, assign_seq
 from lakelog.errors import DamagedManifest
 from lakelog.moves import page_tree
 from lakelog.moves import publication as publish
 from lakelog.moves.publication import Change
 from lakelog.store import bootstrap, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import (
-    UNNUMBERED,
-    Entry,
-    Record,
-    Removal,
-    SegmentEntry,
-    assign_seq,
-    tombstone,
-)
 from lakelog.store.manifest import Manifest, Page, Totals
 from tests.support.effort import share
 
@@ -94,7 +86,7 @@ def change_of(draw: random.Random, naive: Naive, number: int, size: int) -> list
     for n in range(size):
         kind, segments = draw.random(), list(naive.segments().values())
         if kind < 0.25 and segments:
-            entries.append(tombstone(draw.choice(segments)))
+            entries.append(draw.choice(segments).tombstone())
         elif kind < 0.35:
             entries.append(Record("cursor", f"c{draw.randrange(5)}", {"to": number}))
         elif kind < 0.4:
@@ -206,7 +198,7 @@ def test_a_long_history_leaves_what_is_alive(
         entries: list[Entry] = [segment(f"s{number}", draw.randrange(100))]
         old = list(naive.segments().values())
         if len(old) > 20:
-            entries += [tombstone(entry) for entry in draw.sample(old, 15)]
+            entries += [entry.tombstone() for entry in draw.sample(old, 15)]
         naive.apply(entries)
         for change in (Change("x", entries=tuple(entries)), Change("x", merge_pages=True)):
             state = store.manifests.write(publish.grow(store, state, change, COMMIT, number))
@@ -237,7 +229,7 @@ def test_removals_leave_once_nothing_older_is_left(lake: lakelog.Lake) -> None:
     store = lake.store
     state = store.manifests.load(store.refs.head("main").move.snapshot)
     for number in range(300):
-        for entry in (segment(f"s{number}"), tombstone(segment(f"s{number}"))):
+        for entry in (segment(f"s{number}"), segment(f"s{number}").tombstone()):
             change = Change("seal", entries=(entry,), merge_pages=True)
             state = publish.grow(store, state, change, COMMIT, number)
     assert store.manifests.segments(state) == []
@@ -264,7 +256,7 @@ def test_a_state_is_read_from_the_ref_that_names_it(
 def test_fold_keeps_the_newest_of_each_key() -> None:
     """The newest entry of a key wins; only the oldest run may forget removals."""
     old = (segment("a"), segment("b"), Record("cursor", "a", {"to": 1}))
-    new = (tombstone(segment("a")), Record("cursor", "a", {"to": 2}), segment("c"))
+    new = (segment("a").tombstone(), Record("cursor", "a", {"to": 2}), segment("c"))
     assert manifest.fold([old, new], oldest=False) == (old[1], *new)
     assert [e.key for e in manifest.fold([old, new], oldest=True)] == ["b", "a", "c"]
     assert manifest.fold([], oldest=True) == ()

@@ -12,12 +12,12 @@ from unittest import mock
 
 import lakelog
 from lakelog import database
+from lakelog.entries.entry import Record
 from lakelog.errors import Damaged
 from lakelog.history import thinning
 from lakelog.maintain.repair.repair import RepairOutcome, repair
 from lakelog.maintain.repair.verify import Report, open_for_check, verify
 from lakelog.moves.publication import Change, publish
-from lakelog.store.entry import Record
 from tests.support import lakes
 
 END_BYTES = 24

@@ -22,9 +22,9 @@ import pyarrow as pa
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import Record, Removal, SegmentEntry
 from lakelog.moves.publication import Change, publish, run_maintenance
 from lakelog.segments import segment
-from lakelog.store.entry import Record, Removal, SegmentEntry
 
 Refs = list[tuple[str, str]]
 REFS: dict[Callable[[str], object], Any] = {}

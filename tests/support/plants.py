@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import Entry, SegmentEntry
 from lakelog.files import cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment
-from lakelog.store.entry import Entry, SegmentEntry, tombstone
 
 
 def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
@@ -54,7 +54,7 @@ def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]
             new = alter(old)
             if new.equals(old):
                 continue
-            steps.append(tombstone(entry))
+            steps.append(entry.tombstone())
             if new.num_rows:
                 steps.append(written(lake, new, kind, entry))
     assert steps

@@ -13,7 +13,6 @@ from lakelog.maintain import compact, gc, seal
 from lakelog.moves import publication as publish
 from lakelog.query import tail_rows
 from lakelog.store import refs
-from lakelog.store.entry import tombstone
 from lakelog.wal import tail
 from lakelog.wal import trimming as trim
 from tests.support import seam
@@ -101,7 +100,7 @@ def _compacts_what_is_gone(patch: pytest.MonkeyPatch) -> None:
     """A compaction does not look whether its inputs are still there (F9.4)."""
 
     def swap(store: Any, branch: str, base: Any, group: Any, outputs: Any) -> bool:
-        entries = (*map(tombstone, group), *outputs)
+        entries = (*(entry.tombstone() for entry in group), *outputs)
         return publish.publish(store, branch, lambda *_: publish.Change("compact", entries=entries))
 
     patch.setattr(compact, "_swap", swap)

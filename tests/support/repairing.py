@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lakelog
-from lakelog.store.entry import SegmentEntry
+from lakelog.entries.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
 from tests.support import damage, lakes

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from lakelog import Lake, sql
 from lakelog.disk import disk
+from lakelog.entries.entry import SegmentEntry
 from lakelog.moves.publication import Change, publish
 from lakelog.segments import segment, segment_sql
 from lakelog.store import document
-from lakelog.store.entry import SegmentEntry, tombstone
 from lakelog.typed_columns import Member, Schema
 
 SCHEMA = Schema(
@@ -47,7 +47,7 @@ def retype(lake: Lake, *schemas: Schema | None, branch: str = "main") -> list[in
         if schema is None:
             continue
         new = _typed(lake, entry, schema)
-        change = Change("compact", entries=(tombstone(entry), new), message="typed")
+        change = Change("compact", entries=(entry.tombstone(), new), message="typed")
         publish(lake.store, branch, lambda head, state, change=change: change)
         texts.append(new.texts)
     return texts

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lakelog.entries.entry import RetentionEntry
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.moves.publication import Change, publish
 from lakelog.remotes import known
@@ -18,7 +19,6 @@ from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.settings import DEFAULTS
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store, start_branch
-from lakelog.store.entry import RetentionEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import FORMAT, KEYS
 from lakelog.store.ref import Head, Tag

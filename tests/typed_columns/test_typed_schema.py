@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from lakelog import typed_columns
-from lakelog.store.entry import MalformedEntry, parse, to_json
+from lakelog.entries.entry import MalformedEntry, parse
 from lakelog.typed_columns import Member, Schema
 
 EVERY = Schema(
@@ -137,7 +137,7 @@ def test_entries_of_typed_segments_come_back(
     """An entry keeps the key of its schema and its texts, beside members of later versions."""
     body = {**_BODY, **made_from, **more, **other}
     (entry,) = parse([dict(body)])
-    assert to_json(entry) == body
+    assert entry.to_json() == body
 
 
 @pytest.mark.parametrize("more", [{"fields": 5, "texts": 0}, {"fields": "00ff"}])

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog import typed_columns
+from lakelog.entries.entry import SegmentEntry
 from lakelog.event import EncodedBatch
 from lakelog.maintain.repair import recover
 from lakelog.segments import segment
-from lakelog.store.entry import SegmentEntry
 from lakelog.typed_columns.schema import DEPTH_MAX
 from tests.support import effort
 from tests.support.json_documents import ACCEPTED, RECORDS, VALUES

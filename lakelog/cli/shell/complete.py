@@ -17,6 +17,7 @@ from lakelog import sql, typed_columns
 from lakelog.cli.shell.statements import StatementRunner
 from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
+from lakelog.entries import Counts
 from lakelog.errors import LakelogError
 from lakelog.libraries import duckdb
 from lakelog.query import TypeTable
@@ -24,7 +25,6 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
 from lakelog.sql import identifier
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Counts
 
 _TOKEN = re.compile(
     r"""--[^\n]*(?P<line>\n|$)|/\*.*?(?P<block>\*/|$)|'(?:[^']|'')*(?P<text>'|$)"""

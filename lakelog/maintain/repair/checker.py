@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from lakelog import chunks
 from lakelog.disk import DOCUMENT_MAX, File, Folder
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.maintain.reachability import lost_names
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document, verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import open_ref
 from lakelog.values import JsonObject

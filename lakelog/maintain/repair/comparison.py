@@ -21,6 +21,7 @@ from typing import Any
 from lakelog import database
 from lakelog.database import Connect
 from lakelog.disk import File, Folder, LockFile, disk
+from lakelog.entries import Entry, SegmentEntry
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
 from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
@@ -31,7 +32,6 @@ from lakelog.maintain.repair.verify import open_for_check
 from lakelog.segments import segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
-from lakelog.store.entry import Entry, SegmentEntry
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.ref import Move, digest_of, open_ref

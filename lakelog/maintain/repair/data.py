@@ -7,6 +7,7 @@ from collections.abc import Container
 
 from lakelog.database import Connect
 from lakelog.disk import File, LockFile, disk
+from lakelog.entries import Counts, Entry, IdRun, SegmentEntry
 from lakelog.identities import IdentityKeys
 from lakelog.libraries import np
 from lakelog.maintain.repair import lost_ids, lost_moves, lost_rows, orphans, recover, refs
@@ -15,7 +16,6 @@ from lakelog.maintain.seal import Sealer
 from lakelog.moves import Change, publish
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Counts, Entry, IdRun, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.values import from_micros
@@ -71,7 +71,7 @@ def drop_segments(
         present = [e for e in store.manifests.segments(present_state) if e.key in keys]
         back = [remain.key for e in present for remain in remains_by_key[e.key]]
         fresh = [recovered[key] for key in back if key in recovered]
-        entries: tuple[Entry, ...] = (*map(tombstone, present), *fresh)
+        entries: tuple[Entry, ...] = (*(entry.tombstone() for entry in present), *fresh)
         change = Change(
             "repair", message, entries=entries, ids_add=freed.added, ids_drop=freed.dropped
         )

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from lakelog.database import Connect
 from lakelog.disk import File, disk
+from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 
 _PUBLISHING = ("seal", "ingest")

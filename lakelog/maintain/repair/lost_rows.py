@@ -22,6 +22,7 @@ from typing import Any
 from lakelog import database, frame_rows
 from lakelog.database import Connect
 from lakelog.disk import disk
+from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.identities import unique_rows
 from lakelog.libraries import pa, pc
@@ -31,7 +32,6 @@ from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.protect import sealed_blocks
 from lakelog.segments import segment, segment_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, Tail, WalFile
 

@@ -13,13 +13,13 @@ from collections.abc import Container
 from lakelog import database, identities
 from lakelog.database import Connect
 from lakelog.disk import File, disk
+from lakelog.entries import IdRun, Record
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
 from lakelog.segments import segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import IdRun, Record
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Move
 from lakelog.wal import Tail

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.disk import File, Folder
+from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
 from lakelog.segments import segment
 from lakelog.store import document, hosts, manifest
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, IdRun, Removal, SegmentEntry, tombstone
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
 from lakelog.store.paths import hex_dirs, parse_move, parse_object, parse_packed
@@ -173,7 +173,10 @@ def changes(store: Store, base: Manifest, entries: list[Entry]) -> tuple[Entry, 
     old = {(e.what, e.key): e for e in manifest.fold(runs, oldest=True)}
     new = {(e.what, e.key): e for e in entries}
     deleted = [e for k, e in old.items() if k not in new and not isinstance(e, Removal)]
-    return (*map(tombstone, deleted), *(e for k, e in new.items() if old.get(k) != e))
+    return (
+        *(entry.tombstone() for entry in deleted),
+        *(e for k, e in new.items() if old.get(k) != e),
+    )
 
 
 def named_segments(store: Store) -> dict[str, set[str]]:

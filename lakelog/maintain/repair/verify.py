@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from lakelog import chunks, ranks, word_indexes
 from lakelog.disk import DOCUMENT_MAX, File, Folder, LockFile, NotRegular, disk
+from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
@@ -23,7 +24,6 @@ from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, document, manifest, verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
 from lakelog.store.paths import (

@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from lakelog import database, sql
+from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb, pa
 from lakelog.query.sql.analysis import may_extract
 from lakelog.query.sql.tree import FIELDS, WIDE, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:

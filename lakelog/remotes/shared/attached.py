@@ -15,6 +15,7 @@ from typing import Any
 
 from lakelog.appends import Receipt, VersionedBatch
 from lakelog.disk import File, disk
+from lakelog.entries import SegmentEntry
 from lakelog.errors import (
     AlreadyExists,
     DamagedLake,
@@ -46,7 +47,6 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import KEYS, OBJECTS, Paths, decode_name, is_encoded, parse_object
 from lakelog.store.ref import Head, Move

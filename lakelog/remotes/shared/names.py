@@ -19,6 +19,7 @@ from typing import Any
 
 from lakelog.bloom import Filters
 from lakelog.disk import File, Folder
+from lakelog.entries import Entry, Removal, SegmentEntry
 from lakelog.errors import DamagedSegment, TransferRefused, Unreachable
 from lakelog.keys import VAULT
 from lakelog.libraries import np
@@ -28,7 +29,6 @@ from lakelog.remotes.shared import name_file
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.name_file import COLUMNS, Malformed, NameHead, key_of
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, Removal, SegmentEntry
 from lakelog.store.manifest import Manifest, Manifests, Page
 from lakelog.store.paths import Paths
 

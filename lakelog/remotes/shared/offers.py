@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.entries import Entry, IdRun, Record, SegmentEntry
 from lakelog.errors import LakelogError, UnknownRef
 from lakelog.identities import IdentityKeys
 from lakelog.keys import VAULT
@@ -27,7 +28,6 @@ from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.entry import Entry, IdRun, Record, SegmentEntry, to_json
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import decode_name, encode_name
 from lakelog.store.ref import Head, Move
@@ -66,7 +66,7 @@ class Offer:
 
     def encode(self) -> bytes:
         """Return the bytes of its file."""
-        body = dict(vars(self), entries=[to_json(entry) for entry in self.entries])
+        body = dict(vars(self), entries=[entry.to_json() for entry in self.entries])
         body["ids"] = [dataclasses.astuple(run) for run in self.ids]
         return document.encode({**body, "checked": sorted(self.checked)})
 

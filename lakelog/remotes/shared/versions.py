@@ -12,6 +12,7 @@ import contextlib
 from lakelog import database, frame_rows, identities
 from lakelog.appends import KnownKeys, VersionedBatch
 from lakelog.disk import Begun, disk
+from lakelog.entries import IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
@@ -19,7 +20,6 @@ from lakelog.moves import Change, publish
 from lakelog.segments import segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
-from lakelog.store.entry import IdRun, SegmentEntry
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.wal import Frame, Tail

@@ -15,11 +15,11 @@ import zstandard
 
 import lakelog
 from lakelog.disk import disk
+from lakelog.entries.entry import Record, Removal
 from lakelog.errors import Damaged, DamagedRef, DamagedWal
 from lakelog.history import thinning
 from lakelog.maintain.repair import verify
 from lakelog.moves.publication import Change, publish
-from lakelog.store.entry import Record, Removal, tombstone
 from lakelog.wal import frames as wal
 from tests.support import damage, lakes
 
@@ -55,7 +55,7 @@ def test_totals_that_are_not_the_sums_are_named(lake: lakelog.Lake) -> None:
     """A state that counts events it does not hold is named, though every file is whole."""
     lake.append([{"type": "A"}, {"type": "B"}])
     lake.settle()
-    never = tombstone(lakes.tiny_segment(lake, "X"))
+    never = lakes.tiny_segment(lake, "X").tombstone()
     head = publish(lake.store, "main", lambda *_: Change("ingest", entries=(never,)))
     assert head is not None
     ((name, reason, _),) = said(lake)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.cli.shell.statements import StatementRunner
+from lakelog.entries.entry import SegmentEntry
 from lakelog.errors import QueryFailed
-from lakelog.store.entry import SegmentEntry
 from tests.support.effort import share
 
 DAYS = 16

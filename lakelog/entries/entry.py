@@ -4,8 +4,9 @@
     Record         {"add": what, ...}        anything else; its members are for their owner alone
     Removal        {"del": what, ...}        the tombstone of either
 
-`parse` and `to_json` are the only places that know the JSON. Members that this version does not
-know stay with their entry, so that a page is merged without losing them (F15.2).
+Only this module knows the JSON: `parse` reads it, and `to_json` writes that of an entry. Members
+that this version does not know stay with their entry, so that a page is merged without losing them
+(F15.2).
 """
 
 from __future__ import annotations
@@ -62,8 +63,41 @@ class SegmentEntry:
     """Whether the columns of a sorted segment have the numbers of F4.9."""
     blocks: str = ""
     """The root of the hashes of its blocks, by which it is read by ranges (F22.16); or ""."""
-    other: JsonObject | None = None
+    unknown: JsonObject | None = None
     """Members that this version does not know."""
+
+    def tombstone(self) -> Removal:
+        """Return the entry that removes it."""
+        return Removal("segment", self.key, self.events, self.bytes, self.kind)
+
+    def to_json(self) -> JsonObject:
+        """Return its JSON object: the members of F6.7 in its order, and no others. Of what is left
+        out readers know the default."""
+        body: JsonObject = {
+            "add": "segment",
+            "key": self.key,
+            "bytes": self.bytes,
+            "kind": self.kind,
+            "events": self.events,
+            "layout": self.layout,
+            "time": self.time,
+        }
+        if self.kind == "events":
+            body["types"] = self.types
+            body["sources"] = self.sources
+            body["levels"] = self.levels
+            body["subject"] = self.subject
+            body["seq"] = self.seq
+            if self.made_from:
+                body["from"] = self.made_from
+            if self.fields:
+                body["fields"] = self.fields
+                body["texts"] = self.texts
+            if self.has_numbers:
+                body["numbers"] = True
+            if self.blocks:
+                body["blocks"] = self.blocks
+        return body if self.unknown is None else body | self.unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +109,14 @@ class Record:
     key: str
     members: JsonObject
 
+    def tombstone(self) -> Removal:
+        """Return the entry that removes it."""
+        return Removal(self.what, self.key)
+
+    def to_json(self) -> JsonObject:
+        """Return its JSON object."""
+        return {"add": self.what, "key": self.key, **self.members}
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
@@ -85,7 +127,14 @@ class Removal:
     events: int = 0
     bytes: int = 0
     kind: str = ""
-    other: JsonObject | None = None
+    unknown: JsonObject | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return its JSON object."""
+        body: JsonObject = {"del": self.what, "key": self.key}
+        if self.what == "segment":
+            body |= {"events": self.events, "bytes": self.bytes, "kind": self.kind}
+        return body if self.unknown is None else body | self.unknown
 
 
 Entry = SegmentEntry | Record | Removal
@@ -145,7 +194,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
     if not (isinstance(key, str) and isinstance(size, int) and isinstance(events, int)):
         raise TypeError("key, bytes or events")
     low, high = body["time"]
-    # One look-up by name after the other: a loop over the fields takes several times as long.
+    # One look-up by name after the unknown: a loop over the fields takes several times as long.
     if rows_kind == "events":
         oldest, newest = body["seq"]
         types, sources, levels = body["types"], body["sources"], body["levels"]
@@ -187,7 +236,7 @@ def _segment(body: JsonObject) -> SegmentEntry:
 def _removal(body: JsonObject) -> Removal:
     entry_type = intern(body["del"])
     if entry_type != "segment":
-        return Removal(entry_type, body["key"], other=_others(body, _REMOVAL))
+        return Removal(entry_type, body["key"], unknown=_others(body, _REMOVAL))
     counts = body["events"], body["bytes"], intern(body["kind"])
     return Removal(entry_type, body["key"], *counts, _others(body, _SEGMENT_REMOVAL))
 
@@ -195,60 +244,6 @@ def _removal(body: JsonObject) -> Removal:
 def _others(body: JsonObject, members: frozenset[str]) -> JsonObject | None:
     """The members that this version does not know, None for none."""
     return None if body.keys() <= members else {k: v for k, v in body.items() if k not in members}
-
-
-def to_json(entry: Entry) -> JsonObject:
-    """Return the JSON object of an entry."""
-    if isinstance(entry, Record):
-        return {"add": entry.what, "key": entry.key, **entry.members}
-    body: JsonObject
-    if isinstance(entry, Removal):
-        body = {"del": entry.what, "key": entry.key}
-        if entry.what == "segment":
-            body |= {"events": entry.events, "bytes": entry.bytes, "kind": entry.kind}
-        return body if entry.other is None else body | entry.other
-    # The members of F6.7 in its order, and no others: of what is left out readers know the default.
-    body = {
-        "add": "segment",
-        "key": entry.key,
-        "bytes": entry.bytes,
-        "kind": entry.kind,
-        "events": entry.events,
-        "layout": entry.layout,
-        "time": entry.time,
-    }
-    if entry.kind == "events":
-        body["types"] = entry.types
-        body["sources"] = entry.sources
-        body["levels"] = entry.levels
-        body["subject"] = entry.subject
-        body["seq"] = entry.seq
-        if entry.made_from:
-            body["from"] = entry.made_from
-        if entry.fields:
-            body["fields"] = entry.fields
-            body["texts"] = entry.texts
-        if entry.has_numbers:
-            body["numbers"] = True
-        if entry.blocks:
-            body["blocks"] = entry.blocks
-    return body if entry.other is None else body | entry.other
-
-
-def tombstone(entry: SegmentEntry | Record) -> Removal:
-    """Return the entry that removes another one."""
-    if isinstance(entry, SegmentEntry):
-        return Removal("segment", entry.key, entry.events, entry.bytes, entry.kind)
-    return Removal(entry.what, entry.key)
-
-
-def add_counts(sums: dict[str, int] | None, added: Counts, sign: int) -> dict[str, int] | None:
-    """Add counts to sums, or with -1 take them away; None where either is not known."""
-    if sums is None or isinstance(added, str):
-        return None
-    for name, count in added.items():
-        sums[name] = sums.get(name, 0) + sign * count
-    return sums
 
 
 def assign_seq(entries: Iterable[Entry], next_seq: int) -> tuple[list[Entry], int]:
@@ -263,16 +258,16 @@ def assign_seq(entries: Iterable[Entry], next_seq: int) -> tuple[list[Entry], in
     return numbered, next_seq
 
 
-def segment_changes(bodies: Iterable[JsonObject]) -> tuple[list[str], list[str]]:
-    """Return the digests of segments that JSON objects add and remove, each by its last entry: what
-    gc needs of the many thousand states that it reads once."""
-    last = {b["key"]: "add" in b for b in bodies if (b.get("add") or b.get("del")) == "segment"}
-    added = [key for key, is_added in last.items() if is_added]
-    return added, [key for key, is_added in last.items() if not is_added]
-
-
-def state_changes(bodies: Iterable[JsonObject]) -> dict[str, str]:
-    """Return the indices that JSON objects of state directories name, by label; "" for one that
-    they remove."""
-    states = (b for b in bodies if (b.get("add") or b.get("del")) == "state")
-    return {b["key"]: b["index"] if "add" in b else "" for b in states}
+def changes(bodies: Iterable[JsonObject]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return the digests of segments that JSON objects add and remove, each by its last entry, and
+    the indices of state directories by label, "" for one that they remove: what gc needs of the
+    many thousand states that it reads once."""
+    live, states = dict[str, bool](), dict[str, str]()
+    for body in bodies:
+        what = body.get("add") or body.get("del")
+        if what == "segment":
+            live[body["key"]] = "add" in body
+        elif what == "state":
+            states[body["key"]] = body["index"] if "add" in body else ""
+    added = [key for key, is_added in live.items() if is_added]
+    return added, [key for key, is_added in live.items() if not is_added], states
