@@ -45,6 +45,9 @@ _RETRY_SECONDS = 60.0
 _OPENED = 4
 """So few segments are opened without asking for their names."""
 _LONGEST = 1 << 30
+_OPEN_MAX = 64
+"""Encrypted files of which a process knows how to read more at once."""
+_Reader = Callable[[int, int], bytes]
 _FAULTS = (FileNotFoundError, Interrupted, Unreachable, TransferRefused, LookupError, ValueError)
 
 
@@ -139,7 +142,7 @@ class NameIndex:
         self._paths, self._volume = paths, volume
         self._heads: dict[str, NameHead] = {}
         self._absent: dict[str, float] = {}
-        self._plain: dict[str, Callable[[int, int], bytes]] = {}
+        self._plain: dict[str, _Reader] = {}
 
     def entries(self, digest: str, needs: Hashes) -> set[int] | None:
         """Return the entries by a file that have a name of any mention, None if that is not
@@ -178,7 +181,7 @@ class NameIndex:
             try:
                 head = NameHead(File(self._path(digest)).read(), about)
             except (FileNotFoundError, Malformed):
-                data = self._first(digest)
+                data, _ = self._first(digest)
                 if (missing := name_file.head_size(data) - len(data)) > 0:
                     data += self._read(digest, len(data), missing)
                 head = NameHead(data, about)
@@ -194,8 +197,9 @@ class NameIndex:
                 return data
         return self._read(digest, start, size)
 
-    def _first(self, digest: str) -> bytes:
-        """Return the beginning of a file, of _FIRST bytes or all of them, from the bucket."""
+    def _first(self, digest: str) -> tuple[bytes, _Reader | None]:
+        """Return the beginning of a file, of _FIRST bytes or all of them, from the bucket, and what
+        reads more of one that is encrypted."""
         size = VAULT.sealed_size(_FIRST) if self._paths.keys else _FIRST
         # A byte more, which says that what comes before is not the last chunk.
         data = self._volume.piece(key_of(digest), 0, size + 1)
@@ -207,21 +211,25 @@ class NameIndex:
 
         whole = len(data) if len(data) <= size else VAULT.sealed_size(_LONGEST)
         if self._paths.keys is None or (plain := VAULT.ranges(whole, fetch)) is None:
-            return data[:_FIRST]
+            return data[:_FIRST], None
         first = plain.read(0, _FIRST)
         if whole > len(data):  # its head says how long it is
             plain = VAULT.ranges(VAULT.sealed_size(name_file.file_size(first)), fetch)
             assert plain is not None
         self._plain[digest] = plain.read
-        return first
+        # Each holds the beginning of its file.
+        for opened_before in list(self._plain)[:-_OPEN_MAX]:
+            self._plain.pop(opened_before, None)
+        return first, plain.read
 
     def _read(self, digest: str, start: int, size: int) -> bytes:
         """Return bytes of a file from the bucket."""
         if self._paths.keys is None:
             return self._volume.piece(key_of(digest), start, size)
-        if digest not in self._plain:
-            self._first(digest)
-        return self._plain[digest](start, size)
+        reader = self._plain.get(digest) or self._first(digest)[1]
+        if reader is None:
+            raise LookupError(digest)
+        return reader(start, size)
 
     def _path(self, digest: str) -> str:
         return f"{self._paths.root}/{key_of(digest)}"

@@ -14,7 +14,7 @@ from lakelog.errors import InvalidKey, LakelogError, NotAllowed
 from lakelog.keys import VAULT
 from lakelog.keys.master import MasterKey
 from lakelog.lake import Lake
-from lakelog.remotes.shared import attach, move_spans, name_file
+from lakelog.remotes.shared import attach, move_spans, name_file, names
 from lakelog.server.sql.query_limits import QueryLimits
 from lakelog.server.sql.workers import QueryWorkers
 from tests.support import encrypted, seam
@@ -104,6 +104,20 @@ def test_no_word_of_an_event_is_in_the_bucket_or_on_any_machine(
     rows = {tuple(numbers(machines[name])) for name in "abc"}
     assert len(rows) == 1
     assert all(machines[name].verify().intact for name in "abc")
+
+
+def test_names_of_many_segments_are_read_in_bounded_memory(
+    machines: SharedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name_file, "FILE_LEAST", 1)
+    monkeypatch.setattr(names, "_OPEN_MAX", 2)
+    for number in range(8):
+        machines["a"].append({"type": "T", "id": f"i{number}", "data": {"n": number}})
+        machines["a"].exchange()
+    assert numbers(machines["b"], "id = 'i3'") == [3]
+    index = machines["b"].store.attachment._names
+    assert 0 < len(index._plain) <= 2
+    assert numbers(machines["b"], "id = 'i7'") == [7]
 
 
 def test_long_segments_are_read_by_ranges(
