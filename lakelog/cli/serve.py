@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
 import sys
 
 import click
@@ -113,6 +114,8 @@ def mcp(app: App, queries: QueryLimits = _QUERIES) -> None:
     diff, audit; tags are resources. Nothing can be changed. `lakelog serve` has the same at
     /mcp.
     """
+    # The SDK waits for a line in a thread that nothing interrupts, and Python for the thread.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with app.open() as lake:
         asyncio.run(serve_stdio(lake, _version(), queries))
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.support.http_lake import serving
 from tests.support.requirements import need_module
 
 LIMITS = QueryLimits(workers=1, seconds=20, memory=700 << 20)
+CLIENT = {"name": "t", "version": "1"}
 TOOLS = ["sql", "search", "schema", "snapshots", "diff", "audit"]
 
 
@@ -204,6 +207,25 @@ def test_over_stdin_and_stdout(path: Path) -> None:
             assert counted["rows"] == [[22]]
 
     asyncio.run(run())
+
+
+def test_ctrl_c_ends_it_while_its_client_is_silent(path: Path) -> None:
+    """A person who starts it by hand gets the terminal back, though stdin stays open."""
+    need_module("mcp")
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": CLIENT}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    command = [sys.executable, "-m", "lakelog", "--lake", str(path), "mcp"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdin
+            assert server.stdout
+            server.stdin.write(json.dumps(request).encode() + b"\n")
+            server.stdin.flush()
+            assert b'"lakelog"' in server.stdout.readline()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == -signal.SIGINT
+        finally:
+            server.kill()
 
 
 def test_over_http_with_a_token(path: Path, tmp_path: Path) -> None:
