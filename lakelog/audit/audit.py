@@ -112,7 +112,7 @@ class _Work:
     ) -> None:
         self._backups, self._store = backups, store
         state = store.state(branch)
-        self._index = CursorIndex(cursors.of_state(store, state))
+        self._index = CursorIndex(FileCursor.of_state(store, state))
         self._cursors = _by_origin(self._index)
         self._labels = [label] if label is not None else _labels(store.manifests.segments(state))
         self._connect, self._has_label = connect, label is not None
@@ -281,7 +281,7 @@ class _Work:
             if (c.origin == only if only else c.key not in self._claimed) and not c.is_copy
         ]
         source.seek(0)
-        start = cursors.by_content(source, CursorIndex(free), label)
+        start = CursorIndex(free).by_content(source, label)
         if start.replaced is None:
             return None
         if not only:

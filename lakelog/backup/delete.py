@@ -50,7 +50,7 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> FileCur
     """
     state = store.state(branch)
     with closing(Source(path)) as source:
-        cursor = of_inode(source, CursorIndex(cursors.of_state(store, state)), label)
+        cursor = of_inode(source, CursorIndex(FileCursor.of_state(store, state)), label)
         # A byte beyond what was published refutes it, also one that was written after the file was
         # opened.
         source.limit = None

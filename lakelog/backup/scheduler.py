@@ -30,7 +30,8 @@ from lakelog.disk import File, disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
-from lakelog.files.cursors import CursorIndex, of_state, printable
+from lakelog.files.cursors import CursorIndex, printable
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
 from lakelog.files.source import Source
@@ -256,7 +257,7 @@ class BackupScheduler:
         store = self._lake.store
         state = store.state(self._lake.branch_name)
         with closing(Source(path)) as source:
-            cursor = locate(source, CursorIndex(of_state(store, state)), self._label)
+            cursor = locate(source, CursorIndex(FileCursor.of_state(store, state)), self._label)
         return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
     def _remove(self, file: FileState, backup: Backup) -> bool:

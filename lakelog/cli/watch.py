@@ -42,7 +42,6 @@ from lakelog.collect import (
 from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.disk import File, Folder, LockFile, disk
-from lakelog.files.scan import scan
 from lakelog.lake import Lake
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
 from lakelog.render import micros
@@ -300,7 +299,7 @@ def _once(watcher: collect.Watcher, stop: threading.Event, backups: BackupSchedu
     # Closed before the backups: a file counts as read once its last lines are published.
     watcher.close()
     if backups:
-        backups.run(scan(watcher.totals.roots, watcher.selection))
+        backups.run(watcher.selection.scan(watcher.totals.roots))
 
 
 def _close(

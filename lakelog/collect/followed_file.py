@@ -13,7 +13,7 @@ from typing import Any
 
 from lakelog.files import source
 from lakelog.files.cursors import CursorIndex
-from lakelog.files.scan import FileScan, FileState, seen_as
+from lakelog.files.scan import FileScan, FileState
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""
@@ -87,7 +87,7 @@ def stat_again(file: FileState) -> FileState | None:
     """Return the present state of a file that was scanned a moment ago; None if its path holds
     another one."""
     with contextlib.suppress(OSError):
-        current = seen_as(file.path, os.stat(file.path))
+        current = FileState.of(file.path, os.stat(file.path))
         return current if current.identity == file.identity else None
     return None
 

@@ -22,7 +22,7 @@ from lakelog.files import content, cursors, file_cursor
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED
-from lakelog.files.scan import FileScan, FileState, Selection, seen_as
+from lakelog.files.scan import FileScan, FileState, Selection
 from lakelog.files.source import Source
 from lakelog.files.traversal import is_apart
 
@@ -317,5 +317,5 @@ def _state_of(path: str) -> FileState | None:
     """The state of a regular file; None where there is none."""
     with suppress(OSError):
         status = os.stat(path)
-        return seen_as(path, status) if stat.S_ISREG(status.st_mode) else None
+        return FileState.of(path, status) if stat.S_ISREG(status.st_mode) else None
     return None

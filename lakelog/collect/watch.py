@@ -24,7 +24,7 @@ from lakelog.collect.successors import Successors
 from lakelog.collect.turns import Reading, Turns
 from lakelog.files import cursors
 from lakelog.files.rotation import PACKED, is_rotated
-from lakelog.files.scan import IGNORED, FileScan, FileState, Selection, look_again, scan
+from lakelog.files.scan import FileScan, FileState, Selection
 from lakelog.ingest import FileReport, Ingester, Job
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Watcher:
         start, worked = time.monotonic(), time.thread_time()
         # Sizes are taken first and nothing is read beyond them, so that all files are as they were
         # at one moment.
-        listing = scan(self._roots, self.selection)
+        listing = self.selection.scan(self._roots)
         self._has_moved = False
         self._successors.update(listing, self._known, self._index)
         if self._from_end:
@@ -97,7 +97,7 @@ class Watcher:
         # Whatever existed when the size of a file was taken must be in the listing: a copy of a
         # file is then known before the bytes that it may hold are read from the file.
         if due or missing:
-            due += look_again(listing, self.selection)
+            due += listing.look_again(self.selection)
             self._old_files.leave_out(listing, self._known, self._index)
             due = [file for file in due if file.path in listing.files]
         # Only the second look needs them; of 20,000 files they are megabytes.
@@ -167,7 +167,7 @@ class Watcher:
     @property
     def has_unreadable(self) -> bool:
         """Whether a directory or file could not be read."""
-        return any(not reason.startswith(IGNORED) for reason in self._complaints.values())
+        return any(not reason.startswith(FileScan.IGNORED) for reason in self._complaints.values())
 
     @property
     def is_behind(self) -> bool:

@@ -23,7 +23,7 @@ from lakelog.clients import RedisClient, RedisConfig
 from lakelog.collect import Watcher, lock_path, run
 from lakelog.disk import LockFile
 from lakelog.errors import InUse, InvalidSetting, Unreachable
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import base_name
 from lakelog.recent import RecentEntries, RecentEntry, RecentFeeder, from_lake
 from lakelog.settings import span_us
@@ -286,7 +286,7 @@ class OMEGALogManager:
         """The paths of files by the origin of their rows."""
         store = self.lake.store
         state = store.state(self.lake.branch_name)
-        return {cursor.origin: cursor.name for cursor in cursors.of_state(store, state)}
+        return {cursor.origin: cursor.name for cursor in FileCursor.of_state(store, state)}
 
     def _run(
         self,

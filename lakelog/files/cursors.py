@@ -22,13 +22,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
 from lakelog.files.checksum import joined, of_zeros
-from lakelog.files.file_cursor import WHAT, WINDOW, FileCursor, Start, digest
+from lakelog.files.file_cursor import WINDOW, FileCursor, Start, digest
 from lakelog.files.pieces import end_hole
 from lakelog.files.rotation import base_name
 from lakelog.files.source import Source
 from lakelog.store import hosts
-from lakelog.store.bootstrap import Store
-from lakelog.store.manifest import Manifest
 
 _HEAD_MIN = 64
 """Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
@@ -141,10 +139,32 @@ class CursorIndex:
             ordinal += 1
         return f"{name}-{ordinal}"
 
+    def new_cursor(self, source: Source, head: bytes, label: str | None) -> FileCursor:
+        """Return the cursor of a file of which nothing was ingested yet."""
+        head = head[: head_length(_written(head))]
+        key = self.free_key(head, label)
+        fresh = FileCursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
+        cursor = with_status(replace(fresh, head=stem(head, label)), source)
+        return replace(cursor, begun=cursor.looked)
 
-def of_state(store: Store, state: Manifest) -> list[FileCursor]:
-    """Return the cursors of a state. Raises DamagedManifest."""
-    return store.manifests.read_records(state, WHAT, FileCursor.from_entry)
+    def by_content(self, source: Source, label: str | None) -> Start:
+        """Return where to start in what has no inode of its own (a pipe, a copy) by content alone.
+
+        A new one starts at 0 and replaces no entry. The source is left standing there.
+        """
+        old = source.published
+        current = self.get(old.key) if old else None
+        if current and (current.bytes, current.crc) == (old.bytes, old.crc):
+            source.seek(max(current.bytes - WINDOW, 0))
+            return Start(current, current, source.head, source.read(min(current.bytes, WINDOW)))
+        head = read_head(source)
+        for cursor in self.alike(head, label):
+            before = None if cursor.is_copy else holds_all(source, cursor, head, label)
+            if before is not None:
+                current = replace(cursor, name=printable(source.name), size=source.size)
+                return Start(with_head(current, head, label), cursor, head, before)
+        source.seek(0)
+        return Start(self.new_cursor(source, head, label), None, head, b"")
 
 
 @functools.lru_cache(256)
@@ -159,15 +179,6 @@ def head_length(size: int) -> int:
     if size < _HEAD_MIN:
         return size
     return min(WINDOW, 1 << (size.bit_length() - 1))
-
-
-def new_cursor(source: Source, head: bytes, index: CursorIndex, label: str | None) -> FileCursor:
-    """Return the cursor of a file of which nothing was ingested yet."""
-    head = head[: head_length(_written(head))]
-    key = index.free_key(head, label)
-    fresh = FileCursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
-    cursor = with_status(replace(fresh, head=stem(head, label)), source)
-    return replace(cursor, begun=cursor.looked)
 
 
 def with_status(cursor: FileCursor, source: Source) -> FileCursor:
@@ -247,26 +258,6 @@ def crc_of(source: Source, size: int) -> int | None:
             return None
         crc, size = zlib.crc32(block, crc), size - len(block)
     return crc
-
-
-def by_content(source: Source, index: CursorIndex, label: str | None) -> Start:
-    """Return where to start in what has no inode of its own (a pipe, a copy) by content alone.
-
-    A new one starts at 0 and replaces no entry. The source is left standing there.
-    """
-    old = source.published
-    current = index.get(old.key) if old else None
-    if current and (current.bytes, current.crc) == (old.bytes, old.crc):
-        source.seek(max(current.bytes - WINDOW, 0))
-        return Start(current, current, source.head, source.read(min(current.bytes, WINDOW)))
-    head = read_head(source)
-    for cursor in index.alike(head, label):
-        before = None if cursor.is_copy else holds_all(source, cursor, head, label)
-        if before is not None:
-            current = replace(cursor, name=printable(source.name), size=source.size)
-            return Start(with_head(current, head, label), cursor, head, before)
-    source.seek(0)
-    return Start(new_cursor(source, head, index, label), None, head, b"")
 
 
 def read_head(source: Source) -> bytes:

@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass, field, fields, replace
 
 from lakelog.entries import Record, Removal
+from lakelog.store.bootstrap import Store
+from lakelog.store.manifest import Manifest
 
 WHAT = "cursor"
 WINDOW = 4096
@@ -75,6 +77,11 @@ class FileCursor:
         values["origin"] = members.get("origin") or record.key
         values["host"] = sys.intern(str(members.get("host", "")))
         return cls(**values)
+
+    @staticmethod
+    def of_state(store: Store, state: Manifest) -> list[FileCursor]:
+        """Return the cursors of a state. Raises DamagedManifest."""
+        return store.manifests.read_records(state, WHAT, FileCursor.from_entry)
 
     def entry(self) -> Record:
         """The manifest entry of the cursor."""

@@ -74,7 +74,7 @@ class Resolver:
         """
         # The inode is that of the spool file that a pipe was copied to.
         if source.piped:
-            return cursors.by_content(source, self.index, self.label)
+            return self.index.by_content(source, self.label)
         # Another process may have read further than the file was when it was scanned.
         for cursor in self.index.of_inode(source.identity):
             source.reach(max(cursor.bytes, cursor.head_len))
@@ -358,7 +358,7 @@ class _UnknownFile:
         return replace(start, note=note) if isinstance(start, Start) else start
 
     def _fresh(self) -> FileCursor:
-        return cursors.new_cursor(self._source, self._head, self._files.index, self._files.label)
+        return self._files.index.new_cursor(self._source, self._head, self._files.label)
 
 
 def _is_certain(decision: FileDecision, head: bytes) -> bool:
@@ -382,6 +382,6 @@ def locate(source: Source, index: CursorIndex, label: str | None) -> FileCursor 
     """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
     cursor = of_inode(source, index, label)
     if cursor is None:
-        start = cursors.by_content(source, index, label)
+        start = index.by_content(source, label)
         cursor = start.cursor if start.replaced else None
     return cursor

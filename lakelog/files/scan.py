@@ -9,15 +9,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from lakelog.files import rotation
 from lakelog.files.source import kind_of
 from lakelog.files.traversal import is_apart
 from lakelog.store.bootstrap import is_lake
 
-IGNORED = "left out: it is "
-"""The beginning of the reason why something is not read."""
 # What editors and downloads write before they rename it.
 _PARTIAL = (".tmp", ".part", ".swp", "~")
 
@@ -38,6 +36,22 @@ class Selection:
         """Whether a file or directory is left out."""
         return bool(self.excluded) and any(_is_excluded(path, glob) for glob in self.excluded)
 
+    def scan(self, roots: list[str]) -> FileScan:
+        """Scan directories and single files; links to directories are not followed.
+
+        A file that is linked to is read once, under the first name. Pipes, devices and sockets are
+        left out, which `ignored` says, and so are hidden files, lakes, backups and files being
+        written under a temporary name.
+        """
+        result = FileScan()
+        for root in roots:
+            for path, inode in _paths(root, result, self):
+                if path == root or self.is_wanted(path):
+                    _look(path, result, is_root=path == root)
+                elif not self.is_excluded(path):
+                    result.others[inode] = path
+        return result
+
 
 class FileState(NamedTuple):
     """The state of one file in a scan."""
@@ -54,6 +68,12 @@ class FileState(NamedTuple):
         """The state before the file is ingested: of no size, so that it is due."""
         return FileState(self.path, self.device, self.inode, -1, 0)
 
+    @staticmethod
+    def of(path: str, status: os.stat_result) -> FileState:
+        """The state of a file by its status."""
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
+
     @property
     def identity(self) -> tuple[int, int]:
         """The file on this machine, unique as long as it is open or exists."""
@@ -63,6 +83,9 @@ class FileState(NamedTuple):
 @dataclass
 class FileScan:
     """All files of one traversal by path, and what could not be read, with the reason."""
+
+    IGNORED: ClassVar = "left out: it is "
+    """The beginning of the reason why something is not read."""
 
     files: dict[str, FileState] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -83,50 +106,26 @@ class FileScan:
         self.files[state.path] = state
         return True
 
+    def look_again(self, selection: Selection) -> list[FileState]:
+        """Add the files that appeared since their directory was listed; return them.
 
-def scan(roots: list[str], selection: Selection) -> FileScan:
-    """Scan directories and single files; links to directories are not followed.
-
-    A file that is linked to is read once, under the first name. Pipes, devices and sockets are left
-    out, which `ignored` says, and so are hidden files, lakes, backups and files being written under
-    a temporary name.
-    """
-    result = FileScan()
-    for root in roots:
-        for path, inode in _paths(root, result, selection):
-            if path == root or selection.is_wanted(path):
-                _look(path, result, is_root=path == root)
-            elif not selection.is_excluded(path):
-                result.others[inode] = path
-    return result
-
-
-def look_again(result: FileScan, selection: Selection) -> list[FileState]:
-    """Add to a scan the files that appeared since their directory was listed; return them.
-
-    After this, whatever existed when the size of any file was taken is in the scan: the copy that
-    somebody makes of a file is known before the bytes that it may hold are read from the file.
-    """
-    fresh: list[FileState] = []
-    for folder, names in list(result.names.items()):
-        with suppress(OSError):  # it was there a moment ago: the next scan says why not
-            for name in sorted(set(os.listdir(folder)) - names):
-                path = f"{folder.rstrip('/')}/{name}"
-                if name.startswith(".") or not selection.is_wanted(path):
-                    continue
-                nested = (
-                    _paths(path, result, selection) if os.path.isdir(path) else iter(((path, 0),))
-                )
-                for entry_path, _ in nested:
-                    state = _look(entry_path, result, is_root=False)
-                    fresh += [state] if state else []
-    return fresh
-
-
-def seen_as(path: str, status: os.stat_result) -> FileState:
-    """The state of a file by its status."""
-    times = status.st_mtime_ns, status.st_ctime_ns
-    return FileState(path, status.st_dev, status.st_ino, status.st_size, *times)
+        After this, whatever existed when the size of any file was taken is in the scan: the copy
+        that somebody makes of a file is known before the bytes that it may hold are read from it.
+        """
+        fresh: list[FileState] = []
+        for folder, names in list(self.names.items()):
+            with suppress(OSError):  # it was there a moment ago: the next scan says why not
+                for name in sorted(set(os.listdir(folder)) - names):
+                    path = f"{folder.rstrip('/')}/{name}"
+                    if name.startswith(".") or not selection.is_wanted(path):
+                        continue
+                    nested = (
+                        _paths(path, self, selection) if os.path.isdir(path) else iter(((path, 0),))
+                    )
+                    for entry_path, _ in nested:
+                        state = _look(entry_path, self, is_root=False)
+                        fresh += [state] if state else []
+        return fresh
 
 
 def _look(path: str, result: FileScan, *, is_root: bool) -> FileState | None:
@@ -141,9 +140,9 @@ def _look(path: str, result: FileScan, *, is_root: bool) -> FileState | None:
         if is_root:
             result.faults[path] = f"not a regular file: it is {file_kind}"
         elif not stat.S_ISDIR(status.st_mode):
-            result.ignored[path] = f"{IGNORED}{file_kind}"
+            result.ignored[path] = f"{FileScan.IGNORED}{file_kind}"
         return None
-    state = seen_as(path, status)
+    state = FileState.of(path, status)
     # A hard link would be read twice.
     return state if result.add(state) else None
 

@@ -78,7 +78,7 @@ class IndexCache:
         digest, self._digest = self._digest, ""
         if digest and digest == state.digest:
             return self._index
-        return CursorIndex(cursors.of_state(store, state))
+        return CursorIndex(FileCursor.of_state(store, state))
 
     def keep(self, digest: str, index: CursorIndex) -> None:
         """Store the cursors of a state."""
@@ -442,7 +442,7 @@ def commit(
 
     def stand(state: Manifest) -> bool:
         base_index, head_index = (
-            CursorIndex(cursors.of_state(store, some)) for some in (batch.state, state)
+            CursorIndex(FileCursor.of_state(store, some)) for some in (batch.state, state)
         )
         return all(cursors.holds(start, base_index, head_index, job.label) for start, _ in moves)
 

@@ -7,7 +7,6 @@ import os
 from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.files import cursors
 from lakelog.files.checksum import Checksum
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start
@@ -74,9 +73,7 @@ class Gatherer:
             report.skipped += decision.cursor.lines
             return Start(decision.cursor, decision.cursor, b"", b"")
         report.is_undecided = True
-        return Start(
-            cursors.new_cursor(self._source, b"", self._resolver.index, None), None, b"", b""
-        )
+        return Start(self._resolver.index.new_cursor(self._source, b"", None), None, b"", b"")
 
     @property
     def start(self) -> FileCursor:

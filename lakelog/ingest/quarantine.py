@@ -19,7 +19,7 @@ from lakelog.entries import Entry, IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions, message_events
@@ -69,7 +69,7 @@ class Quarantine:
     def names(self) -> dict[str, str]:
         """Return the file name of each origin that a cursor knows."""
         state = self._store.state(self._branch)
-        all_cursors = cursors.of_state(self._store, state)
+        all_cursors = FileCursor.of_state(self._store, state)
         return {cursor.origin: cursor.name for cursor in all_cursors}
 
     def drop(self) -> int:
@@ -285,7 +285,7 @@ def _rules(store: Store, state: Manifest, form: str | None) -> Rules:
     requested = LakeFormat.resolve(form, formats) if form is not None else None
     of_origin: dict[str, FormatDefinition | None] = {}
     if requested is None and formats:
-        for cursor in cursors.of_state(store, state):
+        for cursor in FileCursor.of_state(store, state):
             of_origin[cursor.origin] = LakeFormat.of_cursor(formats, cursor)
     return lambda origin: requested or of_origin.get(origin)
 

@@ -24,7 +24,7 @@ from lakelog.disk import File, Folder
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import BookkeepingEvent
 from lakelog.files.rotation import base_name
-from lakelog.files.scan import Selection, scan
+from lakelog.files.scan import Selection
 from lakelog.lake import Lake
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.store import bootstrap
@@ -218,7 +218,7 @@ class BatchDatabaseSync:
         plan = BackupPlan(os.path.abspath(self.backup_dir), packed=True, remove=True, keep=None)
         # Of the files themselves, not their directory, in which the backups may be.
         with contextlib.closing(BackupScheduler(self.lake, paths, plan)) as scheduler:
-            scheduler.run(scan(paths, Selection()))
+            scheduler.run(Selection().scan(paths))
         return [path for path in paths if not os.path.exists(path)]
 
     def _cleaning(self) -> contextlib.AbstractContextManager[None]:

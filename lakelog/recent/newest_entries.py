@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 from lakelog.libraries import duckdb, np
 from lakelog.recent.redis_recent import ENTRY, SOURCE, key_of, names_table
 from lakelog.store.bootstrap import Store
@@ -89,7 +89,7 @@ class NewestEntries:
         ).fetchall()
         # Names are read anew only for files that came since.
         if any(origin not in self._names for (origin,) in origins):
-            all_cursors = cursors.of_state(self._store, state)
+            all_cursors = FileCursor.of_state(self._store, state)
             self._names = {cursor.origin: cursor.name for cursor in all_cursors}
         names = {origin: self._names[origin] for (origin,) in origins if origin in self._names}
         # Registered for this cursor: rounds of several lakes may run at once.

@@ -31,7 +31,7 @@ import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import base_name
 from lakelog.lake import Lake
 from lakelog.libraries import pa
@@ -319,7 +319,7 @@ def from_lake(
 ) -> list[RecentEntry]:
     """Return what `RecentEntries.search` does, from the lake: all of it, live events included."""
     state = lake.store.state(lake.branch_name)
-    all_cursors = cursors.of_state(lake.store, state)
+    all_cursors = FileCursor.of_state(lake.store, state)
     names = names_table({cursor.origin: cursor.name for cursor in all_cursors})
     conditions, values = ["true"], list[object]()
     for pattern, column in ((source, SOURCE), (match, _CONTENT)):

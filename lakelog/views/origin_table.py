@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from lakelog.files import cursors
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.traversal import path_of
 from lakelog.libraries import duckdb, pa
@@ -57,7 +56,7 @@ def origins_table(
     present: pa.Table,
 ) -> pa.Table:
     """Return the origins that are `present` in the events of a state, and in what is pending."""
-    files = cursors.of_state(store, state)
+    files = FileCursor.of_state(store, state)
     # Of entries that belong to `ingest`, which imports views, this needs one member.
     streams = store.manifests.read_records(
         state, "stream", lambda entry: (entry.key, str(entry.members.get("host", "")))
@@ -83,7 +82,7 @@ def _pairs(hosts_by_key: Iterable[tuple[str, str]]) -> pa.Table:
 
 def files_table(store: Store, state: Manifest, *, is_present: bool) -> pa.Table:
     """Return the files of a state, by path; `is_present` if it is the newest of its branch."""
-    entries = sorted(cursors.of_state(store, state), key=lambda c: (c.name, c.origin))
+    entries = sorted(FileCursor.of_state(store, state), key=lambda c: (c.name, c.origin))
     sizes = [_size(c) if is_present else c.size for c in entries]
     lags = [_behind(c, size) for c, size in zip(entries, sizes, strict=True)]
     # Cursors count in ns, and events in us.

@@ -20,7 +20,7 @@ from lakelog.backup.directory import BackupDirectory
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler, select_expired
 from lakelog.disk import disk
 from lakelog.errors import AlreadyExists, InvalidSetting
-from lakelog.files.scan import Selection, scan
+from lakelog.files.scan import Selection
 
 LINE = b'{"type":"T","subject":"%d"}\n'
 TEXT = b"".join(LINE % n for n in range(100))
@@ -43,7 +43,7 @@ def back_up(lake: lakelog.Lake, logs: Path, **given: Any) -> list[str]:
     """Do one round; return what was said."""
     said: list[str] = []
     made = BackupScheduler(lake, [str(logs)], plan(logs, **given), say=said.append)
-    made.run(scan([str(logs)], Selection()))
+    made.run(Selection().scan([str(logs)]))
     made.close()
     return said
 
@@ -167,9 +167,9 @@ def test_a_clock_that_steps_back(
 def test_backups_below_the_logs_are_not_input(lake: lakelog.Lake, logs: Path) -> None:
     """A directory of backups inside the watched one is seen by no scan, ingest or audit."""
     made = BackupScheduler(lake, [str(logs)], BackupPlan(str(logs / "backups")))
-    made.run(scan([str(logs)], Selection()))
+    made.run(Selection().scan([str(logs)]))
     made.close()
-    assert list(scan([str(logs)], Selection()).files) == [str(logs / "app.log")]
+    assert list(Selection().scan([str(logs)]).files) == [str(logs / "app.log")]
     assert len(lake.ingest(str(logs)).files) == 1
     with pytest.raises(InvalidSetting, match="must not contain"):
         BackupScheduler(lake, [str(logs)], BackupPlan(str(logs.parent)))
@@ -251,7 +251,7 @@ def test_death_at_every_step(
         with monkeypatch.context() as patch:
             seam.install(patch, fault)
             try:
-                made.run(scan([str(logs)], Selection()))
+                made.run(Selection().scan([str(logs)]))
                 died = bool(fault.fired)
             except seam.Killed:
                 pass
@@ -307,12 +307,12 @@ def test_a_full_disk_at_every_step(
         for _ in range(2):
             with monkeypatch.context() as patch:
                 seam.install(patch, fault)
-                made.run(scan([str(logs)], Selection()))
+                made.run(Selection().scan([str(logs)]))
         if not fault.fired:
             break
         if step > 2:  # the mark is there
             assert len(there(logs)) in (before, before + 1)
-        made.run(scan([str(logs)], Selection()))
+        made.run(Selection().scan([str(logs)]))
         made.close()
         assert there(logs)[-1].size == os.path.getsize(logs / "app.log")
         assert BackupDirectory(str(logs.parent / "backups")).scan().undocumented == []
@@ -335,8 +335,8 @@ def test_a_full_disk_is_an_event(
     with monkeypatch.context() as patch:
         patch.setattr(disk, "write_pieces", full)
         for _ in range(3):
-            made.run(scan([str(logs)], Selection()))
-    made.run(scan([str(logs)], Selection()))
+            made.run(Selection().scan([str(logs)]))
+    made.run(Selection().scan([str(logs)]))
     made.close()
     query = "SELECT subject, level FROM events WHERE type = 'lakelog.backup'"
     assert lake.sql(query).fetchall() == [(str(logs.parent / "backups"), "ERROR")]
@@ -454,7 +454,7 @@ def test_the_lake_knows_where_backups_are(lake: lakelog.Lake, logs: Path) -> Non
     """Directories are remembered, the last one first, as long as they are there."""
     back_up(lake, logs)
     other = BackupScheduler(lake, [str(logs)], BackupPlan(str(logs.parent / os.fsdecode(b"\xff"))))
-    other.run(scan([str(logs)], Selection()))
+    other.run(Selection().scan([str(logs)]))
     other.close()
     assert [s.root for s in scheduler.backup_directories(lake)] == [
         str(logs.parent / os.fsdecode(b"\xff")),
@@ -472,7 +472,7 @@ def test_others_on_one_directory_keep_theirs(lake: lakelog.Lake, logs: Path) -> 
     for n in range(3):
         (other / "x.log").write_bytes(b"x" * (n + 1))
         made = BackupScheduler(lake, [str(other)], plan(logs, interval=0.0, keep=1, age_us=0))
-        made.run(scan([str(other)], Selection()))
+        made.run(Selection().scan([str(other)]))
         made.close()
     assert [b.size for b in there(logs)] == [len(TEXT), 3]
 
@@ -495,7 +495,7 @@ def test_idle_rounds_do_nothing(
     def see(times: int) -> int:
         looks.clear()
         for _ in range(times):
-            made(scan([str(logs)], Selection()))
+            made(Selection().scan([str(logs)]))
             if made._running is not None:
                 made._running.result()
         return len(looks)
@@ -523,12 +523,12 @@ def test_rotation_between_the_scan_and_the_copy(lake: lakelog.Lake, logs: Path) 
     (logs / "b.log").write_bytes(b"b\n")
     said: list[str] = []
     made = BackupScheduler(lake, [str(logs)], plan(logs), say=said.append)
-    found = scan([str(logs)], Selection())
+    found = Selection().scan([str(logs)])
     (logs / "app.log").rename(logs / "app.log.1")
     (logs / "app.log").write_bytes(b"new\n")
     (logs / "b.log").unlink()
     made.run(found)
-    made.run(scan([str(logs)], Selection()))
+    made.run(Selection().scan([str(logs)]))
     made.close()
     assert said == []
     kept = {os.path.basename(b.source): b.size for b in there(logs)}

@@ -26,7 +26,7 @@ from lakelog.backup.directory import BackupDirectory, copies_of
 from lakelog.backup.scheduler import BackupPlan, BackupScheduler, backup_directories
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.files.scan import FileScan, FileState, Selection, scan
+from lakelog.files.scan import FileScan, FileState, Selection
 from tests.support.effort import share
 
 LINE = '{"type":"T","subject":"%s"}\n'
@@ -63,7 +63,7 @@ class Place:
             watcher.round()
             watcher.close()
         made = BackupScheduler(self.lake, [str(self.root)], self.plan, say=self.said.append)
-        made.run(scan([str(self.root)], Selection()))
+        made.run(Selection().scan([str(self.root)]))
         made.close()
 
     def names(self) -> list[str]:
@@ -226,7 +226,7 @@ def test_it_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch, ch
     with monkeypatch.context() as patch:
         patch.setattr(delete, "QUIET", 1e9)
         place.round()
-    (seen,) = [s for s in scan([str(place.root)], Selection()).files.values() if s.path[-1] == "1"]
+    (seen,) = [s for s in Selection().scan([str(place.root)]).files.values() if s.path[-1] == "1"]
     (one, *_) = [
         b for b in backup_directories(place.lake)[0].scan().backups if b.source == seen.path
     ]
@@ -275,7 +275,7 @@ def test_death_at_every_step(place: Place, tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             seam.install(patch, fault)
             with contextlib.suppress(seam.Killed):
-                made.run(scan([str(place.root)], Selection()))
+                made.run(Selection().scan([str(place.root)]))
             died = bool(fault.fired)
         fault.release()
         made.close()

@@ -16,6 +16,7 @@ from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
+from lakelog.files.scan import FileScan
 from tests.support.requirements import need
 
 TIMED = "2026-11-24 10:00:{:02} INFO app: request {}\n"
@@ -162,7 +163,7 @@ def test_another_process_reads_on_behind_a_scan(
     watcher = Watcher(lake, [str(path.parent)])
     watcher.round()
     fill(path, TIMED, 1, 1)
-    real = watch.look_again
+    real = FileScan.look_again
 
     def read_on(*args: object) -> list[object]:
         found: list[object] = real(*args)  # type: ignore[arg-type,assignment]
@@ -170,7 +171,7 @@ def test_another_process_reads_on_behind_a_scan(
         lake.ingest(str(path))
         return found
 
-    monkeypatch.setattr(watch, "look_again", read_on)
+    monkeypatch.setattr(FileScan, "look_again", read_on)
     watcher.round()
     watcher.round()
     watcher.close()

@@ -19,7 +19,7 @@ import lakelog
 from lakelog.cli import cli, exits
 from lakelog.collect import followed_file, watch
 from lakelog.collect.watch import Watcher
-from lakelog.files.scan import FileScan
+from lakelog.files.scan import FileScan, Selection
 from tests.support.watching import Place, stored
 
 PROGRAMS = {
@@ -241,7 +241,7 @@ def test_a_file_that_is_renamed_while_it_is_looked_at(
     """One that is renamed between the scan and its reading is read under its next name."""
     place = Place(tmp_path / "logs")
     place.write("a.log", 3)
-    real = watch.scan
+    real = Selection.scan
 
     def scan(*args: Any) -> FileScan:
         result = real(*args)
@@ -249,7 +249,7 @@ def test_a_file_that_is_renamed_while_it_is_looked_at(
             place.move("a.log", "was a log")
         return result
 
-    monkeypatch.setattr(watch, "scan", scan)
+    monkeypatch.setattr(Selection, "scan", scan)
     watcher = Watcher(lake, [str(place.root)], patterns=("a.log",))
     once(watcher)
     watcher.close()

@@ -12,7 +12,7 @@ import pytest
 
 import lakelog
 from lakelog.collect.watch import Watcher
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 
 FILES, DESCRIPTORS = 300, 64
 
@@ -77,8 +77,8 @@ def test_removed_files_are_finished_with_the_cursors_that_are_known(
     for path in list(folder.iterdir()):
         wanted[_write(path, 1)] += 1
         path.unlink()
-    real, reads = cursors.of_state, list[object]()
-    monkeypatch.setattr(cursors, "of_state", lambda *args: (reads.append(args), real(*args))[1])
+    real, reads = FileCursor.of_state, list[object]()
+    monkeypatch.setattr(FileCursor, "of_state", lambda *args: (reads.append(args), real(*args))[1])
     for _ in range(3):
         watcher.round()
     watcher.close()

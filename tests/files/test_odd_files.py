@@ -22,6 +22,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
 from lakelog.collect import loop, watch
+from lakelog.files.scan import Selection
 from tests.support import lakes
 from tests.support.watching import Place, Watched, stored
 
@@ -161,15 +162,15 @@ def test_a_file_that_went_is_no_fault(
     monkeypatch.setattr(watch, "STABLE", -1.0)
     place = Place(tmp_path / "logs")
     place.write("a.log")
-    real = watch.scan
+    real = Selection.scan
 
     def scan(*args: Any) -> Any:
         found = real(*args)
-        monkeypatch.setattr(watch, "scan", real)
+        monkeypatch.setattr(Selection, "scan", real)
         place.pack("a.log")
         return found
 
-    monkeypatch.setattr(watch, "scan", scan)
+    monkeypatch.setattr(Selection, "scan", scan)
     with Watched(lake, place) as watcher:
         watcher.round()
         watcher.round()

@@ -14,6 +14,7 @@ import pytest
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.files import cursors, file_cursor, source
+from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch, ingest, transform
 from tests.support.feeds import (
     PACKED,
@@ -41,7 +42,7 @@ def outcome(lake: lakelog.Lake, path: str | Path, **options: Any) -> tuple[int, 
 def cursor(lake: lakelog.Lake) -> list[file_cursor.FileCursor]:
     """The cursors of the branch."""
     state = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    return cursors.of_state(lake.store, state)
+    return FileCursor.of_state(lake.store, state)
 
 
 # --- again, grown, renamed ------------------------------------------------------------------------

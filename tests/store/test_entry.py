@@ -20,7 +20,7 @@ from lakelog.entries.entry import (
     parse,
 )
 from lakelog.errors import DamagedManifest
-from lakelog.files import cursors
+from lakelog.files.file_cursor import FileCursor
 from lakelog.moves import page_tree
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
@@ -183,4 +183,4 @@ def test_a_record_that_its_owner_cannot_read_is_damage(lake: lakelog.Lake) -> No
     """A cursor without the members of one is DamagedManifest, with the name of the state."""
     state = state_of(lake.store, CURSOR, "page")
     with pytest.raises(DamagedManifest, match=f"{state.digest}.*malformed"):
-        cursors.of_state(lake.store, lake.store.manifests.load(state.digest))
+        FileCursor.of_state(lake.store, lake.store.manifests.load(state.digest))

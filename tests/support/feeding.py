@@ -17,7 +17,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.files import cursors, source
+from lakelog.files import source
+from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch
 from lakelog.ingest.batch import Job
 from lakelog.ingest.file_report import FileReport
@@ -83,7 +84,7 @@ class Feeding:
         try:
             move = self._store.refs.read_head("main", number).move
             state = self._store.manifests.load(move.snapshot)
-            places = [c.bytes for c in cursors.of_state(self._store, state)]
+            places = [c.bytes for c in FileCursor.of_state(self._store, state)]
             assert len(places) <= 1, f"the file has {len(places)} cursors"
             held = (state.totals.events, state.totals.quarantined)
             wanted = self.wanted(sum(places))

@@ -26,9 +26,9 @@ import zstandard
 
 import lakelog
 from lakelog.audit.audit import Audit, audit
-from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
 from lakelog.files.content import is_distinctive
+from lakelog.files.scan import FileScan, Selection
 
 HOLES = 0.2
 LONG = f" {'and so on ' * 200}."
@@ -124,8 +124,8 @@ class History:
 
     def interrupt(self, patch: pytest.MonkeyPatch) -> None:
         """Let rotators work while a watcher looks, too: right behind its scans."""
-        for name in ("scan", "look_again"):
-            patch.setattr(watch, name, self._interrupted(getattr(watch, name)))
+        for owner, name in ((Selection, "scan"), (FileScan, "look_again")):
+            patch.setattr(owner, name, self._interrupted(getattr(owner, name)))
 
     def _interrupted(self, scan: Callable[..., Any]) -> Callable[..., Any]:
         def scanned(*args: Any) -> Any:

@@ -18,7 +18,8 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
 import lakelog
-from lakelog.files import cursors, source
+from lakelog.files import source
+from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch
 from lakelog.query import session  # noqa: F401
 from tests.support.effort import share
@@ -122,7 +123,7 @@ class Feed:
 def state(lake: lakelog.Lake) -> tuple[int, int, int]:
     """(events, quarantined lines, bytes of the file) by the newest manifest alone."""
     now = lake.store.manifests.load(lake.store.refs.head("main").move.snapshot)
-    found = [c.bytes for c in cursors.of_state(lake.store, now)]
+    found = [c.bytes for c in FileCursor.of_state(lake.store, now)]
     assert len(found) <= 1
     return now.totals.events, now.totals.quarantined, sum(found)
 

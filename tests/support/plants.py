@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import Entry, SegmentEntry
-from lakelog.files import cursors, file_cursor
+from lakelog.files import file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.moves.publication import Change, publish
@@ -31,7 +31,7 @@ def entries(lake: lakelog.Lake) -> list[SegmentEntry]:
 
 def published(lake: lakelog.Lake) -> list[FileCursor]:
     """The cursors of the branch."""
-    return cursors.of_state(lake.store, lake.store.state(lake.branch_name))
+    return FileCursor.of_state(lake.store, lake.store.state(lake.branch_name))
 
 
 def change_cursor(lake: lakelog.Lake, **fields: Any) -> None:
