@@ -128,7 +128,7 @@ def add_large(store: Store, number: int, megabytes: int) -> None:
     for name, column in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, column)
     with unsynced():
-        entry = segment.write(
+        entry = segment.write_segment(
             store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
         )
         publish(store, "main", lambda *_: Change("seal", entries=(entry,)))
@@ -149,7 +149,7 @@ def make_segments(store: Store, first: int, count: int) -> Iterator[SegmentEntry
         table = base.slice(number % _CYCLE * ROWS, ROWS)
         for name in ("time", "ingested_at"):
             table = table.set_column(table.schema.get_field_index(name), name, column)
-        entry = segment.write(
+        entry = segment.write_segment(
             store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
         )
         marked.append((entry.key, store.paths.object("segments", entry.key)))

@@ -28,7 +28,7 @@ from lakelog.maintain import DedupeNote, RowRemoval
 from lakelog.pinned import PinnedLake
 from lakelog.query import EventKey
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.sql import identifier
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def rows(lake: Lake, chosen: Plan, limit: int | None = None) -> Relation | duckd
         return lake.at(chosen.snapshot).sql("SELECT * FROM events WHERE false")
     cursor = lake.engine().cursor()
     cursor.register("chosen", pa.table({"seq": pa.array(seqs)}))
-    source = segment_sql.rows_sql(lake.store.paths, entries)
+    source = rows_sql(lake.store.paths, entries)
     chosen_rows: duckdb.DuckDBPyRelation = cursor.sql(
         f"SELECT * FROM ({source}) WHERE seq IN (SELECT seq FROM chosen) ORDER BY seq"
     )

@@ -17,7 +17,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.libraries import np, pa
 from lakelog.maintain import DedupeNote
 from lakelog.query import EventKey
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -207,6 +207,6 @@ class StoredRows:
             return f"SELECT *, {bad} AS bad FROM ({sql.no_rows(columns.split(', '))})"
         paths = self._store.paths
         if not bad:
-            return f"SELECT {columns}, false AS bad FROM ({segment_sql.rows_sql(paths, entries)})"
+            return f"SELECT {columns}, false AS bad FROM ({rows_sql(paths, entries)})"
         files = database.parquet_sql(paths.object("segments", e.key) for e in entries)
         return f"SELECT {columns}, true AS bad FROM {files}"

@@ -14,10 +14,10 @@ from lakelog.cli.render.tables import cell, clock
 from lakelog.cli.render.terminal import many
 from lakelog.entries import SegmentEntry
 from lakelog.errors import ExportRefused
+from lakelog.event import EVENT_COLUMNS
 from lakelog.lake import Lake
 from lakelog.render import dumps
-from lakelog.segments import segment_sql
-from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.segments import QUARANTINE_COLUMNS, SegmentScan
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths
 
@@ -108,7 +108,7 @@ def view(paths: Paths, table: str, entries: list[SegmentEntry]) -> str:
     """Return the SELECT over a state's segments of one kind; seq is as lakelog gives it."""
     columns = EVENT_COLUMNS if table == "events" else QUARANTINE_COLUMNS
     selects = []
-    for scan in segment_sql.scans(paths, [e for e in entries if e.kind == table]):
+    for scan in SegmentScan.divide(paths, [e for e in entries if e.kind == table]):
         names = [paths.object("segments", e.key) for e in scan.entries]
         seq, options = "", list[str]()
         if table == "events":

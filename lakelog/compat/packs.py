@@ -8,20 +8,14 @@ segment's rows are sorted separately, and only once an id is looked up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
+from lakelog import segments
 from lakelog.compat import omega
 from lakelog.entries import SegmentEntry
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
-from lakelog.runtime.lazy import Lazy
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
-
-if TYPE_CHECKING:
-    from lakelog.segments import segment
-else:
-    segment = Lazy("lakelog.segments.segment")
 
 # A look-up decodes whole blocks: smaller ones compress worse, larger ones decode rows that nobody
 # asked for.
@@ -129,7 +123,7 @@ def read(store: Store, entry: SegmentEntry) -> Pack:
     store.verified.require([entry])
     # Only sorted segments have the column; in all others rows lie in the order of arrival.
     names = [*COLUMNS, "seq"] if entry.layout == "sorted" else COLUMNS
-    table = segment.read(store.paths, entry.key, names)
+    table = segments.Segment(store.paths, entry.key).read(names)
     order = np.arange(table.num_rows, dtype=np.int64)
     return Pack(table, table["seq"].to_numpy() if "seq" in names else order)
 

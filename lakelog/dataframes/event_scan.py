@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from lakelog import arrays, typed_columns
 from lakelog.database import connect
 from lakelog.errors import ExportRefused, QueryFailed
+from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment
+from lakelog.segments import segment_schema
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap
 from lakelog.store.paths import Paths
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 else:
     ds = Lazy("pyarrow.dataset")
 
-COLUMNS = (*segment.EVENT_COLUMNS, "seq")
+COLUMNS = (*EVENT_COLUMNS, "seq")
 SHARE_ROWS = 262_144
 """Rows of one share: what a task reads at once, unless a single segment has more."""
 
@@ -90,7 +91,7 @@ class EventScan:
 @functools.cache
 def schema() -> pa.Schema:
     """Return the Arrow schema of the columns of `events`, without numbers of fields."""
-    return pa.schema([pa.field(f.name, f.type) for f in segment.schema("events", "sorted")])
+    return pa.schema([pa.field(f.name, f.type) for f in segment_schema("events", "sorted")])
 
 
 def require(package: str, method: str, install: str) -> None:

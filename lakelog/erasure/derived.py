@@ -14,7 +14,7 @@ from lakelog.erasure import rewriting
 from lakelog.erasure.selection import segment_files
 from lakelog.history import lake_time
 from lakelog.libraries import pa
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import KEYS
 
@@ -45,7 +45,7 @@ def drop_strays(store: Store, bucket_segments: Collection[str] = ()) -> None:
     for key in strays:
         # Gone, or damaged, which `verify` reports.
         with contextlib.suppress(OSError, pa.ArrowInvalid):
-            if refusal.mask(segment.read(store.paths, key)).any():
+            if refusal.mask(Segment(store.paths, key).read()).any():
                 dropped.append(key)
     if dropped:
         store.erased.add({}, dict.fromkeys(dropped, ""))

@@ -24,7 +24,7 @@ from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Selector, segment_files
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 
@@ -168,8 +168,8 @@ def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
     for digest in segment_files(store):
         # Gone, or damaged, which `verify` reports.
         with contextlib.suppress(OSError, pa.ArrowInvalid):
-            row_kind = segment.metadata(store.paths, digest).get("kind", "events")
+            row_kind = Segment(store.paths, digest).metadata().get("kind", "events")
             of_kind = columns and [columns[row_kind != "events"]]
             if columns is None and (protected_fields := sealed_blocks.of_lake(store.paths)):
                 protected_fields.expect([digest])
-            yield segment.read(store.paths, digest, of_kind)
+            yield Segment(store.paths, digest).read(of_kind)

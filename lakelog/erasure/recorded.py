@@ -20,7 +20,7 @@ from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import MODEL_KEY, History
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import KEYS
 from lakelog.values import JsonObject
@@ -47,7 +47,7 @@ def own_events(store: Store, connect: Connect, history: History) -> list[OwnEven
         path = KEYS.object("segments", entry.key)
         if entry.kind != "events" or not _may_be_own(entry) or not store.volume.exists(path):
             continue
-        source = segment_sql.rows_sql(store.paths, [entry])
+        source = rows_sql(store.paths, [entry])
         query = f"SELECT type, id, message, data FROM ({source}) WHERE {_IS_OWN} AND id IS NOT NULL"
         with contextlib.closing(connect().cursor()) as cursor:
             for type_, id, *values in cursor.execute(query).fetchall():
@@ -90,7 +90,7 @@ def telling_words(
         looks = (
             f"coalesce(bool_or(contains({values}, {sql.literal(w)})), false)" for w in candidates
         )
-        source = segment_sql.rows_sql(store.paths, [entry])
+        source = rows_sql(store.paths, [entry])
         query = (
             f"SELECT [{', '.join(looks)}] FROM ({source})"
             f" WHERE NOT coalesce({_IS_OWN}, false) AND NOT {condition}"

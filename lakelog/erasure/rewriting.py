@@ -20,7 +20,7 @@ from lakelog.entries import Entry, Record, Removal, SegmentEntry
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
-from lakelog.segments import segment
+from lakelog.segments import Segment, write_segment
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest, Page, Totals
@@ -132,11 +132,11 @@ def without_rows(
         rewritten = maintain.rewrite(store, connect(), [entry], condition, _LEVEL, seqs)
         # Where the entry says from where to where: in an older state it may be of more rows.
         return dataclasses.replace(rewritten, seq=entry.seq, made_from=entry.made_from)
-    rows = segment.read(store.paths, entry.key)
+    rows = Segment(store.paths, entry.key).read()
     erased_places = set(places_of(erased_rows))
     places = places_of(rows)
     remaining = rows.filter(pa.array([place not in erased_places for place in places]))
-    return segment.write(
+    return write_segment(
         store.paths, remaining, kind="quarantine", layout="arrival", commit=disk.random_hex()
     )
 

@@ -19,7 +19,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import Segment, describe_rows, rows_sql, segment_schema
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import hex_dirs, parse_object
@@ -76,7 +76,7 @@ class Chooser:
         protection = self._store.paths.protection
         if protection is not None and _PAYLOAD.search(self.selector.predicate):
             protection.require_ciphers()
-        empty = segment.schema("events", "sorted").empty_table()
+        empty = segment_schema("events", "sorted").empty_table()
         cursor = self._connect().cursor()
         with contextlib.closing(cursor):
             cursor.register("events_of_none", empty)
@@ -120,7 +120,7 @@ class Chooser:
         self._obtain([entry.key])
         condition = self.selector.condition(entry.kind)
         if entry.kind == "events":
-            source = segment_sql.rows_sql(self._store.paths, [entry])
+            source = rows_sql(self._store.paths, [entry])
             if self.selector.predicate and self._store.paths.protection is not None:
                 plain_rows = sealed_blocks.opened_sql(self._store.paths, source, [entry.key])
                 condition = f"seq IN (SELECT seq FROM ({plain_rows}) WHERE {condition})"
@@ -181,12 +181,12 @@ def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:
     with contextlib.suppress(FileNotFoundError):
         if verified_files.hash_file(path) != digest:
             return None
-        notes = segment.metadata(store.paths, digest)
+        notes = Segment(store.paths, digest).metadata()
         row_kind, layout = notes.get("kind", "events"), notes.get("layout", "arrival")
-        table = segment.read(store.paths, digest)
-        entry = segment.describe(digest, 0, table, row_kind, layout)
+        table = Segment(store.paths, digest).read()
+        entry = describe_rows(digest, 0, table, row_kind, layout)
         if row_kind == "events":
-            fields, texts, has_numbers = segment.typed_members(store.paths, digest)
+            fields, texts, has_numbers = Segment(store.paths, digest).typed_members()
             return dataclasses.replace(
                 entry,
                 seq=(0, max(len(table) - 1, 0)),

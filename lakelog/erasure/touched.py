@@ -13,7 +13,7 @@ from lakelog.erasure.leftovers import Leftover
 from lakelog.erasure.selection import Chooser, Selector
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 
@@ -93,7 +93,7 @@ def _mentions(store: Store, connect: Connect, subject: str) -> int:
     for branch in store.refs.branches():
         for entry in store.manifests.segments(store.state(branch), "events"):
             if entry.key not in counts:
-                source = segment_sql.rows_sql(store.paths, [entry])
+                source = rows_sql(store.paths, [entry])
                 source = sealed_blocks.opened_sql(store.paths, source, [entry.key])
                 query = (
                     f"SELECT count(*) FROM ({source}) WHERE subject IS DISTINCT FROM {literal}"

@@ -40,7 +40,7 @@ from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
 from lakelog.moves import Change, publish
-from lakelog.segments import segment
+from lakelog.segments import rows_target, segment_schema, write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -228,7 +228,7 @@ class Batch:
         self.base = base or job.head()
         self.state = job.state(self.base)
         self.commit = disk.random_hex()
-        self.target = segment.rows_target(job.store.settings, self.state.totals.events)
+        self.target = rows_target(job.store.settings, self.state.totals.events)
         """Rows of a segment."""
         self._segments = EventSegments(job.store.paths, self.commit, self.target)
         self.runs = list(job.runs)
@@ -338,13 +338,13 @@ class Batch:
         if not self.bad:
             return entries
         table, paths = bad_table(self.bad), self._job.store.paths
-        bad = segment.write(paths, table, kind="quarantine", layout="arrival", commit=self.commit)
+        bad = write_segment(paths, table, kind="quarantine", layout="arrival", commit=self.commit)
         return [*entries, bad]
 
     def _write_unfinished(self, bad: RejectedLine) -> SegmentEntry:
         """Write an unfinished last line as a segment of its own, removed once it is finished."""
         paths = self._job.store.paths
-        entry = segment.write(
+        entry = write_segment(
             paths, bad_table([bad]), kind="quarantine", layout="arrival", commit=self.commit
         )
         self.unfinished_keys[bad.origin] = entry.key
@@ -483,4 +483,4 @@ def bad_table(bad: list[RejectedLine]) -> pa.Table:
         "reason": arrays.texts([b.reason for b in ordered]),
         "line": arrays.texts([b.line for b in ordered]),
     }
-    return pa.table(columns, schema=segment.schema("quarantine"))
+    return pa.table(columns, schema=segment_schema("quarantine"))

@@ -16,7 +16,7 @@ from lakelog.erased import Refusal
 from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment
+from lakelog.segments import SegmentEncoder, put_segment
 from lakelog.store.paths import Paths
 from lakelog.typed_columns import FieldColumns
 
@@ -46,7 +46,7 @@ class EventSegments:
         # encoder.
         self._disk = ThreadPoolExecutor(1)
         self._writes: list[Future[SegmentEntry] | PendingSplit] = []
-        self._encoder: segment.SegmentEncoder | None = None
+        self._encoder: SegmentEncoder | None = None
         self._fields: FieldColumns | None = None
         """How structs are stored; `_stored` is that of the segment that is being encoded."""
         self._stored: FieldColumns | None = None
@@ -60,7 +60,7 @@ class EventSegments:
         self._gathered.append(table)
         self._waiting += table.num_rows
         self._bytes += table.nbytes
-        step = min(segment.ROW_GROUP, self._target)
+        step = min(SegmentEncoder.ROW_GROUP, self._target)
         while self._waiting >= step or self._bytes >= _BYTES:
             self._encode(min(step, self._waiting))
 
@@ -99,9 +99,7 @@ class EventSegments:
         if self._encoder is None or (fields and not self._stored):
             self._write()
             self._stored = fields
-            self._encoder = segment.SegmentEncoder(
-                *("events", "arrival", self._commit, LEVEL, fields)
-            )
+            self._encoder = SegmentEncoder(*("events", "arrival", self._commit, LEVEL, fields))
         self._encoder.blocks |= blocks
         self._texts += len(table) - table["data"].null_count
         self._encoder.add(*_with_fields(table, self._stored))
@@ -126,7 +124,7 @@ class EventSegments:
             self._writes.append(self._disk.submit(self._put, data, table, key, text_rows))
 
     def _put(self, data: bytes, table: pa.Table, fields: str, text_rows: int) -> SegmentEntry:
-        entry = segment.put(self._paths, data, table, "events", "arrival")
+        entry = put_segment(self._paths, data, table, "events", "arrival")
         return replace(entry, fields=fields, texts=text_rows) if fields else entry
 
 

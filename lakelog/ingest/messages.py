@@ -55,7 +55,7 @@ from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store import hosts
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
@@ -288,7 +288,7 @@ def drop_stored(job: Job, state: Manifest, stream: str, result: ChunkResult) -> 
             before += result.table.num_rows
             # What was read again is plain: of sealed rows no content would be equal to it.
             keys = [entry.key for entry in events]
-            plain_rows = sealed_blocks.opened_sql(paths, segment_sql.rows_sql(paths, events), keys)
+            plain_rows = sealed_blocks.opened_sql(paths, rows_sql(paths, events), keys)
             rows = f"SELECT * FROM ({plain_rows})"
             stays = _places(cursor, stream, rows, result.table, _EVENT)
             result.table = result.table.take(pa.array(stays, pa.int64()))

@@ -31,7 +31,7 @@ from lakelog.ingest.transform import Transformer
 from lakelog.libraries import pa
 from lakelog.moves import Change, publish
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment
+from lakelog.segments import Segment, SegmentEncoder, put_segment, write_segment
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -186,12 +186,12 @@ class _Retry:
         """Parse the lines of a segment; a segment without any event stays as it is."""
         before, encoder = (
             self._parsed_count,
-            segment.SegmentEncoder("quarantine", "arrival", self._commit),
+            SegmentEncoder("quarantine", "arrival", self._commit),
         )
         times: list[pa.Table] = []
         paths = self._store.paths
         fields = sealed_blocks.of_lake(paths)
-        for table in segment.batches(paths, entry.key, _LINES):
+        for table in Segment(paths, entry.key).batches(_LINES):
             table = fields.quarantined(table) if fields else table
             events, unparsed = self._parse_lines(table)
             encoder.add(sealed_blocks.sealed_lines(paths, unparsed))
@@ -208,7 +208,7 @@ class _Retry:
         self.entries.append(entry.tombstone())
         if (stays := pa.concat_tables(times)).num_rows:
             data = encoder.finish()
-            self.entries.append(segment.put(paths, data, stays, "quarantine", "arrival"))
+            self.entries.append(put_segment(paths, data, stays, "quarantine", "arrival"))
 
     def flush(self) -> None:
         """Write the pending events, without those whose id is known."""
@@ -224,7 +224,7 @@ class _Retry:
         if not fresh.num_rows or not self._is_kept:
             return
         paths, commit = self._store.paths, self._commit
-        entry = segment.write(paths, fresh, kind="events", layout="arrival", commit=commit)
+        entry = write_segment(paths, fresh, kind="events", layout="arrival", commit=commit)
         self.entries.append(entry)
         self.runs += keys.write(paths, commit)
 

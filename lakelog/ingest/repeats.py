@@ -21,7 +21,7 @@ from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.batch import Job
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 
 EARLIER_MAX = 3
@@ -112,7 +112,7 @@ def compare(
     if not pairs or not entries:
         return []
     store.verified.require(entries)
-    source = segment_sql.rows_sql(store.paths, entries)
+    source = rows_sql(store.paths, entries)
     rows = f"SELECT * FROM ({source}) WHERE origin IN (SELECT unnest"
     query = f"""
         WITH pairs AS (SELECT unnest($1) AS origin, unnest($2) AS earlier),

@@ -16,7 +16,7 @@ from typing import Any
 
 from lakelog import arrays, frame_rows, identities, sql, typed_columns
 from lakelog.errors import InvalidEvent
-from lakelog.event import EncodedBatch
+from lakelog.event import EVENT_COLUMNS, EncodedBatch
 from lakelog.files.pieces import Chunk, visible
 from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats import BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
@@ -26,7 +26,6 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import segment
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -37,7 +36,7 @@ of those that a query left, which are mostly bad."""
 _FEW_BYTES = 1 << 20
 """Bytes of documents from which on a query is used, however few they are."""
 _KEY = f"CASE WHEN id <> '' THEN {identities.id_key()} END"
-_ORDER = (*segment.EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin")
+_ORDER = (*EVENT_COLUMNS[:9], "position", "key", "ingested_at", "origin")
 
 
 class Transformer:

@@ -27,7 +27,14 @@ from lakelog.maintain import row_order
 from lakelog.maintain.payloads import PayloadStorage, SegmentRows, read_segment
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import (
+    Segment,
+    SegmentEncoder,
+    put_segment,
+    rows_sql,
+    rows_target,
+    text_encodings,
+)
 from lakelog.settings import Settings
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
@@ -68,7 +75,7 @@ def choose(
     current: list[SegmentEntry] = []
     rows = size = 0
     # By all events: larger lakes have larger segments, so that their number stays small.
-    target = segment.rows_target(settings, sum(e.events for e in entries))
+    target = rows_target(settings, sum(e.events for e in entries))
     target = min(target * targets, settings.segment_rows)
     # Neighbours in seq, so that the seq ranges of live segments never overlap (F10.2).
     ordered = sorted((e for e in entries if e.kind == "events"), key=lambda e: e.seq)
@@ -204,7 +211,7 @@ class _Merging:
     def _is_larger(self, entry: SegmentEntry) -> bool:
         """Whether a segment was written at a lower level."""
         try:
-            notes = segment.metadata(self._store.paths, entry.key)
+            notes = Segment(self._store.paths, entry.key).metadata()
         except (FileNotFoundError, pa.ArrowException):
             return True  # what is damaged is found, and said, as that of any group
         level = notes.get("zstd", "")
@@ -310,7 +317,7 @@ def _sum(before: Compaction, added: Compaction) -> Compaction:
 
 def _weight(store: Store, entry: SegmentEntry) -> int:
     """Estimate how many bytes the rows of a segment take in memory. Raises DamagedSegment."""
-    size = read_segment(store, entry, segment.uncompressed)
+    size = read_segment(store, entry, Segment.uncompressed)
     return int(size + entry.events * _ROW)
 
 
@@ -327,7 +334,7 @@ class _SortedSegment:
 
     def put(self, store: Store) -> SegmentEntry:
         """Wait for the bytes and write them durably; return the entry."""
-        entry = segment.put(store.paths, self.data.result(), self.table, "events", "sorted")
+        entry = put_segment(store.paths, self.data.result(), self.table, "events", "sorted")
         # Now, while it is known what the rows have: an index made later reads them again.
         self.words.finish(store.paths, entry.key)
         store.verified.add(entry.key, store.paths.object("segments", entry.key))
@@ -359,8 +366,8 @@ def _sorted_segment(
     cluster = row_order.CLUSTER if row_order.has_common_subjects(table) else None
     order = row_order.sort_order(table, step, cluster)
     fields = payloads.choose(rows, group, order)
-    commit, encodings = disk.random_hex(), segment.text_encodings(table, order)
-    encoder = segment.SegmentEncoder(
+    commit, encodings = disk.random_hex(), text_encodings(table, order)
+    encoder = SegmentEncoder(
         "events", "sorted", commit, level, fields, encodings, page_rows=cluster
     )
     encoder.blocks |= blocks
@@ -403,7 +410,7 @@ def rewrite(
     try:
         for name, table in (tables or {}).items():
             cursor.register(name, table)
-        source = segment_sql.rows_sql(store.paths, group)
+        source = rows_sql(store.paths, group)
         rows = cursor.sql(f"SELECT * FROM ({source}) WHERE {condition}").to_arrow_table()
     finally:
         cursor.close()

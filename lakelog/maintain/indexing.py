@@ -95,4 +95,4 @@ def _build(
     build: Callable[[Paths, SegmentEntry, duckdb.DuckDBPyConnection], None],
 ) -> None:
     store.verified.require([entry])
-    read_segment(store, entry, lambda paths, _: build(paths, entry, engine))
+    read_segment(store, entry, lambda _: build(store.paths, entry, engine))

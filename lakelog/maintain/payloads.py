@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lakelog import arrays, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, np, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment
+from lakelog.segments import Segment, segment_schema
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
@@ -49,7 +49,7 @@ class PayloadStorage:
     def rows(self, group: list[SegmentEntry]) -> SegmentRows:
         """Return the rows of a group. Raises DamagedSegment."""
         sources = [
-            (entry, *read_segment(self._store, entry, segment.read_stored)) for entry in group
+            (entry, *read_segment(self._store, entry, Segment.read_stored)) for entry in group
         ]
         events = Counter[typed_columns.Schema]()
         for entry, _, schema in sources:
@@ -62,14 +62,14 @@ class PayloadStorage:
             if entry.layout == "arrival":
                 seq = arrays.integers(np.arange(table.num_rows) + entry.seq[0])
                 table = table.append_column("seq", seq)
-            rows = table.select([*segment.EVENT_COLUMNS, "seq"])
-            rows = rows.cast(segment.schema("events", "sorted"))
+            rows = table.select([*EVENT_COLUMNS, "seq"])
+            rows = rows.cast(segment_schema("events", "sorted"))
             if given and schema:
                 structs = table[typed_columns.COLUMN].cast(schema.arrow_type())
                 rows, added_bytes = self.typing.recast(
                     schema, given, rows.append_column(typed_columns.COLUMN, structs)
                 )
-                size += added_bytes + segment.text_bytes(self._store.paths, entry.key)
+                size += added_bytes + Segment(self._store.paths, entry.key).text_bytes()
             tables.append(rows)
         merged = pa.concat_tables(tables, promote_options="default")
         if given:
@@ -119,10 +119,10 @@ class PayloadStorage:
         return (typed_columns.restored(self.engine, schema, rows) if schema else rows), 0
 
 
-def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Paths, str], object]) -> Any:
+def read_segment(store: Store, entry: SegmentEntry, reader: Callable[[Segment], object]) -> Any:
     """Call `read` on a segment. Raises DamagedSegment where it is missing or no valid Parquet."""
     try:
-        return reader(store.paths, entry.key)
+        return reader(Segment(store.paths, entry.key))
     except (FileNotFoundError, pa.ArrowException) as error:
         path = store.paths.object("segments", entry.key)
         raise DamagedSegment(path, f"it cannot be read ({' '.join(str(error).split())})") from None

@@ -9,7 +9,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.libraries import np, pa, pc
 from lakelog.maintain.payloads import read_segment
-from lakelog.segments import segment
+from lakelog.segments import SegmentEncoder
 from lakelog.store.bootstrap import Store
 
 _ROW_GROUP_BYTES = 32_000_000
@@ -29,9 +29,7 @@ def targets(store: Store, entries: list[SegmentEntry]) -> int:
         return 1
     largest = max(events, key=lambda entry: entry.events)
     with contextlib.suppress(DamagedSegment):  # which is told when it is merged
-        table, _ = read_segment(
-            store, largest, lambda paths, key: segment.read_stored(paths, key, ["subject"])
-        )
+        table, _ = read_segment(store, largest, lambda segment: segment.read_stored(["subject"]))
         return _TARGETS if has_common_subjects(table) else 1
     return 1
 
@@ -39,7 +37,7 @@ def targets(store: Store, entries: list[SegmentEntry]) -> int:
 def row_group(table: pa.Table) -> int:
     """Return the rows of a row group: fewer where they are long, as there are several copies."""
     fitting = int(_ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
-    return max(1, min(segment.ROW_GROUP, fitting))
+    return max(1, min(SegmentEncoder.ROW_GROUP, fitting))
 
 
 def has_common_subjects(table: pa.Table) -> bool:

@@ -20,7 +20,7 @@ from lakelog.libraries import np, pa
 from lakelog.maintain import compact
 from lakelog.moves import Change, publish
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store import policy
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -145,10 +145,7 @@ def _rest(
 ) -> SegmentEntry | None:
     """Write the rows of a segment that stay; None if none do. Raises StalePlan."""
     store.verified.require([entry])
-    removed, query = (
-        pa.table({"seq": pa.array(removed_part)}),
-        segment_sql.rows_sql(store.paths, [entry]),
-    )
+    removed, query = (pa.table({"seq": pa.array(removed_part)}), rows_sql(store.paths, [entry]))
     cursor = connect().cursor()
     cursor.register("removed", removed)
     with contextlib.closing(cursor):

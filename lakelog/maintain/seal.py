@@ -23,7 +23,7 @@ from lakelog.event import EncodedBatch, Event
 from lakelog.identities import IdentityKeys
 from lakelog.libraries import duckdb, pa, pc
 from lakelog.moves import Change, Follow, publish, run_maintenance
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import SegmentEncoder, rows_sql, write_segment
 from lakelog.store import hosts, sealer_process
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -105,7 +105,9 @@ class Sealer:
         place = len(events), 0, 0, disk.now_us()
         frame = Frame.unwritten(disk.random_hex(), EncodedBatch.of(events).text, *place)
         table = frame_rows.events(self._connect(), [frame])
-        segment.encode(table, "events", "arrival", disk.random_hex(), 3, {})
+        encoder = SegmentEncoder("events", "arrival", disk.random_hex())
+        encoder.add(table)
+        encoder.finish()
 
     def seal(self, *, hint: bool = True, follow: Follow | None = None) -> Head | None:
         """Seal what one segment may take; None if nothing was pending. `hint` and `follow` are
@@ -228,7 +230,7 @@ class Sealer:
                 state_hosts = hosts.of_state(store.manifests, state)
                 attempt.hosts = hosts.records(hosts_by_key, state_hosts)
                 attempt.entries.append(
-                    segment.write(
+                    write_segment(
                         store.paths,
                         table,
                         kind="events",
@@ -246,7 +248,7 @@ class Sealer:
         if lines:
             # In the same move as the events: one watermark stands for both.
             attempt.entries.append(
-                segment.write(
+                write_segment(
                     store.paths,
                     pa.concat_tables(lines, promote_options="permissive"),
                     kind="quarantine",
@@ -320,6 +322,6 @@ def _repeated_ids(
     cursor = connection.cursor()
     with contextlib.closing(cursor):
         cursor.register("dropped_rows", dropped_rows)
-        query = _LINES.format(rows=segment_sql.rows_sql(store.paths, entries))
+        query = _LINES.format(rows=rows_sql(store.paths, entries))
         found: pa.Table = cursor.sql(query).to_arrow_table()
     return found if found.num_rows else None

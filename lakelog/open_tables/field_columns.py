@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lakelog import typed_columns
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment
+from lakelog.segments import segment_schema
 
 if TYPE_CHECKING:
     from pyiceberg import schema as schemas
@@ -37,7 +37,7 @@ class NumberConflict(ValueError):
 
 def event_columns() -> Schema:
     """Return the schema of a table without typed payloads."""
-    columns = segment.schema("events", "sorted")
+    columns = segment_schema("events", "sorted")
     of_arrow = {"timestamp[us, tz=UTC]": types.TimestamptzType(), "int64": types.LongType()}
     return schemas.Schema(
         *(

@@ -17,7 +17,7 @@ from lakelog import sql, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.history import remove_tag, resolve
 from lakelog.libraries import pa, pq
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import rows_sql, segment_schema
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake
@@ -89,8 +89,8 @@ def _prefix(table: str) -> str:
 
 def copy_of(lake: Lake, entry: SegmentEntry) -> bytes:
     """Return the bytes of a copy of a segment. Raises DamagedSegment."""
-    rows = lake.engine().cursor().sql(segment_sql.rows_sql(lake.store.paths, [entry]))
-    schema = segment.schema("events", "sorted")
+    rows = lake.engine().cursor().sql(rows_sql(lake.store.paths, [entry]))
+    schema = segment_schema("events", "sorted")
     table = rows.to_arrow_table().select(schema.names).cast(schema)
     return _encoded(table)
 

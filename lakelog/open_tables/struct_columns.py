@@ -12,7 +12,7 @@ import re
 from lakelog import typed_columns
 from lakelog.libraries import pa
 from lakelog.open_tables.field_columns import free_name
-from lakelog.segments import segment
+from lakelog.segments import segment_schema
 from lakelog.typed_columns import Member
 
 _NAME, _KIND = b"lakelog.name", b"lakelog.kind"
@@ -22,7 +22,7 @@ _UNNAMEABLE = re.compile(r"[ ,;{}()\n\t=]+")
 
 def event_columns() -> pa.Schema:
     """Return the schema of a table without typed payloads."""
-    return pa.schema([(f.name, f.type) for f in segment.schema("events", "sorted")])
+    return pa.schema([(f.name, f.type) for f in segment_schema("events", "sorted")])
 
 
 def with_members(

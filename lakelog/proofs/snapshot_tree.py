@@ -28,7 +28,7 @@ from lakelog.proofs.envelope import Statement
 from lakelog.proofs.event_tree import NUMBERS, TEXTS, Levels, ProofStep
 from lakelog.protect import sealed_blocks
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.values import JsonObject
@@ -220,7 +220,7 @@ def _leaves(store: Store, entry: SegmentEntry, rows: pa.Table, lake: str) -> eve
 def _rows(store: Store, entry: SegmentEntry) -> pa.Table:
     """Return the rows of a segment with their seq. Raises DamagedSegment."""
     store.verified.require([entry])
-    rows = sealed_blocks.without_tokens(store.paths, segment.read(store.paths, entry.key))
+    rows = sealed_blocks.without_tokens(store.paths, Segment(store.paths, entry.key).read())
     if entry.layout == "arrival":
         seqs = pa.array(np.arange(len(rows), dtype=np.int64) + entry.seq[0])
         rows = rows.append_column("seq", seqs)

@@ -29,7 +29,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.event import BookkeepingEvent
 from lakelog.history import Diff
 from lakelog.libraries import duckdb
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.values import JsonObject
 
@@ -141,7 +141,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
     store.verified.require([*segments[0], *segments[1]])
     for number, state in enumerate((diff.a, diff.b)):
         entries_of_side, common = segments[number], segments[1 - number]
-        query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
+        query = rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         if entries_of_side and common:
             same = (
                 # Compacted and sealed anew, a row has another seq; origin, position and id stay.
@@ -150,7 +150,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
                 " AND (m.ingested_at = o.ingested_at"
                 f" OR starts_with(m.origin, '{StreamSubject.ORIGIN}') IS NOT TRUE)"
             )
-            common_rows = segment_sql.rows_sql(store.paths, common)
+            common_rows = rows_sql(store.paths, common)
             query = f"SELECT m.* FROM ({query}) m ANTI JOIN ({common_rows}) o ON {same}"
         # Of a state that lost nothing all rows are in the other one: then both are compared as a
         # whole.
@@ -159,7 +159,7 @@ def _sides(store: Store, diff: Diff, cursor: duckdb.DuckDBPyConnection) -> tuple
             manifest = store.manifests.load(state.id)
             entries_of_side = store.manifests.segments(manifest, "events")
             store.verified.require(entries_of_side)
-            query = segment_sql.rows_sql(store.paths, entries_of_side) if entries_of_side else ""
+            query = rows_sql(store.paths, entries_of_side) if entries_of_side else ""
         query = query and f"SELECT * FROM ({query}) WHERE {BookkeepingEvent.IS_DATA}"
         sides.append(_Side(query, entries_of_side, whole))
     return sides[0], sides[1]
@@ -230,7 +230,7 @@ class _Examples:
         entries = self._sides[side].entries
         # Only the segments whose numbers include it are opened.
         near = [e for e in entries if e.seq[0] <= seq <= e.seq[1]]
-        query = f"SELECT {', '.join(_WORDS)} FROM ({segment_sql.rows_sql(self._store.paths, near)})"
+        query = f"SELECT {', '.join(_WORDS)} FROM ({rows_sql(self._store.paths, near)})"
         row = self._cursor.execute(f"{query} WHERE seq = {int(seq)}").fetchone()
         return dict(zip(_WORDS, row, strict=True)) if row else None
 

@@ -26,7 +26,7 @@ from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.search import for_ascii
-from lakelog.segments.segment_sql import RowRanges
+from lakelog.segments import RowRanges
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.sealer_process import FILES, start_sealer

@@ -6,12 +6,12 @@ from lakelog.database import Connect
 from lakelog.engine.messages import EngineMessage
 from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
 from lakelog.protect import sealed_blocks
 from lakelog.query.pruning import near
 from lakelog.query.sql.analysis import Query
-from lakelog.segments import segment_sql
-from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -57,7 +57,7 @@ class NewestEvents:
         while entries and count > 0:
             group, entries = entries[:step], entries[step:]
             floor = _floor(group, count) if self._condition is None else 0
-            rows = segment_sql.rows_sql(self._store.paths, group)
+            rows = rows_sql(self._store.paths, group)
             rows = sealed_blocks.opened_sql(self._store.paths, rows, (e.key for e in group))
             # Below the floor no row can be among the newest; without a condition it is known at
             # once.

@@ -37,7 +37,7 @@ from lakelog.remotes.signature_files import SignedThere
 from lakelog.remotes.site import Site
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.progress import ProgressCallback
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store import bootstrap, document, policy, tracking
 from lakelog.store.bootstrap import Store, raise_format, start_branch
 from lakelog.store.manifest import Manifest
@@ -416,9 +416,9 @@ class _Fetch(Exchange):
 
     def _holds_erased(self, refusal: Refusal, key: str) -> bool:
         paths = self._store.paths
-        if segment.metadata(paths, key).get("kind") != "events":
+        if Segment(paths, key).metadata().get("kind") != "events":
             return False
-        return bool(refusal.mask(segment.read(paths, key)).any())
+        return bool(refusal.mask(Segment(paths, key).read()).any())
 
     def _held(self, objects: Sizes) -> AbstractContextManager[None]:
         """Hold off gc here while a ref is made, once all that it names is here."""

@@ -32,7 +32,7 @@ from lakelog.remotes.ancestry import refusal
 from lakelog.remotes.carry import Merged
 from lakelog.remotes.known import MovePosition
 from lakelog.remotes.merge_rows import OwnRows, RowSieve, RowSpan
-from lakelog.segments import segment
+from lakelog.segments import rows_target
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -171,7 +171,7 @@ class Merge:
         # A later head only adds rows: what was written stays, and the rest follows behind it.
         store, span = self._store, self._since(state, ours, self._next)
         self._sieve.require_no_fork(span, self._span)
-        target = segment.rows_target(store.settings, self._theirs.totals.events)
+        target = rows_target(store.settings, self._theirs.totals.events)
         tables = self._sieve.unknown(span, self._span, self._found)
         self._found.entries += merge_rows.write_rows(store, tables, commit, target, span.entries)
         self._next = state.next_seq

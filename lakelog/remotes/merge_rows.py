@@ -19,10 +19,11 @@ from lakelog.database import Connect
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
 from lakelog.errors import Diverged, TransferRefused
+from lakelog.event import EVENT_COLUMNS
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.libraries import duckdb, pa
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import Segment, SegmentEncoder, put_segment, rows_sql, write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.verified_files import hash_file
@@ -56,7 +57,7 @@ class RowSpan:
 
     def source(self, store: Store) -> str:
         """SQL for the rows; there have to be some."""
-        source = segment_sql.rows_sql(store.paths, self.entries)
+        source = rows_sql(store.paths, self.entries)
         # A compacted segment may begin before the base, where both have the same rows.
         return f"SELECT * FROM ({source}) WHERE seq >= {self.first}"
 
@@ -125,7 +126,7 @@ class RowSieve:
         if not ours.count:
             return
         self._store.verified.require(list(ours.entries))
-        columns = ", ".join(segment.EVENT_COLUMNS)
+        columns = ", ".join(EVENT_COLUMNS)
         key = identities.id_key(of_streams=True)
         query = f"SELECT {columns}, {key} AS key FROM ({ours.source(self._store)}) ours"
         if theirs.count:
@@ -156,7 +157,7 @@ class RowSieve:
             known = self._places(theirs)
         for entry in ours:
             self._store.verified.require([entry])
-            table = segment.read(self._store.paths, entry.key)
+            table = Segment(self._store.paths, entry.key).read()
             is_new = [place not in known for place in _places(table)]
             if all(is_new):
                 segments.append(entry)
@@ -166,13 +167,13 @@ class RowSieve:
 
     def _rewritten(self, lines: pa.Table, commit: str) -> SegmentEntry:
         paths = self._store.paths
-        return segment.write(paths, lines, kind="quarantine", layout="arrival", commit=commit)
+        return write_segment(paths, lines, kind="quarantine", layout="arrival", commit=commit)
 
     def _places(self, entries: Iterable[SegmentEntry]) -> Places:
         places: Places = set()
         for entry in entries:
             self._verify([entry])
-            table = segment.read(self._store.paths, entry.key, ["origin", "position"])
+            table = Segment(self._store.paths, entry.key).read(["origin", "position"])
             places.update(_places(table))
         return places
 
@@ -219,14 +220,14 @@ def write_rows(
     entries, encoder, counted = list[SegmentEntry](), None, list[pa.Table]()
     source_keys = [entry.key for entry in sources]
 
-    def put(encoder: segment.SegmentEncoder) -> None:
+    def put(encoder: SegmentEncoder) -> None:
         statistics = pa.concat_tables(counted)
-        entries.append(segment.put(store.paths, encoder.finish(), statistics, "events", "arrival"))
+        entries.append(put_segment(store.paths, encoder.finish(), statistics, "events", "arrival"))
 
     for table in tables:
         if not table.num_rows:
             continue
-        encoder = encoder or segment.SegmentEncoder("events", "arrival", commit)
+        encoder = encoder or SegmentEncoder("events", "arrival", commit)
         if store.paths.protection is not None:
             # Sealed fields of several segments come in blocks, which move to the new segment with
             # them.

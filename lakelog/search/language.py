@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lakelog.errors import InvalidSearch
-from lakelog.segments.segment import EVENT_COLUMNS
+from lakelog.event import EVENT_COLUMNS
 
 # Bounds of the time that reading and planning one may take; the engine's planner grows with terms.
 LENGTH_MAX, TERMS_MAX, DEPTH_MAX, REGEX_MAX = 65_536, 1_000, 50, 1_000

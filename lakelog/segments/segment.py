@@ -21,7 +21,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -30,7 +30,7 @@ from lakelog.database import SegmentBlocks, connect
 from lakelog.disk import Begun, File
 from lakelog.entries import MANY, Counts, SegmentEntry
 from lakelog.errors import DamagedSegment
-from lakelog.event import EVENT_COLUMNS as EVENT_COLUMNS
+from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
 from lakelog.runtime.lazy import Lazy
@@ -62,7 +62,6 @@ _TEXT_MAX = 64
 _PLAIN = 500
 """A segment of so few rows has no dictionaries: the page of each would hold about as many bytes as
 it spares, and a sixth of the time of writing the segment goes into them."""
-ROW_GROUP = 65_536
 _PAGE_BYTES = {"arrival": 1 << 20, "sorted": 1 << 22}
 """Matches of zstd end where a page does: a log's lines in pages of 1 MiB are 6 % larger. But a
 search for one row decompresses its page, and those of payloads as text are the longest."""
@@ -88,7 +87,7 @@ def rows_target(settings: Settings, events: int) -> int:
 
 
 @functools.cache
-def schema(content: str = "events", layout: str = "arrival") -> pa.Schema:
+def segment_schema(content: str = "events", layout: str = "arrival") -> pa.Schema:
     """Return the Arrow schema of a segment."""
     stamp = pa.timestamp("us", tz="UTC")
     types = {"time": stamp, "ingested_at": stamp, "position": pa.int64(), "seq": pa.int64()}
@@ -98,7 +97,7 @@ def schema(content: str = "events", layout: str = "arrival") -> pa.Schema:
     return pa.schema([typed_columns.numbered_column(*column) for column in columns])
 
 
-def write(
+def write_segment(
     paths: Paths,
     table: pa.Table,
     *,
@@ -112,18 +111,21 @@ def write(
     hosts: dict[str, str] | None = None,
     pending_writes: list[Begun] | None = None,
 ) -> SegmentEntry:
-    """Write rows; return their manifest entry, without seq. See `put`."""
+    """Write rows; return their manifest entry, without seq. See `put_segment`."""
     blocks: sealed_blocks.Blocks = {}
     if paths.protection is not None:
         if kind == "events":
             table, blocks = sealed_blocks.packed(paths, table)
         else:
             table = sealed_blocks.sealed_lines(paths, table)
-    data = encode(table, kind, layout, commit, level, wal or {}, branch, lake, hosts, blocks)
-    return put(paths, data, table, kind, layout, pending_writes)
+    encoder = SegmentEncoder(kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
+    encoder.add(table)
+    encoder.blocks |= blocks
+    data = encoder.finish(wal, branch, lake, hosts)
+    return put_segment(paths, data, table, kind, layout, pending_writes)
 
 
-def put(
+def put_segment(
     paths: Paths,
     data: bytes,
     table: pa.Table,
@@ -142,7 +144,7 @@ def put(
     if pending_writes is not None:
         pending_writes.append(File(path).begin(data))
     # Before a write that is waited for, while the rows are in the processor's cache.
-    entry = describe(digest, len(data), table, row_kind, layout)
+    entry = describe_rows(digest, len(data), table, row_kind, layout)
     if row_kind == "events" and SegmentBlocks.is_shared(paths):
         root = SegmentBlocks.root_of(SegmentBlocks.hashes_of(data))
         entry = dataclasses.replace(entry, blocks=root)
@@ -154,27 +156,11 @@ def put(
     return entry
 
 
-def encode(
-    table: pa.Table,
-    row_kind: str,
-    layout: str,
-    commit: str,
-    level: int,
-    wal: dict[str, list[int]],
-    branch: str = "",
-    lake: str = "",
-    hosts: dict[str, str] | None = None,
-    blocks: sealed_blocks.Blocks | None = None,
-) -> bytes:
-    """Return the bytes of a segment."""
-    builder = SegmentEncoder(row_kind, layout, commit, level, is_short=table.num_rows <= _PLAIN)
-    builder.add(table)
-    builder.blocks |= blocks or {}
-    return builder.finish(wal, branch, lake, hosts)
-
-
 class SegmentEncoder:
     """Encodes a segment table by table, so that encoding can run in parallel with other work."""
+
+    ROW_GROUP: ClassVar = 65_536
+    """Rows of a row group."""
 
     def __init__(
         self,
@@ -190,7 +176,7 @@ class SegmentEncoder:
     ) -> None:
         """`texts` are encodings of `TEXTS` that were chosen, those of `column_encoding`; `is_short`
         if no more than a few rows will be added; `page_rows` how many a page has at most."""
-        self._schema, self._layout = schema(row_kind, layout), layout
+        self._schema, self._layout = segment_schema(row_kind, layout), layout
         self._text_bytes = 0
         self._notes = {
             "lakelog.format": "1",
@@ -224,7 +210,7 @@ class SegmentEncoder:
         if rows.schema != self._schema:
             rows = rows.cast(self._schema)
         self._writer = self._writer or self._open(rows)
-        self._writer.write_table(rows, row_group_size=ROW_GROUP)
+        self._writer.write_table(rows, row_group_size=self.ROW_GROUP)
 
     def _open(self, rows: pa.Table) -> pq.ParquetWriter:
         """Return a writer whose encodings suit the first rows."""
@@ -301,7 +287,9 @@ def _is_repetitive(messages: pa.ChunkedArray) -> bool:
     return distinct * _REPEATS <= int(count)
 
 
-def describe(digest: str, size: int, table: pa.Table, row_kind: str, layout: str) -> SegmentEntry:
+def describe_rows(
+    digest: str, size: int, table: pa.Table, row_kind: str, layout: str
+) -> SegmentEntry:
     """Return the entry of a segment of these rows, without seq; its statistics are for pruning."""
     times = arrays.numbers(table["time" if row_kind == "events" else "ingested_at"])
     time: Any = (int(times.min()), int(times.max())) if len(times) else (None, None)
@@ -318,96 +306,97 @@ def describe(digest: str, size: int, table: pa.Table, row_kind: str, layout: str
     )
 
 
-def read(
-    paths: Paths,
-    digest: str,
-    columns: list[str] | None = None,
-    rows: Any = None,
-    engine: duckdb.DuckDBPyConnection | None = None,
-) -> pa.Table:
-    """Return a segment's rows, every payload as text; the caller has verified it. Page checksums
-    are checked too. Raises DamagedSegment where the schema of its fields is none.
-
-    `columns` are those wanted; `rows`, an i64 array, the numbers of the rows wanted. `engine`
-    spares whoever reads many segments to open one for each.
+class Segment:
+    """A segment that is stored; whoever reads rows of it has verified it. Each method raises
+    FileNotFoundError for one that is missing, and InvalidKey for an encrypted one without its key.
     """
-    table, fields = read_stored(paths, digest, columns)
-    # Before payloads become text, which costs more than reading them.
-    table = table if rows is None else table.take(pa.array(rows))
-    if fields is None:
-        return table
-    if not table.num_rows:
-        return table.drop_columns([typed_columns.COLUMN])
-    with contextlib.nullcontext(engine) if engine else connect(paths, DEFAULTS) as connection:
-        return typed_columns.restored(connection, fields, table)
 
+    def __init__(self, paths: Paths, digest: str) -> None:
+        self._paths, self._path = paths, paths.object("segments", digest)
 
-def read_stored(
-    paths: Paths, digest: str, columns: list[str] | None = None
-) -> tuple[pa.Table, typed_columns.Schema | None]:
-    """Return a segment's rows as they are stored, and the schema of their payloads where there is a
-    column `fields`; otherwise as `read`."""
-    path = paths.object("segments", digest)
-    with pq.ParquetFile(_source(paths, digest), page_checksum_verification=True) as file:
-        is_typed = typed_columns.COLUMN in file.schema_arrow.names
-        if columns is not None and "data" in columns and is_typed:
-            columns = [*columns, typed_columns.COLUMN]
-        table: pa.Table = file.read(columns=columns)
-    if typed_columns.COLUMN not in table.column_names:
-        return table, None
-    try:
-        return table, typed_columns.Schema.from_json(metadata(paths, digest)["fields"])
-    except (KeyError, ValueError) as error:
-        raise DamagedSegment(path, f"its fields cannot be read: {error}") from None
+    def read(
+        self,
+        columns: list[str] | None = None,
+        rows: Any = None,
+        engine: duckdb.DuckDBPyConnection | None = None,
+    ) -> pa.Table:
+        """Return the rows, every payload as text. Page checksums are checked too. Raises
+        DamagedSegment where the schema of its fields is none.
 
+        `columns` are those wanted; `rows`, an i64 array, the numbers of the rows wanted. `engine`
+        spares whoever reads many segments to open one for each.
+        """
+        table, fields = self.read_stored(columns)
+        # Before payloads become text, which costs more than reading them.
+        table = table if rows is None else table.take(pa.array(rows))
+        if fields is None:
+            return table
+        if not table.num_rows:
+            return table.drop_columns([typed_columns.COLUMN])
+        database = contextlib.nullcontext(engine) if engine else connect(self._paths, DEFAULTS)
+        with database as connection:
+            return typed_columns.restored(connection, fields, table)
 
-def text_bytes(paths: Paths, digest: str) -> int:
-    """Return the bytes of the payloads that are structs, as text; 0 where none are."""
-    return int(metadata(paths, digest).get(_TEXT_BYTES.removeprefix("lakelog."), "0"))
+    def read_stored(
+        self, columns: list[str] | None = None
+    ) -> tuple[pa.Table, typed_columns.Schema | None]:
+        """Return the rows as they are stored, and the schema of their payloads where there is a
+        column `fields`; otherwise as `read`."""
+        with pq.ParquetFile(self._source(), page_checksum_verification=True) as file:
+            is_typed = typed_columns.COLUMN in file.schema_arrow.names
+            if columns is not None and "data" in columns and is_typed:
+                columns = [*columns, typed_columns.COLUMN]
+            table: pa.Table = file.read(columns=columns)
+        if typed_columns.COLUMN not in table.column_names:
+            return table, None
+        try:
+            return table, typed_columns.Schema.from_json(self.metadata()["fields"])
+        except (KeyError, ValueError) as error:
+            raise DamagedSegment(self._path, f"its fields cannot be read: {error}") from None
 
+    def text_bytes(self) -> int:
+        """Return the bytes of the payloads that are structs, as text; 0 where none are."""
+        return int(self.metadata().get(_TEXT_BYTES.removeprefix("lakelog."), "0"))
 
-def typed_members(paths: Paths, digest: str) -> tuple[str, int, bool]:
-    """Return the members `fields`, `texts` and `numbers` of a segment's entry."""
-    notes = metadata(paths, digest)
-    with pq.ParquetFile(_source(paths, digest)) as file:
-        column_notes = file.schema_arrow.field(0).metadata or {}
-        has_numbers = notes.get("layout") == "sorted" and typed_columns.NUMBER_NOTE in column_notes
-        if "fields" not in notes:
-            return "", 0, has_numbers
-        payloads = file.read(columns=["data"])["data"]
-    return (
-        typed_columns.Schema.key_of(notes["fields"]),
-        len(payloads) - payloads.null_count,
-        has_numbers,
-    )
+    def typed_members(self) -> tuple[str, int, bool]:
+        """Return the members `fields`, `texts` and `numbers` of a segment's entry."""
+        notes = self.metadata()
+        with pq.ParquetFile(self._source()) as file:
+            column_notes = file.schema_arrow.field(0).metadata or {}
+            has_numbers = (
+                notes.get("layout") == "sorted" and typed_columns.NUMBER_NOTE in column_notes
+            )
+            if "fields" not in notes:
+                return "", 0, has_numbers
+            payloads = file.read(columns=["data"])["data"]
+        return (
+            typed_columns.Schema.key_of(notes["fields"]),
+            len(payloads) - payloads.null_count,
+            has_numbers,
+        )
 
+    def uncompressed(self) -> int:
+        """Return the bytes of the columns before compression, from the footer; those of a typed
+        segment, with its payloads as text."""
+        footer = pq.read_metadata(self._source())
+        payload_bytes = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
+        groups = map(footer.row_group, range(footer.num_row_groups))
+        return payload_bytes + sum(int(group.total_byte_size) for group in groups)
 
-def uncompressed(paths: Paths, digest: str) -> int:
-    """Return the bytes of a segment's columns before compression, from its footer; those of a typed
-    one, with its payloads as text."""
-    footer = pq.read_metadata(_source(paths, digest))
-    payload_bytes = int((footer.metadata or {}).get(_TEXT_BYTES.encode(), b"0"))
-    groups = map(footer.row_group, range(footer.num_row_groups))
-    return payload_bytes + sum(int(group.total_byte_size) for group in groups)
+    def batches(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows, `size` at a time."""
+        with pq.ParquetFile(self._source(), page_checksum_verification=True) as file:
+            for batch in file.iter_batches(size, use_threads=False):
+                yield pa.Table.from_batches([batch])
 
+    def metadata(self) -> dict[str, str]:
+        """Return its lakelog.* notes, keys without the prefix."""
+        notes = pq.read_metadata(self._source()).metadata or {}
+        return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
 
-def batches(paths: Paths, digest: str, size: int) -> Iterator[pa.Table]:
-    """Yield a segment's rows, `size` at a time; the caller has verified it."""
-    with pq.ParquetFile(_source(paths, digest), page_checksum_verification=True) as file:
-        for batch in file.iter_batches(size, use_threads=False):
-            yield pa.Table.from_batches([batch])
-
-
-def metadata(paths: Paths, digest: str) -> dict[str, str]:
-    """Return the lakelog.* notes of a segment, keys without the prefix."""
-    notes = pq.read_metadata(_source(paths, digest)).metadata or {}
-    return {k.decode()[8:]: v.decode() for k, v in notes.items() if k.startswith(b"lakelog.")}
-
-
-def _source(paths: Paths, digest: str) -> Any:
-    """Return what Arrow reads a segment from. Raises FileNotFoundError, DamagedSegment,
-    InvalidKey for an encrypted one."""
-    return VAULT.file(paths.object("segments", digest))
+    def _source(self) -> Any:
+        """Return what Arrow reads it from."""
+        return VAULT.file(self._path)
 
 
 def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:

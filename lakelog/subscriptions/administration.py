@@ -14,7 +14,7 @@ from lakelog.disk import disk
 from lakelog.entries import Removal
 from lakelog.event import BookkeepingEvent, Event
 from lakelog.moves import Change, publish
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.manifest import Manifest
 from lakelog.store.ref import Head
 from lakelog.subscriptions import registry
@@ -87,7 +87,7 @@ def _oldest(access: BranchAccess, state: Manifest, seq: int, arrivals: list[int]
         # Of the segments that hold the first: what follows came later.
         entries = [e for e in entries if e.seq[0] <= max(seq, min(e.seq[0] for e in entries))]
         access.store.verified.require(entries)
-        rows = segment_sql.rows_sql(access.store.paths, entries)
+        rows = rows_sql(access.store.paths, entries)
         query = f"SELECT epoch_us(min(ingested_at)) FROM ({rows}) WHERE seq >= {seq}"
         with closing(access.connect().cursor()) as cursor:
             arrivals += [
@@ -143,7 +143,7 @@ def dead_letters(access: BranchAccess, name: str) -> list[DeadEvent]:
     if not entries:
         return []
     access.store.verified.require(entries)
-    query = f"""SELECT seq, type, data FROM ({segment_sql.rows_sql(access.store.paths, entries)})
+    query = f"""SELECT seq, type, data FROM ({rows_sql(access.store.paths, entries)})
         WHERE source = '{BookkeepingEvent.SOURCE}' AND subject = {sql.literal(name)}
         AND type IN ('{DEAD_LETTER}', '{SETTLED}') ORDER BY seq"""
     letters: dict[int, DeadEvent] = {}

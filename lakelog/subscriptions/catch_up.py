@@ -12,7 +12,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.libraries import pa
 from lakelog.protect import sealed_blocks
 from lakelog.query import NewestEvents
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.subscriptions.position import Position
@@ -89,7 +89,7 @@ def _tables(
     fetched: int,
 ) -> Iterator[pa.Table]:
     """Yield the rest of a window, a bounded number of events together."""
-    rows = segment_sql.rows_sql(store.paths, entries)
+    rows = rows_sql(store.paths, entries)
     rows = sealed_blocks.opened_sql(store.paths, rows, (entry.key for entry in entries))
     clause = f"WHERE (\n{condition}\n)" if condition is not None else ""
     # Within the window by arrival: numbers of one subject may run backwards there.

@@ -26,7 +26,7 @@ from lakelog.errors import Damaged, DamagedRef, UnknownRef
 from lakelog.lake import Lake
 from lakelog.libraries import duckdb
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment_sql
+from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.sync.target import KEY, TableShape, Watermark
@@ -274,11 +274,11 @@ def _rows(store: Store, segment_parts: tuple[SegmentRead, ...]) -> str:
     # Each is hashed before it is read for the first time: damage must not reach the target.
     store.verified.require([segment_part.entry for segment_part in segment_parts])
     whole = [segment_part.entry for segment_part in segment_parts if not segment_part.without]
-    queries = [segment_sql.rows_sql(store.paths, whole)] if whole else []
+    queries = [rows_sql(store.paths, whole)] if whole else []
     for segment_part in segment_parts:
         if segment_part.without:
             condition = " OR ".join(f"{KEY} BETWEEN {a} AND {b}" for a, b in segment_part.without)
-            rows = segment_sql.rows_sql(store.paths, [segment_part.entry])
+            rows = rows_sql(store.paths, [segment_part.entry])
             queries.append(f"SELECT * FROM ({rows}) WHERE NOT ({condition})")
     keys = (segment_part.entry.key for segment_part in segment_parts)
     return sealed_blocks.opened_sql(store.paths, " UNION ALL ".join(queries), keys)

@@ -24,11 +24,10 @@ from lakelog.engine.messages import EngineMessage
 from lakelog.engine.syntax import Node, SyntaxFault, nodes, parse, sql_of
 from lakelog.engine.volatility import FunctionCall, Volatility
 from lakelog.errors import QueryFailed
-from lakelog.event import BookkeepingEvent
+from lakelog.event import EVENT_COLUMNS, BookkeepingEvent
 from lakelog.libraries import duckdb
 from lakelog.query import Query
 from lakelog.search import expanded
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sync.column_types import ColumnType, Conversion, TypeNames, read_types
 from lakelog.sync.target import KEY, REPLACE, TargetColumn
 

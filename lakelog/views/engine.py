@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from lakelog.engine.messages import EngineMessage
 from lakelog.errors import QueryFailed
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, np, pa
 from lakelog.query import SegmentMap, TailRows
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.paths import Paths

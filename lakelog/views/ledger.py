@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import pa
 from lakelog.protect import MEMBER
 from lakelog.query import Extraction
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.views import catalog
 
 VIEW = "schema"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from lakelog import sql
 from lakelog.entries import SegmentEntry
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
 from lakelog.query import Extraction, SegmentMap
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.store.paths import Paths
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape, view

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.errors import InvalidEvent, InvalidSetting, InvalidView
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.settings import span_us
 from lakelog.sql import json_path, literal
 from lakelog.values import parse_time, to_micros

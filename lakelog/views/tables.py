@@ -13,11 +13,11 @@ from lakelog import values
 from lakelog.disk import disk
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.errors import InvalidEvent, InvalidView, QueryFailed, SnapshotGone
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
 from lakelog.query import EXTRA_SCHEMAS, Query, Session
 from lakelog.runtime.closest import did_you_mean
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sql import identifier
 from lakelog.store.manifest import Manifest
 

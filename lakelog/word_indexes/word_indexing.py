@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lakelog import arrays, tokenization, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store.paths import Paths
 from lakelog.tokenization import Words
 from lakelog.word_indexes import word_index
@@ -232,9 +232,9 @@ def build(paths: Paths, entry: SegmentEntry, cursor: duckdb.DuckDBPyConnection) 
     """Build the index of a segment and store it; the caller has verified the segment."""
     schema = typed_columns.Schema.of_entry(paths, entry) if entry.fields else None
     indexer = WordIndexer(cursor)
-    row_bytes = segment.uncompressed(paths, entry.key) // max(entry.events, 1)
-    for rows in segment.batches(
-        paths, entry.key, max(1, min(word_index.PART, _BYTES // max(row_bytes, 1)))
+    row_bytes = Segment(paths, entry.key).uncompressed() // max(entry.events, 1)
+    for rows in Segment(paths, entry.key).batches(
+        max(1, min(word_index.PART, _BYTES // max(row_bytes, 1)))
     ):
         indexer.add(rows, schema)
     indexer.finish(paths, entry.key)
@@ -249,7 +249,7 @@ def row_words(
         typed_columns.Schema.of_entry(paths, entry) if entry.fields else None,
         entry.seq[0],
     )
-    for rows in segment.batches(paths, entry.key, _TEXTS):
+    for rows in Segment(paths, entry.key).batches(_TEXTS):
         table = typed_columns.restored(cursor, schema, rows) if schema is not None else rows
         is_sorted = entry.layout == "sorted"
         yield (

@@ -56,8 +56,8 @@ def test_a_segment_of_no_state(tmp_path: Path) -> None:
         lake.append([{"type": "A", "subject": "bob"}, {"type": "A", "subject": ADA}])
         lake.settle()
         (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
-        rows = segment.read(lake.store.paths, entry.key)
-        stray = segment.write(
+        rows = segment.Segment(lake.store.paths, entry.key).read()
+        stray = segment.write_segment(
             lake.store.paths, rows, kind="events", layout="arrival", commit="7" * 32
         )
         lake.erase(where="subject = 'bob'", why="by mistake")

@@ -71,12 +71,12 @@ def test_a_seal_adds_the_hosts_that_its_state_lacks(tmp_path: Path) -> None:
         assert entries(lake) == wanted
         assert sum(entry.what == "host" for entry in lake.store.state("main").recent) == 2
         for entry in lake.store.manifests.segments(lake.store.state("main")):
-            named = orjson.loads(segment.metadata(lake.store.paths, entry.key)["hosts"])
+            named = orjson.loads(segment.Segment(lake.store.paths, entry.key).metadata()["hosts"])
             assert named.items() <= {sha(name): name for name in ("web", "db")}.items()
             assert len(named) == 1
         lake.compact()
         (entry,) = lake.store.manifests.segments(lake.store.state("main"))
-        assert "hosts" not in segment.metadata(lake.store.paths, entry.key)
+        assert "hosts" not in segment.Segment(lake.store.paths, entry.key).metadata()
         assert entries(lake) == wanted
         assert lake.verify().problems == ()
 

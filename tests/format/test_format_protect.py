@@ -149,7 +149,7 @@ def test_fields_in_a_segment_are_blocks(
         file = Path(opened_lake.store.paths.object("segments", entry.key))
         of_segment = blocks(file)
         assert len(of_segment) == 5
-        rows = segment.read(opened_lake.store.paths, entry.key).to_pylist()
+        rows = segment.Segment(opened_lake.store.paths, entry.key).read().to_pylist()
         found += [payload(keys, row["subject"], row["data"], of_segment) for row in rows]
     assert sorted(found, key=lambda e: e["n"]) == [protected.payload(n) for n in range(40)]
 

@@ -63,7 +63,7 @@ def payloads(lake: lakelog.Lake) -> list[str | None]:
     assert [event["data"] for event in lake.tail(max(len(rows), 1))] == texts
     found = list[tuple[int, str | None]]()
     for entry in entries(lake):
-        table = segment.read(lake.store.paths, entry.key)
+        table = segment.Segment(lake.store.paths, entry.key).read()
         first = range(entry.seq[0], entry.seq[0] + entry.events)
         seqs = table["seq"].to_pylist() if entry.layout == "sorted" else first
         found += zip(seqs, table["data"].to_pylist(), strict=True)

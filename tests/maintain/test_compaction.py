@@ -98,7 +98,7 @@ def test_rows_and_their_order_stay(lake: lakelog.Lake) -> None:
     [made] = entries(lake)
     assert (made.layout, made.seq, made.events) == ("sorted", (0, 7), 8)
     assert len(made.made_from) == 5
-    table = segment.read(lake.store.paths, made.key).to_pydict()
+    table = segment.Segment(lake.store.paths, made.key).read().to_pydict()
     order = list(zip(table["type"], table["seq"], strict=True))
     assert order == sorted(order)
     after = sorted(rows(lake), key=str)
@@ -150,7 +150,7 @@ def test_rows_of_a_subject_stand_together(lake: lakelog.Lake) -> None:
     before = lake.sql(query).fetchall()
     lake.compact()
     [made] = entries(lake)
-    table = segment.read(lake.store.paths, made.key, ["subject", "seq"])
+    table = segment.Segment(lake.store.paths, made.key).read(["subject", "seq"])
     assert sorted(table["seq"].to_pylist()) == list(range(20_000))
     clusters: dict[str, set[int]] = {}
     for place, name in enumerate(table["subject"].to_pylist()):
@@ -363,9 +363,9 @@ def many_segments(lake: lakelog.Lake, count: int) -> int:
     head = lake.store.refs.head("main")
     work = made._prepare(head, lake.store.manifests.load(head.move.snapshot))
     disk.finish(work.pending_writes)
-    table = segment.read(lake.store.paths, work.entries[0].key)
+    table = segment.Segment(lake.store.paths, work.entries[0].key).read()
     fresh = [
-        segment.write(
+        segment.write_segment(
             lake.store.paths, table, kind="events", layout="arrival", commit=disk.random_hex()
         )
         for _ in range(count)

@@ -255,7 +255,7 @@ def test_a_lake_of_typed_segments(
 ) -> None:
     """In compacted segments of several row groups errors are those of the payloads, whether they
     are a column, a member of another kind, or text beside the column."""
-    monkeypatch.setattr(segment, "ROW_GROUP", 70)
+    monkeypatch.setattr(segment.SegmentEncoder, "ROW_GROUP", 70)
     data = ['{"error":"x|y"}', '{"error":"z","n":1}', '{"n":2}', '{"error":"\\u00e9 \\"q\\""}']
     data.append(odd)
     names = [*STATES, "FAIL", "OTHER"]

@@ -206,7 +206,7 @@ def test_leaves_are_those_of_single_events(make_lake: MakeLake) -> None:
     lake.append(EXOTIC)
     state = lake.settle().move.snapshot
     (entry,) = lake.store.manifests.segments(lake.store.manifests.load(state))
-    rows = segment.read(lake.store.paths, entry.key)
+    rows = segment.Segment(lake.store.paths, entry.key).read()
     for seq in range(len(rows)):
         event, path = snapshot_tree.path_of(lake.store, state, seq)
         data = event_tree.event_bytes(lake.store.lake_id, event)

@@ -148,7 +148,7 @@ def test_a_reader_from_before_an_erasure_shows_nobody_the_fields(
         protected.append(lake, range(10))
         lake.settle()
         (entry,) = lake.store.manifests.segments(lake.store.state("main"), "events")
-        stored = segment.read(lake.store.paths, entry.key).to_pylist()
+        stored = segment.Segment(lake.store.paths, entry.key).read().to_pylist()
         tokens = [json.loads(row["data"])["$sealed"] for row in stored if row["subject"] == "s1"]
         fields = sealed_blocks.of_lake(lake.store.paths)
         assert fields is not None

@@ -20,11 +20,13 @@ from tests.support.requirements import need_module
 
 
 def _encode(messages: list[str | None], layout: str) -> bytes:
-    schema = segment.schema("events", layout)
+    schema = segment.segment_schema("events", layout)
     count = len(messages)
     columns = {name: pa.nulls(count, schema.field(name).type) for name in schema.names}
     table = pa.table({**columns, "message": pa.array(messages, pa.string())})
-    return segment.encode(table, "events", layout, "00" * 16, 3, {})
+    encoder = segment.SegmentEncoder("events", layout, "00" * 16, is_short=len(table) <= 500)
+    encoder.add(table)
+    return encoder.finish()
 
 
 @pytest.mark.parametrize("layout", ["arrival", "sorted"])
@@ -44,7 +46,7 @@ def test_messages_are_read_back_as_they_were(layout: str, distinct: int) -> None
     messages = [f"request {n % distinct}" if distinct and n % 3 else None for n in range(5_000)]
     assert pq.read_table(io.BytesIO(_encode(messages, layout)))["message"].to_pylist() == messages
     encoder = segment.SegmentEncoder("events", "arrival", "00" * 16)
-    names, schema = segment.EVENT_COLUMNS, segment.schema()
+    names, schema = segment.EVENT_COLUMNS, segment.segment_schema()
     for part in (messages, [f"late {n}" for n in range(5_000)]):
         nulls = {name: pa.nulls(len(part), schema.field(name).type) for name in names}
         encoder.add(pa.table({**nulls, "message": pa.array(part, pa.string())}))
@@ -147,12 +149,12 @@ def test_an_entry_counts_what_a_segment_holds(rows: int, distinct: int) -> None:
     """Counts and bounds are those of the rows, however few: pruning relies on them."""
     names = [None, "", "é", "\uffff", "\U0001f600", *(f"n{n}" for n in range(28))][:distinct]
     texts = [names[n % distinct] for n in range(rows)]
-    schema = segment.schema("events", "arrival")
+    schema = segment.segment_schema("events", "arrival")
     columns = {name: pa.nulls(rows, schema.field(name).type) for name in schema.names}
     times = pa.array([1_000_000 - n for n in range(rows)]).cast(pa.timestamp("us", "UTC"))
     given = {"time": times, "type": pa.array(texts, pa.string())}
     table = pa.table({**columns, **given, "subject": given["type"]})
-    entry = segment.describe("00" * 32, 1, table, "events", "arrival")
+    entry = segment.describe_rows("00" * 32, 1, table, "events", "arrival")
     present = sorted(text.encode() for text in texts if text is not None)
     assert entry.time == (1_000_001 - rows, 1_000_000)
     assert entry.subject == ((present[0].decode(), present[-1].decode()) if present else None)

@@ -298,11 +298,13 @@ def copied(build: Callable[[str], object], home: Path) -> str:
 
 def tiny_segment(lake: lakelog.Lake, name: str) -> SegmentEntry:
     """Write a segment of one event and return its entry."""
-    names, row = segment.schema().names, dict.fromkeys(segment.schema().names)
+    names, row = segment.segment_schema().names, dict.fromkeys(segment.segment_schema().names)
     row |= {"time": 1_770_000_000_000_000, "ingested_at": 1_770_000_000_000_000, "type": name}
-    table = pa.table({n: [row[n]] for n in names}).cast(segment.schema())
+    table = pa.table({n: [row[n]] for n in names}).cast(segment.segment_schema())
     commit = disk.random_hex()
-    return segment.write(lake.store.paths, table, kind="events", layout="arrival", commit=commit)
+    return segment.write_segment(
+        lake.store.paths, table, kind="events", layout="arrival", commit=commit
+    )
 
 
 @contextlib.contextmanager

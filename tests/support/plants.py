@@ -50,7 +50,7 @@ def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]
     steps: list[Entry] = []
     for entry in entries(lake):
         if entry.kind == kind:
-            old = segment.read(lake.store.paths, entry.key)
+            old = segment.Segment(lake.store.paths, entry.key).read()
             new = alter(old)
             if new.equals(old):
                 continue
@@ -64,7 +64,7 @@ def rewrite(lake: lakelog.Lake, kind: str, alter: Callable[[pa.Table], pa.Table]
 def written(lake: lakelog.Lake, table: pa.Table, kind: str, like: SegmentEntry) -> SegmentEntry:
     """Write a segment with the layout of another."""
     layout, commit = like.layout, disk.random_hex()
-    made = segment.write(lake.store.paths, table, kind=kind, layout=layout, commit=commit)
+    made = segment.write_segment(lake.store.paths, table, kind=kind, layout=layout, commit=commit)
     return replace(made, seq=like.seq) if layout == "sorted" else made
 
 
@@ -84,7 +84,7 @@ def double_rows(lake: lakelog.Lake, twice: list[int], kind: str = "events") -> N
     steps = []
     for entry in entries(lake):
         if entry.kind == kind:
-            table = segment.read(lake.store.paths, entry.key)
+            table = segment.Segment(lake.store.paths, entry.key).read()
             table = table.filter(pc.is_in(table["position"], pa.array(twice)))
             if table.num_rows:
                 steps.append(written(lake, table, kind, entry))

@@ -71,7 +71,7 @@ def _typed(lake: Lake, entry: SegmentEntry, schema: Schema) -> SegmentEntry:
         )
         rows = connection.sql(f"""SELECT {listed}, CASE WHEN is_same THEN f END AS fields
             FROM (SELECT *, {rebuilt} = data AS is_same FROM rows)""").to_arrow_table()
-    columns = pa.schema([*segment.schema("events", "sorted"), rows.schema.field("fields")])
+    columns = pa.schema([*segment.segment_schema("events", "sorted"), rows.schema.field("fields")])
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, columns, compression="zstd", store_schema=False) as writer:
         writer.write_table(rows.cast(columns))
@@ -82,7 +82,7 @@ def _typed(lake: Lake, entry: SegmentEntry, schema: Schema) -> SegmentEntry:
     digest = document.digest(data)
     disk.put_object(paths.object("segments", digest), data)
     return dataclasses.replace(
-        segment.describe(digest, len(data), texts, "events", "sorted"),
+        segment.describe_rows(digest, len(data), texts, "events", "sorted"),
         seq=entry.seq,
         made_from=(entry.key,),
         fields=schema.key,

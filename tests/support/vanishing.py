@@ -182,9 +182,9 @@ def evidence(root: str) -> dict[str, Keys]:
     for path in Path(root, "segments").rglob("*.parquet"):
         digest = parse_object(path.name)
         if digest and document.digest(path.read_bytes()) == digest:
-            notes = segment.metadata(store.paths, digest)
+            notes = segment.Segment(store.paths, digest).metadata()
             if orjson.loads(notes["wal"]):
-                rows = segment.read(store.paths, digest)["subject"].to_pylist()
+                rows = segment.Segment(store.paths, digest).read()["subject"].to_pylist()
                 found.setdefault(notes["branch"], set()).update(rows)
     return {name: keys - _taken_off(store, name) for name, keys in found.items()}
 
@@ -200,7 +200,7 @@ def _keys(store: bootstrap.Store, snapshot: str) -> Keys:
     keys: Keys = set()
     with contextlib.suppress(LakelogError, OSError, ValueError):
         for entry in store.manifests.segments(store.manifests.load(snapshot), "events"):
-            keys.update(segment.read(store.paths, entry.key)["subject"].to_pylist())
+            keys.update(segment.Segment(store.paths, entry.key).read()["subject"].to_pylist())
     return keys
 
 

@@ -152,7 +152,7 @@ class World:
         state = self._eyes.manifests.load(snapshot)
         for entry in self._eyes.manifests.segments(state):
             if entry.key not in self._held:
-                table = segment.read(self._eyes.paths, entry.key)
+                table = segment.Segment(self._eyes.paths, entry.key).read()
                 self._held[entry.key] = table["subject"].to_pylist()
             found += self._held[entry.key]
         return found

@@ -226,7 +226,7 @@ def _sealed(lake: lakelog.Lake) -> list[str]:
     found: list[str] = []
     for entry in lake.store.manifests.segments(state):
         if entry.kind == "events":
-            found += segment.read(lake.store.paths, entry.key)["subject"].to_pylist()
+            found += segment.Segment(lake.store.paths, entry.key).read()["subject"].to_pylist()
     return sorted(n or "" for n in found)
 
 

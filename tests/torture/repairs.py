@@ -117,7 +117,7 @@ class Life:
 
     def _keys(self, store: bootstrap.Store, digest: str) -> Keys:
         if digest not in self._read:
-            table = segment.read(store.paths, digest)
+            table = segment.Segment(store.paths, digest).read()
             columns = (table[name].to_pylist() for name in ("id", "subject", "type"))
             keys = [given or name or kind for given, name, kind in zip(*columns, strict=True)]
             assert len(set(keys)) == len(keys), f"doubled in segment {digest}"

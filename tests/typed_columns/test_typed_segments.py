@@ -49,7 +49,7 @@ def stored(lake: lakelog.Lake) -> list[str | None]:
     """Return the payloads of all segments in order of seq, by the Arrow reader and by SQL."""
     rows = list[tuple[int, str | None]]()
     for entry in segments(lake):
-        table = segment.read(lake.store.paths, entry.key)
+        table = segment.Segment(lake.store.paths, entry.key).read()
         first = range(entry.seq[0], entry.seq[0] + entry.events)
         seqs = table["seq"].to_pylist() if entry.layout == "sorted" else first
         rows += zip(seqs, table["data"].to_pylist(), strict=True)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import lakelog
 from lakelog.maintain import indexing
 from lakelog.search import Search, WordHistogram
-from lakelog.segments import segment_sql
+from lakelog.segments import SegmentScan
 from lakelog.tokenization import tokens
 from lakelog.word_indexes import word_index
 from lakelog.word_indexes.word_dictionary import (
@@ -287,7 +287,7 @@ def test_words_are_counted_without_reading(compacted: lakelog.Lake) -> None:
         [{"type": "log", "message": "one more step step", "data": {"end": "end"}}] * 40
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment_sql, "queries", lambda *_: pytest.fail("a segment is read"))
+        patch.setattr(SegmentScan, "queries", lambda *_: pytest.fail("a segment is read"))
         assert compacted.at("main").sql(query.format("step")).fetchall() == [(27_000,)]
         assert compacted.at("main").sql(query.format("nowhere")).fetchall() == [(0,)]
     for word, count in (

@@ -19,10 +19,11 @@ from lakelog.compat import omega
 from lakelog.engine.catalog import EngineCatalog
 from lakelog.entries import Counts
 from lakelog.errors import LakelogError
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
 from lakelog.query import TypeTable
 from lakelog.runtime.lazy import LazyProperty
-from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.segments import QUARANTINE_COLUMNS
 from lakelog.sql import identifier
 from lakelog.store.bootstrap import Store
 

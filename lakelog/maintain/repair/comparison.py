@@ -23,13 +23,14 @@ from lakelog.database import Connect
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.entries import Entry, SegmentEntry
 from lakelog.errors import Damaged, FormatTooNew, LakeNotFound
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import pa
 from lakelog.maintain.repair import data, lost_moves, orphans, recover, refs
 from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
-from lakelog.segments import segment
+from lakelog.segments import Segment, write_segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.move_pack import read_packed
@@ -123,7 +124,7 @@ class Comparison:
             return
         commit = disk.random_hex()
         entries = [
-            segment.write(self._store.paths, t, kind="events", layout="arrival", commit=commit)
+            write_segment(self._store.paths, t, kind="events", layout="arrival", commit=commit)
             for t in tables
         ]
         keys = orphans.keys_of(self._store, self._connect, [e.key for e in entries])
@@ -257,12 +258,12 @@ class Comparison:
         tables = []
         with contextlib.closing(self._connect().cursor()) as engine:
             for key in fresh:
-                table = segment.read(self.there.paths, key, engine=engine.cursor())
+                table = Segment(self.there.paths, key).read(engine=engine.cursor())
                 missing = _unknown(engine.cursor(), self._files(self.there, [key]), known_files)
                 origins, positions = (table[n].to_pylist() for n in ("origin", "position"))
                 missing = [n for n in missing if not _holds(waiting, origins[n], positions[n])]
                 if missing:
-                    columns = list(segment.EVENT_COLUMNS)
+                    columns = list(EVENT_COLUMNS)
                     tables.append(table.select(columns).take(pa.array(missing)))
         return tables
 

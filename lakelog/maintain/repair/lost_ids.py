@@ -18,7 +18,7 @@ from lakelog.entries import IdRun, SegmentEntry
 from lakelog.errors import Damaged
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import orphans, recover
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
@@ -91,7 +91,7 @@ def _commits(store: Store, keys: set[str]) -> set[str]:
     commits = set()
     for key in keys:
         try:
-            commits.add(segment.metadata(store.paths, key)["commit"])
+            commits.add(Segment(store.paths, key).metadata()["commit"])
         except Exception:  # whatever Arrow says of a damaged footer: that segment names no commit
             continue
     return commits

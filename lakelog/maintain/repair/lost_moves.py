@@ -23,7 +23,7 @@ import orjson
 
 from lakelog.disk import File, Folder
 from lakelog.maintain.repair import recover
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.paths import decode_name, is_encoded, parse_wal
 from lakelog.store.ref import Move
@@ -59,7 +59,7 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
     lake = _Lake(store)
     for key in keys:
         try:
-            notes = segment.metadata(store.paths, key)
+            notes = Segment(store.paths, key).metadata()
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
         except Exception:  # whatever Arrow says of one that is damaged or gone: it proves nothing
             continue

@@ -30,7 +30,7 @@ from lakelog.maintain import compact
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.lost_moves import Ranges
 from lakelog.protect import sealed_blocks
-from lakelog.segments import segment, segment_sql
+from lakelog.segments import describe_rows, rows_sql, write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.wal import Frame, PendingFrames, Tail, WalFile
@@ -67,7 +67,7 @@ def seal_again(
             table = _rows(store, state, seal, flat, engine)
         # More than there were: some had been dropped as duplicates of what nobody knows any more.
         if 0 < table.num_rows <= wanted_entries[key].events:
-            entry = segment.write(
+            entry = write_segment(
                 store.paths,
                 table,
                 kind="events",
@@ -102,10 +102,10 @@ def take_from_copy(
         if fields := sealed_blocks.of_lake(store.paths):
             fields.expect((e.key for e in group), copy.paths)
         with contextlib.closing(connect().cursor()) as engine:
-            source = segment_sql.rows_sql(copy.paths, group)
+            source = rows_sql(copy.paths, group)
             query = f"SELECT * FROM ({source}) WHERE seq BETWEEN {low} AND {high}"
             table = engine.cursor().sql(query).to_arrow_table()
-            described = segment.describe("", 0, table, "events", "sorted")
+            described = describe_rows("", 0, table, "events", "sorted")
             is_full = entry.events == high - low + 1 and _has_same_seq(store, branch, copy, entry)
             if table.num_rows and (_statistics(described) == _statistics(entry) or is_full):
                 # Their schemas are in the copy, and none of them is asked for.

@@ -17,7 +17,7 @@ from lakelog.entries import IdRun, Record
 from lakelog.identities import IdentityKeys
 from lakelog.maintain.repair import recover
 from lakelog.maintain.repair.recover import SealedBatch, Watermarks
-from lakelog.segments import segment
+from lakelog.segments import Segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -115,7 +115,7 @@ def _is_present(
 
 def _events(store: Store, sealed: SealedBatch) -> list[str]:
     """The segments of a seal that have events, not quarantined lines."""
-    kinds = {key: segment.metadata(store.paths, key)["kind"] for key in sealed.segments}
+    kinds = {key: Segment(store.paths, key).metadata()["kind"] for key in sealed.segments}
     return [key for key, rows_kind in kinds.items() if rows_kind == "events"]
 
 

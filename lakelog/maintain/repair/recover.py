@@ -20,7 +20,7 @@ import orjson
 from lakelog.disk import File, Folder
 from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
-from lakelog.segments import segment
+from lakelog.segments import Segment, describe_rows
 from lakelog.store import document, hosts, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
@@ -257,7 +257,7 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
     groups: dict[str, SealedBatch] = {}
     for digest in objects(store, "segments"):
         if digest not in excluded and is_intact(store, "segments", digest):
-            notes = segment.metadata(store.paths, digest)
+            notes = Segment(store.paths, digest).metadata()
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
             hosts_of = orjson.loads(notes.get("hosts", "{}"))
             fresh = SealedBatch(notes["commit"], notes.get("branch", ""), ranges, [], [], hosts_of)
@@ -311,11 +311,11 @@ def _earlier_states(store: Store, branch: str, state: Manifest) -> Iterator[Mani
 
 def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     """Rebuild a segment's entry from its rows, without seq."""
-    notes = segment.metadata(store.paths, digest)
-    table = segment.read(store.paths, digest)
+    notes = Segment(store.paths, digest).metadata()
+    table = Segment(store.paths, digest).read()
     size = os.stat(store.paths.object("segments", digest)).st_size
-    entry = segment.describe(digest, size, table, notes["kind"], notes["layout"])
-    fields, texts, has_numbers = segment.typed_members(store.paths, digest)
+    entry = describe_rows(digest, size, table, notes["kind"], notes["layout"])
+    fields, texts, has_numbers = Segment(store.paths, digest).typed_members()
     return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
 
 

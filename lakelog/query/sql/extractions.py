@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lakelog import sql, typed_columns
 from lakelog.engine.syntax import Node
+from lakelog.event import EVENT_COLUMNS
 from lakelog.query.sql.tree import FIELDS, TYPES
-from lakelog.segments.segment import EVENT_COLUMNS
-from lakelog.segments.segment_sql import SegmentScan
+from lakelog.segments import SegmentScan
 
 if TYPE_CHECKING:
     from lakelog.typed_columns import Member, Schema

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lakelog.errors import InvalidSetting
+from lakelog.event import EVENT_COLUMNS
 from lakelog.runtime.closest import did_you_mean
-from lakelog.segments.segment import EVENT_COLUMNS
 from lakelog.sql import json_path
 
 CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")

@@ -11,7 +11,7 @@ from lakelog.libraries import duckdb
 from lakelog.query.sql import payload, table_sql
 from lakelog.query.sql.extractions import Extraction, WideColumns
 from lakelog.query.sql.tree import FIELDS, WIDE, tree_of
-from lakelog.segments import segment_sql
+from lakelog.segments import SegmentScan
 
 _TABLE = "segment"
 _PAYLOAD = ("data", FIELDS)
@@ -34,7 +34,7 @@ class SegmentMap(NamedTuple):
 
     def of_texts(self) -> list[str]:
         """Its columns as SQL over payloads that are text in `data`."""
-        return WideColumns(self.columns)(segment_sql.TEXT)
+        return WideColumns(self.columns)(SegmentScan())
 
     def reads_members(self, cursor: duckdb.DuckDBPyConnection, members: Collection[str]) -> bool:
         """Whether it may read any of these members of payloads; where that is unclear, it does."""

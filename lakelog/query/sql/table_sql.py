@@ -7,24 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakelog import database, sql
+from lakelog import database, segments, sql
 from lakelog.entries import SegmentEntry
+from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
 from lakelog.query.sql.analysis import may_extract
 from lakelog.query.sql.tree import FIELDS, WIDE, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
-from lakelog.segments.segment import EVENT_COLUMNS, QUARANTINE_COLUMNS
+from lakelog.segments import QUARANTINE_COLUMNS
 from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks
     from lakelog.query.sql import extractions, payload
     from lakelog.query.sql.extractions import Extraction, TypeTable
-    from lakelog.segments import segment_sql
-    from lakelog.segments.segment_sql import RowRanges
+    from lakelog.segments import RowRanges
 else:
     extractions, payload = Lazy("lakelog.query.sql.extractions"), Lazy("lakelog.query.sql.payload")
-    segment_sql = Lazy("lakelog.segments.segment_sql")
     sealed_blocks = Lazy("lakelog.protect.sealed_blocks")
 
 Kinds = Callable[[str, tuple[str | int, ...]], frozenset[str]]
@@ -119,17 +118,17 @@ def rows_sql(
         if name == "quarantine":
             return sealed_blocks.opened_lines_sql(paths, sealed_rows)
         rows = sealed_blocks.opened_sql(paths, sealed_rows, (entry.key for entry in entries))
-        extra = extractions.WideColumns(more)(segment_sql.TEXT) if more else ()
+        extra = extractions.WideColumns(more)(segments.SegmentScan()) if more else ()
         return f"SELECT {', '.join((*columns(name), *extra))} FROM ({rows})"
     names = ", ".join(columns(name))
     if name == "quarantine":
         files = [paths.object("segments", entry.key) for entry in entries]
         queries = [f"SELECT {names} FROM {database.parquet_sql(files)}"] if entries else []
     else:
-        scans = segment_sql.scans(paths, entries)
         wide = extractions.WideColumns(more)
-        queries = segment_sql.queries(paths, scans, wide, ranges)
-        names = ", ".join((names, *wide(segment_sql.TEXT)))
+        scans = segments.SegmentScan.divide(paths, entries)
+        queries = [query for scan in scans for query in scan.queries(paths, wide, ranges)]
+        names = ", ".join((names, *wide(segments.SegmentScan())))
     if tail is not None or not queries:
         queries.append(f"SELECT {names} FROM {tail or f'({sql.no_rows(columns(name))})'}")
     return " UNION ALL ".join(queries)

@@ -17,7 +17,7 @@ from lakelog.erased import Refusal
 from lakelog.errors import LakelogError
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
-from lakelog.segments import segment
+from lakelog.segments import write_segment
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import following
 from lakelog.store.manifest import Manifest
@@ -72,7 +72,7 @@ class VersionedAppend:
             table = frame_rows.events(engine, [frame])
         table, keys = identities.unique_rows(store, table, state.ids)
         runs = keys.write(store.paths, commit, pending_writes)
-        entry = segment.write(
+        entry = write_segment(
             store.paths,
             table,
             kind="events",
