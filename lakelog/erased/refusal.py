@@ -47,15 +47,21 @@ class Refusal:
     def check_lines(self, encoded: bytes) -> None:
         """Refuse lines of events (F3.13) of which one was erased: nothing of them is stored. Raises
         InvalidEvent."""
-        for line in encoded.splitlines() if self._erasures else ():
+        for _, erasure in self.erased_lines(encoded):
+            raise InvalidEvent(
+                f"an event is of a subject that was erased (erasure {erasure.key}), and"
+                " from before: it is refused"
+            )
+
+    def erased_lines(self, encoded: bytes) -> Iterator[tuple[int, Erasure]]:
+        """Yield the number of each line of an event that was erased, with its erasure."""
+        for number, line in enumerate(encoded.splitlines() if self._erasures else ()):
             event = orjson.loads(line)
             subject = event.get("subject") or event.get("item_id")
             for erasure, _ in self._erasures:
                 if subject and erasure.is_of(subject) and _moment(event) <= erasure.time:
-                    raise InvalidEvent(
-                        f"an event is of a subject that was erased (erasure {erasure.key}), and"
-                        " from before: it is refused"
-                    )
+                    yield number, erasure
+                    break
 
     @staticmethod
     def contents(erasure: Erasure, rows: pa.Table) -> list[bytes]:

@@ -44,18 +44,26 @@ class LakeErasure(LakeUpkeep):
     def _accepted(self, encoded: EncodedBatch) -> EncodedBatch:
         """Refuse events that were erased before they are stored, and seal their protected fields.
         Raises InvalidEvent, InvalidKey."""
-        # One `stat` an append, which tells whether anything was erased since.
-        looked = self.store.erased.looked()
-        if looked[0]:
-            present = self._refusal
-            if present is None or present[0] != looked:
-                self.store.refresh_protection()
-                present = self._refusal = looked, erased.Refusal(self.store.paths)
-            present[1].check_lines(encoded.text)
+        if refusal := self._latest_refusal():
+            refusal.check_lines(encoded.text)
         protection = self.store.paths.protection
         if protection is not None:
             encoded = EncodedBatch(protection.seal_lines(encoded.text), encoded.ids, encoded.keyed)
         return encoded
+
+    def without_erased(self, encoded: EncodedBatch) -> EncodedBatch:
+        """Return encoded events but those that were erased, which an append refuses."""
+        refusal = self._latest_refusal()
+        numbers = {n for n, _ in refusal.erased_lines(encoded.text)} if refusal else set()
+        return encoded.without(numbers) if numbers else encoded
+
+    def _latest_refusal(self) -> erased.Refusal | None:
+        # One `stat` an append, which tells whether anything was erased since.
+        looked = self.store.erased.looked()
+        if looked[0] and (self._refusal is None or self._refusal[0] != looked):
+            self.store.refresh_protection()
+            self._refusal = looked, erased.Refusal(self.store.paths)
+        return self._refusal[1] if looked[0] and self._refusal else None
 
     def _settle_branch(self, branch: str) -> None:
         """Publish what is pending on a branch, and let go of what is sealed of its WALs."""

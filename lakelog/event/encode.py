@@ -13,7 +13,7 @@ Identity keys are the first 12 bytes of SHA-256(source NUL id), or of the canoni
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -91,6 +91,13 @@ class EncodedBatch:
     def lines(self) -> list[bytes]:
         """The line of each event, without newline."""
         return self.text.split(b"\n") if self.ids else []
+
+    def without(self, numbers: Container[int]) -> EncodedBatch:
+        """The batch without the events of these numbers, counted from 0."""
+        chosen = [number for number in range(len(self.ids)) if number not in numbers]
+        lines, ids = self.lines, self.ids
+        text = b"\n".join(lines[number] for number in chosen)
+        return EncodedBatch(text, [ids[number] for number in chosen], self.keyed)
 
     def of_request(self, digest: bytes) -> EncodedBatch:
         """The batch as a request brings it that the digest names: each event without an id has a

@@ -40,6 +40,8 @@ class Arrivals:
 
     encoded: EncodedBatch
     rejects: list[Reject] = field(default_factory=list)
+    erased: int = field(default=0, kw_only=True)
+    """Events that were left out, as they were erased."""
 
     @property
     def stored(self) -> int:

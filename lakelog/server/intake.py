@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,6 +27,7 @@ from lakelog.server.arrivals import Arrivals, RequestRefused, arrivals_of
 from lakelog.server.limits import ServerLimits
 from lakelog.server.request_journal import NO_REQUEST, RequestJournal
 
+_LOG = logging.getLogger("lakelog.server")
 _HTTP = "http"
 """The origin of lines that requests brought."""
 _INLINE = 1 << 16
@@ -115,7 +117,8 @@ class EventIntake(Generic[AnswerType]):
 
     async def keep(self, arrivals: Arrivals) -> None:
         """Store events that are not told apart by their request. Raises OSError, LakelogError."""
-        await self._appends.store(arrivals.encoded, NO_REQUEST)
+        encoded = self._without_erased(arrivals).encoded
+        await self._appends.store(encoded, NO_REQUEST)
         if arrivals.rejects:
             await asyncio.get_running_loop().run_in_executor(None, self._set_aside, arrivals)
         self.stored += arrivals.stored
@@ -125,11 +128,11 @@ class EventIntake(Generic[AnswerType]):
         """Store what a body brings, or what is missing of it."""
         loop = asyncio.get_running_loop()
         if len(body) < _INLINE:
-            arrivals = parse()
+            arrivals = self._without_erased(parse())
         else:
             # One after the other: what they are in memory is many times what they were sent as.
             async with self._parsing:
-                arrivals = await loop.run_in_executor(None, parse)
+                arrivals = await loop.run_in_executor(None, lambda: self._without_erased(parse()))
         if self._journal.stored(key) is not None:
             await loop.run_in_executor(None, self._forget_rewound)
         if key in self._places and await loop.run_in_executor(None, self._is_there, key):
@@ -142,7 +145,8 @@ class EventIntake(Generic[AnswerType]):
             # First, as the answer tells of them.
             await loop.run_in_executor(None, self._set_aside, arrivals, key)
         missing = arrivals.encoded
-        if present:  # a kill came between its frames
+        # A kill came between its frames; without those that were erased nobody knows where.
+        if present and not arrivals.erased:
             lines = missing.lines[present:]
             missing = EncodedBatch(b"\n".join(lines), missing.ids[present:], missing.keyed)
         try:
@@ -158,6 +162,16 @@ class EventIntake(Generic[AnswerType]):
         self._journal.remember(key, len(missing.ids))
         self.stored += len(missing.ids)
         self.rejects += len(arrivals.rejects)
+        return arrivals
+
+    def _without_erased(self, arrivals: Arrivals) -> Arrivals:
+        """Leave out events that were erased: refused, they would be sent again for ever. Raises
+        DamagedRef."""
+        before = arrivals.stored
+        arrivals.encoded = self._own.without_erased(arrivals.encoded)
+        arrivals.erased = before - arrivals.stored
+        if arrivals.erased:
+            _LOG.warning("%d events were left out, which were erased", arrivals.erased)
         return arrivals
 
     def _announce(self, group: list[tuple[bytes, EncodedBatch]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,25 @@ def test_a_subject_is_erased_beside_a_server(
         after = answers(server)
         assert [body for body in after if b"bob" in body] == []
         assert b"ada" in after[0]
+
+
+def test_what_was_erased_keeps_no_other_event_away(tmp_path: Path) -> None:
+    """A sender that has it sends until it is accepted: it is left out, and not answered 503."""
+    need_module("uvicorn")
+    path = tmp_path / "lake"
+    command(path, "init")
+    old = [
+        {"type": "a", "subject": name, "time": "2026-11-01T00:00:00Z", "id": f"{name}{n}"}
+        for n in range(2)
+        for name in ("ada", "bob")
+    ]
+    with serving(path) as server:
+        assert server.ask("/ingest", lines(*old[:2])).status == 200
+        command(path, "erase", "--subject", "bob", "--why", "a request", "--yes")
+        reply = server.ask("/ingest", lines(*old))
+        assert (reply.status, json.loads(reply.body)["accepted"]) == (200, 2)
+        assert server.ask("/ingest", lines(*old)).status == 200
+        assert server.ask("/ingest", lines(old[1])).status == 200
+        query = b"SELECT string_agg(id, ' ' ORDER BY id) AS ids FROM events"
+        assert b'"ada0 ada1"' in server.ask("/sql", query).body
+        assert b"bob" not in server.ask("/sql", b"SELECT line FROM quarantine").body
