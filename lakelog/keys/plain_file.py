@@ -16,9 +16,13 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Whoever can write to a lake may have put a pipe there, at which an open would wait."""
 
 
-_CHUNKS = OrderedDict[tuple[int, int, int, int], bytes]()
-"""Chunks of which a few bytes were read, by device, inode, time of change and number."""
-_READERS = OrderedDict[tuple[int, int, int], EnvelopeReader]()
+# A new file may have the inode of one that was just removed, and the time of its last change: only
+# the random salt in the header of its envelope tells them apart.
+_Identity = tuple[int, int, int, bytes]
+"""Device, inode, time of change and header."""
+_CHUNKS = OrderedDict[tuple[_Identity, int], bytes]()
+"""Chunks of which a few bytes were read, by file and number."""
+_READERS = OrderedDict[_Identity, EnvelopeReader]()
 """The ciphers of envelopes: the engine opens a file several times for a query."""
 _CHUNKS_MAX, _READERS_MAX = 256, 1024
 
@@ -37,8 +41,8 @@ class PlainFile(io.RawIOBase):
         self._fd = os.open(path, _FLAGS)
         try:
             status = os.fstat(self._fd)
-            self._identity = status.st_dev, status.st_ino, status.st_mtime_ns
             head = os.pread(self._fd, HEAD_BYTES, 0)
+            self._identity = status.st_dev, status.st_ino, status.st_mtime_ns, head
             secret = secret_of(head)  # asked for each file: without its key nothing is remembered
             reader = _READERS.get(self._identity)
             if reader is None:
@@ -92,7 +96,7 @@ class PlainFile(io.RawIOBase):
 
     def _remembered(self, number: int) -> bytes:
         """Return the plaintext of one chunk, of those that were opened last if it is there."""
-        chunk = _CHUNKS.get(place := (*self._identity, number))
+        chunk = _CHUNKS.get(place := (self._identity, number))
         if chunk is None:
             chunk = _CHUNKS[place] = self._chunks(number, number + 1)
             while len(_CHUNKS) > _CHUNKS_MAX:

@@ -98,3 +98,13 @@ def test_what_is_remembered_of_a_file_is_no_answer_without_it_or_its_key(tmp_pat
         read_again()
     path.unlink()
     assert written(path, 2000) == read_again()
+
+
+def test_a_file_that_got_inode_and_time_of_another_is_read_anew(tmp_path: Path) -> None:
+    """A file system gives a freed inode to the next file, and clocks of files have coarse ticks."""
+    path = tmp_path / "file"
+    for plain in (b"erased" * 100, b"stored" * 100):
+        path.write_bytes(envelope.encrypt(plain, b"12345678", SECRET))
+        os.utime(path, ns=(0, 0))
+        with PlainFile(str(path), lambda _: SECRET) as file:
+            assert file.read(600) == plain
