@@ -257,6 +257,8 @@ def checked_url(url: str) -> str:
     except ValueError:
         raise TransferRefused(f"{url}: this is no address") from None
     if match[1] == "file":
+        if address.netloc not in ("", "localhost"):
+            raise TransferRefused(f"{url}: {address.netloc} is no host here: write the path alone")
         return os.path.abspath(address.path)
     if match[1] not in _KINDS:
         *examples, example = (f"{scheme}://{place}" for scheme, place in _KINDS.items())

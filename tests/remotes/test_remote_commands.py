@@ -87,6 +87,7 @@ def test_a_remote_is_checked_and_repaired(lake: Path, home: Path) -> None:
         (["remote", "add", "a/b", "x"], 2, "cannot name a remote"),
         (["remote", "add", "a"], 2, "takes NAME and URL"),
         (["remote", "add", "a", "gopher://x/y"], 1, "no remotes of kind gopher://"),
+        (["remote", "add", "a", "file://../lake"], 1, ".. is no host here: write the path alone"),
         (["remote", "add", "a", "s3://"], 1, "name a bucket, as in s3://BUCKET/PREFIX"),
         (["remote", "add", "a", "s3:///x"], 1, "name a bucket"),
         (["push", "--force"], 2, "add --yes"),
