@@ -167,9 +167,8 @@ def _clean(cleaning: Cleaning, hits: pa.RecordBatch) -> Cleaned:
 
 @functools.lru_cache(1)
 def _engine(kinds: tuple[str, ...], key: bytes) -> duckdb.DuckDBPyConnection:
-    connection = scratch.connect("", threads=1)
     # Text that is not redacted yet is in memory alone.
-    connection.execute("SET temp_directory = ''")
+    connection = scratch.connect(threads=1)
     set_variables(connection, kinds, key)
     return connection
 

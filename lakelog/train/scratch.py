@@ -17,12 +17,12 @@ CHECK_BYTES, CHECK_THREADS = 300_000_000, 4
 
 
 def connect(
-    spill: str, memory_bytes: int = MEMORY_BYTES, threads: int = 0
+    spill: str = "", memory_bytes: int = MEMORY_BYTES, threads: int = 0
 ) -> duckdb.DuckDBPyConnection:
-    """Return a database that spills below `spill`, with so many threads, 0 for one on each
-    processor."""
+    """Return a database that spills below `spill`, nowhere without one, with so many threads, 0 for
+    one on each processor."""
     con = database.connect(Paths(spill), Settings(memory_bytes=memory_bytes, threads=threads))
-    con.execute(f"SET temp_directory = {sql.literal(spill + '/spill')}")
+    con.execute(f"SET temp_directory = {sql.literal(spill and spill + '/spill')}")
     return con
 
 

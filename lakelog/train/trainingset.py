@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -456,6 +455,5 @@ def _redacted(selection: RowQuery, recipe: Recipe, key: bytes) -> Iterator[pa.Re
     kinds = recipe.redact["kinds"]
     columns = redact.text_columns(types) if kinds else []
     query = selection.session.sql(redact.with_hints(sql, columns, kinds), digest=selection.digest)
-    with tempfile.TemporaryDirectory(prefix="lakelog-") as spill:
-        cleaner = redact.Cleaner(scratch.connect(spill), types, columns, recipe, key)
-        yield from cleaner.batches(query.to_arrow_reader(_UNDECIDED_BATCH))
+    cleaner = redact.Cleaner(scratch.connect(), types, columns, recipe, key)
+    yield from cleaner.batches(query.to_arrow_reader(_UNDECIDED_BATCH))

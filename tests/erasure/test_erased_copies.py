@@ -134,6 +134,21 @@ def test_rows_of_an_encrypted_lake_are_learnt_from_in_memory(
         assert lake.erasures()[0].is_done
 
 
+def test_decisions_without_an_outcome_are_redacted_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is on disk that a process killed in between would leave there."""
+    encrypted.create(tmp_path / "lake", monkeypatch)
+    recipe, elsewhere = str(decided(tmp_path)), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    with lakelog.open(tmp_path / "lake") as lake:
+        lake.append({"subject": ADA, "type": "START"})
+        batches = train.undecided(lake, recipe)
+        assert next(batches)["subject"].to_pylist() == [ADA]
+        assert not [*elsewhere.iterdir()]
+
+
 def test_several_subjects_are_all_told_of(tmp_path: Path) -> None:
     """It is done when all of them are; a reason may name none of them."""
     with filled(tmp_path) as lake:
