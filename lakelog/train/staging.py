@@ -142,6 +142,7 @@ def write(
     visible = {n: t for n, t in types.items() if n not in HIDDEN}
     path = f"{folder}/rows.arrow"
     schema = cleaner.schema(reader.schema)
+    _require_storable(schema)
     # Rows that the shape rejects are dropped before redaction, so that its counts cover only rows
     # that are written.
     batches = cleaner.batches(losses.drop_incomplete(reader) if is_chat else reader)
@@ -168,6 +169,35 @@ def write(
         dict(losses.counts),
     )
     return _with_struct(con, stage, folder) if is_typed else stage
+
+
+def _require_storable(schema: pa.Schema) -> None:
+    """Raise ExportRefused for a column of a type that Parquet lacks, or that no card describes in a
+    way which loaders read."""
+    for column in schema:
+        if any(_is_unfit(leaf) for leaf in _nested(column.type)):
+            raise ExportRefused(
+                f"[select] sql: a set cannot hold the column {column.name!r} of type {column.type};"
+                " convert it, for example an array by x::FLOAT[], a map by map_entries(x), or"
+                " anything else by x::VARCHAR"
+            )
+
+
+def _is_unfit(arrow_type: Any) -> bool:
+    kinds = pa.types
+    return bool(
+        kinds.is_map(arrow_type)
+        or kinds.is_fixed_size_list(arrow_type)
+        or kinds.is_interval(arrow_type)
+        or kinds.is_union(arrow_type)
+    )
+
+
+def _nested(arrow_type: Any) -> Iterator[Any]:
+    """Yield a type and all that it consists of."""
+    yield arrow_type
+    for number in range(arrow_type.num_fields):
+        yield from _nested(arrow_type.field(number).type)
 
 
 def _types(relation: Any) -> dict[str, str]:

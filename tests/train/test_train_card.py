@@ -148,3 +148,18 @@ def test_a_count_agrees_with_its_noun_and_verb() -> None:
     words = [quantity(n, "row", "is", "are") for n in (0, 1, 2, 1000)]
     assert words == ["0 rows are", "1 row is", "2 rows are", "1,000 rows are"]
     assert quantity(1, "value") == "1 value"
+
+
+@pytest.mark.parametrize(
+    "value", ["INTERVAL 3 DAYS", "union_value(n := 2)", "[1.0]::FLOAT[1]", "{'m': [MAP{'a': 1}]}"]
+)
+def test_a_column_that_loaders_cannot_read_is_refused(tmp_path: Path, value: str) -> None:
+    """The message says how to convert it, and that way gives a set that its check finds clean."""
+    with trainsets.lake_of(tmp_path / "lake", trainsets.notes(200, 60)) as lake:
+        sql = f"SELECT subject, message, {value} AS odd FROM events ORDER BY seq"
+        recipe = trainsets.recipe("events", select={"sql": sql})
+        with pytest.raises(ExportRefused, match=r"column 'odd' of type .* x::VARCHAR"):
+            train.export(lake, recipe, str(tmp_path / "set"))
+        recipe["select"]["sql"] = sql.replace(" AS odd", "::VARCHAR AS odd")
+        train.export(lake, recipe, str(tmp_path / "set"))
+    assert train.check(str(tmp_path / "set")).leaks == ()
