@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import struct
 import subprocess
+import termios
 import time
 from dataclasses import replace
 from typing import IO, Protocol
@@ -13,6 +16,10 @@ from lakelog.errors import LakelogError, Unreachable
 CONTENT_TYPE = "application/x-ndjson"
 # A minute in all, in which a server restarts.
 _TRIES, _LONGEST = 10, 10.0
+_LOOK = 0.001
+"""Seconds until a pipe is looked at again."""
+_REQUEST_BYTES = 1_000_000
+"""Of one request of several events: many servers and proxies refuse more than a megabyte."""
 
 
 class ReplayTarget(Protocol):
@@ -56,13 +63,19 @@ class CommandTarget:
         self._process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE)
 
     def send(self, lines: bytes) -> None:
-        """Write events to the program. Raises LakelogError if it has ended."""
+        """Write events to the program, which has read them then. Raises LakelogError if it has
+        ended."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(lines)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
+        # What is in the pipe is lost if the program ends, and a cursor would be behind it.
+        while self._unread():
+            if self._process.poll() is not None and self._unread():
+                raise self._ended()
+            time.sleep(_LOOK)
 
     def close(self) -> None:
         """End its input and wait for the program. Raises LakelogError if it fails."""
@@ -71,6 +84,11 @@ class CommandTarget:
         # Its exit code says whether it took all.
         if self._process.wait():
             raise self._ended()
+
+    def _unread(self) -> int:
+        assert self._process.stdin is not None
+        unread = fcntl.ioctl(self._process.stdin, termios.FIONREAD, bytes(4))
+        return int(struct.unpack("i", unread)[0])
 
     def _ended(self) -> LakelogError:
         return LakelogError(f"the command {self._command!r} ended with {self._process.wait()}")
@@ -88,7 +106,16 @@ class HttpTarget:
         self._connection = HttpConnection(endpoint, {}, compresses=False)
 
     def send(self, lines: bytes) -> None:
-        """Send events in one request. Raises Unreachable, LakelogError for a refusal."""
+        """Send events in few requests. Raises Unreachable, LakelogError for a refusal."""
+        start = 0
+        while start < len(lines):
+            end = lines.rfind(b"\n", start, start + _REQUEST_BYTES) + 1
+            # An event that is longer goes alone.
+            end = end or lines.find(b"\n", start) + 1 or len(lines)
+            self._post(lines[start:end])
+            start = end
+
+    def _post(self, lines: bytes) -> None:
         for attempt in range(1, _TRIES + 1):
             try:
                 self._connection.request("POST", self._path, lines, CONTENT_TYPE)

@@ -219,6 +219,16 @@ def test_a_command_gets_the_events(lake: lakelog.Lake, home: Path) -> None:
     assert failed.exit_code != 0
 
 
+def test_what_a_command_never_read_is_given_to_the_next(lake: lakelog.Lake, home: Path) -> None:
+    """A command that fails before it reads leaves the cursor behind what it took."""
+    out, words = home / "out", ("--speed", "max", "--cursor", str(home / "cursor"))
+    failed = run(home / "lake", *words, "--to-command", "sleep 0.5; exit 3")
+    assert failed.exit_code != 0
+    assert "ended with 3" in failed.output
+    assert run(home / "lake", *words, "--to-command", f"cat > {out}").exit_code == 0
+    assert len(out.read_text().splitlines()) == 60
+
+
 class Receiver(BaseHTTPRequestHandler):
     """Takes events; says of the first request that it is busy, and cuts the second off."""
 
@@ -256,6 +266,25 @@ def test_an_address_gets_the_events(lake: lakelog.Lake, home: Path) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_address_gets_long_events_in_requests_of_a_megabyte(home: Path) -> None:
+    """Servers and proxies refuse longer ones; an event that is longer goes alone."""
+    received: list[bytes] = []
+
+    class Bounded(Receiver):
+        requests, bodies = 2, received
+
+    lengths = [400_000, 400_000, 400_000, 1_500_000, 10]
+    with lakelog.open(home / "lake") as lake:
+        lake.append([{"type": "e", "data": {"text": "x" * length}} for length in lengths])
+    with HTTPServer(("127.0.0.1", 0), Bounded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        result = run(home / "lake", "--speed", "max", "--to-http", url)
+        server.shutdown()
+    assert result.exit_code == 0, result.output
+    assert [len(body.splitlines()) for body in received] == [2, 1, 1, 1]
 
 
 def test_a_signal_pauses_and_an_interrupt_ends(home: Path) -> None:
