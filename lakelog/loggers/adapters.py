@@ -16,7 +16,7 @@ from typing import Any
 from lakelog.errors import InvalidEvent
 from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data, exception_in
+from lakelog.loggers.exceptions import exception_data, exception_in, text_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import Recorder
 from lakelog.values import JsonObject, parse_time
@@ -146,4 +146,4 @@ def _loguru_event(record: JsonObject) -> dict[str, object]:
 
 
 def _text(message: object) -> str | None:
-    return message if message is None or isinstance(message, str) else str(message)
+    return message if message is None or isinstance(message, str) else text_of(message)

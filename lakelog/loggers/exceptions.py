@@ -32,7 +32,7 @@ def _data(
     visited.add(id(error))
     data: dict[str, object] = {"type": name, "message": text_of(error), "frames": _frames(trace)}
     if notes := getattr(error, "__notes__", None):
-        data["notes"] = [str(note) for note in notes]
+        data["notes"] = [text_of(note) for note in notes]
     inner, role = error.__cause__, "cause"
     if inner is None and not error.__suppress_context__:
         # `raise … from None` hides the context on purpose.
@@ -66,9 +66,10 @@ def exception_in(info: object) -> BaseException | None:
     return sys.exc_info()[1] if info else None
 
 
-def text_of(error: BaseException) -> str:
-    """Return the text of an exception; of one with a `lakelog_text`, that is stored instead."""
+def text_of(value: object) -> str:
+    """Return the text of a value; of an exception with a `lakelog_text`, that is stored instead."""
     try:
-        return str(getattr(error, "lakelog_text", error))
+        is_error = isinstance(value, BaseException)
+        return str(getattr(value, "lakelog_text", value) if is_error else value)
     except Exception:  # of a __str__ of its own
-        return f"<{type(error).__name__}>"
+        return f"<{type(value).__name__}>"

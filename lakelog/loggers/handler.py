@@ -21,7 +21,7 @@ import orjson
 
 from lakelog.event import Severity
 from lakelog.loggers.destination import LakeOrPath
-from lakelog.loggers.exceptions import exception_data, exception_in
+from lakelog.loggers.exceptions import exception_data, exception_in, text_of
 from lakelog.loggers.queue import QueueStats
 from lakelog.loggers.recorder import LoggedEvent, Recorder, Redact, Sample, open_span
 from lakelog.loggers.values import encode_members
@@ -190,7 +190,7 @@ def event_of(record: logging.LogRecord) -> LoggedEvent:
         try:
             message = record.getMessage()
         except Exception:  # arguments that do not fit: what there is is kept
-            message, data["args"] = str(record.msg), record.args
+            message, data["args"] = text_of(record.msg), record.args
     if error is not None:
         data["exception"] = exception_data(error, trace)
     elif record.exc_text:  # of a record that came from another process
@@ -220,7 +220,7 @@ def _unwrap(record: Any, data: dict[str, object]) -> tuple[str, BaseException | 
     message = members.pop("event", None)
     error = exception_in(members.pop("exc_info", None))
     data |= members
-    return "" if message is None else str(message), error
+    return "" if message is None else text_of(message), error
 
 
 def _place_data(

@@ -154,8 +154,10 @@ def test_a_structlog_value_never_raises(make_lake: MakeLake) -> None:
     lake = make_lake()
     processor, _ = configured(lake)
     structlog.get_logger().info("x", value=Broken(), type="other", data={"a": 1}, time=3)
+    structlog.get_logger().info(Broken())
     assert processor.flush()
-    (event,) = events(lake)
+    event, unnamed = events(lake)
+    assert unnamed["message"] == "<Broken>"
     assert event["type"] == "log"
     assert event["data"] == {"value": "<Broken>", "type": "other", "data": {"a": 1}, "time": 3}
 

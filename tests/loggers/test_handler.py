@@ -258,3 +258,20 @@ def test_a_handler_that_cannot_be_made_is_none(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, tmp_path / "file" / "lake"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.stderr.count("Traceback") == 1
+
+
+def test_what_has_no_text_is_named_by_its_type(log: Log, make_lake: MakeLake) -> None:
+    """A record is stored also if its message, or a note of its exception, cannot be printed."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    logger, failure = log(), ValueError("failed")
+    failure.__notes__ = [Broken(), "kept"]
+    # The handler of the test runner would raise.
+    for record in ({"msg": Broken()}, {"msg": "noted", "exc_info": (ValueError, failure, None)}):
+        lake_handler(logger).handle(logging.makeLogRecord({"levelno": 40, **record}))
+    bare, noted = rows(logger, make_lake())
+    assert bare["message"] == "<Broken>"
+    assert noted["data"]["exception"]["notes"] == ["<Broken>", "kept"]
