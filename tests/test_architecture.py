@@ -35,7 +35,7 @@ ORDER = {
     "": """errors runtime workers libraries engine settings values sql arrays event keys protect
         disk entries store wal moves appends history erased database identities bloom
         tokenization frame_rows column_encodings typed_columns segments word_indexes chunks proofs
-        ranks maintain files formats render pictures search query patterns views trace streams
+        ranks maintain lines files formats render pictures search query patterns views trace streams
         ingest audit export dataframes pinned subscriptions erasure lake dbapi sqlalchemy_dialect
         clients collect backup loggers pipeline analyze anomalies forecasts train deploy remotes
         state rollback sync recent consume open_tables replay decisions outcomes folds
@@ -78,8 +78,9 @@ ORDER = {
         repair gc hotcopy stats upkeep""",
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
-    "files": """traversal rotation inflate pieces binary columnar source checksum scan
-        file_cursor cursors content cursor_paths file_copies identity""",
+    "lines": "inflate pieces binary columnar checksum source",
+    "files": """traversal rotation scan file_cursor cursors content cursor_paths file_copies
+        identity""",
     "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
         pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles

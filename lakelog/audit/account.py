@@ -33,11 +33,11 @@ from lakelog.audit.file_audit import (
 from lakelog.audit.stored_rows import StoredRows
 from lakelog.database import Connect
 from lakelog.files.file_cursor import FileCursor
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-from lakelog.files.source import LINE_MAX, Source
 from lakelog.formats import FORMATS, BulkAction, Format
 from lakelog.ingest import ChunkResult, Transformer
 from lakelog.libraries import np, pa
+from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
+from lakelog.lines.source import LINE_MAX, Source
 
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8

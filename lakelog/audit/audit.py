@@ -35,10 +35,10 @@ from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex, printable
 from lakelog.files.file_cursor import WINDOW, FileCursor
 from lakelog.files.identity import of_inode
-from lakelog.files.source import Source
 from lakelog.files.traversal import path_of
 from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
+from lakelog.lines.source import Source
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 

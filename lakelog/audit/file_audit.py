@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakelog.files.pieces import Chunk
 from lakelog.ingest import ChunkResult
 from lakelog.libraries import np
+from lakelog.lines.pieces import Chunk
 
 FIRST_MAX = 5
 """Offsets that are listed for each fault."""

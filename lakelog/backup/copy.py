@@ -29,7 +29,7 @@ import zstandard
 from lakelog.disk import File, Folder
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files.cursors import printable
-from lakelog.files.inflate import MAGIC_MAX, compression
+from lakelog.lines.inflate import MAGIC_MAX, compression
 from lakelog.store import document
 
 DOCUMENT = ".backup.json"

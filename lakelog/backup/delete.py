@@ -27,7 +27,7 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.rotation import is_rotated
 from lakelog.files.scan import FileState
-from lakelog.files.source import Source, lease
+from lakelog.lines.source import Source, lease
 from lakelog.store.bootstrap import Store
 
 QUIET = 10.0

@@ -34,8 +34,8 @@ from lakelog.files.cursors import CursorIndex, printable
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
-from lakelog.files.source import Source
 from lakelog.files.traversal import MARK
+from lakelog.lines.source import Source
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

@@ -20,7 +20,7 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.files.source import between_characters
+from lakelog.lines.source import between_characters
 from lakelog.values import parse_line, parse_value
 
 # What a pipe holds by default on Linux.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-from lakelog.files import source
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.scan import FileScan, FileState
+from lakelog.lines import source
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""

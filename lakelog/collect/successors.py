@@ -23,8 +23,8 @@ from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED
 from lakelog.files.scan import FileScan, FileState, Selection
-from lakelog.files.source import Source
 from lakelog.files.traversal import is_apart
+from lakelog.lines.source import Source
 
 ENTRIES_MAX = 20_000
 """Names that are looked at beside the watched directories, at most."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lakelog.files.file_cursor import WINDOW
-from lakelog.files.source import Source
+from lakelog.lines.source import Source
 
 _DIGITS, _LINES = 8, 2
 _PIECE = 1 << 20

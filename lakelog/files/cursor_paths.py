@@ -10,7 +10,7 @@ from lakelog.files import content, cursors, file_cursor
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED, relation
-from lakelog.files.source import Source
+from lakelog.lines.source import Source
 
 Inodes = Mapping[tuple[int, int], str]
 """The path of each file that is known to exist, by device and inode."""

@@ -21,11 +21,11 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
-from lakelog.files.checksum import joined, of_zeros
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start, digest
-from lakelog.files.pieces import end_hole
 from lakelog.files.rotation import base_name
-from lakelog.files.source import Source
+from lakelog.lines.checksum import joined, of_zeros
+from lakelog.lines.pieces import end_hole
+from lakelog.lines.source import Source
 from lakelog.store import hosts
 
 _HEAD_MIN = 64

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from lakelog.files import content, cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.source import Source
+from lakelog.lines.source import Source
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.rotation import base_name, is_copy_name, relation, unpacked
-from lakelog.files.source import Source
+from lakelog.lines.source import Source
 
 _APART_MAX = 8
 

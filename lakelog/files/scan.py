@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from lakelog.files import rotation
-from lakelog.files.source import kind_of
 from lakelog.files.traversal import is_apart
+from lakelog.lines.source import kind_of
 from lakelog.store.bootstrap import is_lake
 
 # What editors and downloads write before they rename it.

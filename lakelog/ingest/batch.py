@@ -26,8 +26,6 @@ from lakelog.files.cursor_paths import Inodes
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.identity import Resolver
-from lakelog.files.pieces import Split
-from lakelog.files.source import Source
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
@@ -39,6 +37,8 @@ from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
+from lakelog.lines.pieces import Split
+from lakelog.lines.source import Source
 from lakelog.moves import Change, publish
 from lakelog.segments import rows_target, segment_schema, write_segment
 from lakelog.store.bootstrap import Store

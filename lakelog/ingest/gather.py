@@ -7,12 +7,9 @@ import os
 from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.files.checksum import Checksum
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-from lakelog.files.source import LINE_MAX, SHORT, Source
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest import splits
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
@@ -21,6 +18,9 @@ from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer, readable
+from lakelog.lines.checksum import Checksum
+from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
+from lakelog.lines.source import LINE_MAX, SHORT, Source
 
 _TOO_LONG = "the line behind it is too long"
 UNFINISHED = "the last line has no newline and is no event: it is read again once it goes on"

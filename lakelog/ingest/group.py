@@ -17,13 +17,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lakelog import arrays
-from lakelog.files import source as sources
 from lakelog.files.cursors import printable
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import WINDOW, FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
-from lakelog.files.pieces import Chunk
-from lakelog.files.source import Source
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
 from lakelog.ingest.chunk_result import ChunkResult
@@ -31,6 +28,9 @@ from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
 from lakelog.libraries import np, pa
+from lakelog.lines import source as sources
+from lakelog.lines.pieces import Chunk
+from lakelog.lines.source import Source
 
 PIECE_MAX = 8 << 20
 """Bytes of one file that are ingested together with those of others, at most."""

@@ -23,9 +23,7 @@ from typing import Any
 from lakelog.event import Event
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
-from lakelog.files.pieces import Hole
 from lakelog.files.scan import Selection
-from lakelog.files.source import Source, kind_of
 from lakelog.files.traversal import is_apart, walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
@@ -35,6 +33,8 @@ from lakelog.ingest.repeats import compare as repeats_of
 from lakelog.ingest.repeats import report as tell_repeats
 from lakelog.ingest.skip import skip_to_ends
 from lakelog.ingest.spool import PipedSource, Spool
+from lakelog.lines.pieces import Hole
+from lakelog.lines.source import Source, kind_of
 from lakelog.maintain import Sealer
 
 _MAINTAIN_EVERY = 32

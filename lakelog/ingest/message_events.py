@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from lakelog.files.binary import refusal
-from lakelog.files.source import LINE_MAX, PART, between_characters
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.stream_cursor import Mark
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa, pc
+from lakelog.lines.binary import refusal
+from lakelog.lines.source import LINE_MAX, PART, between_characters
 
 PLACES = 4096
 """Positions of one message; one with more events has an origin of its own."""

@@ -33,8 +33,6 @@ from lakelog import database
 from lakelog.entries import Entry
 from lakelog.errors import InvalidSetting
 from lakelog.files.file_cursor import WINDOW
-from lakelog.files.pieces import Chunk
-from lakelog.files.source import LINE_MAX
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
@@ -53,6 +51,8 @@ from lakelog.ingest.message_events import (
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
+from lakelog.lines.pieces import Chunk
+from lakelog.lines.source import LINE_MAX
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql

@@ -12,11 +12,11 @@ from lakelog.database import Connect
 from lakelog.errors import InvalidEvent
 from lakelog.files.cursors import printable
 from lakelog.files.file_cursor import WINDOW
-from lakelog.files.pieces import Chunk, visible
-from lakelog.files.source import Source
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.transform import Transformer, readable
+from lakelog.lines.pieces import Chunk, visible
+from lakelog.lines.source import Source
 from lakelog.values import parse_value
 
 SAMPLE = 256 << 10

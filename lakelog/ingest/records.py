@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 from lakelog import arrays
 from lakelog.errors import InvalidEvent
-from lakelog.files.pieces import Chunk
-from lakelog.files.source import LINE_MAX
 from lakelog.formats import Format, LeadingTime, LineEncoding
 from lakelog.libraries import np, pa, pc
+from lakelog.lines.pieces import Chunk
+from lakelog.lines.source import LINE_MAX
 
 RECORD_MAX = 1 << 20
 # Control bytes that no line of text holds, of whatever encoding.

@@ -15,8 +15,8 @@ from lakelog.files import content, file_cursor
 from lakelog.files.cursors import CursorIndex, printable
 from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.scan import FileState
-from lakelog.files.source import Source
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
+from lakelog.lines.source import Source
 
 _NEAR = 1 << 16
 """Bytes before the end among which the last newline is looked for."""

@@ -18,11 +18,11 @@ import orjson
 
 from lakelog import arrays, database, typed_columns
 from lakelog.disk import disk
-from lakelog.files.pieces import Chunk
 from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest import splits
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from lakelog.store import bootstrap
 
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from lakelog.files.inflate import MAGIC_MAX
-from lakelog.files.pieces import Piece
-from lakelog.files.source import Source
+from lakelog.lines.inflate import MAGIC_MAX
+from lakelog.lines.pieces import Piece
+from lakelog.lines.source import Source
 
 QUIET = 1.0
 """Seconds that are collected before lines are published, and after which a record is complete."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from lakelog import arrays
 from lakelog.errors import InvalidEvent
-from lakelog.files.pieces import Chunk
 from lakelog.formats import DateOrders, Format, LeadingTime, LineEncoding
 from lakelog.ingest import stripes
 from lakelog.libraries import np, pa, pc
+from lakelog.lines.pieces import Chunk
 from lakelog.values import parse_time, to_micros
 
 

@@ -17,8 +17,6 @@ from typing import Any
 from lakelog import arrays, frame_rows, identities, sql, typed_columns
 from lakelog.errors import InvalidEvent
 from lakelog.event import EVENT_COLUMNS, EncodedBatch
-from lakelog.files.pieces import Chunk, visible
-from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats import BulkAction, Format, LineEncoding, TypedPayloads, UniformLines
 from lakelog.ingest import stripes
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
@@ -26,6 +24,8 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.lines.pieces import Chunk, visible
+from lakelog.lines.source import CHUNK, SHORT
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50

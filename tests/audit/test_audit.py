@@ -23,9 +23,9 @@ from lakelog.cli import cli
 from lakelog.collect.watch import Watcher
 from lakelog.disk import disk
 from lakelog.errors import InvalidSetting
-from lakelog.files import source
 from lakelog.ingest import batch, transform
 from lakelog.ingest.quarantine import Quarantine
+from lakelog.lines import source
 from tests.support.feeds import PACKED, event, feed, keyed, put, text
 from tests.support.plants import (
     PLANTS,

@@ -22,7 +22,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
-from lakelog.files import source
+from lakelog.lines import source
 from tests.support.requirements import give_up
 from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored
 

@@ -17,8 +17,8 @@ import pytest
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.collect import watch
-from lakelog.files import source
 from lakelog.ingest import group
+from lakelog.lines import source
 from tests.support import seam
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored

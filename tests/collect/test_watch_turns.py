@@ -12,8 +12,8 @@ import pytest
 import lakelog
 from lakelog.collect import turns, watch
 from lakelog.collect.turns import Reading
-from lakelog.files import source
 from lakelog.ingest import batch, group
+from lakelog.lines import source
 from tests.support.watched_records import proven
 from tests.support.watching import Place, Watched, stored
 

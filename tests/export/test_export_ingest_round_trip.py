@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.files import columnar, source
+from lakelog.lines import columnar, source
 
 TABLES = int(os.environ.get("LAKELOG_TABLES", "6"))
 EVENT = "time, type, category, source, subject, level, message, data, id"

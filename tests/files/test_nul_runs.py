@@ -14,10 +14,10 @@ import pytest
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.collect import turns, watch
-from lakelog.files import pieces, source
-from lakelog.files.pieces import Chunk, Hole, Overlong, Pause
-from lakelog.files.source import Source
 from lakelog.ingest import group
+from lakelog.lines import pieces, source
+from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause
+from lakelog.lines.source import Source
 from tests.support.watching import Place, Watched, stored
 
 LINE = b'{"type":"T","n":%d}\n'

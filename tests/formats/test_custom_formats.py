@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent, InvalidSetting
-from lakelog.files.pieces import Chunk
 from lakelog.formats import grok, moments, pattern, re2
 from lakelog.formats.custom import CustomFormat
 from lakelog.formats.definition import FormatDefinition
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.two_ways import NOW, compare
 

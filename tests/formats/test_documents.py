@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.files.pieces import Chunk
 from lakelog.formats import docker, documents, journal, otlp
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.chunk_result import ChunkResult
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.document_texts import (
     ENTRY,
     EVENT,

@@ -12,10 +12,10 @@ import pytest
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidSetting
-from lakelog.files.pieces import Chunk
 from lakelog.formats import local_time
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import FEW, Transformer
+from lakelog.lines.pieces import Chunk
 from lakelog.values import parse_time
 
 MakeLake = Callable[..., lakelog.Lake]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files.pieces import Chunk
 from lakelog.formats import mixture, pattern
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear
 from tests.support.samples import lines_of

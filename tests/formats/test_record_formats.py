@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files.pieces import Chunk
 from lakelog.formats import auditd, cri
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.record_texts import AUDIT, CRI
 from tests.support.table_heads import made

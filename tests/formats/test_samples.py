@@ -16,12 +16,12 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
-from lakelog.files.pieces import Chunk
 from lakelog.formats import dialects, mixture, sqltext
 from lakelog.formats.format import Format
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.samples import Event, Sample, all_samples, assert_events, samples_of
 
 SAMPLES = all_samples()

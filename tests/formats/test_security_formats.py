@@ -14,10 +14,10 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.files.pieces import Chunk
 from lakelog.formats import cef, dialects, winevent
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.samples import lines_of
 from tests.support.text_facts import SHARED

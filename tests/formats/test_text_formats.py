@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.errors import InvalidEvent
-from lakelog.files.pieces import Chunk
 from lakelog.formats import access, logfmt, pattern, styles
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from lakelog.values import parse_time
 from tests.support.effort import share
 from tests.support.linear_time import assert_linear

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lakelog.files.pieces import Chunk
 from lakelog.formats import bulk, jsonl, oos, sqltext
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import records, transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.two_ways import (
     ENVELOPE,

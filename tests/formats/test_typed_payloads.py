@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.entries.entry import SegmentEntry
-from lakelog.files import source
 from lakelog.formats.uniform import typed_payloads
 from lakelog.ingest import group, transform
+from lakelog.lines import source
 from lakelog.segments import segment
 from tests.support.effort import share
 from tests.support.json_documents import ACCEPTED, NUMBERS, RECORDS, VALUES

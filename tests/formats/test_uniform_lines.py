@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.pieces import Chunk
 from lakelog.formats import jsonl
 from lakelog.formats.uniform.uniform_lines import uniform_lines
 from lakelog.ingest.records import records
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.two_ways import HAZARDS, NOW, VALUES, one_by_one, shown
 

@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 import lakelog
 from lakelog.cli import cli
-from lakelog.files import inflate, source
 from lakelog.ingest import gather, transform
+from lakelog.lines import inflate, source
 from tests.support.feeds import PACKED, bad_lines, feed, numbers, put, text
 
 GOOD = feed(3)
@@ -354,7 +354,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             file.write(block)  # 66 MB in all
     script = (
         "import resource, sys, lakelog\n"
-        "from lakelog.files import source\n"
+        "from lakelog.lines import source\n"
         "from lakelog.ingest import batch\n"
         "source.CHUNK, batch.BYTES_MAX = 1 << 20, 8 << 20\n"
         "lake = lakelog.open(sys.argv[1], settings={'memory_bytes': '200MB', 'threads': 1})\n"

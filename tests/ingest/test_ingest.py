@@ -17,8 +17,8 @@ import pytest
 
 import lakelog
 from lakelog.errors import InvalidSetting
-from lakelog.files import source
 from lakelog.ingest import batch, transform
+from lakelog.lines import source
 from tests.support.feeds import PACKED, assert_each_once, bad_lines, event, feed, numbers, put, text
 from tests.support.tree import SHARED
 
@@ -434,7 +434,7 @@ def test_the_interrupted_keeps_what_it_published(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from lakelog.cli import main\n"
-        "from lakelog.files import source\n"
+        "from lakelog.lines import source\n"
         "from lakelog.ingest import batch\n"
         "source.CHUNK, batch.ROWS_MAX = 20_000, 100\n"
         "real, left = batch.publish, [5]\n"

@@ -16,8 +16,8 @@ import pytest
 
 import lakelog
 from lakelog.disk import disk
-from lakelog.files import source
 from lakelog.ingest import batch
+from lakelog.lines import source
 from lakelog.query import session  # noqa: F401
 from tests.support.feeds import assert_each_once, event, feed, keyed, numbers, put, text
 from tests.support.killed_ingests import KILLS, Feed, child, ended, killed, state, survive, taking

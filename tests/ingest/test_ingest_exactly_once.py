@@ -13,9 +13,10 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files import cursors, file_cursor, source
+from lakelog.files import cursors, file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch, ingest, transform
+from lakelog.lines import source
 from tests.support.feeds import (
     PACKED,
     assert_each_once,

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 import lakelog
 from lakelog.audit.audit import audit
 from lakelog.cli import cli
-from lakelog.files.pieces import Chunk
 from lakelog.formats import mixture
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 
 ACCESS = '10.0.0.1 - - [10/Oct/2024:13:55:{:02} +0000] "GET /a HTTP/1.1" 200 7 "-" "curl"'
 ERROR = "2024/10/10 13:55:{:02} [error] 7#7: *1 open() failed"

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files import checksum, source
 from lakelog.formats.uniform import typed_payloads
 from lakelog.ingest import batch, group, splits
+from lakelog.lines import checksum, source
 from tests.support.tree import ROOT
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -228,7 +228,7 @@ def test_no_worker_where_none_can_be_started(
 DRIVER = """
     import os, sys, time
     import lakelog
-    from lakelog.files import source
+    from lakelog.lines import source
     from lakelog.ingest import batch, group, splits
     splits.LEAST, batch.ROWS_MAX = 1 << 20, 6_000
     source.SHORT = group.PIECE_MAX = 1 << 17

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lakelog
-from lakelog.files.pieces import Chunk
 from lakelog.formats import access, logfmt, styles
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.effort import share
 from tests.support.text_facts import FACTS, SHARED, events
 from tests.support.text_lines import begins_record

@@ -17,13 +17,13 @@ import pytest
 
 import lakelog
 from lakelog.errors import LakelogError
-from lakelog.files import source
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch
 from lakelog.ingest.batch import Job
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
+from lakelog.lines import source
 from lakelog.store.bootstrap import load
 from lakelog.store.paths import parse_move
 from tests.support.feeds import bad_lines, event, numbers

@@ -18,9 +18,9 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
 import lakelog
-from lakelog.files import source
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch
+from lakelog.lines import source
 from lakelog.query import session  # noqa: F401
 from tests.support.effort import share
 from tests.support.feeds import PACKED, event, put

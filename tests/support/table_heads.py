@@ -6,10 +6,10 @@ import datetime as dt
 from typing import Any
 from unittest import mock
 
-from lakelog.files.pieces import Chunk
 from lakelog.formats import delimited, w3c, zeek
 from lakelog.ingest import transform
 from lakelog.ingest.transform import Transformer
+from lakelog.lines.pieces import Chunk
 from tests.support.two_ways import parsed
 
 ZEEK = (

@@ -24,12 +24,12 @@ import zstandard
 
 from lakelog.audit.audit import audit
 from lakelog.errors import LakelogError
-from lakelog.files import pieces
-from lakelog.files.pieces import Chunk
 from lakelog.formats.registry import FORMATS
 from lakelog.ingest import transform
 from lakelog.ingest.records import joins, simple
 from lakelog.ingest.transform import Transformer
+from lakelog.lines import pieces
+from lakelog.lines.pieces import Chunk
 from lakelog.store import document
 from lakelog.values import parse_time
 from lakelog.wal import frames as wal

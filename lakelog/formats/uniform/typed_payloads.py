@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lakelog import typed_columns
-from lakelog.files.source import CHUNK, SHORT
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.libraries import duckdb, np, pa
+from lakelog.lines.source import CHUNK, SHORT
 from lakelog.typed_columns import FieldColumns, Schema
 
 LINES = 16_384

@@ -68,7 +68,9 @@ def _halves(start: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     yield "utf-16-be", start[::2], start[1::2]
 
 
-def inflated(file: Any, codec: str, on_trailing: Callable[[], None] = lambda: None) -> Any:
+def inflated(
+    file: BinaryIO, codec: str, on_trailing: Callable[[], None] = lambda: None
+) -> Utf16Stream | _Begun:
     """Return the stream of what a file holds; `codec` is what `compression` said, or WIDE.
 
     `on_trailing` is called where bytes follow that are no part of it, and are ignored.
@@ -89,7 +91,9 @@ def inflated(file: Any, codec: str, on_trailing: Callable[[], None] = lambda: No
 class _Begun:
     """A stream of which the `start` was read, and then perhaps a fault came."""
 
-    def __init__(self, stream: Any, start: bytes, fault: BrokenStream | None) -> None:
+    def __init__(
+        self, stream: Zstd | CompressedFile, start: bytes, fault: BrokenStream | None
+    ) -> None:
         self._stream, self._start, self._fault = stream, start, fault
 
     def read(self, size: int) -> bytes:
@@ -99,15 +103,14 @@ class _Begun:
             return data
         if self._fault is not None:
             raise self._fault
-        data_read: bytes = self._stream.read(size)
-        return data_read
+        return self._stream.read(size)
 
 
 class Utf16Stream:
     """A stream of UTF-16, of which `start` was read, as UTF-8; code units that are no text are
     escaped. The first half of a character at its end waits for the second."""
 
-    def __init__(self, stream: Any, start: bytes) -> None:
+    def __init__(self, stream: BinaryIO | _Begun, start: bytes) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder(wide_order(start))("backslashreplace")
         has_mark = start[:2] in _MARKS
@@ -163,7 +166,7 @@ class CompressedFile:
     """A file of gzip, xz or bzip2, of any number of members; zeros after one are padding, and what
     is no member after the last one of gzip or bzip2 is ignored, as these programs do."""
 
-    def __init__(self, file: Any, codec: str, on_trailing: Callable[[], None]) -> None:
+    def __init__(self, file: BinaryIO, codec: str, on_trailing: Callable[[], None]) -> None:
         self._file, self._kind, self._input = file, codec, b""
         self._member: Any = None
         self._has_read = self._is_over = False

@@ -23,10 +23,10 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from lakelog.files.binary import refusal
-from lakelog.files.columnar import RowStream, container
-from lakelog.files.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
-from lakelog.files.pieces import (
+from lakelog.lines.binary import refusal
+from lakelog.lines.columnar import RowStream, container
+from lakelog.lines.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
+from lakelog.lines.pieces import (
     INNER_MIN,
     Chunk,
     Hole,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakelog.files.pieces import visible
+from lakelog.lines.pieces import visible
 
 _MAGIC = {
     b"SQLite format 3\x00": "a SQLite database: export its tables as CSV or Parquet",

@@ -23,8 +23,8 @@ import orjson
 
 from lakelog.errors import InvalidEvent
 from lakelog.event import assigned_columns
-from lakelog.files.inflate import BrokenStream
 from lakelog.libraries import np, pa, pc, pq
+from lakelog.lines.inflate import BrokenStream
 from lakelog.runtime.lazy import Lazy
 from lakelog.values import parse_value
 
