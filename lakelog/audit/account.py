@@ -36,8 +36,7 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.formats import FORMATS, BulkAction, Format
 from lakelog.ingest import ChunkResult, Transformer
 from lakelog.libraries import np, pa
-from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-from lakelog.lines.source import LINE_MAX, Source
+from lakelog.lines import Chunk, Hole, Overlong, Pause, Piece, Source, Split, visible
 
 _SNIFFED, _SAMPLE = 50, 1 << 18
 _HEADS = 8
@@ -190,7 +189,7 @@ class Account:
     def _hole(self, hole: Hole, end: int) -> None:
         """Nothing is expected of NULs, unless they are within a record of a binary format."""
         binary = self._form.traits.binary and not hole.at_end
-        if binary and len(self._pending) + hole.length <= LINE_MAX:
+        if binary and len(self._pending) + hole.length <= Source.LINE_MAX:
             self._pending += bytes(hole.length)
             return
         self._end_pending(is_cut=True)

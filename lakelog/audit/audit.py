@@ -33,12 +33,12 @@ from lakelog.entries import SegmentEntry
 from lakelog.files import cursors
 from lakelog.files.content import is_distinctive
 from lakelog.files.cursors import CursorIndex, printable
-from lakelog.files.file_cursor import WINDOW, FileCursor
+from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.traversal import path_of
 from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
 
@@ -180,7 +180,7 @@ class _Work:
         for path in paths:
             try:
                 with closing(_opened(path)) as source:
-                    head = source.read(WINDOW)
+                    head = source.read(Source.WINDOW)
             # A file that cannot be read has no head to compare; its name may still lead to its
             # cursor.
             except OSError:
@@ -212,7 +212,7 @@ class _Work:
         try:
             for label in self._labels:
                 with closing(_opened(path)) as source:
-                    head = source.read(WINDOW)
+                    head = source.read(Source.WINDOW)
                     empty = not head and not source.broken
                     is_matched |= self._source(source, head, label)
         # A path that does not exist is no read error: its cursor, if there is one, says what to
@@ -311,7 +311,7 @@ class _Work:
         }
         for path in self._paths if accounts else ():
             with suppress(OSError), closing(_opened(path)) as source:
-                head = source.read(WINDOW)
+                head = source.read(Source.WINDOW)
                 for label in self._labels:
                     for cursor in self._index.alike_or_named(head, label, path):
                         account = accounts.get(cursor.origin)
@@ -372,7 +372,7 @@ class _Work:
         for path in self._backups(cursor.name, {cursor.key, cursor.origin}):
             for label in self._labels:
                 with suppress(OSError), closing(Source(path, cursor.name)) as source:
-                    head = source.read(WINDOW)
+                    head = source.read(Source.WINDOW)
                     if self._source(source, head, label, cursor.origin, path):
                         return True
         return False

@@ -12,7 +12,7 @@ from typing import Any
 
 from lakelog.ingest import ChunkResult
 from lakelog.libraries import np
-from lakelog.lines.pieces import Chunk
+from lakelog.lines import Chunk
 
 FIRST_MAX = 5
 """Offsets that are listed for each fault."""

@@ -29,7 +29,7 @@ import zstandard
 from lakelog.disk import File, Folder
 from lakelog.errors import AlreadyExists, LakelogError
 from lakelog.files.cursors import printable
-from lakelog.lines.inflate import MAGIC_MAX, compression
+from lakelog.lines import Source, compression
 from lakelog.store import document
 
 DOCUMENT = ".backup.json"
@@ -170,7 +170,7 @@ def _copy(
     fd: int, status: os.stat_result, folder: str, is_packed: bool, stop: Stop
 ) -> VerifiedCopy:
     # What is compressed already would not get smaller.
-    is_packed = is_packed and not compression(os.pread(fd, MAGIC_MAX, 0))
+    is_packed = is_packed and not compression(os.pread(fd, Source.START, 0))
     digest = hashlib.sha256()
     blocks = _read_blocks(fd, status.st_size, digest, stop)
     # The document has the file's own mode, for restoring it. The copy must stay readable for its

@@ -20,14 +20,14 @@ from contextlib import closing
 
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
-from lakelog.disk import File, Folder
+from lakelog.disk import File, Folder, OpenFile
 from lakelog.files import cursors
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import of_inode
 from lakelog.files.rotation import is_rotated
 from lakelog.files.scan import FileState
-from lakelog.lines.source import Source, lease
+from lakelog.lines import Source
 from lakelog.store.bootstrap import Store
 
 QUIET = 10.0
@@ -83,7 +83,7 @@ def remove(
             return "not all of it is published"
         # The bytes are compared last and under the lease, so that no writer comes between this look
         # and the unlink (where the system grants leases).
-        with lease(fd) as no_writer:
+        with OpenFile(fd).lease() as no_writer:
             if not no_writer:
                 return "a process has it open for writing"
             if _digest(fd, stop) != newest.sha256:

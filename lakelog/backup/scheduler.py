@@ -35,7 +35,7 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.files.identity import locate
 from lakelog.files.scan import FileScan, FileState
 from lakelog.files.traversal import MARK
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 if TYPE_CHECKING:
     from lakelog.lake import Lake

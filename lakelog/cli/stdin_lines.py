@@ -20,7 +20,7 @@ import click
 import orjson
 
 from lakelog.errors import InvalidEvent
-from lakelog.lines.source import between_characters
+from lakelog.lines import Overlong
 from lakelog.values import parse_line, parse_value
 
 # What a pipe holds by default on Linux.
@@ -141,7 +141,7 @@ class _LineSplitter:
         # Before its newline comes: input without any must not fill the memory.
         if self.length > LINE_MAX:
             while len(self._buffer) > PART:
-                yield self._part(between_characters(self._buffer, PART))
+                yield self._part(Overlong.end(self._buffer, PART))
 
     def line(self) -> InputLine:
         """Return the line, or its last part, and begin the next."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
+from lakelog.disk import OpenFile
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.scan import FileScan, FileState
-from lakelog.lines import source
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""
@@ -70,9 +70,9 @@ class FollowedFile:
 def is_open_for_writing(followed: FollowedFile) -> bool | None:
     """Whether a process has a file open for writing; None where the system cannot say."""
     if followed.fd >= 0:
-        return source.is_open_for_writing(followed.fd)
+        return OpenFile(followed.fd).is_open_for_writing()
     with contextlib.suppress(OSError), open(followed.file.path, "rb") as file:
-        return source.is_open_for_writing(file.fileno())
+        return OpenFile(file.fileno()).is_open_for_writing()
     return None
 
 

@@ -24,7 +24,7 @@ from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED
 from lakelog.files.scan import FileScan, FileState, Selection
 from lakelog.files.traversal import is_apart
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 ENTRIES_MAX = 20_000
 """Names that are looked at beside the watched directories, at most."""
@@ -215,7 +215,7 @@ class Successors:
         beginning but its own; with `goes_on` also more."""
         held_cursors = []
         with suppress(OSError), closing(Source(path)) as source:
-            head = cursors.read_head(source)
+            head = source.read_head()
             source.limit = None
             for cursor in CursorIndex(some).alike(head, self._label):
                 is_same = source.identity == cursor.identity

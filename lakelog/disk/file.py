@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import mmap
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -152,3 +155,37 @@ class OpenFile:
     def close(self) -> None:
         """Close it."""
         disk.close(self.fd)
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[bool]:
+        """Keep writers from opening it for a moment; yields False if one has it open.
+
+        Where the system grants no leases it yields True and does not block writers.
+        """
+        granted = self._request_lease()
+        try:
+            yield granted is not False
+        finally:
+            if granted:
+                fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def is_open_for_writing(self) -> bool | None:
+        """Whether a process has it open for writing; None where the system grants no leases, as on
+        network file systems and for files of other users."""
+        granted = self._request_lease()
+        if granted:
+            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return None if granted is None else not granted
+
+    def _request_lease(self) -> bool | None:
+        """Whether a read lease (fcntl(2)) was granted; None where the system grants none."""
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored unless asked for
+            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            # EAGAIN alone means that a writer has it open; other errors mean that no lease can be
+            # had (another owner, a network file system).
+            return False if error.errno == errno.EAGAIN else None
+        except AttributeError:  # not on this system
+            return None
+        return True

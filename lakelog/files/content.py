@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import re
 
-from lakelog.files.file_cursor import WINDOW
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 _DIGITS, _LINES = 8, 2
 _PIECE = 1 << 20
-
-
-def before(source: Source, place: int) -> bytes:
-    """The last bytes before a place, WINDOW at most; the source then stands at the place."""
-    start = max(place - WINDOW, 0)
-    source.seek(start)
-    return source.read(place - start)
 
 
 def is_time_kept(compressed: Source, mtime: int) -> bool:
@@ -57,7 +49,7 @@ def prefix_of(source: Source, original: Source, start: int, limit: int | None = 
 def is_distinctive(data: bytes) -> bool:
     """Whether no other file is likely to begin so: it is long, or says times or numbers."""
     # The thresholds of FORMAT.md F18.4.
-    if len(data) >= WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
+    if len(data) >= Source.WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
         return True
     lines = {line for line in data.split(b"\n")[:-1] if re.search(rb"\d", line)}
     return len(lines) >= _LINES

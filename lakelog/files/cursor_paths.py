@@ -10,7 +10,7 @@ from lakelog.files import content, cursors, file_cursor
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
 from lakelog.files.rotation import PACKED, relation
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 Inodes = Mapping[tuple[int, int], str]
 """The path of each file that is known to exist, by device and inode."""
@@ -50,7 +50,7 @@ class CursorPaths:
                 # Cursors without an inode (F18.9) claim no file that another cursor names.
                 if not cursor.inode and self._index.of_inode(candidate.identity):
                     continue
-                head = cursors.read_head(candidate)
+                head = candidate.read_head()
                 # read_head() limits the source to the window; what was consumed may be longer.
                 candidate.limit = None
                 if cursors.before_place(candidate, cursor, head, self._label) is None:

@@ -21,11 +21,9 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
-from lakelog.files.file_cursor import WINDOW, FileCursor, Start, digest
+from lakelog.files.file_cursor import FileCursor, Start, digest
 from lakelog.files.rotation import base_name
-from lakelog.lines.checksum import joined, of_zeros
-from lakelog.lines.pieces import end_hole
-from lakelog.lines.source import Source
+from lakelog.lines import Hole, Source
 from lakelog.store import hosts
 
 _HEAD_MIN = 64
@@ -34,7 +32,6 @@ WHOLE_MAX = 1 << 16
 """Up to so many bytes, all that was consumed is compared when a file is opened again."""
 ALIKE_MAX, NAMED_MAX = 32, 512
 """Cursors of equal beginnings, and of names with one base, that are considered."""
-_PIECE = 1 << 20
 # Linux stamps files with the coarse clock; comparing its times with a finer one would order events
 # wrongly within a tick.
 _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
@@ -155,9 +152,11 @@ class CursorIndex:
         old = source.published
         current = self.get(old.key) if old else None
         if current and (current.bytes, current.crc) == (old.bytes, old.crc):
-            source.seek(max(current.bytes - WINDOW, 0))
-            return Start(current, current, source.head, source.read(min(current.bytes, WINDOW)))
-        head = read_head(source)
+            source.seek(max(current.bytes - Source.WINDOW, 0))
+            return Start(
+                current, current, source.head, source.read(min(current.bytes, Source.WINDOW))
+            )
+        head = source.read_head()
         for cursor in self.alike(head, label):
             before = None if cursor.is_copy else holds_all(source, cursor, head, label)
             if before is not None:
@@ -178,7 +177,7 @@ def head_length(size: int) -> int:
     """The length of the remembered beginning of a file of so many bytes."""
     if size < _HEAD_MIN:
         return size
-    return min(WINDOW, 1 << (size.bit_length() - 1))
+    return min(Source.WINDOW, 1 << (size.bit_length() - 1))
 
 
 def with_status(cursor: FileCursor, source: Source) -> FileCursor:
@@ -195,7 +194,7 @@ def with_status(cursor: FileCursor, source: Source) -> FileCursor:
 def with_head(cursor: FileCursor, head: bytes, label: str | None) -> FileCursor:
     """The cursor with as much of its file's beginning as there is: more by now, or less in another
     file that holds what was consumed."""
-    length = min(head_length(_written(head)), WINDOW)
+    length = min(head_length(_written(head)), Source.WINDOW)
     if length <= cursor.head_len <= len(head):
         return cursor
     return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
@@ -203,7 +202,7 @@ def with_head(cursor: FileCursor, head: bytes, label: str | None) -> FileCursor:
 
 def _written(head: bytes) -> int:
     """How much of a beginning identifies its file: not the room at its end, written later."""
-    return len(head) - end_hole(head) or len(head)
+    return len(head) - Hole.at_end_of(head) or len(head)
 
 
 def before_place(
@@ -220,14 +219,14 @@ def before_place(
     # A file cut and written again may agree in its head and its last window; below WHOLE_MAX
     # comparing everything costs one read.
     whole = cursor.bytes <= WHOLE_MAX and cursor.crc is not None
-    start = 0 if whole else max(cursor.bytes - WINDOW, 0)
+    start = 0 if whole else max(cursor.bytes - Source.WINDOW, 0)
     source.seek(start)
     before = source.read(cursor.bytes - start)
     if len(before) != cursor.bytes - start or digest(before) != cursor.tail:
         return None
     if whole and zlib.crc32(before) != cursor.crc:
         return None
-    return before[-WINDOW:]
+    return before[-Source.WINDOW :]
 
 
 def holds_all(source: Source, cursor: FileCursor, head: bytes, label: str | None) -> bytes | None:
@@ -235,7 +234,7 @@ def holds_all(source: Source, cursor: FileCursor, head: bytes, label: str | None
 
     What was copied before a line was finished need not have the beginning of that line.
     """
-    if cursor.crc is not None and crc_of(source, cursor.bytes) != cursor.crc:
+    if cursor.crc is not None and source.crc(cursor.bytes) != cursor.crc:
         return None
     # The cursor remembers the beginning of an unfinished line that the copy lacks (F18.3).
     if 0 < cursor.bytes <= len(head) < cursor.head_len:
@@ -243,31 +242,6 @@ def holds_all(source: Source, cursor: FileCursor, head: bytes, label: str | None
         before = head[: cursor.bytes]
         return before if digest(before) == cursor.tail else None
     return before_place(source, cursor, head, label)
-
-
-def crc_of(source: Source, size: int) -> int | None:
-    """The CRC-32 of the first bytes of a file; None if it has fewer."""
-    source.seek(0)
-    crc = 0
-    while size:
-        if unwritten := source.skip_unwritten(size):
-            crc, size = joined(crc, of_zeros(unwritten), unwritten), size - unwritten
-            continue
-        block = source.read(min(size, _PIECE))
-        if not block:
-            return None
-        crc, size = zlib.crc32(block, crc), size - len(block)
-    return crc
-
-
-def read_head(source: Source) -> bytes:
-    """Read a file's beginning. Of one shorter than the window no more is read after that, or what
-    is being written now would have no key."""
-    source.seek(0)
-    head = source.read(WINDOW)
-    if len(head) < WINDOW and not source.compression:
-        source.limit = len(head) if source.limit is None else min(source.limit, len(head))
-    return head
 
 
 def holds(
@@ -286,7 +260,7 @@ def holds(
     fresh = [c for c in head_index if base_index.get(c.key) != c]
     # Of a file that was shorter than a window the remembered beginning may be longer by now, so
     # digests of it cannot be compared: any such cursor may be of this file.
-    short = len(start.head) < WINDOW
+    short = len(start.head) < Source.WINDOW
     if short and any(c.head_len > len(start.head) for c in fresh):
         return False
     if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lakelog.files import content, cursors, file_cursor
+from lakelog.files import file_cursor
 from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def sharing(
     released: tuple[FileCursor, ...],
 ) -> Start | FileCopy:
     """A file of its own whose first bytes are rows of another one."""
-    before = content.before(source, place)
-    crc = cursors.crc_of(source, place)
+    before = source.before(place)
+    crc = source.crc(place)
     lines = cursor.lines if place == cursor.bytes else 0  # of an earlier place none are counted
     shared = replace(
         fresh,
@@ -61,7 +61,7 @@ def last_place(source: Source, cursor: FileCursor, size: int) -> int:
     """The last place up to `size` at which a file holds what the cursor's file held."""
     # The latest that agrees, so that as few lines as possible are stored twice.
     for place, crc in reversed(cursor.places):
-        if place <= size and cursors.crc_of(source, place) == crc:
+        if place <= size and source.crc(place) == crc:
             return place
     return 0
 
@@ -80,12 +80,12 @@ def copy_of(source: Source, fresh: FileCursor, cursor: FileCursor, size: int) ->
         bytes=size,
         shares=origin,
         shared=size,
-        tail=file_cursor.digest(content.before(source, size)),
-        crc=cursors.crc_of(source, size),
+        tail=file_cursor.digest(source.before(size)),
+        crc=source.crc(size),
     )
 
 
 def grown(source: Source, copy: FileCursor, size: int) -> FileCursor:
     """A copy that has `size` bytes of its original now."""
-    tail, crc = file_cursor.digest(content.before(source, size)), cursors.crc_of(source, size)
+    tail, crc = file_cursor.digest(source.before(size)), source.crc(size)
     return replace(copy, bytes=size, shared=size, tail=tail, crc=crc)

@@ -27,7 +27,7 @@ from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.rotation import base_name, is_copy_name, relation, unpacked
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 _APART_MAX = 8
 
@@ -78,7 +78,7 @@ class Resolver:
         # Another process may have read further than the file was when it was scanned.
         for cursor in self.index.of_inode(source.identity):
             source.reach(max(cursor.bytes, cursor.head_len))
-        head = cursors.read_head(source)
+        head = source.read_head()
         released: list[FileCursor] = []
         # Several cursors may name one inode: other labels, copies, files before it was reused.
         for cursor in self.index.of_inode(source.identity):
@@ -150,7 +150,7 @@ class Resolver:
             return FileCopy(file_copies.grown(source, current, size), copy, head)
         # Without a cursor of its original the copy is all there is, so its new lines are its own.
         if original is None:
-            return Start(current, copy, head, content.before(source, copy.bytes))
+            return Start(current, copy, head, source.before(copy.bytes))
         before = cursors.holds_all(source, original, head, self.label)
         if before is not None:
             # It is what its original was, perhaps with lines that were never read from there.
@@ -371,7 +371,7 @@ def _is_certain(decision: FileDecision, head: bytes) -> bool:
 
 def of_inode(source: Source, index: CursorIndex, label: str | None) -> FileCursor | None:
     """The cursor of a file's inode, if it holds what was consumed; the source stands there."""
-    head = cursors.read_head(source)
+    head = source.read_head()
     for cursor in index.of_inode(source.identity):
         if cursors.before_place(source, cursor, head, label) is not None:
             return cursor

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from lakelog.files import rotation
 from lakelog.files.traversal import is_apart
-from lakelog.lines.source import kind_of
+from lakelog.lines import Source
 from lakelog.store.bootstrap import is_lake
 
 # What editors and downloads write before they rename it.
@@ -136,7 +136,7 @@ def _look(path: str, result: FileScan, *, is_root: bool) -> FileState | None:
         if is_root or os.path.islink(path) or not isinstance(error, FileNotFoundError):
             result.faults[path] = error.strerror or str(error)
         return None  # a file that went since its directory was listed is no fault
-    if file_kind := kind_of(status.st_mode):
+    if file_kind := Source.kind_of(status.st_mode):
         if is_root:
             result.faults[path] = f"not a regular file: it is {file_kind}"
         elif not stat.S_ISDIR(status.st_mode):

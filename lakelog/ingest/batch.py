@@ -37,8 +37,7 @@ from lakelog.ingest.splits import SplitRefused
 from lakelog.ingest.tail_keys import TailKeys
 from lakelog.ingest.transform import Transformer
 from lakelog.libraries import np, pa
-from lakelog.lines.pieces import Split
-from lakelog.lines.source import Source
+from lakelog.lines import Source, Split
 from lakelog.moves import Change, publish
 from lakelog.segments import rows_target, segment_schema, write_segment
 from lakelog.store.bootstrap import Store

@@ -8,7 +8,7 @@ from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
 from lakelog.files.file_copies import FileCopy
-from lakelog.files.file_cursor import WINDOW, FileCursor, Start
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest import splits
@@ -18,9 +18,7 @@ from lakelog.ingest.definitions import LakeFormat
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.records import joins
 from lakelog.ingest.transform import Transformer, readable
-from lakelog.lines.checksum import Checksum
-from lakelog.lines.pieces import Chunk, Hole, Overlong, Pause, Piece, Split, visible
-from lakelog.lines.source import LINE_MAX, SHORT, Source
+from lakelog.lines import Checksum, Chunk, Hole, Overlong, Pause, Piece, Source, Split, visible
 
 _TOO_LONG = "the line behind it is too long"
 UNFINISHED = "the last line has no newline and is no event: it is read again once it goes on"
@@ -115,7 +113,7 @@ class Gatherer:
         if overlong.number == 1:
             self._end_pending(_TOO_LONG)
             self._batch.lines += 1
-        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {overlong.number:,}"
+        reason = f"a line of over {Source.LINE_MAX:,} bytes is too long: part {overlong.number:,}"
         self._add_bad(reason, overlong.base, overlong.data)
 
     def _take_hole(self, hole: Hole) -> None:
@@ -125,21 +123,25 @@ class Gatherer:
             self._end_hole = hole.length
             return
         # In a binary record NULs are data; in text they separate lines.
-        if self._is_binary and len(self._pending) + hole.length <= LINE_MAX and not hole.at_end:
+        if (
+            self._is_binary
+            and len(self._pending) + hole.length <= Source.LINE_MAX
+            and not hole.at_end
+        ):
             self._pending += bytes(hole.length)
             return
         self._end_pending("a hole of NULs follows")
         self._nuls += hole.length
         # The CRC covers holes as well, but a hole may be larger than any disk.
         self._crc.add_zeros(hole.length)
-        self._move(hole.base + hole.length, bytes(min(hole.length, WINDOW)))
+        self._move(hole.base + hole.length, bytes(min(hole.length, Source.WINDOW)))
 
     def _take_split(self, split: Split) -> None:
         """Add lines that another process loads."""
         self._batch.insert(split, self._pool)
         end = split.base + split.length
         self._crc.add_sum(lambda: split.answer.result().crc, split.length)
-        self._move(end, os.pread(self._source.descriptor, WINDOW, end - WINDOW))
+        self._move(end, os.pread(self._source.descriptor, Source.WINDOW, end - Source.WINDOW))
 
     def _end_pending(self, reason: str) -> None:
         """Ingest the pending record, of which no more comes; what is still no event is
@@ -282,7 +284,7 @@ class Gatherer:
             self._form, form = choose_format(self._job, self._start, visible(chunk.data))
             self._report.format = self._source.container or form.label
             if not self._place:
-                note = FORMATS.zone_note(form, visible(chunk.data[:WINDOW]))
+                note = FORMATS.zone_note(form, visible(chunk.data[: Source.WINDOW]))
                 self._report.note = self._report.note or note
             self._since = self._place
             # Rows that are not stored are shown, with payloads as text.
@@ -303,7 +305,8 @@ class Gatherer:
         self._nuls += 0 if self._is_binary else chunk.hole_bytes(result.length)
         self._crc.add([memoryview(chunk.data)[: result.length]], result.length)
         self._move(
-            chunk.base + result.length, chunk.data[max(result.length - WINDOW, 0) : result.length]
+            chunk.base + result.length,
+            chunk.data[max(result.length - Source.WINDOW, 0) : result.length],
         )
 
     def _begin_splits(self, result: ChunkResult) -> None:
@@ -311,7 +314,7 @@ class Gatherer:
         job, transformer, source = self._job, self._transformer, self._source
         is_plain = not source.compression and source.limit is None
         is_whole = job.mode in ("once", "ended") and not (job.dry_run or job.follows)
-        is_cut = transformer is not None and transformer.chunk == SHORT and result.lines
+        is_cut = transformer is not None and transformer.chunk == Source.SHORT and result.lines
         if self._splits or not (is_plain and is_whole and is_cut) or job.conformance:
             return
         fields = result.fields
@@ -329,14 +332,14 @@ class Gatherer:
         )
 
     def _move(self, place: int, data: bytes) -> None:
-        self._place, self._before = place, (self._before + data[-WINDOW:])[-WINDOW:]
+        self._place, self._before = place, (self._before + data[-Source.WINDOW :])[-Source.WINDOW :]
 
 
 def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
     """Choose the format of a file: the one requested, else the one that the lake defines for it,
     else the one detected from its first bytes, which is final once there are enough of them. Plain
     text applies only until lines of a known kind come. Returns its name and the format."""
-    consumed = visible(start.head[: start.cursor.bytes or WINDOW])
+    consumed = visible(start.head[: start.cursor.bytes or Source.WINDOW])
     definition = job.definition(start.cursor.name)
     name = FORMATS.name_of(definition) if definition else ""
     forced = bool(name)
@@ -345,7 +348,7 @@ def choose_format(job: Job, start: Start, data: bytes) -> tuple[str, Format]:
         # when only its newest lines are looked at.
         last_name = start.cursor.forms[-1][1] if start.cursor.forms else FORMATS.LAST
         is_open = FORMATS.is_last(last_name) or LakeFormat.is_gone(last_name, job.formats)
-        settled = start.cursor.bytes >= WINDOW and not is_open
+        settled = start.cursor.bytes >= Source.WINDOW and not is_open
         file_name = start.cursor.name
         name = last_name if settled else FORMATS.name_in(definition, consumed, data, file_name)
         name = FORMATS.completed(name, definition)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from lakelog import arrays
 from lakelog.files.cursors import printable
 from lakelog.files.file_copies import FileCopy
-from lakelog.files.file_cursor import WINDOW, FileCursor, Start
+from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.identity import KnownContent, UndecidedFile
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
@@ -28,9 +28,7 @@ from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import choose_format
 from lakelog.ingest.records import records
 from lakelog.libraries import np, pa
-from lakelog.lines import source as sources
-from lakelog.lines.pieces import Chunk
-from lakelog.lines.source import Source
+from lakelog.lines import Chunk, Source
 
 PIECE_MAX = 8 << 20
 """Bytes of one file that are ingested together with those of others, at most."""
@@ -213,7 +211,7 @@ class Group:
         complete = records(chunk, form, mode, final=mode != "follow")
         report.format = source.container or form.label
         if not place:
-            report.note = report.note or FORMATS.zone_note(form, data[:WINDOW])
+            report.note = report.note or FORMATS.zone_note(form, data[: Source.WINDOW])
         report.left = len(data) - complete.length
         if mode == "ended" and data[complete.length :].strip():
             self._keys -= touched
@@ -304,7 +302,7 @@ def _is_read(source: Source, start: Start) -> bool:
 
 def _new_data(source: Source, start: Start) -> bytes | None:
     """What is new in a file; None if it has to be ingested alone."""
-    bytes_max = min(PIECE_MAX, sources.CHUNK)
+    bytes_max = min(PIECE_MAX, Source.CHUNK)
     if _is_read(source, start):
         return b""
     if source.compression and not start.cursor.bytes and not source.read(1) and not source.broken:
@@ -323,7 +321,7 @@ def _new_data(source: Source, start: Start) -> bytes | None:
 def _cursor_after(start: Start, data: bytes, form: str) -> FileCursor:
     """The cursor after data that was read at its place, in a format."""
     place, crc = start.cursor.bytes, start.cursor.crc
-    before = (start.before + data[-WINDOW:])[-WINDOW:]
+    before = (start.before + data[-Source.WINDOW :])[-Source.WINDOW :]
     crc = None if crc is None else zlib.crc32(data, crc)
     return start.cursor.moved(place + len(data), before, crc).read_as(form, place)
 

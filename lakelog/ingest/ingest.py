@@ -22,7 +22,6 @@ from typing import Any
 
 from lakelog.event import Event
 from lakelog.files.cursors import printable
-from lakelog.files.file_cursor import WINDOW
 from lakelog.files.scan import Selection
 from lakelog.files.traversal import is_apart, walk
 from lakelog.ingest.batch import CursorMoved, Job, finishing
@@ -33,8 +32,7 @@ from lakelog.ingest.repeats import compare as repeats_of
 from lakelog.ingest.repeats import report as tell_repeats
 from lakelog.ingest.skip import skip_to_ends
 from lakelog.ingest.spool import PipedSource, Spool
-from lakelog.lines.pieces import Hole
-from lakelog.lines.source import Source, kind_of
+from lakelog.lines import Hole, Source
 from lakelog.maintain import Sealer
 
 _MAINTAIN_EVERY = 32
@@ -167,7 +165,7 @@ class Ingester:
             piped = stat.S_ISFIFO(mode) and path in self._requested
             if stat.S_ISDIR(mode):
                 os.listdir(path)  # which is what failed, or else it would not be here
-            if not piped and path not in self._requested and (irregular := kind_of(mode)):
+            if not piped and path not in self._requested and (irregular := Source.kind_of(mode)):
                 report.ignored = f"left out: it is {irregular}"
                 return report
             stream = _opened(path) if piped else None
@@ -189,7 +187,7 @@ class Ingester:
 
     def _stream(self, spool: Spool, name: str, report: FileReport) -> None:
         """Read what comes through a pipe, lines as they come."""
-        spool.fill(WINDOW)
+        spool.fill(Source.WINDOW)
         # What came before may come again, and is known by all of its content.
         candidates = self._job.present()[1].alike(spool.head, self._job.label)
         spool.fill(max((cursor.bytes for cursor in candidates), default=0))

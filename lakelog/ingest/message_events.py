@@ -15,8 +15,7 @@ from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
 from lakelog.ingest.stream_cursor import Mark
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa, pc
-from lakelog.lines.binary import refusal
-from lakelog.lines.source import LINE_MAX, PART, between_characters
+from lakelog.lines import Overlong, Source, refusal
 
 PLACES = 4096
 """Positions of one message; one with more events has an origin of its own."""
@@ -94,9 +93,11 @@ def rejected_pieces(value: bytes) -> list[tuple[str, str]]:
     """The reasons and texts of the parts of a value that is too long."""
     rejections, position = list[tuple[str, str]](), 0
     while position < len(value):
-        stop = min(position + PART, len(value))
-        stop = stop if stop == len(value) else between_characters(value, stop)
-        reason = f"a line of over {LINE_MAX:,} bytes is too long: part {len(rejections) + 1:,}"
+        stop = min(position + Source.PART, len(value))
+        stop = stop if stop == len(value) else Overlong.end(value, stop)
+        reason = (
+            f"a line of over {Source.LINE_MAX:,} bytes is too long: part {len(rejections) + 1:,}"
+        )
         rejections.append((reason, readable(value[position:stop])))
         position = stop
     return rejections

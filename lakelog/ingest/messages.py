@@ -32,7 +32,6 @@ from typing import Any
 from lakelog import database
 from lakelog.entries import Entry
 from lakelog.errors import InvalidSetting
-from lakelog.files.file_cursor import WINDOW
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job
 from lakelog.ingest.chunk_result import ChunkResult, RejectedLine
@@ -51,8 +50,7 @@ from lakelog.ingest.message_events import (
 from lakelog.ingest.stream_cursor import StreamCursor
 from lakelog.ingest.transform import readable
 from lakelog.libraries import np, pa
-from lakelog.lines.pieces import Chunk
-from lakelog.lines.source import LINE_MAX
+from lakelog.lines import Chunk, Source
 from lakelog.moves import Change
 from lakelog.protect import sealed_blocks
 from lakelog.segments import rows_sql
@@ -190,7 +188,7 @@ class MessageBatch:
             last_format = cursor.form if cursor and cursor.form else FORMATS.LAST
             is_open = FORMATS.is_last(last_format) or LakeFormat.is_gone(last_format, job.formats)
             # What was read before is compared with its rows, which that format gave.
-            is_settled = (is_retry or (cursor and cursor.bytes >= WINDOW)) and not is_open
+            is_settled = (is_retry or (cursor and cursor.bytes >= Source.WINDOW)) and not is_open
             detected = last_format if is_settled else FORMATS.name_in(definition, b"", sample, name)
             detected = FORMATS.LAST if detected in _WITH_HEADERS else detected
             format_name = FORMATS.completed(detected, definition)
@@ -206,7 +204,7 @@ class MessageBatch:
                 special.append(number)
             elif reason := why_no_lines(value):
                 bad.append((number, reason, base64.b64encode(value).decode()))
-            elif len(value) > LINE_MAX:
+            elif len(value) > Source.LINE_MAX:
                 bad += [(number, *rejected) for rejected in rejected_pieces(value)]
             else:
                 lines.append(number)

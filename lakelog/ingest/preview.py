@@ -11,12 +11,10 @@ from lakelog import arrays
 from lakelog.database import Connect
 from lakelog.errors import InvalidEvent
 from lakelog.files.cursors import printable
-from lakelog.files.file_cursor import WINDOW
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.transform import Transformer, readable
-from lakelog.lines.pieces import Chunk, visible
-from lakelog.lines.source import Source
+from lakelog.lines import Chunk, Source, visible
 from lakelog.values import parse_value
 
 SAMPLE = 256 << 10
@@ -85,7 +83,7 @@ class Preview:
         OSError, InvalidSetting.
         """
         data, whole = _beginning(path)
-        head = data[:WINDOW]
+        head = data[: Source.WINDOW]
         name, why = _choose(path, head, data, formats, requested, label)
         # The same three steps as in an ingest, so that the preview cannot differ from it.
         form = FORMATS.specialize(FORMATS.by_name(name), head or data)

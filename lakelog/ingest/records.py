@@ -18,8 +18,7 @@ from lakelog import arrays
 from lakelog.errors import InvalidEvent
 from lakelog.formats import Format, LeadingTime, LineEncoding
 from lakelog.libraries import np, pa, pc
-from lakelog.lines.pieces import Chunk
-from lakelog.lines.source import LINE_MAX
+from lakelog.lines import Chunk, Source
 
 RECORD_MAX = 1 << 20
 # Control bytes that no line of text holds, of whatever encoding.
@@ -55,7 +54,7 @@ def records(chunk: Chunk, form: Format, mode: str, *, final: bool) -> Records:
     whole = form.traits.whole
     # A document may be as large as a line; text in which no line begins a record is cut off sooner,
     # lest all of it be held back.
-    bytes_max = form.traits.record_max or (LINE_MAX if whole else RECORD_MAX)
+    bytes_max = form.traits.record_max or (Source.LINE_MAX if whole else RECORD_MAX)
     is_head, is_open = _first(chunk, form)
     heads = _bounded(is_head, starts, bytes_max)
     if _goes_on(chunk, int(starts[heads[-1]]), form, mode, final, is_open):

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from lakelog.files import content, file_cursor
+from lakelog.files import file_cursor
 from lakelog.files.cursors import CursorIndex, printable
 from lakelog.files.file_cursor import FileCursor, Start
 from lakelog.files.scan import FileState
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
-from lakelog.lines.source import Source
+from lakelog.lines import Source
 
 _NEAR = 1 << 16
 """Bytes before the end among which the last newline is looked for."""
@@ -71,5 +71,5 @@ def _at_end(source: Source, start: Start) -> FileCursor:
         near = max(source.size - _NEAR, 0)
         source.seek(near)
         place = near + source.read(source.size - near).rfind(b"\n") + 1
-    tail = file_cursor.digest(content.before(source, place))
+    tail = file_cursor.digest(source.before(place))
     return replace(start.cursor, bytes=place, shared=place, tail=tail, crc=crc)

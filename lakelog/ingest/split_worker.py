@@ -22,7 +22,7 @@ from lakelog.formats import FORMATS, TypedPayloads
 from lakelog.ingest import splits
 from lakelog.ingest.event_segments import EventSegments
 from lakelog.ingest.transform import Transformer
-from lakelog.lines.pieces import Chunk
+from lakelog.lines import Chunk
 from lakelog.store import bootstrap
 
 

@@ -16,9 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from lakelog.lines.inflate import MAGIC_MAX
-from lakelog.lines.pieces import Piece
-from lakelog.lines.source import Source
+from lakelog.lines import Piece, Source
 
 QUIET = 1.0
 """Seconds that are collected before lines are published, and after which a record is complete."""
@@ -117,7 +115,7 @@ class PipedSource(Source):
     is nothing more to read for now; with True once nothing came for a while."""
 
     def __init__(self, spool: Spool, name: str) -> None:
-        spool.fill(MAGIC_MAX)
+        spool.fill(Source.START)
         super().__init__(spool.path, name, piped=True)
         self._spool = spool
         self.published, self.head = spool.cursor, spool.head

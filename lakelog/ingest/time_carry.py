@@ -16,7 +16,7 @@ from lakelog.errors import InvalidEvent
 from lakelog.formats import DateOrders, Format, LeadingTime, LineEncoding
 from lakelog.ingest import stripes
 from lakelog.libraries import np, pa, pc
-from lakelog.lines.pieces import Chunk
+from lakelog.lines import Chunk
 from lakelog.values import parse_time, to_micros
 
 

@@ -24,8 +24,7 @@ from lakelog.ingest.conformance import Conformance
 from lakelog.ingest.records import Records, is_left, joins, records, simple, without_cut_line
 from lakelog.ingest.time_carry import TimeCarry, Untimed
 from lakelog.libraries import duckdb, np, pa, pc
-from lakelog.lines.pieces import Chunk, visible
-from lakelog.lines.source import CHUNK, SHORT
+from lakelog.lines import Chunk, Source, visible
 from lakelog.values import to_micros
 
 SAMPLE, SAMPLE_LINES = 1 << 18, 50
@@ -76,7 +75,7 @@ class Transformer:
     @property
     def chunk(self) -> int:
         """Bytes of the chunks that cost least; lines that are cut need not be planned for."""
-        return SHORT if self._uniform else CHUNK
+        return Source.SHORT if self._uniform else Source.CHUNK
 
     def run(self, chunk: Chunk, *, final: bool = False) -> ChunkResult:
         """Return the result of a chunk."""

@@ -82,6 +82,13 @@ class Overlong:
         """Bytes of the file."""
         return len(self.data)
 
+    @staticmethod
+    def end(data: bytes | bytearray, position: int) -> int:
+        """The place within data, or one up to three bytes before it, that is in no character of
+        UTF-8: parts end there, so that each is text by itself."""
+        places = (position - back for back in range(4))
+        return next((place for place in places if data[place] & 0xC0 != 0x80), position)
+
 
 @dataclass(frozen=True)
 class Hole:
@@ -90,6 +97,14 @@ class Hole:
     base: int
     length: int
     at_end: bool = False
+
+    @staticmethod
+    def at_end_of(data: bytes) -> int:
+        """Return how many bytes the hole has that data ends with; 0 if it does not end with one."""
+        size = len(data.rstrip(b"\0"))
+        count = len(data) - size
+        at_start = not size or data[size - 1] == _NEWLINE
+        return count if count >= (START_MIN if at_start else INNER_MIN) else 0
 
 
 @dataclass(frozen=True)
@@ -160,14 +175,6 @@ def seams_of(data: bytes, holes: Holes) -> tuple[int, ...]:
     after = after + (codes[after] == _NEWLINE)
     begins = np.union1d(starts + ~_at_line_start(codes, starts), after)
     return tuple(begins[begins < len(data)].tolist())
-
-
-def end_hole(data: bytes) -> int:
-    """Return how many bytes the hole has that data ends with; 0 if it does not end with one."""
-    size = len(data.rstrip(b"\0"))
-    count = len(data) - size
-    at_start = not size or data[size - 1] == _NEWLINE
-    return count if count >= (START_MIN if at_start else INNER_MIN) else 0
 
 
 def unwritten_bytes(fd: int, position: int, length_max: int) -> int:

@@ -6,24 +6,21 @@ bytes. A line over LINE_MAX is not held in memory: it is yielded in parts, all o
 run of NULs is a hole (pieces.py), of which only the length is kept. A file that cannot be read to
 its end, whose compression is damaged or cut short, or that inflates beyond RATIO_MAX, ends early
 with a reason; a binary file ends at once.
-
-Read leases (fcntl(2)): whether any process has a file open for writing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
-import signal
 import stat
 import sys
+import zlib
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+from lakelog.disk import OpenFile
 from lakelog.lines.binary import refusal
+from lakelog.lines.checksum import joined, of_zeros
 from lakelog.lines.columnar import RowStream, container
 from lakelog.lines.inflate import MAGIC_MAX, WIDE, BrokenStream, compression, inflated, wide_order
 from lakelog.lines.pieces import (
@@ -34,17 +31,10 @@ from lakelog.lines.pieces import (
     Pause,
     Piece,
     Split,
-    end_hole,
     find_holes,
     unwritten_bytes,
 )
 
-CHUNK, SHORT = 24 << 20, 8 << 20
-"""Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner a
-chunk is there the sooner two threads have something to do."""
-LINE_MAX = 64 << 20
-PART = 16 << 20
-"""Bytes of each part of a line over LINE_MAX."""
 HOLE = 1 << 16
 """NULs at the end of a block from which on they are a hole of their own."""
 RATIO_MAX = 20_000
@@ -80,6 +70,16 @@ class Source:
     copy of what came through a pipe, so that its inode says nothing.
     """
 
+    START = MAGIC_MAX
+    """Bytes of a file's beginning that tell how it is packed."""
+    CHUNK, SHORT = 24 << 20, 8 << 20
+    """Bytes of a chunk at most, and of the first ones. A query is planned for each, but the sooner
+    a chunk is there the sooner two threads have something to do."""
+    LINE_MAX, PART = 64 << 20, 16 << 20
+    """Bytes of a line, and of each part of a longer one."""
+    WINDOW = 4096
+    """Bytes of a file's beginning, and before a place in it, by which it is known again."""
+
     def __init__(
         self, path: str, name: str = "", *, piped: bool = False, limit: int | None = None
     ) -> None:
@@ -91,7 +91,7 @@ class Source:
         self.published: Any = None
         """The cursor of a stream whose beginning, but for its `head`, cannot be read any more."""
         self.head = b""
-        self.chunk = SHORT
+        self.chunk = self.SHORT
         """Bytes of the chunks that are read next."""
         self.splits: SplitLoader | None = None
         """What other processes load of it, where that is plain."""
@@ -124,7 +124,7 @@ class Source:
 
     def is_open_elsewhere(self) -> bool | None:
         """Whether a process has the file open for writing; None where the system does not say."""
-        return is_open_for_writing(self.descriptor)
+        return OpenFile(self.descriptor).is_open_for_writing()
 
     @property
     def descriptor(self) -> int:
@@ -174,7 +174,7 @@ class Source:
         self._stream = self._open()
         # Compressed streams cannot seek: everything before the offset is decompressed again.
         while self.compression and offset:
-            block = self.read(min(offset, CHUNK))
+            block = self.read(min(offset, self.CHUNK))
             if not block:
                 return
             offset -= len(block)
@@ -224,16 +224,16 @@ class Source:
                 base, pending, hole, number = base + hole, b"", 0, 0
             if block.endswith(_HOLE_END):
                 block, pending = pending + block, b""
-                hole = end_hole(block)
+                hole = Hole.at_end_of(block)
                 block = block[: len(block) - hole]
             line_end = block.rfind(b"\n") + 1
             # The usual case: nothing pending and only whole lines, so no byte is copied.
-            if line_end == len(block) <= LINE_MAX and not pending and not number:
+            if line_end == len(block) <= self.LINE_MAX and not pending and not number:
                 if block:
                     yield Chunk(block, base)
                 base += line_end
                 continue
-            if line_end and len(pending) + line_end <= LINE_MAX and not number:
+            if line_end and len(pending) + line_end <= self.LINE_MAX and not number:
                 yield Chunk(b"".join((pending, memoryview(block)[:line_end])), base)
                 base, pending = base + len(pending) + line_end, block[line_end:]
                 continue
@@ -246,7 +246,7 @@ class Source:
         if self.broken.startswith(_BOMB):
             return
         # The end is known now: NULs there are a hole at the end, not part of the last line.
-        nuls = 0 if hole else end_hole(pending)
+        nuls = 0 if hole else Hole.at_end_of(pending)
         pending, hole = pending[: len(pending) - nuls], hole + nuls
         if pending:
             yield _line(pending, base, number, open_end=True)
@@ -262,13 +262,49 @@ class Source:
                 coming = reader.submit(_next_split, upcoming)
                 yield current
 
+    def read_head(self) -> bytes:
+        """Read the file's beginning. Of one shorter than WINDOW no more is read after that, or what
+        is being written now would have no key."""
+        self.seek(0)
+        head = self.read(self.WINDOW)
+        if len(head) < self.WINDOW and not self.compression:
+            self.limit = len(head) if self.limit is None else min(self.limit, len(head))
+        return head
+
+    def before(self, place: int) -> bytes:
+        """The last bytes before a place, WINDOW at most; the source then stands at the place."""
+        start = max(place - self.WINDOW, 0)
+        self.seek(start)
+        return self.read(place - start)
+
+    def crc(self, size: int) -> int | None:
+        """The CRC-32 of the first bytes of the file; None if it has fewer."""
+        self.seek(0)
+        crc = 0
+        while size:
+            if unwritten := self.skip_unwritten(size):
+                crc, size = joined(crc, of_zeros(unwritten), unwritten), size - unwritten
+                continue
+            block = self.read(min(size, 1 << 20))
+            if not block:
+                return None
+            crc, size = zlib.crc32(block, crc), size - len(block)
+        return crc
+
+    @staticmethod
+    def kind_of(mode: int) -> str:
+        """The kind of a file that is not regular, by its mode; empty if it is regular."""
+        if stat.S_ISREG(mode):
+            return ""
+        return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _next_size(self) -> int:
         """The bytes to read so that a block ends with a line, if one ends near the size of it."""
-        size = min(self.chunk, CHUNK)
+        size = min(self.chunk, self.CHUNK)
         if self.compression or size <= _NEAR:
             return size
         try:
@@ -282,7 +318,7 @@ class Source:
         """Give what comes next to another process, if that has time."""
         size = self.splits.due(base) if self.splits else 0
         # The end of a file may be without its newline, or a hole.
-        if not self.splits or not size or base + size + SHORT > self.size:
+        if not self.splits or not size or base + size + self.SHORT > self.size:
             return None
         near = os.pread(self.descriptor, _NEAR, base + size - _NEAR)
         size += near.rfind(b"\n") + 1 - _NEAR
@@ -312,23 +348,16 @@ class Source:
         return block
 
 
-def kind_of(mode: int) -> str:
-    """The kind of a file that is not regular, by its mode; empty if it is regular."""
-    if stat.S_ISREG(mode):
-        return ""
-    return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
-
-
 def _regular(path: str) -> int:
     """Open a regular file without blocking on anything else. Raises OSError."""
     mode = os.stat(path).st_mode
     fd = -1
-    if not kind_of(mode):
+    if not Source.kind_of(mode):
         # O_NONBLOCK: a pipe that took the place of the file would block open() until somebody
         # writes.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         mode = os.fstat(fd).st_mode  # another may have its name by now
-    if irregular := kind_of(mode):
+    if irregular := Source.kind_of(mode):
         if fd >= 0:
             os.close(fd)
         raise OSError(f"not a regular file: it is {irregular}")
@@ -347,23 +376,20 @@ def _split(data: bytes, base: int, number: int) -> tuple[list[Piece], int]:
     end depends on the line alone, not on the size of blocks.
     """
     ordered: list[Piece] = []
-    position, part_size = 0, min(PART, LINE_MAX)
+    position, part_size = 0, min(Source.PART, Source.LINE_MAX)
     solid = len(data.rstrip(b"\0"))  # NULs at the end may be the beginning of a hole
     # A line is overlong only once more than LINE_MAX of it is there; whether NULs at the end count
     # is known later.
-    while number or solid - position > LINE_MAX:
+    while number or solid - position > Source.LINE_MAX:
         size = _line_end(data[position:], is_continued=number > 0)
-        if not number and 0 < size <= LINE_MAX:
+        if not number and 0 < size <= Source.LINE_MAX:
             ordered.append(Chunk(data[position : position + size], base + position))
             position += size
             continue
         end = position + size if size else 0
         while position < end or (not end and solid - position > part_size):
-            # Parts end between characters, so that each is text by itself.
             stop = (
-                end
-                if 0 < end <= position + part_size
-                else between_characters(data, position + part_size)
+                end if 0 < end <= position + part_size else Overlong.end(data, position + part_size)
             )
             number += 1
             ordered.append(Overlong(base + position, data[position:stop], number))
@@ -398,52 +424,9 @@ def _last_end(data: bytes) -> int:
     return line_end + ends[-1] if ends else line_end
 
 
-def between_characters(data: bytes | bytearray, position: int) -> int:
-    """The place within data, or one up to three bytes before it, that is in no UTF-8 character."""
-    places = (position - back for back in range(4))
-    return next((place for place in places if data[place] & 0xC0 != 0x80), position)
-
-
 def _next_split(upcoming: Iterator[Piece]) -> Piece | None:
     """The next piece, its lines already split in this thread."""
     current = next(upcoming, None)
     if isinstance(current, Chunk):
         _ = current.lines
     return current
-
-
-@contextlib.contextmanager
-def lease(fd: int) -> Iterator[bool]:
-    """Keep writers from opening a file for a moment; yields False if one has it open.
-
-    Where the system grants no leases it yields True and does not block writers.
-    """
-    granted = _request(fd)
-    try:
-        yield granted is not False
-    finally:
-        if granted:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
-def is_open_for_writing(fd: int) -> bool | None:
-    """Whether a process has a file open for writing; None where the system grants no leases, as
-    on network file systems and for files of other users."""
-    granted = _request(fd)
-    if granted:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return None if granted is None else not granted
-
-
-def _request(fd: int) -> bool | None:
-    """Whether a lease was granted; None where the system grants none."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored unless asked for
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        # EAGAIN alone means that a writer has it open; other errors mean that no lease can be had
-        # (another owner, a network file system).
-        return False if error.errno == errno.EAGAIN else None
-    except AttributeError:  # not on this system
-        return None
-    return True

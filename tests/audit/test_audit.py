@@ -131,7 +131,7 @@ def test_chunks(
     path = put(tmp_path / "f.jsonl", data)
     lake.ingest(path)
     before = sound(one(lake))
-    monkeypatch.setattr(source, "CHUNK", chunk)
+    monkeypatch.setattr(source.Source, "CHUNK", chunk)
     monkeypatch.setattr(transform, "FEW", 0)
     assert sound(one(lake)) == before
     assert sound(one(lake, put(tmp_path / "f.gz", PACKED["gz"](data)))) == before
@@ -313,8 +313,8 @@ def test_a_line_too_long(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line too long to be taken in at once is quarantined in parts, and each is needed."""
-    monkeypatch.setattr(source, "LINE_MAX", 1000)
-    monkeypatch.setattr(source, "CHUNK", 400)
+    monkeypatch.setattr(source.Source, "LINE_MAX", 1000)
+    monkeypatch.setattr(source.Source, "CHUNK", 400)
     lake.ingest(put(tmp_path / "f.jsonl", feed(5) + b"x" * 5000 + b"\n" + feed(5, 5)))
     assert sound(one(lake)) == (16, 10, 6, 0)
     drop_rows(lake, [len(feed(5)), len(feed(5)) + 3000], "quarantine")
@@ -448,7 +448,7 @@ def test_one_bad_file_of_many(
 ) -> None:
     """A fault is laid to its own file, over several publishes and id runs."""
     monkeypatch.setattr(batch, "ROWS_MAX", 20)
-    monkeypatch.setattr(source, "CHUNK", 700)
+    monkeypatch.setattr(source.Source, "CHUNK", 700)
     for n in range(12):
         put(tmp_path / f"f{n:02}", keyed(range(100 * n, 100 * n + 50)) + feed(n, 5000 + 50 * n))
     lake.ingest(str(tmp_path))

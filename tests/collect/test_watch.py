@@ -22,7 +22,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.collect import loop, watch
 from lakelog.collect.watch import Watcher
-from lakelog.lines import source
+from lakelog.disk import OpenFile
 from tests.support.requirements import give_up
 from tests.support.watching import PLAYS, SCENARIOS, Place, Watched, die_at, stored
 
@@ -130,7 +130,7 @@ def test_a_packed_file_is_read_once_its_writer_has_closed_it(
     monkeypatch.setattr(watch, "STABLE", 3600.0)
     place = Place(tmp_path / "logs")
     with Watched(lake, place) as watcher, (place.root / "a.log.1.gz").open("wb") as file:
-        if source.is_open_for_writing(file.fileno()) is None:
+        if OpenFile(file.fileno()).is_open_for_writing() is None:
             give_up("leases on the file system of TMPDIR")
         file.write(gzip.compress(b'{"type":"T","subject":"packed"}\n'))
         file.flush()

@@ -193,8 +193,8 @@ def test_a_bomb_and_an_endless_line(
     quarantined as it comes, and the lines behind it are read."""
     monkeypatch.setattr(source, "RATIO_MAX", 50)
     monkeypatch.setattr(source, "_RATIO_FROM", 1 << 20)
-    monkeypatch.setattr(source, "LINE_MAX", 1 << 20)
-    monkeypatch.setattr(source, "CHUNK", 1 << 18)
+    monkeypatch.setattr(source.Source, "LINE_MAX", 1 << 20)
+    monkeypatch.setattr(source.Source, "CHUNK", 1 << 18)
     monkeypatch.setattr(group, "PIECE_MAX", 1 << 18)
     place = Place(tmp_path / "logs")
     (place.root / "bomb.gz").write_bytes(gzip.compress(b'{"a":"' + b"0" * (32 << 20)))

@@ -27,7 +27,7 @@ def _small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STABLE", -1.0)
     monkeypatch.setattr(turns, "SIZE", 1 << 17)
     monkeypatch.setattr(turns, "SECONDS", 600.0)
-    monkeypatch.setattr(source, "CHUNK", 1 << 16)
+    monkeypatch.setattr(source.Source, "CHUNK", 1 << 16)
     monkeypatch.setattr(source, "_NEAR", 1 << 10)
     monkeypatch.setattr(group, "PIECE_MAX", 1 << 16)
 

@@ -27,7 +27,7 @@ TEXT = b"2024-01-02 03:04:05 INFO a.b: text %d\n  and more\n"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of some lines, so that holes are longer than one."""
-    monkeypatch.setattr(source, "CHUNK", 400)
+    monkeypatch.setattr(source.Source, "CHUNK", 400)
     monkeypatch.setattr(source, "_NEAR", 16)
     monkeypatch.setattr(source, "HOLE", 64)
     monkeypatch.setattr(source, "_HOLE_END", bytes(64))
@@ -127,8 +127,8 @@ def test_pieces_do_not_depend_on_what_is_read_at_once(
 ) -> None:
     """Of any bytes, the lines, the parts of overlong ones and the NULs are the same for every size
     of chunk, and together they are the file."""
-    monkeypatch.setattr(source, "LINE_MAX", 900)
-    monkeypatch.setattr(source, "PART", 200)
+    monkeypatch.setattr(source.Source, "LINE_MAX", 900)
+    monkeypatch.setattr(source.Source, "PART", 200)
     path = tmp_path / "f"
     for seed in range(60):
         dice = random.Random(seed)
@@ -151,7 +151,7 @@ def test_pieces_do_not_depend_on_what_is_read_at_once(
         path.write_bytes(data)
         seen = []
         for size in (64, 100, 333, 400, 800):
-            monkeypatch.setattr(source, "CHUNK", size)
+            monkeypatch.setattr(source.Source, "CHUNK", size)
             file = Source(str(path))
             pieces = list(file.pieces(0))
             file.close()
@@ -255,7 +255,7 @@ def test_a_sparse_file_as_large_as_a_disk_is_read_at_once(
 
 def test_a_turn_may_end_within_nuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NULs that somebody wrote have to be read; whoever reads them can stop at every chunk."""
-    monkeypatch.setattr(source, "CHUNK", 1 << 16)
+    monkeypatch.setattr(source.Source, "CHUNK", 1 << 16)
     path = tmp_path / "a.log"
     path.write_bytes(LINE % 1 + b"\0" * 1_000_000 + LINE % 2)
     file = Source(str(path))

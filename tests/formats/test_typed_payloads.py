@@ -215,7 +215,7 @@ def test_each_part_of_a_file_may_have_another_type(
     make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a program changes what it writes, other columns are learnt, and none is lost."""
-    monkeypatch.setattr(source, "CHUNK", 20_000)
+    monkeypatch.setattr(source.Source, "CHUNK", 20_000)
     values = [json.dumps, str, float, lambda n: [n], lambda n: {"b": n}, lambda n: None]
     texts = [orjson.dumps({"a": value(n), "n": n}).decode() for value in values for n in range(400)]
     check_load(make_lake, tmp_path, lines_of(texts), least=0.3)
@@ -225,7 +225,7 @@ def test_a_value_of_a_hundred_megabytes(
     make_lake: MakeLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A payload that is longer than a chunk stays text, among typed ones (a tenth of the size)."""
-    monkeypatch.setattr(source, "CHUNK", 1 << 20)
+    monkeypatch.setattr(source.Source, "CHUNK", 1 << 20)
     texts = [*alike(500), json.dumps({"a": "x" * 10_000_000}), *alike(500)]
     path = tmp_path / "events.ndjson"
     path.write_bytes(lines_of(texts))

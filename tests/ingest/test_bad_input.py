@@ -235,8 +235,8 @@ def test_a_line_just_within_the_limit(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a line is too long does not depend on where a chunk ends."""
-    monkeypatch.setattr(source, "LINE_MAX", 10_000)
-    monkeypatch.setattr(source, "CHUNK", 4_000)
+    monkeypatch.setattr(source.Source, "LINE_MAX", 10_000)
+    monkeypatch.setattr(source.Source, "CHUNK", 4_000)
     lines = [b'{"type":"A","data":"%s"}\n' % (b"x" * n) for n in (9_976, 9_977, 9_978, 9_979, 5)]
     report = lake.ingest(put(tmp_path / "f", b"".join(lines * 3)))
     assert (report.events, report.quarantined) == (9, 6 + 6)  # two parts each
@@ -313,7 +313,7 @@ def test_a_bomb_beyond_belief(
     """A stream that inflates beyond all reason is given up, what came before is kept."""
     monkeypatch.setattr(source, "RATIO_MAX", 100)
     monkeypatch.setattr(source, "_RATIO_FROM", 1_000_000)
-    monkeypatch.setattr(source, "CHUNK", 100_000)
+    monkeypatch.setattr(source.Source, "CHUNK", 100_000)
     path = put(tmp_path / "f.zst", PACKED["zst"](feed(100) + b" " * 50_000_000))
     assert said(lake, path, code=1) == ["it inflates over 100 times: not read any further"]
     assert numbers(lake) == list(range(100))
@@ -356,7 +356,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         "import resource, sys, lakelog\n"
         "from lakelog.lines import source\n"
         "from lakelog.ingest import batch\n"
-        "source.CHUNK, batch.BYTES_MAX = 1 << 20, 8 << 20\n"
+        "source.Source.CHUNK, batch.BYTES_MAX = 1 << 20, 8 << 20\n"
         "lake = lakelog.open(sys.argv[1], settings={'memory_bytes': '200MB', 'threads': 1})\n"
         "lake.ingest(sys.argv[3])\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

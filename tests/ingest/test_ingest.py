@@ -341,7 +341,7 @@ def test_origin_and_position_lead_back_to_the_line(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     """Every row carries its file's fingerprint and the byte offset of its line."""
-    monkeypatch.setattr(source, "CHUNK", chunk)
+    monkeypatch.setattr(source.Source, "CHUNK", chunk)
     contents = {}
     for name in ("a", "b"):
         lines = [json.dumps(event(n, file=name, message="ž" * (n % 40))) for n in range(50)]
@@ -369,7 +369,7 @@ def test_pieces_of_any_size_give_the_same_rows(
     kind: str,
 ) -> None:
     """However a file is cut into chunks and publishes, each line is one row in its order."""
-    monkeypatch.setattr(source, "CHUNK", chunk)
+    monkeypatch.setattr(source.Source, "CHUNK", chunk)
     monkeypatch.setattr(batch, "ROWS_MAX", rows_max)
     monkeypatch.setattr(transform, "FEW", 2)
     lines: list[Any] = [event(n) if n % 5 else event(n, level=n) for n in range(60)]
@@ -418,7 +418,7 @@ def test_progress_is_told(
     lake: lakelog.Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Progress is told in bytes of all files and events so far, up to the whole."""
-    monkeypatch.setattr(source, "CHUNK", 1000)
+    monkeypatch.setattr(source.Source, "CHUNK", 1000)
     paths = [put(tmp_path / name, feed(100, at)) for name, at in (("a", 0), ("b", 100))]
     told: list[tuple[int, int, int]] = []
     lake.ingest(paths, progress=lambda *now: told.append(now))
@@ -436,7 +436,7 @@ def test_the_interrupted_keeps_what_it_published(tmp_path: Path) -> None:
         "from lakelog.cli import main\n"
         "from lakelog.lines import source\n"
         "from lakelog.ingest import batch\n"
-        "source.CHUNK, batch.ROWS_MAX = 20_000, 100\n"
+        "source.Source.CHUNK, batch.ROWS_MAX = 20_000, 100\n"
         "real, left = batch.publish, [5]\n"
         "def publish(*args):\n"
         "    left[0] -= 1\n"

@@ -215,7 +215,7 @@ def test_another_was_quick_right_after_our_publish(
 ) -> None:
     """Whatever moves between our publish and the next batch: no line is lost and none twice."""
     monkeypatch.setattr(batch, "ROWS_MAX", 40)
-    monkeypatch.setattr(source, "CHUNK", 3000)
+    monkeypatch.setattr(source.Source, "CHUNK", 3000)
     lake, other, real, count = make_lake(), make_lake(), batch.publish, [0]
     lake.append({"type": "first"})
     lake.tag("v1")

@@ -13,7 +13,7 @@ import pytest
 
 import lakelog
 from lakelog.audit.audit import audit
-from lakelog.files import cursors, file_cursor
+from lakelog.files import file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest import batch, ingest, transform
 from lakelog.lines import source
@@ -111,7 +111,7 @@ def test_ids_within_one_file(
 ) -> None:
     """Of one id and source in a file the first stays, across publishes; an empty id is none."""
     monkeypatch.setattr(transform, "FEW", few)
-    monkeypatch.setattr(source, "CHUNK", 2000)
+    monkeypatch.setattr(source.Source, "CHUNK", 2000)
     monkeypatch.setattr(batch, "ROWS_MAX", 30)
     lines = [event(n, id=f"{n % 50}", source=f"{n % 100 // 50}") for n in range(200)]
     lines += [event(n, id="") for n in range(200, 220)]
@@ -180,9 +180,9 @@ def test_a_file_that_grows_past_the_window(lake: lakelog.Lake, tmp_path: Path) -
         assert outcome(lake, put(path, data)) == (1, n, 0)
         if n % 10 == 0:
             assert outcome(lake, put(tmp_path / "copy.gz", PACKED["gz"](data))) == (0, n + 1, 0)
-    assert len(data) > cursors.WINDOW
+    assert len(data) > source.Source.WINDOW
     (only,) = cursor(lake)
-    assert (only.head_len, only.bytes, only.lines) == (cursors.WINDOW, len(data), 80)
+    assert (only.head_len, only.bytes, only.lines) == (source.Source.WINDOW, len(data), 80)
     origins = lake.sql("SELECT DISTINCT origin FROM events").fetchall()
     assert origins == [(only.origin,)]
     assert_each_once(lake, 80)

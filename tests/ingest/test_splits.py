@@ -53,7 +53,7 @@ def lines() -> list[bytes]:
 def given_splits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Split files of a megabyte already; return where splits began that another process got."""
     monkeypatch.setattr(splits, "LEAST", 1 << 20)
-    monkeypatch.setattr(source, "SHORT", 1 << 17)
+    monkeypatch.setattr(source.Source, "SHORT", 1 << 17)
     monkeypatch.setattr(group, "PIECE_MAX", 1 << 17)
     monkeypatch.setattr(typed_payloads, "LINES", 0)
     monkeypatch.setattr(batch, "ROWS_MAX", 6_000)
@@ -231,7 +231,7 @@ DRIVER = """
     from lakelog.lines import source
     from lakelog.ingest import batch, group, splits
     splits.LEAST, batch.ROWS_MAX = 1 << 20, 6_000
-    source.SHORT = group.PIECE_MAX = 1 << 17
+    source.Source.SHORT = group.PIECE_MAX = 1 << 17
 
     def progress(done, total, events):
         if {at} and done > {at} * total:

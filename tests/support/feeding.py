@@ -164,7 +164,7 @@ def perform(seed: int, monkeypatch: pytest.MonkeyPatch) -> Feeding:
     folder = Path(tempfile.mkdtemp(dir=memory()))
     stage = Scheduler(seed, f"{folder}/lake")
     monkeypatch.setattr(batch, "ROWS_MAX", ROWS)
-    monkeypatch.setattr(source, "CHUNK", CHUNK)
+    monkeypatch.setattr(source.Source, "CHUNK", CHUNK)
     try:
         world = feeding(stage, folder)
         stage.run(monkeypatch)

@@ -35,7 +35,7 @@ def child(work: Callable[[], object], rows_max: int = 40, chunk: int = 3000) -> 
         return pid
     code = 9
     try:
-        batch.ROWS_MAX, source.CHUNK = rows_max, chunk
+        batch.ROWS_MAX, source.Source.CHUNK = rows_max, chunk
         work()
         code = 0
     except BaseException:

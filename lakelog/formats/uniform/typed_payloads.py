@@ -9,13 +9,13 @@ from lakelog import typed_columns
 from lakelog.formats.uniform.payload_columns import PayloadColumns
 from lakelog.formats.uniform.uniform_lines import UniformLines
 from lakelog.libraries import duckdb, np, pa
-from lakelog.lines.source import CHUNK, SHORT
+from lakelog.lines import Source
 from lakelog.typed_columns import FieldColumns, Schema
 
 LINES = 16_384
 """Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan
 in its queries, until compaction merges the segments."""
-_FULL = SHORT - (1 << 17)
+_FULL = Source.SHORT - (1 << 17)
 """A short chunk of so many bytes stands for a long one."""
 _SHARE, _TIMES = 0.5, 3
 """What fewer payloads of a chunk fit is not tried on the next one; so many times it is learnt."""
@@ -42,7 +42,9 @@ class TypedPayloads:
         self, uniform: UniformLines, data: bytes, starts: np.ndarray
     ) -> PayloadColumns | None:
         """Return the columns for the lines of a chunk, None where payloads stay text."""
-        is_long = len(starts) > (self._least if len(data) < _FULL else LINES * SHORT // CHUNK)
+        is_long = len(starts) > (
+            self._least if len(data) < _FULL else LINES * Source.SHORT // Source.CHUNK
+        )
         if self._columns is None and self._left and is_long:
             self._left -= 1
             known_schemas = [*([self.fields.schema] if self.fields else ()), *self._known()]
