@@ -12,8 +12,10 @@ import pytest
 
 import lakelog
 from tests.conftest import MakeLake
+from tests.support import pages
 from tests.support.requirements import need_module
 from tests.support.sync_places import PostgresPlace, PostgresServer, postgres_server
+from tests.support.tree import ROOT
 
 postgres = need_module("adbc_driver_postgresql.dbapi")
 EVENTS, READERS = 60, 3
@@ -50,11 +52,11 @@ def use_a_batch(lake: lakelog.Lake, url: str, dice: random.Random) -> bool:
 def test_readers_that_die_use_each_event_once(make_lake: MakeLake, server: PostgresServer) -> None:
     lake, place = make_lake(), PostgresPlace(server)
     lake.append([{"type": "order", "subject": f"s{n:02}"} for n in range(EVENTS)])
-    for statement in (
-        "CREATE TABLE orders (number SERIAL, subject TEXT)",
-        "CREATE TABLE place (text TEXT)",
-        "INSERT INTO place VALUES ('beginning')",
-    ):
+    place.ask("CREATE TABLE orders (number SERIAL, subject TEXT)")
+    # As the guide has it: readers of a table without a row would wait for nobody.
+    blocks = pages.blocks(ROOT / "docs" / "subscriptions.md")
+    (made,) = (block for language, block in blocks if language == "text")
+    for statement in filter(None, map(str.strip, made.split(";"))):
         place.ask(statement)
     failures: list[BaseException] = []
 
