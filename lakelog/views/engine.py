@@ -128,6 +128,7 @@ class Projector:
     ) -> pa.Table:
         """Answer a projection over a state and its tail; `window` cuts it to times in us, `opens`
         shows protected fields. Raises QueryFailed, Damaged, InvalidKey."""
+        opens = opens and not ledger.Ledger.is_view(definition)
         try:
             with self.background_writer.answering():
                 with self._mutex.hold_once():
@@ -424,7 +425,9 @@ class ProtectedMaps:
         protection = self._paths.protection
         # The ledger, for which queries ask all the time, lists fields as they are stored. What was
         # stored before fields were protected has them in plain.
-        if protection is None or not (opens or protection.since) or definition.name == ledger.VIEW:
+        if protection is None or not (opens or protection.since):
+            return True
+        if ledger.Ledger.is_view(definition):
             return True
         query, protected_fields = definition.filled("map", values), protection.fields
         reads = self._reads_fields.get((query, protected_fields))

@@ -24,6 +24,7 @@ from lakelog.libraries import pa
 from lakelog.protect import MEMBER
 from lakelog.query import Extraction
 from lakelog.views import catalog
+from lakelog.views.definition import ViewDefinition
 
 VIEW = "schema"
 PAYLOAD = "$"
@@ -90,6 +91,11 @@ class Ledger(dict[tuple[str | None, str], LedgerField]):
         return sorted(
             changes, key=lambda c: (c.type is None, c.type or "", c.path != PAYLOAD, c.path)
         )
+
+    @staticmethod
+    def is_view(definition: ViewDefinition) -> bool:
+        """Whether a definition is that of VIEW, and not another one of its name."""
+        return definition == catalog.built_in()[VIEW]
 
     @staticmethod
     def map_sql() -> str:

@@ -88,6 +88,20 @@ def test_what_was_kept_before_fields_were_protected_goes(
     assert not [piece for piece in pieces if b"email" in piece]
 
 
+def test_the_schema_of_a_time_lists_fields_as_they_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of all events does; another view of its name is one like any other."""
+    with protected.create(tmp_path / "lake", monkeypatch) as lake:
+        protected.append(lake, range(20))
+        paths = [row["path"] for row in lake.view("schema").to_pylist()]
+        assert '"$sealed"' in paths
+        window = lake.view("schema", since="2020-01-01", until="2040-01-01").to_pylist()
+        assert [row["path"] for row in window] == paths
+        by_email = lake.view(BY_EMAIL.replace("name: by_email", "name: schema")).to_pylist()
+        assert [(row["email"], row["n"]) for row in by_email] == lake.sql(QUERY).fetchall()
+
+
 def test_tables_of_a_type_have_protected_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
