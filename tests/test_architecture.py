@@ -79,8 +79,7 @@ ORDER = {
     "maintain/repair": """checker recover lost_moves verify orphans outcome refs lost_rows lost_ids
         data comparison repair""",
     "lines": "inflate pieces binary columnar checksum source",
-    "files": """traversal rotation scan file_cursor cursors content cursor_paths file_copies
-        identity""",
+    "files": "rotation scan file_cursor cursors cursor_paths file_copies identity",
     "formats": """sqltext uniform format narrow_queries zones local_time line_encoding encoded
         pattern moments jsonl dialect lakelog_json dialects winevent docker
         journal documents otlp oos bulk line_starts pattern_format pattern_tables styles

@@ -32,7 +32,7 @@ from lakelog.audit.file_audit import (
 )
 from lakelog.audit.stored_rows import StoredRows
 from lakelog.database import Connect
-from lakelog.files.file_cursor import FileCursor
+from lakelog.files import FileCursor
 from lakelog.formats import FORMATS, BulkAction, Format
 from lakelog.ingest import ChunkResult, Transformer
 from lakelog.libraries import np, pa

@@ -30,12 +30,7 @@ from lakelog.audit.file_audit import FileAudit
 from lakelog.audit.stored_rows import StoredRows
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
-from lakelog.files import cursors
-from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import CursorIndex, printable
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.identity import of_inode
-from lakelog.files.traversal import path_of
+from lakelog.files import CursorIndex, FileCursor, LogName, printable
 from lakelog.formats import FORMATS
 from lakelog.ingest import Ingester, LakeFormat
 from lakelog.lines import Source
@@ -127,7 +122,9 @@ class _Work:
     def run(self, paths: list[str], progress: ProgressCallback | None) -> Audit:
         """Audit each file, then decide which of the lines without a row are known."""
         # What came through a pipe has a cursor, and no name that can be opened.
-        remembered = sorted({path_of(c.name) for c in self._cursors.values() if c.name != PIPE})
+        remembered = sorted(
+            {LogName(c.name).on_disk for c in self._cursors.values() if c.name != PIPE}
+        )
         files_to_read = list(dict.fromkeys(Ingester.expand(paths))) if paths else remembered
         self._paths = files_to_read
         # Everything that names an origin is found before the rows are scanned, so that one scan of
@@ -171,7 +168,7 @@ class _Work:
         if self._backups is None or not roots:
             return []
         cursors_below = [c for c in self._cursors.values() if c.name.startswith(roots)]
-        return [c for c in cursors_below if not os.path.lexists(path_of(c.name))]
+        return [c for c in cursors_below if not os.path.lexists(LogName(c.name).on_disk)]
 
     def _wanted(self, paths: list[str]) -> set[str]:
         """The origins that files may have, by how they begin, or how they were called."""
@@ -198,7 +195,7 @@ class _Work:
         for path in paths:
             with suppress(OSError), closing(_opened(path)) as source:
                 for label in self._labels:
-                    cursor = of_inode(source, self._index, label)
+                    cursor = self._index.by_inode(source, label)
                     if cursor is not None:
                         self._claimed.setdefault(cursor.key, path)
 
@@ -271,7 +268,7 @@ class _Work:
         """The cursor of a file: that of its inode, else one of equal content that is no other
         file's. A copy out of a backup has that of one origin `only`."""
         if not only:
-            cursors_of_inode = of_inode(source, self._index, label)
+            cursors_of_inode = self._index.by_inode(source, label)
             if cursors_of_inode is not None:
                 return cursors_of_inode
         # A cursor that some file owns by its inode is never given to another file of equal content.
@@ -319,15 +316,15 @@ class _Work:
                             continue
                         # Equal banners prove nothing: most logs of one program begin alike
                         # (FORMAT.md F18.4).
-                        if not is_distinctive(head[: cursor.bytes]):
+                        if not FileCursor.is_distinctive(head[: cursor.bytes]):
                             continue
-                        cursors_of_inode = of_inode(source, self._index, label)
+                        cursors_of_inode = self._index.by_inode(source, label)
                         if cursors_of_inode is None or not _may_repeat(cursors_of_inode, cursor):
                             continue
-                        # of_inode() limits reading to what the head showed; all of the content is
+                        # by_inode() limits reading to what the head showed; all of the content is
                         # compared here.
                         source.limit = None
-                        if cursors.holds_all(source, cursor, head, label) is not None:
+                        if cursor.holds_all(source, head, label) is not None:
                             account.stored_twice(printable(path))
                             # Each file that is gone is reported once, however many files repeat it.
                             accounts.pop(cursor.origin)
@@ -418,7 +415,7 @@ def _reason(path: str) -> str:
     """Return why the file of a cursor is not the one of this name."""
     if path == PIPE:
         return "it came through a pipe"
-    exists = os.path.lexists(path_of(path))
+    exists = os.path.lexists(LogName(path).on_disk)
     return "another file has its name now" if exists else "no such file now"
 
 

@@ -28,7 +28,7 @@ import zstandard
 
 from lakelog.disk import File, Folder
 from lakelog.errors import AlreadyExists, LakelogError
-from lakelog.files.cursors import printable
+from lakelog.files import printable
 from lakelog.lines import Source, compression
 from lakelog.store import document
 

@@ -21,12 +21,7 @@ from contextlib import closing
 from lakelog.backup import copy
 from lakelog.backup.copy import Backup, Stop
 from lakelog.disk import File, Folder, OpenFile
-from lakelog.files import cursors
-from lakelog.files.cursors import CursorIndex
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.identity import of_inode
-from lakelog.files.rotation import is_rotated
-from lakelog.files.scan import FileState
+from lakelog.files import CursorIndex, FileCursor, FileState, LogName, printable
 from lakelog.lines import Source
 from lakelog.store.bootstrap import Store
 
@@ -39,7 +34,7 @@ def is_finished(file: FileState, now_s: float, after: float | None) -> bool:
     """Whether no process should write to a file any more: its name is that of a rotated or
     compressed file and it was left alone for a while, or it was left alone for `after` seconds."""
     quiet = now_s - file.mtime_ns / 1e9
-    rotated = is_rotated(file.path)
+    rotated = LogName(file.path).is_rotated
     return (rotated and quiet >= QUIET) or (after is not None and quiet >= after)
 
 
@@ -50,7 +45,7 @@ def covering(store: Store, branch: str, path: str, label: str | None) -> FileCur
     """
     state = store.state(branch)
     with closing(Source(path)) as source:
-        cursor = of_inode(source, CursorIndex(FileCursor.of_state(store, state)), label)
+        cursor = CursorIndex(FileCursor.of_state(store, state)).by_inode(source, label)
         # A byte beyond what was published refutes it, also one that was written after the file was
         # opened.
         source.limit = None
@@ -77,14 +72,14 @@ def remove(
         # From here on the backup is the only other copy, so it is read again and not trusted for
         # having been intact when it was written.
         if fault := copy.fault_of(newest, stop):
-            return f"its backup {cursors.printable(newest.path)} is damaged: {fault}"
+            return f"its backup {printable(newest.path)} is damaged: {fault}"
         # By descriptor: the name may lead to another file by now.
         if covering(store, branch, f"/dev/fd/{fd}", label) is None:
             return "not all of it is published"
         # The bytes are compared last and under the lease, so that no writer comes between this look
         # and the unlink (where the system grants leases).
         with OpenFile(fd).lease() as no_writer:
-            if not no_writer:
+            if no_writer is False:
                 return "a process has it open for writing"
             if _digest(fd, stop) != newest.sha256:
                 return "its bytes are not those of its backup"

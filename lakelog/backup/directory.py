@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from lakelog.backup import copy
 from lakelog.backup.copy import DOCUMENT, Backup, Stop
 from lakelog.disk import File, Folder, LockFile, disk
-from lakelog.files.traversal import MARK, walk
+from lakelog.files import Selection
 from lakelog.store import document
 
 _WORDS = b"lakelog keeps backups here; nothing below is ingested\n"
@@ -42,7 +42,7 @@ class BackupDirectory:
     def scan(self) -> DirectoryListing:
         """List the directory; each document is read once. Raises OSError."""
         listing, documents, copies = DirectoryListing(), set[str](), set[str]()
-        for folder, _, names in walk(self.root, _refuse):
+        for folder, _, names in Folder(self.root).walk(_refuse):
             for name in names:
                 # The mark and temporary names: a copy on its way is none yet.
                 if not name.startswith("."):
@@ -70,7 +70,7 @@ class BackupDirectory:
         lock."""
         Folder(self.root).make_all()
         # The mark also keeps scans for input out of this directory: copies must not be ingested.
-        mark = f"{self.root}/{MARK}"
+        mark = f"{self.root}/{Selection.MARK}"
         if not File(mark).exists():
             with contextlib.suppress(FileExistsError):
                 File(mark).create(_WORDS)
@@ -135,7 +135,7 @@ class BackupDirectory:
 
     def sweep(self) -> None:
         """Remove what a process left when it died. The caller holds the lock."""
-        for folder, _, names in walk(self.root):
+        for folder, _, names in Folder(self.root).walk():
             temporaries = [name for name in names if name.startswith(disk.TEMPORARY)]
             for name in temporaries:
                 self._forget(f"{folder}/{name}", folder, names)

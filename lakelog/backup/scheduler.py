@@ -30,11 +30,7 @@ from lakelog.disk import File, disk
 from lakelog.erased import copies
 from lakelog.errors import InvalidSetting, LakelogError
 from lakelog.event import BookkeepingEvent
-from lakelog.files.cursors import CursorIndex, printable
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.identity import locate
-from lakelog.files.scan import FileScan, FileState
-from lakelog.files.traversal import MARK
+from lakelog.files import CursorIndex, FileCursor, FileScan, FileState, Selection, printable
 from lakelog.lines import Source
 
 if TYPE_CHECKING:
@@ -257,7 +253,7 @@ class BackupScheduler:
         store = self._lake.store
         state = store.state(self._lake.branch_name)
         with closing(Source(path)) as source:
-            cursor = locate(source, CursorIndex(FileCursor.of_state(store, state)), self._label)
+            cursor = CursorIndex(FileCursor.of_state(store, state)).locate(source, self._label)
         return (cursor.key, cursor.bytes) if cursor else ("", 0)
 
     def _remove(self, file: FileState, backup: Backup) -> bool:
@@ -347,7 +343,7 @@ class BackupScheduler:
 def backup_directories(lake: Lake) -> list[BackupDirectory]:
     """Return the existing directories of backups of this lake's files, the last used first."""
     directories = [BackupDirectory(root) for root in _remembered_roots(lake)]
-    return [directory for directory in directories if File(f"{directory.root}/{MARK}").exists()]
+    return [d for d in directories if File(f"{d.root}/{Selection.MARK}").exists()]
 
 
 def remember_directory(lake: Lake, root: str) -> None:

@@ -27,7 +27,7 @@ from lakelog.cli.options import argument, combined, flag, option
 from lakelog.cli.render.output import OUTPUT, OutputTarget, emit
 from lakelog.cli.render.tables import Count, cell, second
 from lakelog.cli.render.terminal import many, size
-from lakelog.files.cursors import printable
+from lakelog.files import printable
 from lakelog.render import micros
 from lakelog.settings import span_us
 

@@ -28,7 +28,7 @@ from lakelog.cli.render.tables import Count
 from lakelog.cli.render.terminal import arrival, confirm, many
 from lakelog.cli.rounds import stop_at_signals
 from lakelog.event import BookkeepingEvent
-from lakelog.files.scan import Selection
+from lakelog.files import Selection
 from lakelog.ingest import FileReport, Ingester, IngestReport, Quarantine
 from lakelog.render import QueryResult
 from lakelog.store import bootstrap

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakelog.disk import OpenFile
-from lakelog.files.cursors import CursorIndex
-from lakelog.files.scan import FileScan, FileState
+from lakelog.files import CursorIndex, FileScan, FileState
 
 FileIdentity = tuple[int, int]
 """Device and inode of a file."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lakelog.collect.status import Say
 from lakelog.collect.watch import Watcher
 from lakelog.errors import LakelogError
-from lakelog.files.cursors import printable
+from lakelog.files import printable
 from lakelog.maintain import BackgroundWork
 from lakelog.runtime.lazy import Lazy
 from lakelog.store.sealer_process import start_sealer

@@ -17,8 +17,7 @@ from lakelog.collect.successors import LostFile
 from lakelog.disk import File
 from lakelog.errors import LakelogError
 from lakelog.event import BookkeepingEvent, Event
-from lakelog.files.cursors import printable
-from lakelog.files.scan import FileScan
+from lakelog.files import FileScan, printable
 from lakelog.ingest import FileReport
 
 if TYPE_CHECKING:

@@ -18,12 +18,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from lakelog.collect.followed_file import FileIdentity, FollowedFile
-from lakelog.files import content, cursors, file_cursor
-from lakelog.files.cursors import CursorIndex
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.rotation import PACKED
-from lakelog.files.scan import FileScan, FileState, Selection
-from lakelog.files.traversal import is_apart
+from lakelog.files import (
+    CursorIndex,
+    FileCursor,
+    FileScan,
+    FileState,
+    LogName,
+    Selection,
+    printable,
+)
 from lakelog.lines import Source
 
 ENTRIES_MAX = 20_000
@@ -100,7 +103,7 @@ class Successors:
         for followed in missing:
             followed.is_sought = followed.file.identity not in listing.inodes
         for cursor in earlier:
-            is_left = cursor.size > cursor.bytes and not cursor.name.endswith(PACKED)
+            is_left = cursor.size > cursor.bytes and not LogName(cursor.name).is_packed
             if is_left and cursor.identity not in listing.inodes:
                 self._miss(cursor.identity, cursor.name, cursor.size, cursor.key)
 
@@ -110,7 +113,7 @@ class Successors:
         # Of what is packed only the size of the file is known.
         size = max(followed.file.size, followed.arrival[0])
         key = next((cursor.key for cursor in index.of_inode(identity)), "")
-        if not (followed.is_copy or (key and followed.file.path.endswith(PACKED))):
+        if not (followed.is_copy or (key and LogName(followed.file.path).is_packed)):
             self._miss(identity, followed.file.path, size, key)
 
     def lost(self, index: CursorIndex) -> list[LostFile]:
@@ -180,7 +183,7 @@ class Successors:
         # Another file continues it, so that what it lacked is read there.
         if cursor is None or cursor.identity not in (
             identity,
-            (cursor.device, file_cursor.RELEASED),
+            (cursor.device, FileCursor.RELEASED),
         ):
             return 0
         return missing.size - cursor.bytes - cursor.unfinished
@@ -219,10 +222,10 @@ class Successors:
             source.limit = None
             for cursor in CursorIndex(some).alike(head, self._label):
                 is_same = source.identity == cursor.identity
-                compared = cursors.before_place if is_same else cursors.holds_all
-                if not is_same and not content.is_distinctive(head[: cursor.bytes]):
+                compared = cursor.before_place if is_same else cursor.holds_all
+                if not is_same and not FileCursor.is_distinctive(head[: cursor.bytes]):
                     continue
-                if compared(source, cursor, head, self._label) is not None:
+                if compared(source, head, self._label) is not None:
                     source.seek(cursor.bytes)
                     held_cursors += [cursor] if not goes_on or source.read(1) else []
         return held_cursors
@@ -276,7 +279,7 @@ def _released(index: CursorIndex, paths: set[str]) -> list[FileCursor]:
     """Return the last cursor of what each of these paths held before it was truncated."""
     newest: dict[str, FileCursor] = {}
     for cursor in index if paths else ():
-        if cursor.inode == file_cursor.RELEASED and cursor.name in paths:
+        if cursor.inode == FileCursor.RELEASED and cursor.name in paths:
             newest[cursor.name] = max(
                 cursor, newest.get(cursor.name, cursor), key=lambda c: c.looked
             )
@@ -285,7 +288,7 @@ def _released(index: CursorIndex, paths: set[str]) -> list[FileCursor]:
 
 def _is_below(path: str, root: str) -> bool:
     """Whether a path is that of a root, or of something in it."""
-    name = cursors.printable(root)
+    name = printable(root)
     return path == name or path.startswith(f"{name.rstrip('/')}/")
 
 
@@ -302,7 +305,7 @@ def _files_beside(root: str) -> Iterator[tuple[int, str]]:
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
         )
         for folder in folders:
-            if folder != root.rstrip("/") and not is_apart(folder):
+            if folder != root.rstrip("/") and not Selection.is_apart(folder):
                 yield from _files_in(folder)
 
 

@@ -22,9 +22,7 @@ from lakelog.collect.followed_file import FileIdentity, FollowedFile, OldFiles
 from lakelog.collect.status import Reporter, Say, WatchTotals
 from lakelog.collect.successors import Successors
 from lakelog.collect.turns import Reading, Turns
-from lakelog.files import cursors
-from lakelog.files.rotation import PACKED, is_rotated
-from lakelog.files.scan import FileScan, FileState, Selection
+from lakelog.files import CursorIndex, FileScan, FileState, LogName, Selection, printable
 from lakelog.ingest import FileReport, Ingester, Job
 
 if TYPE_CHECKING:
@@ -127,7 +125,7 @@ class Watcher:
         # A root that can be read again is worth a word, because nothing else would say that its
         # trouble is over.
         for path in self._unseen - listing.faults.keys():
-            if self._complaints.pop(cursors.printable(path), None) and path in self._roots:
+            if self._complaints.pop(printable(path), None) and path in self._roots:
                 self._reporter.tell(path, "there again")
         self._unseen = set(listing.faults)
         for path, reason in (listing.faults | listing.ignored).items():
@@ -224,19 +222,19 @@ class Watcher:
             return True
         if followed.has_partial_line and self._is_ended(followed):
             return True
-        has_complaint = self._complaints and cursors.printable(file.path) in self._complaints
+        has_complaint = self._complaints and printable(file.path) in self._complaints
         return bool(has_complaint) and time.monotonic() - followed.read_at > _PATIENCE
 
     def _is_ended(self, followed: FollowedFile) -> bool:
         """Whether nobody will write the rest of a last line: its file is rotated, was left alone
         for a while, and nobody has it open for writing, as far as the system knows."""
         quiet = time.monotonic() - followed.read_at
-        if quiet < GRACE or not is_rotated(followed.file.path):
+        if quiet < GRACE or not LogName(followed.file.path).is_rotated:
             return False
         followed.read_at = time.monotonic()  # if somebody has: ask again after as long
         return not followed_file.is_open_for_writing(followed)
 
-    def _index(self) -> cursors.CursorIndex:
+    def _index(self) -> CursorIndex:
         """The cursors of now."""
         return self._job.present()[1]
 
@@ -295,7 +293,7 @@ class Watcher:
                     size, mtime_ns = status.st_size, status.st_mtime_ns
                     followed.file = followed.file._replace(size=size, mtime_ns=mtime_ns)
                     continue
-            elif cursors.printable(followed.file.path) not in self._complaints:
+            elif printable(followed.file.path) not in self._complaints:
                 self._successors.miss(followed, self._index())
             followed_file.close(followed)
             self._known.pop(identity)
@@ -323,7 +321,7 @@ class Watcher:
         def later(path: str, name: str, mode: str) -> FileReport:
             # The group calls this for a file with too much to read at once.
             self._turns.add(identities[path], path, name, mode)
-            return FileReport(cursors.printable(name))
+            return FileReport(printable(name))
 
         group = Ingester.group(self._job, later)
         results: list[tuple[FollowedFile, FileReport]] = []
@@ -423,7 +421,7 @@ class Watcher:
         if file.identity in self._known and self._known[file.identity].file.size >= 0:
             return False
         # Of a compressed file half a frame cannot be read, while plain text can be at any moment.
-        if not file.path.endswith(PACKED) or time.time() - file.mtime_ns / 1e9 > STABLE:
+        if not LogName(file.path).is_packed or time.time() - file.mtime_ns / 1e9 > STABLE:
             return False
         waiting = self._known.get(file.identity)
         clock = time.monotonic()

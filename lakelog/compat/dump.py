@@ -23,8 +23,7 @@ from lakelog.clients import RedisClient, RedisConfig
 from lakelog.collect import Watcher, lock_path, run
 from lakelog.disk import LockFile
 from lakelog.errors import InUse, InvalidSetting, Unreachable
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.rotation import base_name
+from lakelog.files import FileCursor, LogName
 from lakelog.recent import RecentEntries, RecentEntry, RecentFeeder, from_lake
 from lakelog.settings import span_us
 from lakelog.values import JsonObject, parse_time
@@ -239,7 +238,7 @@ class OMEGALogManager:
             # Rows of a file name no source unless a line does: they are found by the origin of the
             # file.
             of_files = [
-                o for o, p in names.items() if source in (p, os.path.basename(p), base_name(p))
+                o for o, p in names.items() if source in (p, os.path.basename(p), LogName(p).base)
             ]
             values += [source, of_files]
             place = len(values)

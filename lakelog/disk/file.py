@@ -157,25 +157,20 @@ class OpenFile:
         disk.close(self.fd)
 
     @contextlib.contextmanager
-    def lease(self) -> Iterator[bool]:
-        """Keep writers from opening it for a moment; yields False if one has it open.
-
-        Where the system grants no leases it yields True and does not block writers.
-        """
+    def lease(self) -> Iterator[bool | None]:
+        """Keep writers from opening it for a moment; yields False if one has it open, None where
+        the system grants no leases, as on network file systems and for files of other users."""
         granted = self._request_lease()
         try:
-            yield granted is not False
+            yield granted
         finally:
             if granted:
                 fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
     def is_open_for_writing(self) -> bool | None:
-        """Whether a process has it open for writing; None where the system grants no leases, as on
-        network file systems and for files of other users."""
-        granted = self._request_lease()
-        if granted:
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return None if granted is None else not granted
+        """Whether a process has it open for writing; None where the system does not say."""
+        with self.lease() as granted:
+            return None if granted is None else not granted
 
     def _request_lease(self) -> bool | None:
         """Whether a read lease (fcntl(2)) was granted; None where the system grants none."""

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from contextlib import closing, suppress
 
-from lakelog.files import content, cursors, file_cursor
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_cursor import FileCursor
-from lakelog.files.rotation import PACKED, relation
+from lakelog.files.rotation import LogName, printable, relation
 from lakelog.lines import Source
 
 Inodes = Mapping[tuple[int, int], str]
@@ -30,7 +29,7 @@ class CursorPaths:
     def is_doubtful(self, source: Source, cursor: FileCursor, head: bytes) -> bool:
         """Whether an inode number may be reused: the file was written since, and says nothing."""
         is_rewritten = self._follows and not is_as_read(source, cursor)
-        return is_rewritten and not content.is_distinctive(head[: cursor.bytes])
+        return is_rewritten and not FileCursor.is_distinctive(head[: cursor.bytes])
 
     def nameless(self) -> list[str]:
         """The paths of files that are followed though they have no name any more."""
@@ -40,7 +39,7 @@ class CursorPaths:
 
     def path_of(self, cursor: FileCursor, source: Source) -> str:
         """The path of a cursor's file, if it still holds what was consumed; else empty."""
-        if cursor.inode == file_cursor.RELEASED or cursor.identity == source.identity:
+        if cursor.inode == FileCursor.RELEASED or cursor.identity == source.identity:
             return ""
         for path in filter(None, self._places(cursor)):
             with suppress(OSError), closing(Source(path)) as candidate:
@@ -53,7 +52,7 @@ class CursorPaths:
                 head = candidate.read_head()
                 # read_head() limits the source to the window; what was consumed may be longer.
                 candidate.limit = None
-                if cursors.before_place(candidate, cursor, head, self._label) is None:
+                if cursor.before_place(candidate, head, self._label) is None:
                     continue
                 if not self.is_doubtful(candidate, cursor, head) or goes_on(cursor, candidate):
                     return path
@@ -81,5 +80,7 @@ def is_as_read(source: Source, cursor: FileCursor) -> bool:
 def goes_on(cursor: FileCursor, source: Source) -> bool:
     """Whether a file that was written since is called as its cursor's, or as what rotation makes of
     that: neither packing nor anything else does it with the inode."""
-    old, new = cursor.name, cursors.printable(source.name)
-    return old == new or (relation(old, new) == 2 and old.endswith(PACKED) == new.endswith(PACKED))
+    old, new = cursor.name, printable(source.name)
+    return old == new or (
+        relation(old, new) == 2 and LogName(old).is_packed == LogName(new).is_packed
+    )

@@ -7,35 +7,20 @@ continued as the file grows, so nothing is read twice.
 
 Which file a path holds now is decided in identity.py. Rows carry `origin`, the key that the file
 had when it was first seen; two files never share one.
-
-Keys of cursors by what they have in common: an inode, a beginning, a name.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
-import time
-import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
-from lakelog.files.file_cursor import FileCursor, Start, digest
-from lakelog.files.rotation import base_name
-from lakelog.lines import Hole, Source
-from lakelog.store import hosts
+from lakelog.files.file_cursor import FileCursor, Start, head_length, stem
+from lakelog.files.rotation import base_name, printable
+from lakelog.lines import Source
 
-_HEAD_MIN = 64
-"""Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
-WHOLE_MAX = 1 << 16
-"""Up to so many bytes, all that was consumed is compared when a file is opened again."""
 ALIKE_MAX, NAMED_MAX = 32, 512
 """Cursors of equal beginnings, and of names with one base, that are considered."""
-# Linux stamps files with the coarse clock; comparing its times with a finer one would order events
-# wrongly within a tick.
-_FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
-"""The clock of the times of files."""
 
 
 class CursorIndex:
@@ -131,17 +116,19 @@ class CursorIndex:
         # A key contains the digest and a number, since files with equal beginnings are common; an
         # origin that was once used is never used again, or two files would share rows.
         name = f"{stem(head, label)}-{len(head)}"
-        ordinal = len(keys_of(self._by_stem, (head_length(len(head)), stem(head, label))))
+        ordinal = len(keys_of(self._by_stem, (len(head), stem(head, label))))
         while f"{name}-{ordinal}" in self._by_key or f"{name}-{ordinal}" in self._by_origin:
             ordinal += 1
         return f"{name}-{ordinal}"
 
     def new_cursor(self, source: Source, head: bytes, label: str | None) -> FileCursor:
         """Return the cursor of a file of which nothing was ingested yet."""
-        head = head[: head_length(_written(head))]
+        head = head[: head_length(head)]
         key = self.free_key(head, label)
-        fresh = FileCursor(key, key, 0, len(head), digest(b""), 0, "", crc=0, label=label)
-        cursor = with_status(replace(fresh, head=stem(head, label)), source)
+        fresh = FileCursor(
+            key, key, 0, len(head), FileCursor.digest(b""), 0, "", crc=0, label=label
+        )
+        cursor = replace(fresh, head=stem(head, label)).with_status(source)
         return replace(cursor, begun=cursor.looked)
 
     def by_content(self, source: Source, label: str | None) -> Start:
@@ -158,119 +145,47 @@ class CursorIndex:
             )
         head = source.read_head()
         for cursor in self.alike(head, label):
-            before = None if cursor.is_copy else holds_all(source, cursor, head, label)
+            before = None if cursor.is_copy else cursor.holds_all(source, head, label)
             if before is not None:
                 current = replace(cursor, name=printable(source.name), size=source.size)
-                return Start(with_head(current, head, label), cursor, head, before)
+                return Start(current.with_head(head, label), cursor, head, before)
         source.seek(0)
         return Start(self.new_cursor(source, head, label), None, head, b"")
 
+    def by_inode(self, source: Source, label: str | None) -> FileCursor | None:
+        """The cursor of a file's inode, if it holds what was consumed; the source stands there."""
+        head = source.read_head()
+        candidates = self.of_inode(source.identity)
+        return next(
+            (c for c in candidates if c.before_place(source, head, label) is not None), None
+        )
 
-@functools.lru_cache(256)
-def stem(head: bytes, label: str | None) -> str:
-    """Return the digest of a file's beginning, with the label of who ingests it."""
-    mark = b"" if label is None else b"\0" + label.encode("utf-8", "surrogateescape")
-    return hashlib.sha256(head + mark).hexdigest()[:32]
+    def locate(self, source: Source, label: str | None) -> FileCursor | None:
+        """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
+        if cursor := self.by_inode(source, label):
+            return cursor
+        start = self.by_content(source, label)
+        return start.cursor if start.replaced else None
 
+    def still_holds(self, start: Start, base_index: CursorIndex, label: str | None) -> bool:
+        """Whether what was decided of a file among the cursors of `base_index` is still so here.
 
-def head_length(size: int) -> int:
-    """The length of the remembered beginning of a file of so many bytes."""
-    if size < _HEAD_MIN:
-        return size
-    return min(Source.WINDOW, 1 << (size.bit_length() - 1))
-
-
-def with_status(cursor: FileCursor, source: Source) -> FileCursor:
-    """The cursor with the present name, size, inode and times of its file."""
-    host = hosts.host_name()
-    updated = replace(cursor, name=printable(source.name), size=source.size, host=host)
-    if source.piped:
-        return updated
-    device, inode = source.identity
-    looked = time.clock_gettime_ns(_FILE_CLOCK)
-    return replace(updated, device=device, inode=inode, mtime=source.mtime, looked=looked)
-
-
-def with_head(cursor: FileCursor, head: bytes, label: str | None) -> FileCursor:
-    """The cursor with as much of its file's beginning as there is: more by now, or less in another
-    file that holds what was consumed."""
-    length = min(head_length(_written(head)), Source.WINDOW)
-    if length <= cursor.head_len <= len(head):
-        return cursor
-    return replace(cursor, head_len=length, head=stem(head[:length], label), label=label)
-
-
-def _written(head: bytes) -> int:
-    """How much of a beginning identifies its file: not the room at its end, written later."""
-    return len(head) - Hole.at_end_of(head) or len(head)
-
-
-def before_place(
-    source: Source, cursor: FileCursor, head: bytes, label: str | None
-) -> bytes | None:
-    """The bytes before a cursor's place, if the file holds there what was consumed; else None.
-
-    The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source then
-    stands at the place.
-    """
-    length, head_digest = cursor.stem
-    if len(head) < length or stem(head[:length], label) != head_digest:
-        return None
-    # A file cut and written again may agree in its head and its last window; below WHOLE_MAX
-    # comparing everything costs one read.
-    whole = cursor.bytes <= WHOLE_MAX and cursor.crc is not None
-    start = 0 if whole else max(cursor.bytes - Source.WINDOW, 0)
-    source.seek(start)
-    before = source.read(cursor.bytes - start)
-    if len(before) != cursor.bytes - start or digest(before) != cursor.tail:
-        return None
-    if whole and zlib.crc32(before) != cursor.crc:
-        return None
-    return before[-Source.WINDOW :]
-
-
-def holds_all(source: Source, cursor: FileCursor, head: bytes, label: str | None) -> bytes | None:
-    """As `before_place`, with every byte compared by the sum of all, where there is one.
-
-    What was copied before a line was finished need not have the beginning of that line.
-    """
-    if cursor.crc is not None and source.crc(cursor.bytes) != cursor.crc:
-        return None
-    # The cursor remembers the beginning of an unfinished line that the copy lacks (F18.3).
-    if 0 < cursor.bytes <= len(head) < cursor.head_len:
-        source.seek(cursor.bytes)
-        before = head[: cursor.bytes]
-        return before if digest(before) == cursor.tail else None
-    return before_place(source, cursor, head, label)
-
-
-def holds(
-    start: Start, base_index: CursorIndex, head_index: CursorIndex, label: str | None
-) -> bool:
-    """Whether what was decided of a file among the cursors of `base_index` is still so among those
-    of `head_index`.
-
-    It is not if a cursor that it replaces or releases changed, or another one came or moved that
-    may be of the same file.
-    """
-    for old in filter(None, (start.replaced, *start.released)):
-        if head_index.get(old.key) != base_index.get(old.key):
+        It is not if a cursor that it replaces or releases changed, or another one came or moved
+        that may be of the same file.
+        """
+        for old in filter(None, (start.replaced, *start.released)):
+            if self.get(old.key) != base_index.get(old.key):
+                return False
+        # Cursors that neither side knew may be of the same file, added by another process.
+        fresh = [c for c in self if base_index.get(c.key) != c]
+        # Of a file that was shorter than a window the remembered beginning may be longer by now, so
+        # digests of it cannot be compared: any such cursor may be of this file.
+        short = len(start.head) < Source.WINDOW
+        if short and any(c.head_len > len(start.head) for c in fresh):
             return False
-    # Cursors that neither side knew may be of the same file, added by another process meanwhile.
-    fresh = [c for c in head_index if base_index.get(c.key) != c]
-    # Of a file that was shorter than a window the remembered beginning may be longer by now, so
-    # digests of it cannot be compared: any such cursor may be of this file.
-    short = len(start.head) < Source.WINDOW
-    if short and any(c.head_len > len(start.head) for c in fresh):
-        return False
-    if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):
-        return False
-    return not CursorIndex(fresh).alike(start.head, label)
-
-
-def printable(name: str) -> str:
-    """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if start.cursor.inode > 0 and any(c.identity == start.cursor.identity for c in fresh):
+            return False
+        return not CursorIndex(fresh).alike(start.head, label)
 
 
 Groups = dict[Hashable, str | dict[str, None]]

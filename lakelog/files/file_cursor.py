@@ -1,24 +1,34 @@
-"""How far a file was ingested, as a manifest has it (FORMAT.md 18).
-
-Earlier places in a file, [bytes, crc] pairs, of which a cursor remembers a few.
-"""
+"""How far a file was ingested, as a manifest has it (FORMAT.md 18)."""
 
 from __future__ import annotations
 
 import builtins
 import functools
 import hashlib
+import re
 import sys
+import time
+import zlib
 from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 from lakelog.entries import Record, Removal
+from lakelog.files.rotation import printable
+from lakelog.lines import Hole, Source
+from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 
 WHAT = "cursor"
-WINDOW = 4096
-RELEASED = -1
-"""The inode of a cursor whose file was truncated or replaced: no file is it any more."""
+WHOLE_MAX = 1 << 16
+"""Up to so many bytes, all that was consumed is compared when a file is opened again."""
+_HEAD_MIN = 64
+"""Beginnings are remembered at 64, 128 … 4,096 bytes, so that few lengths have to be looked up."""
+_DIGITS, _LINES = 8, 2
+# Linux stamps files with the coarse clock; comparing its times with a finer one would order events
+# wrongly within a tick.
+_FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+"""The clock of the times of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,9 @@ class FileCursor:
     segment `tail_key`, until its rest comes. `apart` are origins of files that were equal to this
     one and existed beside it when it was first read, at `begun` (ns).
     """
+
+    RELEASED: ClassVar = -1
+    """The inode of a cursor whose file was truncated or replaced: no file is it any more."""
 
     key: str
     origin: str
@@ -126,7 +139,7 @@ class FileCursor:
         return replace(
             self,
             bytes=place,
-            tail=digest(before),
+            tail=self.digest(before),
             crc=crc,
             places=places,
             unfinished=0,
@@ -135,7 +148,78 @@ class FileCursor:
 
     def released(self) -> FileCursor:
         """The cursor of content whose file is another one now."""
-        return replace(self, inode=RELEASED)
+        return replace(self, inode=self.RELEASED)
+
+    @staticmethod
+    def digest(data: builtins.bytes) -> str:
+        """Return what a cursor keeps of the bytes before its place."""
+        return hashlib.sha256(data[-Source.WINDOW :]).hexdigest()[:32]
+
+    @staticmethod
+    def is_distinctive(data: builtins.bytes) -> bool:
+        """Whether no other file is likely to begin so: it is long, or says times or numbers."""
+        # The thresholds of FORMAT.md F18.4.
+        if len(data) >= Source.WINDOW or sum(48 <= byte <= 57 for byte in data) >= _DIGITS:
+            return True
+        lines = {line for line in data.split(b"\n")[:-1] if re.search(rb"\d", line)}
+        return len(lines) >= _LINES
+
+    def with_status(self, source: Source) -> FileCursor:
+        """The cursor with the present name, size, inode and times of its file."""
+        host = hosts.host_name()
+        updated = replace(self, name=printable(source.name), size=source.size, host=host)
+        if source.piped:
+            return updated
+        device, inode = source.identity
+        looked = time.clock_gettime_ns(_FILE_CLOCK)
+        return replace(updated, device=device, inode=inode, mtime=source.mtime, looked=looked)
+
+    def with_head(self, head: builtins.bytes, label: str | None) -> FileCursor:
+        """The cursor with as much of its file's beginning as there is: more by now, or less in
+        another file that holds what was consumed."""
+        length = head_length(head)
+        if length <= self.head_len <= len(head):
+            return self
+        return replace(self, head_len=length, head=stem(head[:length], label), label=label)
+
+    def before_place(
+        self, source: Source, head: builtins.bytes, label: str | None
+    ) -> builtins.bytes | None:
+        """The bytes before the place, if the file holds there what was consumed; else None.
+
+        The beginning and the last bytes are compared, and all of it up to WHOLE_MAX. The source
+        then stands at the place.
+        """
+        length, head_digest = self.stem
+        if len(head) < length or stem(head[:length], label) != head_digest:
+            return None
+        # A file cut and written again may agree in its head and its last window; below WHOLE_MAX
+        # comparing everything costs one read.
+        whole = self.bytes <= WHOLE_MAX and self.crc is not None
+        start = 0 if whole else max(self.bytes - Source.WINDOW, 0)
+        source.seek(start)
+        before = source.read(self.bytes - start)
+        if len(before) != self.bytes - start or self.digest(before) != self.tail:
+            return None
+        if whole and zlib.crc32(before) != self.crc:
+            return None
+        return before[-Source.WINDOW :]
+
+    def holds_all(
+        self, source: Source, head: builtins.bytes, label: str | None
+    ) -> builtins.bytes | None:
+        """As `before_place`, with every byte compared by the sum of all, where there is one.
+
+        What was copied before a line was finished need not have the beginning of that line.
+        """
+        if self.crc is not None and source.crc(self.bytes) != self.crc:
+            return None
+        # The cursor remembers the beginning of an unfinished line that the copy lacks (F18.3).
+        if 0 < self.bytes <= len(head) < self.head_len:
+            source.seek(self.bytes)
+            before = head[: self.bytes]
+            return before if self.digest(before) == self.tail else None
+        return self.before_place(source, head, label)
 
 
 @dataclass(frozen=True)
@@ -179,6 +263,19 @@ _NAMES = tuple(field.name for field in fields(FileCursor))
 _DEFAULTS = {field.name: field.default for field in fields(FileCursor)[_NAMES.index("device") :]}
 
 
+@functools.lru_cache(256)
+def stem(head: bytes, label: str | None) -> str:
+    """Return the digest of a file's beginning, with the label of who ingests it."""
+    mark = b"" if label is None else b"\0" + label.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(head + mark).hexdigest()[:32]
+
+
+def head_length(head: bytes) -> int:
+    """How much of a beginning is remembered: not the room at its end, written later."""
+    size = len(head) - Hole.at_end_of(head) or len(head)
+    return size if size < _HEAD_MIN else min(Source.WINDOW, 1 << (size.bit_length() - 1))
+
+
 @functools.lru_cache(1024)
 def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
     """The same for all cursors of which it says the same, as it does for most."""
@@ -189,11 +286,6 @@ def _shared(forms: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
 def _listed(forms: tuple[tuple[int, str], ...]) -> list[list[int | str]]:
     """The same as a manifest has it, one list for all entries that say so."""
     return [list(pair) for pair in forms]
-
-
-def digest(data: bytes) -> str:
-    """Return what a cursor keeps of the bytes before its place."""
-    return hashlib.sha256(data[-WINDOW:]).hexdigest()[:32]
 
 
 PLACES_MAX = 12

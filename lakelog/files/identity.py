@@ -21,12 +21,12 @@ import os
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from lakelog.files import content, cursors, file_copies
+from lakelog.files import file_copies
 from lakelog.files.cursor_paths import CursorPaths, Inodes, goes_on, is_as_read
 from lakelog.files.cursors import CursorIndex
 from lakelog.files.file_copies import FileCopy
 from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.rotation import base_name, is_copy_name, relation, unpacked
+from lakelog.files.rotation import base_name, is_copy_name, printable, relation, unpacked
 from lakelog.lines import Source
 
 _APART_MAX = 8
@@ -88,7 +88,7 @@ class Resolver:
                     return copy_again
                 released.append(cursor)  # it went another way than its original
                 continue
-            before = cursors.before_place(source, cursor, head, self.label)
+            before = cursor.before_place(source, head, self.label)
             if before is not None and self.paths.is_doubtful(source, cursor, head):
                 # The inode number may have been reused: distinctive content is better evidence.
                 known_content = _UnknownFile(
@@ -99,13 +99,13 @@ class Resolver:
                 if not goes_on(cursor, source):
                     released.append(cursor)
                     continue
-                before = cursors.before_place(source, cursor, head, self.label)
+                before = cursor.before_place(source, head, self.label)
             if before is not None:
-                current = cursors.with_head(cursors.with_status(cursor, source), head, self.label)
+                current = cursor.with_status(source).with_head(head, self.label)
                 # Compressed content that is not distinctive is told apart by its times alone:
                 # the cursor has to have those that the file has now.
                 touched = cursor.mtime != source.mtime
-                touched = touched and not content.is_distinctive(head[: cursor.bytes])
+                touched = touched and not FileCursor.is_distinctive(head[: cursor.bytes])
                 return Start(current, cursor, head, before, is_touched=touched)
             if cursor.label == self.label:
                 released.append(cursor)
@@ -124,12 +124,12 @@ class Resolver:
 
     def _copy_again(self, source: Source, copy: FileCursor, head: bytes) -> Start | FileCopy | None:
         """A copy that was seen before: as it was, grown, or in its original's place by now."""
-        if cursors.before_place(source, copy, head, self.label) is None:
+        if copy.before_place(source, head, self.label) is None:
             return None
         if self.follows and not is_as_read(source, copy) and not goes_on(copy, source):
             return None  # the copy went, and its inode number is that of another file
         if (
-            not content.is_distinctive(head)
+            not FileCursor.is_distinctive(head)
             and file_copies.is_cut(source, copy.bytes)
             and source.read(1)
         ):
@@ -138,32 +138,32 @@ class Resolver:
         original = next(iter(self.index.of_origin(copy.shares)), None)
         path = self.paths.path_of(original, source) if original else ""
         has_grown = bool(source.read(1)) if not source.compression else source.size != copy.size
-        current = cursors.with_head(cursors.with_status(copy, source), head, self.label)
+        current = copy.with_status(source).with_head(head, self.label)
         # As it was: nothing to read, only its name or inode may be new.
         if not has_grown and (path or original is None or original.bytes > copy.bytes):
             return FileCopy(current, copy, head)
         if path and original:
             with closing(Source(path)) as reopened:
-                size = content.prefix_of(source, reopened, copy.bytes)
+                size = file_copies.prefix_of(source, reopened, copy.bytes)
             if not size:
                 return None
             return FileCopy(file_copies.grown(source, current, size), copy, head)
         # Without a cursor of its original the copy is all there is, so its new lines are its own.
         if original is None:
             return Start(current, copy, head, source.before(copy.bytes))
-        before = cursors.holds_all(source, original, head, self.label)
+        before = original.holds_all(source, head, self.label)
         if before is not None:
             # It is what its original was, perhaps with lines that were never read from there.
-            continued = cursors.with_head(cursors.with_status(original, source), head, self.label)
+            continued = original.with_status(source).with_head(head, self.label)
             return Start(continued, original, head, before, (copy,))
-        size_now = content.length_if_less(source, original.bytes)
+        size_now = file_copies.length_if_less(source, original.bytes)
         if size_now is None:
             return None
         return FileCopy(file_copies.grown(source, current, size_now), copy, head)
 
 
 class _UnknownFile:
-    """A file whose inode no cursor names, or none any more: it is identified by its content."""
+    """A file whose inode no cursor names, or none any more: it is identified by its file_copies."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _UnknownFile:
         for path in originals:
             # A plain copy is recognised by its content, so that has to be distinctive; a compressed
             # one also by its name.
-            if path == source.name or not (source.compression or content.is_distinctive(head)):
+            if path == source.name or not (source.compression or FileCursor.is_distinctive(head)):
                 continue
             with suppress(OSError), closing(Source(path)) as candidate:
                 # Only of a file that this watcher follows is it certain that it will be read.
@@ -222,14 +222,16 @@ class _UnknownFile:
                     or candidate.identity not in self._files.paths.inodes
                 ):
                     continue
-                cursor = of_inode(candidate, self._files.index, self._files.label)
-                if (cursor is None or not cursor.bytes) and content.prefix_of(source, candidate, 0):
+                cursor = self._files.index.by_inode(candidate, self._files.label)
+                if (cursor is None or not cursor.bytes) and file_copies.prefix_of(
+                    source, candidate, 0
+                ):
                     return True
         return False
 
     def _ranked(self, source: Source, head: bytes) -> list[FileCursor]:
         """The cursors that may be of this file's content, the likeliest first."""
-        name = cursors.printable(source.name)
+        name = printable(source.name)
         candidates = [
             c
             for c in self._files.index.alike_or_named(head, self._files.label, name)
@@ -239,7 +241,7 @@ class _UnknownFile:
             and (
                 not self._files.follows
                 or relation(c.name, name)
-                or content.is_distinctive(head[: c.bytes])
+                or FileCursor.is_distinctive(head[: c.bytes])
             )
         ]
         # Of two that fit it is the one with more content in common: that of a shorter one may just
@@ -257,37 +259,37 @@ class _UnknownFile:
     def _instead(self, cursor: FileCursor) -> FileDecision | None:
         """Whether a file takes the place of one whose inode is gone or was truncated."""
         source, head = self._source, self._head
-        name = cursors.printable(source.name)
+        name = printable(source.name)
         related = relation(cursor.name, name)
         common = head[: cursor.bytes]
         unknown = cursor.inode == 0  # ingested before inodes were kept, or through a pipe
         # Compressors keep the time of the last line; a log begun later has another one.
         compressed_source = (
-            related >= 2 and bool(source.compression) and content.is_time_kept(source, cursor.mtime)
+            related >= 2
+            and bool(source.compression)
+            and file_copies.is_time_kept(source, cursor.mtime)
         )
-        sure = compressed_source or content.is_distinctive(common) or (unknown and related >= 1)
-        before = cursors.holds_all(source, cursor, head, self._files.label)
+        sure = compressed_source or FileCursor.is_distinctive(common) or (unknown and related >= 1)
+        before = cursor.holds_all(source, head, self._files.label)
         if before is not None:
             # An explicit ingest that finds exactly what was consumed has nothing to lose.
             whole = not self._files.follows and not source.read(1)
             if sure or whole:
                 source.seek(cursor.bytes)
-                current = cursors.with_head(
-                    cursors.with_status(cursor, source), head, self._files.label
-                )
+                current = cursor.with_status(source).with_head(head, self._files.label)
                 # It was a copy of the file whose cursor it takes over: its rows are its own now.
                 if current.shares == cursor.origin:
                     current = replace(current, shares="", shared=0)
                 return Start(current, cursor, head, before, self._released)
             self._note = f"it begins as {cursor.name} did, which is gone, and is read from 0"
             return None
-        size = content.length_if_less(source, cursor.bytes)
+        size = file_copies.length_if_less(source, cursor.bytes)
         if size is None or not self._files.follows:
             return None
         # Less than was consumed: a copy made before the last lines were written, if its length
         # is that of an earlier place; else what is after the last such place is read again.
         place = file_copies.last_place(source, cursor, size)
-        if not place or not content.is_distinctive(head[:place]):
+        if not place or not FileCursor.is_distinctive(head[:place]):
             return None
         # Equal content under an unrelated name is no evidence of a copy (F18.4, rule 4).
         if related < 2:
@@ -300,7 +302,7 @@ class _UnknownFile:
         if not self._files.follows:
             return self._repeated(cursor, path)
         with closing(Source(path)) as original:
-            size = content.prefix_of(source, original, 0)
+            size = file_copies.prefix_of(source, original, 0)
             # Equal words of no distinction are a copy only if this file came to be after the other
             # one was read, and that was not written since: both may just begin alike.
             times = is_as_read(original, cursor)
@@ -319,16 +321,16 @@ class _UnknownFile:
         # A file that lost its name is reached by a descriptor, and known by the name it had.
         known_name = cursor.name if path.startswith("/dev/fd/") else path
         is_packing = bool(source.compression) and unpacked(source.name) == known_name
-        if is_unpacked and content.is_distinctive(head):
+        if is_unpacked and FileCursor.is_distinctive(head):
             is_copy = True
         elif not is_copy_name(known_name, source.name):
-            if not self._is_settled and content.is_distinctive(head):
+            if not self._is_settled and FileCursor.is_distinctive(head):
                 return UndecidedFile()  # it may be moved here from another file system
             is_copy = False
         else:
             is_copy = (
                 is_packing
-                or content.is_distinctive(head)
+                or FileCursor.is_distinctive(head)
                 or (not source.compression and file_copies.is_cut(source, size))
                 or (times and source.mtime > cursor.looked)
             )
@@ -345,11 +347,11 @@ class _UnknownFile:
         beginning, or the whole."""
         source, head = self._source, self._head
         with closing(Source(path)) as original:
-            if content.prefix_of(source, original, 0, cursor.bytes):
+            if file_copies.prefix_of(source, original, 0, cursor.bytes):
                 return KnownContent(cursor)
-        if not content.is_distinctive(head[: cursor.bytes]):
+        if not FileCursor.is_distinctive(head[: cursor.bytes]):
             return None
-        if cursors.holds_all(source, cursor, head, self._files.label) is None:
+        if cursor.holds_all(source, head, self._files.label) is None:
             return None
         start = file_copies.sharing(
             source, self._fresh(), cursor, head, cursor.bytes, source.size, self._released
@@ -362,26 +364,8 @@ class _UnknownFile:
 
 
 def _is_certain(decision: FileDecision, head: bytes) -> bool:
-    """Whether a file is that of another cursor, or a copy of it, by distinctive content."""
-    if isinstance(decision, Start):
-        is_old = decision.replaced is not None or decision.cursor.shares
-        return bool(is_old) and content.is_distinctive(head[: decision.cursor.bytes])
-    return isinstance(decision, FileCopy) and content.is_distinctive(head[: decision.cursor.bytes])
-
-
-def of_inode(source: Source, index: CursorIndex, label: str | None) -> FileCursor | None:
-    """The cursor of a file's inode, if it holds what was consumed; the source stands there."""
-    head = source.read_head()
-    for cursor in index.of_inode(source.identity):
-        if cursors.before_place(source, cursor, head, label) is not None:
-            return cursor
-    return None
-
-
-def locate(source: Source, index: CursorIndex, label: str | None) -> FileCursor | None:
-    """Return the cursor of a file, or else of one that is equal as far as it was ingested."""
-    cursor = of_inode(source, index, label)
-    if cursor is None:
-        start = index.by_content(source, label)
-        cursor = start.cursor if start.replaced else None
-    return cursor
+    """Whether a file is that of another cursor, or a copy of it, by distinctive file_copies."""
+    if not isinstance(decision, Start | FileCopy):
+        return False
+    is_old = isinstance(decision, FileCopy) or decision.replaced or decision.cursor.shares
+    return bool(is_old) and FileCursor.is_distinctive(head[: decision.cursor.bytes])

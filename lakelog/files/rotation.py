@@ -6,8 +6,9 @@ import functools
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-PACKED = (".gz", ".zst", ".bz2", ".xz")
+_PACKED = (".gz", ".zst", ".bz2", ".xz")
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _DATE = (
     r"\d{6,14}|\d{4}[-._]\d\d[-._]\d\d|\d\d-\d\d-\d{4}"
@@ -28,6 +29,7 @@ _WORD = (
     rf"\d++|(?:{_MONTH})[a-z]{{0,6}}|(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}|[ap]m|utc|gmt|[tz]"
     r"|old(?:er)?|bak|backup|prev(?:ious)?|saved?|orig|archived?|rotated?|copy|last|closed|done"
 )
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 # Possessive, as a name may be 255 digits long.
 _BEHIND = re.compile(rf"(?:[-._:@+~ ]*+(?:{_WORD}))*+[-._~]*+", re.ASCII | re.IGNORECASE)
 
@@ -40,11 +42,6 @@ def base_name(path: str) -> str:
         return "current"
     match = _ROTATED.fullmatch(name)
     return match["stem"] + (match["ending"] or "") if match else name
-
-
-def is_rotated(path: str) -> bool:
-    """Whether a name is that of a rotated or compressed log."""
-    return base_name(path) != os.path.basename(path)
 
 
 def relation(old: str, new: str) -> int:
@@ -68,28 +65,60 @@ def relation(old: str, new: str) -> int:
 
 def is_copy_name(original: str, copy: str) -> bool:
     """Whether a file is named as a copy or a compressed form of one that still exists."""
-    original_name, copy_name = os.path.basename(original), os.path.basename(copy)
-    return original_name != copy_name and original_name in (
-        unpacked(copy_name),
-        base_name(copy_name),
-    )
+    name, copy_name = os.path.basename(original), os.path.basename(copy)
+    return name != copy_name and name in (unpacked(copy_name), base_name(copy_name))
 
 
 def unpacked(name: str) -> str:
     """A name without the ending of a compression."""
-    for suffix in PACKED:
+    for suffix in _PACKED:
         name = name.removesuffix(suffix)
     return name
 
 
-def stems(name: str) -> Iterator[str]:
-    """The name, then without a compression's ending, then every name of which rotation may have
-    made it."""
-    yield name
-    plain = unpacked(name)
-    yield plain
-    yield base_name(name)
-    # Only where a word of the name ends, and what follows is of the kind that rotation adds.
-    for end in range(len(plain) - 1, 0, -1):
-        if not plain[end].isalpha() and _BEHIND.fullmatch(plain, end):
-            yield plain[:end]
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere; bytes that are no text are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True)
+class LogName:
+    """The name of a log, with or without its directory."""
+
+    path: str
+
+    @property
+    def base(self) -> str:
+        """See base_name."""
+        return base_name(self.path)
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether it is that of a rotated or compressed log."""
+        return self.base != os.path.basename(self.path)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has the ending of a compression."""
+        return self.path.endswith(_PACKED)
+
+    @property
+    def on_disk(self) -> str:
+        """The path of a file whose name was made printable, its bytes that are no UTF-8 escaped.
+        A path that exists as it is written is that one."""
+        if "\\x" not in self.path or os.path.lexists(self.path):
+            return self.path
+        path = os.fsdecode(_ESCAPED.sub(lambda m: bytes([int(m[1], 16)]), os.fsencode(self.path)))
+        return path if os.path.lexists(path) else self.path
+
+    def stems(self) -> Iterator[str]:
+        """The name, then without a compression's ending, then every name of which rotation may have
+        made it."""
+        yield self.path
+        plain = unpacked(self.path)
+        yield plain
+        yield self.base
+        # Only where a word of the name ends, and what follows is of the kind that rotation adds.
+        for end in range(len(plain) - 1, 0, -1):
+            if not plain[end].isalpha() and _BEHIND.fullmatch(plain, end):
+                yield plain[:end]

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from lakelog.files import rotation
-from lakelog.files.traversal import is_apart
+from lakelog.disk import File
+from lakelog.files.rotation import LogName
 from lakelog.lines import Source
 from lakelog.store.bootstrap import is_lake
 
@@ -23,6 +23,9 @@ _PARTIAL = (".tmp", ".part", ".swp", "~")
 @dataclass(frozen=True)
 class Selection:
     """Which files are followed: those whose names fit a pattern, and that nothing excludes."""
+
+    MARK: ClassVar = ".lakelog-backups"
+    """The file that marks a directory of backups; whoever writes there holds its lock."""
 
     patterns: tuple[str, ...] = ("*",)
     excluded: tuple[str, ...] = ()
@@ -35,6 +38,11 @@ class Selection:
     def is_excluded(self, path: str) -> bool:
         """Whether a file or directory is left out."""
         return bool(self.excluded) and any(_is_excluded(path, glob) for glob in self.excluded)
+
+    @classmethod
+    def is_apart(cls, folder: str) -> bool:
+        """Whether a directory is a lake, or holds backups: parts of files that came in already."""
+        return is_lake(folder) or File(f"{folder}/{cls.MARK}").exists()
 
     def scan(self, roots: list[str]) -> FileScan:
         """Scan directories and single files; links to directories are not followed.
@@ -172,7 +180,7 @@ def _paths(root: str, result: FileScan, selection: Selection) -> Iterator[tuple[
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 yield entry.path, 0 if entry.is_symlink() else entry.inode()
-            elif not (is_apart(entry.path) or selection.is_excluded(entry.path)):
+            elif not (selection.is_apart(entry.path) or selection.is_excluded(entry.path)):
                 waiting.append(entry.path)
 
 
@@ -180,7 +188,7 @@ def _is_excluded(path: str, glob: str) -> bool:
     if "/" in glob:
         pattern = glob if glob.startswith(("/", "*")) else f"*/{glob}"
         return fnmatch.fnmatchcase(path, pattern.rstrip("/"))
-    names = rotation.stems(os.path.basename(path))
+    names = LogName(os.path.basename(path)).stems()
     return any(fnmatch.fnmatchcase(name, glob) for name in names)
 
 
@@ -191,4 +199,4 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
         return False
     if "*" in patterns:
         return True
-    return any(fnmatch.fnmatch(n, pattern) for n in rotation.stems(name) for pattern in patterns)
+    return any(fnmatch.fnmatch(n, pattern) for n in LogName(name).stems() for pattern in patterns)

@@ -11,21 +11,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from lakelog import arrays, typed_columns
 from lakelog.database import Connect
-from lakelog.disk import disk
+from lakelog.disk import OpenFile, disk
 from lakelog.entries import IdRun, Record, Removal, SegmentEntry
 from lakelog.errors import DamagedSegment, StaleFiles
-from lakelog.files import cursors
-from lakelog.files.cursor_paths import Inodes
-from lakelog.files.cursors import CursorIndex
-from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.identity import Resolver
+from lakelog.files import CursorIndex, FileCursor, Resolver, Start
 from lakelog.formats import Format, FormatDefinition, TypedPayloads
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions
@@ -113,7 +109,7 @@ class Job:
     dry_run: bool = False
     mode: str = "once"
     follows: bool = False
-    inodes: Inodes | None = None
+    inodes: Mapping[tuple[int, int], str] | None = None
     cache: IndexCache = field(default_factory=lambda: IndexCache())
     runs: list[IdentityKeys] = field(default_factory=list)
     formats: Formats = field(default_factory=dict)
@@ -212,7 +208,7 @@ def is_finished(source: Source) -> bool:
     not modified for GRACE."""
     if source.is_packed:
         return True
-    is_open = source.is_open_elsewhere()
+    is_open = OpenFile(source.descriptor).is_open_for_writing()
     return abs(time.time() - source.mtime / 1e9) > Job.GRACE if is_open is None else not is_open
 
 
@@ -443,7 +439,7 @@ def commit(
         base_index, head_index = (
             CursorIndex(FileCursor.of_state(store, some)) for some in (batch.state, state)
         )
-        return all(cursors.holds(start, base_index, head_index, job.label) for start, _ in moves)
+        return all(head_index.still_holds(start, base_index, job.label) for start, _ in moves)
 
     def change(state: Manifest) -> Change:
         name = os.path.basename(moves[0][1].name)

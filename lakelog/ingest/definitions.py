@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from lakelog.disk import disk
 from lakelog.entries import Entry, Record, Removal
 from lakelog.errors import AlreadyExists, InvalidSetting, UnknownRef
-from lakelog.files import rotation
-from lakelog.files.file_cursor import FileCursor
+from lakelog.files import FileCursor, LogName
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.moves import Change, publish
 from lakelog.store.bootstrap import Store
@@ -210,6 +209,6 @@ def _fits(path: str, glob: str) -> bool:
     whole path if the glob has a slash, else its last part."""
     folder, name = os.path.split(os.path.abspath(path))
     if "/" not in glob:
-        return any(fnmatch.fnmatchcase(stem, glob) for stem in rotation.stems(name))
+        return any(fnmatch.fnmatchcase(stem, glob) for stem in LogName(name).stems())
     pattern = glob if glob.startswith(("/", "*")) else f"*/{glob}"
-    return any(fnmatch.fnmatchcase(f"{folder}/{stem}", pattern) for stem in rotation.stems(name))
+    return any(fnmatch.fnmatchcase(f"{folder}/{stem}", pattern) for stem in LogName(name).stems())

@@ -7,9 +7,7 @@ import os
 from codecs import BOM_UTF8
 from concurrent.futures import ThreadPoolExecutor
 
-from lakelog.files.file_copies import FileCopy
-from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.identity import KnownContent, UndecidedFile
+from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest import splits
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit

@@ -17,10 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lakelog import arrays
-from lakelog.files.cursors import printable
-from lakelog.files.file_copies import FileCopy
-from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.identity import KnownContent, UndecidedFile
+from lakelog.files import FileCopy, FileCursor, KnownContent, Start, UndecidedFile, printable
 from lakelog.formats import FORMATS, Format
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit, is_finished
 from lakelog.ingest.chunk_result import ChunkResult

@@ -20,10 +20,9 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lakelog.disk import Folder
 from lakelog.event import Event
-from lakelog.files.cursors import printable
-from lakelog.files.scan import Selection
-from lakelog.files.traversal import is_apart, walk
+from lakelog.files import Selection, printable
 from lakelog.ingest.batch import CursorMoved, Job, finishing
 from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.gather import Gatherer
@@ -317,11 +316,11 @@ def _publish(source: PipedSource, gatherer: Gatherer, is_quiet: bool) -> None:
 
 def _below(directory: str, special: bool, selection: Selection) -> Iterator[str]:
     closed: list[str] = []
-    for folder, names, files in walk(directory, lambda e: closed.append(str(e.filename))):
+    for folder, names, files in Folder(directory).walk(lambda e: closed.append(str(e.filename))):
         yield from closed
         closed.clear()
         # A lake below a watched directory would ingest its own segments.
-        if is_apart(folder):
+        if Selection.is_apart(folder):
             names.clear()
             continue
         place = os.path.abspath(folder)

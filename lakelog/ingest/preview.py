@@ -10,7 +10,7 @@ from typing import Any
 from lakelog import arrays
 from lakelog.database import Connect
 from lakelog.errors import InvalidEvent
-from lakelog.files.cursors import printable
+from lakelog.files import printable
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.ingest.definitions import Formats, LakeFormat
 from lakelog.ingest.transform import Transformer, readable

@@ -19,7 +19,7 @@ from lakelog.entries import Entry, IdRun, SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
-from lakelog.files.file_cursor import FileCursor
+from lakelog.files import FileCursor
 from lakelog.formats import FORMATS, Format, FormatDefinition
 from lakelog.identities import IdentityKeys, unique_rows
 from lakelog.ingest import definitions, message_events

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from lakelog.database import Connect
 from lakelog.entries import SegmentEntry
 from lakelog.event import BookkeepingEvent, Event
-from lakelog.files.content import is_distinctive
-from lakelog.files.cursors import CursorIndex
-from lakelog.files.file_cursor import FileCursor
+from lakelog.files import CursorIndex, FileCursor
 from lakelog.ingest.batch import Job
 from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
@@ -139,4 +137,5 @@ def compare(
 
 def _are_own(lines: list[str]) -> bool:
     """Whether no two files are likely to share these lines."""
-    return is_distinctive("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    content = "".join(f"{line}\n" for line in lines)
+    return FileCursor.is_distinctive(content.encode("utf-8", "replace"))

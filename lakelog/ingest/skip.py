@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from lakelog.files import file_cursor
-from lakelog.files.cursors import CursorIndex, printable
-from lakelog.files.file_cursor import FileCursor, Start
-from lakelog.files.scan import FileState
+from lakelog.files import CursorIndex, FileCursor, FileState, Start, printable
 from lakelog.ingest.batch import Batch, CursorMoved, Job, commit
 from lakelog.lines import Source
 
@@ -71,5 +68,5 @@ def _at_end(source: Source, start: Start) -> FileCursor:
         near = max(source.size - _NEAR, 0)
         source.seek(near)
         place = near + source.read(source.size - near).rfind(b"\n") + 1
-    tail = file_cursor.digest(source.before(place))
+    tail = FileCursor.digest(source.before(place))
     return replace(start.cursor, bytes=place, shared=place, tail=tail, crc=crc)

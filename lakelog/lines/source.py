@@ -18,7 +18,6 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from lakelog.disk import OpenFile
 from lakelog.lines.binary import refusal
 from lakelog.lines.checksum import joined, of_zeros
 from lakelog.lines.columnar import RowStream, container
@@ -44,13 +43,14 @@ _RATIO_FROM = 1 << 30
 _NEAR = 1 << 16
 _BOMB = "it inflates over"
 _HOLE_END = bytes(HOLE)
-_KINDS = (
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_KINDS = {
+    stat.S_IFREG: "",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class SplitLoader(Protocol):
@@ -121,10 +121,6 @@ class Source:
     def is_shrunk(self) -> bool:
         """Whether the file is shorter now than what was read of it: it was truncated meanwhile."""
         return not self.compression and os.fstat(self.descriptor).st_size < self._at
-
-    def is_open_elsewhere(self) -> bool | None:
-        """Whether a process has the file open for writing; None where the system does not say."""
-        return OpenFile(self.descriptor).is_open_for_writing()
 
     @property
     def descriptor(self) -> int:
@@ -294,9 +290,7 @@ class Source:
     @staticmethod
     def kind_of(mode: int) -> str:
         """The kind of a file that is not regular, by its mode; empty if it is regular."""
-        if stat.S_ISREG(mode):
-            return ""
-        return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+        return _KINDS.get(stat.S_IFMT(mode), "something else")
 
     def close(self) -> None:
         """Close the file."""
@@ -350,18 +344,16 @@ class Source:
 
 def _regular(path: str) -> int:
     """Open a regular file without blocking on anything else. Raises OSError."""
-    mode = os.stat(path).st_mode
-    fd = -1
-    if not Source.kind_of(mode):
+    irregular = Source.kind_of(os.stat(path).st_mode)
+    if not irregular:
         # O_NONBLOCK: a pipe that took the place of the file would block open() until somebody
         # writes.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        mode = os.fstat(fd).st_mode  # another may have its name by now
-    if irregular := Source.kind_of(mode):
-        if fd >= 0:
-            os.close(fd)
-        raise OSError(f"not a regular file: it is {irregular}")
-    return fd
+        irregular = Source.kind_of(os.fstat(fd).st_mode)  # another may have its name by now
+        if not irregular:
+            return fd
+        os.close(fd)
+    raise OSError(f"not a regular file: it is {irregular}")
 
 
 def _line(data: bytes, base: int, number: int, *, open_end: bool = False) -> Piece:

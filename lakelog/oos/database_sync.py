@@ -23,8 +23,7 @@ from lakelog.backup import BackupPlan, BackupScheduler
 from lakelog.disk import File, Folder
 from lakelog.errors import InvalidSetting, SyncRefused
 from lakelog.event import BookkeepingEvent
-from lakelog.files.rotation import base_name
-from lakelog.files.scan import Selection
+from lakelog.files import LogName, Selection
 from lakelog.lake import Lake
 from lakelog.oos.oos_views import DEFAULT_LOG, OOSViews, get_views
 from lakelog.store import bootstrap
@@ -188,7 +187,7 @@ class BatchDatabaseSync:
         stem, ending = os.path.splitext(self.log)
         paths = glob.glob(f"{glob.escape(stem)}_*{glob.escape(ending)}")
         # Only files that the log's own rotation has named.
-        return sorted(p for p in paths if base_name(p) == os.path.basename(self.log))
+        return sorted(p for p in paths if LogName(p).base == os.path.basename(self.log))
 
     def _rotate(self) -> str | None:
         """Give the log another name, unless it has lines that are not published; return it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from lakelog.files.file_cursor import FileCursor
+from lakelog.files import FileCursor
 from lakelog.libraries import duckdb, np
 from lakelog.recent.redis_recent import ENTRY, SOURCE, key_of, names_table
 from lakelog.store.bootstrap import Store

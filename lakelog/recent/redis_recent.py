@@ -31,8 +31,7 @@ import orjson
 
 from lakelog.clients import RedisClient, RedisConfig
 from lakelog.errors import Unreachable
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.rotation import base_name
+from lakelog.files import FileCursor, LogName
 from lakelog.lake import Lake
 from lakelog.libraries import pa
 from lakelog.runtime.lazy import Lazy
@@ -447,7 +446,7 @@ def names_table(paths: dict[str, str]) -> pa.Table:
 
     Both are those of the log: a rotation that comes later changes neither.
     """
-    names = [base_name(path) for path in paths.values()]
+    names = [LogName(path).base for path in paths.values()]
     folders = [path.rpartition("/")[0] for path in paths.values()]
     logs = [
         f"{folder}/{name}" if folder else name for folder, name in zip(folders, names, strict=True)

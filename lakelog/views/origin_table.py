@@ -15,8 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from lakelog.files.file_cursor import FileCursor
-from lakelog.files.traversal import path_of
+from lakelog.files import FileCursor, LogName
 from lakelog.libraries import duckdb, pa
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store
@@ -104,7 +103,7 @@ def _size(cursor: FileCursor) -> int:
     """The size of a file now, where this machine has it under its name, else when it was read."""
     try:
         # Names of other hosts are there, too, and of files that are gone.
-        status = os.stat(path_of(cursor.name))
+        status = os.stat(LogName(cursor.name).on_disk)
     except (OSError, ValueError):
         return cursor.size
     # Another file may have the name here by now: only the inode tells.

@@ -19,8 +19,7 @@ import lakelog
 from lakelog.audit.audit import audit
 from lakelog.collect import watch
 from lakelog.collect.watch import Watcher
-from lakelog.files import identity, rotation
-from lakelog.files.content import is_distinctive
+from lakelog.files import FileCursor, identity, rotation
 from tests.support.histories import History
 from tests.support.plants import change, entries
 
@@ -325,15 +324,15 @@ def test_audit_finds_lines_stored_under_two_names(
 def test_names_of_rotated_logs(name: str, base: str) -> None:
     """What rotation puts behind a name is told from what belongs to it."""
     assert rotation.base_name(f"/var/log/{name}") == base
-    assert rotation.is_rotated(name) == (name != base)
+    assert rotation.LogName(name).is_rotated == (name != base)
 
 
 def test_what_is_distinctive() -> None:
     """F18.4: a banner is not; times, serial numbers and long beginnings are."""
-    assert not is_distinctive(b"INFO Starting worker\nINFO ready\n")
-    assert is_distinctive(b"2026-11-21 10:00:00 INFO Starting\n")
-    assert is_distinctive(b"line 1\nline 2\n")
-    assert is_distinctive(b"x" * 4096)
+    assert not FileCursor.is_distinctive(b"INFO Starting worker\nINFO ready\n")
+    assert FileCursor.is_distinctive(b"2026-11-21 10:00:00 INFO Starting\n")
+    assert FileCursor.is_distinctive(b"line 1\nline 2\n")
+    assert FileCursor.is_distinctive(b"x" * 4096)
 
 
 def test_a_lake_from_before_inodes(lake: lakelog.Lake, logs: Path) -> None:

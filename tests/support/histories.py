@@ -27,7 +27,7 @@ import zstandard
 import lakelog
 from lakelog.audit.audit import Audit, audit
 from lakelog.collect.watch import Watcher
-from lakelog.files.content import is_distinctive
+from lakelog.files import FileCursor
 from lakelog.files.scan import FileScan, Selection
 
 HOLES = 0.2
@@ -401,7 +401,7 @@ class History:
                 copied = File(list(file.lines), len(data), file.before, file.hidden)
                 self.files[inode] = copied
         shown = (data[:half], data)
-        if any(part.endswith(b"\n") and not is_distinctive(part) for part in shown):
+        if any(part.endswith(b"\n") and not FileCursor.is_distinctive(part) for part in shown):
             # It cannot be told from a log that was begun anew with the same words, until it is
             # written on: such lines may be stored again.
             self.doubts.update(line.text for _, line in file.lines)
@@ -500,7 +500,7 @@ class History:
         # A line begun then is not read before its end comes.
         whole = max((end for end, _ in lines if end <= least), default=0)
         ends = [whole, least, *(end for end, _ in lines if least <= end <= len(data))]
-        read = max((end for end in ends if not is_distinctive(data[:end])), default=0)
+        read = max((end for end in ends if not FileCursor.is_distinctive(data[:end])), default=0)
         self.doubts.update(line.text for end, line in lines if end <= read)
 
     def _forget_twins(self, inode: int) -> None:

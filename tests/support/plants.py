@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import lakelog
 from lakelog.disk import disk
 from lakelog.entries.entry import Entry, SegmentEntry
-from lakelog.files import file_cursor
 from lakelog.files.file_cursor import FileCursor
 from lakelog.ingest.quarantine import Quarantine
 from lakelog.moves.publication import Change, publish
@@ -105,7 +104,7 @@ def move_row(lake: lakelog.Lake, old: int, new: int) -> None:
 def move_cursor(lake: lakelog.Lake, data: bytes, to: int) -> None:
     """Say that a file was taken in up to another place."""
     crc = zlib.crc32(data[:to])
-    change_cursor(lake, bytes=to, tail=file_cursor.digest(data[:to]), crc=crc)
+    change_cursor(lake, bytes=to, tail=FileCursor.digest(data[:to]), crc=crc)
 
 
 Plant = Callable[[lakelog.Lake, bytes, list[int], list[int]], tuple[int, int, int]]

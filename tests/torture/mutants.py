@@ -322,17 +322,17 @@ EDITS = [
     _edited(
         "a file known by its inode alone",
         "watch",
-        f"{FILES}.cursors:before_place",
-        "length, head_digest = cursor.stem",
-        "source.seek(max(cursor.bytes - WINDOW, 0))\n"
-        "    return source.read(min(cursor.bytes, WINDOW))\n"
-        "    length, head_digest = cursor.stem",
+        f"{FILES}.file_cursor:FileCursor.before_place",
+        "length, head_digest = self.stem",
+        "source.seek(max(self.bytes - Source.WINDOW, 0))\n"
+        "    return source.read(min(self.bytes, Source.WINDOW))\n"
+        "    length, head_digest = self.stem",
         400,
     ),
     _edited(
         "look-alikes taken for one",
         "identity",
-        f"{FILES}.content:is_distinctive",
+        f"{FILES}.file_cursor:FileCursor.is_distinctive",
         "return len(lines) >= _LINES",
         "return True",
     ),
@@ -348,7 +348,7 @@ EDITS = [
         "a copy of a growing log is read",
         "identity",
         f"{FILES}.identity:_UnknownFile._beside",
-        "is_packing\n            or content.is_distinctive(head)",
+        "is_packing\n            or FileCursor.is_distinctive(head)",
         "False",
     ),
     _edited(

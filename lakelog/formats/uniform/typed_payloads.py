@@ -15,8 +15,8 @@ from lakelog.typed_columns import FieldColumns, Schema
 LINES = 16_384
 """Chunks of so many lines tell how payloads become structs: every schema in a lake is one more scan
 in its queries, until compaction merges the segments."""
-_FULL = Source.SHORT - (1 << 17)
-"""A short chunk of so many bytes stands for a long one."""
+_FULL, _SHORT_LINES = Source.SHORT - (1 << 17), LINES * Source.SHORT // Source.CHUNK
+"""A short chunk of so many bytes, of so many lines, stands for a long one."""
 _SHARE, _TIMES = 0.5, 3
 """What fewer payloads of a chunk fit is not tried on the next one; so many times it is learnt."""
 
@@ -42,9 +42,7 @@ class TypedPayloads:
         self, uniform: UniformLines, data: bytes, starts: np.ndarray
     ) -> PayloadColumns | None:
         """Return the columns for the lines of a chunk, None where payloads stay text."""
-        is_long = len(starts) > (
-            self._least if len(data) < _FULL else LINES * Source.SHORT // Source.CHUNK
-        )
+        is_long = len(starts) > (self._least if len(data) < _FULL else _SHORT_LINES)
         if self._columns is None and self._left and is_long:
             self._left -= 1
             known_schemas = [*([self.fields.schema] if self.fields else ()), *self._known()]
