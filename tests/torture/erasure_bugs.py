@@ -63,8 +63,8 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "appends not refused",
         f"{ERASURE}.on_lake:LakeErasure._accepted",
-        "if looked[0]:",
-        "if False:",
+        "refusal := self._latest_refusal()",
+        "refusal := None",
     ),
     (
         "files not refused",
