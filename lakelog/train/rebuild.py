@@ -75,8 +75,13 @@ def rebuild(
     # On the same file system as the export: it is likely to have room for a second copy.
     with tempfile.TemporaryDirectory(prefix="lakelog-rebuild-", dir=_parent(path)) as folder:
         target = out or f"{folder}/again"
+        erasures = manifest.get("erased")
+        # Of one that was made again, the splits are those of the set before, which it alone tells.
+        earlier = dataset.open_set(path) if erasures else None
         with _refusing_lost(manifest):
-            trainingset.export_again(lake, recipe, manifest, target, progress)
+            trainingset.export_again(
+                lake, recipe, manifest, target, progress, earlier=earlier, erased=erasures
+            )
         rebuilt = provenance.read(target)
         digests = [
             {name: file["sha256"] for name, file in facts["files"].items()}

@@ -77,6 +77,8 @@ def test_no_other_row_changes_its_split(home: Path, name: str) -> None:
     assert places_with(home, [WORD]) == []
     assert json.loads((out / "certificate.json").read_text())["erased"] == {key: 40}
     assert train.check(str(out)).clean
+    with lakelog.open(home / "lake") as lake:
+        assert train.rebuild(lake, str(out)).same
 
 
 def test_a_set_without_the_subject_stays_as_it_is(home: Path) -> None:
