@@ -150,19 +150,19 @@ def _group(
         # nothing and call it clean.
         if other_set.manifest["redaction"]["key"] != dataset.manifest["redaction"]["key"]:
             return "not comparable: the exports have pseudonyms of other keys", []
-    shared = folded = 0
+    shared = folded_only = 0
     name, folded_name = quoted(group), _FOLDED.format(name=quoted(group))
     for source in _sources(dataset, other_set, name):
         shared += _count_shared(con, source, name)
         # Keys that differ only in case, spaces or Unicode form are usually one entity, which the
         # split by hash has separated.
-        folded += _count_shared(
-            con, source.replace(f", {name} FROM", f", {folded_name} AS k FROM"), "k"
-        )
+        pairs = f"SELECT DISTINCT {SPLIT}, {name} FROM ({source})"
+        # Without those that are in several splits as they are.
+        apart = f"({pairs}) QUALIFY count(*) OVER (PARTITION BY {name}) = 1"
+        folded_only += _count_shared(con, f"SELECT {SPLIT}, {folded_name} AS k FROM {apart}", "k")
     leaks = _leak_if(
         shared, "group", f"{quantity(shared, 'value')} of {group} in more than one split"
     )
-    folded_only = folded - shared
     leaks += _leak_if(
         folded_only,
         "group",

@@ -143,3 +143,17 @@ def test_check_exits_with_three_on_a_leak(sets: Path, tmp_path: Path) -> None:
     assert none.exit_code == 1
     with pytest.raises(ExportRefused, match="not an export"):
         train.check(str(tmp_path))
+
+
+def test_groups_that_differ_in_case_alone_are_found_beside_equal_ones(tmp_path: Path) -> None:
+    """In train here and in test there, two groups are equal, and one differs by its case."""
+    with lake_of(tmp_path / "lake", notes(40)) as lake:
+        for name, subjects in (("train", "'Ann', 'ANN', 'bob'"), ("test", "'Ann', 'ANN', 'BOB'")):
+            query = f"SELECT unnest([{subjects}]) AS subject, message FROM events ORDER BY ALL"
+            split = {"group": "subject", "train": 0.0, "validation": 0.0, "test": 0.0, name: 1.0}
+            made = recipe("text", query, split=split, dedupe={"exact": False, "near": False})
+            train.export(lake, made | {"name": name}, tmp_path / name)
+    leaks = train.check(str(tmp_path / "test"), against=str(tmp_path / "train")).leaks
+    equal, alike = [leak.words for leak in leaks if leak.kind == "group"]
+    assert equal == "2 values of subject in more than one split"
+    assert alike.startswith("1 value of subject in more than one split, if case, spaces")
