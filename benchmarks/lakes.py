@@ -44,8 +44,8 @@ _CYCLE = 100
 LARGE = 100
 """Segments of a large lake."""
 _TEXT = 200
-_MAKERS = """entries/entry store/manifest segments/segment store/document store/paths store/refs
-    identities/identity_run wal/frames store/verified_files"""
+_MAKERS = """entries/entry store/manifest segments/segment store/document
+    paths/lake_paths store/refs identities/identity_run wal/frames store/verified_files"""
 
 
 def segmented(count: int, per_move: int = PER_MOVE) -> Path:

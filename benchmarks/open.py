@@ -9,7 +9,7 @@ from benchmarks import gen, lakes
 from benchmarks.history import FEW
 from benchmarks.measure import Child, Scale, child, directory, interleave
 from benchmarks.report import Row, Target
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 COUNT = """
 import lakelog

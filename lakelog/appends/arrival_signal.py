@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from lakelog.disk import Folder
+from lakelog.paths import Paths
 from lakelog.runtime import forks
-from lakelog.store.paths import Paths
 
 _MODIFY, _CREATE, _MOVED_TO = 0x2, 0x100, 0x80
 _LOOK_EVERY = 0.2

@@ -24,13 +24,13 @@ from lakelog.appends.stream_versions import StreamVersions, VersionedBatch
 from lakelog.disk import File, Folder, OpenFile, disk
 from lakelog.errors import ReentrantAppend, UnknownRef, WriterClosed
 from lakelog.event import EncodedBatch
+from lakelog.paths import FORMAT, PLAIN_FORMAT, FileNames
 from lakelog.runtime import forks
 from lakelog.runtime.locks import OrderedLock, Rank
 from lakelog.store import hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format, require_same_lake
 from lakelog.store.branch_life import BranchLife, require_same_life
 from lakelog.store.clock import Clock
-from lakelog.store.paths import FORMAT, PLAIN_FORMAT, parse_wal
 from lakelog.store.sealer_process import is_worth_it, start_sealer
 from lakelog.wal import END_BYTES, Frame, Header, Tail, encode_end, encode_frame, space_after
 
@@ -443,7 +443,7 @@ class Writer:
         self._is_due = True
         if self._store.settings.seal != "never":
             names = Folder(self._store.paths.wal_dir(self._branch)).names()
-            self._seal_if(sum(p[0] == self._name for p in map(parse_wal, names) if p) > 2)
+            self._seal_if(sum(p[0] == self._name for p in FileNames(names).wals) > 2)
 
     def _seal_if(self, due: bool) -> None:
         """Ask for a sealer, in this process or in one of its own, of which one runs at a time."""

@@ -26,8 +26,8 @@ from lakelog import arrays
 from lakelog.disk import File, Folder
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pc, pq
+from lakelog.paths import Paths
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.paths import Paths
 
 COLUMNS = ("id", "subject")
 LEAST = 1000

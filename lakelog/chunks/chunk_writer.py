@@ -16,8 +16,8 @@ from lakelog.chunks import state_files, state_index
 from lakelog.chunks.state_index import StateIndex
 from lakelog.disk import File, Folder, disk
 from lakelog.errors import StateRefused
+from lakelog.paths import CHUNK, INDEX, Paths
 from lakelog.store import document
-from lakelog.store.paths import CHUNK, INDEX, Paths
 
 _THREADS = 16
 """Most of a thread's time is waiting for the disk, which syncs several files at once."""

@@ -28,10 +28,10 @@ from lakelog.disk import File, Folder
 from lakelog.entries import Record
 from lakelog.errors import DamagedState, LakelogError
 from lakelog.keys import VAULT
+from lakelog.paths import CHUNK, INDEX, FileName, FileNames, Paths
 from lakelog.store import document
 from lakelog.store.machine import Machine
 from lakelog.store.manifest import Manifest, Manifests
-from lakelog.store.paths import CHUNK, INDEX, Paths, hex_dirs, parse_state
 
 INDEX_FILE_MAX = 64 << 20
 LEVEL = 3
@@ -114,7 +114,7 @@ class StateRecord:
         body = record.members
         index, path = str(body["index"]), str(body["path"])
         # It becomes a path.
-        if parse_state(index + INDEX) is None:
+        if FileName(index + INDEX).state is None:
             raise ValueError(f"the index of state {record.key!r} is no digest")
         size, files, began = (int(body[name]) for name in ("bytes", "files", "captured_at"))
         deployment = {str(k): str(v) for k, v in body.get("deployment", {}).items()}
@@ -205,7 +205,7 @@ def _content(data: bytes, digest: str, length: int) -> Iterator[bytes]:
 
 def check(data: bytes, name: str) -> None:
     """Raise NotIntact unless these are the bytes of the chunk or index of this file name."""
-    data, (digest, ending) = _decrypted(data), parse_state(name) or ("", "")
+    data, (digest, ending) = _decrypted(data), FileName(name).state or ("", "")
     if ending == CHUNK:
         unseal(data, digest)
     else:
@@ -215,7 +215,7 @@ def check(data: bytes, name: str) -> None:
 
 def check_content(data: bytes, name: str) -> None:
     """The same for one whose content is known, and of which only these bytes are in doubt."""
-    data, (digest, ending) = _decrypted(data), parse_state(name) or ("", "")
+    data, (digest, ending) = _decrypted(data), FileName(name).state or ("", "")
     # Reading it to the end checks it.
     for _ in _content(data, digest, _length(data, CHUNK_MAX if ending == CHUNK else INDEX_MAX)):
         pass
@@ -259,7 +259,7 @@ def _damage(path: str) -> Iterator[str]:
 
 def digest_of_name(name: str) -> str | None:
     """Return the digest of `states/<2 hex>/<name>`, None for another path."""
-    parsed = parse_state(os.path.basename(name)) if name.startswith("states/") else None
+    parsed = FileName.of(name).state if name.startswith("states/") else None
     return parsed and parsed[0]
 
 
@@ -297,6 +297,6 @@ class StateFiles:
 
     def names(self) -> Iterator[str]:
         """Yield the names below states/ as `states/<2 hex>/<name>`, temporary files included."""
-        for folder in hex_dirs(Folder(self._paths.states).names()):
+        for folder in FileNames(Folder(self._paths.states).names()).hex_dirs:
             for name in sorted(Folder(f"{self._paths.states}/{folder}").names()):
                 yield f"states/{folder}/{name}"

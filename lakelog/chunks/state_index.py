@@ -18,8 +18,8 @@ from typing import ClassVar
 import orjson
 
 from lakelog.libraries import np
+from lakelog.paths import CHUNK, FileName
 from lakelog.store import document
-from lakelog.store.paths import CHUNK, parse_state
 from lakelog.values import JsonObject
 
 CHUNK_MAX = 8 << 20
@@ -361,7 +361,7 @@ def _count(value: object) -> int:
 
 
 def _digest(value: object) -> str:
-    if not isinstance(value, str) or parse_state(value + CHUNK) is None:
+    if not isinstance(value, str) or FileName(value + CHUNK).state is None:
         raise ValueError(f"{value!r} is no digest")
     return value
 

@@ -26,8 +26,8 @@ from lakelog.cli.render.terminal import arrival, many, width
 from lakelog.event import Severity
 from lakelog.formats import FORMATS, FormatDefinition
 from lakelog.ingest import LakeFormat, Preview
+from lakelog.paths import Paths
 from lakelog.settings import DEFAULTS
-from lakelog.store.paths import Paths
 
 _LINES = 5
 _NAMES = 14

@@ -29,9 +29,9 @@ from lakelog.cli.app import App, verb
 from lakelog.cli.options import flag, option
 from lakelog.cli.render.terminal import ProgressLine, has_colour, many, paint, width
 from lakelog.cli.rounds import stop_at_signals
+from lakelog.paths import Paths
 from lakelog.runtime import interpreter
 from lakelog.server import ServerPlan, require_packages, serve
-from lakelog.store.paths import Paths
 
 WRITERS = 4
 EVENTS = 60_000

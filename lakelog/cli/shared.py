@@ -19,8 +19,8 @@ from lakelog.cli.render.terminal import many
 from lakelog.disk import Folder
 from lakelog.errors import InvalidKey, InvalidSetting, Unreachable
 from lakelog.lake import Lake
+from lakelog.paths import FileName
 from lakelog.remotes import shared as shared_lakes
-from lakelog.store.paths import decode_name, is_encoded
 
 _SIZE = re.compile(r"(\d+)\s*([kMGT]?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -129,8 +129,8 @@ def _exchange_all(lakes: dict[str, Lake], stack: contextlib.ExitStack) -> Exchan
     """Exchange each branch that has files of writers here."""
     store = next(iter(lakes.values())).store
     for name in Folder(store.paths.wals).names():
-        branch = decode_name(name)
-        is_due = is_encoded(name) and Folder(f"{store.paths.wals}/{name}").names()
+        branch = FileName(name).ref
+        is_due = FileName(name).is_ref and Folder(f"{store.paths.wals}/{name}").names()
         # A directory of a writer that has no files has nothing to publish; a deleted branch keeps
         # its own.
         if is_due and branch not in lakes and store.refs.is_alive(branch):

@@ -15,9 +15,9 @@ from lakelog.cli.render.terminal import many, size, width
 from lakelog.keys import VAULT
 from lakelog.libraries import pq
 from lakelog.maintain import Stats
+from lakelog.paths import Paths
 from lakelog.render import micros
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import Paths
 
 _SHOWN = {"type": 10, "source": 5, "level": 6}
 _BARS = 20

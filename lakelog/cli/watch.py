@@ -43,10 +43,10 @@ from lakelog.compat import OMEGALogManager
 from lakelog.consume import Consumer, ConsumeResult, JournalSource
 from lakelog.disk import File, Folder, LockFile, disk
 from lakelog.lake import Lake
+from lakelog.paths import Paths
 from lakelog.recent import CLOSE_SECONDS, RecentFeeder
 from lakelog.render import micros
 from lakelog.store.bootstrap import is_lake
-from lakelog.store.paths import Paths
 
 INTERVAL = 1.0
 

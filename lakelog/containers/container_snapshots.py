@@ -35,11 +35,11 @@ from lakelog.errors import (
     UnknownRef,
 )
 from lakelog.lake import Lake
+from lakelog.paths import INDEX
 from lakelog.remotes import push
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import RestoreRequest, SavedState, SaveResult, StateCatalog, save_state
 from lakelog.store import policy, tracking
-from lakelog.store.paths import INDEX
 
 OP = "container"
 # As the engines name volumes; what is none of these is a path of this host.

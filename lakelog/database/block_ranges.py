@@ -19,7 +19,7 @@ from typing import Protocol
 from lakelog.disk import File, Folder
 from lakelog.errors import DamagedSegment, TransferRefused
 from lakelog.keys import VAULT
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 BLOCK, HASH = 1 << 16, 32
 """Bytes of a block, and of the hash of one."""

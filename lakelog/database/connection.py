@@ -14,11 +14,11 @@ from lakelog.disk import File, disk
 from lakelog.engine import core
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb
+from lakelog.paths import Paths
 from lakelog.runtime import forks
 from lakelog.runtime.lazy import Lazy
 from lakelog.runtime.living import Living
 from lakelog.settings import Settings
-from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.database import engine_files

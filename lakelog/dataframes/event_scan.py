@@ -21,11 +21,11 @@ from lakelog.errors import ExportRefused, QueryFailed
 from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, np, pa, pq
+from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import segment_schema
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap
-from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from pyarrow import dataset as ds

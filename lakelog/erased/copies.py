@@ -14,8 +14,8 @@ import os
 from dataclasses import dataclass
 
 from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
+from lakelog.paths import Paths
 from lakelog.store import document
-from lakelog.store.paths import Paths
 
 
 @dataclass(frozen=True)

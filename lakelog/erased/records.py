@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from lakelog.disk import DOCUMENT_MAX, File, Folder, disk
 from lakelog.errors import DamagedRef, InvalidEvent
+from lakelog.paths import Paths
 from lakelog.store import document
-from lakelog.store.paths import Paths
 from lakelog.store.ref import author
 from lakelog.values import JsonObject
 

@@ -16,8 +16,8 @@ from lakelog.appends import StreamSubject
 from lakelog.erased.records import Erasure, listing
 from lakelog.errors import InvalidEvent
 from lakelog.libraries import np, pa, pc
+from lakelog.paths import Paths
 from lakelog.protect import MEMBER, Protection
-from lakelog.store.paths import Paths
 from lakelog.values import parse_time, to_micros
 
 _CONTENT = ("time", "type", "category", "source", "subject", "level", "message", "data", "id")

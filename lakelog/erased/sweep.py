@@ -15,8 +15,8 @@ import orjson
 import zstandard
 
 from lakelog.keys import VAULT
+from lakelog.paths import KEYS, FileNames
 from lakelog.store.erased_states import SweptLake
-from lakelog.store.paths import KEYS, hex_dirs, parse_object
 
 _KEYS = re.compile(rb'"key":"([0-9a-f]{64})"')
 
@@ -72,8 +72,8 @@ def _obsolete(store: SweptLake) -> Iterator[str]:
 def manifest_texts(store: SweptLake) -> Iterator[tuple[str, bytes]]:
     """Yield the digest and the JSON of each file of a manifest or page."""
     volume = store.volume
-    for folder in hex_dirs(volume.folders("manifests")):
-        for digest in filter(None, map(parse_object, volume.names(f"manifests/{folder}"))):
+    for folder in FileNames(volume.folders("manifests")).hex_dirs:
+        for digest in FileNames(volume.names(f"manifests/{folder}")).digests:
             # Gone, or damaged, which verify reports.
             with contextlib.suppress(FileNotFoundError, zstandard.ZstdError, ValueError):
                 data = volume.read(KEYS.object("manifests", digest))

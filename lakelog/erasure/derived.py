@@ -11,12 +11,11 @@ from lakelog.disk import File, Folder, disk
 from lakelog.erased import Refusal
 from lakelog.erased.sweep import sweep
 from lakelog.erasure import rewriting
-from lakelog.erasure.selection import segment_files
 from lakelog.history import lake_time
 from lakelog.libraries import pa
+from lakelog.paths import KEYS
 from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import KEYS
 
 _HOUR = 3_600_000_000
 _ANSWERS = ("views", "folds")
@@ -39,7 +38,9 @@ def drop_strays(store: Store, bucket_segments: Collection[str] = ()) -> None:
     and that have rows which are refused: nobody can publish them any more. Raises Unreachable."""
     named = rewriting.history_of(store).segments()
     refusal = Refusal(store.paths, by_arrival=True)
-    strays = [key for key in {*segment_files(store), *bucket_segments} if key not in named]
+    strays = [
+        key for key in {*store.paths.digests("segments"), *bucket_segments} if key not in named
+    ]
     store.verified.obtain([(key, store.paths.object("segments", key)) for key in strays])
     dropped = []
     for key in strays:

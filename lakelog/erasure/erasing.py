@@ -25,7 +25,7 @@ from lakelog.erased import Refusal, records
 from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import derived, leftovers, outside, recorded, rewriting
 from lakelog.erasure.rewriting import History, Redactor, Rewritten
-from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file, segment_files
+from lakelog.erasure.selection import EVER, Chooser, Selector, entry_of_file
 from lakelog.errors import GcRefused, InvalidEvent, OutcomeUnknown
 from lakelog.libraries import pa, pc
 from lakelog.moves import Change, publish
@@ -98,7 +98,7 @@ def find(
         chooser.check()
     findings = ChosenRows(rewriting.history_of(store))
     entries = findings.history.segments()
-    on_disk = set(segment_files(store))
+    on_disk = set(store.paths.digests("segments"))
     # Of a shared lake the bucket has them. What no state names there each machine drops itself:
     # one of them may be about to publish it.
     present = on_disk

@@ -21,7 +21,7 @@ from lakelog.erased.records import ErasedRows, Erasure
 from lakelog.erasure import erasing, leftovers, outside
 from lakelog.erasure.erasing import ErasureRun
 from lakelog.erasure.leftovers import Leftover
-from lakelog.erasure.selection import Selector, segment_files
+from lakelog.erasure.selection import Selector
 from lakelog.libraries import pa, pc
 from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment
@@ -165,7 +165,7 @@ def words(line: str) -> set[str]:
 
 def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
     """Yield the rows of each segment on disk, or some of their columns."""
-    for digest in segment_files(store):
+    for digest in store.paths.digests("segments"):
         # Gone, or damaged, which `verify` reports.
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             row_kind = Segment(store.paths, digest).metadata().get("kind", "events")

@@ -27,9 +27,9 @@ from lakelog.erasure import rewriting
 from lakelog.erasure.selection import Chooser, frames_by_file
 from lakelog.errors import Damaged, LakelogError
 from lakelog.keys import VAULT
+from lakelog.paths import INDEX, FileName
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import INDEX, decode_name
 from lakelog.values import JsonObject
 
 _PIECE = 1 << 20
@@ -81,7 +81,7 @@ def leftovers(store: Store, choosers: Sequence[Chooser]) -> list[Leftover]:
             # The note of it must not name the subject itself.
             public_place = (
                 place
-                if not _in(decode_name(place), needles)
+                if not _in(FileName(place).ref, needles)
                 else f"a name in {place.split('/')[0]}/"
             )
             findings.append(Leftover(public_place, _advice(place)))
@@ -146,7 +146,7 @@ def _searched(store: Store) -> Iterator[str]:
 
 def _holds(path: str, needles: list[re.Pattern[bytes]]) -> bool:
     """Whether the name or the content of a file has one of the needles."""
-    name = decode_name(os.path.basename(path)).encode("utf-8", "replace")
+    name = FileName.of(path).ref.encode("utf-8", "replace")
     if any(needle.search(name) for needle in needles):
         return True
     texts = contents(path)

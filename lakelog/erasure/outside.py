@@ -11,9 +11,9 @@ import orjson
 from lakelog.disk import File, Folder, disk
 from lakelog.erased import copies
 from lakelog.erased.copies import CopyNote
+from lakelog.paths import FileNames
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import decode_name
 from lakelog.values import JsonObject
 
 _EXPORT, TRAINING_SET, REMOTE = "export", "training set", "remote"
@@ -53,13 +53,9 @@ def places(store: Store, tags: dict[str, int]) -> list[JsonObject]:
         }
         for path in sets
     ] + destinations
-    for name in Folder(store.paths.remotes).names():
-        if name.endswith(".json") and not name.startswith("."):
-            remote = decode_name(name[:-5])
-            command = f"lakelog push {shlex.quote(remote)}"
-            destinations.append(
-                {"place": REMOTE, "name": remote, "command": command, "done": False}
-            )
+    for remote in FileNames(Folder(store.paths.remotes).names()).tags:
+        command = f"lakelog push {shlex.quote(remote)}"
+        destinations.append({"place": REMOTE, "name": remote, "command": command, "done": False})
     return destinations
 
 

@@ -20,9 +20,9 @@ from lakelog.erasure import rewriting
 from lakelog.erasure.rewriting import MODEL_KEY, History
 from lakelog.event import BookkeepingEvent
 from lakelog.libraries import pa, pc
+from lakelog.paths import KEYS
 from lakelog.segments import rows_sql
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import KEYS
 from lakelog.values import JsonObject
 
 FINDING, MODEL = "finding", "model"

@@ -20,11 +20,11 @@ from lakelog.entries import Entry, Record, Removal, SegmentEntry
 from lakelog.erased import sweep
 from lakelog.errors import Damaged
 from lakelog.libraries import pa
+from lakelog.paths import KEYS
 from lakelog.segments import Segment, write_segment
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest, Page, Totals
-from lakelog.store.paths import KEYS
 
 _LEVEL, _ERASED = 3, "lakelog_erased"
 ARTIFACT, MODEL_KEY = "artifact", "model/"

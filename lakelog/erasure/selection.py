@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from lakelog import bloom, database, frame_rows, sql
 from lakelog.database import Connect
-from lakelog.disk import Folder
 from lakelog.entries import SegmentEntry
 from lakelog.errors import QueryFailed
 from lakelog.libraries import duckdb, pa
@@ -22,7 +21,6 @@ from lakelog.protect import sealed_blocks
 from lakelog.segments import Segment, describe_rows, rows_sql, segment_schema
 from lakelog.store import verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import hex_dirs, parse_object
 from lakelog.wal import Frame, Tail
 
 _PAYLOAD = re.compile(r"\b(data|fields)\b", re.I)
@@ -165,13 +163,6 @@ def frames_by_file(store: Store) -> Iterator[tuple[str, list[Frame]]]:
         for group in Tail(store.paths, store.refs, branch).scan().values():
             for file in group:
                 yield file.path, file.frames
-
-
-def segment_files(store: Store) -> Iterator[str]:
-    """Yield the digests of all segments on disk."""
-    root = f"{store.paths.root}/segments"
-    for folder in hex_dirs(Folder(root).names()):
-        yield from filter(None, map(parse_object, Folder(f"{root}/{folder}").names()))
 
 
 def entry_of_file(store: Store, digest: str) -> SegmentEntry | None:

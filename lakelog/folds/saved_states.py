@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.disk import File, Folder
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 EventMark = tuple[int, int]
 """`seq` and time of arrival, in us."""

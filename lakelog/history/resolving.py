@@ -16,10 +16,10 @@ from lakelog.disk import File, Folder, disk
 from lakelog.errors import DamagedManifest, DamagedRef, InvalidEvent, UnknownRef
 from lakelog.history.thinning import DAY, HOUR, MINUTE
 from lakelog.history.window import require_kept
+from lakelog.paths import FileNames, encode_name
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
-from lakelog.store.paths import encode_name, parse_object
 from lakelog.store.ref import Move
 from lakelog.values import from_micros, parse_time, to_micros
 
@@ -126,9 +126,7 @@ def _resolve_id(store: Store, reference: str) -> str | None:
         return reference
     digests = {t.snapshot for t in store.refs.tags() if t.snapshot.startswith(reference)}
     files = Folder(f"{store.paths.root}/manifests/{reference[:2]}").names()
-    matching = {
-        digest for name in files if (digest := parse_object(name)) and name.startswith(reference)
-    }
+    matching = {key for key in FileNames(files).digests if key.startswith(reference)}
     # One candidate whose move is found by its time: then not all moves have to be read.
     if len(matching | digests) == 1 and _has_move(store, next(iter(matching | digests))):
         return (matching | digests).pop()

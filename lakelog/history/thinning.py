@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
 from lakelog.moves import AUTOMATIC_OPS
+from lakelog.paths import FileNames
 from lakelog.settings import Settings
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.move_pack import PACKED, decode_packed, encode_packed, read_packed
-from lakelog.store.paths import parse_move
 from lakelog.store.ref import Move
 
 KEEP_MOVES = 100
@@ -109,7 +109,7 @@ def pack(store: Store, branch: str, now_us: int, tagged: set[str]) -> Iterator[i
 def _pack(store: Store, branch: str, retained: set[int]) -> Iterator[int]:
     """Pack moves before the newest hundred into files of at most PACKED; yield their numbers."""
     paths = store.paths
-    numbers = sorted(filter(None, map(parse_move, Folder(paths.head_dir(branch)).names())))
+    numbers = sorted(FileNames(Folder(paths.head_dir(branch)).names()).moves)
     # A run before this one may have died before it unlinked; and a process that slept through a
     # hundred moves links one that is packed already. The packed ones count.
     packs = store.refs.packs(branch)

@@ -28,9 +28,9 @@ from lakelog.disk import Begun, File, Folder
 from lakelog.entries import IdRun
 from lakelog.errors import DamagedIds
 from lakelog.libraries import np, pa
+from lakelog.paths import Paths
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import Paths
 
 _HEAD = struct.Struct("<4s4xQ16sI")
 RANGE = 1 << 20

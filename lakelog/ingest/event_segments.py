@@ -15,9 +15,9 @@ from lakelog.entries import SegmentEntry
 from lakelog.erased import Refusal
 from lakelog.ingest.splits import Loaded, PendingSplit
 from lakelog.libraries import pa, pc
+from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import SegmentEncoder, put_segment
-from lakelog.store.paths import Paths
 from lakelog.typed_columns import FieldColumns
 
 if TYPE_CHECKING:

@@ -239,8 +239,8 @@ class _Merging:
     def _add_merged(
         self, pool: WorkerPool, groups: list[list[SegmentEntry]]
     ) -> Iterator[Damaged | None]:
-        given = self._store.paths.root, self._payloads.typing.learnt, self._level
-        tasks = ((*given, group, self._beside(group)) for group in groups)
+        options = self._store.paths.root, self._payloads.typing.learnt, self._level
+        tasks = ((*options, group, self._beside(group)) for group in groups)
         for outcome in pool.results(_merge_group, tasks):
             for group, output in () if isinstance(outcome, Damaged) else outcome:
                 self._publish(group, output)

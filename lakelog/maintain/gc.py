@@ -27,19 +27,10 @@ from lakelog.errors import GcRefused
 from lakelog.maintain.reachability import Marker, digest_of, path_of, refuse_unreadable
 from lakelog.maintain.repair import lost_moves
 from lakelog.moves import Change, publish
+from lakelog.paths import LEASE, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import (
-    LEASE,
-    OBJECTS,
-    Paths,
-    hex_dirs,
-    is_encoded,
-    parse_move,
-    parse_object,
-    parse_wal,
-)
 from lakelog.store.signatures import Signatures
 
 # Names deleted for one look at the refs: a ref that is made meanwhile is noticed before the next.
@@ -167,7 +158,7 @@ def _alone(store: Store) -> Iterator[dict[str, int]]:
                 Folder(store.paths.head_dir(branch)).names(),
             )
             # The hint says that a later move was there.
-            if hinted > max(filter(None, map(parse_move, moves)), default=0):
+            if hinted > max(FileNames(moves).moves, default=0):
                 path = store.paths.move(branch, hinted)
                 raise GcRefused(f"nothing was deleted: {path} is missing: run `lakelog repair`")
             Folder(store.paths.head_dir(branch)).sync()
@@ -187,14 +178,14 @@ def _full_disk_suppressed(suppressed: bool = True) -> Iterator[None]:
 def _refuse_lost_branch(paths: Paths) -> None:
     """Refuse where the moves of a branch that was appended to are gone, or a file is in their
     place; any other file there is no branch. Raises GcRefused."""
-    for name in filter(is_encoded, Folder(paths.wals).names()):
-        head, folder = f"{paths.heads}/{name}", f"{paths.wals}/{name}"
+    for branch in FileNames(Folder(paths.wals).names()).refs:
+        head, folder = paths.head_dir(branch), paths.wal_dir(branch)
         if File(folder).is_regular():
             continue
         if File(head).is_regular():
             raise GcRefused(f"nothing was deleted: {head} is a file, where moves should be")
         # WAL files without moves: the branch lost its log.
-        if not File(head).exists() and any(map(parse_wal, Folder(folder).names())):
+        if not File(head).exists() and any(FileNames(Folder(folder).names()).wals):
             raise GcRefused(f"nothing was deleted: {head} is missing, though it was appended to")
 
 
@@ -217,9 +208,9 @@ def _find_unreached(store: Store, live: set[bytes]) -> Iterator[str]:
     """Names on disk that nothing reaches, temporary files included."""
     for object_type in OBJECTS:
         root = f"{store.paths.root}/{object_type}"
-        for folder in hex_dirs(Folder(root).names()):
+        for folder in FileNames(Folder(root).names()).hex_dirs:
             for name in Folder(f"{root}/{folder}").names():
-                digest = parse_object(name)
+                digest = FileName(name).digest
                 # Temporary names of writers that died; young ones are left by `_least_age`.
                 if digest is None and name.startswith(disk.TEMPORARY):
                     yield f"{object_type}/{folder}/{name}"

@@ -22,20 +22,11 @@ from lakelog.disk import File, Folder, LockFile, OpenFile, disk
 from lakelog.entries import SegmentEntry
 from lakelog.erased import copies, sweep
 from lakelog.errors import AlreadyExists, Damaged, DamagedWal
+from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document
 from lakelog.store.bootstrap import Store, is_lake, load, raise_format, write_config
 from lakelog.store.manifest import Page
-from lakelog.store.paths import (
-    KEYS,
-    OBJECTS,
-    Paths,
-    hex_dirs,
-    parse_move,
-    parse_object,
-    parse_packed,
-    parse_wal,
-)
 from lakelog.store.ref import Head
 from lakelog.wal import Tail, WalFile
 
@@ -119,12 +110,12 @@ class _Before:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tops = {name: _top(store.paths, name) for name in store.refs.all_branches()}
-        self._segments = set(_names(store.paths, "segments"))
+        self._segments = set(store.paths.digests("segments"))
         self._added: set[str] | None = None
 
     def is_settled(self, name: str, heads: dict[str, Head]) -> bool:
         """Whether an object was there, is no segment, or is in a state that is copied."""
-        key = parse_object(os.path.basename(name))
+        key = FileName.of(name).digest
         if not name.startswith("segments/") or key in self._segments:
             return True
         if self._added is None:
@@ -144,13 +135,7 @@ class _Before:
 
 
 def _top(paths: Paths, branch: str) -> int:
-    return max(filter(None, map(parse_move, Folder(paths.head_dir(branch)).names())), default=0)
-
-
-def _names(paths: Paths, object_type: str) -> Iterator[str]:
-    root = f"{paths.root}/{object_type}"
-    for folder in hex_dirs(Folder(root).names()):
-        yield from filter(None, map(parse_object, Folder(f"{root}/{folder}").names()))
+    return max(FileNames(Folder(paths.head_dir(branch)).names()).moves, default=0)
 
 
 def _prepare(store: Store, target: str) -> Paths:
@@ -193,7 +178,7 @@ def _settled_names(directory: str) -> list[str]:
 
 def _refuse_diverged(store: Store, copy_paths: Paths, branch: str) -> None:
     """Refuse a copy that was written to: its newest move has to be one of the source."""
-    numbers = [n for n in map(parse_move, Folder(copy_paths.head_dir(branch)).names()) if n]
+    numbers = FileNames(Folder(copy_paths.head_dir(branch)).names()).moves
     if not numbers:
         return
     number = max(numbers)
@@ -264,7 +249,7 @@ def _put_wals(copy_paths: Paths, branch: str, staged: dict[str, str]) -> None:
     for name, path in staged.items():
         File(path).rename(f"{folder}/{name}")
     for name in Folder(folder).names():
-        if name not in staged and (parse_wal(name) or name.startswith(disk.TEMPORARY)):
+        if name not in staged and (FileName(name).wal or name.startswith(disk.TEMPORARY)):
             File(f"{folder}/{name}").remove()
     Folder(folder).sync()
 
@@ -298,11 +283,11 @@ def _copy_objects(
     paths of damaged ones."""
     damaged, missing = [], []
     for object_type in OBJECTS:
-        for folder in hex_dirs(Folder(f"{store.paths.root}/{object_type}").names()):
+        for folder in FileNames(Folder(f"{store.paths.root}/{object_type}").names()).hex_dirs:
             have = set(Folder(f"{copy_paths.root}/{object_type}/{folder}").names())
             names = Folder(f"{store.paths.root}/{object_type}/{folder}").names()
             missing += [
-                f"{object_type}/{folder}/{n}" for n in names if parse_object(n) and n not in have
+                f"{object_type}/{folder}/{n}" for n in names if FileName(n).digest and n not in have
             ]
             result.kept += sum(n in have for n in names)
     missing = list(filter(is_settled, missing))
@@ -311,7 +296,7 @@ def _copy_objects(
     for index, name in enumerate(missing):
         if needed and index % _FETCHED == 0:
             batch = missing[index : index + _FETCHED]
-            objects = [(parse_object(os.path.basename(n)) or "", n) for n in batch if n in needed]
+            objects = [(FileName.of(n).digest or "", n) for n in batch if n in needed]
             store.verified.obtain([(key, f"{store.paths.root}/{n}") for key, n in objects])
         source, path = f"{store.paths.root}/{name}", f"{copy_paths.root}/{name}"
         digest = hashlib.sha256()
@@ -322,7 +307,7 @@ def _copy_objects(
             # Else gc deleted it since it was listed: no kept state needs it.
             damaged += [source] if name in needed else []
             continue
-        if digest.hexdigest() != parse_object(os.path.basename(name)):
+        if digest.hexdigest() != FileName.of(name).digest:
             File(temporary).remove()
             damaged.append(source)
             continue
@@ -380,8 +365,8 @@ def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, resul
     Folder(folder).make_all()
     have, names = set(Folder(folder).names()), sorted(Folder(source).names())
     # Packed files first, and each list in ascending order: a run that dies leaves no gap.
-    pack_names = [n for n in names if parse_packed(n)]
-    move_names = [n for n in names if (number := parse_move(n)) is not None and number <= newest]
+    pack_names = [n for n in names if FileName(n).packed]
+    move_names = [n for n in names if (number := FileName(n).move) is not None and number <= newest]
     result.kept += len(have.intersection(names))
     for name in (n for n in (*pack_names, *move_names) if n not in have):
         try:
@@ -393,7 +378,7 @@ def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, resul
         result.files, result.bytes = result.files + 1, result.bytes + len(data)
     Folder(folder).sync()
     # After the sync of those that replace them: gc has merged or thinned these in the source.
-    covered = [n for n in have - set(names) if parse_packed(n) and _is_covered(n, pack_names)]
+    covered = [n for n in have - set(names) if FileName(n).packed and _is_covered(n, pack_names)]
     for name in covered:
         File(f"{folder}/{name}").remove()
     if covered:
@@ -402,8 +387,8 @@ def _copy_moves(store: Store, copy_paths: Paths, branch: str, newest: int, resul
 
 def _is_covered(name: str, pack_names: list[str]) -> bool:
     """Whether another packed file covers the span of this one."""
-    first, last = parse_packed(name) or (0, 0)
-    spans = filter(None, map(parse_packed, pack_names))
+    first, last = FileName(name).packed or (0, 0)
+    spans = FileNames(pack_names).packs
     return any(low <= first and last <= high for low, high in spans)
 
 

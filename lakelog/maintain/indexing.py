@@ -12,10 +12,10 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import Damaged, LakelogError
 from lakelog.libraries import duckdb
 from lakelog.maintain.payloads import read_segment
+from lakelog.paths import Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import bootstrap
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import Paths
 from lakelog.workers import WorkerPool
 
 

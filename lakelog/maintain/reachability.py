@@ -14,9 +14,9 @@ from lakelog import chunks
 from lakelog.disk import File, Folder
 from lakelog.errors import Damaged, GcRefused, UnknownRef
 from lakelog.history import kept_moves
+from lakelog.paths import OBJECTS
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import OBJECTS
 from lakelog.store.ref import Move
 
 Names = set[str]

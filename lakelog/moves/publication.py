@@ -25,10 +25,10 @@ from lakelog.disk import Begun, Folder, disk
 from lakelog.entries import Entry, IdRun, RetentionEntry, SegmentEntry, assign_seq
 from lakelog.errors import OutcomeUnknown, SnapshotGone, StaleFiles
 from lakelog.moves import page_tree
+from lakelog.paths import KEYS, FileNames
 from lakelog.store import clock, manifest
 from lakelog.store.bootstrap import Store, make_branch_dirs, raise_format
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import KEYS, parse_wal
 from lakelog.store.ref import Head, Move, author, escape_text
 from lakelog.store.refs import IsSafe, PreparedMove
 
@@ -281,7 +281,7 @@ def watermarks(store: Store, move: Move, sealed: dict[str, int]) -> dict[str, in
         # Never lowered: frames below were removed from the WAL, and would be missing.
         raised[writer] = max(sequence, raised.get(writer, -1))
     directory = store.paths.wal_dir(move.branch)
-    present = {p[0] for p in map(parse_wal, Folder(directory).names()) if p}
+    present = {p[0] for p in FileNames(Folder(directory).names()).wals}
     absent = raised.keys() - present
     if store.attachment is not None:
         absent = store.attachment.gone_writers(store, move, absent, present)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from lakelog.disk import File, disk
 from lakelog.errors import Damaged, NotProven, UnknownRef
 from lakelog.history import resolve
+from lakelog.paths import encode_name
 from lakelog.proofs import envelope, snapshot_tree
 from lakelog.proofs.envelope import Signed, Statement
 from lakelog.proofs.keys import PrivateKey, PublicKey
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import encode_name
 from lakelog.store.signatures import SignatureFile, Signatures
 from lakelog.store.tracking import is_tracking
 from lakelog.values import from_micros

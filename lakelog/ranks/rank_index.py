@@ -23,8 +23,8 @@ from lakelog.engine import core
 from lakelog.entries import SegmentEntry
 from lakelog.errors import LakelogError, MissingPackage, SnapshotGone
 from lakelog.libraries import duckdb, pa
+from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.paths import Paths
 from lakelog.word_indexes import AnyOf, WordNeed, WordPiece
 
 if TYPE_CHECKING:

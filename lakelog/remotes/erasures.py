@@ -21,6 +21,7 @@ from lakelog.errors import Damaged, TransferRefused
 from lakelog.history import remove_tag
 from lakelog.keys import VAULT
 from lakelog.lake import Lake
+from lakelog.paths import FORMAT, KEYS, FileNames
 from lakelog.remotes import carry
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.carry import Carried
@@ -33,7 +34,6 @@ from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
-from lakelog.store.paths import FORMAT, KEYS, hex_dirs, parse_object
 
 _FILE = re.compile(r"([0-9a-f]{16})\.(?:json|rows)")
 _HEX, _DIGEST = re.compile(r"[0-9a-f]*"), re.compile(r"[0-9a-f]{64}")
@@ -251,8 +251,8 @@ class RemoteErasures:
         """The segments there that are not here, and were not erased from: what gc deletes some
         day, or what was compacted there."""
         erased, sizes = self._store.erased.segments(), Sizes()
-        for folder in hex_dirs(self.volume.names("segments")):
-            for digest in filter(None, map(parse_object, self.volume.names(f"segments/{folder}"))):
+        for folder in FileNames(self.volume.names("segments")).hex_dirs:
+            for digest in FileNames(self.volume.names(f"segments/{folder}")).digests:
                 name = ("segments", digest)
                 if digest not in erased and not File(path_of(self._store.paths, name)).exists():
                     sizes[name] = self._site.remote.size(key_of(name)) or 0

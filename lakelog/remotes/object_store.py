@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 from lakelog.clients import Address
 from lakelog.disk import disk
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
+from lakelog.paths import LEASE
 from lakelog.remotes.remote import SETTLING, Interrupted, Remote, retrying
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.paths import LEASE
 
 if TYPE_CHECKING:
     import obstore

@@ -35,6 +35,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidName, TransferRefused
+from lakelog.paths import CHUNK, KEYS, FileName, encode_name
 from lakelog.remotes import oci_erasing
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.oci_manifests import (
@@ -68,7 +69,6 @@ from lakelog.remotes.oci_manifests import (
 from lakelog.remotes.registry import INDEX_TYPE, MANIFEST_TYPE, Repository, divide
 from lakelog.remotes.remote import DOCUMENT_MAX, SETTLING
 from lakelog.store import document
-from lakelog.store.paths import CHUNK, KEYS, decode_name, encode_name, parse_state
 
 ERASED_STATES = f"{KEYS.erasures}/states.json"
 REF, OBJECTS, DOCUMENT = (
@@ -185,7 +185,7 @@ class OciRemote(remotes.Remote):
             ref = self._ref_of_tag(tag)
             if match := ref and MOVE.fullmatch(ref.key):
                 with contextlib.suppress(InvalidName, UnicodeDecodeError):
-                    moves.add((encoded(decode_name(match[1])), int(match[2])))
+                    moves.add((encoded(FileName(match[1]).ref), int(match[2])))
         branches = set()
         for name, number in sorted(moves):
             with contextlib.suppress(InvalidName, UnicodeDecodeError):
@@ -292,7 +292,7 @@ class OciRemote(remotes.Remote):
         """Return what the tag of a key names, None where it is another key's, or nobody's."""
         ref = self._ref_of_tag(tag_of(key))
         if ref is None and (match := MOVE.fullmatch(key)):
-            ref = self._ref_of_tag(tag_for(decode_name(match[1])))
+            ref = self._ref_of_tag(tag_for(FileName(match[1]).ref))
         if ref is None and (key == CONFIG or (key == ERASED_STATES and self._is_copied)):
             return self._beside_a_ref(key)
         return ref if ref and ref.key == key else None
@@ -359,12 +359,12 @@ class OciRemote(remotes.Remote):
             self._subjects[str(document.decode(document.split(data)[0]).get("snapshot"))] = itself
 
     def _hint(self, branch: str) -> bytes:
-        data = self._repository.manifest(encoded(decode_name(branch)))
+        data = self._repository.manifest(encoded(FileName(branch).ref))
         ref = data and self._parsed_ref(data)
         match = ref and MOVE.fullmatch(ref.key)
         if not match or match[1] != branch:
             raise FileNotFoundError(f"refs/heads/{branch}/hint")
-        return document.encode({"branch": decode_name(branch), "number": int(match[2])})
+        return document.encode({"branch": FileName(branch).ref, "number": int(match[2])})
 
     def _state(self, key: str) -> tuple[str, int] | None:
         """Return digest and length of the blob of a state's file, from the lists of refs that were
@@ -429,7 +429,7 @@ class OciRemote(remotes.Remote):
             return None
         if match[1].startswith("@"):
             return self._subjects.get(match[1][1:])
-        ref = self._ref_of_tag(tag_for(decode_name(match[1])))
+        ref = self._ref_of_tag(tag_for(FileName(match[1]).ref))
         return ref.itself if ref else None
 
     def _groups(self) -> Iterator[tuple[str, list[Descriptor]]]:
@@ -458,12 +458,12 @@ class OciRemote(remotes.Remote):
         state = self._state(key)
         if state is None:
             raise TransferRefused(f"{self.url}: {key} is missing there: push again")
-        _, ending = parse_state(key.rpartition("/")[2]) or _raise(ValueError(key))
+        _, ending = FileName.of(key).state or _raise(ValueError(key))
         return descriptor(CHUNK_MEDIA if ending == CHUNK else INDEX_MEDIA, *state, key)
 
     def _point(self, branch: str, number: int) -> None:
         """Make the tag of a branch name a move, or a newer one that somebody made meanwhile."""
-        name = decode_name(branch)
+        name = FileName(branch).ref
         # Another push may have been faster: the tag must not go back to an older move.
         while data := self._repository.manifest(f"{encoded(name)}_m{number}"):
             self._repository.put_manifest(tag_for(name), data, INDEX_TYPE)
@@ -473,12 +473,12 @@ class OciRemote(remotes.Remote):
         match = LAKE_TAG.fullmatch(key)
         if match and self._ref(key) is None:
             raise TransferRefused(
-                f"{self.url}: {decode_name(match[1])!r} is the name of a branch there, or of"
+                f"{self.url}: {FileName(match[1]).ref!r} is the name of a branch there, or of"
                 " somebody else's tag: name the tag differently"
             )
 
     def _refuse_tag(self, branch: str) -> None:
-        name = decode_name(branch)
+        name = FileName(branch).ref
         if self._repository.has_manifest(tag_for(name)):
             raise TransferRefused(
                 f"{self.url}: {name!r} is the name of a tag there: name the branch differently"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from lakelog.errors import TransferRefused
+from lakelog.paths import FileName
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.oci_manifests import (
     KEY,
@@ -27,7 +28,6 @@ from lakelog.remotes.oci_manifests import (
     tag_of,
 )
 from lakelog.remotes.registry import Repository
-from lakelog.store.paths import decode_name
 from lakelog.values import JsonObject
 
 
@@ -149,5 +149,5 @@ def _own_tags(key: str) -> tuple[str, ...]:
     """The tags by which lakelog finds a move or tag."""
     with contextlib.suppress(ValueError, TransferRefused):
         match = MOVE.fullmatch(key)
-        return tag_of(key), *([tag_for(decode_name(match[1]))] if match else ())
+        return tag_of(key), *([tag_for(FileName(match[1]).ref)] if match else ())
     return ()

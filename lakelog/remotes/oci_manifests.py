@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 
 from lakelog.errors import TransferRefused
+from lakelog.paths import FileName
 from lakelog.remotes.registry import MANIFEST_TYPE, Repository
-from lakelog.store.paths import decode_name
 from lakelog.values import JsonObject
 
 KIND, KEY = "vnd.lakelog.kind", "vnd.lakelog.key"
@@ -192,13 +192,13 @@ def tag_of(key: str) -> str:
     if match := ERASURE.fullmatch(key):
         return f"{ERASURE_TAG}{match[1]}"
     if match := MOVE.fullmatch(key):
-        return tag_for(decode_name(match[1]), f"_m{int(match[2])}")
+        return tag_for(FileName(match[1]).ref, f"_m{int(match[2])}")
     if match := HINT.fullmatch(key) or LAKE_TAG.fullmatch(key):
-        return tag_for(decode_name(match[1]))
+        return tag_for(FileName(match[1]).ref)
     match = SIGNATURE.fullmatch(key)
     if match is None:
         raise ValueError(key)
-    return tag_for(decode_name(match[1]), f"_s{match[2]}")
+    return tag_for(FileName(match[1]).ref, f"_s{match[2]}")
 
 
 def list_tag(digest: str) -> str:

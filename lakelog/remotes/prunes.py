@@ -25,6 +25,7 @@ from lakelog.errors import TransferRefused
 from lakelog.history import lake_time
 from lakelog.lake import Lake
 from lakelog.maintain import Marker
+from lakelog.paths import KEYS, LEASE, OBJECTS, FileName
 from lakelog.remotes import carry, known
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import RemoteErasures
@@ -35,7 +36,6 @@ from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import policy
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import KEYS, LEASE, OBJECTS, parse_object
 
 GRACE_LEAST = 3_600
 """Seconds of grace at least: a push that takes longer from its first look to its ref fails."""
@@ -136,7 +136,7 @@ def _kept_here(store: Store, url: str) -> set[bytes]:
 
 def _digest(key: str) -> bytes | None:
     name = key.rpartition("/")[2]
-    digest = parse_object(name) or parse_object(f"{name}{OBJECTS['segments']}")
+    digest = FileName(name).digest or FileName(f"{name}{OBJECTS['segments']}").digest
     return bytes.fromhex(digest) if digest else None
 
 

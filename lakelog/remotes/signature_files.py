@@ -11,12 +11,12 @@ import os
 
 from lakelog.disk import DOCUMENT_MAX, File, Folder, NotRegular, disk
 from lakelog.errors import TransferRefused
+from lakelog.paths import FileName
 from lakelog.remotes import untrusted
 from lakelog.remotes.carry import believing
 from lakelog.remotes.site import Site
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import decode_name, is_encoded
 from lakelog.store.signatures import SignatureFile, Signatures
 
 _SIGNATURES_MAX = 100
@@ -96,7 +96,7 @@ def _own(path: str) -> bytes:
 
 def _is_tag(name: str, file: SignatureFile) -> bool:
     encoded = name.removesuffix(f".{file.key}.json")
-    return is_encoded(encoded) and decode_name(encoded) == file.tag
+    return FileName(encoded).is_ref and FileName(encoded).ref == file.tag
 
 
 def _time(data: bytes) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lakelog.disk import disk
 from lakelog.errors import DamagedRef, TransferRefused, UnknownRef
+from lakelog.paths import KEYS, OBJECTS
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Name, path_of
 from lakelog.remotes.remote import Remote
@@ -19,7 +20,6 @@ from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.remotes.untrusted import NotBelieved
 from lakelog.store import document
 from lakelog.store.clock import following
-from lakelog.store.paths import KEYS, OBJECTS
 from lakelog.store.ref import Head, Move, Tag, author
 from lakelog.store.refs import Refs
 

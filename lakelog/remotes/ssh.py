@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lakelog.disk import disk
 from lakelog.errors import MissingPackage, TransferRefused, Unreachable
+from lakelog.paths import LEASE
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.remote import Interrupted, Remote
 from lakelog.remotes.sftp import (
@@ -34,7 +35,6 @@ from lakelog.remotes.sftp import (
     NotThere,
     SftpClient,
 )
-from lakelog.store.paths import LEASE
 
 PROGRAM = "LAKELOG_SSH"
 """Names the environment variable with the program and its options, by default `ssh`."""

@@ -19,9 +19,9 @@ from lakelog import chunks, proofs
 from lakelog.entries import Entry, SegmentEntry, parse
 from lakelog.errors import LakelogError, NotProven
 from lakelog.keys import VAULT
+from lakelog.paths import CHUNK, FORMAT, INDEX
 from lakelog.store import document
 from lakelog.store.manifest import of_json
-from lakelog.store.paths import CHUNK, FORMAT, INDEX
 from lakelog.store.ref import Move, Tag, open_ref
 from lakelog.store.signatures import SignatureFile
 

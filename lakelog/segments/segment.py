@@ -33,10 +33,10 @@ from lakelog.errors import DamagedSegment
 from lakelog.event import EVENT_COLUMNS
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pc, pq
+from lakelog.paths import Paths
 from lakelog.runtime.lazy import Lazy
 from lakelog.settings import DEFAULTS
 from lakelog.store import document
-from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

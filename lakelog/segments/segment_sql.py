@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lakelog import database, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.event import EVENT_COLUMNS
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.typed_columns import Schema

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lakelog.chunks import StateEntry, StateIndex
+from lakelog.paths import Paths
 from lakelog.state.contents import Contents
-from lakelog.store.paths import Paths
 
 Placement = tuple[tuple[str, int, int], ...]
 """The chunks that hold the content of a file, each with the range in it."""

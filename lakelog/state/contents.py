@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex
 from lakelog.errors import UnknownRef
+from lakelog.paths import Paths
 from lakelog.state.saved_state import SavedState
-from lakelog.store.paths import Paths
 
 ChunkRange = tuple[str, int, int]
 """The digest of a chunk, and the range of bytes in it."""

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from lakelog import chunks
 from lakelog.chunks import StateEntry, StateIndex
 from lakelog.errors import DamagedState, StateRefused
+from lakelog.paths import INDEX, Paths
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.state import filesystems
 from lakelog.state.changes import Placement, is_inside, located
-from lakelog.store.paths import INDEX, Paths
 
 # O_EXCL and O_NOFOLLOW: nothing that is there is written to, also if somebody puts it there now.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

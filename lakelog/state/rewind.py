@@ -30,13 +30,13 @@ from lakelog.errors import DamagedRef, DeploymentFailed
 from lakelog.history import BranchHistory
 from lakelog.maintain import Sealer
 from lakelog.moves import Change, publish
+from lakelog.paths import encode_name
 from lakelog.state import exchange, origin
 from lakelog.state.exchange import ExchangeStep
 from lakelog.state.safety_tags import SafetyTags
 from lakelog.store import document, machine
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import encode_name
 from lakelog.store.ref import Head
 from lakelog.wal import Tail
 

@@ -15,10 +15,10 @@ import orjson
 from lakelog.disk import File
 from lakelog.errors import Damaged, UnknownRef
 from lakelog.history import remove_tag
+from lakelog.paths import encode_name
 from lakelog.state import origin
 from lakelog.store import machine
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import encode_name
 
 KEPT = 24
 """So many safety tags are kept, and as many documents of rollbacks."""

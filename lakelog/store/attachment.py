@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from lakelog.values import JsonObject
 
 if TYPE_CHECKING:
-    from lakelog.store.paths import Paths
+    from lakelog.paths import Paths
 
 
 class NameLookup(Protocol):

@@ -23,13 +23,13 @@ from lakelog.errors import (
     UnsupportedStore,
 )
 from lakelog.keys import VAULT
+from lakelog.paths import FORMAT, KEYS, PLAIN_FORMAT, FileNames, Paths
 from lakelog.protect import PROTECTIONS, Protection
 from lakelog.settings import DEFAULTS, Settings, parse, to_dict
 from lakelog.store import document, machine
 from lakelog.store.attachment import Attachment, AttachmentRegistry
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.manifest import Manifest, Manifests, empty
-from lakelog.store.paths import FORMAT, KEYS, PLAIN_FORMAT, Paths, parse_object, parse_wal
 from lakelog.store.ref import Move, author, escape_text
 from lakelog.store.refs import Refs
 from lakelog.store.verified_files import VerifiedFiles
@@ -232,8 +232,8 @@ def _has_contents(paths: Paths) -> bool:
     if any(n[0] != "." and n != "000000000001.json" for n in names):
         return True
     segments = f"{paths.root}/segments"
-    return any(map(parse_wal, _names_below(paths.wals))) or any(
-        map(parse_object, _names_below(segments))
+    return any(FileNames(_names_below(paths.wals)).wals) or any(
+        FileNames(_names_below(segments)).digests
     )
 
 

@@ -7,12 +7,12 @@ of the line's bytes with `,"checksum":"..."` taken out. The line ends with one n
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import orjson
 
 from lakelog.disk import NotIntact
 from lakelog.errors import FormatTooNew
+from lakelog.values import JsonObject
 
 __all__ = ["TAIL", "NotIntact", "decode", "digest", "encode", "ending", "require_known", "split"]
 
@@ -22,7 +22,7 @@ _MARK = b',"checksum":"'
 TAIL = len(_MARK) + 64 + len(b'"}\n')
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: JsonObject) -> bytes:
     """Return the bytes of a document with at least one member."""
     line = orjson.dumps(body)
     return line[:-1] + ending(line)
@@ -33,14 +33,14 @@ def ending(line: bytes) -> bytes:
     return _MARK + hashlib.sha256(line).hexdigest().encode() + b'"}\n'
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes) -> JsonObject:
     """Return the body. Raises NotIntact unless every byte is as written."""
     # Over the bytes as they are: to serialize the JSON again would need a canonical form (F2.2).
     line = data[:-TAIL] + b"}"
     if len(data) <= TAIL or data[-TAIL:] != ending(line):
         raise NotIntact("its checksum does not match")
     try:
-        body: dict[str, Any] = orjson.loads(line)
+        body: JsonObject = orjson.loads(line)
     except orjson.JSONDecodeError:
         raise NotIntact("it is not a JSON object") from None
     return body  # a JSON value that ends with a brace is an object

@@ -19,9 +19,9 @@ from typing import Protocol
 
 from lakelog.errors import DamagedRef
 from lakelog.keys import VAULT
+from lakelog.paths import KEYS, FileName
 from lakelog.store import document
 from lakelog.store.move_pack import decode_packed, encode_packed
-from lakelog.store.paths import KEYS, decode_name, parse_move, parse_packed
 from lakelog.store.volume import TICK_NS, Volume
 from lakelog.values import JsonObject
 
@@ -150,7 +150,7 @@ class ErasedStates:
         """Yield the keys of all moves, packed moves and tags."""
         for name in self._volume.folders(KEYS.heads):
             for file in sorted(self._volume.names(f"{KEYS.heads}/{name}")):
-                if parse_move(file) is not None or parse_packed(file):
+                if FileName(file).move is not None or FileName(file).packed:
                     yield f"{KEYS.heads}/{name}/{file}"
         for file in sorted(self._volume.names(KEYS.tags)):
             if file.endswith(".json") and not file.startswith("."):
@@ -215,4 +215,4 @@ class ErasedStates:
 def _place(key: str) -> tuple[str, tuple[int, int] | None]:
     """The branch of a file of moves, and the numbers of packed ones."""
     folder, _, name = key.rpartition("/")
-    return decode_name(folder.rpartition("/")[2]), parse_packed(name)
+    return FileName.of(folder).ref, FileName(name).packed

@@ -25,8 +25,8 @@ import orjson
 
 from lakelog.disk import File, Folder, LockFile, NotRegular, OpenFile, disk
 from lakelog.errors import UnknownRef
+from lakelog.paths import Paths
 from lakelog.store import document
-from lakelog.store.paths import Paths
 
 ANY = "ANY"
 """In the place of an id: whatever machine."""

@@ -41,10 +41,10 @@ from lakelog.entries import (
 )
 from lakelog.errors import DamagedManifest, FormatTooNew, LakelogError, SnapshotGone
 from lakelog.keys import VAULT, LakeKeys
+from lakelog.paths import KEYS
 from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
-from lakelog.store.manifest_text import compressed, decompressed, plain_text
-from lakelog.store.paths import FILE_FORMAT, KEYS
+from lakelog.store.manifest_text import FILE_FORMAT, compressed, decompressed, plain_text
 from lakelog.store.volume import Volume
 from lakelog.values import JsonObject
 

@@ -8,6 +8,8 @@ import zstandard
 
 from lakelog.keys import VAULT
 
+FILE_FORMAT = 1
+"""That of segments, manifests and pages: their bytes are still those of format 1."""
 # Decompressors are not safe for threads, so each thread has its own.
 _LOCAL = threading.local()
 

@@ -18,8 +18,8 @@ import zstandard
 
 from lakelog.disk import DOCUMENT_MAX, File
 from lakelog.errors import DamagedRef
+from lakelog.paths import FileName
 from lakelog.store import document
-from lakelog.store.paths import decode_name, parse_packed
 
 PACKED = 4_096
 """Moves in one packed file at most: it is read as a whole."""
@@ -40,8 +40,8 @@ def encode_packed(branch: str, low: int, high: int, moves: dict[int, bytes]) -> 
 
 def read_packed(path: str) -> dict[int, bytes]:
     """Return {number: file bytes} of a packed file. Raises DamagedRef, FileNotFoundError."""
-    branch = decode_name(os.path.basename(os.path.dirname(path)))
-    low, high = parse_packed(os.path.basename(path)) or (0, 0)
+    branch = FileName.of(os.path.dirname(path)).ref
+    low, high = FileName.of(path).packed or (0, 0)
     try:
         return decode_packed(File(path).read(DOCUMENT_MAX), branch, low, high)
     except document.NotIntact as error:

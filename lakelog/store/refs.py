@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from lakelog.disk import Begun
 from lakelog.errors import DamagedRef, UnknownRef
 from lakelog.keys import LakeKeys
+from lakelog.paths import KEYS, FileNames
 from lakelog.runtime.closest import did_you_mean
 from lakelog.store import document
 from lakelog.store.move_pack import PACKED, decode_packed
-from lakelog.store.paths import KEYS, decode_name, is_encoded, parse_move, parse_packed
 from lakelog.store.ref import (
     Head,
     Move,
@@ -158,9 +158,9 @@ class Refs:
         if following > 1:
             raise self._damaged(KEYS.move(branch, following - 1), "the move is missing")
 
-    def _own(self, branch: str) -> Iterator[int]:
+    def _own(self, branch: str) -> list[int]:
         """Numbers of the moves with files of their own."""
-        return filter(None, map(parse_move, self._volume.names(KEYS.head_dir(branch))))
+        return FileNames(self._volume.names(KEYS.head_dir(branch))).moves
 
     def packs(self, branch: str) -> list[tuple[int, int, str]]:
         """Return (first, last, location) of each file of packed moves, in ascending order."""
@@ -171,7 +171,7 @@ class Refs:
 
     def _packs(self, branch: str) -> list[tuple[int, int]]:
         """Return the first and last number of each file of packed moves, in ascending order."""
-        return sorted(filter(None, map(parse_packed, self._volume.names(KEYS.head_dir(branch)))))
+        return sorted(FileNames(self._volume.names(KEYS.head_dir(branch))).packs)
 
     def _read_pack(self, branch: str, low: int, high: int) -> dict[int, bytes]:
         """Return the moves of a packed file. Raises DamagedRef, FileNotFoundError."""
@@ -257,7 +257,7 @@ class Refs:
 
     def all_branches(self) -> list[str]:
         """Names of all branches that ever had moves; what is no branch's is passed over."""
-        return sorted(map(decode_name, filter(is_encoded, self._volume.folders(KEYS.heads))))
+        return sorted(FileNames(self._volume.folders(KEYS.heads)).refs)
 
     def numbers(self, branch: str) -> list[int]:
         """All kept move numbers of a branch, packed ones too, ascending."""
@@ -348,8 +348,7 @@ class Refs:
 
     def tag_names(self) -> list[str]:
         """Names of all tags, damaged ones included."""
-        files = (n for n in sorted(self._volume.names(KEYS.tags)) if n.endswith(".json"))
-        return [decode_name(n[:-5]) for n in files if is_encoded(n[:-5])]
+        return FileNames(sorted(self._volume.names(KEYS.tags))).tags
 
     def no_branch(self, name: str) -> UnknownRef:
         """Return the error for a branch that does not exist."""

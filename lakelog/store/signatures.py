@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from lakelog.disk import DOCUMENT_MAX, File, Folder
 from lakelog.errors import DamagedRef
+from lakelog.paths import FileName, Paths, encode_name
 from lakelog.store import document
-from lakelog.store.paths import Paths, decode_name, encode_name
 
 _NAME = re.compile(r"(?:@([0-9a-f]{64})|([a-z0-9._%-]+))\.([0-9a-f]{16})\.json")
 _SHORT = 16
@@ -41,7 +41,7 @@ class SignatureFile:
         """Return what the name of a file says, None for one that is no signature's."""
         match = _NAME.fullmatch(path.rpartition("/")[2])
         return (
-            SignatureFile(path, decode_name(match[2] or ""), match[1] or "", match[3])
+            SignatureFile(path, FileName(match[2] or "").ref, match[1] or "", match[3])
             if match
             else None
         )

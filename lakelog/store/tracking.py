@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from lakelog.disk import Folder, disk
+from lakelog.disk import Folder
+from lakelog.paths import FileNames
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import decode_name
 
 
 def remote_names(store: Store) -> list[str]:
     """Return the names of the remotes that the lake knows."""
-    files = (n for n in Folder(store.paths.remotes).names() if n.endswith(".json"))
-    return sorted(decode_name(n[:-5]) for n in files if not n.startswith(disk.TEMPORARY))
+    return sorted(FileNames(Folder(store.paths.remotes).names()).tags)
 
 
 def is_tracking(store: Store, tag: str) -> bool:

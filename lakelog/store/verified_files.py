@@ -17,7 +17,7 @@ from itertools import starmap
 from lakelog.disk import DOCUMENT_MAX, File, NotRegular, OpenFile
 from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 _Stamp = tuple[int, int, int, int]
 """Size, inode, mtime and ctime of a file."""

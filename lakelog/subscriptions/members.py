@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import orjson
 
 from lakelog.disk import File, Folder, LockFile, OpenFile, disk
+from lakelog.paths import encode_name
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import encode_name
 from lakelog.subscriptions.position import PARTITIONS
 
 LEASE = 10.0

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from lakelog.errors import InvalidName
-from lakelog.store import paths
+from lakelog.paths import encode_name
 from lakelog.train.assign import REASONS
 from lakelog.train.losses import WORDS
 from lakelog.train.recipe import REDACTIONS, SPLITS
@@ -94,7 +94,7 @@ def _branch(location: str, value: object) -> Faults:
     # Branch names appear in documents and commands that people copy.
     name = value if isinstance(value, str) else ""
     try:
-        paths.encode_name(name)
+        encode_name(name)
         is_invalid = bool(re.search(r"[';()\\]|\.\.|^[/.]", name))
     except InvalidName:
         is_invalid = True

@@ -6,8 +6,8 @@ import os
 
 from lakelog import database, sql
 from lakelog.libraries import duckdb
+from lakelog.paths import Paths
 from lakelog.settings import Settings
-from lakelog.store.paths import Paths
 
 MEMORY_BYTES = 500_000_000
 """Most that each of an export's two engines may take; rows beyond it spill."""

@@ -39,7 +39,7 @@ from lakelog.entries import SegmentEntry
 from lakelog.errors import DamagedSegment
 from lakelog.keys import VAULT
 from lakelog.libraries import pa
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 COLUMN = "fields"
 """The column of a typed segment that holds its structs."""

@@ -9,9 +9,9 @@ from lakelog import sql
 from lakelog.entries import SegmentEntry
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb
+from lakelog.paths import Paths
 from lakelog.query import Extraction, SegmentMap
 from lakelog.runtime.lazy import Lazy
-from lakelog.store.paths import Paths
 from lakelog.views.definition import ViewDefinition
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape, view
 from lakelog.views.lineage import SegmentRead

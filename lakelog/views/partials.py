@@ -29,7 +29,7 @@ from lakelog.disk import File, Folder, disk
 from lakelog.errors import Damaged
 from lakelog.keys import VAULT
 from lakelog.libraries import duckdb, pa, pq
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 from lakelog.views.layers import LayerBuilder, LayerTable, StateShape
 
 _HEAD = struct.Struct("<4sII")

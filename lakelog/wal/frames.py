@@ -36,8 +36,8 @@ import zstandard
 
 from lakelog.errors import DamagedWal, FormatTooNew, LakelogError
 from lakelog.keys import VAULT, LakeKeys
+from lakelog.paths import FORMAT, PLAIN_FORMAT, FileName, encode_name
 from lakelog.store import document
-from lakelog.store.paths import FORMAT, PLAIN_FORMAT, encode_name, parse_wal
 
 Bytes = bytes | memoryview
 _KNOWN_FLAGS = 31
@@ -118,7 +118,7 @@ class Header(NamedTuple):
     def is_of(self, path: str) -> bool:
         """Whether it is that of the file at `path`: a copy of another file is damage (F3.3)."""
         folder, name = path.split("/")[-2:]
-        expected = folder, *(parse_wal(name) or ())
+        expected = folder, *(FileName(name).wal or ())
         return (encode_name(self.branch), self.writer, self.n) == expected
 
 

@@ -22,9 +22,9 @@ from typing import ClassVar
 
 from lakelog.disk import File, Folder, NotRegular
 from lakelog.errors import DamagedRef, DamagedWal, LakelogError, UnknownRef
+from lakelog.paths import FileName, Paths
 from lakelog.runtime.lazy import LazyProperty
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.paths import Paths, parse_wal
 from lakelog.store.ref import Head
 from lakelog.store.refs import Refs
 from lakelog.wal import batching
@@ -309,7 +309,7 @@ class Tail:
         grouped: dict[str, list[WalFile]] = {}
         for name in sorted(names):
             file = self._files.get(name)
-            if file is None and (parsed := parse_wal(name)):
+            if file is None and (parsed := FileName(name).wal):
                 file = WalFile(f"{directory}/{name}", *parsed)
             if file is not None:
                 files[name] = file

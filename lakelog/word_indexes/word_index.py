@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 from lakelog.disk import File, Folder
 from lakelog.engine import core
+from lakelog.paths import Paths
 from lakelog.runtime.locks import OrderedLock, Rank
-from lakelog.store.paths import Paths
 from lakelog.word_indexes.word_dictionary import (
     BLOCKS,
     DAMAGE,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lakelog import arrays, tokenization, typed_columns
 from lakelog.entries import SegmentEntry
 from lakelog.libraries import duckdb, np, pa, pc
+from lakelog.paths import Paths
 from lakelog.segments import Segment
-from lakelog.store.paths import Paths
 from lakelog.tokenization import Words
 from lakelog.word_indexes import word_index
 from lakelog.word_indexes.word_dictionary import (

@@ -43,7 +43,7 @@ def found(lake: lakelog.Lake, where: str, params: dict[str, str] | None = None) 
 def test_no_value_is_denied(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     """Whatever texts a segment holds, its filter allows for each of them."""
     table = pa.table({"id": pa.array(texts, pa.string()), "subject": pa.array(texts, pa.string())})
-    paths = lakelog.store.paths.Paths(str(tmp_path_factory.mktemp("bloom")))
+    paths = lakelog.paths.Paths(str(tmp_path_factory.mktemp("bloom")))
     disk.make_dirs(paths.cache)
     bloom.save(paths, "0" * 64, table)
     filters = bloom.Filters(paths)

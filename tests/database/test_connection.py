@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lakelog.database import connect
+from lakelog.paths import Paths
 from lakelog.settings import DEFAULTS
-from lakelog.store.paths import Paths
 
 
 def test_no_statement_has_to_compress_the_tables_of_others(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import lakelog
 from lakelog import database
 from lakelog.database import connection
+from lakelog.paths import Paths
 from lakelog.settings import Settings
-from lakelog.store.paths import Paths
 
 ASKED = "SELECT current_setting('memory_limit')"
 

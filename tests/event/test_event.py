@@ -26,8 +26,8 @@ import lakelog
 from lakelog import database, frame_rows
 from lakelog.errors import InvalidEvent
 from lakelog.event import EncodedBatch
+from lakelog.paths import Paths
 from lakelog.settings import DEFAULTS
-from lakelog.store.paths import Paths
 from lakelog.values import from_micros, parse_line, parse_time, to_micros
 from lakelog.wal import frames as wal
 from tests.support.effort import share

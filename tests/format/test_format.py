@@ -277,14 +277,14 @@ def test_the_flags_of_frames(rich: Path) -> None:
 def test_quarantined_lines_have_no_identity() -> None:
     """F3.9: a frame that says both keyed and quarantined holds quarantined lines."""
     from lakelog import database, frame_rows
-    from lakelog.store import paths
+    from lakelog.paths import Paths
     from lakelog.wal import frames as wal
 
     line = b'{"origin":"a.log","position":3,"reason":"bad","line":"{","id":"1"}'
     flags = wal.Frame.KEYED | wal.Frame.QUARANTINED
     data = wal.encode_frame(line, 1, 0, flags, 0, 0, zstandard.ZstdCompressor())
     frames = list(wal.scan(data, 0, "w").frames)
-    con = database.connect(paths.Paths("/nowhere"), lakelog.Settings())
+    con = database.connect(Paths("/nowhere"), lakelog.Settings())
     assert frame_rows.events(con, frames).num_rows == 0
     assert frame_rows.quarantined(con, frames)["position"].to_pylist() == [3]
     con.close()

@@ -294,7 +294,7 @@ def test_only_keyed_frames_have_keys() -> None:
 
 
 def engine_place() -> tuple[Any, Any]:
-    return lakelog.store.paths.Paths("/nowhere"), lakelog.Settings()
+    return lakelog.paths.Paths("/nowhere"), lakelog.Settings()
 
 
 def test_keys_outlive_compaction_and_follow_rollback(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def as_kept(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> list[dict
 def test_there_is_a_golden_lake_of_this_format() -> None:
     """The present format has a golden lake, and it is small enough for a repository."""
     names = [path.name for path in GOLDEN]
-    assert f"format{lakelog.store.paths.FORMAT}.tar.gz" in names
+    assert f"format{lakelog.paths.FORMAT}.tar.gz" in names
     for path in (*make.HERE.iterdir(), *make.LAKES.iterdir()):
         assert path.is_dir() or path.stat().st_size < 200_000
 

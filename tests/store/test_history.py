@@ -25,7 +25,7 @@ from lakelog.errors import (
     UnknownRef,
     WouldDropEvents,
 )
-from lakelog.store.paths import decode_name, encode_name
+from lakelog.paths import FileName, encode_name
 from lakelog.values import from_micros
 
 MakeLake = Callable[..., lakelog.Lake]
@@ -98,7 +98,7 @@ def test_a_name_is_its_file_s_name_and_back(make_lake: MakeLake, name: str) -> N
     lake.tag(name)
     assert [tag.name for tag in lake.store.refs.tags()] == [name]
     assert types(lake.at(name)) == "a"
-    assert decode_name(encode_name(name)) == name
+    assert FileName(encode_name(name)).ref == name
     history.delete_tag(lake.store, name)
     with lake.branch(name, message="a branch of that name"):
         assert lake.store.refs.branches() == sorted(["main", name])
@@ -139,7 +139,7 @@ def test_names_differ_where_their_files_do(name: str) -> None:
         text = encode_name(name)
     except InvalidName:
         return
-    assert decode_name(text) == name
+    assert FileName(text).ref == name
     assert set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-%")
     assert not text.startswith(".")
 

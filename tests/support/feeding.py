@@ -24,8 +24,8 @@ from lakelog.ingest.file_report import FileReport
 from lakelog.ingest.group import Group
 from lakelog.ingest.ingest import Ingester
 from lakelog.lines import source
+from lakelog.paths import FileName
 from lakelog.store.bootstrap import load
-from lakelog.store.paths import parse_move
 from tests.support.feeds import bad_lines, event, numbers
 from tests.support.scheduler import Actor, Scheduler
 from tests.support.scratch import memory
@@ -77,7 +77,7 @@ class Feeding:
     def _changed(self, actor: Actor, name: str, args: tuple[Any, ...], result: Any) -> None:
         """Count what a new move holds; raise in whoever made it."""
         made = Path(args[1]) if name == "link" else Path()
-        number = parse_move(made.name) if "heads" in made.parts else None
+        number = FileName(made.name).move if "heads" in made.parts else None
         if number is None:
             return
         self.stage.observing = True

@@ -22,9 +22,9 @@ import orjson
 import lakelog
 from lakelog.errors import GcRefused, LakelogError, LakeNotFound
 from lakelog.maintain.repair import recover
+from lakelog.paths import FileName
 from lakelog.segments import segment
 from lakelog.store import bootstrap, document
-from lakelog.store.paths import decode_name, parse_object
 from lakelog.store.refs import Refs
 from lakelog.wal.tail import Tail
 from tests.support import damage
@@ -171,8 +171,8 @@ def evidence(root: str) -> dict[str, Keys]:
     store, _ = damage.open_for_check(root)
     found: dict[str, Keys] = {}
     for text in os.listdir(store.paths.wals) if os.path.isdir(store.paths.wals) else ():
-        keys = found.setdefault(decode_name(text), set())
-        for group in Tail(store.paths, Refs(store.volume), decode_name(text)).scan().values():
+        keys = found.setdefault(FileName(text).ref, set())
+        for group in Tail(store.paths, Refs(store.volume), FileName(text).ref).scan().values():
             for file in group:
                 for frame in (*file.frames, *file.resumed):
                     with contextlib.suppress(Exception):
@@ -180,7 +180,7 @@ def evidence(root: str) -> dict[str, Keys]:
                             orjson.loads(line)["subject"] for line in frame.lines().splitlines()
                         )
     for path in Path(root, "segments").rglob("*.parquet"):
-        digest = parse_object(path.name)
+        digest = FileName(path.name).digest
         if digest and document.digest(path.read_bytes()) == digest:
             notes = segment.Segment(store.paths, digest).metadata()
             if orjson.loads(notes["wal"]):

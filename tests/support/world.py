@@ -24,9 +24,9 @@ import pytest
 import lakelog
 from lakelog.database import connection
 from lakelog.errors import LakelogError, NothingToUndo, WouldDropEvents
+from lakelog.paths import OBJECTS, FileName
 from lakelog.segments import segment
 from lakelog.store.bootstrap import load
-from lakelog.store.paths import OBJECTS, parse_move
 from lakelog.wal.trimming import trim
 from tests.support.scheduler import HOUR, Actor, Scheduler
 from tests.support.scratch import memory
@@ -122,7 +122,7 @@ class World:
     def _observe(self, actor: Actor, name: str, args: tuple[Any, ...], result: Any) -> None:
         if name != "link" or not args[1].startswith(f"{self.root}/refs/heads/main/"):
             return
-        number = parse_move(os.path.basename(args[1]))
+        number = FileName.of(args[1]).move
         if number is None:
             return
         self.scheduler.observing = True

@@ -207,7 +207,7 @@ ERASURE_BUGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "packs of moves not swept",
         f"{STORE}.erased_states:ErasedStates.refs",
-        " or parse_packed(file)",
+        " or FileName(file).packed",
         "",
     ),
     (

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field
 
 from lakelog.errors import UnknownRef
+from lakelog.paths import Paths
 from lakelog.store import bootstrap
-from lakelog.store.paths import Paths
 from lakelog.store.ref import Move
 
 REWINDS = {"rollback", "undo", "branch"}

@@ -26,9 +26,9 @@ from lakelog.history import window as history_window
 from lakelog.maintain import DedupeNote
 from lakelog.maintain.repair.repair import RepairOutcome
 from lakelog.moves.publication import USER_OPS, Change, publish
+from lakelog.paths import Paths
 from lakelog.segments import segment
 from lakelog.store import bootstrap, manifest
-from lakelog.store.paths import Paths
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
 from lakelog.store.volume import DirectoryVolume

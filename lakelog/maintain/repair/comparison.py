@@ -30,11 +30,11 @@ from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.refs import Moves
 from lakelog.maintain.repair.verify import open_for_check
+from lakelog.paths import FileName
 from lakelog.segments import Segment, write_segment
 from lakelog.store import document, hosts
 from lakelog.store.bootstrap import Store, make_branch_dirs, replace_config
 from lakelog.store.move_pack import read_packed
-from lakelog.store.paths import decode_name, parse_move, parse_wal
 from lakelog.store.ref import Move, digest_of, open_ref
 from lakelog.wal import Frame, Header, Tail, scan
 
@@ -175,7 +175,7 @@ class Comparison:
                     end = max(end, high)
         folder = self.there.paths.head_dir(branch)
         names_by_number = {
-            n: name for name in Folder(folder).names() if (n := parse_move(name)) is not None
+            n: name for name in Folder(folder).names() if (n := FileName(name).move) is not None
         }
         while end + 1 in copy_moves and end + 1 in names_by_number:
             end += 1
@@ -320,7 +320,7 @@ class Comparison:
         # Above these a watermark may have been lost with its move, whose rows are here.
         published = functools.cache(lambda: self._published_marks(branch))
         sequences = orphans.wal_sequences(store, branch)
-        for name in sorted(filter(parse_wal, Folder(folder).names())):
+        for name in sorted(n for n in Folder(folder).names() if FileName(n).wal):
             content = File(f"{folder}/{name}").read()
             decoded = Header.decode(content)
             path = f"{store.paths.wal_dir(branch)}/{name}"
@@ -386,10 +386,10 @@ class Comparison:
         for name in sorted(Folder(copy_store.paths.tags).names()) if is_behind else ():
             if name.endswith(".json") and not name.startswith("."):
                 path = f"{store.paths.tags}/{name}"
-                if not File(path).exists() and decode_name(name[:-5]) not in untagged:
+                if not File(path).exists() and FileName(name[:-5]).ref not in untagged:
                     with contextlib.suppress(document.NotIntact, FileNotFoundError):
                         content = File(f"{copy_store.paths.tags}/{name}").read()
-                        if open_ref(content)[0].get("name") == decode_name(name[:-5]):
+                        if open_ref(content)[0].get("name") == FileName(name[:-5]).ref:
                             yield path, content
         for name in ("policy.toml",):
             path = f"{store.paths.root}/{name}"

@@ -179,7 +179,7 @@ def take_back(
     sealer = Sealer(store, branch, tail, connect)
     while traces := _traces(store, branch):
         head, keys = store.refs.head(branch), {trace.key for trace in traces}
-        intact_segments = set(recover.objects(store, "segments")) - keys
+        intact_segments = set(store.paths.digests("segments")) - keys
         marks_known = refs.watermarks_of_all(store, branch)
         batches, raised = orphans.adopt(
             store, connect, head.move, intact_segments, marks_known, is_doubtful
@@ -207,7 +207,7 @@ def take_back(
 
 
 def _traces(store: Store, branch: str) -> list[lost_moves.Trace]:
-    traces = lost_moves.find(store, recover.objects(store, "segments"))
+    traces = lost_moves.find(store, store.paths.digests("segments"))
     return [trace for trace in traces if trace.ranges and trace.branch == branch]
 
 

@@ -100,7 +100,7 @@ def _commits(store: Store, keys: set[str]) -> set[str]:
 def _of_commits(store: Store, commits: set[str]) -> set[IdRun]:
     """Return the runs on disk that these attempts wrote."""
     runs = set()
-    for digest in recover.objects(store, "ids") if commits else ():
+    for digest in store.paths.digests("ids") if commits else ():
         data = File(store.paths.object("ids", digest)).read()
         if data[16:32].hex() in commits:
             runs.add(IdRun(digest, len(data), int.from_bytes(data[8:16], "little")))

@@ -23,9 +23,9 @@ import orjson
 
 from lakelog.disk import File, Folder
 from lakelog.maintain.repair import recover
+from lakelog.paths import FileNames
 from lakelog.segments import Segment
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import decode_name, is_encoded, parse_wal
 from lakelog.store.ref import Move
 from lakelog.wal import Tail
 
@@ -74,10 +74,10 @@ def find(store: Store, keys: Iterable[str]) -> Iterator[Trace]:
 def branches(store: Store) -> list[str]:
     """All branches, those included of which only WALs are left."""
     paths, names = store.paths, set(store.refs.all_branches())
-    for encoded in filter(is_encoded, Folder(paths.wals).names()):
-        folder = f"{paths.wals}/{encoded}"
-        if not File(folder).is_regular() and not File(f"{paths.heads}/{encoded}").is_regular():
-            names.update(decode_name(encoded) for _ in filter(parse_wal, Folder(folder).names()))
+    for branch in FileNames(Folder(paths.wals).names()).refs:
+        folder, head = paths.wal_dir(branch), paths.head_dir(branch)
+        if not File(folder).is_regular() and not File(head).is_regular():
+            names.update(branch for _ in FileNames(Folder(folder).names()).wals)
     return sorted(names)
 
 

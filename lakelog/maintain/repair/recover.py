@@ -20,12 +20,12 @@ import orjson
 from lakelog.disk import File, Folder
 from lakelog.entries import Entry, IdRun, Removal, SegmentEntry
 from lakelog.errors import Damaged, DamagedRef
+from lakelog.paths import FileName
 from lakelog.segments import Segment, describe_rows
 from lakelog.store import document, hosts, manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import packed_lines
-from lakelog.store.paths import hex_dirs, parse_move, parse_object, parse_packed
 from lakelog.store.ref import Move
 from lakelog.store.refs import Refs
 
@@ -79,11 +79,11 @@ def _files(folder: str) -> tuple[dict[int, bytes], int]:
     """Return the bytes of moves by number, and the highest that a file of packed ones names."""
     files, newest = dict[int, bytes](), 0
     for name in Folder(folder).names():
-        if span := parse_packed(name):
+        if span := FileName(name).packed:
             newest = max(newest, span[1])
             # A move is in a file of its own too until it is unlinked: that one is preferred.
             files = {**packed_lines(File(f"{folder}/{name}").read()), **files}
-        number = parse_move(name)
+        number = FileName(name).move
         if number is not None:
             files[number] = File(f"{folder}/{name}").read()
     return files, newest
@@ -255,7 +255,7 @@ def raise_watermarks(watermarks: Watermarks, steps: list[SealedBatch]) -> Waterm
 def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
     """Group the intact segments on disk that are not `excluded` by the attempt that wrote them."""
     groups: dict[str, SealedBatch] = {}
-    for digest in objects(store, "segments"):
+    for digest in store.paths.digests("segments"):
         if digest not in excluded and is_intact(store, "segments", digest):
             notes = Segment(store.paths, digest).metadata()
             ranges = {w: (r[0], r[1]) for w, r in orjson.loads(notes["wal"]).items()}
@@ -265,7 +265,7 @@ def sealed_batches(store: Store, excluded: Container[str]) -> list[SealedBatch]:
             group.segments.append(digest)
             group.hosts.update(hosts_of)
     # A seal writes its segments and its id run under one commit.
-    for digest in objects(store, "ids") if groups else ():
+    for digest in store.paths.digests("ids") if groups else ():
         data = File(store.paths.object("ids", digest)).read()
         commit = data[16:32].hex()
         if commit in groups and document.digest(data) == digest:
@@ -317,14 +317,6 @@ def rebuild_entry(store: Store, digest: str) -> SegmentEntry:
     entry = describe_rows(digest, size, table, notes["kind"], notes["layout"])
     fields, texts, has_numbers = Segment(store.paths, digest).typed_members()
     return dataclasses.replace(entry, fields=fields, texts=texts, has_numbers=has_numbers)
-
-
-def objects(store: Store, object_type: str) -> list[str]:
-    """Digests of the objects of a kind that are on disk."""
-    root = f"{store.paths.root}/{object_type}"
-    folders = (Folder(f"{root}/{folder}") for folder in hex_dirs(Folder(root).names()))
-    names = (name for folder in folders for name in folder.names())
-    return sorted(filter(None, map(parse_object, names)))
 
 
 def is_intact(store: Store, object_type: str, digest: str) -> bool:

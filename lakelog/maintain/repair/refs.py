@@ -13,11 +13,11 @@ from lakelog.maintain.repair import orphans, recover
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.recover import Watermarks
 from lakelog.moves import Change, try_move
+from lakelog.paths import FileName
 from lakelog.store import manifest
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import PACKED, encode_packed, is_thinned, read_packed
-from lakelog.store.paths import parse_move
 from lakelog.store.ref import Head, Move, author, digest_of, encode_ref
 
 Moves = dict[int, tuple[Move, bytes]]
@@ -99,7 +99,7 @@ def _stateless(store: Store, branch: str, good: Moves) -> list[int]:
     """Return the numbers of moves that can be read but for the manifest that they carry."""
     numbers = []
     for name in Folder(store.paths.head_dir(branch)).names():
-        number = parse_move(name)
+        number = FileName(name).move
         path = f"{store.paths.head_dir(branch)}/{name}"
         if number in good and File(path).read() != good[number][1]:
             numbers.append(number)

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator
 
 from lakelog import chunks, database, history
 from lakelog.database import Connect
@@ -25,22 +24,11 @@ from lakelog.maintain.repair.checker import Problem, Report
 from lakelog.maintain.repair.comparison import Comparison, continue_copy
 from lakelog.maintain.repair.outcome import RepairOutcome
 from lakelog.maintain.repair.verify import open_for_check, verify, verify_snapshot
+from lakelog.paths import CHUNK, FORMAT, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.store import document, machine, policy
 from lakelog.store.bootstrap import Store, load, make_branch_dirs, write_config
 from lakelog.store.move_pack import read_packed
-from lakelog.store.paths import (
-    CHUNK,
-    FORMAT,
-    INDEX,
-    OBJECTS,
-    decode_name,
-    parse_move,
-    parse_object,
-    parse_packed,
-    parse_wal,
-    state_name,
-)
 from lakelog.store.ref import Tag, author, digest_of, open_ref
 from lakelog.store.signatures import SignatureFile
 from lakelog.wal import Header, Tail
@@ -135,7 +123,7 @@ def _used_branches(store: Store) -> set[str]:
     WALs are left and no moves; make the directories of those that have none. A directory alone may
     be of somebody who died before the first move."""
     existing = store.refs.all_branches()
-    traces = lost_moves.find(store, recover.objects(store, "segments"))
+    traces = lost_moves.find(store, store.paths.digests("segments"))
     used = {trace.branch for trace in traces if trace.ranges}
     used |= set(lost_moves.branches(store)).difference(existing)
     if not existing and not used:
@@ -194,19 +182,19 @@ def _file_of_copy(store: Store, path: str, copy: str, damaged: bytes) -> bytes |
         # An object proves itself by its name. Everything else may be of a copy that went another
         # way since, so it has to fit what is here.
         if relative.split(os.sep)[0] in OBJECTS:
-            fits = document.digest(data) == parse_object(name)
+            fits = document.digest(data) == FileName(name).digest
         elif chunks.digest_of_name(relative):
             chunks.check(data, name)
             fits = data != damaged
-        elif parse_wal(name):
+        elif FileName(name).wal:
             return continue_copy(data, damaged, path)
-        elif parse_packed(name):
+        elif FileName(name).packed:
             fits = _leads_to(store, path, copy_path)
-        elif parse_move(name) is not None:
+        elif FileName(name).move is not None:
             fits = _is_that_move(store, path, data, damaged)
         elif path.startswith(store.paths.tags):
             body, _ = open_ref(data)
-            fits = body["name"] == decode_name(name[:-5])
+            fits = body["name"] == FileName(name[:-5]).ref
         elif path.startswith(store.paths.signatures):
             fits = SignatureFile.read(copy_path).keys() == SignatureFile.MEMBERS
         else:
@@ -220,10 +208,10 @@ def _fetch_neighbours(store: Store, path: str, copy: str, outcome: RepairOutcome
     """Fetch files that are missing, which verify cannot name: it names those after them."""
     folder, name = os.path.split(path)
     copy_folder = os.path.join(os.path.abspath(copy), os.path.relpath(folder, store.paths.root))
-    if parse_wal(name):
+    if FileName(name).wal:
         return _fetch_before(store, folder, name, copy_folder, outcome)
-    if parse_move(name) is not None and not File(path).exists():
-        return _fetch_packed(store, folder, parse_move(name) or 0, copy_folder, outcome)
+    if FileName(name).move is not None and not File(path).exists():
+        return _fetch_packed(store, folder, FileName(name).move or 0, copy_folder, outcome)
     return False
 
 
@@ -232,7 +220,7 @@ def _fetch_packed(
 ) -> bool:
     """Fetch the packed file that has a missing move."""
     for name in Folder(copy_folder).names():
-        span, path = parse_packed(name), f"{folder}/{name}"
+        span, path = FileName(name).packed, f"{folder}/{name}"
         if span is None or not span[0] <= number <= span[1] or File(path).exists():
             continue
         with contextlib.suppress(Damaged):
@@ -246,7 +234,7 @@ def _fetch_packed(
 def _leads_to(store: Store, path: str, copy_path: str) -> bool:
     """Whether the moves here continue the packed ones of the copy."""
     high = max(packed_moves := read_packed(copy_path))
-    good = recover.moves(store, decode_name(os.path.basename(os.path.dirname(path))))[0]
+    good = recover.moves(store, FileName.of(os.path.dirname(path)).ref)[0]
     return high + 1 in good and good[high + 1][0].prev == digest_of(packed_moves[high])
 
 
@@ -255,7 +243,7 @@ def _fetch_before(
 ) -> bool:
     """Fetch earlier WAL files of a writer that are missing here, if nothing of them was sealed."""
     count = len(outcome.fetched)
-    moves = recover.moves(store, decode_name(os.path.basename(folder)))[0].values()
+    moves = recover.moves(store, FileName.of(folder).ref)[0].values()
     # Of all moves, as a finished writer has no watermark in the newest: sealed frames must not
     # return.
     sealed = max((move.wal.get(name[:32], -1) for move, _ in moves), default=-1)
@@ -271,8 +259,8 @@ def _fetch_before(
 
 def _is_that_move(store: Store, path: str, data: bytes, damaged: bytes) -> bool:
     """Whether a copy's move is the one that was here, not of a lake that has diverged since."""
-    branch = decode_name(os.path.basename(os.path.dirname(path)))
-    number = parse_move(os.path.basename(path)) or 0
+    branch = FileName.of(os.path.dirname(path)).ref
+    number = FileName.of(path).move or 0
     move = store.refs.decode(branch, number, data)
     good = recover.moves(store, branch)[0]
     if number + 1 in good:
@@ -298,7 +286,8 @@ def _renew_config(store: Store, outcome: RepairOutcome, copy: str | None) -> Non
                 store.lake_id = load(store.paths.root).lake_id
                 _require_erasures(store)
                 return
-    if store.paths.keys is None and any(map(VAULT.is_envelope, _segments(store))):
+    segments = (store.paths.object("segments", d) for d in store.paths.digests("segments"))
+    if store.paths.keys is None and any(map(VAULT.is_envelope, segments)):
         raise DamagedLake(path, "its data keys are lost with it: take it from a copy, by --copy")
     outcome.set_aside(store, path)
     # WAL headers name the lake; where none is left, nothing can contradict a new id.
@@ -319,14 +308,6 @@ def _require_erasures(store: Store) -> None:
     """Tell older versions of erasures, of which a copy may not know."""
     if Folder(store.paths.erasures).names():
         store.require("erasure")
-
-
-def _segments(store: Store) -> Iterator[str]:
-    """Yield the paths of all segments."""
-    folder = f"{store.paths.root}/segments"
-    for prefix in Folder(folder).names():
-        for digest in filter(None, map(parse_object, Folder(f"{folder}/{prefix}").names())):
-            yield store.paths.object("segments", digest)
 
 
 def _id_in_wals(store: Store) -> str:
@@ -350,7 +331,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
             states.append(relative)
             continue
         object_type = relative.split(os.sep)[0]
-        digest = parse_object(os.path.basename(problem.path))
+        digest = FileName.of(problem.path).digest
         if object_type in OBJECTS and digest and not recover.is_intact(store, object_type, digest):
             objects.append(f"{object_type}/{digest}")
             outcome.lost.append(f"{object_type}/{digest[:12]}: older states or tags that need it")
@@ -368,7 +349,7 @@ def _give_up_rest(store: Store, outcome: RepairOutcome) -> None:
     outcome.give_up(store, objects)
     # Its rows are still in the file that they were ingested from: taken back without the cursor,
     # which is lost, they would be doubled by the next ingest.
-    for trace in [*lost_moves.find(store, recover.objects(store, "segments"))]:
+    for trace in [*lost_moves.find(store, store.paths.digests("segments"))]:
         if not trace.ranges:
             events = recover.rebuild_entry(store, trace.key).events
             outcome.set_aside(store, store.paths.object("segments", trace.key))
@@ -398,16 +379,16 @@ def _state_losses(store: Store, damaged: set[str]) -> list[str]:
 
 def _files_of(store: Store, index: str) -> list[str]:
     """Return the names of an index and, if it can be read, of its chunks."""
-    names = [state_name(index, INDEX)]
+    names = [KEYS.state_file(index, INDEX)]
     with contextlib.suppress(Damaged):
         digests = chunks.StateFiles(store.paths).chunks_of(index)
-        names += [state_name(digest, CHUNK) for digest in digests]
+        names += [KEYS.state_file(digest, CHUNK) for digest in digests]
     return names
 
 
 def _renew_tag(store: Store, path: str, outcome: RepairOutcome) -> None:
     """Rebuild a damaged tag if its bytes still name a state that opens."""
-    name = decode_name(os.path.basename(path)[:-5])
+    name = FileName(os.path.basename(path)[:-5]).ref
     snapshot, carried = recover.find_state(store, File(path).read())
     outcome.set_aside(store, path)
     if not snapshot:

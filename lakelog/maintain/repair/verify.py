@@ -19,6 +19,7 @@ from lakelog.errors import Damaged, DamagedLake, DamagedRef
 from lakelog.history import kept_moves
 from lakelog.maintain.repair import lost_moves
 from lakelog.maintain.repair.checker import Checker, Problem, Report
+from lakelog.paths import CHUNK, INDEX, KEYS, OBJECTS, FileName
 from lakelog.runtime.progress import ProgressCallback
 from lakelog.settings import DEFAULTS
 from lakelog.store import bootstrap, document, manifest, verified_files
@@ -26,17 +27,6 @@ from lakelog.store.bootstrap import Store
 from lakelog.store.clock import AHEAD
 from lakelog.store.manifest import Manifest
 from lakelog.store.move_pack import read_packed
-from lakelog.store.paths import (
-    CHUNK,
-    INDEX,
-    OBJECTS,
-    decode_name,
-    hex_dirs,
-    parse_move,
-    parse_object,
-    parse_wal,
-    state_name,
-)
 from lakelog.store.ref import Move, open_ref
 from lakelog.store.refs import Refs
 from lakelog.store.signatures import SignatureFile
@@ -72,7 +62,7 @@ def verify(
     # Every object, reached or not. One that is listed and missing was deleted by gc meanwhile.
     segments: list[str] = []
     for object_type in OBJECTS:
-        for digest in _on_disk(store, object_type):
+        for digest in store.paths.digests(object_type):
             if checker.object(object_type, digest, is_listed=True) and object_type == "segments":
                 segments.append(digest)
     for name in chunks.StateFiles(store.paths).names():
@@ -157,18 +147,9 @@ def _check_states(checker: Checker, state: Manifest) -> None:
         return
     for index in sorted({record.index for record in states} - checker.indices):
         checker.indices.add(index)
-        if checker.state_file(state_name(index, INDEX)):
+        if checker.state_file(KEYS.state_file(index, INDEX)):
             for digest in chunks.StateFiles(paths).chunks_of(index):
-                checker.state_file(state_name(digest, CHUNK))
-
-
-def _on_disk(store: Store, object_type: str) -> Iterator[str]:
-    root = f"{store.paths.root}/{object_type}"
-    for folder in hex_dirs(Folder(root).names()):
-        for name in sorted(Folder(f"{root}/{folder}").names()):
-            digest = parse_object(name)
-            if digest:
-                yield digest
+                checker.state_file(KEYS.state_file(digest, CHUNK))
 
 
 def _check_tags(checker: Checker) -> Iterator[str]:
@@ -176,7 +157,7 @@ def _check_tags(checker: Checker) -> Iterator[str]:
     for name in sorted(Folder(folder).names()):
         if name.endswith(".json") and not name.startswith("."):
             body = checker.document(f"{folder}/{name}", {"name", "snapshot"})
-            if body and body["name"] != decode_name(name[:-5]):
+            if body and body["name"] != FileName(name[:-5]).ref:
                 checker.add(f"{folder}/{name}", "it is the tag of another name")
             elif body:
                 yield str(body["snapshot"])
@@ -249,7 +230,7 @@ def _own_moves(directory: str) -> MoveBytes:
     """Moves in files of their own; read before packed ones, since gc packs, then unlinks."""
     moves = {}
     for name in Folder(directory).names():
-        number = parse_move(name)
+        number = FileName(name).move
         if number is not None:
             with contextlib.suppress(FileNotFoundError):
                 try:
@@ -321,7 +302,7 @@ def _check_wals(
             reason = f"group commits up to {watermark} are neither sealed nor in a file before it"
             checker.add(group[0].path, reason)
     for name in Folder(paths.wal_dir(branch)).names():
-        if not parse_wal(name) and not name.startswith(disk.TEMPORARY):
+        if not FileName(name).wal and not name.startswith(disk.TEMPORARY):
             checker.add(f"{paths.wal_dir(branch)}/{name}", "not a WAL file's name", "derived")
 
 

@@ -11,11 +11,11 @@ from lakelog import database, segments, sql
 from lakelog.entries import SegmentEntry
 from lakelog.event import EVENT_COLUMNS
 from lakelog.libraries import duckdb, pa
+from lakelog.paths import Paths
 from lakelog.query.sql.analysis import may_extract
 from lakelog.query.sql.tree import FIELDS, WIDE, tree_of, with_events
 from lakelog.runtime.lazy import Lazy
 from lakelog.segments import QUARANTINE_COLUMNS
-from lakelog.store.paths import Paths
 
 if TYPE_CHECKING:
     from lakelog.protect import sealed_blocks

@@ -28,6 +28,7 @@ from lakelog.event import EncodedBatch
 from lakelog.keys import VAULT, KeyRing
 from lakelog.maintain import RepairOutcome
 from lakelog.moves import Change
+from lakelog.paths import KEYS, OBJECTS, FileName, FileNames, Paths
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import objects_of
 from lakelog.remotes.shared import bucket, lease
@@ -48,7 +49,6 @@ from lakelog.store import bootstrap
 from lakelog.store.attachment import AttachmentRegistry
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import KEYS, OBJECTS, Paths, decode_name, is_encoded, parse_object
 from lakelog.store.ref import Head, Move
 from lakelog.store.refs import Refs
 from lakelog.values import JsonObject
@@ -122,7 +122,7 @@ class BucketAttachment:
 
     def _file(self, key: str) -> tuple[str, str]:
         """Return the digest of an object and its path. Raises TransferRefused."""
-        object_type, digest = key.partition("/")[0], parse_object(key.rpartition("/")[2]) or ""
+        object_type, digest = key.partition("/")[0], FileName.of(key).digest or ""
         if object_type not in OBJECTS or KEYS.object(object_type, digest) != key:
             raise TransferRefused(f"{self.url}: {key} is not for queries")
         return digest, self._paths.object(object_type, digest)
@@ -241,7 +241,7 @@ class BucketAttachment:
         # Before any move: what comes may be encrypted with a key that another machine has made.
         list(remotes.in_parallel(lambda ask: ask(), (self.config.take, look)))
         self.erasures.destroy_keys()  # also those of an older file that was put here
-        branches = {*map(decode_name, filter(is_encoded, names)), *store.refs.all_branches()}
+        branches = {*FileNames(names).refs, *store.refs.all_branches()}
         count = sum(self._refresh_branch(store, branch) for branch in sorted(branches))
         self._refresh_tags(store.refs)
         return count
@@ -257,8 +257,7 @@ class BucketAttachment:
     def _refresh_tags(self, refs: Refs) -> None:
         # Those here first: a tag that is made meanwhile is in the bucket before it is here.
         mirrored = {name for name in refs.tag_names() if "/" not in name}
-        files = {n for n in self.volume.bucket.names(KEYS.tags) if n.endswith(".json")}
-        names = {decode_name(n[:-5]) for n in files if is_encoded(n[:-5])}
+        names = set(FileNames(self.volume.bucket.names(KEYS.tags)).tags)
         for name in sorted(names):
             self.volume.take_tag(KEYS.tag(name))
         for name in mirrored - names:

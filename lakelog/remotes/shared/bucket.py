@@ -7,6 +7,7 @@ from typing import Any
 
 from lakelog.errors import TransferRefused
 from lakelog.keys import KeyRing
+from lakelog.paths import FORMAT, KEYS, FileName
 from lakelog.remotes import conditions, known
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.object_store import SINGLE_WRITER, ObjectStoreRemote
@@ -14,7 +15,6 @@ from lakelog.remotes.remote import Remote
 from lakelog.remotes.site import Site
 from lakelog.store import document
 from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.paths import FORMAT, KEYS, parse_wal
 
 Bucket = ObjectStoreRemote | DirectoryRemote
 _ELSEWHERE = ("ssh://", "oci://")
@@ -71,7 +71,7 @@ def claim(remote: Remote, new_ring: NewRing = None) -> dict[str, Any]:
     members |= {"requires": [member, *members.get("requires", ())], "proven": remote.deciding}
     site.create(FORMAT, members)
     folders = (f"{KEYS.wals}/{name}" for name in site.volume.names(KEYS.wals))
-    if any(parse_wal(name) for folder in folders for name in site.volume.names(folder)):
+    if any(FileName(name).wal for folder in folders for name in site.volume.names(folder)):
         raise TransferRefused(
             f"{remote.url} is a lake that programs append to: choose an empty place, and bring its"
             " states there by `lakelog push`"

@@ -19,6 +19,7 @@ from lakelog.bloom import Filters
 from lakelog.disk import File
 from lakelog.erased import records, sweep
 from lakelog.keys import SubjectKeys
+from lakelog.paths import KEYS, FileName, FileNames, Paths, encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.erasures import keys_in, read_record
 from lakelog.remotes.remote_volume import RemoteVolume
@@ -31,15 +32,6 @@ from lakelog.store import bootstrap, document
 from lakelog.store.bootstrap import Store
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed, packed_lines
-from lakelog.store.paths import (
-    KEYS,
-    Paths,
-    decode_name,
-    encode_name,
-    parse_move,
-    parse_object,
-    parse_packed,
-)
 from lakelog.store.volume import DirectoryVolume
 
 _HEX = [f"{number:02x}" for number in range(256)]
@@ -63,7 +55,7 @@ class _BucketObjects(RemoteVolume):
 
     def exists(self, key: str) -> bool:
         """Whether a segment is there."""
-        return parse_object(key.rpartition("/")[2]) in self._segments
+        return FileName.of(key).digest in self._segments
 
     def read(self, key: str, longest: int = 0) -> bytes:
         """Return the bytes of a manifest. Raises FileNotFoundError."""
@@ -154,7 +146,7 @@ class BucketErasures:
         this machine may have put there since the one that erases has looked."""
         for key in sweep.unfinished(self.local):
             # What names an older state: a tag, or the first move of a branch.
-            if key.startswith(f"{KEYS.tags}/") or parse_move(key.rpartition("/")[2]) == 1:
+            if key.startswith(f"{KEYS.tags}/") or FileName.of(key).move == 1:
                 self._strip(key)
         sweep.sweep(self.local, refs_only=True)
         if all_of_it:
@@ -196,7 +188,7 @@ class BucketErasures:
         """Return the digests of all segments of the bucket."""
         bucket = self._volume.bucket
         listings = remotes.in_parallel(lambda name: bucket.names(f"segments/{name}"), _HEX)
-        return {d for _, names in listings for d in filter(None, map(parse_object, names))}
+        return {d for _, names in listings for d in FileNames(names).digests}
 
     def without(self, subject: str, digests: Set[str]) -> set[str]:
         """Return those of segments that certainly have no event of a subject, by names."""
@@ -243,7 +235,7 @@ class BucketErasures:
         bucket = self._volume.bucket
         for branch in bucket.names("packs"):
             for name in bucket.names(f"packs/{branch}"):
-                if parse_packed(name):
+                if FileName(name).packed:
                     yield f"packs/{branch}/{name}"
 
     def _strip_span(self, key: str) -> None:
@@ -253,8 +245,8 @@ class BucketErasures:
             stripped = {n: self.local.erased.without_text(data) for n, data in moves.items()}
             if stripped != moves:
                 _, branch, name = key.split("/")
-                span = parse_packed(name) or (0, 0)
-                bucket.replace(key, encode_packed(decode_name(branch), *span, stripped))
+                span = FileName(name).packed or (0, 0)
+                bucket.replace(key, encode_packed(FileName(branch).ref, *span, stripped))
 
 
 def _offered_at(name: str) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from lakelog.disk import File, Folder
 from lakelog.errors import DamagedRef, TransferRefused
 from lakelog.maintain import RepairOutcome
+from lakelog.paths import KEYS
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.objects import Sizes, objects_of
@@ -22,7 +23,6 @@ from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import key_of
 from lakelog.store import document, verified_files
 from lakelog.store.bootstrap import Store
-from lakelog.store.paths import KEYS
 
 
 class BucketMending:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from lakelog.disk import DOCUMENT_MAX, Begun, File, Folder, disk
 from lakelog.errors import OutcomeUnknown, TransferRefused, Unreachable
 from lakelog.keys import VAULT
+from lakelog.paths import KEYS, OBJECTS, FileName
 from lakelog.remotes import carry, untrusted
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.objects import Sizes
@@ -29,7 +30,6 @@ from lakelog.runtime.lazy import LazyProperty
 from lakelog.store import document
 from lakelog.store.erased_states import ErasedStates
 from lakelog.store.move_pack import encode_packed
-from lakelog.store.paths import KEYS, OBJECTS, decode_name, parse_move, parse_object
 from lakelog.store.ref import Move, Tag, digest_of
 from lakelog.store.volume import DirectoryVolume
 from lakelog.values import JsonObject
@@ -161,7 +161,7 @@ class MirroredVolume(DirectoryVolume):
         path = self.location(key)
         size = os.path.getsize(path)
         remotes.retrying(lambda: self.remote.put(key, lambda: _pieces(path), size))
-        digest = parse_object(os.path.basename(key))
+        digest = FileName.of(key).digest
         if digest and key.startswith("segments/") and size >= name_file.FILE_LEAST:
             self._upload_names(path, digest)
 
@@ -402,7 +402,7 @@ class MirroredVolume(DirectoryVolume):
             if super().read(key) == data:
                 return
         try:
-            tag = untrusted.tag(data, decode_name(key.rpartition("/")[2].removesuffix(".json")))
+            tag = untrusted.tag(data, FileName(key.rpartition("/")[2].removesuffix(".json")).ref)
         except document.NotIntact as error:
             raise TransferRefused(f"{self.url}: {key}: {error}: refused") from None
         self._obtain_manifest(tag)
@@ -436,7 +436,7 @@ def _is_object(key: str) -> bool:
 def _place(key: str) -> tuple[str, int]:
     """Return the branch of a move and its number."""
     folder, _, name = key.rpartition("/")
-    return decode_name(folder.rpartition("/")[2]), parse_move(name) or 0
+    return FileName.of(folder).ref, FileName(name).move or 0
 
 
 def _pieces(path: str) -> Iterator[bytes]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import zstandard
 
 from lakelog.errors import TransferRefused, Unreachable
+from lakelog.paths import encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.remote import DOCUMENT_MAX
 from lakelog.remotes.remote_volume import RemoteVolume
 from lakelog.store import document
 from lakelog.store.move_pack import encode_packed, packed_lines
-from lakelog.store.paths import encode_name
 from lakelog.store.ref import digest_of
 
 SPAN, GROWTH = 256, 16

@@ -22,7 +22,7 @@ from lakelog.database import SegmentBlocks
 from lakelog.disk import File
 from lakelog.keys import VAULT
 from lakelog.libraries import np, pa, pq
-from lakelog.store.paths import KEYS
+from lakelog.paths import KEYS
 
 BLOCK = 4096
 FILE_LEAST = 64 << 10

@@ -23,13 +23,13 @@ from lakelog.errors import LakelogError, UnknownRef
 from lakelog.identities import IdentityKeys
 from lakelog.keys import VAULT
 from lakelog.moves import Change
+from lakelog.paths import FileName, encode_name
 from lakelog.remotes import remote as remotes
 from lakelog.remotes import untrusted
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.store import document
 from lakelog.store.bootstrap import Store
 from lakelog.store.manifest import Manifest
-from lakelog.store.paths import decode_name, encode_name
 from lakelog.store.ref import Head, Move
 
 HEADS = 32
@@ -230,7 +230,7 @@ class OfferBook:
     def settle(self, store: Store) -> None:
         """Remove those of this process that were published, or never will be, from the bucket."""
         for key, offer in list(self._own_offers.items()):
-            move = store.refs.head(decode_name(key.split("/")[1])).move
+            move = store.refs.head(FileName(key.split("/")[1]).ref).move
             if not self._is_right(store, offer, move, {}):
                 del self._own_offers[key]
                 self._volume.bucket.remove(key)

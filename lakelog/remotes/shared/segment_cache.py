@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import orjson
 
 from lakelog.disk import File, Folder
+from lakelog.paths import OBJECTS, FileName, FileNames, Paths
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store.paths import OBJECTS, Paths, hex_dirs, parse_object
 
 BYTES = 10 << 30
 """Bytes of segments that stay here unless another bound is given."""
@@ -100,10 +100,10 @@ class SegmentCache:
     def _segments(self) -> Iterator[tuple[str, str, int, float]]:
         """Yield (digest, path, bytes, when it came) of the segments that are here."""
         root = f"{self._paths.root}/segments"
-        for folder in hex_dirs(Folder(root).names()):
+        for folder in FileNames(Folder(root).names()).hex_dirs:
             for name in Folder(f"{root}/{folder}").names():
                 path = f"{root}/{folder}/{name}"
-                digest = parse_object(name)
+                digest = FileName(name).digest
                 if digest and name.endswith(OBJECTS["segments"]):
                     status = os.stat(path)
                     yield digest, path, status.st_size, status.st_ctime

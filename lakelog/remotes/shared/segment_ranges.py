@@ -9,10 +9,10 @@ from lakelog.database import SegmentBlocks
 from lakelog.disk import File
 from lakelog.entries import SegmentEntry
 from lakelog.errors import TransferRefused
+from lakelog.paths import KEYS, Paths
 from lakelog.remotes import remote as remotes
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.shared.names import NameIndex
-from lakelog.store.paths import KEYS, Paths
 
 
 class SegmentRanges:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from lakelog.disk import File
 from lakelog.errors import DamagedLake, InvalidKey, NotAllowed, TransferRefused
 from lakelog.keys import VAULT, KeyRing
+from lakelog.paths import Paths
 from lakelog.protect import Protection
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
 from lakelog.remotes.site import Site
 from lakelog.store import bootstrap, document
 from lakelog.store.attachment import AttachmentRegistry
-from lakelog.store.paths import Paths
 from lakelog.values import JsonObject
 
 _SHARED = ("encryption", "protect")

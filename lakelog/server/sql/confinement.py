@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
-from lakelog.store.paths import Paths
+from lakelog.paths import Paths
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 """Numbers of the system calls, the same on all machines."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lakelog.errors import TransferRefused
+from lakelog.paths import KEYS, Paths
 from lakelog.remotes.directory import DirectoryRemote
 from lakelog.remotes.shared import bucket
 from lakelog.remotes.shared.mirrored_volume import MirroredVolume
-from lakelog.store.paths import KEYS, Paths
 from lakelog.store.volume import Volume
 from tests.support.volume_suite import VolumeSuite
 

@@ -34,79 +34,22 @@ them apart).
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from lakelog.errors import InvalidName
+from lakelog.disk import Folder
 from lakelog.keys import VAULT, LakeKeys
+from lakelog.paths.file_names import FileNames, encode_name
 from lakelog.protect import PROTECTIONS, Protection
 
 FORMAT = 4
 """The newest format of a lake that this version reads and writes: that of a lake with streams."""
 PLAIN_FORMAT = 3
 """The format of a lake without event streams, so that earlier versions go on reading it."""
-FILE_FORMAT = 1
-"""That of segments, manifests and pages: their bytes are still those of format 1."""
 OBJECTS = {"segments": ".parquet", "ids": ".ids", "manifests": ".json.zst"}
-# Directories of 1/256 of the objects each, made when the first object comes.
-HEX_DIRS = tuple(f"{i:02x}" for i in range(256))
-_HEX_DIRS = frozenset(HEX_DIRS)
-_WAL = re.compile(r"([0-9a-f]{32})-(\d{6})\.jsonl\.zst")
-_MOVE = re.compile(r"(\d{12})\.json")
-_PACKED = re.compile(r"packed-(\d{12})-(\d{12})\.jsonl\.zst")
 LEASE = "push-"
 CHUNK, INDEX = ".chunk.zst", ".json.zst"
 """The endings of files below states/."""
-_STATE = re.compile(r"([0-9a-f]{64})(\.chunk\.zst|\.json\.zst)")
-_DIGEST = re.compile(r"([0-9a-f]{64})\.(parquet|ids|json\.zst)")
-
-
-@functools.lru_cache(1024)
-def encode_name(name: str) -> str:
-    """Return the file name of a branch or tag. Raises InvalidName for one that cannot be used."""
-    if not name or name != name.strip() or name.startswith(("-", "@")):
-        raise InvalidName(
-            f"{name!r} cannot be a name: it is empty, or starts with - or @, or a space"
-        )
-    if re.search(r"[\x00-\x1f\x7f\"]", name) or "~" in name:
-        raise InvalidName(f"{name!r} cannot be a name: no quotes, tildes or control characters")
-    # `resolve` tries names first, so such a name would hide a time or a snapshot id for ever.
-    if re.match(r"\d{4}-\d{2}-\d{2}", name) or re.fullmatch(r"[0-9a-f]{8,64}", name):
-        raise InvalidName(f"{name!r} cannot be a name: it reads like a time or a snapshot id")
-    try:
-        raw = name.encode()
-    except UnicodeEncodeError:
-        raise InvalidName(f"{name!r} cannot be a name: not valid Unicode") from None
-    encoded = _escaped(raw)
-    # File names may have 255 bytes, and a suffix has to fit.
-    if len(encoded) > 200:
-        raise InvalidName(f"{name[:30]!r}... cannot be a name: too long")
-    return encoded
-
-
-def _escaped(raw: bytes) -> str:
-    # Upper case is escaped too: on a file system that ignores case `Main` and `main` stay apart.
-    safe = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
-    escaped = "".join(chr(c) if c in safe else f"%{c:02x}" for c in raw)
-    # A leading dot would look like a temporary file, or be `..`.
-    return "%2e" + escaped[1:] if escaped.startswith(".") else escaped
-
-
-def is_encoded(name: str) -> bool:
-    """Whether a file name can be that of a branch or tag; `lost+found` cannot, nor `.DS_Store`."""
-    try:
-        return encode_name(decode_name(name)) == name
-    except InvalidName:
-        return False
-
-
-def decode_name(encoded: str) -> str:
-    """Return the name of a branch or tag from its file name."""
-    # Latin-1 maps each byte to the character of its number, so the UTF-8 can be put together again.
-    raw = re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), encoded)
-    return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 class Keys:
@@ -161,7 +104,7 @@ class Keys:
 
     def state_file(self, digest: str, ending: str) -> str:
         """The path of a chunk or an index of state directories."""
-        return f"{self._prefix}{state_name(digest, ending)}"
+        return f"{self._prefix}states/{digest[:2]}/{digest}{ending}"
 
     def bloom(self, digest: str) -> str:
         """The file of a segment's Bloom filter."""
@@ -217,6 +160,12 @@ class Paths(Keys):
         """Which fields of this lake are sealed under keys of subjects, None if none are."""
         return PROTECTIONS.get(self.root) if PROTECTIONS else None
 
+    def digests(self, object_type: str) -> Iterator[str]:
+        """Yield the digests of the objects of a type that are on disk, in ascending order."""
+        root = f"{self.root}/{object_type}"
+        for folder in FileNames(Folder(root).names()).hex_dirs:
+            yield from sorted(FileNames(Folder(f"{root}/{folder}").names()).digests)
+
     def directories(self) -> list[str]:
         """Every directory that `init` creates, parents first."""
         top = [
@@ -232,43 +181,3 @@ class Paths(Keys):
 
 
 KEYS = Keys()
-
-
-def hex_dirs(names: Iterable[str]) -> list[str]:
-    """Return those of the names that directories of objects have, sorted."""
-    return sorted(_HEX_DIRS.intersection(names))
-
-
-def state_name(digest: str, ending: str) -> str:
-    """Return the path in the lake of a chunk or an index of state directories."""
-    return f"states/{digest[:2]}/{digest}{ending}"
-
-
-def parse_wal(name: str) -> tuple[str, int] | None:
-    """Return (writer, n) of a WAL file name."""
-    match = _WAL.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
-
-
-def parse_move(name: str) -> int | None:
-    """Return the number of a move's file name."""
-    match = _MOVE.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def parse_packed(name: str) -> tuple[int, int] | None:
-    """Return (first, last) of a packed file's name."""
-    match = _PACKED.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def parse_object(name: str) -> str | None:
-    """Return the digest of an object's file name."""
-    match = _DIGEST.fullmatch(name)
-    return match[1] if match else None
-
-
-def parse_state(name: str) -> tuple[str, str] | None:
-    """Return (digest, ending) of the name of a chunk or index of state directories."""
-    match = _STATE.fullmatch(name)
-    return (match[1], match[2]) if match else None
